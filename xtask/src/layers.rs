@@ -73,9 +73,6 @@ const SEGMENT: &str = "greenwave-segment";
 /// Servers, disks and other code that the tests of several crates share. A dev-dependency only.
 const TESTKIT: &str = "greenwave-testkit";
 
-/// Crates whose files may still form circles, until they are untangled.
-const CIRCLES_ALLOWED: &[&str] = &["greenwave-testing"];
-
 /// No restriction.
 const ANYTHING: &[&str] = &["*"];
 
@@ -174,17 +171,15 @@ enum Layer {
 pub(crate) fn layers() -> Result<String> {
     let workspace = Workspace::load()?;
     let mut violations = check_packages(&workspace);
-    let mut notes = Vec::new();
     violations.extend(check_chosen(&workspace));
     for package in workspace.members() {
-        check_circles(package, &mut violations, &mut notes)?;
+        violations.extend(check_circles(package)?);
         if entry(&package.name).is_some_and(|(layer, _)| layer <= Layer::Service) {
             violations.extend(check_sources(&package.name, directory(package))?);
         }
     }
     if violations.is_empty() {
-        notes.push(format!("layers: {} packages checked", workspace.members().len()));
-        return Ok(notes.join("\n"));
+        return Ok(format!("layers: {} packages checked", workspace.members().len()));
     }
     Err(format!("the layers of docs/architecture.md are violated:\n  {}", violations.join("\n  ")).into())
 }
@@ -295,22 +290,10 @@ fn check_sources(package: &str, crate_directory: &Path) -> Result<Vec<String>> {
     Ok(violations)
 }
 
-/// Reports the circles of files in a package: as violations, or as notes where they are still
-/// allowed.
-fn check_circles(package: &Package, violations: &mut Vec<String>, notes: &mut Vec<String>) -> Result<()> {
+/// Reports the circles of files in a package.
+fn check_circles(package: &Package) -> Result<Vec<String>> {
     let found = circles::circles(directory(package))?;
-    let found = found.iter().map(|circle| format!("{}: circle of files: {circle}", package.name));
-    if !CIRCLES_ALLOWED.contains(&package.name.as_str()) {
-        violations.extend(found);
-        return Ok(());
-    }
-    let before = notes.len();
-    notes.extend(found);
-    if notes.len() == before {
-        let text = "no circle of files is left: remove it from CIRCLES_ALLOWED in xtask/src/layers.rs";
-        notes.push(format!("{}: {text}", package.name));
-    }
-    Ok(())
+    Ok(found.iter().map(|circle| format!("{}: circle of files: {circle}", package.name)).collect())
 }
 
 fn check_code(package: &str, file: &str, text: &str) -> Vec<String> {

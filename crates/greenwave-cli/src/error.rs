@@ -114,7 +114,9 @@ impl CliError {
             CliError::Results(greenwave::ResultStoreError::Open { .. }) => {
                 "pass `--set cache.directory=DIR` to use another directory, or `--no-cache`"
             }
-            CliError::Report { source, .. } if source.kind() == ErrorKind::NotFound => {
+            CliError::Report { source, .. } | CliError::Io { operation: "create", source, .. }
+                if source.kind() == ErrorKind::NotFound =>
+            {
                 "create the parent directory first"
             }
             CliError::NoSuchAttempt { .. } => "list all attempts with `greenwave attempts PLAN`",

@@ -11,7 +11,6 @@ use greenwave_testing::{
     Audit, CacheDecision, Error, JsonLine, Outcome, RunReport, Source, Status, Suite, SuiteEvent,
     SuiteReport, TestId, TestReport, TestResult, TraceStatus,
 };
-use serde_json::json;
 
 use crate::format::{Format, Show};
 use crate::printer::Printer;
@@ -218,10 +217,8 @@ impl TestView {
 
     fn audit_failed(&self, test: TestId, audit: &Audit) {
         let (cached, actual) = (&audit.cached, &audit.actual);
-        self.printer.json(|| {
-            let (cached, actual) = (cached.status.to_string(), actual.status.to_string());
-            json!({"event": "audit_failed", "name": self.suite.tests()[test.index()].name, "known": cached, "now": actual})
-        });
+        let failed = &self.suite.tests()[test.index()];
+        self.printer.json(|| JsonLine::audit_failed(failed, audit).to_string());
         let word = Style::new().red().bold().apply_to("audit  ");
         let age = age(cached).map_or_else(String::new, |age| format!(" ({} ago)", duration(age)));
         self.printer.line(&format!(
@@ -278,7 +275,7 @@ impl TestView {
     /// Shows that a signal stopped the run.
     pub(crate) fn stopped(&self) {
         self.printer.close();
-        self.printer.json(|| json!({"event": "stopped"}));
+        self.printer.json(|| JsonLine::Stopped.to_string());
         self.printer.line("Stopped; tests that have passed are cached");
     }
 }

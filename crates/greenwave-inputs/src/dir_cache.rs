@@ -1,28 +1,19 @@
 //! A cache of directory listings, so that unchanged directories are not listed again: a directory
 //! whose stamp is unchanged contains the same names.
 //!
-//! The cache is one file, replaced as a whole. Integers are little-endian: magic `F5 47 57 54`,
-//! version (4), a hash of the roots of the walk (32), number of directories (4), number of ignore
-//! files (4), number of files (4); then each directory and each ignore file: its path and its
-//! stamp; then each file: its path and flags (1: a link, 2: ignored). A path is its length (4) and
-//! its bytes; a stamp is as in the stat cache. The last 16 bytes are the first bytes of BLAKE3 over
-//! everything before.
+//! The cache is one file, replaced as a whole; `docs/formats/state.md` describes its layout.
 
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
 
 use crate::Error;
-use crate::codec::{Reader, path_bytes, replace_file};
+use crate::codec::{Header, path_bytes, replace_file};
 use crate::stamp::FileStamp;
 use crate::walk::{FoundFile, Listing, WalkRoots};
 
-const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'T'];
-const VERSION: u32 = 2;
-const CHECKSUM_BYTES: usize = 16;
+const HEADER: Header = Header { magic: [0xF5, b'G', b'W', b'T'], version: 2 };
 const LINK: u8 = 1;
 const IGNORED: u8 = 2;
 /// Maximum number of threads that read the stamps of a large project.
@@ -64,28 +55,17 @@ impl DirCache {
     /// damaged.
     pub fn load(file: &Path) -> Option<Self> {
         let bytes = std::fs::read(file).ok()?;
-        let (body, checksum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
-        if blake3::hash(body).as_bytes()[..CHECKSUM_BYTES] != *checksum {
-            return None;
-        }
-        let mut reader = Reader(body);
-        if reader.array()? != MAGIC || u32::from_le_bytes(reader.array()?) != VERSION {
-            return None;
-        }
+        let mut reader = HEADER.checked_reader(&bytes)?;
         let roots_digest = reader.array()?;
-        let directory_count = u32::from_le_bytes(reader.array()?) as usize;
-        let ignore_file_count = u32::from_le_bytes(reader.array()?) as usize;
-        let file_count = u32::from_le_bytes(reader.array()?) as usize;
-        let (mut directories, mut ignore_files, mut files) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..directory_count {
-            directories.push((path(&mut reader)?, FileStamp::decode(&mut reader)?));
-        }
-        for _ in 0..ignore_file_count {
-            ignore_files.push((path(&mut reader)?, FileStamp::decode(&mut reader)?));
-        }
+        let [directory_count, ignore_file_count, file_count] =
+            [reader.count()?, reader.count()?, reader.count()?];
+        let mut stamped = |count: usize| -> Option<Vec<(PathBuf, FileStamp)>> {
+            (0..count).map(|_| Some((reader.path()?, FileStamp::decode(&mut reader)?))).collect()
+        };
+        let (directories, ignore_files) = (stamped(directory_count)?, stamped(ignore_file_count)?);
+        let mut files = Vec::new();
         for _ in 0..file_count {
-            let path = path(&mut reader)?;
-            let [flags] = reader.array()?;
+            let (path, flags) = (reader.path()?, reader.byte()?);
             files.push(CachedFile { path, is_link: flags & LINK != 0, is_ignored: flags & IGNORED != 0 });
         }
         Some(Self { roots_digest, directories, ignore_files, files, is_saved: true, is_durable: true })
@@ -167,25 +147,18 @@ impl DirCache {
         if self.is_saved || !self.is_durable {
             return Ok(());
         }
-        let mut out = Vec::with_capacity(64 * (self.directories.len() + self.files.len()) + 64);
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&self.roots_digest);
-        out.extend_from_slice(&(self.directories.len() as u32).to_le_bytes());
-        out.extend_from_slice(&(self.ignore_files.len() as u32).to_le_bytes());
-        out.extend_from_slice(&(self.files.len() as u32).to_le_bytes());
+        let mut out = HEADER.writer(64 * (self.directories.len() + self.files.len()) + 64);
+        out.bytes(&self.roots_digest);
+        out.count(self.directories.len()).count(self.ignore_files.len()).count(self.files.len());
         for (path, stamp) in self.directories.iter().chain(&self.ignore_files) {
-            put_path(&mut out, path);
-            stamp.encode(&mut out);
+            out.path(path);
+            stamp.encode(&mut out.0);
         }
         for file in &self.files {
-            put_path(&mut out, &file.path);
             let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
-            out.push(flag(file.is_link, LINK) | flag(file.is_ignored, IGNORED));
+            out.path(&file.path).byte(flag(file.is_link, LINK) | flag(file.is_ignored, IGNORED));
         }
-        let checksum = blake3::hash(&out);
-        out.extend_from_slice(&checksum.as_bytes()[..CHECKSUM_BYTES]);
-        replace_file(file, &out)?;
+        replace_file(file, &out.with_checksum())?;
         self.is_saved = true;
         Ok(())
     }
@@ -229,16 +202,6 @@ impl Project {
         };
         files.iter().map(found).collect()
     }
-}
-
-fn path(reader: &mut Reader<'_>) -> Option<PathBuf> {
-    let length = u32::from_le_bytes(reader.array()?) as usize;
-    Some(PathBuf::from(OsStr::from_bytes(reader.take(length)?)))
-}
-
-fn put_path(out: &mut Vec<u8>, path: &Path) {
-    out.extend_from_slice(&(path_bytes(path).len() as u32).to_le_bytes());
-    out.extend_from_slice(path_bytes(path));
 }
 
 fn digest(roots: &WalkRoots) -> [u8; 32] {

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::codec::{Reader, path_bytes};
+use crate::codec::{Reader, Writer, path_bytes};
 
 /// The ways in which a test depends on a path. The numbers are stored in records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,18 +54,15 @@ impl DiscoveredDeps {
     /// path shares with the previous path (4), the length of the rest (4), and the rest,
     /// little-endian.
     pub fn encode(&self) -> Vec<u8> {
-        let mut encoded = Vec::with_capacity(self.accesses.len() * 24);
+        let mut encoded = Writer(Vec::with_capacity(self.accesses.len() * 24));
         let mut last: &[u8] = b"";
         for (path, kind) in &self.accesses {
             let path = path_bytes(path);
             let shared = path.iter().zip(last).take_while(|(one, other)| one == other).count();
-            encoded.push(*kind as u8);
-            encoded.extend_from_slice(&(shared as u32).to_le_bytes());
-            encoded.extend_from_slice(&((path.len() - shared) as u32).to_le_bytes());
-            encoded.extend_from_slice(&path[shared..]);
+            encoded.byte(*kind as u8).count(shared).text(&path[shared..]);
             last = path;
         }
-        encoded
+        encoded.0
     }
 
     /// Decodes what [`encode`](Self::encode) has returned. Returns `None` if it is damaged.
@@ -80,8 +77,7 @@ impl DiscoveredDeps {
                 [2] => AccessKind::Build,
                 _ => return None,
             };
-            let shared = u32::from_le_bytes(reader.array()?) as usize;
-            let rest = u32::from_le_bytes(reader.array()?) as usize;
+            let (shared, rest) = (reader.count()?, reader.count()?);
             if shared > last.len() {
                 return None;
             }

@@ -1,33 +1,21 @@
 //! A cache of content hashes by file stamp, so that unchanged files are not read again.
 //!
-//! The cache is one file, replaced as a whole. Integers are little-endian:
-//!
-//! | bytes | field |
-//! | --- | --- |
-//! | 4 | magic `F5 47 57 49` |
-//! | 4 | version, 1 |
-//! | 4 | number of entries |
-//! | | each entry: length of its path (4), path, device (8), inode (8), size (8), modified (8), changed (8), mode (4), kind (1), hash (32) |
-//! | 16 | the first bytes of BLAKE3 over everything before |
+//! The cache is one file, replaced as a whole; `docs/formats/state.md` describes its layout.
 //!
 //! A damaged file, or one of another version, counts as empty. If two processes save at the same
 //! time, the entries of one are lost. That is harmless: each entry is verified against its file
 //! when it is used.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
-use crate::codec::{Reader, path_bytes, replace_file};
+use crate::codec::{Header, replace_file};
 use crate::manifest::{Entry, EntryKind};
 use crate::stamp::FileStamp;
 
-const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'I'];
-const VERSION: u32 = 1;
-const CHECKSUM_BYTES: usize = 16;
+const HEADER: Header = Header { magic: [0xF5, b'G', b'W', b'I'], version: 1 };
 /// Maximum number of entries. Files beyond it are not cached.
 const ENTRIES_MAX: usize = 1 << 20;
 /// Maximum number of entries in a shared file, which is emptied when it is full.
@@ -157,40 +145,23 @@ fn load_entries(file: &Path) -> Entries {
 }
 
 fn encode(entries: &Entries) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(12 + entries.len() * 128 + CHECKSUM_BYTES);
-    bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(&(entries.len() as u32).to_le_bytes());
+    let mut file = HEADER.writer(32 + entries.len() * 128);
+    file.count(entries.len());
     for (path, (stamp, entry)) in entries {
-        let path = path_bytes(path);
-        bytes.extend_from_slice(&(path.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(path);
-        stamp.encode(&mut bytes);
-        bytes.push(entry.kind as u8);
-        bytes.extend_from_slice(&entry.hash);
+        file.path(path);
+        stamp.encode(&mut file.0);
+        file.byte(entry.kind as u8).bytes(&entry.hash);
     }
-    let checksum = blake3::hash(&bytes);
-    bytes.extend_from_slice(&checksum.as_bytes()[..CHECKSUM_BYTES]);
-    bytes
+    file.with_checksum()
 }
 
-fn decode(bytes: &[u8]) -> Option<Entries> {
-    let (body, checksum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
-    if blake3::hash(body).as_bytes()[..CHECKSUM_BYTES] != *checksum {
-        return None;
-    }
-    let mut reader = Reader(body);
-    if reader.array()? != MAGIC || u32::from_le_bytes(reader.array()?) != VERSION {
-        return None;
-    }
-    let count = u32::from_le_bytes(reader.array()?) as usize;
+fn decode(file: &[u8]) -> Option<Entries> {
+    let mut reader = HEADER.checked_reader(file)?;
+    let count = reader.count()?;
     let mut entries = HashMap::with_capacity(count.min(ENTRIES_MAX));
     for _ in 0..count {
-        let length = u32::from_le_bytes(reader.array()?) as usize;
-        let path = PathBuf::from(OsStr::from_bytes(reader.take(length)?));
-        let stamp = FileStamp::decode(&mut reader)?;
-        let [kind] = reader.array()?;
-        let entry = Entry { kind: EntryKind::from_number(kind)?, hash: reader.array()? };
+        let (path, stamp) = (reader.path()?, FileStamp::decode(&mut reader)?);
+        let entry = Entry { kind: EntryKind::from_number(reader.byte()?)?, hash: reader.array()? };
         entries.insert(path, (stamp, entry));
     }
     Some(entries)

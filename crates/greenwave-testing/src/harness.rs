@@ -109,8 +109,10 @@ pub trait Harness: Debug + Send + Sync + 'static {
 
     /// Builds the programs of all tests in a directory; `None` if the harness builds nothing.
     ///
-    /// Only called for directories of tests that [need a build](Self::needs_build). What cannot be
-    /// built is missing from the output: the tests that need it explain why when they are launched.
+    /// Only called for directories of tests that [need a build](Self::needs_build). Programs that
+    /// cannot be built are missing from the output. [`launch`](Self::launch) then returns the
+    /// command unchanged, so that the tool itself reports the reason, or passes the messages of the
+    /// build to [`LaunchSpec::build_failed`].
     ///
     /// # Errors
     /// If the build tool cannot be run at all.

@@ -64,14 +64,15 @@ pub use harness::{
 };
 pub use report::{JsonLine, RunReport, RunStats, TestReport, TestResult, github_summary, junit};
 pub use results::dependencies::Difference;
-pub use results::history::{Statistics, TestStatistics};
 pub use results::key::SCHEMA;
 pub use results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
 pub use results::state::STATE_DIRECTORY;
 pub use results::up_to_date::{RecordKey, UpToDateRecord};
 pub use run::environment::Environment;
 pub use run::environment::TOOL_HOMES_VARIABLE;
-pub use run::runner::{RESULTS_VARIABLE, Runner, RunnerOptions};
-pub use run::suite::{Audit, Explanation, Suite, SuiteEvent, SuiteOptions, SuiteReport};
+pub use run::options::{RESULTS_VARIABLE, RunnerOptions, SuiteOptions};
+pub use run::runner::Runner;
+pub use run::suite::report::{Audit, SuiteEvent, SuiteReport};
+pub use run::suite::{Explanation, Suite, SuiteBuilder};
 pub use run::test_id::TestId;
 pub use test::{HarnessName, Test};

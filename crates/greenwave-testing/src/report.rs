@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::plain_text::plain;
-use crate::run::suite::SuiteReport;
+use crate::run::suite::report::SuiteReport;
 use crate::{
     CacheDecision, CaseReport, Error, Harnesses, Outcome, Source, Status, Test, TestCount, TestId,
     TraceStatus,

@@ -3,6 +3,7 @@
 pub(crate) mod blocking;
 pub(crate) mod environment;
 pub(crate) mod isolation;
+pub(crate) mod options;
 pub(crate) mod process;
 pub(crate) mod runner;
 pub(crate) mod suite;

@@ -1,5 +1,6 @@
 //! Code that the tests of several crates share: [servers](server), [disks](disk), seeded
-//! [random numbers](random), and [searches for a failing seed](simulation).
+//! [random numbers](random), [searches for a failing seed](simulation), and a
+//! [validator of JSON schemas](schema).
 //!
 //! A dev-dependency only. Must not depend on another crate of the workspace: the unit tests of that
 //! crate would see two versions of it.
@@ -7,6 +8,7 @@
 
 pub mod disk;
 pub mod random;
+pub mod schema;
 pub mod server;
 pub mod service;
 pub mod simulation;

@@ -26,6 +26,14 @@ impl Random {
         self.next_u64() % bound.max(1)
     }
 
+    /// Returns one of the items of a list that is not empty.
+    ///
+    /// # Panics
+    /// If the list is empty.
+    pub fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[self.below(all.len() as u64) as usize]
+    }
+
     /// Returns true with a probability of `percent` in 100.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent

@@ -78,5 +78,5 @@ pub(crate) fn assert_cached(command: &mut Command, is_cached: bool) {
     assert!(output.status.success(), "{text}");
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let tests: Vec<Value> = lines.filter(|line| line["event"] == "test").collect();
-    assert!(!tests.is_empty() && tests.iter().all(|test| (test["known"] == true) == is_cached), "{text}");
+    assert!(!tests.is_empty() && tests.iter().all(|test| (test["cached"] == true) == is_cached), "{text}");
 }

@@ -21,7 +21,7 @@ const DAMAGED: u8 = 1;
 pub(super) enum CacheCommand {
     /// Print the number of stored records and their size.
     Stats(CacheArgs),
-    /// Remove all stored records.
+    /// Remove all stored records, of all projects.
     Clear(CacheArgs),
     /// Read and verify all stored records, and remove damaged ones.
     Verify(CacheArgs),

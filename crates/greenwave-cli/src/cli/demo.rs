@@ -88,7 +88,7 @@ pub(super) async fn demo(args: &DemoArgs) -> Result<Exit, CliError> {
     }
     let exit = run(&plan, &args.options).await?;
     if is_human && exit.code() == SUCCESS {
-        output::line(&format!("Run it again, answered from the cache: greenwave run {}", plan.display()));
+        output::line(&format!("To run it again with cached results: greenwave run {}", plan.display()));
     }
     Ok(exit)
 }

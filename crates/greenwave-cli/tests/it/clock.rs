@@ -82,13 +82,13 @@ struct TestRun {
 
 impl TestRun {
     fn of(finished: &Finished) -> Self {
-        let events = finished.events();
+        let events = finished.report();
         let event = |kind: &str| events.iter().find(|event| event["event"] == kind).unwrap();
         let test = event("test");
         Self {
             passed: test["status"] == "passed",
-            cached: test["known"] == true,
-            not_cached: test["not_kept"].as_str().map(str::to_owned),
+            cached: test["cached"] == true,
+            not_cached: test["not_stored"].as_str().map(str::to_owned),
             at: event("started")["time_ms"].as_i64().unwrap(),
         }
     }

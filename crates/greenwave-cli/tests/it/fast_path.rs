@@ -190,7 +190,7 @@ fn flags_that_need_results_take_the_slow_path() {
     let one = project.run(&["tool"]).with_code(0);
     assert!(one.stdout.contains("1 test: 1 passed"), "{}", one.stdout);
     let json = project.run(&["--format", "json"]).with_code(0);
-    assert_eq!(json.events().iter().filter(|event| event["known"] == true).count(), 2);
+    assert_eq!(json.report().iter().filter(|event| event["cached"] == true).count(), 2);
     // Untraced results are separate.
     project.runs_again(&["--set", "testing.trace=false"], 0);
     let wrong = project.program(&[]).variable("GREENWAVE_NONSENSE", "1").run().with_code(2);

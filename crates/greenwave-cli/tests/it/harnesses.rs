@@ -26,7 +26,7 @@ fn cases(dir: &TestDir, project: &str) -> (BTreeMap<String, bool>, usize, usize)
             continue;
         }
         units += 1;
-        cached += usize::from(line["known"] == true);
+        cached += usize::from(line["cached"] == true);
         for case in line["cases"].as_array().into_iter().flatten() {
             let name = format!("{} {}", line["name"].as_str().unwrap(), case["name"].as_str().unwrap());
             cases.insert(name, case["status"] == "passed");
@@ -119,6 +119,31 @@ fn a_source_with_an_unchanged_timestamp_is_recompiled() {
     std::fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
     let (second, ..) = cases(&dir, "p");
     assert!(!second["a outside"], "cargo compares timestamps and would run the old program: {second:?}");
+}
+
+#[test]
+fn tests_that_cannot_be_compiled_fail_with_the_messages_of_the_build() {
+    let dir = workspace();
+    dir.write("p/b/tests/runs.rs", "#[test] fn prints() { undefined() }\n");
+    let run = || {
+        let program = Program::new(["test", "--format", "json", "--keep-failures"]).within(&dir.path("p"));
+        program.variable("XDG_CACHE_HOME", dir.path("cache")).bound(COMPILING_BOUND).run().with_code(1)
+    };
+    // A failed build is not cached: nobody has traced what it depends on.
+    for _ in 0..2 {
+        let events = run().report();
+        let event = |name: &str| events.iter().find(|event| event["name"] == name).unwrap();
+        let broken = event("b::runs");
+        assert_eq!((&broken["exit_code"], &broken["cached"]), (&101.into(), &false.into()), "{broken}");
+        let output = broken["output"].as_str().unwrap();
+        assert!(output.contains("undefined"), "{output}");
+        assert!(output.contains("could not compile `b` (test \"runs\")"), "{output}");
+        assert!(!output.contains("Compiling"), "cargo ran again: {output}");
+        assert_eq!(event("a")["status"], "passed");
+    }
+    dir.write("p/b/tests/runs.rs", "#[test] fn prints() {}\n");
+    let program = Program::new(["test"]).within(&dir.path("p")).variable("XDG_CACHE_HOME", dir.path("cache"));
+    program.bound(COMPILING_BOUND).run().with_code(0);
 }
 
 /// Returns the first of these programs that runs. Without one, prints that the test is skipped, or

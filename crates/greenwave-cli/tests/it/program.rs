@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use greenwave_testkit::schema::Schema;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -242,6 +243,18 @@ impl Finished {
     pub(crate) fn events(&self) -> Vec<Value> {
         let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         self.stdout.lines().map(parse).collect()
+    }
+
+    /// Parses standard output as the JSON report of a test run. Each line must match the report's
+    /// schema.
+    #[track_caller]
+    pub(crate) fn report(&self) -> Vec<Value> {
+        let schema = Schema::parse(include_str!("../../../../docs/formats/report.schema.json"));
+        let events = self.events();
+        for event in &events {
+            schema.check(event).unwrap_or_else(|problem| panic!("{problem}: {event}"));
+        }
+        events
     }
 
     fn describe(&self) -> String {

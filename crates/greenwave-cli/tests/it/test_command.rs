@@ -21,12 +21,11 @@ fn greenwave<'a>(dir: &TestDir, project: &str, args: impl IntoIterator<Item = &'
 /// Returns the name of each test in the JSON output, whether it passed, and whether that was
 /// cached.
 pub(crate) fn verdicts(finished: &Finished) -> Vec<(String, bool, bool)> {
-    let lines = finished.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let tests = lines.filter(|line| line["event"] == "test");
+    let tests = finished.report().into_iter().filter(|line| line["event"] == "test");
     let mut verdicts: Vec<_> = tests
         .map(|test| {
             let name = test["name"].as_str().unwrap().to_owned();
-            (name, test["status"] == "passed", test["known"] == true)
+            (name, test["status"] == "passed", test["cached"] == true)
         })
         .collect();
     verdicts.sort();
@@ -116,6 +115,10 @@ fn errors_say_what_is_expected() {
     check(&test(""), &["--remote", "ftp://x"], "an address like \"redis://host:6379\"");
     check(&test(""), &["--audit", "2"], "a number from 0 to 1");
     check(&test(""), &["--affected", "nonsense"], "cannot list changes since `nonsense`\n  caused by: ");
+    check(&test(""), &["--watch", "--dry-run"], "cannot be used with");
+    check(&test(""), &["--init", "t"], "cannot be used with");
+    check(&test(""), &["--explain", "t", "t"], "cannot be used with");
+    check(&test(""), &["--watch", "--affected", "HEAD"], "cannot be used with");
 }
 
 #[test]
@@ -590,7 +593,7 @@ fn the_umask_is_a_dependency() {
         let lines = String::from_utf8(output.stdout).unwrap();
         let test = lines.lines().find(|line| line.contains("\"name\":\"t\"")).unwrap().to_owned();
         let test: Value = serde_json::from_str(&test).unwrap();
-        (test["status"] == "passed", test["known"] == true)
+        (test["status"] == "passed", test["cached"] == true)
     };
     assert_eq!(run("022"), (true, false));
     assert_eq!(run("022"), (true, true));

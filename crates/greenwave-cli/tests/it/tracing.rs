@@ -88,7 +88,7 @@ fn confined(dir: &TestDir, sandbox: &std::path::Path, kind: &str, args: &[&str])
 }
 
 fn last(finished: &Finished) -> Value {
-    finished.events().pop().unwrap()
+    finished.report().pop().unwrap()
 }
 
 /// Returns whether tests can be traced on this machine.
@@ -169,9 +169,9 @@ fn an_untraced_result_misses_if_a_traced_run_has_seen_more_reads() {
         confined(&dir, &sandbox, "listen", &json),
         greenwave(&dir, "p", json.into_iter().chain(["--set", "testing.trace=false"])).run(),
     ] {
-        let more = untraced.events().into_iter().find(|event| event["name"] == "more").unwrap();
-        assert_eq!((&more["status"], &more["known"]), (&"passed".into(), &false.into()));
-        assert!(more["not_kept"].as_str().unwrap().contains("seen to read more than it declares"));
+        let more = untraced.report().into_iter().find(|event| event["name"] == "more").unwrap();
+        assert_eq!((&more["status"], &more["cached"]), (&"passed".into(), &false.into()));
+        assert!(more["not_stored"].as_str().unwrap().contains("seen to read more than it declares"));
     }
     dir.write("p/data.txt", "2");
     let untraced = verdicts(&confined(&dir, &sandbox, "deny", &json));
@@ -195,14 +195,14 @@ fn nested() -> TestDir {
 
 /// Returns whether the outer test passed, whether that was cached, and the events of the inner run.
 fn of_outer(finished: &Finished) -> (bool, bool, Vec<Value>) {
-    let outer = finished.events().into_iter().find(|event| event["name"] == "outer").unwrap();
+    let outer = finished.report().into_iter().find(|event| event["name"] == "outer").unwrap();
     let lines = outer["output"].as_str().unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
     let inner = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    (outer["status"] == "passed", outer["known"] == true, inner)
+    (outer["status"] == "passed", outer["cached"] == true, inner)
 }
 
 fn is_cached(events: &[Value]) -> bool {
-    events.iter().any(|event| event["name"] == "inner" && event["known"] == true)
+    events.iter().any(|event| event["name"] == "inner" && event["cached"] == true)
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn a_test_has_the_same_environment_with_and_without_a_cache() {
     let seen = |args: &[&str]| {
         let args = ["--format", "json"].into_iter().chain(args.iter().copied());
         let finished = greenwave(&dir, "p", args).variable("GIVEN", "x").run().with_code(0);
-        let events = finished.events();
+        let events = finished.report();
         let output = events.iter().find(|event| event["event"] == "test").unwrap()["output"].clone();
         normal(output.as_str().unwrap())
     };

@@ -33,9 +33,9 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_greenwave");
 const CARGO_TEST: &str = "a::a";
 
 /// The key of greenwave's JSON events with the reason why a result was not stored.
-const NOT_STORED: &str = "not_kept";
+const NOT_STORED: &str = "not_stored";
 /// Texts in greenwave's output that mean that all results came from the cache.
-const ALL_CACHED: [&str; 2] = [r#""known":true"#, "all cached"];
+const ALL_CACHED: [&str; 2] = [r#""cached":true"#, "all cached"];
 
 /// A run of a tool.
 #[derive(Debug)]

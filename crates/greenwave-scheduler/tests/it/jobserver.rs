@@ -60,11 +60,11 @@ async fn makes_inside_tasks_stay_within_the_budget() {
     );
     std::fs::write(dir.path().join("Makefile"), makefile).unwrap();
     let jobserver = Jobserver::new(3).unwrap();
-    let (offered, folder) = (jobserver.clone(), dir.path().to_owned());
+    let (offered, directory) = (jobserver.clone(), dir.path().to_owned());
     let report = executor(8, &jobserver)
         .run_job(&graph(4), job(), move |_| {
             let mut make = Command::new("make");
-            make.arg("all").current_dir(&folder).stdout(Stdio::null()).stderr(Stdio::piped());
+            make.arg("all").current_dir(&directory).stdout(Stdio::null()).stderr(Stdio::piped());
             offered.offer(&mut make);
             async move {
                 let mut make = Child::spawn(&mut make).unwrap();

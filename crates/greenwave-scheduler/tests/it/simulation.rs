@@ -9,23 +9,10 @@ use std::rc::Rc;
 use bytes::Bytes;
 use greenwave_scheduler::Journal;
 use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced};
+use greenwave_testkit::random::Random;
 
 const DIR: &str = "/journal";
 const TASKS: u64 = 4;
-
-/// A deterministic random number generator (SplitMix64; Steele, Lea and Flood, 2014).
-#[derive(Debug, Clone)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
-    }
-}
 
 #[derive(Debug, Clone)]
 struct Change {
@@ -105,7 +92,7 @@ fn process(machine: &Process, mut random: Random, ops: u64, court: &Rc<RefCell<C
 }
 
 fn run(seed: u64) -> Result<u64, String> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let machine = Machine::new(seed);
     let court: Rc<RefCell<Court>> = Rc::default();
     for _ in 0..1 + random.below(3) {
@@ -116,7 +103,7 @@ fn run(seed: u64) -> Result<u64, String> {
         for number in 0..1 + random.below(3) {
             let (one, ops) = (machine.process(), random.below(20));
             one.set_clock_ahead(ahead * number as i64);
-            let (random, court) = (Random(seed ^ random.below(u64::MAX)), court.clone());
+            let (random, court) = (Random::new(seed ^ random.below(u64::MAX)), court.clone());
             schedule.spawn(&one.clone(), move || process(&one, random, ops, &court));
         }
         let (cut, end) = (random.below(3), random.below(400));

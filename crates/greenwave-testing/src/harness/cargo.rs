@@ -3,6 +3,7 @@
 mod build;
 mod crash_bisect;
 mod dep_info;
+mod failures;
 mod functions;
 mod metadata;
 pub(crate) mod products;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::discovery::{Discovery, DiscoveryInputs};
 use super::project::Project;
 use super::registry::Harnesses;
-use crate::results::state::StateDirectory;
+use crate::results::state::{StateDirectory, StateFile, load_json, save_json};
 use crate::run::blocking::blocking;
 use crate::run::toolchain::resolve;
 use crate::{Environment, Error};
@@ -18,8 +18,6 @@ use greenwave_inputs::{FileStamp, Selection, codec, hash_file, list_files, now_n
 
 /// Version of the file of stored discoveries.
 const VERSION: u32 = 2;
-/// Name of the file of stored discoveries, in the project's state directory.
-const FILE: &str = "found.json";
 
 /// Discoveries by the name of the harness.
 #[derive(Default, Serialize, Deserialize)]
@@ -61,11 +59,10 @@ pub async fn discover(
     environment: &Environment,
 ) -> Result<Discovery, Error> {
     let root = project.canonicalize().map_err(Error::io("find", project))?;
-    let file = StateDirectory::open(&root)?.file(FILE);
+    let file = StateDirectory::open(&root)?.path(StateFile::Discoveries);
     let (at, of, variables) = (root.clone(), harnesses.clone(), environment.clone());
     let state = blocking(move || read_state(&at, &of, &variables)).await?;
-    let read = std::fs::read(&file).ok();
-    let mut stored: Stored = read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let mut stored: Stored = load_json(&file);
     let project = Project::new(&root, state.files, environment);
     let (mut all, mut has_changed) = (Discovery::default(), false);
     for (harness, HarnessKey { key, is_racy }) in harnesses.iter().zip(state.keys) {
@@ -110,8 +107,7 @@ impl Harnesses {
 }
 
 fn store(file: &Path, stored: &Stored) {
-    let bytes = serde_json::to_vec(stored).unwrap_or_default();
-    if let Err(error) = codec::replace_file(file, &bytes) {
+    if let Err(error) = save_json(file, stored) {
         tracing::warn!(%error, "cannot store which tests were discovered");
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use greenwave_inputs::AccessKind;
 
 use super::cargo::products::Products;
@@ -22,6 +23,15 @@ pub struct LaunchSpec {
     pub(crate) products: Option<Products>,
     /// An input that changed during the build, so that either state of it may have been compiled.
     pub(crate) changing: Option<PathBuf>,
+    /// The result of the test, if its program could not be built. Then no process is started.
+    pub(crate) failure: Option<BuildFailure>,
+}
+
+/// The failure of a build, which takes the place of a test's process.
+#[derive(Debug, Clone)]
+pub(crate) struct BuildFailure {
+    pub(crate) messages: Bytes,
+    pub(crate) exit_code: i32,
 }
 
 impl LaunchSpec {
@@ -36,6 +46,7 @@ impl LaunchSpec {
             since: i64::MAX,
             products: None,
             changing: None,
+            failure: None,
         }
     }
 
@@ -62,6 +73,14 @@ impl LaunchSpec {
     pub fn built_from(mut self, sources: impl IntoIterator<Item = PathBuf>, since: i64) -> Self {
         self.dependencies.extend(sources.into_iter().map(|path| (path, AccessKind::Content)));
         self.since = self.since.min(since);
+        self
+    }
+
+    /// Replaces the process by the failure of its build: the test fails with these messages as its
+    /// output, and with this exit code. Such a failure is never cached.
+    #[must_use]
+    pub fn build_failed(mut self, messages: impl Into<Bytes>, exit_code: i32) -> Self {
+        self.failure = Some(BuildFailure { messages: messages.into(), exit_code });
         self
     }
 }

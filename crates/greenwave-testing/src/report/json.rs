@@ -1,4 +1,5 @@
-//! Renders a run as lines of JSON. The format is documented in `docs/reports.md`.
+//! Renders a run as lines of JSON. `docs/reports.md` describes the format, and
+//! `docs/formats/report.schema.json` is its schema.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,12 +8,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::{RunReport, TestReport, TestResult};
+use crate::{Audit, ExitReason, Status, Test};
 use crate::{CaseReport, CaseStatus};
-use crate::{ExitReason, Status};
 
 /// Version of the format. Readers ignore keys that they do not recognise; within a version, no key
 /// changes its meaning.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// One line of the report. `Display` writes the JSON without a line break.
 #[derive(Debug, Clone, Serialize)]
@@ -30,6 +31,17 @@ pub enum JsonLine<'a> {
     },
     /// A test has a result.
     Test(JsonTest<'a>),
+    /// The result of an audited test differs from the cached one.
+    AuditFailed {
+        /// Name of the test.
+        name: &'a str,
+        /// Status of the cached result.
+        cached: String,
+        /// Status of the new result.
+        now: String,
+    },
+    /// A signal has stopped the run, so there is no `finished` line.
+    Stopped,
     /// The run has ended.
     Finished {
         /// Whether at least one test ran and all passed.
@@ -43,7 +55,6 @@ pub enum JsonLine<'a> {
         /// Tests that did not start before the run ended.
         not_run: usize,
         /// Tests with a cached result.
-        #[serde(rename = "known")]
         cached: usize,
         /// Tests that passed after more than one attempt.
         flaky: usize,
@@ -71,7 +82,7 @@ pub struct JsonTest<'a> {
     signal: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
-    #[serde(rename = "known")]
+    #[serde(rename = "cached")]
     is_cached: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     age_ms: Option<f64>,
@@ -82,7 +93,7 @@ pub struct JsonTest<'a> {
     tests_passed: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tests_failed: Option<u32>,
-    #[serde(rename = "not_kept", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "not_stored", skip_serializing_if = "Option::is_none")]
     not_cached: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cases: Vec<JsonCase<'a>>,
@@ -127,6 +138,12 @@ impl<'a> JsonLine<'a> {
             cases: test.cases.iter().map(case).collect(),
             output: String::from_utf8_lossy(&test.output),
         })
+    }
+
+    /// Creates the line of a failed audit.
+    pub fn audit_failed(test: &'a Test, audit: &Audit) -> Self {
+        let (cached, now) = (audit.cached.status.to_string(), audit.actual.status.to_string());
+        JsonLine::AuditFailed { name: &test.name, cached, now }
     }
 
     /// Creates the last line, of a run that has ended.

@@ -42,7 +42,7 @@ fn suite(started: SystemTime, tracing: &TraceStatus, test: &TestReport) -> TestS
         suite.add_property(Property::new("greenwave.not_traced", one_line(reason)));
     }
     if let Some(reason) = &test.not_cached {
-        suite.add_property(Property::new("greenwave.not_kept", one_line(reason)));
+        suite.add_property(Property::new("greenwave.not_stored", one_line(reason)));
     }
     let has_failed_case = test.cases.iter().any(|case| case.status == CaseStatus::Failed);
     // A failure that no case explains gets its own case: the command failed, or did not finish.

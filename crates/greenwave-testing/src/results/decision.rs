@@ -6,18 +6,20 @@ use greenwave_inputs::text;
 
 use crate::results::outcome::{CacheDecision, Status};
 
-/// Observations about a finished test on which the decision rests.
+/// Observations about a finished test that are available before the project is read again.
 ///
-/// A caller that gathers them in steps leaves the later ones empty and calls [`Evidence::obstacle`]
-/// after each step.
+/// They decide in the first phase: if there is an obstacle among them, the second snapshot is not
+/// taken.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Evidence<'a> {
+pub(crate) struct RunEvidence<'a> {
     /// Status of the last attempt.
     pub(crate) status: Status,
     /// Number of attempts.
     pub(crate) attempts: u32,
     /// Whether failures are stored like passes.
     pub(crate) cache_failures: bool,
+    /// Whether the program could not be built, so that no process ran and no dependency was traced.
+    pub(crate) build_failed: bool,
     /// Whether the test has at least one input file.
     pub(crate) has_inputs: bool,
     /// Whether processes of the test were still running after it had ended.
@@ -36,6 +38,13 @@ pub(crate) struct Evidence<'a> {
     pub(crate) unbuilt: Option<&'a Path>,
     /// Source file that changed while the test was built.
     pub(crate) changed_during_build: Option<&'a Path>,
+    /// Possible input whose path was too long to open before the run.
+    pub(crate) too_long: Option<&'a Path>,
+}
+
+/// Observations from the second snapshot of the project, which is taken after the run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SnapshotEvidence<'a> {
     /// Possible input whose path is too long to open.
     pub(crate) too_long: Option<&'a Path>,
     /// First dependency that differs between the start and the end of the run.
@@ -53,17 +62,17 @@ pub(crate) struct Change<'a> {
     pub(crate) is_declared: bool,
 }
 
-/// Decides whether a result may be stored.
+/// Decides whether a result may be stored, after both phases.
 ///
 /// Returns [`CacheDecision::Stored`] for a pass without obstacles. A failure without obstacles is
 /// [`CacheDecision::NotAPass`]; the caller may store it if failures are cached.
-pub(crate) fn decide_cacheability(evidence: &Evidence<'_>) -> CacheDecision {
+pub(crate) fn decide_cacheability(run: &RunEvidence<'_>, after: &SnapshotEvidence<'_>) -> CacheDecision {
     let without_obstacle =
-        if evidence.status == Status::Passed { CacheDecision::Stored } else { CacheDecision::NotAPass };
-    evidence.obstacle().unwrap_or(without_obstacle)
+        if run.status == Status::Passed { CacheDecision::Stored } else { CacheDecision::NotAPass };
+    run.obstacle().or_else(|| after.obstacle()).unwrap_or(without_obstacle)
 }
 
-impl Evidence<'_> {
+impl RunEvidence<'_> {
     /// Returns the first reason not to store the result, if there is one.
     ///
     /// Reasons that concern the test alone come first: they hold for every run, so their hints
@@ -72,7 +81,7 @@ impl Evidence<'_> {
         let is_pass = self.status == Status::Passed;
         if is_pass && self.attempts > 1 {
             Some(CacheDecision::Flaky)
-        } else if !is_pass && !self.cache_failures {
+        } else if !is_pass && (self.build_failed || !self.cache_failures) {
             Some(CacheDecision::NotAPass)
         } else if !self.has_inputs {
             Some(CacheDecision::NoInputs)
@@ -98,12 +107,21 @@ impl Evidence<'_> {
             Some(CacheDecision::NotBuilt(path.to_owned()))
         } else if let Some(path) = self.changed_during_build {
             Some(CacheDecision::InputChanged(path.to_owned()))
-        } else if let Some(path) = self.too_long {
-            Some(CacheDecision::InputPathTooLong(text::short_path(path)))
         } else {
-            self.change.map(Change::decision)
+            self.too_long.map(too_long)
         }
     }
+}
+
+impl SnapshotEvidence<'_> {
+    /// Returns the first reason not to store the result, if there is one.
+    pub(crate) fn obstacle(&self) -> Option<CacheDecision> {
+        self.too_long.map(too_long).or_else(|| self.change.map(Change::decision))
+    }
+}
+
+fn too_long(path: &Path) -> CacheDecision {
+    CacheDecision::InputPathTooLong(text::short_path(path))
 }
 
 impl Change<'_> {
@@ -126,11 +144,12 @@ mod tests {
 
     const FAILED: Status = Status::Failed(ExitReason::Code(1));
 
-    fn clean_pass() -> Evidence<'static> {
-        Evidence {
+    fn clean_pass() -> RunEvidence<'static> {
+        RunEvidence {
             status: Status::Passed,
             attempts: 1,
             cache_failures: false,
+            build_failed: false,
             has_inputs: true,
             left_processes: false,
             used_object: None,
@@ -141,7 +160,6 @@ mod tests {
             unbuilt: None,
             changed_during_build: None,
             too_long: None,
-            change: None,
         }
     }
 
@@ -149,61 +167,69 @@ mod tests {
         Some(Change { path: Path::new(path), by_test, is_declared })
     }
 
-    fn check(evidence: Evidence<'_>, decision: &CacheDecision, reason: &str) {
-        assert_eq!(decide_cacheability(&evidence), *decision);
+    fn check(run: RunEvidence<'_>, decision: &CacheDecision, reason: &str) {
+        assert_eq!(decide_cacheability(&run, &SnapshotEvidence::default()), *decision);
+        assert_eq!(decision.reason().unwrap_or_default(), reason);
+    }
+
+    fn check_snapshot(after: SnapshotEvidence<'_>, decision: &CacheDecision, reason: &str) {
+        assert_eq!(clean_pass().obstacle(), None);
+        assert_eq!(decide_cacheability(&clean_pass(), &after), *decision);
         assert_eq!(decision.reason().unwrap_or_default(), reason);
     }
 
     #[test]
     fn results_without_obstacles_are_decided_by_status() {
         check(clean_pass(), &CacheDecision::Stored, "");
-        let failure = Evidence { status: FAILED, attempts: 3, ..clean_pass() };
+        let failure = RunEvidence { status: FAILED, attempts: 3, ..clean_pass() };
         check(failure, &CacheDecision::NotAPass, "");
-        let cached_failure = Evidence { cache_failures: true, ..failure };
+        let cached_failure = RunEvidence { cache_failures: true, ..failure };
         assert_eq!(cached_failure.obstacle(), None);
         check(cached_failure, &CacheDecision::NotAPass, "");
+        let failed_build = RunEvidence { build_failed: true, ..cached_failure };
+        assert_eq!(failed_build.obstacle(), Some(CacheDecision::NotAPass));
     }
 
     #[test]
     fn each_property_of_a_test_that_prevents_caching_has_a_reason() {
         let pass = clean_pass();
         check(
-            Evidence { attempts: 2, ..pass },
+            RunEvidence { attempts: 2, ..pass },
             &CacheDecision::Flaky,
             "the test passed only after a retry (make it deterministic)",
         );
         check(
-            Evidence { has_inputs: false, ..pass },
+            RunEvidence { has_inputs: false, ..pass },
             &CacheDecision::NoInputs,
             "the test has no input files (declare them in `inputs`)",
         );
         check(
-            Evidence { left_processes: true, ..pass },
+            RunEvidence { left_processes: true, ..pass },
             &CacheDecision::LeftProcesses,
             "the test left processes behind (end them before the test exits)",
         );
         check(
-            Evidence { used_object: Some("semaphore 7, which existed before"), ..pass },
+            RunEvidence { used_object: Some("semaphore 7, which existed before"), ..pass },
             &CacheDecision::UsedObject("semaphore 7, which existed before".to_owned()),
             "the test used semaphore 7, which existed before (create the object within the test)",
         );
         check(
-            Evidence { left_object: Some("semaphore 7"), ..pass },
+            RunEvidence { left_object: Some("semaphore 7"), ..pass },
             &CacheDecision::LeftObject("semaphore 7".to_owned()),
             "the test left semaphore 7 behind (remove the object before the test exits)",
         );
         check(
-            Evidence { traced_by_outer: true, ..pass },
+            RunEvidence { traced_by_outer: true, ..pass },
             &CacheDecision::TracedByOuter,
             "an outer run traces the test (run `greenwave test` outside of a test to store its result)",
         );
         check(
-            Evidence { clock_was_set: true, ..pass },
+            RunEvidence { clock_was_set: true, ..pass },
             &CacheDecision::ClockSet,
             "the system clock was set while the test ran (run the test again)",
         );
         check(
-            Evidence { incomplete_trace: Some("uses io_uring"), ..pass },
+            RunEvidence { incomplete_trace: Some("uses io_uring"), ..pass },
             &CacheDecision::IncompleteTrace("uses io_uring".to_owned()),
             "the test's reads cannot be traced completely: it uses io_uring (avoid that in the test)",
         );
@@ -213,37 +239,37 @@ mod tests {
     fn each_file_that_prevents_caching_has_a_reason() {
         let (pass, path) = (clean_pass(), Path::new("src/a.rs"));
         check(
-            Evidence { unbuilt: Some(path), ..pass },
+            RunEvidence { unbuilt: Some(path), ..pass },
             &CacheDecision::NotBuilt(path.to_owned()),
             "the test reads `src/a.rs`, which may be out of date (fix the workspace's build)",
         );
         check(
-            Evidence { changed_during_build: Some(path), ..pass },
+            RunEvidence { changed_during_build: Some(path), ..pass },
             &CacheDecision::InputChanged(path.to_owned()),
             "input `src/a.rs` changed while the test ran (run the test again)",
         );
         check(
-            Evidence { too_long: Some(path), ..pass },
+            RunEvidence { too_long: Some(path), ..pass },
             &CacheDecision::InputPathTooLong("src/a.rs".to_owned()),
             "`src/a.rs` may be an input, but its path is too long (exclude its directory in `inputs`)",
         );
-        check(
-            Evidence { change: change("a.txt", true, true), ..pass },
+        check_snapshot(
+            SnapshotEvidence { change: change("a.txt", true, true), ..SnapshotEvidence::default() },
             &CacheDecision::ModifiedInput("a.txt".into()),
             "the test modifies its own input `a.txt` (declare it in `outputs`)",
         );
-        check(
-            Evidence { change: change("a.txt", true, false), ..pass },
+        check_snapshot(
+            SnapshotEvidence { change: change("a.txt", true, false), ..SnapshotEvidence::default() },
             &CacheDecision::ModifiedInput("a.txt".into()),
             "the test modifies its own input `a.txt` (declare it in `outputs`)",
         );
-        check(
-            Evidence { change: change("", false, true), ..pass },
+        check_snapshot(
+            SnapshotEvidence { change: change("", false, true), ..SnapshotEvidence::default() },
             &CacheDecision::InputChanged("".into()),
             "input `.` changed while the test ran (run the test again)",
         );
-        check(
-            Evidence { change: change("a.txt", false, false), ..pass },
+        check_snapshot(
+            SnapshotEvidence { change: change("a.txt", false, false), ..SnapshotEvidence::default() },
             &CacheDecision::DependencyChanged("a.txt".into()),
             "the test read `a.txt`, which is not declared and had just changed \
              (declare it in `inputs`, or run the test again)",
@@ -263,19 +289,14 @@ mod tests {
 
     #[test]
     fn the_first_obstacle_decides() {
-        let evidence = Evidence {
-            attempts: 2,
-            has_inputs: false,
-            clock_was_set: true,
-            change: change("a.txt", true, true),
-            ..clean_pass()
-        };
-        assert_eq!(decide_cacheability(&evidence), CacheDecision::Flaky);
-        let evidence = Evidence { attempts: 1, ..evidence };
-        assert_eq!(decide_cacheability(&evidence), CacheDecision::NoInputs);
-        let evidence = Evidence { has_inputs: true, ..evidence };
-        assert_eq!(decide_cacheability(&evidence), CacheDecision::ClockSet);
-        let evidence = Evidence { clock_was_set: false, ..evidence };
-        assert_eq!(decide_cacheability(&evidence), CacheDecision::ModifiedInput("a.txt".into()));
+        let after = SnapshotEvidence { change: change("a.txt", true, true), ..SnapshotEvidence::default() };
+        let check = |run: RunEvidence<'_>, decision| assert_eq!(decide_cacheability(&run, &after), decision);
+        let run = RunEvidence { attempts: 2, has_inputs: false, clock_was_set: true, ..clean_pass() };
+        check(run, CacheDecision::Flaky);
+        check(RunEvidence { attempts: 1, ..run }, CacheDecision::NoInputs);
+        check(RunEvidence { attempts: 1, has_inputs: true, ..run }, CacheDecision::ClockSet);
+        check(clean_pass(), CacheDecision::ModifiedInput("a.txt".into()));
+        let both = SnapshotEvidence { too_long: Some(Path::new("src/a.rs")), ..after };
+        assert_eq!(both.obstacle(), Some(CacheDecision::InputPathTooLong("src/a.rs".to_owned())));
     }
 }

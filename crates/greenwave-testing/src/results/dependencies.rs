@@ -5,16 +5,20 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::results::state::{load_json, save_json};
 use crate::{Error, Manifest, Status};
-use greenwave_inputs::codec;
 use greenwave_inputs::{ObservedStates, text};
+
+/// Suffix in dependency records of a directory whose names were read.
+pub(crate) const NAMES: &str = " (its names)";
+/// Suffix in dependency records of a workspace that cargo must build.
+pub(crate) const BUILDS: &str = " (what cargo builds)";
 
 /// Maximum number of paths in the log, over all manifests and sets of discovered dependencies.
 const PATHS_MAX: usize = 1_000_000;
@@ -30,8 +34,7 @@ pub(crate) struct DependencyLog {
     /// Hashes of input files by path, for each manifest, by the hash of the manifest.
     manifests: BTreeMap<String, BTreeMap<String, String>>,
     /// States of discovered dependencies, by the hash of the set.
-    #[serde(default)]
-    looks: BTreeMap<String, ObservedStates>,
+    discovered: BTreeMap<String, ObservedStates>,
     #[serde(skip)]
     is_changed: bool,
 }
@@ -50,15 +53,15 @@ pub(crate) struct DependencyRecord {
     /// Hash of the manifest of inputs.
     pub(crate) inputs: String,
     /// Hash of the states of discovered dependencies.
-    pub(crate) looks: String,
+    pub(crate) discovered: String,
     /// The states themselves, until [`DependencyLog::put`] moves them to the log.
     #[serde(skip)]
-    pub(crate) looked: Arc<ObservedStates>,
+    pub(crate) discovered_states: Arc<ObservedStates>,
     /// Time of the run, in milliseconds since the Unix epoch.
     pub(crate) at: u64,
     pub(crate) status: Status,
     /// Reason why the result was not stored.
-    pub(crate) not_kept: Option<String>,
+    pub(crate) not_stored: Option<String>,
 }
 
 /// A dependency that has changed since an earlier run.
@@ -103,8 +106,7 @@ impl fmt::Display for Difference {
 impl DependencyLog {
     /// Loads the log that an earlier run saved. A missing or damaged file counts as empty.
     pub(crate) fn load(file: &Path) -> Self {
-        let loaded = fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        loaded.unwrap_or_default()
+        load_json(file)
     }
 
     /// Returns the last run of a test.
@@ -124,14 +126,15 @@ impl DependencyLog {
     ) -> impl Iterator<Item = &'n str> {
         let has_match =
             |(_, states): &(&String, &ObservedStates)| states.keys().any(|path| matches(Path::new(path)));
-        let matching: HashSet<&String> = self.looks.iter().filter(has_match).map(|(hash, _)| hash).collect();
-        let tests = self.tests.iter().filter(move |(_, (last, _))| matching.contains(&last.looks));
+        let matching: HashSet<&String> =
+            self.discovered.iter().filter(has_match).map(|(hash, _)| hash).collect();
+        let tests = self.tests.iter().filter(move |(_, (last, _))| matching.contains(&last.discovered));
         tests.map(|(name, _)| name.as_str())
     }
 
     /// Returns the discovered dependencies of a run, each with its state.
-    pub(crate) fn looks_of(&self, run: &DependencyRecord) -> impl Iterator<Item = (&String, &String)> {
-        self.looks.get(&run.looks).into_iter().flatten()
+    pub(crate) fn discovered_by(&self, run: &DependencyRecord) -> impl Iterator<Item = (&String, &String)> {
+        self.discovered.get(&run.discovered).into_iter().flatten()
     }
 
     /// Records the last run of a test. `inputs` is the manifest of its inputs.
@@ -139,8 +142,8 @@ impl DependencyLog {
         if !self.manifests.contains_key(&run.inputs) {
             self.manifests.insert(run.inputs.clone(), input_hashes(inputs));
         }
-        if !self.looks.contains_key(&run.looks) {
-            self.looks.insert(run.looks.clone(), (*run.looked).clone());
+        if !self.discovered.contains_key(&run.discovered) {
+            self.discovered.insert(run.discovered.clone(), (*run.discovered_states).clone());
         }
         let last_stored = if run.is_stored() {
             Some(run.clone())
@@ -153,8 +156,8 @@ impl DependencyLog {
 
     /// Returns the differences between an earlier run and the current state.
     ///
-    /// `inputs` is the current manifest of inputs, and `now.looked` the current states of the
-    /// discovered dependencies of the earlier run.
+    /// `inputs` is the current manifest of inputs, and `now.discovered_states` the current states
+    /// of the discovered dependencies of the earlier run.
     pub(crate) fn differences(
         &self,
         then: &DependencyRecord,
@@ -189,8 +192,11 @@ impl DependencyLog {
                 check(true, Difference::Added(path.into()));
             }
         }
-        for (path, state) in self.looks_of(then) {
-            check(now.looked.get(path).is_some_and(|now| now != state), Difference::Discovered(path.into()));
+        for (path, state) in self.discovered_by(then) {
+            check(
+                now.discovered_states.get(path).is_some_and(|now| now != state),
+                Difference::Discovered(path.into()),
+            );
         }
         differences
     }
@@ -205,15 +211,15 @@ impl DependencyLog {
         }
         let runs = || self.tests.values().flat_map(|(last, stored)| [Some(last), stored.as_ref()]).flatten();
         let inputs: HashSet<&String> = runs().map(|run| &run.inputs).collect();
-        let looks: HashSet<&String> = runs().map(|run| &run.looks).collect();
+        let discovered: HashSet<&String> = runs().map(|run| &run.discovered).collect();
         let mut paths = 0;
-        for (sets, referenced) in [(&mut self.manifests, inputs), (&mut self.looks, looks)] {
+        for (sets, referenced) in [(&mut self.manifests, inputs), (&mut self.discovered, discovered)] {
             sets.retain(|hash, set| {
                 paths += set.len();
                 referenced.contains(hash) && paths <= PATHS_MAX
             });
         }
-        codec::replace_file(file, &serde_json::to_vec(&self).unwrap_or_default())?;
+        save_json(file, &self)?;
         self.is_changed = false;
         Ok(())
     }
@@ -221,7 +227,7 @@ impl DependencyLog {
 
 impl DependencyRecord {
     fn is_stored(&self) -> bool {
-        self.status == Status::Passed && self.not_kept.is_none()
+        self.status == Status::Passed && self.not_stored.is_none()
     }
 
     /// Returns the time since the run.

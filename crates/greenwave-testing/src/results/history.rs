@@ -1,15 +1,14 @@
 //! Statistics of earlier runs: durations, failures and flakiness of each test.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use greenwave_scheduler::TaskHistory;
 use serde::{Deserialize, Serialize};
 
+use crate::results::state::{load_json, save_json};
 use crate::{Error, Outcome};
-use greenwave_inputs::codec;
 
 /// Maximum number of tests with statistics. Further tests are not recorded.
 const TESTS_MAX: usize = 100_000;
@@ -18,7 +17,7 @@ const NEWEST: f64 = 0.3;
 
 /// Statistics of a project's tests, by name.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Statistics {
+pub(crate) struct Statistics {
     tests: BTreeMap<String, TestStatistics>,
     #[serde(skip)]
     is_changed: bool,
@@ -28,7 +27,7 @@ pub struct Statistics {
 ///
 /// The weight of a run decays by a tenth with each later run, so the counts are fractions.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct TestStatistics {
+pub(crate) struct TestStatistics {
     /// Exponential moving average of the duration, in seconds.
     pub seconds: f64,
     /// Decayed number of runs.
@@ -44,18 +43,7 @@ pub struct TestStatistics {
 impl Statistics {
     /// Loads the statistics that an earlier run saved. A missing or damaged file counts as empty.
     pub(crate) fn load(file: &Path) -> Self {
-        let loaded = fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        loaded.unwrap_or_default()
-    }
-
-    /// Returns the statistics of a test, if it has run before.
-    pub fn get(&self, test: &str) -> Option<&TestStatistics> {
-        self.tests.get(test)
-    }
-
-    /// Iterates over the names and statistics of all tests, ordered by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &TestStatistics)> {
-        self.tests.iter().map(|(name, statistics)| (name.as_str(), statistics))
+        load_json(file)
     }
 
     /// Adds an outcome. Ignores cached results, since the test did not run.
@@ -104,7 +92,7 @@ impl Statistics {
     /// [`Error::Inputs`] if the file cannot be replaced.
     pub(crate) fn save(&mut self, file: &Path) -> Result<(), Error> {
         if self.is_changed {
-            codec::replace_file(file, &serde_json::to_vec(&self).unwrap_or_default())?;
+            save_json(file, &self)?;
             self.is_changed = false;
         }
         Ok(())

@@ -117,3 +117,8 @@ pub(crate) fn inherited() -> (bool, u32) {
 pub(crate) fn next(key: &Key, states: &[u8; 32]) -> Key {
     KeyBuilder::new("greenwave test, further", SCHEMA).bytes(key.as_bytes()).bytes(states).finish()
 }
+
+/// Returns the key of a failure of the test with this key.
+pub(crate) fn failure(key: &Key) -> Key {
+    KeyBuilder::new("greenwave test, failed", SCHEMA).bytes(key.as_bytes()).finish()
+}

@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use crate::TestCount;
 use crate::results::key::SCHEMA;
 use crate::results::outcome::{Outcome, Source, Status};
-use crate::run::process::ProcessResult;
 use greenwave_inputs::DiscoveredDeps;
 use greenwave_inputs::now_ms;
 
@@ -64,13 +63,13 @@ impl StoredResult {
 }
 
 /// Returns the record of a result.
-pub(crate) fn result(ran: &ProcessResult) -> Record {
-    let summary = Summary { status: ran.status, count: ran.count.map(|count| (count.passed, count.failed)) };
+pub(crate) fn result(status: Status, count: Option<TestCount>, output: &[u8], duration: Duration) -> Record {
+    let summary = Summary { status, count: count.map(|count| (count.passed, count.failed)) };
     let mut payload = vec![RESULT];
     payload.extend(serde_json::to_vec(&summary).expect("a status and two numbers serialize to JSON"));
     payload.push(b'\n');
-    payload.extend_from_slice(&ran.output);
-    new(ran.duration, payload)
+    payload.extend_from_slice(output);
+    new(duration, payload)
 }
 
 /// Returns the record of a set of discovered dependencies.

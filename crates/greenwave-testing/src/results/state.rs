@@ -4,6 +4,10 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use greenwave_inputs::codec;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::Error;
 
 /// Name of the directory of Greenwave's state in a project.
@@ -14,6 +18,44 @@ pub(crate) const TESTS: &str = "tests";
 
 /// Name of the file that excludes the state from version control.
 pub(crate) const IGNORE: &str = ".gitignore";
+
+/// A file in the directory of state.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum StateFile {
+    /// Up-to-date record.
+    UpToDate,
+    /// Stat cache.
+    StatCache,
+    /// Directory cache.
+    DirCache,
+    /// Dependency log.
+    DependencyLog,
+    /// Statistics of tests.
+    Statistics,
+    /// Versions that tools have reported.
+    Tools,
+    /// Discovered tests.
+    Discoveries,
+}
+
+impl StateFile {
+    /// Returns the file's path in a project.
+    pub(crate) fn in_project(self, project: &Path) -> PathBuf {
+        project.join(STATE_DIRECTORY).join(TESTS).join(self.name())
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            StateFile::UpToDate => "answer",
+            StateFile::StatCache => "index",
+            StateFile::DirCache => "tree",
+            StateFile::DependencyLog => "notes.json",
+            StateFile::Statistics => "statistics.json",
+            StateFile::Tools => "tools.json",
+            StateFile::Discoveries => "found.json",
+        }
+    }
+}
 
 /// The directory `.greenwave/tests` of a project.
 ///
@@ -49,7 +91,23 @@ impl StateDirectory {
     }
 
     /// Returns the path of a file in the directory.
-    pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+    pub(crate) fn path(&self, file: StateFile) -> PathBuf {
+        self.0.join(file.name())
     }
+}
+
+/// Loads a JSON file of state. A file that is missing, damaged or of another version counts as
+/// empty.
+pub(crate) fn load_json<T: DeserializeOwned + Default>(file: &Path) -> T {
+    let loaded = fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    loaded.unwrap_or_default()
+}
+
+/// Replaces a JSON file of state.
+///
+/// # Errors
+/// [`Error::Inputs`] if the file cannot be replaced.
+pub(crate) fn save_json(file: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let bytes = serde_json::to_vec(value).expect("state has no map keys other than strings");
+    Ok(codec::replace_file(file, &bytes)?)
 }

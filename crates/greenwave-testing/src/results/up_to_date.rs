@@ -13,8 +13,8 @@
 //! someone who can write to its directory but not to the results, and who must not be able to forge
 //! a record. `docs/formats/state.md` describes the layout of the file.
 
-use std::collections::{BTreeSet, HashMap};
-use std::ffi::{CStr, OsStr};
+use std::collections::BTreeSet;
+use std::ffi::CStr;
 use std::fs;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -29,21 +29,22 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Mode as FileMode, OFlags, openat, statat};
 
 use crate::results::key::{SCHEMA, inherited};
+use crate::results::lookup_inputs::LookupInputs;
 use crate::results::outcome::Source;
-use crate::results::state::{STATE_DIRECTORY, TESTS};
-use crate::run::runner::{Lookup, Prepared, Runner, RunnerOptions, tool_place};
-use crate::run::suite::{SuiteReport, TOOLS};
+use crate::results::state::StateFile;
+use crate::run::options::RunnerOptions;
+use crate::run::runner::Runner;
+use crate::run::runner::prepare::program_location;
+use crate::run::suite::report::SuiteReport;
 use crate::{Environment, Error, Test, TraceMode, TraceStatus};
+use greenwave_inputs::StatCache;
+use greenwave_inputs::codec::{self, Header, Reader, Writer};
 use greenwave_inputs::{DiscoveredDeps, PathStates};
 use greenwave_inputs::{Entry, EntryKind};
 use greenwave_inputs::{FileStamp, now_ms};
 use greenwave_inputs::{ProjectFiles, Snapshot};
-use greenwave_inputs::{StatCache, codec};
 
-/// Name of the file in the state directory.
-const FILE: &str = "answer";
-const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'A'];
-const VERSION: u32 = 1;
+const HEADER: Header = Header { magic: [0xF5, b'G', b'W', b'A'], version: 1 };
 /// Position of the digest of the key.
 const KEY_DIGEST: Range<usize> = 8..40;
 const SEAL_BYTES: usize = 32;
@@ -83,45 +84,6 @@ pub struct UpToDateRecord {
     pub tracing: TraceStatus,
 }
 
-/// The dependencies of the lookups of a run in which all tests were cached.
-#[derive(Debug)]
-pub(crate) struct LookupInputs {
-    snapshot: Arc<Snapshot>,
-    /// Index of the first test with each program, and the fingerprint of the program.
-    programs: Vec<(usize, [u8; 32])>,
-    sets: Vec<Arc<DiscoveredDeps>>,
-    tests: usize,
-}
-
-impl LookupInputs {
-    /// Collects the dependencies of lookups. Returns `None` if one of the tests is not cached.
-    pub(crate) fn of(
-        snapshot: &Arc<Snapshot>,
-        wanted: &[usize],
-        tests: &[Test],
-        prepared: &[Result<Prepared<'_>, Error>],
-        found: &[Lookup],
-    ) -> Option<Self> {
-        let (mut programs, mut sets) = (HashMap::new(), HashMap::new());
-        if found.len() != wanted.len() {
-            return None;
-        }
-        for ((at, prepared), found) in wanted.iter().zip(prepared).zip(found) {
-            let (Ok(prepared), Lookup::Hit(_, chain)) = (prepared, found) else { return None };
-            programs.entry(tool_place(&tests[*at])).or_insert_with(|| (*at, prepared.tool_digest()));
-            for set in &chain.looked {
-                sets.entry(Arc::as_ptr(set)).or_insert_with(|| Arc::clone(set));
-            }
-        }
-        Some(Self {
-            snapshot: Arc::clone(snapshot),
-            programs: programs.into_values().collect(),
-            sets: sets.into_values().collect(),
-            tests: wanted.len(),
-        })
-    }
-}
-
 impl UpToDateRecord {
     /// Hashes a list of byte strings, for [`RecordKey::question`].
     ///
@@ -140,8 +102,7 @@ impl UpToDateRecord {
     /// missing, damaged or foreign record counts as outdated.
     pub async fn check(project: &Path, environment: &Environment, key: &RecordKey) -> Option<Self> {
         let root = project.canonicalize().ok()?;
-        let state = root.join(STATE_DIRECTORY).join(TESTS);
-        let file = fs::read(state.join(FILE)).ok()?;
+        let file = fs::read(StateFile::UpToDate.in_project(&root)).ok()?;
         // Avoids hashing a long file that is outdated anyway.
         if file.get(KEY_DIGEST)? != key.digest() {
             return None;
@@ -149,14 +110,16 @@ impl UpToDateRecord {
         let body = RecordBody::decode(unseal(&file, &key.secret)?)?;
         let index = Arc::new(Mutex::new(StatCache::decode(body.outside)?));
         // Another user's state directory is an error, which the full lookup reports.
-        if fs::symlink_metadata(&state).ok()?.uid() != rustix::process::geteuid().as_raw() {
+        if fs::symlink_metadata(StateFile::Tools.in_project(&root).parent()?).ok()?.uid()
+            != rustix::process::geteuid().as_raw()
+        {
             return None;
         }
         let runner = Runner::with_index(environment.clone(), None, body.runner_options(), Arc::clone(&index));
         if !body.is_current(&root, &runner, index) {
             return None;
         }
-        let tools = state.join(TOOLS);
+        let tools = StateFile::Tools.in_project(&root);
         runner.tools().load(&tools);
         let mut are_same = true;
         for program in &body.programs {
@@ -179,49 +142,43 @@ impl UpToDateRecord {
         project: &ProjectFiles,
         tests: &[Test],
         runner: &Runner,
-        basis: &LookupInputs,
         report: &SuiteReport,
         key: &RecordKey,
         age_max: Duration,
     ) -> Result<bool, Error> {
-        let Some((saved, oldest)) = all_cached(report).filter(|_| basis.tests == tests.len()) else {
+        let Some(lookup_inputs) = &report.lookup_inputs else { return Ok(false) };
+        let Some((saved, oldest)) = all_cached(report).filter(|_| lookup_inputs.tests == tests.len()) else {
             return Ok(false);
         };
         let Some(lasting) = project.durable_directories() else { return Ok(false) };
-        let Some((paths, links)) = settled_paths(&basis.snapshot, &lasting.directories) else {
+        let Some((paths, links)) = settled_paths(&lookup_inputs.snapshot, &lasting.directories) else {
             return Ok(false);
         };
         let declared: BTreeSet<&String> = tests.iter().flat_map(|test| &test.env).collect();
         let declared: Vec<String> = declared.into_iter().cloned().collect();
         // Ages were determined when the results were looked up, at the start of the run.
         let valid_for = age_max.saturating_sub(oldest).saturating_sub(report.wall);
-        let mut out = Encoder(Vec::with_capacity(96 * paths.len() + (1 << 16)));
-        out.0.extend(MAGIC);
-        out.0.extend(VERSION.to_le_bytes());
-        out.0.extend(key.digest());
-        out.0.extend(environment_digest(project.root(), runner, &declared));
-        out.0.push(flags(runner.options()));
-        out.0.extend(now_ms().saturating_add(saturating(valid_for.as_millis())).to_le_bytes());
-        out.0.extend((tests.len() as u64).to_le_bytes());
-        out.0.extend(saturating(saved.as_nanos()).to_le_bytes());
-        out.names(&declared);
-        out.lookup_inputs(basis, tests);
+        let mut out = HEADER.writer(96 * paths.len() + (1 << 16));
+        out.bytes(&key.digest()).bytes(&environment_digest(project.root(), runner, &declared));
+        out.byte(flags(runner.options()));
+        out.number(now_ms().saturating_add(saturating(valid_for.as_millis())));
+        out.number(tests.len() as u64).number(saturating(saved.as_nanos()));
+        put_names(&mut out, &declared);
+        put_lookup_inputs(&mut out, lookup_inputs, tests);
         out.text(&project.encode_external());
         out.count(links.len());
         for (path, entry) in links {
-            out.text(codec::path_bytes(path));
-            out.0.push(entry.kind as u8);
-            out.0.extend(entry.hash);
+            out.path(path).byte(entry.kind as u8).bytes(&entry.hash);
         }
-        out.stamped(&lasting.ignore_files);
+        put_stamped(&mut out, &lasting.ignore_files);
         let blocks = paths.chunks(BLOCK_PATHS);
         out.count(blocks.len());
         for block in blocks {
-            out.stamped(block);
+            put_stamped(&mut out, block);
         }
         let seal = seal(&out.0, &key.secret);
-        out.0.extend(seal.as_bytes());
-        codec::replace_file(&project.root().join(STATE_DIRECTORY).join(TESTS).join(FILE), &out.0)?;
+        out.bytes(seal.as_bytes());
+        codec::replace_file(&StateFile::UpToDate.in_project(project.root()), &out.0)?;
         Ok(true)
     }
 }
@@ -355,32 +312,26 @@ struct Program {
 
 impl<'b> RecordBody<'b> {
     fn decode(body: &'b [u8]) -> Option<Self> {
-        let mut reader = codec::Reader(body);
-        if reader.array()? != MAGIC || u32::from_le_bytes(reader.array()?) != VERSION {
-            return None;
-        }
+        let mut reader = HEADER.reader(body)?;
         reader.take(KEY_DIGEST.len())?;
-        let environment = reader.array()?;
-        let [flags] = reader.array()?;
+        let (environment, flags) = (reader.array()?, reader.byte()?);
         let (valid_until, tests) = (reader.number()?, usize::try_from(reader.number()?).ok()?);
         let saved = Duration::from_nanos(reader.number()?);
-        let declared = names(&mut reader)?;
-        let programs = list(&mut reader, |reader| {
-            let word = String::from_utf8(text(reader)?.to_vec()).ok()?;
-            let directory = PathBuf::from(OsStr::from_bytes(text(reader)?));
-            let env = names(reader)?;
+        let declared = reader.list(Reader::string)?;
+        let programs = reader.list(|reader| {
+            let (word, directory) = (reader.string()?, reader.path()?);
+            let env = reader.list(Reader::string)?;
             Some(Program { test: Test { directory, env, ..Test::new("", [word]) }, digest: reader.array()? })
         })?;
-        let dependencies = Arc::new(DiscoveredDeps::decode(text(&mut reader)?)?);
+        let dependencies = Arc::new(DiscoveredDeps::decode(reader.text()?)?);
         let states = reader.array()?;
-        let outside = text(&mut reader)?;
-        let links = list(&mut reader, |reader| {
-            let path = PathBuf::from(OsStr::from_bytes(text(reader)?));
-            let [kind] = reader.array()?;
-            Some((path, Entry { kind: EntryKind::from_number(kind)?, hash: reader.array()? }))
+        let outside = reader.text()?;
+        let links = reader.list(|reader| {
+            let (path, kind) = (reader.path()?, EntryKind::from_number(reader.byte()?)?);
+            Some((path, Entry { kind, hash: reader.array()? }))
         })?;
-        let ignores = text(&mut reader)?;
-        let blocks = list(&mut reader, text)?;
+        let ignores = reader.text()?;
+        let blocks = reader.list(Reader::text)?;
         let is_at_end = reader.0.is_empty();
         let decoded = Self {
             environment,
@@ -466,7 +417,7 @@ impl StampCheck {
 
 /// Returns whether all paths of an encoded block have their recorded timestamps.
 fn have_same_stamps(directory: BorrowedFd<'_>, stamped: &[u8], flags: AtFlags) -> bool {
-    let mut reader = codec::Reader(stamped);
+    let mut reader = Reader(stamped);
     let mut next = || {
         let path = CStr::from_bytes_until_nul(reader.0).ok()?;
         reader.take(path.to_bytes_with_nul().len())?;
@@ -483,70 +434,37 @@ fn have_same_stamps(directory: BorrowedFd<'_>, stamped: &[u8], flags: AtFlags) -
     }
 }
 
-/// Appends fields to the contents of a record's file.
-struct Encoder(Vec<u8>);
-
-impl Encoder {
-    fn count(&mut self, count: usize) {
-        self.0.extend(
-            u32::try_from(count).expect("lists and texts have fewer than 2^32 elements").to_le_bytes(),
-        );
+/// Appends a block of paths with their timestamps.
+fn put_stamped(out: &mut Writer, paths: &[(impl AsRef<Path>, FileStamp)]) {
+    let mut block = Writer(Vec::with_capacity(96 * paths.len()));
+    for (path, stamp) in paths {
+        let path = path.as_ref();
+        // The project's directory has an empty path, which `statat` rejects.
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        block.bytes(codec::path_bytes(path)).byte(0);
+        stamp.encode(&mut block.0);
     }
+    out.text(&block.0);
+}
 
-    fn text(&mut self, text: &[u8]) {
-        self.count(text.len());
-        self.0.extend_from_slice(text);
-    }
-
-    /// Appends a block of paths with their timestamps.
-    fn stamped(&mut self, paths: &[(impl AsRef<Path>, FileStamp)]) {
-        let mut block = Vec::with_capacity(96 * paths.len());
-        for (path, stamp) in paths {
-            let path = path.as_ref();
-            // The project's directory has an empty path, which `statat` rejects.
-            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-            block.extend_from_slice(codec::path_bytes(path));
-            block.push(0);
-            stamp.encode(&mut block);
-        }
-        self.text(&block);
-    }
-
-    fn names(&mut self, names: &[String]) {
-        self.count(names.len());
-        names.iter().for_each(|name| self.text(name.as_bytes()));
-    }
-
-    /// Appends programs, and discovered dependencies with the digest of their states.
-    fn lookup_inputs(&mut self, inputs: &LookupInputs, tests: &[Test]) {
-        self.count(inputs.programs.len());
-        for (at, digest) in &inputs.programs {
-            let test = &tests[*at];
-            self.text(tool_place(test).0.as_bytes());
-            self.text(codec::path_bytes(&test.directory));
-            self.names(&test.env);
-            self.0.extend(digest);
-        }
-        let dependencies =
-            Arc::new(DiscoveredDeps::new(inputs.sets.iter().flat_map(|set| set.accesses.iter().cloned())));
-        self.text(&dependencies.encode());
-        self.0.extend(inputs.snapshot.states.digest(&dependencies));
+fn put_names(out: &mut Writer, names: &[String]) {
+    out.count(names.len());
+    for name in names {
+        out.text(name.as_bytes());
     }
 }
 
-fn text<'b>(reader: &mut codec::Reader<'b>) -> Option<&'b [u8]> {
-    let length = u32::from_le_bytes(reader.array()?) as usize;
-    reader.take(length)
-}
-
-fn names(reader: &mut codec::Reader<'_>) -> Option<Vec<String>> {
-    list(reader, |reader| String::from_utf8(text(reader)?.to_vec()).ok())
-}
-
-fn list<'b, T>(
-    reader: &mut codec::Reader<'b>,
-    mut read: impl FnMut(&mut codec::Reader<'b>) -> Option<T>,
-) -> Option<Vec<T>> {
-    let count = u32::from_le_bytes(reader.array()?);
-    (0..count).map(|_| read(reader)).collect()
+/// Appends programs, and discovered dependencies with the digest of their states.
+fn put_lookup_inputs(out: &mut Writer, inputs: &LookupInputs, tests: &[Test]) {
+    out.count(inputs.programs.len());
+    for (id, digest) in &inputs.programs {
+        let test = &tests[id.index()];
+        out.text(program_location(test).0.as_bytes()).path(&test.directory);
+        put_names(out, &test.env);
+        out.bytes(digest);
+    }
+    let accesses = inputs.sets.iter().flat_map(|set| set.accesses.iter().cloned());
+    let dependencies = Arc::new(DiscoveredDeps::new(accesses));
+    out.text(&dependencies.encode());
+    out.bytes(&inputs.snapshot.states.digest(&dependencies));
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::harness::summary::{Summary, SummaryVerdict};
 use crate::plain_text::LEFT_OUT;
 use crate::results::outcome::{ExitReason, Status};
-use crate::run::runner::RunnerOptions;
+use crate::run::options::RunnerOptions;
 use crate::{Error, Test, TestCount};
 use greenwave_inputs::AccessKind;
 use greenwave_inputs::now_ns;
@@ -62,15 +62,31 @@ pub(crate) struct ProcessResult {
     pub(crate) seen: Arc<Seen>,
 }
 
+impl ProcessResult {
+    /// Creates the result of a process that did not start, because its program could not be built.
+    pub(crate) fn without_process(status: Status, output: Bytes) -> Self {
+        Self {
+            status,
+            count: None,
+            output,
+            duration: Duration::ZERO,
+            began: now_ns(),
+            clock_was_set: false,
+            left_behind: false,
+            seen: Arc::default(),
+        }
+    }
+}
+
 /// The traced accesses of a command.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     /// Accesses by absolute path, without paths that the command created itself.
-    pub(crate) looks: Vec<(PathBuf, AccessKind)>,
+    pub(crate) accesses: Vec<(PathBuf, AccessKind)>,
     /// Paths that the command wrote to.
     pub(crate) written: HashSet<PathBuf>,
     /// Paths that existed when the command accessed them.
-    pub(crate) there: HashSet<PathBuf>,
+    pub(crate) existing: HashSet<PathBuf>,
     /// A kernel object that the command left behind.
     pub(crate) left: Option<String>,
     /// A kernel object that the command used and that existed before.
@@ -142,9 +158,9 @@ pub(crate) async fn run(
 
 impl Seen {
     fn of(reads: &Trace, own: &Path) -> Self {
-        let looks = reads.inputs(&[]).flat_map(|(path, access)| {
-            let looked = access.read || access.queried || access.created;
-            let content = looked.then(|| (path.to_owned(), AccessKind::Content));
+        let accesses = reads.inputs(&[]).flat_map(|(path, access)| {
+            let depends_on_content = access.read || access.queried || access.created;
+            let content = depends_on_content.then(|| (path.to_owned(), AccessKind::Content));
             let names = access.listed.then(|| (path.to_owned(), AccessKind::Names));
             content.into_iter().chain(names)
         });
@@ -152,9 +168,9 @@ impl Seen {
         let (left, used) = shared_memory(reads, own);
         let written = reads.paths.iter().filter(|(_, access)| access.written || access.created);
         Self {
-            looks: looks.chain(absent).collect(),
+            accesses: accesses.chain(absent).collect(),
             written: written.map(|(path, _)| path.clone()).collect(),
-            there: reads.existing.clone(),
+            existing: reads.existing.clone(),
             left: reads.objects.left_behind.clone().or(left),
             used: reads.objects.foreign.clone().or(used),
             incomplete: reads.incomplete.clone(),

@@ -10,12 +10,13 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
+use crate::results::state::{load_json, save_json};
 use crate::run::isolation::tool_homes;
 use crate::{Environment, Error, Tracer};
+use greenwave_inputs::StatCache;
 use greenwave_inputs::hash_file;
 use greenwave_inputs::{AccessKind, DiscoveredDeps, PathStates};
 use greenwave_inputs::{FileStamp, now_ns};
-use greenwave_inputs::{StatCache, codec};
 
 /// Version commands of programs that may be shims. The bytes of a shim do not change when the
 /// toolchain behind it does.
@@ -47,7 +48,7 @@ pub(crate) struct Tools {
 /// Versions from earlier runs, by a hash of the command, environment and directory.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct VersionCache {
-    answers: BTreeMap<String, ToolVersion>,
+    versions: BTreeMap<String, ToolVersion>,
     #[serde(skip)]
     is_changed: bool,
 }
@@ -56,7 +57,7 @@ struct VersionCache {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct ToolVersion {
     text: Vec<u8>,
-    looks: Vec<(PathBuf, bool)>,
+    accesses: Vec<(PathBuf, bool)>,
     states: String,
 }
 
@@ -73,8 +74,7 @@ impl Tools {
 
     /// Loads the versions that an earlier run has saved.
     pub(crate) fn load(&self, file: &Path) {
-        let read = std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        *self.cached.lock() = read.unwrap_or_default();
+        *self.cached.lock() = load_json(file);
     }
 
     /// Saves the versions for later runs.
@@ -84,7 +84,7 @@ impl Tools {
     pub(crate) fn save(&self, file: &Path) -> Result<(), Error> {
         let mut cached = self.cached.lock();
         if cached.is_changed {
-            codec::replace_file(file, &serde_json::to_vec(&*cached).unwrap_or_default())?;
+            save_json(file, &*cached)?;
             cached.is_changed = false;
         }
         Ok(())
@@ -138,23 +138,23 @@ impl Tools {
         let query = query.to_hex().to_string();
         let states =
             PathStates::new(Path::new("/"), Arc::clone(&self.index), greenwave_sandbox::kernel_object_exists);
-        let cached = self.cached.lock().answers.get(&query).cloned();
-        let answers: Arc<[u8]> = match cached.filter(|answer| answer.is_valid(&states)) {
-            Some(answer) => answer.text.into(),
+        let cached = self.cached.lock().versions.get(&query).cloned();
+        let version: Arc<[u8]> = match cached.filter(|version| version.is_valid(&states)) {
+            Some(version) => version.text.into(),
             None => {
-                let answer = probe_version(probe, directory, all, environment, &states).await;
+                let version = probe_version(probe, directory, all, environment, &states).await;
                 let mut cached = self.cached.lock();
-                if answer.states.is_empty() || cached.answers.len() >= VERSIONS_MAX {
-                    cached.answers.remove(&query);
+                if version.states.is_empty() || cached.versions.len() >= VERSIONS_MAX {
+                    cached.versions.remove(&query);
                 } else {
-                    cached.answers.insert(query, answer.clone());
+                    cached.versions.insert(query, version.clone());
                 }
                 cached.is_changed = true;
-                answer.text.into()
+                version.text.into()
             }
         };
-        versions.insert(key, Arc::clone(&answers));
-        answers
+        versions.insert(key, Arc::clone(&version));
+        version
     }
 }
 
@@ -167,7 +167,7 @@ async fn probe_version(
     states: &PathStates,
 ) -> ToolVersion {
     let began = now_ns();
-    let (mut text, mut looks, mut is_seen) = (Vec::new(), Vec::new(), true);
+    let (mut text, mut accesses, mut is_seen) = (Vec::new(), Vec::new(), true);
     for command in PROBES[probe].1 {
         let mut probe = Command::new(command[0]);
         probe.args(&command[1..]).current_dir(directory).env_clear().envs(environment.iter().copied());
@@ -182,19 +182,19 @@ async fn probe_version(
                 let reads = tracing.finish().await;
                 is_seen &= reads.incomplete.is_none();
                 let inputs = reads.inputs(&[]).map(|(path, access)| (path.to_owned(), access.listed));
-                looks.extend(inputs);
+                accesses.extend(inputs);
             }
         }
     }
-    let mut answer = ToolVersion { text, looks, states: String::new() };
-    let touched = |(path, names): &(PathBuf, bool)| states.state(path, look(*names)).1;
-    if is_seen && answer.looks.iter().all(|look| touched(look) < began) {
-        answer.states = answer.digest(states);
+    let mut version = ToolVersion { text, accesses, states: String::new() };
+    let touched = |(path, names): &(PathBuf, bool)| states.state(path, kind(*names)).1;
+    if is_seen && version.accesses.iter().all(|access| touched(access) < began) {
+        version.states = version.digest(states);
     }
-    answer
+    version
 }
 
-fn look(names: bool) -> AccessKind {
+fn kind(names: bool) -> AccessKind {
     if names { AccessKind::Names } else { AccessKind::Content }
 }
 
@@ -204,8 +204,8 @@ impl ToolVersion {
     }
 
     fn digest(&self, states: &PathStates) -> String {
-        let looks = self.looks.iter().map(|(path, names)| (path.clone(), look(*names)));
-        blake3::Hash::from_bytes(states.digest(&Arc::new(DiscoveredDeps::new(looks)))).to_hex().to_string()
+        let accesses = self.accesses.iter().map(|(path, names)| (path.clone(), kind(*names)));
+        blake3::Hash::from_bytes(states.digest(&Arc::new(DiscoveredDeps::new(accesses)))).to_hex().to_string()
     }
 }
 

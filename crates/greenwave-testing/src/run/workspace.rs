@@ -6,12 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::harness::launch::LaunchSpec;
-use crate::results::dependencies::DependencyRecord;
+use crate::harness::BuildOutput;
 use crate::run::blocking::blocking;
-use crate::run::process::ProcessResult;
-use crate::run::runner::Prepared;
-use crate::{Error, Manifest, Runner, Test};
+use crate::{Error, Manifest, Test};
 use greenwave_inputs::InputSnapshot;
 use greenwave_inputs::PathStates;
 use greenwave_inputs::StatCache;
@@ -28,39 +25,28 @@ pub(crate) trait Workspace: Send + Sync {
     /// Returns a state of the inputs that was read after this call began.
     async fn after(&self, test: &Test) -> Result<InputSnapshot, Error>;
 
-    /// Returns the process to start for a test.
-    async fn launch(&self, runner: &Runner, test: &Test) -> Result<LaunchSpec, Error> {
-        let command = runner.launch_plain(self.project(), test)?;
-        Ok(runner.harness(test).launch(test, None, command))
-    }
-
-    /// Returns whether cargo has built the workspace in this directory during this run.
-    fn is_built(&self, _folder: &Path) -> bool {
-        false
-    }
-
-    /// Returns diagnostics to append to the output of a test; runs while the worker slot is still
-    /// held.
-    async fn examine(
-        &self,
-        _runner: &Runner,
-        _test: &Test,
-        _prepared: &Prepared<'_>,
-        _ran: &ProcessResult,
-    ) -> Option<String> {
+    /// Returns what was built in a directory during this run.
+    fn built(&self, _directory: &Path) -> Option<&Built> {
         None
     }
 
-    /// Returns whether [`learn`](Self::learn) uses dependency records.
-    fn wants_dependencies(&self) -> bool {
+    /// Returns whether crashes are explained and dependencies recorded, for a person who reads
+    /// them.
+    fn wants_explanations(&self) -> bool {
         false
     }
 
-    /// Receives the dependencies of a test that ran, before its verdict is decided.
-    fn learn(&self, _test: &Test, _facts: DependencyRecord, _inputs: &Manifest) {}
-
     /// Called when the process of a test has exited. The remaining work holds no worker slot.
     fn ended(&self) {}
+}
+
+/// The output of a build in a directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Built {
+    pub(crate) output: Arc<dyn BuildOutput>,
+    /// An input that was still changing during the last build, so that either state of it may have
+    /// been compiled.
+    pub(crate) changing: Option<PathBuf>,
 }
 
 /// A directory whose state is read again for each test.

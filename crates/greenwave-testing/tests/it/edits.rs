@@ -6,36 +6,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
-use greenwave_testing::{
-    Environment, Runner, RunnerOptions, SCHEMA, Suite, SuiteOptions, Test, TraceMode, TraceStatus,
-};
+use greenwave_testing::{Environment, Runner, RunnerOptions, SCHEMA, Suite, Test, TraceMode, TraceStatus};
+use greenwave_testkit::random::Random;
 
 /// Returns the number of rounds of edits. `cargo xtask long testing-edits` sets a larger one.
 fn rounds() -> u64 {
     std::env::var("GREENWAVE_EDIT_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(60)
 }
 
-/// xorshift64 (Marsaglia, Xorshift RNGs, 2003).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-
-    fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len() as u64) as usize]
-    }
-}
-
 const DIRECTORIES: [&str; 3] = ["a", "b", "c"];
 const FILES: u64 = 4;
 
-fn file(chance: &mut Chance) -> PathBuf {
-    Path::new(chance.one_of(&DIRECTORIES)).join(format!("{}.txt", chance.below(FILES)))
+fn file(random: &mut Random) -> PathBuf {
+    Path::new(random.one_of(&DIRECTORIES)).join(format!("{}.txt", random.below(FILES)))
 }
 
 /// Returns tests that read declared files, undeclared files, names, modes and links.
@@ -55,10 +38,10 @@ fn tests() -> Vec<Test> {
 }
 
 /// Edits a random file and returns a description of the edit.
-fn edit(project: &Path, chance: &mut Chance) -> String {
-    let (one, other) = (file(chance), file(chance));
+fn edit(project: &Path, random: &mut Random) -> String {
+    let (one, other) = (file(random), file(random));
     let (path, target) = (project.join(&one), project.join(&other));
-    match chance.below(9) {
+    match random.below(9) {
         0 => {
             let _ = fs::remove_file(&path);
             format!("remove {}", one.display())
@@ -73,14 +56,14 @@ fn edit(project: &Path, chance: &mut Chance) -> String {
             format!("link to {}", one.display())
         }
         3 => {
-            let mode = *chance.one_of(&[0o644, 0o755]);
+            let mode = *random.one_of(&[0o644, 0o755]);
             let _ = fs::set_permissions(&path, fs::Permissions::from_mode(mode));
             format!("mode {mode:o} of {}", one.display())
         }
         // Keeps the size and the modification time.
         4 | 5 => {
             let times = fs::metadata(&path).and_then(|metadata| metadata.modified());
-            let text = *chance.one_of(&["good\n", "bad \n"]);
+            let text = *random.one_of(&["good\n", "bad \n"]);
             let _ = fs::write(&path, text);
             if let (Ok(modified), Ok(file)) = (times, fs::File::options().write(true).open(&path)) {
                 let _ = file.set_modified(modified);
@@ -88,7 +71,7 @@ fn edit(project: &Path, chance: &mut Chance) -> String {
             format!("{text:?} into {}, with its old time", one.display())
         }
         _ => {
-            let text = *chance.one_of(&["good\n", "good\n", "bad \n"]);
+            let text = *random.one_of(&["good\n", "good\n", "bad \n"]);
             let _ = fs::write(&path, text);
             format!("{text:?} into {}", one.display())
         }
@@ -99,7 +82,7 @@ fn edit(project: &Path, chance: &mut Chance) -> String {
 async fn no_edit_makes_a_result_stale() {
     let seed = std::env::var("GREENWAVE_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) * 2_654_435_761 + 1);
-    let mut chance = Chance(seed);
+    let mut random = Random::new(seed);
     let directory = tempfile::tempdir().unwrap();
     let project = directory.path();
     for name in DIRECTORIES {
@@ -122,14 +105,8 @@ async fn no_edit_makes_a_result_stale() {
             tests.iter_mut().for_each(|test| test.inputs.clear());
         }
         // A new suite per round, as in a new process: all state is in the project's directory.
-        let suite = Suite::open(
-            project,
-            tests,
-            Environment::new(path()),
-            Some(cache),
-            options,
-            SuiteOptions::default(),
-        );
+        let suite = Suite::builder(project).tests(tests).environment(Environment::new(path()));
+        let suite = suite.cache(Some(cache)).runner(options).open();
         let suite = suite.unwrap();
         let ids: Vec<_> = suite.ids().collect();
         let report = suite.run(&ids, |_| {}).await.unwrap();
@@ -145,7 +122,7 @@ async fn no_edit_makes_a_result_stale() {
                 outcome.source,
             );
         }
-        edits = (0..=chance.below(2)).map(|_| edit(project, &mut chance)).collect();
+        edits = (0..=random.below(2)).map(|_| edit(project, &mut random)).collect();
     }
     assert!(cached > 0, "seed {seed}: no result was cached, so nothing was compared");
 }

@@ -11,6 +11,8 @@ use greenwave_testing::{
     TestResult, TraceStatus, github_summary, junit,
 };
 
+use greenwave_testkit::schema::Schema;
+
 use crate::need::is_there;
 
 fn test(name: &str, result: TestResult, ms: u64) -> TestReport {
@@ -44,7 +46,7 @@ fn run(tests: Vec<TestReport>) -> RunReport {
 
 /// Returns a run with one test per result, and with special characters in names and outputs.
 fn mixed() -> RunReport {
-    let known = TestReport { age: Some(Duration::from_secs(3600)), attempts: 0, ..passed("known", 75_000) };
+    let cached = TestReport { age: Some(Duration::from_secs(3600)), attempts: 0, ..passed("cached", 75_000) };
     let failed = TestReport {
         output: b"\x1b[31mred\x1b[0m <b>&amp;</b>\r\n]]> \x00\x08\xff\xfe \xef\xbf\xbf end\n\n</pre>\x1b]0;title\x07".as_slice().into(),
         count: Some(TestCount { passed: 2, failed: 1 }),
@@ -67,11 +69,11 @@ fn mixed() -> RunReport {
     };
     let flaky = TestReport {
         attempts: 3,
-        not_cached: Some("it passed only when it was tried again".to_owned()),
+        not_cached: Some("the test passed only after a retry".to_owned()),
         ..passed("flaky", 20)
     };
     run(vec![
-        known,
+        cached,
         failed,
         flaky,
         test("slow", TestResult::Finished(Status::TimedOut(Duration::from_secs(2))), 2000),
@@ -89,18 +91,21 @@ fn json_lines_contain_all_results() {
     lines.push(JsonLine::finished(&run).to_string());
     assert!(lines.iter().all(|line| !line.contains('\n')));
     insta::assert_snapshot!(lines.join("\n"), @r#"
-    {"event":"started","version":1,"time_ms":1764000000123,"tests":7}
-    {"event":"test","name":"known","status":"passed","known":true,"age_ms":3600000.0,"duration_ms":75000.0,"attempts":0,"flaky":false,"output":""}
-    {"event":"test","name":"tests/|odd| <name> `*_\u0001\n","status":"failed","exit_code":1,"problem":"failed with exit code 1","known":false,"duration_ms":1234.0,"attempts":1,"flaky":false,"tests_passed":2,"tests_failed":1,"cases":[{"name":"a::b","status":"passed","duration_ms":1.5},{"name":"c<d>","status":"failed","output":"why\u0007"},{"name":"e","status":"skipped"}],"output":"\u001b[31mred\u001b[0m <b>&amp;</b>\r\n]]> \u0000\b�� ￿ end\n\n</pre>\u001b]0;title\u0007"}
-    {"event":"test","name":"flaky","status":"passed","known":false,"duration_ms":20.0,"attempts":3,"flaky":true,"not_kept":"it passed only when it was tried again","output":""}
-    {"event":"test","name":"slow","status":"timed_out","problem":"did not end within 2s and was killed","known":false,"duration_ms":2000.0,"attempts":1,"flaky":false,"output":""}
-    {"event":"test","name":"empty","status":"no_tests","problem":"ran no test at all","known":false,"duration_ms":1.0,"attempts":1,"flaky":false,"output":""}
-    {"event":"test","name":"broken","status":"error","problem":"could not be run: there is no `x`","known":false,"duration_ms":0.0,"attempts":0,"flaky":false,"output":""}
-    {"event":"test","name":"late","status":"not_run","known":false,"duration_ms":0.0,"attempts":0,"flaky":false,"output":""}
-    {"event":"finished","success":false,"passed":2,"failed":3,"errors":1,"not_run":1,"known":1,"flaky":1,"tracing":"traced","wall_ms":4321.0,"saved_ms":75000.0}
+    {"event":"started","version":2,"time_ms":1764000000123,"tests":7}
+    {"event":"test","name":"cached","status":"passed","cached":true,"age_ms":3600000.0,"duration_ms":75000.0,"attempts":0,"flaky":false,"output":""}
+    {"event":"test","name":"tests/|odd| <name> `*_\u0001\n","status":"failed","exit_code":1,"problem":"failed with exit code 1","cached":false,"duration_ms":1234.0,"attempts":1,"flaky":false,"tests_passed":2,"tests_failed":1,"cases":[{"name":"a::b","status":"passed","duration_ms":1.5},{"name":"c<d>","status":"failed","output":"why\u0007"},{"name":"e","status":"skipped"}],"output":"\u001b[31mred\u001b[0m <b>&amp;</b>\r\n]]> \u0000\b�� ￿ end\n\n</pre>\u001b]0;title\u0007"}
+    {"event":"test","name":"flaky","status":"passed","cached":false,"duration_ms":20.0,"attempts":3,"flaky":true,"not_stored":"the test passed only after a retry","output":""}
+    {"event":"test","name":"slow","status":"timed_out","problem":"did not end within 2s and was killed","cached":false,"duration_ms":2000.0,"attempts":1,"flaky":false,"output":""}
+    {"event":"test","name":"empty","status":"no_tests","problem":"ran no test at all","cached":false,"duration_ms":1.0,"attempts":1,"flaky":false,"output":""}
+    {"event":"test","name":"broken","status":"error","problem":"could not be run: there is no `x`","cached":false,"duration_ms":0.0,"attempts":0,"flaky":false,"output":""}
+    {"event":"test","name":"late","status":"not_run","cached":false,"duration_ms":0.0,"attempts":0,"flaky":false,"output":""}
+    {"event":"finished","success":false,"passed":2,"failed":3,"errors":1,"not_run":1,"cached":1,"flaky":1,"tracing":"traced","wall_ms":4321.0,"saved_ms":75000.0}
     "#);
+    lines.push(JsonLine::Stopped.to_string());
+    let schema = Schema::parse(include_str!("../../../../docs/formats/report.schema.json"));
     for line in lines {
-        serde_json::from_str::<serde_json::Value>(&line).unwrap();
+        let value = serde_json::from_str(&line).unwrap();
+        schema.check(&value).unwrap_or_else(|problem| panic!("{problem}: {line}"));
     }
 }
 
@@ -147,7 +152,7 @@ fn a_summary_shows_failures_first() {
 
     | test | reason |
     | --- | --- |
-    | flaky | it passed only when it was tried again |
+    | flaky | the test passed only after a retry |
     "#);
     insta::assert_snapshot!(github_summary(&run(vec![passed("a", 5)])), @r#"
     ## ✅ 1 of 1 test passed
@@ -185,11 +190,11 @@ fn junit_follows_the_schema() {
     insta::assert_snapshot!(document, @r#"
     <?xml version="1.0" encoding="UTF-8"?>
     <testsuites name="greenwave" tests="9" skipped="2" failures="3" errors="1" time="4.321">
-        <testsuite name="known" tests="1" skipped="0" errors="0" failures="0" timestamp="2025-11-24T16:00:00.123+00:00" time="75.000">
+        <testsuite name="cached" tests="1" skipped="0" errors="0" failures="0" timestamp="2025-11-24T16:00:00.123+00:00" time="75.000">
             <properties>
                 <property name="greenwave.age_seconds" value="3600"/>
             </properties>
-            <testcase name="known" classname="known" time="75.000"/>
+            <testcase name="cached" classname="cached" time="75.000"/>
         </testsuite>
         <testsuite name="tests/|odd| &lt;name&gt; `*_" tests="3" skipped="1" errors="0" failures="1" timestamp="2025-11-24T16:00:00.123+00:00" time="1.234">
             <testcase name="a::b" classname="tests/|odd| &lt;name&gt; `*_" time="0.002"/>
@@ -208,7 +213,7 @@ fn junit_follows_the_schema() {
         <testsuite name="flaky" tests="1" skipped="0" errors="0" failures="0" timestamp="2025-11-24T16:00:00.123+00:00" time="0.020">
             <properties>
                 <property name="greenwave.attempts" value="3"/>
-                <property name="greenwave.not_kept" value="it passed only when it was tried again"/>
+                <property name="greenwave.not_stored" value="the test passed only after a retry"/>
             </properties>
             <testcase name="flaky" classname="flaky" time="0.020"/>
         </testsuite>

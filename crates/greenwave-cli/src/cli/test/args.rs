@@ -18,13 +18,13 @@ pub(crate) struct TestArgs {
     #[arg(long, value_name = "DIR")]
     pub(super) project: Option<PathBuf>,
     /// Create a greenwave.toml with the discovered tests.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["filters", "dry_run", "explain", "affected", "watch"])]
     pub(super) init: bool,
     /// List which results are cached and which tests would run, without running them.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["explain", "watch"])]
     pub(super) dry_run: bool,
     /// Explain why the result of a test is cached, or what has changed.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["filters", "affected", "watch"])]
     pub(super) explain: Option<String>,
     /// Run and cache each test individually instead of per file or test binary.
     #[arg(long)]
@@ -33,7 +33,7 @@ pub(crate) struct TestArgs {
     #[arg(long, value_name = "COMMIT")]
     pub(super) affected: Option<String>,
     /// Watch for changes and rerun affected tests.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "affected")]
     pub(super) watch: bool,
     /// Start no more tests after the first failure.
     #[arg(long)]

@@ -121,7 +121,8 @@ fn open(
         ..SuiteOptions::default()
     };
     let cache = results.map(ResultStore::into_cache);
-    Ok(Suite::open(project, tests, environment, cache, runner, options)?)
+    let suite = Suite::builder(project).tests(tests).environment(environment).cache(cache);
+    Ok(suite.runner(runner).options(options).open()?)
 }
 
 /// Opens the store of results. If that fails, prints one warning, and tests run without.

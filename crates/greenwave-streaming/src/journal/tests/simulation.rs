@@ -2,6 +2,7 @@
 //! prefix of the recorded ones that includes all flushed ones.
 
 use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced};
+use greenwave_testkit::random::Random;
 
 use super::super::Journal;
 use super::{events, seen};
@@ -10,20 +11,6 @@ use std::rc::Rc;
 
 const DIR: &str = "/journal";
 const TURNS: u64 = 2;
-
-/// A random number generator determined by its seed (SplitMix64, Steele, Lea and Flood 2014).
-#[derive(Debug, Clone)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
-    }
-}
 
 /// A state of a response: the number of removals, the attempt and the number of recorded units.
 type Progress = (u32, u32, u64);
@@ -121,7 +108,7 @@ fn replayed(journal: &Journal, turn: u64, expected: &Rc<RefCell<Expectation>>) -
 }
 
 fn run(seed: u64) -> Result<(), String> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let machine = Machine::new(seed);
     let expected: Rc<RefCell<Expectation>> = Rc::default();
     for _ in 0..1 + random.below(4) {
@@ -130,7 +117,7 @@ fn run(seed: u64) -> Result<(), String> {
         let mut schedule = Schedule::new();
         for turn in 0..TURNS {
             let (one, ops) = (machine.process(), random.below(30));
-            let (random, expected) = (Random(seed ^ random.below(u64::MAX)), expected.clone());
+            let (random, expected) = (Random::new(seed ^ random.below(u64::MAX)), expected.clone());
             schedule.spawn(&one.clone(), move || process(turn, &one, random, ops, &expected));
         }
         let (cut, end) = (random.below(3) == 0, random.below(300));

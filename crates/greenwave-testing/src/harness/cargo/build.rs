@@ -15,6 +15,7 @@ use tokio::process::Command;
 
 use super::HARNESS;
 use super::dep_info::{dep_info, script_reads};
+use super::failures::BuildFailures;
 use super::metadata::{Metadata, Package, TARGET_VARIABLE, Target, cargo, metadata, not_started, refused};
 use super::products::Products;
 use super::target::{CargoTarget, is_nextest, program_arguments};
@@ -51,6 +52,8 @@ pub(super) struct Build {
     began: i64,
     /// Packages that cargo considered fresh although their sources changed since they were built.
     stale: BTreeSet<String>,
+    /// The parts that the compiler has rejected.
+    failures: BuildFailures,
 }
 
 #[derive(Debug)]
@@ -65,6 +68,7 @@ struct Program {
 #[serde(tag = "reason", rename_all = "kebab-case")]
 enum Message {
     CompilerArtifact(Artifact),
+    CompilerMessage(CompilerMessage),
     BuildScriptExecuted(Script),
     #[serde(other)]
     Other,
@@ -78,6 +82,20 @@ struct Artifact {
     filenames: Vec<PathBuf>,
     fresh: bool,
     executable: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CompilerMessage {
+    package_id: String,
+    target: Target,
+    message: Diagnostic,
+}
+
+#[derive(Debug, Deserialize)]
+struct Diagnostic {
+    /// Text for people.
+    #[serde(default)]
+    rendered: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,10 +116,13 @@ const BUILD: [&str; 7] = [
     "--no-run",
     "--no-fail-fast",
     "--message-format",
-    "json-render-diagnostics",
+    "json-diagnostic-rendered-ansi",
     "--color",
     "always",
 ];
+
+/// Exit code of cargo when the compiler has rejected a program.
+const CARGO_FAILURE: i32 = 101;
 
 impl Build {
     /// Builds the programs of all tests of the workspace in a directory. What cannot be built is
@@ -114,9 +135,7 @@ impl Build {
         let BuildRequest { project, directory, environment } = *request;
         let at = project.join(directory);
         let mut command = cargo(&at, environment, BUILD);
-        // The tests that a compiler error prevents from being built run cargo again, and show its
-        // messages.
-        command.stderr(Stdio::null());
+        command.stderr(Stdio::piped());
         let (metadata, output, library) =
             tokio::join!(metadata(&at, environment), Child::output(&mut command), library(environment));
         let metadata = metadata?;
@@ -134,10 +153,12 @@ impl Build {
         for line in output.stdout.split(|byte| *byte == b'\n') {
             match serde_json::from_slice(line) {
                 Ok(Message::CompilerArtifact(artifact)) => reader.artifact(artifact),
+                Ok(Message::CompilerMessage(message)) => reader.message(message),
                 Ok(Message::BuildScriptExecuted(script)) => reader.script(script),
                 Ok(Message::Other) | Err(_) => {}
             }
         }
+        reader.build.failures.read_stderr(&String::from_utf8_lossy(&output.stderr));
         let libraries = library.and_then(|library| libraries(&metadata.target_directory, library));
         Ok(reader.finish(libraries.as_deref()))
     }
@@ -164,6 +185,13 @@ impl Build {
             }
         }
         reached
+    }
+
+    /// Returns the compiler's messages, if they are the reason why a test has no program.
+    fn explain_failure(&self, test: &Test, target: &CargoTarget) -> Option<String> {
+        let runs_program = target.kind != "doc" && !is_nextest(test) && !self.is_complete;
+        let reached = self.reached(&target.package);
+        self.failures.explain(target, &reached).filter(|_| runs_program)
     }
 
     /// Returns how a test of this package sees cargo's directories. `runs_cargo` says that the
@@ -193,9 +221,12 @@ impl BuildOutput for Build {
                 .arguments(["--color".into(), "always".into()])
                 .arguments(program_arguments(test).iter().map(OsString::from))
                 .variables(self.variables.get(package).cloned().unwrap_or_default()),
-            // Cargo explains why the program was not built. Documentation is run by cargo in any
-            // case.
-            None => command.variables(self.target_variable.clone()),
+            None => match self.explain_failure(test, &target) {
+                Some(messages) => command.build_failed(messages, CARGO_FAILURE),
+                // Documentation is run by cargo. So are programs that cargo did not get to build,
+                // because another one failed before.
+                None => command.variables(self.target_variable.clone()),
+            },
         };
         LaunchSpec {
             dependencies: self.dependencies(package),
@@ -259,6 +290,14 @@ impl<'m> MessageReader<'m> {
             roots,
             script_variables: HashMap::new(),
             program_variables: HashMap::new(),
+        }
+    }
+
+    fn message(&mut self, message: CompilerMessage) {
+        let CompilerMessage { package_id, target, message: Diagnostic { rendered } } = message;
+        let package = self.packages.get(package_id.as_str());
+        if let (Some(package), Some(text)) = (package, rendered) {
+            self.build.failures.add_message(&package.name, &target, text);
         }
     }
 

@@ -1,0 +1,166 @@
+//! Looks up and stores the results of tests in the cache.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use greenwave_cache::{Key, Record, Tiered};
+use greenwave_inputs::{DiscoveredDeps, PathStates};
+
+use crate::Test;
+use crate::results::key;
+use crate::results::key_chain::{KeyChain, STEPS_MAX};
+use crate::results::outcome::Outcome;
+use crate::results::record::{self, StoredRecord};
+
+/// The cache of results.
+#[derive(Debug)]
+pub(crate) struct ResultCache {
+    tiers: Tiered,
+    /// Whether failures are stored and looked up like passes.
+    cache_failures: bool,
+}
+
+/// A test to look up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LookupQuery<'a> {
+    /// First key of the test.
+    pub(crate) key: Key,
+    /// Current states of paths.
+    pub(crate) states: &'a PathStates,
+}
+
+/// The outcome of a lookup.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    /// The result, stored under the last key of the chain.
+    Hit(Outcome, KeyChain),
+    /// No record is stored under the last key.
+    Miss(KeyChain),
+    /// The result must not be used, for example because its record cannot be decoded.
+    Corrupt,
+}
+
+impl ResultCache {
+    /// Creates the cache of results in these tiers.
+    pub(crate) fn new(tiers: Tiered, cache_failures: bool) -> Self {
+        Self { tiers, cache_failures }
+    }
+
+    /// Returns the tiers.
+    pub(crate) fn tiers(&self) -> &Tiered {
+        &self.tiers
+    }
+
+    /// Looks up many tests at once, with as few calls to the tiers as possible. The results have
+    /// the order of the queries.
+    pub(crate) async fn lookup(&self, queries: &[LookupQuery<'_>]) -> Vec<Lookup> {
+        let mut found: Vec<Option<Lookup>> = queries.iter().map(|_| None).collect();
+        let start = |(at, query): (usize, &LookupQuery<'_>)| (at, KeyChain::new(query.key));
+        let mut open: Vec<(usize, KeyChain)> = queries.iter().enumerate().map(start).collect();
+        let mut misses = Vec::new();
+        let mut decoder = Decoder::default();
+        // The bound ends a cycle, which another writer of the cache could have created.
+        for _ in 0..=STEPS_MAX {
+            let keys: Vec<Key> = open.iter().map(|(_, chain)| *chain.last()).collect();
+            let records = self.tiers.get_many(&keys).await;
+            for ((at, chain), record) in std::mem::take(&mut open).into_iter().zip(records) {
+                match record.map(|record| decoder.decode(&record)) {
+                    None => misses.push((at, chain)),
+                    Some(Some(StoredRecord::Result(stored))) => {
+                        found[at] = Some(Lookup::Hit(stored.outcome(chain.last()), chain));
+                    }
+                    Some(Some(StoredRecord::Dependencies(set))) => {
+                        open.push((at, chain.then(set, queries[at].states)));
+                    }
+                    Some(None) => found[at] = Some(Lookup::Corrupt),
+                }
+            }
+            if open.is_empty() {
+                break;
+            }
+        }
+        for (at, failure) in self.failures(misses).await {
+            found[at] = Some(failure);
+        }
+        for (at, chain) in open {
+            found[at] = Some(Lookup::Miss(chain));
+        }
+        found.into_iter().flatten().collect()
+    }
+
+    /// Looks up one test.
+    pub(crate) async fn lookup_one(&self, query: LookupQuery<'_>) -> Lookup {
+        self.lookup(&[query]).await.pop().unwrap_or(Lookup::Corrupt)
+    }
+
+    /// Looks up failures where no pass is stored. They have keys of their own, which only runs that
+    /// cache failures look up.
+    async fn failures(&self, misses: Vec<(usize, KeyChain)>) -> Vec<(usize, Lookup)> {
+        let mut records = Vec::new();
+        if self.cache_failures && !misses.is_empty() {
+            let keys: Vec<Key> = misses.iter().map(|(_, chain)| key::failure(chain.last())).collect();
+            records = self.tiers.get_many(&keys).await;
+        }
+        let mut records = records.into_iter();
+        let resolve = |(at, chain): (usize, KeyChain)| {
+            let record = records.next().flatten();
+            let lookup = match record.as_ref().and_then(StoredRecord::decode) {
+                Some(StoredRecord::Result(stored)) => Lookup::Hit(stored.outcome(chain.last()), chain),
+                _ => Lookup::Miss(chain),
+            };
+            (at, lookup)
+        };
+        misses.into_iter().map(resolve).collect()
+    }
+
+    /// Stores a record. Errors are ignored because the tiers log them.
+    pub(crate) async fn put(&self, key: &Key, record: &Record) {
+        let _ = self.tiers.put(key, record).await;
+    }
+
+    /// Stores a failure with the dependencies that were discovered after the last key of its chain.
+    pub(crate) async fn put_failure(
+        &self,
+        chain: &KeyChain,
+        set: &DiscoveredDeps,
+        states: [u8; 32],
+        result: &Record,
+    ) {
+        if set.is_empty() {
+            return self.put(&key::failure(chain.last()), result).await;
+        }
+        self.put(&key::failure(&key::next(chain.last(), &states)), result).await;
+        self.put(chain.last(), &record::dependencies(set)).await;
+    }
+
+    /// Stores a marker that a test reads more than it declares.
+    pub(crate) async fn put_undeclared_marker(&self, test: &Test) {
+        self.put(&key::reads_more(test), &record::dependencies(&DiscoveredDeps::default())).await;
+    }
+
+    /// Returns for each test whether a traced run has stored a marker of undeclared reads.
+    pub(crate) async fn have_undeclared_markers(&self, tests: &[&Test]) -> Vec<bool> {
+        let keys: Vec<Key> = tests.iter().map(|test| key::reads_more(test)).collect();
+        self.tiers.get_many(&keys).await.iter().map(Option::is_some).collect()
+    }
+}
+
+/// Decodes records. Tests often share a set of dependencies, so each set is decoded only once.
+#[derive(Default)]
+struct Decoder {
+    sets: HashMap<Bytes, Arc<DiscoveredDeps>>,
+}
+
+impl Decoder {
+    fn decode(&mut self, record: &Record) -> Option<StoredRecord> {
+        if let Some(set) = self.sets.get(&record.payload) {
+            return Some(StoredRecord::Dependencies(Arc::clone(set)));
+        }
+        let decoded = StoredRecord::decode(record)?;
+        if let StoredRecord::Dependencies(set) = &decoded {
+            self.sets.insert(record.payload.clone(), Arc::clone(set));
+        }
+        Some(decoded)
+    }
+}

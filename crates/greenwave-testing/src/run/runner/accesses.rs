@@ -1,0 +1,154 @@
+//! Selects the traced accesses that the result of a test depends on.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use greenwave_inputs::{AccessKind, is_cache_directory};
+
+use crate::Environment;
+use crate::harness::cargo::products::{self, Part, Products, RUSTC_INFO};
+use crate::results::state::{IGNORE, STATE_DIRECTORY, TESTS};
+use crate::run::isolation::{cargo_home, go_caches};
+use crate::run::process::Seen;
+
+/// Accesses by path, absolute or relative to the project.
+pub(crate) type Accesses = Vec<(PathBuf, AccessKind)>;
+
+/// The accesses that the result of a test depends on.
+pub(super) struct OwnAccesses {
+    pub(super) accesses: Accesses,
+    /// A build product that the test read and that may be stale because the build was incomplete.
+    pub(super) unbuilt: Option<PathBuf>,
+}
+
+/// Directories in which accesses are no dependencies of a test.
+pub(super) struct AccessFilter<'a> {
+    project: &'a Path,
+    /// Directory of results.
+    results: Option<&'a Path>,
+    /// The private directory of the test.
+    own_directory: &'a Path,
+    cargo_home: Option<PathBuf>,
+    go_caches: Vec<PathBuf>,
+}
+
+impl<'a> AccessFilter<'a> {
+    pub(super) fn new(
+        project: &'a Path,
+        environment: &Environment,
+        results: Option<&'a Path>,
+        own_directory: &'a Path,
+    ) -> Self {
+        let (cargo_home, go_caches) = (cargo_home(environment), go_caches(environment));
+        Self { project, results, own_directory, cargo_home, go_caches }
+    }
+
+    /// Returns the accesses that the result of a test depends on. Leaves out the directory of the
+    /// run, state, downloads, and build products whose sources are dependencies anyway.
+    pub(super) fn apply(&self, seen: &Seen, products: Option<&Products>) -> OwnAccesses {
+        let accesses = seen.accesses.iter().filter(|(path, _)| self.counts(path)).cloned().collect();
+        let (accesses, unbuilt) = match products {
+            Some(products) => without_products(products, accesses, &seen.written),
+            None => (accesses, None),
+        };
+        OwnAccesses { accesses: without_caches(accesses, &seen.written, products), unbuilt }
+    }
+
+    fn counts(&self, path: &Path) -> bool {
+        // Lock files pin downloads by hash, but not cargo's configuration.
+        let is_download = self
+            .cargo_home
+            .as_ref()
+            .is_some_and(|home| path.starts_with(home) && !is_cargo_setting(path, home))
+            || self.go_caches.iter().any(|cache| path.starts_with(cache));
+        // State of runs inside the test depends only on accesses that are traced as well.
+        let is_state = path.strip_prefix(self.project).is_ok_and(is_state)
+            || self.results.is_some_and(|results| path.starts_with(results));
+        !(path.starts_with(self.own_directory) || is_download || is_state)
+    }
+}
+
+/// Returns whether a path, relative to the project, is state of Greenwave: of this project, or of
+/// projects inside it.
+fn is_state(path: &Path) -> bool {
+    let mut rest = path.iter().skip_while(|name| *name != STATE_DIRECTORY);
+    path.starts_with(STATE_DIRECTORY)
+        || (rest.next().is_some() && rest.next().is_none_or(|name| name == TESTS || name == IGNORE))
+}
+
+fn is_cargo_setting(path: &Path, home: &Path) -> bool {
+    path.strip_prefix(home).is_ok_and(|path| path == Path::new("config.toml") || path == Path::new("config"))
+}
+
+/// Removes accesses to cargo's internal files. If build products remain, adds the workspace that
+/// must be built before they are compared. Also returns a product that may be stale because the
+/// build was incomplete.
+fn without_products(
+    products: &Products,
+    accesses: Accesses,
+    written: &HashSet<PathBuf>,
+) -> (Accesses, Option<PathBuf>) {
+    let mut seen = products::Accesses::new(products, &accesses, written);
+    let parts: Vec<Option<Part>> =
+        accesses.iter().map(|(path, kind)| products.part(path, *kind, &mut seen)).collect();
+    let built = parts.iter().position(|part| *part == Some(Part::Built)).map(|at| accesses[at].0.clone());
+    let mut accesses: Accesses = accesses
+        .into_iter()
+        .zip(parts)
+        .filter(|(_, part)| *part != Some(Part::Internal))
+        .map(|(access, _)| access)
+        .collect();
+    if let (Some(workspace), Some(_)) = (&products.workspace, &built) {
+        accesses.push((workspace.clone(), AccessKind::Build));
+    }
+    (accesses, built.filter(|_| !products.is_complete))
+}
+
+/// Removes accesses to cache directories that the test writes: their content is derived from the
+/// test's inputs. A cache that the test only reads may contain anything.
+fn without_caches(
+    mut accesses: Accesses,
+    written: &HashSet<PathBuf>,
+    products: Option<&Products>,
+) -> Accesses {
+    let mut caches = CacheDirectories::default();
+    let maintained: HashSet<PathBuf> =
+        written.iter().filter_map(|path| caches.containing(path).map(Path::to_owned)).collect();
+    let is_of_cargo = |cache: &Path| cache.join(RUSTC_INFO).is_file();
+    let is_built = |cache: &Path| products.is_some_and(|products| products.root(cache).is_some());
+    for cache in maintained.iter().filter(|cache| is_of_cargo(cache) && !is_built(cache)) {
+        (accesses, _) = without_products(&Products::of_command(cache), accesses, written);
+    }
+    let is_derived = |cache: &Path| maintained.contains(cache) && !is_built(cache) && !is_of_cargo(cache);
+    accesses.retain(|(path, _)| !caches.containing(path).is_some_and(is_derived));
+    // Every cache directory has been identified by now, so accesses to the directories themselves
+    // can be filtered too.
+    accesses.retain(|(path, _)| !caches.around(path).is_some_and(is_derived));
+    accesses
+}
+
+/// Directories that are tagged as caches. Each directory is checked once.
+#[derive(Default)]
+struct CacheDirectories {
+    /// For each checked directory, the outermost cache that contains it or is it.
+    outermost: HashMap<PathBuf, Option<PathBuf>>,
+}
+
+impl CacheDirectories {
+    /// Returns the cache that a path is in.
+    fn containing(&mut self, path: &Path) -> Option<&Path> {
+        let directory = path.parent()?;
+        if !self.outermost.contains_key(directory) {
+            let above = self.containing(directory).map(Path::to_owned);
+            let cache = above.or_else(|| is_cache_directory(directory).then(|| directory.to_owned()));
+            self.outermost.insert(directory.to_owned(), cache);
+        }
+        self.outermost.get(directory)?.as_deref()
+    }
+
+    /// Returns the cache that a directory is or is in, if a path in the directory was checked
+    /// before.
+    fn around(&self, directory: &Path) -> Option<&Path> {
+        self.outermost.get(directory)?.as_deref()
+    }
+}

@@ -1,0 +1,274 @@
+//! Runs a test's process, with retries, and collects what its result depends on.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use greenwave_cache::Key;
+use greenwave_sandbox::{AllowedReads, ReadRules};
+
+use super::Runner;
+use super::accesses::{AccessFilter, OwnAccesses};
+use super::discovered::{Comparison, TimedAccesses};
+use super::prepare::Prepared;
+use super::undeclared::reads_more;
+use crate::harness::cargo::products::Products;
+use crate::harness::launch::BuildFailure;
+use crate::harness::{BatchCommand, BatchResult, Crash, FinishedProcess, LaunchSpec, Rerun};
+use crate::results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
+use crate::run::isolation::Isolation;
+use crate::run::options::RESULTS_VARIABLE;
+use crate::run::process::{self, Job, ProcessResult};
+use crate::run::workspace::{Built, Workspace};
+use crate::{Error, Test};
+
+/// The last attempt at running a test.
+#[derive(Clone)]
+pub(crate) struct AttemptResult {
+    pub(crate) process: ProcessResult,
+    pub(super) attempts: u32,
+    pub(super) accesses: TimedAccesses,
+    /// Dependencies found for the first test of a batch, which mostly apply to the others as well.
+    pub(super) comparison: Arc<tokio::sync::Mutex<Option<Comparison>>>,
+    /// An input that changed while the program was built.
+    pub(super) changing: Option<PathBuf>,
+    /// A build product that the test read although the build was incomplete.
+    pub(super) unbuilt: Option<PathBuf>,
+    /// Whether the test read more than it declares.
+    pub(super) reads_more: bool,
+    /// Whether the program could not be built, so that no process ran.
+    pub(super) build_failed: bool,
+}
+
+impl AttemptResult {
+    fn of_failed_build(failure: BuildFailure) -> Self {
+        let BuildFailure { messages, exit_code } = failure;
+        let process = ProcessResult::without_process(Status::Failed(ExitReason::Code(exit_code)), messages);
+        let accesses = TimedAccesses {
+            accesses: Arc::default(),
+            seen: Arc::clone(&process.seen),
+            built: Vec::new(),
+            since: process.began,
+            began: process.began,
+        };
+        Self {
+            process,
+            attempts: 1,
+            accesses,
+            comparison: Arc::default(),
+            changing: None,
+            unbuilt: None,
+            reads_more: false,
+            build_failed: true,
+        }
+    }
+
+    /// Returns the part of one test in the result of its batch. All tests share the batch's
+    /// accesses.
+    pub(crate) fn share(&self, share: BatchResult) -> Self {
+        let process = ProcessResult {
+            status: Status::Passed,
+            count: Some(share.count),
+            output: share.output.into(),
+            duration: share.duration,
+            ..self.process.clone()
+        };
+        Self { process, ..self.clone() }
+    }
+
+    /// Returns the outcome of the test.
+    pub(super) fn outcome(self, key: &Key, decision: CacheDecision, undeclared: Vec<PathBuf>) -> Outcome {
+        Outcome {
+            status: self.process.status,
+            count: self.process.count,
+            output: self.process.output,
+            duration: self.process.duration,
+            source: Source::Ran(decision),
+            key: *key.as_bytes(),
+            attempts: self.attempts,
+            undeclared,
+        }
+    }
+}
+
+/// A test that is about to run in a workspace.
+#[derive(Clone, Copy)]
+pub(super) struct TestJob<'a> {
+    pub(super) runner: &'a Runner,
+    pub(super) workspace: &'a dyn Workspace,
+    pub(super) test: &'a Test,
+    pub(super) prepared: &'a Prepared<'a>,
+}
+
+impl TestJob<'_> {
+    /// Runs the test until it passes or has no retries left.
+    ///
+    /// # Errors
+    /// If the test cannot be run.
+    pub(super) async fn attempt(&self) -> Result<AttemptResult, Error> {
+        let launch = self.launch(self.test)?;
+        if let Some(failure) = launch.failure {
+            return Ok(AttemptResult::of_failed_build(failure));
+        }
+        for attempt in 1.. {
+            let isolation = self.runner.lend_isolation()?;
+            let mut process = self.run_once(&launch, &isolation).await?;
+            if process.status == Status::Passed || attempt > self.test.retries {
+                if let Some(more) = self.explain_crash(&process).await {
+                    process.output = [process.output.as_ref(), more.as_bytes()].concat().into();
+                }
+                return self.finish(process, attempt, launch, isolation);
+            }
+        }
+        unreachable!("the loop has no end")
+    }
+
+    fn finish(
+        &self,
+        process: ProcessResult,
+        attempts: u32,
+        launch: LaunchSpec,
+        isolation: Isolation,
+    ) -> Result<AttemptResult, Error> {
+        let LaunchSpec { dependencies, since, products, changing, .. } = launch;
+        let mut result = self.attempt_result(process, attempts, isolation.directory(), products)?;
+        self.runner.take_back(isolation, &result.process);
+        let accesses = &mut result.accesses;
+        Arc::make_mut(&mut accesses.accesses).extend(dependencies);
+        accesses.since = since.min(accesses.since);
+        Ok(AttemptResult { changing, ..result })
+    }
+
+    /// Runs one command in place of several tests. The closure receives the directory of the run.
+    ///
+    /// # Errors
+    /// If the command cannot be run.
+    pub(super) async fn run_together(
+        &self,
+        prepare: impl FnOnce(&Path) -> Result<BatchCommand, Error>,
+    ) -> Result<(AttemptResult, Isolation), Error> {
+        let isolation = self.runner.lend_isolation()?;
+        let BatchCommand { arguments, variables } = prepare(isolation.directory())?;
+        let mut test = self.test.clone();
+        for (name, _) in &variables {
+            test.set.retain(|own, _| OsStr::new(own) != name);
+        }
+        let plain = self.runner.plain_launch(self.workspace.project(), &test)?;
+        let launch = LaunchSpec { arguments, variables, ..plain };
+        let job = TestJob { test: &test, ..*self };
+        let process = job.run_once(&launch, &isolation).await?;
+        let result = job.attempt_result(process, 1, isolation.directory(), None)?;
+        Ok((result, isolation))
+    }
+
+    fn attempt_result(
+        &self,
+        process: ProcessResult,
+        attempts: u32,
+        own_directory: &Path,
+        products: Option<Products>,
+    ) -> Result<AttemptResult, Error> {
+        let Self { runner, workspace, test, prepared } = *self;
+        let (project, environment) = (workspace.project(), &runner.environment);
+        let results = runner.options.results.as_deref();
+        let filter = AccessFilter::new(project, environment, results, own_directory);
+        let OwnAccesses { accesses, unbuilt } = filter.apply(&process.seen, products.as_ref());
+        Ok(AttemptResult {
+            reads_more: reads_more(project, environment, test, prepared, &accesses, products.as_ref())?,
+            accesses: TimedAccesses {
+                accesses: Arc::new(accesses),
+                seen: Arc::clone(&process.seen),
+                built: products.map(|products| products.roots).unwrap_or_default(),
+                since: process.began,
+                began: process.began,
+            },
+            process,
+            attempts,
+            comparison: Arc::default(),
+            changing: None,
+            unbuilt,
+            build_failed: false,
+        })
+    }
+
+    /// Returns the process to start for a test.
+    fn launch(&self, test: &Test) -> Result<LaunchSpec, Error> {
+        let command = self.runner.plain_launch(self.workspace.project(), test)?;
+        let built = self.workspace.built(&test.directory);
+        let output = built.map(|built| &*built.output);
+        let launch = self.runner.harness(test).launch(test, output, command);
+        Ok(LaunchSpec { changing: built.and_then(|built: &Built| built.changing.clone()), ..launch })
+    }
+
+    async fn run_once(&self, launch: &LaunchSpec, isolation: &Isolation) -> Result<ProcessResult, Error> {
+        let Self { runner, test, prepared, .. } = *self;
+        let os = |(name, value): &(&str, &OsStr)| (OsString::from(name), value.to_os_string());
+        let mut variables: Vec<(OsString, OsString)> = prepared.environment.iter().map(os).collect();
+        variables.extend(isolation.variables(test, &runner.environment));
+        let results = runner.options.results.iter();
+        variables.extend(results.map(|directory| (RESULTS_VARIABLE.into(), directory.clone().into())));
+        variables.extend(launch.variables.iter().cloned());
+        variables.extend(test.set.iter().map(|(name, value)| (name.into(), value.into())));
+        let job = Job {
+            test,
+            program: launch.program.clone(),
+            arguments: launch.arguments.clone(),
+            directory: launch.directory.clone(),
+            variables,
+            own: isolation.directory(),
+        };
+        let rules = if runner.options.strict { Some(self.read_rules(launch)?) } else { None };
+        process::run(&job, &runner.options, rules.as_ref()).await
+    }
+
+    /// Returns rules that allow the test to read its inputs, its outputs and its program.
+    fn read_rules(&self, launch: &LaunchSpec) -> Result<ReadRules, Error> {
+        let (project, selection) = (self.workspace.project(), self.test.selection()?);
+        let files = self.prepared.snapshot.inputs.files();
+        let mut paths: Vec<PathBuf> = files.map(|(path, _)| path.to_owned()).collect();
+        paths.extend(launch.products.iter().flat_map(|products| products.roots.iter().cloned()));
+        paths.push(self.prepared.program.clone());
+        paths.extend(selection.output_roots().map(|path| project.join(path)).filter(|path| path.exists()));
+        Ok(ReadRules::new(&AllowedReads { directory: project.to_owned(), paths })?)
+    }
+
+    /// Returns text to append to the output of a test. Runs while the worker slot is still held.
+    async fn explain_crash(&self, process: &ProcessResult) -> Option<String> {
+        if !self.workspace.wants_explanations() {
+            return None;
+        }
+        let crash = Crash { test: self.test, process: &finished(process), rerun: self };
+        self.runner.harness(self.test).explain_crash(&crash).await
+    }
+}
+
+/// Runs variations of the test, with the environment that it had.
+#[async_trait]
+impl Rerun for TestJob<'_> {
+    async fn rerun(&self, test: &Test) -> Result<FinishedProcess, Error> {
+        let job = TestJob { test, ..*self };
+        let isolation = self.runner.lend_isolation()?;
+        let process = job.run_once(&self.launch(test)?, &isolation).await?;
+        self.runner.take_back(isolation, &process);
+        Ok(finished(&process))
+    }
+}
+
+fn finished(process: &ProcessResult) -> FinishedProcess {
+    FinishedProcess { status: process.status, count: process.count, output: process.output.clone() }
+}
+
+impl Runner {
+    fn lend_isolation(&self) -> Result<Isolation, Error> {
+        self.isolations.lend(self.options.ports.as_deref())
+    }
+
+    /// Returns the directory to the pool unless a leftover process could still write to it.
+    fn take_back(&self, isolation: Isolation, process: &ProcessResult) {
+        let is_clean = !process.left_behind && process.seen.incomplete.is_none();
+        if process.status == Status::Passed && is_clean {
+            self.isolations.take_back(isolation);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Decides whether the result of a test is stored, and stores it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use greenwave_cache::{Persist, Record};
+use greenwave_inputs::{DiscoveredDeps, PathStates};
+use greenwave_sandbox::TraceStatus;
+
+use super::attempt::{AttemptResult, TestJob};
+use super::discovered::{Snapshots, TimedAccesses};
+use super::undeclared::undeclared;
+use super::{Dependencies, TestRun};
+use crate::Error;
+use crate::results::decision::{Change, RunEvidence, SnapshotEvidence, decide_cacheability};
+use crate::results::key;
+use crate::results::key_chain::KeyChain;
+use crate::results::lookup::ResultCache;
+use crate::results::outcome::CacheDecision;
+use crate::results::record;
+
+/// A finished test whose result is about to be stored under the last key of its chain.
+pub(super) struct Commit<'a> {
+    pub(super) job: TestJob<'a>,
+    pub(super) cache: &'a ResultCache,
+    pub(super) chain: &'a KeyChain,
+}
+
+/// A finished test with the record for the last key of its chain. The caller stores it if `persist`
+/// says so.
+pub(super) struct Committed {
+    pub(super) run: TestRun,
+    pub(super) record: Record,
+    pub(super) persist: Persist,
+}
+
+/// The decision on whether to store a result, with its dependencies.
+struct Decided {
+    decision: CacheDecision,
+    /// Dependencies that were not in the chain yet.
+    discovered: Option<Arc<DiscoveredDeps>>,
+    undeclared: Vec<PathBuf>,
+    states: Arc<PathStates>,
+}
+
+impl Commit<'_> {
+    /// Decides, and stores all records but the one for the last key of the chain.
+    ///
+    /// # Errors
+    /// [`Error::Inputs`] if an input pattern is invalid.
+    pub(super) async fn run(&self, attempt: AttemptResult) -> Result<Committed, Error> {
+        let TestJob { workspace, test, prepared, .. } = self.job;
+        let process = &attempt.process;
+        let result = record::result(process.status, process.count, &process.output, process.duration);
+        if attempt.reads_more {
+            self.cache.put_undeclared_marker(test).await;
+        }
+        let Decided { decision, discovered, undeclared, states } = self.decide(&attempt).await?;
+        let dependencies = workspace.wants_explanations().then(|| {
+            let all: Vec<_> = self.chain.dependencies().iter().chain(&discovered).cloned().collect();
+            Dependencies {
+                record: prepared.dependency_record(test, &all, &states),
+                inputs: prepared.snapshot.inputs.clone(),
+            }
+        });
+        let is_stored = decision == CacheDecision::Stored;
+        if let (CacheDecision::NotAPass, Some(set)) = (&decision, &discovered) {
+            self.cache.put_failure(self.chain, set, states.digest(set), &result).await;
+        }
+        let outcome = attempt.outcome(self.chain.last(), decision, undeclared);
+        let run = TestRun { outcome, dependencies };
+        if !is_stored {
+            return Ok(Committed { run, record: result, persist: Persist::No });
+        }
+        let (record, persist) = self.store(discovered.unwrap_or_default(), &states, result).await;
+        Ok(Committed { run, record, persist })
+    }
+
+    /// Stores a result. Returns the record for the last key of the chain, and whether the caller
+    /// stores it.
+    async fn store(
+        &self,
+        set: Arc<DiscoveredDeps>,
+        states: &PathStates,
+        result: Record,
+    ) -> (Record, Persist) {
+        if set.is_empty() {
+            return (result, Persist::Yes);
+        }
+        let chain = self.chain;
+        if !chain.is_full() {
+            self.cache.put(&key::next(chain.last(), &states.digest(&set)), &result).await;
+            return (record::dependencies(&set), Persist::Yes);
+        }
+        // The chain is full: merge its steps into one after the first key.
+        let all = chain.dependencies().iter().chain([&set]).flat_map(|set| set.accesses.iter().cloned());
+        let all = Arc::new(DiscoveredDeps::new(all));
+        self.cache.put(&key::next(chain.first(), &states.digest(&all)), &result).await;
+        self.cache.put(chain.first(), &record::dependencies(&all)).await;
+        (result, Persist::No)
+    }
+
+    /// Decides in two phases, before and after the second snapshot of the project.
+    async fn decide(&self, attempt: &AttemptResult) -> Result<Decided, Error> {
+        let TestJob { runner, workspace, test, prepared } = self.job;
+        let before = &prepared.snapshot;
+        let run = self.evidence(attempt);
+        let not = |decision, states: &Arc<PathStates>| Decided {
+            decision,
+            discovered: None,
+            undeclared: Vec::new(),
+            states: Arc::clone(states),
+        };
+        if let Some(decision) = run.obstacle() {
+            let undeclared = self.undeclared_if(runner.options.strict, attempt)?;
+            return Ok(Decided { undeclared, ..not(decision, &before.states) });
+        }
+        let Ok(after) = workspace.after(test).await else {
+            // Inputs that can no longer be read have changed.
+            let change = Some(Change { path: workspace.project(), by_test: false, is_declared: true });
+            let evidence = SnapshotEvidence { change, ..SnapshotEvidence::default() };
+            return Ok(not(decide_cacheability(&run, &evidence), &before.states));
+        };
+        let is_written = |path: &Path| attempt.process.seen.written.contains(&workspace.project().join(path));
+        let change = before.inputs.first_touched(&after.inputs);
+        let change = change.map(|path| Change { path, by_test: is_written(path), is_declared: true });
+        let inputs = SnapshotEvidence { too_long: after.inputs.unexamined(), change };
+        if let Some(decision) = inputs.obstacle() {
+            return Ok(not(decision, &after.states));
+        }
+        let snapshots = Snapshots { project: workspace.project(), before, after: &after };
+        let (selection, accesses) = (test.selection()?, attempt.accesses.clone());
+        let discovered =
+            snapshots.compare(selection, &test.outputs, accesses, self.chain, &attempt.comparison).await;
+        match discovered {
+            Err(path) => {
+                let change = Some(Change { path: &path, by_test: is_written(&path), is_declared: false });
+                Ok(not(decide_cacheability(&run, &SnapshotEvidence { change, ..inputs }), &after.states))
+            }
+            Ok(set) => {
+                let declares = !test.inputs.is_empty() || runner.options.strict;
+                let undeclared = self.undeclared_if(declares, attempt)?;
+                let decision = decide_cacheability(&run, &inputs);
+                Ok(Decided { discovered: Some(set), undeclared, ..not(decision, &after.states) })
+            }
+        }
+    }
+
+    fn evidence<'e>(&'e self, attempt: &'e AttemptResult) -> RunEvidence<'e> {
+        let (process, seen) = (&attempt.process, &attempt.process.seen);
+        let inputs = &self.job.prepared.snapshot.inputs;
+        RunEvidence {
+            status: process.status,
+            attempts: attempt.attempts,
+            cache_failures: self.job.runner.options.cache_failures,
+            build_failed: attempt.build_failed,
+            has_inputs: !inputs.is_empty(),
+            left_processes: process.left_behind,
+            used_object: seen.used.as_deref(),
+            left_object: seen.left.as_deref(),
+            traced_by_outer: self.job.runner.trace_status() == TraceStatus::TracedByOuter,
+            clock_was_set: process.clock_was_set,
+            incomplete_trace: seen.incomplete.as_deref(),
+            unbuilt: attempt.unbuilt.as_deref(),
+            changed_during_build: attempt.changing.as_deref(),
+            too_long: inputs.unexamined(),
+        }
+    }
+
+    fn undeclared_if(&self, condition: bool, attempt: &AttemptResult) -> Result<Vec<PathBuf>, Error> {
+        if condition { self.job.undeclared(attempt) } else { Ok(Vec::new()) }
+    }
+}
+
+impl TestJob<'_> {
+    /// Returns the project files that the test read but did not declare as inputs.
+    pub(super) fn undeclared(&self, attempt: &AttemptResult) -> Result<Vec<PathBuf>, Error> {
+        let (project, selection) = (self.workspace.project(), self.test.selection()?);
+        let TimedAccesses { accesses, built, .. } = &attempt.accesses;
+        Ok(undeclared(project, &selection, &self.prepared.snapshot, accesses, built))
+    }
+}

@@ -1,0 +1,174 @@
+//! Finds the dependencies that a test has discovered, and those that changed while it ran.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use greenwave_inputs::{
+    AccessKind, CLOCK_TICK, DiscoveredDeps, InputSnapshot, Manifest, PathState, PathStates, Selection,
+};
+
+use super::accesses::Accesses;
+use crate::results::key_chain::KeyChain;
+use crate::run::blocking::blocking;
+use crate::run::process::Seen;
+
+/// Maximum number of inputs for which dependencies are checked without a blocking thread.
+const QUICK_FILES_MAX: usize = 100;
+
+/// The newly discovered dependencies of a test, or a path that changed while it ran.
+pub(super) type Discovered = Result<Arc<DiscoveredDeps>, PathBuf>;
+
+/// The result of comparing the states before and after a run, with the values that it was computed
+/// from.
+pub(super) struct Comparison {
+    inputs: Manifest,
+    before: Arc<PathStates>,
+    after: Arc<PathStates>,
+    dependencies: Vec<Arc<DiscoveredDeps>>,
+    outputs: Vec<String>,
+    result: Discovered,
+}
+
+/// The accesses of a finished test, and when they took place.
+#[derive(Debug, Clone)]
+pub(super) struct TimedAccesses {
+    /// The accesses that the result depends on.
+    pub(super) accesses: Arc<Accesses>,
+    /// All traced accesses.
+    pub(super) seen: Arc<Seen>,
+    /// Directories that the program was built into, between `since` and `began`.
+    pub(super) built: Vec<PathBuf>,
+    /// Earliest time of any access, in nanoseconds since the Unix epoch.
+    pub(super) since: i64,
+    /// Start of the test's process, in nanoseconds since the Unix epoch.
+    pub(super) began: i64,
+}
+
+/// Two states of a project, before and after a run.
+pub(super) struct Snapshots<'a> {
+    pub(super) project: &'a Path,
+    pub(super) before: &'a InputSnapshot,
+    pub(super) after: &'a InputSnapshot,
+}
+
+impl Snapshots<'_> {
+    /// Returns the dependencies of a test that its key chain does not contain yet, or a path that
+    /// may have changed while the test ran.
+    ///
+    /// Tests of a batch share the comparison if all values are the same.
+    pub(super) async fn compare(
+        &self,
+        selection: Selection,
+        outputs: &[String],
+        accesses: TimedAccesses,
+        chain: &KeyChain,
+        comparison: &tokio::sync::Mutex<Option<Comparison>>,
+    ) -> Discovered {
+        let mut comparison = comparison.lock().await;
+        if let Some(same) = comparison.as_ref().filter(|it| it.applies_to(self, outputs, chain)) {
+            return same.result.clone();
+        }
+        let result = self.run_comparison(selection, accesses, chain).await;
+        *comparison = Some(Comparison {
+            inputs: self.after.inputs.clone(),
+            before: Arc::clone(&self.before.states),
+            after: Arc::clone(&self.after.states),
+            dependencies: chain.dependencies().to_vec(),
+            outputs: outputs.to_vec(),
+            result: result.clone(),
+        });
+        result
+    }
+
+    async fn run_comparison(
+        &self,
+        selection: Selection,
+        accesses: TimedAccesses,
+        chain: &KeyChain,
+    ) -> Discovered {
+        // The states have usually been read by now, and moving to another thread would only cost
+        // time.
+        let is_quick = self.after.inputs.len() <= QUICK_FILES_MAX
+            && self.after.states.contains_all(accesses.accesses.iter(), self.project);
+        let comparer = Comparer {
+            project: self.project.to_owned(),
+            selection,
+            before: self.before.clone(),
+            after: self.after.clone(),
+            chain: chain.clone(),
+            test: accesses,
+        };
+        if is_quick { comparer.compare() } else { blocking(move || comparer.compare()).await }
+    }
+}
+
+impl Comparison {
+    fn applies_to(&self, snapshots: &Snapshots<'_>, outputs: &[String], chain: &KeyChain) -> bool {
+        let is_same = |(one, other): (&Arc<DiscoveredDeps>, &Arc<DiscoveredDeps>)| Arc::ptr_eq(one, other);
+        let others = chain.dependencies();
+        self.inputs.ptr_eq(&snapshots.after.inputs)
+            && Arc::ptr_eq(&self.before, &snapshots.before.states)
+            && Arc::ptr_eq(&self.after, &snapshots.after.states)
+            && self.dependencies.len() == others.len()
+            && self.dependencies.iter().zip(others).all(is_same)
+            && self.outputs == outputs
+    }
+}
+
+/// Everything that a comparison needs, for a thread that may block.
+struct Comparer {
+    project: PathBuf,
+    selection: Selection,
+    before: InputSnapshot,
+    after: InputSnapshot,
+    chain: KeyChain,
+    test: TimedAccesses,
+}
+
+impl Comparer {
+    fn compare(&self) -> Discovered {
+        let set = self.new_dependencies();
+        if let Some(path) = self.after.states.moved_since(&self.after.inputs, self.test.since) {
+            return Err(path);
+        }
+        let earlier = self.chain.dependencies();
+        let mut all = earlier.iter().flat_map(|set| set.accesses.iter()).chain(&set.accesses);
+        if let Some((path, _)) = all.find(|(path, kind)| self.may_have_changed(path, *kind)) {
+            return Err(path.clone());
+        }
+        let (before, after) = (&self.before.states, &self.after.states);
+        match earlier.iter().find(|set| before.digest(set) != after.digest(set)) {
+            Some(changed) => Err(changed.accesses[0].0.clone()),
+            None => Ok(Arc::new(set)),
+        }
+    }
+
+    /// Returns the accesses that are neither declared nor part of the key chain.
+    fn new_dependencies(&self) -> DiscoveredDeps {
+        let earlier: BTreeSet<&(PathBuf, AccessKind)> =
+            self.chain.dependencies().iter().flat_map(|set| &set.accesses).collect();
+        let mut new = Vec::new();
+        for (path, kind) in self.test.accesses.iter() {
+            let path = path.strip_prefix(&self.project).unwrap_or(path);
+            let is_declared = *kind == AccessKind::Content && self.after.inputs.get(path).is_some();
+            let access = (path.to_owned(), *kind);
+            if !is_declared && !self.selection.is_output(path) && !earlier.contains(&access) {
+                new.push(access);
+            }
+        }
+        DiscoveredDeps::new(new)
+    }
+
+    fn may_have_changed(&self, path: &Path, kind: AccessKind) -> bool {
+        let (state, touched) = self.after.states.state(path, kind);
+        let absolute = self.project.join(path);
+        // A deleted file has no timestamp, and neither has a file in a directory that was replaced.
+        let is_gone = state == PathState::Absent && self.test.seen.existing.contains(&absolute);
+        // Build products are newer than the start of the build, but older than the program's start.
+        let is_built = self.test.built.iter().any(|root| absolute.starts_with(root));
+        let since = if is_built { self.test.began } else { self.test.since };
+        let tick = i64::try_from(CLOCK_TICK.as_nanos()).unwrap_or(0);
+        touched >= since.saturating_sub(tick) || is_gone || self.after.states.arrived(path) >= since
+    }
+}

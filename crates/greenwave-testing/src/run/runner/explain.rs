@@ -1,0 +1,61 @@
+//! Records what a result depends on, so that a later run can explain why the test runs again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use greenwave_inputs::{AccessKind, DiscoveredDeps, PathStates, text};
+
+use super::prepare::Prepared;
+use crate::results::dependencies::{BUILDS, DependencyRecord, NAMES};
+use crate::{Status, Test};
+
+impl Prepared<'_> {
+    /// Returns the current states of paths from a dependency record.
+    pub(crate) fn states_of<'p>(&self, paths: impl Iterator<Item = &'p String>) -> BTreeMap<String, String> {
+        let state = |path: &'p String| {
+            let with_suffix = |suffix: &str, kind| path.strip_suffix(suffix).map(|name| (name, kind));
+            let access =
+                with_suffix(NAMES, AccessKind::Names).or_else(|| with_suffix(BUILDS, AccessKind::Build));
+            let (name, kind) = access.unwrap_or((path.as_str(), AccessKind::Content));
+            let (state, _) = self.snapshot.states.state(Path::new(name), kind);
+            (path.clone(), text::short_hash(&state.digest()))
+        };
+        paths.map(state).collect()
+    }
+
+    /// Returns a record of everything that the test depends on.
+    pub(crate) fn dependency_record(
+        &self,
+        test: &Test,
+        discovered: &[Arc<DiscoveredDeps>],
+        states: &PathStates,
+    ) -> DependencyRecord {
+        let hash = |text: &[u8]| text::short_hash(blake3::hash(text).as_bytes());
+        let seen =
+            self.environment.iter().map(|(name, value)| ((*name).to_owned(), hash(value.as_encoded_bytes())));
+        let set = test.set.iter().map(|(name, value)| (name.clone(), hash(value.as_bytes())));
+        let describe = |(path, kind): &(std::path::PathBuf, AccessKind)| {
+            let suffix = match kind {
+                AccessKind::Content => "",
+                AccessKind::Names => NAMES,
+                AccessKind::Build => BUILDS,
+            };
+            (format!("{}{suffix}", path.display()), text::short_hash(&states.state(path, *kind).0.digest()))
+        };
+        let (discovered, discovered_states) = states
+            .describe(discovered, |sets| sets.iter().flat_map(|set| &set.accesses).map(describe).collect());
+        DependencyRecord {
+            command: test.command.clone(),
+            directory: test.directory.display().to_string(),
+            variables: seen.chain(set).collect(),
+            tools: self.tools.iter().map(|tool| text::short_hash(tool)).collect(),
+            inputs: text::short_hash(self.snapshot.inputs.digest()),
+            discovered,
+            discovered_states,
+            at: 0,
+            status: Status::Passed,
+            not_stored: None,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Finds accesses that a test does not declare.
+
+use std::path::{Path, PathBuf};
+
+use greenwave_inputs::{ALWAYS_EXCLUDED, AccessKind, InputSnapshot, Selection};
+
+use super::accesses::Accesses;
+use super::prepare::Prepared;
+use crate::harness::cargo::products::Products;
+use crate::run::isolation;
+use crate::{Environment, Error, Test};
+
+/// System paths that tests may read without declaring them: libraries, programs and the linker's
+/// cache.
+const SYSTEM: [&str; 8] =
+    ["/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/ld.so.preload"];
+
+/// Variables that name the locations of toolchains.
+const TOOLCHAINS: [&str; 4] = ["RUSTUP_HOME", "PYENV_ROOT", "GOROOT", "JAVA_HOME"];
+
+/// Returns whether a test accessed undeclared paths outside of the system and its toolchains.
+///
+/// # Errors
+/// [`Error::Inputs`] if an input pattern is invalid.
+pub(super) fn reads_more(
+    project: &Path,
+    environment: &Environment,
+    test: &Test,
+    prepared: &Prepared<'_>,
+    accesses: &Accesses,
+    products: Option<&Products>,
+) -> Result<bool, Error> {
+    let selection = test.selection()?;
+    let homes = isolation::tool_homes(environment).map(|(_, path)| path);
+    let toolchains = TOOLCHAINS.iter().filter_map(|name| environment.get(name)).map(PathBuf::from);
+    let system: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).chain(homes).chain(toolchains).collect();
+    let counts = |(path, kind): &(PathBuf, AccessKind)| {
+        let relative = path.strip_prefix(project).unwrap_or(path);
+        let is_declared = *kind == AccessKind::Content
+            && (prepared.snapshot.inputs.get(relative).is_some() || path.is_dir());
+        let is_exempt = products.is_some_and(|products| products.is_of_linker(path))
+            || system.iter().any(|directory| path.starts_with(directory))
+            || *path == prepared.program
+            || selection.is_output(relative);
+        *kind != AccessKind::Build && !is_declared && !is_exempt
+    };
+    Ok(accesses.iter().any(counts))
+}
+
+/// Returns the project files that the test read but did not declare as inputs. `built` holds the
+/// directories that its program was built into.
+pub(super) fn undeclared(
+    project: &Path,
+    selection: &Selection,
+    snapshot: &InputSnapshot,
+    accesses: &Accesses,
+    built: &[PathBuf],
+) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    let is_built = |path: &Path| built.iter().any(|root| path.starts_with(root));
+    let read = accesses.iter().filter(|(path, kind)| *kind == AccessKind::Content && !is_built(path));
+    for (path, _) in read {
+        let absolute = project.join(path);
+        let Ok(path) = absolute.strip_prefix(project) else { continue };
+        let is_excluded = ALWAYS_EXCLUDED.iter().any(|name| path.starts_with(name))
+            || snapshot.inputs.get(path).is_some()
+            || selection.is_output(path);
+        if !is_excluded && absolute.is_file() {
+            paths.push(path.to_owned());
+        }
+    }
+    paths
+}

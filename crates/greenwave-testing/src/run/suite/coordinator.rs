@@ -1,0 +1,257 @@
+//! Coordinates the run of tests without a cached result: builds, schedules, and collects results.
+//!
+//! One task owns the state of a run. Workers only read [`WorkerInputs`], which does not change
+//! while they run, and send their results over a channel.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use greenwave_inputs::now_ms;
+use greenwave_scheduler::{Executor, Job, Progress, TaskHistory, TaskId};
+use tokio::sync::{mpsc, watch};
+
+use super::builds::Builds;
+use super::context::SuiteContext;
+use super::report::{Audit, SuiteEvent, SuiteReport};
+use super::schedule::{Schedule, needs};
+use super::worker::{ENDING_TIME_MAX, Results, WorkerInputs, Workers};
+use crate::results::dependencies::{DependencyLog, DependencyRecord};
+use crate::results::history::Statistics;
+use crate::results::key_chain::KeyChain;
+use crate::results::outcome::{CacheDecision, Outcome, Source};
+use crate::run::options::SuiteOptions;
+use crate::run::runner::{Dependencies, TestRun};
+use crate::run::test_id::TestId;
+use crate::{Error, Test};
+
+/// The tests that a run has to execute.
+pub(super) struct PendingTests {
+    /// The tests, ordered by id.
+    pub(super) ids: Vec<TestId>,
+    /// Key chains for which the lookup found no result.
+    pub(super) misses: HashMap<TestId, KeyChain>,
+    /// Tests whose stored result must not be used, each with the reason.
+    pub(super) distrusted: HashMap<TestId, CacheDecision>,
+    /// Cached results that are audited.
+    pub(super) audits: HashMap<TestId, Outcome>,
+    /// Directories that were built so far.
+    pub(super) builds: Builds,
+}
+
+/// The owner of a run's state.
+pub(super) struct Coordinator<'a, O> {
+    pub(super) context: &'a Arc<SuiteContext>,
+    pub(super) executor: &'a Executor,
+    pub(super) options: &'a SuiteOptions,
+    pub(super) statistics: &'a mut Statistics,
+    pub(super) log: &'a mut DependencyLog,
+    pub(super) report: &'a mut SuiteReport,
+    pub(super) observe: &'a O,
+}
+
+impl<O: Fn(SuiteEvent<'_>) + Send + Sync> Coordinator<'_, O> {
+    /// Runs the tests, and adds their results to the report.
+    ///
+    /// # Errors
+    /// [`Error::Schedule`] if a test needs more of a resource than there is.
+    pub(super) async fn run(&mut self, mut pending: PendingTests) -> Result<(), Error> {
+        self.build_programs(&mut pending).await;
+        let same_key = same_key(&pending);
+        let schedule = self.schedule(&pending)?;
+        let PendingTests { misses, distrusted, audits, builds, .. } = pending;
+        let audited = audits.keys().copied().collect();
+        let context = Arc::clone(self.context);
+        let inputs = WorkerInputs { context, builds, misses, distrusted, audited };
+        let finished = self.execute(&schedule, inputs, &same_key).await?;
+        self.collect(finished, audits, &same_key);
+        Ok(())
+    }
+
+    /// Builds the programs of the tests. Tests whose programs cannot be built are reported and
+    /// removed.
+    async fn build_programs(&mut self, pending: &mut PendingTests) {
+        let context = self.context;
+        let directories: BTreeSet<&Path> =
+            pending.ids.iter().filter_map(|id| context.build_directory(*id)).collect();
+        let stopper = self.executor.stopper();
+        for directory in directories.into_iter() {
+            if pending.builds.get(directory).is_some() {
+                continue;
+            }
+            (self.observe)(SuiteEvent::Building(directory));
+            let built = tokio::select! {
+                built = pending.builds.build(context, directory) => built,
+                // Dropping the future stops the build, and a stopped run starts no tests.
+                () = stopper.stopped() => return,
+            };
+            if let Err(error) = built {
+                let is_broken = |id: &TestId| context.build_directory(*id) == Some(directory);
+                let broken: Vec<TestId> = pending.ids.extract_if(.., |id| is_broken(id)).collect();
+                self.report_broken(broken, directory, error);
+            }
+        }
+    }
+
+    fn report_broken(&mut self, broken: Vec<TestId>, directory: &Path, error: Error) {
+        let source: Arc<dyn std::error::Error + Send + Sync> = Arc::new(error);
+        for id in broken {
+            let error = Error::Build {
+                harness: self.context.runner.harness(self.context.test(id)).name(),
+                directory: directory.to_owned(),
+                source: Arc::clone(&source),
+            };
+            (self.observe)(SuiteEvent::Broken(id, &error));
+            self.report.results[id.index()] = Some(Err(error));
+        }
+    }
+
+    fn schedule(&self, pending: &PendingTests) -> Result<Schedule, Error> {
+        let expect = |id: &TestId| {
+            let name = self.context.test(*id).name.as_str();
+            (*id, self.statistics.expect(name, self.log.last_stored(name).is_some()))
+        };
+        let histories: HashMap<TestId, TaskHistory> = pending.ids.iter().map(expect).collect();
+        // Batches use stored results, so tests that must not use theirs run alone.
+        let (alone, together): (Vec<TestId>, Vec<TestId>) = pending
+            .ids
+            .iter()
+            .partition(|id| pending.audits.contains_key(id) || pending.distrusted.contains_key(id));
+        Schedule::plan(self.context, alone, &together, &histories, self.options.workers)
+    }
+
+    /// Runs the batches. Returns the results of all that finished before the run was stopped.
+    async fn execute(
+        &mut self,
+        schedule: &Schedule,
+        inputs: WorkerInputs,
+        same_key: &HashMap<TestId, TestId>,
+    ) -> Result<BTreeMap<TestId, Result<TestRun, Error>>, Error> {
+        let Schedule { graph, histories } = schedule;
+        let (ranks, order) = self.options.rules.order(histories, self.options.workers);
+        let (sender, mut results) = mpsc::channel(graph.len().max(1));
+        let (stop, stopped) = watch::channel(());
+        let phases = graph.tasks().map(|_| watch::Sender::default()).collect();
+        let workers = Workers { inputs: Arc::new(inputs), phases, results: sender, stopped };
+        let mut finished = BTreeMap::new();
+        let progress = |progress| {
+            self.report_progress(progress, schedule, &mut results, &mut finished, same_key);
+        };
+        let context = self.context;
+        let needs = |task| needs(context.test(graph.payload(task)[0]));
+        let expected = |task: TaskId| histories[task.index()].duration;
+        let job = Job::new().needs(needs).expected(expected).order(ranks, order).observe(progress);
+        context.project.tests_started(graph.len());
+        let stage = move |stage: greenwave_scheduler::Stage| {
+            workers.clone().stage(stage, graph.payload(stage.task).clone())
+        };
+        let ended = self.executor.run_job(graph, job, stage).await;
+        context.project.tests_started(0);
+        // Stop the workers that were still unfinished when the run was stopped.
+        drop(stop);
+        // Wait until their processes have been killed: nobody else kills them once this program
+        // exits. Results that arrive now were not reported, so the report leaves them out.
+        let workers_ended = async { while results.recv().await.is_some() {} };
+        let _ = tokio::time::timeout(ENDING_TIME_MAX, workers_ended).await;
+        // Remove the directories now, because a caller that exits immediately runs no destructors.
+        context.runner.remove_isolations();
+        self.report.lower_bound = ended?.lower_bound;
+        Ok(finished)
+    }
+
+    fn report_progress(
+        &self,
+        progress: Progress,
+        schedule: &Schedule,
+        results: &mut mpsc::Receiver<Results>,
+        finished: &mut BTreeMap<TestId, Result<TestRun, Error>>,
+        same_key: &HashMap<TestId, TestId>,
+    ) {
+        match progress {
+            Progress::Started(stage) if stage.number == 0 => {
+                let batch = schedule.graph.payload(stage.task);
+                batch.iter().for_each(|id| (self.observe)(SuiteEvent::Started(*id)));
+            }
+            Progress::Done(task) | Progress::Failed(task) => {
+                // A worker sends its results before its task ends.
+                while let Ok(batch) = results.try_recv() {
+                    finished.extend(batch);
+                }
+                for id in schedule.graph.payload(task) {
+                    if let Some(result) = finished.get(id) {
+                        self.report_result(*id, result, same_key);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn report_result(&self, id: TestId, result: &Result<TestRun, Error>, same_key: &HashMap<TestId, TestId>) {
+        let event = match result {
+            Ok(TestRun { outcome, .. }) => match same_key.get(&id).filter(|_| outcome.is_cached()) {
+                Some(other) => SuiteEvent::Deduplicated(id, *other, outcome),
+                None => SuiteEvent::Ran(id, outcome),
+            },
+            Err(error) => SuiteEvent::Broken(id, error),
+        };
+        (self.observe)(event);
+    }
+
+    /// Adds results to the report, the statistics and the log.
+    fn collect(
+        &mut self,
+        finished: BTreeMap<TestId, Result<TestRun, Error>>,
+        mut audits: HashMap<TestId, Outcome>,
+        same_key: &HashMap<TestId, TestId>,
+    ) {
+        for (id, result) in finished {
+            if let Ok(run) = &result {
+                let outcome = &run.outcome;
+                match same_key.get(&id).filter(|_| outcome.is_cached()) {
+                    Some(other) => self.report.deduplicated.push((id, *other)),
+                    // Another process has stored the result in the meantime.
+                    None if outcome.is_cached() => self.report.saved += outcome.duration,
+                    None => {}
+                }
+                self.statistics.observe(&self.context.test(id).name, outcome);
+                if let Some(cached) = audits.remove(&id) {
+                    self.audit(id, cached, outcome);
+                }
+            }
+            let log = &mut *self.log;
+            let test = self.context.test(id);
+            self.report.results[id.index()] = Some(result.map(|run| note(log, test, run)));
+        }
+    }
+
+    /// Compares a cached result with that of a new run.
+    fn audit(&mut self, id: TestId, cached: Outcome, actual: &Outcome) {
+        self.report.audited += 1;
+        if cached.status != actual.status {
+            let audit = Audit { cached, actual: actual.clone() };
+            (self.observe)(SuiteEvent::AuditFailed(id, &audit));
+            self.report.audits_failed.push((id, audit));
+        }
+    }
+}
+
+/// Adds the dependencies of a test that ran to the log, and returns its outcome.
+fn note(log: &mut DependencyLog, test: &Test, run: TestRun) -> Outcome {
+    let TestRun { outcome, dependencies } = run;
+    if let (Source::Ran(decision), Some(Dependencies { record, inputs })) = (&outcome.source, dependencies) {
+        let (at, status, not_stored) = (now_ms(), outcome.status, decision.reason());
+        log.put(&test.name, DependencyRecord { at, status, not_stored, ..record }, &inputs);
+    }
+    outcome
+}
+
+/// Maps each missing test that shares its key with others to one of the others.
+fn same_key(pending: &PendingTests) -> HashMap<TestId, TestId> {
+    let mut by_key: HashMap<[u8; 32], Vec<TestId>> = HashMap::new();
+    for (id, chain) in pending.ids.iter().filter_map(|id| Some((*id, pending.misses.get(id)?))) {
+        by_key.entry(*chain.last().as_bytes()).or_default().push(id);
+    }
+    let groups = by_key.into_values().filter(|group| group.len() > 1);
+    groups.flat_map(|group| group.clone().into_iter().zip(group.into_iter().cycle().skip(1))).collect()
+}

@@ -1,0 +1,80 @@
+//! Explains why a test has a cached result or has none.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use greenwave_inputs::AccessKind;
+
+use super::context::SuiteContext;
+use super::lookup::SuiteLookup;
+use crate::Error;
+use crate::results::dependencies::{DependencyLog, DependencyRecord, Difference};
+use crate::results::lookup::Lookup;
+use crate::results::outcome::{Outcome, Status};
+use crate::run::test_id::TestId;
+
+/// An explanation of why a test has a cached result or has none.
+#[derive(Debug)]
+pub struct Explanation {
+    /// The cached result.
+    pub cached: Option<Outcome>,
+    /// Age and status of the last run in this project, and the reason why its result was not
+    /// stored.
+    pub last: Option<(Duration, Status, Option<String>)>,
+    /// Age of the last run in this project whose result was stored.
+    pub stored: Option<Duration>,
+    /// Changes since the last run whose result was stored.
+    pub differences: Vec<Difference>,
+    /// Number of input files.
+    pub inputs: usize,
+    /// Paths of discovered dependencies.
+    pub discovered: Vec<PathBuf>,
+}
+
+/// Looks a test up, and compares its dependencies with those of its last runs.
+///
+/// # Errors
+/// If the project cannot be read or the test cannot be run.
+pub(super) async fn explain(
+    context: &Arc<SuiteContext>,
+    id: TestId,
+    log: &DependencyLog,
+) -> Result<Explanation, Error> {
+    // This lookup also builds the programs that the result depends on.
+    let found = SuiteLookup::run(context, &context.scan().await?, &[id]).await.found.pop();
+    let is_hit = matches!(found, Some((_, Ok(Lookup::Hit(..)))));
+    let (snapshot, test) = (context.scan().await?, context.test(id));
+    let mut prepared = context.runner.prepare_all(&context.project, &snapshot, &[test]).await;
+    let prepared = prepared.pop().ok_or(Error::Stopped)??;
+    let (cached, chain) = match context.runner.lookup(&prepared).await {
+        Lookup::Hit(outcome, chain) => (is_hit.then_some(outcome), Some(chain)),
+        Lookup::Miss(chain) => (None, Some(chain)),
+        Lookup::Corrupt => (None, None),
+    };
+    let discovered = chain.map(|chain| chain.dependencies().to_vec()).unwrap_or_default();
+    let mut now = prepared.dependency_record(test, &discovered, &prepared.snapshot.states);
+    let stored = log.last_stored(&test.name);
+    if let Some(stored) = stored {
+        // Compare the current states of the same paths.
+        let paths = log.discovered_by(stored).map(|(path, _)| path);
+        now.discovered_states = Arc::new(prepared.states_of(paths));
+    }
+    let differences = match (&cached, stored) {
+        (None, Some(stored)) => log.differences(stored, &now, &prepared.snapshot.inputs),
+        _ => Vec::new(),
+    };
+    let last = log.last(&test.name);
+    let accesses = discovered.iter().flat_map(|set| &set.accesses);
+    Ok(Explanation {
+        last: last.map(|record| (record.age(), record.status, record.not_stored.clone())),
+        stored: stored.map(DependencyRecord::age),
+        differences,
+        inputs: prepared.snapshot.inputs.len(),
+        discovered: accesses
+            .filter(|(_, kind)| *kind != AccessKind::Build)
+            .map(|(path, _)| path.clone())
+            .collect(),
+        cached,
+    })
+}
