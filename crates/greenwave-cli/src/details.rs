@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn empty_texts_and_control_characters_are_not_shown() {
-        assert!(super::lines(&AttemptDetails::default(), "x").is_empty());
+        assert!(lines(&AttemptDetails::default(), "x").is_empty());
         assert_eq!(section("t", "a\tb\x1b[31m", 9)[1], "        | a    b\u{fffd}[31m");
     }
 }

@@ -16,7 +16,6 @@ use greenwave_storage::{BlobId, Store};
 use greenwave_testing::{EntryKind, Manifest};
 use tokio::sync::RwLock;
 
-use crate::confine;
 use crate::error::Error;
 use crate::steps::Steps;
 use crate::tree::{self, Change, File, Tree};
