@@ -104,6 +104,9 @@ impl CliError {
                 source: greenwave::AgentError::ReadScript { .. },
                 ..
             }) => "give the path relative to the plan's directory",
+            CliError::Run(greenwave::Error::Agent {
+                source: greenwave::AgentError::NotFound { .. }, ..
+            }) => "install the program, or correct `command` of the agent in the plan",
             CliError::NoTests => {
                 "run this in a cargo, pytest, go or npm project, or declare `[[test]]` in greenwave.toml"
             }
