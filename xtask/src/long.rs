@@ -13,7 +13,7 @@ struct Run {
     features: &'static str,
     /// Test target.
     target: &'static str,
-    /// Filter: prefix of the tests' paths.
+    /// Filter: prefix of the tests' paths, and further arguments of the test program.
     tests: &'static str,
     variable: &'static str,
     rounds: u64,
@@ -159,6 +159,16 @@ const RUNS: &[Run] = &[
         variable: "GREENWAVE_LARGE_MIB",
         rounds: 1024,
     },
+    // Needs about 2 GB of memory.
+    Run {
+        name: "storage-limit",
+        package: "greenwave-storage",
+        features: "",
+        target: "it",
+        tests: "limits::contents_over_a_gibibyte --ignored",
+        variable: "GREENWAVE_LARGE_MIB",
+        rounds: 1024,
+    },
     Run {
         name: "streaming-breaks",
         package: "greenwave-streaming",
@@ -202,7 +212,8 @@ pub(crate) fn long(wanted: &[String], rounds: Option<u64>) -> Result<String> {
         let started = Instant::now();
         let rounds = rounds.unwrap_or(run.rounds);
         let mut command = cargo(["test", "--release", "--package", run.package, "--test", run.target]);
-        command.args(["--features", run.features, "--", "--nocapture", run.tests]);
+        command.args(["--features", run.features, "--", "--nocapture"]);
+        command.args(run.tests.split_whitespace());
         run_visibly(command.env(run.variable, rounds.to_string()))?;
         done.push(format!("{} ({rounds} rounds, {:.0} s)", run.name, started.elapsed().as_secs_f64()));
     }

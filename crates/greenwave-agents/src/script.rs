@@ -10,6 +10,8 @@
 //! `expects` is optional. A response without an `end` line is replayed as one that breaks off.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ use crate::Error;
 
 /// The supported version of the format.
 const VERSION: u32 = 1;
+/// Maximum size of a script, in bytes.
+const SCRIPT_BYTES_MAX: u64 = 64 << 20;
 
 /// Recorded responses by feature and attempt.
 #[derive(Debug, Clone)]
@@ -76,13 +80,19 @@ enum LineError {
 }
 
 impl Script {
-    /// Reads a script from a file.
+    /// Reads a script of up to 64 MiB from a file.
     ///
     /// # Errors
     /// [`Error::ReadScript`], or [`Error::InvalidScript`] with the line.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::ReadScript { path: path.to_owned(), source };
-        let text = std::fs::read_to_string(path).map_err(failed)?;
+        let file = File::open(path).map_err(failed)?;
+        let mut text = String::new();
+        file.take(SCRIPT_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+        if text.len() as u64 > SCRIPT_BYTES_MAX {
+            let problem = format!("the script is larger than {SCRIPT_BYTES_MAX} bytes");
+            return Err(failed(io::Error::new(ErrorKind::FileTooLarge, problem)));
+        }
         Self::parse(&path.display().to_string(), &text)
     }
 

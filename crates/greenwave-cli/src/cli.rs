@@ -30,7 +30,7 @@ enum Command {
     /// Run an example plan: a calculator in ten features, written by scripted agents.
     Demo(demo::DemoArgs),
     /// Run a plan.
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Show the attempts at features: what agents changed and said, and why tests failed.
     Attempts(attempts::AttemptsArgs),
     /// Run the project's tests, skipping those with a cached result.
@@ -52,7 +52,7 @@ impl Cli {
     pub(crate) async fn run(self) -> Result<Exit, CliError> {
         match self.command {
             Command::Demo(args) => demo::demo(&args).await,
-            Command::Run(args) => run::run(&args.plan, &args.options).await,
+            Command::Run(args) => run::run(&args).await,
             Command::Attempts(args) => attempts::attempts(&args).await,
             Command::Test(args) => test::test(&args).await,
             Command::Cache(command) => cache::cache(&command).await,

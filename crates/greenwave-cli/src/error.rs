@@ -14,6 +14,9 @@ pub(crate) enum CliError {
     /// A plan is invalid.
     #[error("{0}")]
     Plan(Box<Diagnostic>),
+    /// A plan is valid, and cannot run on this machine.
+    #[error("{diagnostic}")]
+    Problem { diagnostic: Box<Diagnostic>, hint: Option<String> },
     /// A plan cannot be read.
     #[error("cannot read plan {}", path.display())]
     ReadPlan { path: PathBuf, source: std::io::Error },
@@ -88,6 +91,9 @@ impl CliError {
             && source.kind() == ErrorKind::NotFound
         {
             return Some(format!("create a plan with `greenwave init {}`", path.display()));
+        }
+        if let CliError::Problem { hint, .. } = self {
+            return hint.clone();
         }
         self.fixed_hint().map(str::to_owned)
     }

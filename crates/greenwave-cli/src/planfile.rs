@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use greenwave::{AgentSpec, CommandSpec, Edits, Feature, Plan, PlanError, PlanLocation, Test};
+use greenwave::{
+    AgentSpec, CommandSpec, Edits, Feature, Guards, Plan, PlanError, PlanLocation, Problem, Test,
+};
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::error::CliError;
@@ -65,6 +67,8 @@ impl PlanFile {
             features.push(feature);
             feature_locations.push(locations);
         }
+        let protect = root.patterns("protect")?;
+        let guards = guards(&mut root)?;
         reject_settings(&document, &root)?;
         root.finish()?;
         let stem = document.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
@@ -76,7 +80,8 @@ impl PlanFile {
                 agents,
                 resources,
                 features,
-                ..Plan::default()
+                protect,
+                guards,
             },
             project: project.at,
             agents: agent_locations,
@@ -96,7 +101,25 @@ impl PlanFile {
 
     /// Adds the location in the file to an error of the plan.
     pub(crate) fn locate_plan_error(&self, error: &PlanError) -> CliError {
-        let at = match error.location() {
+        let at = self.range(error.location());
+        CliError::Plan(Box::new(self.document.error(at, error.to_string())))
+    }
+
+    /// Adds the location in the file to a problem of the plan.
+    pub(crate) fn locate_problem(&self, problem: &Problem) -> CliError {
+        let diagnostic = self.document.error(self.range(problem.location()), problem.message.clone());
+        CliError::Problem { diagnostic: Box::new(diagnostic), hint: problem.hint.clone() }
+    }
+
+    /// Describes a note about the plan, with its location in the file.
+    pub(crate) fn describe(&self, problem: &Problem) -> String {
+        let diagnostic = self.document.error(self.range(problem.location()), problem.message.clone());
+        let hint = problem.hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+        format!("{diagnostic}{hint}")
+    }
+
+    fn range(&self, location: PlanLocation<'_>) -> Range<usize> {
+        match location {
             PlanLocation::Plan => 0..0,
             PlanLocation::Project => self.project.clone(),
             PlanLocation::Resource(name) => self.resources.get(name).cloned().unwrap_or(0..0),
@@ -104,8 +127,7 @@ impl PlanFile {
             PlanLocation::Feature { id, field, value, occurrence } => {
                 self.feature_location(id, field, value, occurrence)
             }
-        };
-        CliError::Plan(Box::new(self.document.error(at, error.to_string())))
+        }
     }
 
     fn feature_location(
@@ -186,7 +208,19 @@ fn command(table: &mut Table<'_>) -> Result<Vec<String>, Diagnostic> {
 }
 
 fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnostic> {
-    let keys = ["id", "title", "depends_on", "prompt", "agent", "attempts", "resources", "tests", "review"];
+    let keys = [
+        "id",
+        "title",
+        "depends_on",
+        "prompt",
+        "agent",
+        "attempts",
+        "resources",
+        "tests",
+        "review",
+        "red",
+        "may_edit",
+    ];
     let location =
         |name: &'static str| table.keys().into_iter().find(|key| key.value == name).map(|key| (name, key.at));
     let mut fields: BTreeMap<_, _> = keys.into_iter().filter_map(location).collect();
@@ -208,6 +242,8 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
         Some(review) => Some(test(review, &id.value, 0)?),
         None => None,
     };
+    let red = table.expression("red")?;
+    let may_edit = table.patterns("may_edit")?;
     table.finish()?;
     let locations =
         FeatureLocations { id: id.value.clone(), table: at, fields, depends_on: depends_on.clone() };
@@ -223,9 +259,28 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
         attempts_max,
         resources,
         review,
-        ..Feature::default()
+        red,
+        may_edit,
     };
     Ok((feature, locations))
+}
+
+/// Reads `guards`: `"auto"`, `"off"`, or a list of tests.
+fn guards(root: &mut Table<'_>) -> Result<Guards, Diagnostic> {
+    let accepted = "\"auto\", \"off\" or a list of tests ([[guards]])";
+    let word = |text: &str| match text {
+        "auto" => Some(Guards::Auto),
+        "off" => Some(Guards::Off),
+        _ => None,
+    };
+    if !root.is_list("guards") {
+        return Ok(root.choice("guards", accepted, word)?.unwrap_or_default());
+    }
+    let mut tests = Vec::new();
+    for entry in root.tables("guards")? {
+        tests.push(test(entry, "guard", tests.len())?);
+    }
+    Ok(if tests.is_empty() { Guards::default() } else { Guards::Tests(tests) })
 }
 
 /// Reads the test with an index in its feature, which its default name contains.

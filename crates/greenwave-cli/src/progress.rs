@@ -158,6 +158,8 @@ impl Progress {
             }
             // The line of the merge sums up its cached tests.
             Event::Tests { phase: "merging", cached: true, .. } => None,
+            // A note names the tests that fail before the first merge.
+            Event::Tests { phase: "baseline", .. } => None,
             Event::Tests { feature, .. } => line(feature, "tests", tests_text(event)),
             Event::Refused { feature, attempt, reason, .. } => {
                 line(feature, "rejected", format!("attempt {attempt}: {reason}"))
@@ -169,6 +171,13 @@ impl Progress {
             ),
             Event::Failed { feature, reason, .. } => line(feature, "failed", reason.clone()),
             Event::Skipped { feature, because } => line(feature, "skipped", format!("depends on {because}")),
+            Event::Note { feature, message, hint, .. } => {
+                let hint = hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                match feature {
+                    Some(feature) => line(feature, "note", format!("{message}{hint}")),
+                    None => Some(format!("  note: {message}{hint}")),
+                }
+            }
             other => Some(format!("  {other:?}")),
         }
     }
@@ -230,6 +239,7 @@ fn table(report: &Report) -> Vec<String> {
     for (feature, row) in report.features.iter().zip(&rows) {
         lines.push(line(row));
         lines.extend(feature.reason.as_ref().map(|reason| format!("  {reason}")));
+        lines.extend(feature.hint.as_ref().map(|hint| format!("  hint: {hint}")));
     }
     lines
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use greenwave::{check_pattern, nearest};
+use greenwave::{check_expression, check_pattern, nearest};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -118,6 +118,34 @@ impl<'a> Table<'a> {
     /// Takes a string.
     pub(crate) fn text(&mut self, key: &'static str) -> Result<Option<Located<String>>, Diagnostic> {
         self.typed(key, "a string", |value| value.as_str().map(str::to_owned))
+    }
+
+    /// Takes a regular expression.
+    pub(crate) fn expression(&mut self, key: &'static str) -> Result<Option<String>, Diagnostic> {
+        let Some(found) = self.text(key)? else { return Ok(None) };
+        match check_expression(&found.value) {
+            Ok(()) => Ok(Some(found.value)),
+            Err(reason) => {
+                let message = format!("invalid value `{:?}` for `{key}`: {reason}", found.value);
+                Err(self.document.error(found.at, message))
+            }
+        }
+    }
+
+    /// Takes one of several strings, which `read` translates.
+    pub(crate) fn choice<T>(
+        &mut self,
+        key: &'static str,
+        accepted: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Diagnostic> {
+        let read = |value: &DeValue<'a>| value.as_str().and_then(read);
+        Ok(self.typed(key, accepted, read)?.map(|found| found.value))
+    }
+
+    /// Returns whether the value of a key is a list. Leaves the value.
+    pub(crate) fn is_list(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|(_, value)| matches!(value.get_ref(), DeValue::Array(_)))
     }
 
     /// Takes a string that must exist.

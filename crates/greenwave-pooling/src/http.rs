@@ -57,7 +57,10 @@ type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 ///   the 304 repeats neither field. If the 304 identifies another response, the cache sends a
 ///   second request without conditions.
 /// - `If-None-Match`, `If-Modified-Since` and a `Range` of bytes are evaluated against a
-///   stored response with status 200. A response to a request with a range is not stored.
+///   stored response with status 200.
+/// - A response with status 206, one range and a stated lifetime is stored, the last one for each
+///   variant, and answers ranges within it while it is fresh. Parts are not combined. A response
+///   with status 200 to a request with a range is not stored.
 /// - Values that cannot be parsed make a response stale: a lifetime that is not a number, two
 ///   different lifetimes, or an `Expires` that is not a date. Of several `Age` values the first one
 ///   counts; an invalid one is ignored.
@@ -155,7 +158,7 @@ impl HttpCache {
             return Ok(status_only(StatusCode::GATEWAY_TIMEOUT));
         }
         if request.headers().contains_key(RANGE) {
-            return self.pass(request, fetch).await;
+            return self.fetch_part(&key, request, fetch).await;
         }
         self.fetch_once(key, request, fetch).await
     }
@@ -183,6 +186,36 @@ impl HttpCache {
             }
         }
         Ok(response)
+    }
+
+    /// Fetches a range, and stores it if the response is a part that may be stored.
+    async fn fetch_part<E, F, Fut>(
+        &self,
+        key: &str,
+        request: Request<Bytes>,
+        fetch: F,
+    ) -> Result<Response<Bytes>, E>
+    where
+        F: Fn(Request<Bytes>) -> Fut,
+        Fut: Future<Output = Result<Response<Bytes>, E>>,
+    {
+        let (asked, options) = (self.now(), self.inner.options);
+        let (parts, body) = fetch(request.clone()).await?.into_parts();
+        let is_part =
+            parts.status == StatusCode::PARTIAL_CONTENT && condition::part(&parts.headers, &body).is_some();
+        let policy = Policy::new(&request, &parts, asked, self.now(), options.is_shared)
+            .filter(|_| is_part && body.len() <= options.body_bytes_max);
+        if let Some(policy) = policy {
+            let mut variants = self.inner.store.get(key).await;
+            let is_replaced = |other: &StoredResponse| {
+                other.policy.is_partial() && other.policy.is_selected_by(request.headers())
+            };
+            variants.retain(|other| !is_replaced(other));
+            variants.insert(0, StoredResponse::new(policy, body.clone()));
+            variants.truncate(options.variants_max.max(1));
+            self.inner.store.put(key, variants).await;
+        }
+        Ok(Response::from_parts(parts, body))
     }
 
     /// Fetches a response while concurrent requests for the same key wait, and then look up the key
@@ -288,7 +321,7 @@ impl HttpCache {
         let options = self.inner.options;
         let (parts, body) = response.into_parts();
         let policy = Policy::new(request, &parts, asked, self.now(), options.is_shared)
-            .filter(|_| body.len() <= options.body_bytes_max);
+            .filter(|policy| body.len() <= options.body_bytes_max && !policy.is_partial());
         self.inner.record_storable(key, policy.is_some());
         let mut variants = self.inner.store.get(key).await;
         let before = variants.len();
@@ -320,8 +353,16 @@ impl HttpCache {
         directives: &RequestDirectives,
     ) -> CacheLookup {
         let now = self.now();
-        let mut stale = CacheLookup::Miss;
+        let (mut stale, mut part) = (CacheLookup::Miss, None);
         for stored in self.inner.store.get(key).await {
+            if stored.policy.is_partial() {
+                let is_fresh =
+                    stored.policy.matches(request.headers(), directives, now) == PolicyMatch::Fresh;
+                if is_fresh && self.apply(request, &stored).is_some() {
+                    part = Some(stored);
+                }
+                continue;
+            }
             match stored.policy.matches(request.headers(), directives, now) {
                 PolicyMatch::Fresh => return CacheLookup::Fresh(Box::new(stored)),
                 PolicyMatch::Stale if matches!(stale, CacheLookup::Miss) => {
@@ -330,7 +371,7 @@ impl HttpCache {
                 PolicyMatch::Stale | PolicyMatch::Other => {}
             }
         }
-        stale
+        part.map_or(stale, |part| CacheLookup::Fresh(Box::new(part)))
     }
 
     fn now(&self) -> SystemTime {

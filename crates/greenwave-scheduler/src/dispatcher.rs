@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::order::{Choice, Order};
@@ -133,19 +134,21 @@ pub struct Addition<'a> {
 /// The decisions for one run of one graph. Clones are independent, which simulations use.
 #[derive(Debug, Clone)]
 pub struct Dispatcher {
-    limits: Limits,
+    limits: Arc<Limits>,
     tasks: Vec<Task>,
     /// Dependants of all tasks, concatenated; `Task::dependants` is a range in it.
     dependants: Vec<TaskId>,
     /// Dependants added during the run.
     added: HashMap<TaskId, Vec<TaskId>>,
-    pools: ResourcePools,
+    /// Names of pools. Clones share these and the needs until one of them sees needs for the first
+    /// time.
+    pools: Arc<ResourcePools>,
     free: Vec<i64>,
     /// Distinct needs, with their index in `wants`.
-    needs: HashMap<Needs, u32>,
+    needs: Arc<HashMap<Needs, u32>>,
     /// The most recent needs: neighbouring tasks often need the same.
     last_needs: Option<(Needs, u32)>,
-    wants: Vec<Box<[UnitsNeeded]>>,
+    wants: Arc<Vec<Box<[UnitsNeeded]>>>,
     /// Two classes for each entry of `wants`: for tasks that have not begun, and for tasks that
     /// have.
     classes: Vec<Class>,
@@ -214,14 +217,14 @@ impl Dispatcher {
         let mut dispatcher = Self {
             free: numbers.limits.iter().map(|&units| units.into()).collect(),
             workers: numbers.number(WORKERS),
-            pools: numbers,
-            limits,
+            pools: Arc::new(numbers),
+            limits: Arc::new(limits),
             tasks: Vec::with_capacity(graph.len()),
             dependants: Vec::new(),
             added: HashMap::new(),
-            needs: HashMap::new(),
+            needs: Arc::default(),
             last_needs: None,
-            wants: Vec::new(),
+            wants: Arc::default(),
             classes: Vec::new(),
             delayed: BinaryHeap::new(),
             order: Order::default(),
@@ -548,12 +551,12 @@ impl Dispatcher {
         let number = match self.needs.get(needs) {
             Some(&number) => number,
             None => {
-                let wants = self.pools.resolve(needs)?;
+                let wants = Arc::make_mut(&mut self.pools).resolve(needs)?;
                 self.free.extend(self.pools.limits[self.free.len()..].iter().map(|&units| i64::from(units)));
-                self.wants.push(wants);
+                Arc::make_mut(&mut self.wants).push(wants);
                 self.classes.extend([Class::default(), Class::default()]);
                 let number = (self.wants.len() - 1) as u32;
-                self.needs.insert(needs.clone(), number);
+                Arc::make_mut(&mut self.needs).insert(needs.clone(), number);
                 number
             }
         };

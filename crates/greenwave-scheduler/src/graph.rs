@@ -4,9 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use daggy::{Dag, NodeIndex, petgraph::visit::EdgeRef};
+use daggy::{Dag, NodeIndex};
 
 use crate::Error;
+
+/// Maximum number of steps of the search for a shortest cycle.
+const CYCLE_STEPS_MAX: usize = 10_000_000;
 
 /// The index of a task in its graph. Indices are consecutive, from 0, in order of addition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,7 +69,7 @@ impl<T> GraphBuilder<T> {
     ///
     /// # Errors
     /// [`Error::DuplicateTask`], [`Error::UnknownDependency`], or [`Error::Cycle`] with a shortest
-    /// cycle.
+    /// cycle. In a graph with thousands of tasks, the cycle may not be the shortest.
     pub fn build(self) -> Result<Graph<T>, Error> {
         let mut index = HashMap::with_capacity(self.tasks.len());
         let mut dag = Dag::with_capacity(self.tasks.len(), self.dependencies.len());
@@ -79,15 +82,22 @@ impl<T> GraphBuilder<T> {
         let mut edges = resolve(&index, self.dependencies)?;
         edges.sort_unstable();
         edges.dedup();
-        if dag.add_edges(edges.iter().map(|&(from, to)| (from, to, ()))).is_err() {
-            let path = shortest_cycle(index.len(), &edges);
-            let name = |at: &usize| dag[NodeIndex::new(*at)].id.clone();
-            return Err(Error::Cycle { path: path.iter().map(name).collect() });
-        }
         let (after, before) = (
             AdjacencyRows::new(index.len(), &edges, |edge| edge),
             AdjacencyRows::new(index.len(), &edges, |(a, b)| (b, a)),
         );
+        let order = topological_order(&after, &before);
+        if order.len() < index.len() {
+            let path = shortest_cycle(&before, &order);
+            let name = |at: &usize| dag[NodeIndex::new(*at)].id.clone();
+            return Err(Error::Cycle { path: path.iter().map(name).collect() });
+        }
+        // daggy checks for a cycle if the target of a new edge has dependants, with a recursion
+        // that overflows the stack in a graph with a long path. In this order no target has any.
+        let ordered = order.iter().flat_map(|&task| {
+            before.of(task).iter().map(move |&dependency| (node(dependency), node(task), ()))
+        });
+        dag.add_edges(ordered).expect("edges in topological order form no cycle");
         Ok(Graph { dag, index, after, before })
     }
 }
@@ -124,6 +134,10 @@ impl AdjacencyRows {
             *at += 1;
         }
         Self { starts, neighbours }
+    }
+
+    fn tasks(&self) -> impl Iterator<Item = TaskId> + use<> {
+        (0..self.starts.len() - 1).map(TaskId::from_index)
     }
 
     fn of(&self, task: TaskId) -> &[TaskId] {
@@ -286,7 +300,8 @@ impl<T> Graph<T> {
     }
 
     fn edges(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        self.dag.graph().edge_references().map(|edge| (edge.source().index(), edge.target().index()))
+        let edges = |from: TaskId| self.after.of(from).iter().map(move |to| (from.index(), to.index()));
+        self.after.tasks().flat_map(edges)
     }
 }
 
@@ -306,37 +321,75 @@ fn resolve(
     dependencies.into_iter().map(edge).collect()
 }
 
-/// Finds a shortest cycle, as a list in which each task depends on the next. daggy only reports
-/// that one exists.
-///
-/// Runs a breadth-first search from every task. This is quadratic, but happens only on the way to
-/// an error.
-fn shortest_cycle(tasks: usize, edges: &[(NodeIndex, NodeIndex)]) -> Vec<usize> {
-    let mut dependencies = vec![Vec::new(); tasks];
-    for (from, to) in edges {
-        dependencies[to.index()].push(from.index());
+/// Returns the tasks, each after its dependencies (Kahn, "Topological sorting of large networks",
+/// 1962). Leaves out tasks that depend on a cycle.
+fn topological_order(after: &AdjacencyRows, before: &AdjacencyRows) -> Vec<TaskId> {
+    let mut waiting: Vec<usize> = before.tasks().map(|task| before.of(task).len()).collect();
+    let mut order: Vec<TaskId> = before.tasks().filter(|task| waiting[task.index()] == 0).collect();
+    let mut next = 0;
+    while let Some(&task) = order.get(next) {
+        next += 1;
+        for dependant in after.of(task) {
+            waiting[dependant.index()] -= 1;
+            if waiting[dependant.index()] == 0 {
+                order.push(*dependant);
+            }
+        }
     }
-    (0..tasks)
-        .filter_map(|start| cycle_through(start, &dependencies))
-        .min_by_key(Vec::len)
-        .expect("daggy refused the edges, so they contain a cycle")
+    order
 }
 
-fn cycle_through(start: usize, dependencies: &[Vec<usize>]) -> Option<Vec<usize>> {
-    let mut came_from = vec![None; dependencies.len()];
+/// Finds a shortest cycle, as a list in which each task depends on the next. `ordered` are the
+/// tasks that depend on no cycle.
+///
+/// Runs a breadth-first search from every task, which is quadratic. In a large graph the search
+/// stops after [`CYCLE_STEPS_MAX`] steps with the shortest cycle so far.
+fn shortest_cycle(before: &AdjacencyRows, ordered: &[TaskId]) -> Vec<usize> {
+    let mut is_ordered = vec![false; before.tasks().count()];
+    ordered.iter().for_each(|task| is_ordered[task.index()] = true);
+    // Each of the other tasks depends on one of them. Following these ends on a cycle.
+    let is_unordered = |task: &TaskId| !is_ordered[task.index()];
+    let mut on_cycle = before.tasks().find(is_unordered);
+    for _ in before.tasks() {
+        on_cycle = on_cycle.and_then(|task| before.of(task).iter().copied().find(is_unordered));
+    }
+    let mut shortest = on_cycle.and_then(|task| cycle_through(task, before, &mut { usize::MAX }));
+    let mut steps = CYCLE_STEPS_MAX;
+    for start in before.tasks() {
+        let found = cycle_through(start, before, &mut steps);
+        if found.as_ref().is_some_and(|found| shortest.as_ref().is_none_or(|best| found.len() < best.len())) {
+            shortest = found;
+        }
+        if steps == 0 {
+            break;
+        }
+    }
+    shortest.expect("tasks without a topological order depend on a cycle")
+}
+
+/// Finds a shortest cycle through a task. Gives up after `steps` steps, from which it subtracts its
+/// own.
+fn cycle_through(start: TaskId, before: &AdjacencyRows, steps: &mut usize) -> Option<Vec<usize>> {
+    let tasks = before.tasks().count();
+    *steps = steps.saturating_sub(tasks);
+    let mut came_from = vec![None; tasks];
     let mut queue = VecDeque::from([start]);
     while let Some(at) = queue.pop_front() {
-        for &next in &dependencies[at] {
+        *steps = steps.saturating_sub(before.of(at).len());
+        if *steps == 0 {
+            return None;
+        }
+        for &next in before.of(at) {
             if next == start {
-                let mut path = vec![at];
+                let mut path = vec![at.index()];
                 while let Some(before) = came_from[*path.last().expect("the path starts with one element")] {
                     path.push(before);
                 }
                 path.reverse();
                 return Some(path);
             }
-            if came_from[next].is_none() {
-                came_from[next] = Some(at);
+            if came_from[next.index()].is_none() {
+                came_from[next.index()] = Some(at.index());
                 queue.push_back(next);
             }
         }

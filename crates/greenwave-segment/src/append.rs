@@ -103,8 +103,17 @@ impl<'a> Appender<'a> {
         if due.dir_dirty {
             self.inner.sync_dir()?;
         }
-        for retired in due.retired {
-            self.seal(&retired)?;
+        let mut unsealed = Vec::new();
+        for mut retired in due.retired {
+            self.sync_full(&mut retired)?;
+            if let Err(error) = self.write_seal(&retired) {
+                // Its records are on the disk. The next flush writes the seal.
+                tracing::warn!(%error, path = %retired.segment.path.display(), "cannot seal a segment");
+                unsealed.push(retired);
+            }
+        }
+        if !unsealed.is_empty() {
+            self.inner.writer.lock().retired.splice(0..0, unsealed);
         }
         if let Some((_, segment, _)) = &due.active {
             segment.sync()?;
@@ -124,15 +133,32 @@ impl<'a> Appender<'a> {
     }
 
     /// Seals a full segment. Its records are on the disk before the seal is written.
-    pub(crate) fn seal(&self, retired: &ActiveSegment) -> Result<(), Error> {
-        let ActiveSegment { slot, segment, end, pending, .. } = retired;
-        segment.sync()?;
-        self.inner.manifest.record(&[(segment.id, *end)]);
-        self.write_index_block(*slot, segment, pending);
+    pub(crate) fn seal(&self, full: &mut ActiveSegment) -> Result<(), Error> {
+        self.sync_full(full)?;
+        self.write_seal(full)
+    }
+
+    /// Syncs a full segment and completes its index file.
+    fn sync_full(&self, full: &mut ActiveSegment) -> Result<(), Error> {
+        full.segment.sync()?;
+        self.inner.manifest.record(&[(full.segment.id, full.end)]);
+        // If the seal cannot be written now, its next attempt must not repeat the block.
+        let pending = std::mem::replace(&mut full.pending, PendingBlock::new(full.end));
+        self.write_index_block(full.slot, &full.segment, &pending);
+        Ok(())
+    }
+
+    /// Writes the seal of a synced segment, and unlocks the segment. After a failure, for example
+    /// on a full disk, it can be called again.
+    fn write_seal(&self, full: &ActiveSegment) -> Result<(), Error> {
+        let ActiveSegment { slot, segment, end, .. } = full;
         let mut seal = Header::empty(Kind::Seal, &[]);
         seal.payload_hash = 0;
         let bytes = seal.encode(record::location_seed(segment.id, *end), &[]);
-        segment.write_at(&bytes, *end).map_err(Error::io("seal", &segment.path))?;
+        if let Err(error) = segment.write_at(&bytes, *end) {
+            let _ = segment.truncate(*end);
+            return Err(Error::io("seal", &segment.path)(error));
+        }
         segment.unlock();
         self.inner.counters.written_bytes.add(bytes.len() as u64);
         if let Some(slot) = self.inner.index.write().try_slot_mut(*slot) {

@@ -154,14 +154,17 @@ impl<'a> Recovery<'a> {
                         segment.unlock();
                         return Err(error);
                     }
-                    let active = ActiveSegment {
+                    let mut full = ActiveSegment {
                         slot: id,
                         segment: segment.clone(),
                         end,
                         pending: PendingBlock::new(end),
                         listed: false,
                     };
-                    self.appender.seal(&active)?;
+                    if let Err(error) = self.appender.seal(&mut full) {
+                        segment.unlock();
+                        return Err(error);
+                    }
                     sealed += 1;
                 }
                 _ => segment.unlock(),
@@ -288,7 +291,7 @@ impl<'a> Recovery<'a> {
             for found in tail.iter().filter(|_| fits) {
                 pending.push(found.offset, &found.header, found.key.as_slice(), found.base(), found.checksum);
             }
-            let active = ActiveSegment { slot, segment, end, pending, listed: false };
+            let mut active = ActiveSegment { slot, segment, end, pending, listed: false };
             if fullest == Some(slot) {
                 let mut writer = self.inner.writer.lock();
                 if let Some(slot) = self.inner.index.write().try_slot_mut(slot) {
@@ -301,7 +304,7 @@ impl<'a> Recovery<'a> {
                 writer.appended += 1;
             } else if can_append {
                 active.segment.unlock();
-            } else if let Err(error) = self.inner.sync_dir().and_then(|()| self.appender.seal(&active)) {
+            } else if let Err(error) = self.inner.sync_dir().and_then(|()| self.appender.seal(&mut active)) {
                 tracing::warn!(%error, "cannot seal a segment of a dead process");
                 active.segment.unlock();
             }

@@ -144,16 +144,15 @@ pub(crate) fn inspect(
     let mut at = SEGMENT_HEADER_BYTES.min(len);
     while at < len {
         let Some(found) = window.record(at)? else {
-            let mut next = window.next_magic(at + 1)?;
-            while next < len && window.record(next)?.is_none() {
-                next = window.next_magic(next + 1)?;
-            }
+            let next = window.next_record(at + 1)?;
             on_part(at, SegmentPart::Unknown(next));
             at = next;
             continue;
         };
-        let next = at + found.header.record_len();
+        let end = at + found.header.record_len();
         let good = found.header.kind == Kind::Seal || window.payload_ok(&found)?;
+        // The header may remain from a failed write whose space other records have taken.
+        let next = if good { end } else { window.next_record(at + 1)?.min(end) };
         on_part(at, if good { SegmentPart::Record } else { SegmentPart::Damaged(found) });
         at = next;
     }
@@ -254,6 +253,16 @@ impl Window<'_> {
             at += step - (magic_len - 1);
         }
         Ok(self.len)
+    }
+
+    /// Returns the offset of the next record from `at` on whose header and key verify, or the end
+    /// of the file.
+    fn next_record(&mut self, at: u64) -> Result<u64, Error> {
+        let mut next = self.next_magic(at)?;
+        while next < self.len && self.record(next)?.is_none() {
+            next = self.next_magic(next + 1)?;
+        }
+        Ok(next)
     }
 
     /// Returns the bytes `at .. at + n`, or `None` if the file is too short.

@@ -1,6 +1,6 @@
 //! The parts that all stages of a run share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,12 +11,16 @@ use greenwave_streaming::{Budget, Fanout};
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
+use crate::dependencies::Dependencies;
 use crate::event::Event;
 use crate::excerpt::Excerpt;
+use crate::fixed_ports::FixedPorts;
 use crate::mask::Mask;
 use crate::phase::FeaturePolicy;
 use crate::plan::{Feature, FeatureId, Plan};
+use crate::preflight::Problem;
 use crate::report::Totals;
+use crate::scope::RunScope;
 use crate::settings::Settings;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
@@ -38,6 +42,14 @@ pub(crate) struct RunContext {
     pub(crate) attempts: Attempts,
     pub(crate) journal: Journal,
     pub(crate) tests: Arc<dyn TestRunner>,
+    /// Part of the plan that the run does.
+    pub(crate) scope: RunScope,
+    /// Features that the run does.
+    pub(crate) selected: BTreeSet<FeatureId>,
+    /// Notes about the plan, published at the start.
+    pub(crate) notes: Vec<Problem>,
+    /// Tests that must not run beside others.
+    pub(crate) ports: FixedPorts,
     pub(crate) steps: Steps,
     /// The project's directory, where merges are written.
     pub(crate) project: Destination,
@@ -49,8 +61,8 @@ pub(crate) struct RunContext {
     pub(crate) answers: Budget,
     pub(crate) events: Fanout<Event>,
     pub(crate) totals: Mutex<Totals>,
-    /// Direct and indirect dependencies of each feature, in dependency order.
-    pub(crate) ancestors: Vec<Vec<FeatureId>>,
+    /// The dependencies between the features.
+    pub(crate) dependencies: Dependencies,
     /// Hash of each feature's definition, see [`definition`](crate::green_record::definition).
     pub(crate) definitions: Vec<String>,
 }
@@ -82,11 +94,6 @@ impl RunContext {
     pub(crate) fn policy(&self, id: FeatureId) -> FeaturePolicy {
         let feature = self.feature(id);
         FeaturePolicy { attempts_max: feature.attempts_max, review: feature.review.is_some() }
-    }
-
-    /// Returns the direct and indirect dependencies of a feature, in dependency order.
-    pub(crate) fn ancestors(&self, id: FeatureId) -> &[FeatureId] {
-        &self.ancestors[id.index()]
     }
 
     /// Returns the hash of a feature's definition.

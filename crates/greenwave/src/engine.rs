@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use greenwave_agents::{AgentPool, Preflight};
 use greenwave_scheduler::{
-    Durations, Executor, Graph, Journal, Progress, ScheduleStats, Stopper, TaskFailure, TaskId, TaskOutcome,
+    Durations, Executor, Graph, Journal, OnFailure, Progress, ScheduleStats, Stopper, TaskFailure, TaskId,
+    TaskOutcome,
 };
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
@@ -19,17 +20,21 @@ use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
 use crate::context::RunContext;
+use crate::dependencies::Dependencies;
 use crate::error::{Error, FeatureError};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
+use crate::fixed_ports::FixedPorts;
 use crate::green_record;
 use crate::mask::Mask;
 use crate::merge::MergeQueue;
 use crate::metrics;
 use crate::plan::{FeatureId, Plan};
+use crate::preflight::{Problem, preflight};
 use crate::report::{Report, Totals};
 use crate::resources::{self, WORKERS};
 use crate::resume::{self, Resumed};
+use crate::scope::RunScope;
 use crate::settings::Settings;
 use crate::state::FeatureState;
 use crate::state_dir;
@@ -72,16 +77,42 @@ impl Engine {
     pub fn open(plan: Plan, settings: Settings, environment: Environment) -> Result<Self, Error> {
         plan.graph()?;
         let agents = adapters::agents(&plan, &settings)?;
-        let preflight = Preflight::new(&plan.project, environment.get("PATH"));
+        let context = Preflight::new(&plan.project, environment.get("PATH"));
         for (name, agent) in &agents {
-            let checked = agent.preflight(&preflight);
+            let checked = agent.preflight(&context);
             checked.map_err(|source| Error::Agent { agent: name.clone(), source })?;
         }
         let mask = Mask::new(environment.texts());
-        Self::assemble(plan, settings, agents, Steps::default(), mask, |settings, state_dir| {
-            let cache = adapters::cache(settings, state_dir)?;
-            Ok(Arc::new(Runner::new(environment, cache)))
-        })
+        let notes = preflight(&plan, &environment).into_iter().filter(|problem| !problem.is_error).collect();
+        let mut engine =
+            Self::assemble(plan, settings, agents, Steps::default(), mask, |settings, state_dir| {
+                let cache = adapters::cache(settings, state_dir)?;
+                Ok(Arc::new(Runner::new(environment, cache)))
+            })?;
+        engine.change_context(|ctx| ctx.notes = notes);
+        Ok(engine)
+    }
+
+    /// Restricts the run to a part of the plan. Must be called before any other method.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if the plan does not have a feature that the scope names.
+    pub fn with_scope(mut self, scope: RunScope) -> Result<Self, Error> {
+        let selected = scope.select(&self.ctx.plan)?;
+        let mut limits = resources::limits(&self.ctx.plan, &self.ctx.settings);
+        if scope.fail_fast {
+            limits.on_failure = OnFailure::StopAtFirst;
+        }
+        self.executor = Executor::new(limits);
+        self.change_context(|ctx| (ctx.scope, ctx.selected) = (scope, selected));
+        Ok(self)
+    }
+
+    /// Changes the context, unless a caller already shares it.
+    fn change_context(&mut self, change: impl FnOnce(&mut RunContext)) {
+        if let Some(ctx) = Arc::get_mut(&mut self.ctx) {
+            change(ctx);
+        }
     }
 
     /// Assembles an engine from its parts. `tests` makes the test runner, given the settings and
@@ -113,10 +144,14 @@ impl Engine {
             steps,
             agents,
             mask,
+            scope: RunScope::default(),
+            selected: (0..plan.features.len()).map(FeatureId::from_index).collect(),
+            notes: Vec::new(),
+            ports: FixedPorts::default(),
             answers: Budget::new(ANSWERS_BYTES_MAX),
             events: Fanout::new(),
             totals: Mutex::default(),
-            ancestors: plan.features.iter().map(|feature| ancestors(&graph, &feature.id)).collect(),
+            dependencies: Dependencies::of(&graph),
             store,
             state_dir,
             plan,
@@ -159,6 +194,9 @@ impl Engine {
         let started = Instant::now();
         let ctx = &self.ctx;
         ctx.emit(started_event(ctx)).await;
+        for note in &ctx.notes {
+            ctx.emit(note_event(note)).await;
+        }
         let run = self.prepare().await?;
         let durations = ctx.journal.durations()?;
         let (errors, stats) = self.execute(&durations, &run).await?;
@@ -188,7 +226,10 @@ impl Engine {
             }
             Tree::new()
         };
-        let done = green.iter().map(|id| TaskId::from_index(id.index())).collect();
+        // Features that are not selected count as done, so that nothing waits for them.
+        let unselected = ctx.ids().filter(|id| !ctx.selected.contains(id) && !green.contains(id));
+        let done = green.iter().copied().chain(unselected);
+        let done = done.map(|id| TaskId::from_index(id.index())).collect();
         let queue = Arc::new(MergeQueue::new(Arc::clone(ctx), tree, green));
         let features = ctx.ids().zip(resumed).map(|(id, Resumed { state, report })| {
             AsyncMutex::new(FeatureRun::new(Arc::clone(ctx), Arc::clone(&queue), id, state, report))
@@ -266,13 +307,22 @@ impl Drop for Engine {
     }
 }
 
+fn note_event(problem: &Problem) -> Event {
+    Event::Note {
+        code: problem.code,
+        feature: problem.feature().map(str::to_owned),
+        message: problem.message.clone(),
+        hint: problem.hint.clone(),
+    }
+}
+
 fn started_event(ctx: &RunContext) -> Event {
     let mut agent_kinds: Vec<String> = ctx.agents.values().map(|agent| agent.kind().to_owned()).collect();
     agent_kinds.sort_unstable();
     agent_kinds.dedup();
     Event::Started {
         plan: ctx.plan.name.clone(),
-        features: ctx.plan.features.len(),
+        features: ctx.selected.len(),
         workers: ctx.settings.parallel.workers,
         agents: ctx.settings.parallel.agents,
         agent_kinds,
@@ -291,8 +341,8 @@ fn skip(ctx: &RunContext, run: &Run, id: FeatureId, because: FeatureId) -> Resul
 
 async fn report(ctx: &RunContext, run: &Run, started: Instant, stats: &ScheduleStats) -> Report {
     let mut features = Vec::new();
-    for feature in &*run.features {
-        features.push(feature.lock().await.report());
+    for id in &ctx.selected {
+        features.push(run.features[id.index()].lock().await.report());
     }
     let storage = ctx.store.stats();
     let counted = ctx.totals.lock().clone();
@@ -329,20 +379,4 @@ fn feature_id(task: TaskId) -> FeatureId {
 /// Returns the key under which the scheduler stores a feature's duration.
 fn duration_key(feature: &str) -> String {
     format!("feature:{feature}")
-}
-
-/// Returns the direct and indirect dependencies of a feature, in dependency order.
-fn ancestors(graph: &Graph<FeatureId>, id: &str) -> Vec<FeatureId> {
-    let mut found = Vec::new();
-    let mut next: Vec<TaskId> =
-        graph.find(id).map(|task| graph.dependencies(task).to_vec()).unwrap_or_default();
-    while let Some(task) = next.pop() {
-        if !found.contains(&task) {
-            found.push(task);
-            next.extend(graph.dependencies(task));
-        }
-    }
-    let order = graph.topological();
-    found.sort_by_key(|task| order.iter().position(|other| other == task));
-    found.into_iter().map(feature_id).collect()
 }

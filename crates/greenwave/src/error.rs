@@ -111,6 +111,18 @@ pub enum FeatureError {
         /// Name of the test.
         test: String,
     },
+    /// A test failed before it could test anything, so it proves nothing.
+    #[error("{role} `{test}` {problem}")]
+    CouldNotRun {
+        /// `test` or `review`.
+        role: &'static str,
+        /// Name of the test.
+        test: String,
+        /// Missing thing or other reason, as the rest of a sentence about the test.
+        problem: String,
+        /// Instruction that would remove the cause.
+        hint: Option<String>,
+    },
     /// A test cannot be run.
     #[error(transparent)]
     Test(#[from] greenwave_testing::Error),
@@ -149,6 +161,17 @@ pub enum FeatureError {
     /// A stage took longer than its limit.
     #[error("took longer than {0:?}")]
     TimedOut(Duration),
+}
+
+impl FeatureError {
+    /// Returns an instruction that would remove the cause, if there is one.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            FeatureError::CouldNotRun { hint, .. } => hint.as_deref(),
+            FeatureError::NoTests { .. } => Some("name a file or a test that exists, or remove the filter"),
+            _ => None,
+        }
+    }
 }
 
 /// Returns an error and its chain of causes in one line, separated by `: `.

@@ -104,7 +104,8 @@ pub enum Event {
         feature: String,
         /// Name of the test.
         test: String,
-        /// Label of the phase that needs the result: checking, red, yellow, review or merging.
+        /// Label of the phase that needs the result: checking, red, yellow, review, merging, or
+        /// `baseline` for a test that shall guard the project, before the first merge.
         phase: &'static str,
         /// `passed`, or how the test failed.
         status: String,
@@ -149,6 +150,17 @@ pub enum Event {
         /// What the tests and the agent said in the last attempt.
         #[serde(flatten)]
         details: AttemptDetails,
+    },
+    /// Something that the user should know and that does not end a feature.
+    Note {
+        /// Kind of the note, a constant in kebab case, such as `flaky-test`.
+        code: &'static str,
+        /// Id of the feature that it is about. `None` for the run as a whole.
+        feature: Option<String>,
+        /// The note, one line.
+        message: String,
+        /// Instruction that would remove the cause.
+        hint: Option<String>,
     },
     /// A feature was never started.
     Skipped {

@@ -131,6 +131,12 @@ impl FeatureRun {
     }
 
     async fn complete(&mut self, event: PhaseEvent) -> Step<(), FeatureError> {
+        if event == PhaseEvent::TestsFailed && self.ctx.scope.red_only {
+            if let Some(workspace) = self.state.end(Phase::Red) {
+                workspace.remove();
+            }
+            return Step::Done(());
+        }
         match self.enter(event).await {
             Phase::Green(_) => Step::Done(()),
             phase => Step::Next(self.needs(phase)),
@@ -207,6 +213,7 @@ impl FeatureRun {
     async fn report_failure(&mut self, error: &FeatureError, details: AttemptDetails) {
         let reason = self.ctx.shown(chain(error).as_bytes());
         self.report.reason = Some(reason.clone());
+        self.report.hint = error.hint().map(str::to_owned);
         self.ctx.emit(Event::Failed { feature: self.ctx.feature(self.id).id.clone(), reason, details }).await;
     }
 

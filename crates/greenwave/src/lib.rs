@@ -57,29 +57,38 @@
 mod adapters;
 mod answer;
 mod attempt_log;
+mod cases;
 mod confine;
 mod context;
+mod dependencies;
 mod engine;
 mod error;
 mod event;
 mod excerpt;
 mod feature_run;
+mod fixed_ports;
 mod green_record;
+mod guards;
 mod mask;
 mod merge;
 mod metrics;
 mod phase;
 mod plan;
+mod preflight;
 mod prompt;
+mod protection;
+mod red;
 mod report;
 mod resources;
 mod result_store;
 mod resume;
+mod scope;
 mod settings;
 mod stage;
 mod state;
 mod state_dir;
 mod steps;
+mod test_files;
 mod test_results;
 mod test_runner;
 #[cfg(test)]
@@ -98,9 +107,14 @@ pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
 pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
-pub use plan::{AgentSpec, CommandSpec, Edits, Feature, FeatureId, Plan, PlanError, PlanLocation, nearest};
+pub use plan::{
+    AgentSpec, CommandSpec, Edits, Feature, FeatureId, Guards, Plan, PlanError, PlanLocation,
+    check_expression, nearest,
+};
+pub use preflight::{Problem, preflight};
 pub use report::{FeatureReport, Report, Totals};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
+pub use scope::RunScope;
 pub use settings::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,
     PoolSettings, Settings, StorageSettings, TestingSettings,

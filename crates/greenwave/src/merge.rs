@@ -3,9 +3,12 @@
 //! A merge joins the feature's changes with the changes of other features, tests the result, and
 //! writes it so that a kill at any moment leaves nothing half done.
 
+mod verify;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use greenwave_testing::Outcome;
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -13,13 +16,14 @@ use crate::context::RunContext;
 use crate::error::{Error, FeatureError};
 use crate::event::Event;
 use crate::green_record::GreenRecord;
+use crate::guards::GuardSet;
 use crate::phase::PhaseEvent;
 use crate::plan::FeatureId;
 use crate::report::FeatureReport;
 use crate::state::{ActiveFeature, StageResult};
-use crate::test_results::run_test;
 use crate::tree::{self, Change, Conflict, Tree};
 use crate::workspace::{self, Workspace};
+use verify::Merge;
 
 /// A queue of merges, with the current state of the project.
 #[derive(Debug)]
@@ -41,6 +45,7 @@ struct Trunk {
     green: BTreeSet<FeatureId>,
     /// Workspace in which merges are tested. The first merge creates it.
     workspace: Option<Workspace>,
+    guards: GuardSet,
 }
 
 /// Counts of the test results that a merge needed.
@@ -50,12 +55,22 @@ struct Verified {
     cached: usize,
 }
 
+impl Verified {
+    fn add(&mut self, outcome: &Outcome) {
+        if outcome.is_cached() {
+            self.cached += 1;
+        } else {
+            self.retested += 1;
+        }
+    }
+}
+
 impl MergeQueue {
     /// Creates a queue for a project whose files are `start`, which include those of the `green`
     /// features.
     pub(crate) fn new(ctx: Arc<RunContext>, start: Tree, green: BTreeSet<FeatureId>) -> Self {
         let changes = green.iter().map(|&id| (id, Vec::new())).collect();
-        let trunk = Trunk { tree: start.clone(), green, workspace: None };
+        let trunk = Trunk { tree: start.clone(), green, workspace: None, guards: GuardSet::default() };
         Self { ctx, start, changes: Mutex::new(changes), trunk: AsyncMutex::new(trunk) }
     }
 
@@ -71,8 +86,8 @@ impl MergeQueue {
     /// prompt and the keys of the test results do not depend on timing.
     pub(crate) async fn base_of(&self, id: FeatureId) -> Result<Tree, Error> {
         let mut base = self.start.clone();
-        for ancestor in self.ctx.ancestors(id) {
-            let changes = self.changes.lock().get(ancestor).cloned().unwrap_or_default();
+        for ancestor in self.ctx.dependencies.ancestors(id) {
+            let changes = self.changes.lock().get(&ancestor).cloned().unwrap_or_default();
             match tree::join(&base, &changes, &self.ctx.store).await? {
                 Ok(changes) => tree::apply(&mut base, &changes),
                 // The merges joined them in another order.
@@ -110,15 +125,16 @@ impl MergeQueue {
         };
         let mut candidate = trunk.tree.clone();
         tree::apply(&mut candidate, &joined);
-        let verified = match self.verify_candidate(id, report, &mut trunk, &candidate).await? {
-            Ok(verified) => verified,
-            Err(refused) => {
-                // The next attempt starts from the project, with the feature's files on top.
-                active.base.clone_from(&trunk.tree);
-                active.workspace.reset(&candidate, store).await?;
-                return Ok(refused);
-            }
-        };
+        let verified =
+            match self.verify_candidate(Merge { id, report, candidate: &candidate }, &mut trunk).await? {
+                Ok(verified) => verified,
+                Err(refused) => {
+                    // The next attempt starts from the project, with the feature's files on top.
+                    active.base.clone_from(&trunk.tree);
+                    active.workspace.reset(&candidate, store).await?;
+                    return Ok(refused);
+                }
+            };
         self.write(id, report.attempts, &joined, verified).await?;
         self.ctx.steps.pass("become green").await;
         trunk.tree = candidate;
@@ -134,47 +150,9 @@ impl MergeQueue {
         }
     }
 
-    /// Runs the tests of the feature and of every green feature on the candidate. Tests whose
-    /// inputs are unchanged have cached results. The inner error refuses the attempt.
-    async fn verify_candidate(
-        &self,
-        id: FeatureId,
-        report: &mut FeatureReport,
-        trunk: &mut Trunk,
-        candidate: &Tree,
-    ) -> Result<Result<Verified, StageResult>, FeatureError> {
-        let workspace = self.workspace(&mut trunk.workspace)?;
-        workspace.reset(candidate, &self.ctx.store).await?;
-        let mut verified = Verified::default();
-        for owner in std::iter::once(id).chain(trunk.green.iter().copied()) {
-            let owner = self.ctx.feature(owner);
-            for test in &owner.tests {
-                let outcome = run_test(&self.ctx, id, report, test, workspace.root(), "merging").await?;
-                if outcome.is_cached() {
-                    verified.cached += 1;
-                } else {
-                    verified.retested += 1;
-                }
-                if outcome.passed() {
-                    continue;
-                }
-                let (test, owner) = (&test.name, &owner.id);
-                let reason = format!("after merging, test `{test}` of `{owner}` {}", outcome.status);
-                let feedback = format!("{reason}\n\n{}", String::from_utf8_lossy(&outcome.output));
-                return Ok(Err(StageResult::Refused { reason, feedback }));
-            }
-        }
-        Ok(Ok(verified))
-    }
-
-    fn workspace<'a>(&self, workspace: &'a mut Option<Workspace>) -> Result<&'a mut Workspace, Error> {
-        match workspace {
-            Some(workspace) => Ok(workspace),
-            none => {
-                let root = self.ctx.work_dir().join(".merge");
-                Ok(none.insert(Workspace::new(root, Arc::clone(&self.ctx.project.in_flight))?))
-            }
-        }
+    fn new_workspace(&self) -> Result<Workspace, Error> {
+        let root = self.ctx.work_dir().join(".merge");
+        Workspace::new(root, Arc::clone(&self.ctx.project.in_flight))
     }
 
     /// Writes the changes into the project. Records them first, so that the next run finishes a

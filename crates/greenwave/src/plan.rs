@@ -1,6 +1,6 @@
 //! Plans: a project, agents and features, and the checks that a plan must pass.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use greenwave_testing::Test;
 
 /// Maximum length of a feature's id, in bytes. The id names a directory.
 const ID_BYTES_MAX: usize = 100;
+/// Maximum number of features in a plan.
+const FEATURES_MAX: usize = 10_000;
 /// Maximum pace of a scripted agent.
 const PACE_MAX: f64 = 1e6;
 
@@ -26,6 +28,22 @@ pub struct Plan {
     pub resources: BTreeMap<String, u32>,
     /// Features, in the order of the plan.
     pub features: Vec<Feature>,
+    /// Patterns of further files that agents may not change, in the syntax of `.gitignore`.
+    pub protect: Vec<String>,
+    /// Tests that pass at the start and must pass after every merge.
+    pub guards: Guards,
+}
+
+/// The tests that pass at the start of a run and must pass after every merge.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Guards {
+    /// The tests that are discovered in the project, as `greenwave test` does.
+    #[default]
+    Auto,
+    /// No tests.
+    Off,
+    /// These tests.
+    Tests(Vec<Test>),
 }
 
 /// Position of a feature in [`Plan::features`].
@@ -92,6 +110,12 @@ pub struct Feature {
     pub resources: BTreeMap<String, u32>,
     /// Command that must succeed before the merge. Runs in the feature's workspace.
     pub review: Option<Test>,
+    /// Regular expression that the output of the failing tests must match before the code exists.
+    /// `None` to decide by what the test runner reports.
+    pub red: Option<String>,
+    /// Patterns of tests and other protected files that the agent may change, in the syntax of
+    /// `.gitignore`.
+    pub may_edit: Vec<String>,
 }
 
 /// Error in a plan. [`PlanError::location`] returns the part of the plan that it is about.
@@ -101,6 +125,12 @@ pub enum PlanError {
     /// The plan has no features.
     #[error("the plan has no features")]
     Empty,
+    /// The plan has too many features.
+    #[error("the plan has {found} features: expected at most {FEATURES_MAX}")]
+    TooManyFeatures {
+        /// Number of features in the plan.
+        found: usize,
+    },
     /// Two features have the same id.
     #[error("feature `{id}` is defined twice")]
     DuplicateFeature {
@@ -132,6 +162,14 @@ pub enum PlanError {
         /// The unknown name.
         name: String,
         /// The most similar defined name, if one is similar.
+        nearest: Option<String>,
+    },
+    /// A run is restricted to a feature that the plan does not have.
+    #[error("unknown feature `{name}`{}", did_you_mean(nearest))]
+    UnknownSelection {
+        /// The unknown id.
+        name: String,
+        /// The most similar id, if one is similar.
         nearest: Option<String>,
     },
     /// Features depend on each other in a cycle.
@@ -233,6 +271,8 @@ impl Default for Feature {
             attempts_max: 1,
             resources: BTreeMap::new(),
             review: None,
+            red: None,
+            may_edit: Vec::new(),
         }
     }
 }
@@ -254,7 +294,9 @@ impl PlanError {
     pub fn location(&self) -> PlanLocation<'_> {
         let feature = |id, field, value| PlanLocation::Feature { id, field, value, occurrence: 0 };
         match self {
-            PlanError::Empty => PlanLocation::Plan,
+            PlanError::Empty | PlanError::TooManyFeatures { .. } | PlanError::UnknownSelection { .. } => {
+                PlanLocation::Plan
+            }
             PlanError::InvalidResource { resource } => PlanLocation::Resource(resource),
             PlanError::LongId { id } => feature(id, "id", None),
             PlanError::Project { .. } => PlanLocation::Project,
@@ -287,15 +329,47 @@ impl Plan {
     /// # Errors
     /// Returns the first [`PlanError`] in the order of the plan. A cycle is found last.
     pub fn graph(&self) -> Result<Graph<FeatureId>, PlanError> {
+        match self.own_problems().into_iter().next() {
+            Some(error) => Err(error),
+            None => self.build_graph(),
+        }
+    }
+
+    /// Returns all errors of the plan: at most one for each feature and agent, in their order.
+    pub fn problems(&self) -> Vec<PlanError> {
+        let problems = self.own_problems();
+        if problems.is_empty() { self.build_graph().err().into_iter().collect() } else { problems }
+    }
+
+    /// Returns all errors except for cycles, which need defined names.
+    fn own_problems(&self) -> Vec<PlanError> {
         if self.features.is_empty() {
-            return Err(PlanError::Empty);
+            return vec![PlanError::Empty];
         }
-        self.check_project()?;
-        if let Some(name) = self.resources.keys().find(|name| name.contains(':') || name.is_empty()) {
-            return Err(PlanError::InvalidResource { resource: name.clone() });
+        if self.features.len() > FEATURES_MAX {
+            return vec![PlanError::TooManyFeatures { found: self.features.len() }];
         }
-        self.agents.iter().try_for_each(|(name, agent)| check_agent(name, agent))?;
-        self.features.iter().try_for_each(|feature| self.check_feature(feature))?;
+        let mut problems: Vec<PlanError> = self.check_project().err().into_iter().collect();
+        let resources = self.resources.keys().filter(|name| name.contains(':') || name.is_empty());
+        problems.extend(resources.map(|name| PlanError::InvalidResource { resource: name.clone() }));
+        problems.extend(self.agents.iter().filter_map(|(name, agent)| check_agent(name, agent).err()));
+        let mut occurrences = HashMap::with_capacity(self.features.len());
+        for feature in &self.features {
+            *occurrences.entry(feature.id.as_str()).or_insert(0) += 1;
+        }
+        let mut seen = HashSet::new();
+        for error in
+            self.features.iter().filter_map(|feature| self.check_feature(feature, &occurrences).err())
+        {
+            // Each of several features with the same id has this error.
+            if seen.insert(error.to_string()) {
+                problems.push(error);
+            }
+        }
+        problems
+    }
+
+    fn build_graph(&self) -> Result<Graph<FeatureId>, PlanError> {
         let mut graph = GraphBuilder::new();
         for (at, feature) in self.features.iter().enumerate() {
             graph.task(&feature.id, FeatureId(at));
@@ -321,17 +395,17 @@ impl Plan {
         Err(PlanError::Project { path: self.project.clone(), problem })
     }
 
-    fn check_feature(&self, feature: &Feature) -> Result<(), PlanError> {
+    /// Checks a feature. `occurrences` has the number of features with each id.
+    fn check_feature(&self, feature: &Feature, occurrences: &HashMap<&str, usize>) -> Result<(), PlanError> {
         if feature.id.len() > ID_BYTES_MAX {
             return Err(PlanError::LongId { id: feature.id.clone() });
         }
-        let ids = || self.features.iter().map(|other| other.id.as_str());
         let mut characters = feature.id.chars();
         let starts_well = characters.next().is_some_and(|first| first.is_ascii_alphanumeric());
         if !starts_well || !characters.all(|other| other.is_ascii_alphanumeric() || "-_.".contains(other)) {
             return Err(PlanError::InvalidId { id: feature.id.clone() });
         }
-        if ids().filter(|id| *id == feature.id).count() > 1 {
+        if occurrences[feature.id.as_str()] > 1 {
             return Err(PlanError::DuplicateFeature { id: feature.id.clone() });
         }
         let unknown = |what, name: &str, defined: &mut dyn Iterator<Item = &str>| PlanError::Unknown {
@@ -340,8 +414,9 @@ impl Plan {
             name: name.to_owned(),
             nearest: nearest(name, defined),
         };
-        if let Some(name) = feature.depends_on.iter().find(|name| !ids().any(|id| id == *name)) {
-            return Err(unknown("dependency", name, &mut ids()));
+        if let Some(name) = feature.depends_on.iter().find(|name| !occurrences.contains_key(name.as_str())) {
+            let mut ids = self.features.iter().map(|other| other.id.as_str());
+            return Err(unknown("dependency", name, &mut ids));
         }
         if !self.agents.contains_key(&feature.agent) {
             return Err(unknown("agent", &feature.agent, &mut self.agents.keys().map(String::as_str)));
@@ -385,6 +460,8 @@ fn check_contents(feature: &Feature) -> Result<(), PlanError> {
         ("review", "has a review with an empty command")
     } else if feature.tests.iter().chain(&feature.review).any(|test| !stays_inside(&test.directory)) {
         ("tests", "has a test whose directory is outside the project")
+    } else if feature.red.as_deref().is_some_and(|red| check_expression(red).is_err()) {
+        ("red", "has an invalid `red`: expected a regular expression")
     } else if feature.prompt.trim().is_empty() {
         ("prompt", "has an empty prompt")
     } else {
@@ -397,6 +474,17 @@ fn check_contents(feature: &Feature) -> Result<(), PlanError> {
 fn stays_inside(directory: &std::path::Path) -> bool {
     use std::path::Component;
     directory.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+}
+
+/// Checks a regular expression for the output of tests.
+///
+/// # Errors
+/// Returns what is wrong with the expression and what was expected.
+pub fn check_expression(expression: &str) -> Result<(), String> {
+    match regex_lite::Regex::new(expression) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("expected a regular expression ({error})")),
+    }
 }
 
 /// Returns the candidate that is most similar to an unknown name, if one is similar enough to

@@ -38,7 +38,7 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
     let records = ctx.journal.finished()?;
     let mut features: BTreeMap<FeatureId, Resumed> = ctx.ids().map(|id| (id, Resumed::default())).collect();
     let is_up_to_date = |feature: &Resumed| matches!(feature.state, FeatureState::Ended(Phase::Green(_)));
-    for id in dependencies_first(ctx) {
+    for &id in ctx.dependencies.in_order() {
         let name = &ctx.feature(id).id;
         let Some(record) = records.get(name).and_then(|bytes| GreenRecord::decode(bytes)) else { continue };
         if !finish_merge(ctx, name, &record).await? {
@@ -51,8 +51,9 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
             continue;
         }
         let mut report = FeatureReport::default();
-        let ancestors_are_up_to_date = ctx.ancestors(id).iter().all(|other| is_up_to_date(&features[other]));
-        let state = if ancestors_are_up_to_date && tests_are_cached(ctx, id, &mut report).await {
+        let depends_on = ctx.dependencies.direct(id);
+        let dependencies_are_up_to_date = depends_on.iter().all(|other| is_up_to_date(&features[other]));
+        let state = if dependencies_are_up_to_date && tests_are_cached(ctx, id, &mut report).await {
             report.attempts = record.attempts;
             report.up_to_date = true;
             FeatureState::Ended(Phase::Green(record.attempts))
@@ -66,13 +67,6 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
         ctx.emit(Event::UpToDate { feature: ctx.feature(id).id.clone() }).await;
     }
     Ok(features)
-}
-
-/// Returns all features, each after its dependencies.
-fn dependencies_first(ctx: &RunContext) -> Vec<FeatureId> {
-    let mut order: Vec<FeatureId> = ctx.ids().collect();
-    order.sort_by_key(|&id| ctx.ancestors(id).len());
-    order
 }
 
 /// Finishes a merge that was interrupted. Returns `false` if that is impossible and the files that

@@ -2,6 +2,7 @@
 
 mod answer;
 mod request;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -68,7 +69,8 @@ impl Stage<'_> {
                 Err(FeatureError::AlreadyPassing { tests })
             }
             Some((test, outcome)) if outcome.status == Status::NoTests => Err(FeatureError::NoTests { test }),
-            Some((_, outcome)) => {
+            Some((test, outcome)) => {
+                self.check_red(&test, &outcome).await?;
                 self.active.test_output = self.ctx.shown(&outcome.output);
                 self.active.feedback = String::from_utf8_lossy(&outcome.output).into_owned();
                 Ok(StageResult::Completed(PhaseEvent::TestsFailed))
@@ -78,7 +80,13 @@ impl Stage<'_> {
 
     /// Runs the tests on the agent's answer.
     async fn test(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
+        if let Some(refused) = self.refuse_protected().await? {
+            return Ok(refused);
+        }
         let Some((test, outcome)) = self.run_tests("yellow").await? else {
+            if let Some(refused) = self.refuse_missing_case() {
+                return Ok(refused);
+            }
             self.record_attempt(AttemptOutcome::Passed, String::new(), String::new()).await?;
             return Ok(StageResult::Completed(PhaseEvent::Passed));
         };
@@ -105,6 +113,7 @@ impl Stage<'_> {
         if outcome.status == Status::Passed || outcome.status == Status::NoTests {
             return Ok(StageResult::Completed(PhaseEvent::Passed));
         }
+        self.check_review(review, &outcome)?;
         self.active.test_output = self.ctx.shown(&outcome.output);
         let reason = format!("review `{}` {}", review.name, outcome.status);
         let feedback = format!("{reason}\n\n{}", String::from_utf8_lossy(&outcome.output));
@@ -119,8 +128,9 @@ impl Stage<'_> {
     async fn run_tests(&mut self, phase: &'static str) -> Result<Option<(String, Outcome)>, FeatureError> {
         let ctx = self.ctx;
         let mut passed = None;
-        for test in &ctx.feature(self.id).tests {
+        for (index, test) in ctx.feature(self.id).tests.iter().enumerate() {
             let outcome = self.run_test(test, phase).await?;
+            self.active.cases.record(phase, index, &outcome);
             if !outcome.passed() {
                 return Ok(Some((test.name.clone(), outcome)));
             }

@@ -2,6 +2,7 @@
 
 use greenwave_storage::{Store, Transcript};
 
+use crate::cases::CaseLog;
 use crate::error::Error;
 use crate::event::AttemptDetails;
 use crate::green_record::GreenRecord;
@@ -30,6 +31,8 @@ pub(crate) struct ActiveFeature {
     pub(crate) base: Tree,
     /// Why the last attempt was refused, for the next prompt.
     pub(crate) feedback: String,
+    /// Single tests that the feature's tests ran.
+    pub(crate) cases: CaseLog,
     /// Parts of the last answer that were not taken, one message each.
     pub(crate) partial: Vec<String>,
     /// What the agent said in the last attempt.
@@ -73,6 +76,7 @@ impl ActiveFeature {
             workspace,
             base: Tree::new(),
             feedback: String::new(),
+            cases: CaseLog::default(),
             partial: Vec::new(),
             transcript: Transcript::default(),
             test_output: String::new(),

@@ -88,3 +88,14 @@ fn a_missing_script_names_its_path() {
     let error = Script::read("no/such/script.jsonl".as_ref()).unwrap_err();
     assert_eq!(error.to_string(), "cannot read script no/such/script.jsonl");
 }
+
+#[test]
+fn a_script_that_is_too_large_is_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("script.jsonl");
+    // A sparse file: it takes no space on the disk.
+    std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+    let error = Script::read(&path).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap();
+    assert_eq!(cause.to_string(), "the script is larger than 67108864 bytes");
+}

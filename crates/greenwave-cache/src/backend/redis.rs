@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use greenwave_retry::Retry;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisError};
 use tokio::sync::Mutex;
@@ -19,7 +20,7 @@ use crate::{BoxError, Error, Key};
 const VALUE_BYTES_MAX: u64 = 512 << 20;
 /// Number of keys that one step of a listing scans.
 const SCAN_COUNT: usize = 1000;
-/// Interval between attempts to acquire a lease. It doubles after each attempt, up to the maximum.
+/// Bounds of the interval between attempts to acquire a lease, which doubles after each attempt.
 const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_millis(250);
 /// Number of renewals within the time to live of a lease, so that one of them may fail.
@@ -218,13 +219,21 @@ impl Leases for RedisLeases {
         // Created before the request: if this future is dropped during the request, the drop of the
         // claim releases the lease.
         let claim = LeaseClaim::new(self, key);
-        let mut retry_in = POLL_MIN;
+        let mut delays = poll_delays();
         while !claim.try_acquire().await? {
-            tokio::time::sleep(retry_in).await;
-            retry_in = (retry_in * 2).min(POLL_MAX);
+            tokio::time::sleep(delays.next().unwrap_or(POLL_MAX)).await;
         }
         Ok(Lease::new(claim.renew_until_dropped()))
     }
+}
+
+/// Returns the intervals between attempts to acquire a lease, without end. They are random, so that
+/// processes that wait for one lease do not ask in step.
+fn poll_delays() -> impl Iterator<Item = Duration> {
+    let retry =
+        Retry { attempts_max: usize::MAX, delay_min: POLL_MIN, delay_max: POLL_MAX, ..Retry::default() };
+    // A random delay may be zero.
+    retry.delays().map(|delay| delay.max(POLL_MIN / 2))
 }
 
 /// A key on the server with a random token as its value.
@@ -320,5 +329,13 @@ mod tests {
         assert_eq!(millis(Duration::from_secs(7)), 7000);
         assert_eq!(millis(Duration::MAX), 1 << 48);
         assert_eq!(millis(Duration::from_millis(u64::MAX)), 1 << 48);
+    }
+    #[test]
+    fn waiting_processes_do_not_ask_for_a_lease_in_step() {
+        let delays = || poll_delays().take(64).collect::<Vec<_>>();
+        let (one, two) = (delays(), delays());
+        assert_ne!(one, two);
+        assert!(one.iter().all(|delay| (POLL_MIN / 2..=POLL_MAX).contains(delay)), "{one:?}");
+        assert!(one[0] <= POLL_MIN && one[8..].iter().any(|delay| *delay > POLL_MAX / 4), "{one:?}");
     }
 }

@@ -28,3 +28,4 @@ mod terminal;
 mod test_command;
 mod test_dir;
 mod tracing;
+mod verdicts;

@@ -180,7 +180,7 @@ fn answers_above_the_limit_are_rejected() {
 }
 
 #[test]
-fn agents_that_cannot_start_fail_their_feature() {
+fn agents_that_do_not_exist_are_found_before_the_run() {
     let dir = dir();
     let features = shell_plan::plan(&[
         ShellFeature::new("bad", "", "test -f wanted.txt"),
@@ -193,12 +193,12 @@ fn agents_that_cannot_start_fail_their_feature() {
             "project = \"project\"\n[agents.bad]\nkind = \"command\"\ncommand = [\"no-such-agent\"]{rest}"
         ),
     );
-    let report = Report::of(&dir.run_plan().with_code(1));
-    assert_eq!(report.phases(), [("bad", "failed"), ("apart", "green")]);
+    let finished = dir.run_plan().with_code(2);
+    assert_eq!(finished.stdout, "");
     assert_eq!(
-        report.reason("bad"),
-        "cannot send the request to the agent: cannot start agent command `no-such-agent` in ./project/.greenwave/work/bad: \
-         No such file or directory (os error 2)"
+        finished.stderr,
+        "error: plan.toml:2:9: program `no-such-agent` of agent `bad` is not found\n  |\n2 | [agents.bad]\n  \
+         |         ^^^\nhint: install `no-such-agent`, or correct the command\n"
     );
 }
 

@@ -20,6 +20,9 @@ pub(super) fn apply(
     response: Response<Bytes>,
     now: std::time::SystemTime,
 ) -> Option<Response<Bytes>> {
+    if response.status() == StatusCode::PARTIAL_CONTENT {
+        return part_of_part(request, response);
+    }
     if response.status() != StatusCode::OK {
         return (!request.contains_key(RANGE)).then_some(response);
     }
@@ -71,17 +74,7 @@ fn is_in_range_of(request: &HeaderMap, response: &HeaderMap) -> bool {
 /// server, for several ranges or another unit.
 fn partial(range: &HeaderValue, response: Response<Bytes>) -> Option<Response<Bytes>> {
     let length = response.body().len() as u64;
-    let (unit, spec) = range.to_str().ok()?.split_once('=')?;
-    let (first, last) = spec.trim().split_once('-').filter(|_| unit.trim().eq_ignore_ascii_case("bytes"))?;
-    let number = |text: &str| {
-        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        is_number.then(|| text.parse().unwrap_or(u64::MAX))
-    };
-    let (first, end) = match (first, last) {
-        ("", suffix) => (length.saturating_sub(number(suffix)?), length),
-        (first, "") => (number(first)?, length),
-        (first, last) => (number(first)?, number(last)?.saturating_add(1).min(length)),
-    };
+    let (first, end) = requested(range, length)?;
     let (mut parts, body) = response.into_parts();
     parts.headers.remove(CONTENT_LENGTH);
     let (status, content_range, body) = if first < end {
@@ -97,4 +90,55 @@ fn partial(range: &HeaderValue, response: Response<Bytes>) -> Option<Response<By
     parts.status = status;
     parts.headers.insert(CONTENT_RANGE, HeaderValue::try_from(content_range).ok()?);
     Some(Response::from_parts(parts, body))
+}
+
+/// Returns the requested range of a stored partial response, if the part contains all of it.
+/// Returns `None`, which leaves the request to the origin server, for other ranges and for requests
+/// with conditions.
+fn part_of_part(request: &HeaderMap, response: Response<Bytes>) -> Option<Response<Bytes>> {
+    let is_conditional = request.contains_key(IF_NONE_MATCH) || request.contains_key(IF_MODIFIED_SINCE);
+    if is_conditional || !is_in_range_of(request, response.headers()) {
+        return None;
+    }
+    let (start, length) = part(response.headers(), response.body())?;
+    let (first, end) = requested(request.get(RANGE)?, length)?;
+    let offset = first.checked_sub(start).filter(|_| first < end)?;
+    if end - start > response.body().len() as u64 {
+        return None;
+    }
+    let (mut parts, body) = response.into_parts();
+    parts.headers.remove(CONTENT_LENGTH);
+    let content_range = HeaderValue::try_from(format!("bytes {first}-{}/{length}", end - 1)).ok()?;
+    parts.headers.insert(CONTENT_RANGE, content_range);
+    // Both ends are within the part.
+    Some(Response::from_parts(parts, body.slice(offset as usize..(end - start) as usize)))
+}
+
+/// Returns the offset of a partial response and the length of the whole, both in bytes. Returns
+/// `None` for several parts, another unit, an unknown length, or a body that is not as long as its
+/// range.
+pub(super) fn part(headers: &HeaderMap, body: &Bytes) -> Option<(u64, u64)> {
+    let (unit, range) = headers.get(CONTENT_RANGE)?.to_str().ok()?.trim().split_once(' ')?;
+    let (range, length) = range.split_once('/').filter(|_| unit.eq_ignore_ascii_case("bytes"))?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last, length) = (number(first)?, number(last)?, number(length)?);
+    let is_whole = last < length && first.checked_add(body.len() as u64) == last.checked_add(1);
+    is_whole.then_some((first, length))
+}
+
+/// Returns the first byte that a single range of bytes requests, and the end, of `length` bytes.
+fn requested(range: &HeaderValue, length: u64) -> Option<(u64, u64)> {
+    let (unit, spec) = range.to_str().ok()?.split_once('=')?;
+    let (first, last) = spec.trim().split_once('-').filter(|_| unit.trim().eq_ignore_ascii_case("bytes"))?;
+    Some(match (first, last) {
+        ("", suffix) => (length.saturating_sub(number(suffix)?), length),
+        (first, "") => (number(first)?, length),
+        (first, last) => (number(first)?, number(last)?.saturating_add(1).min(length)),
+    })
+}
+
+/// Parses a number of bytes. Numbers that are too large become the maximum.
+fn number(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }

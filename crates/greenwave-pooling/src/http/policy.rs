@@ -230,20 +230,27 @@ impl Policy {
     fn may_store(&self, is_authorized: bool, has_lifetime: bool) -> bool {
         let says = |name: &str| self.directives.has(name);
         let no_store = if says("must-understand") { !is_understood(self.status) } else { says("no-store") };
-        let is_complete = !self.status.is_informational()
-            && ![StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED].contains(&self.status);
+        let is_final = !self.status.is_informational() && self.status != StatusCode::NOT_MODIFIED;
         let is_for_others = !is_authorized || ["must-revalidate", "public", "s-maxage"].into_iter().any(says);
         let is_for_me = !self.is_shared || !self.directives.has_bare("private") && is_for_others;
         let is_cacheable = has_lifetime
             || says("public")
             || says("private") && !self.is_shared
             || is_heuristically_cacheable(self.status);
-        is_complete && !no_store && is_for_me && is_cacheable
+        is_final && !no_store && is_for_me && is_cacheable
+    }
+
+    /// Returns true for a part of a response. It is used while fresh, and not revalidated.
+    pub(super) fn is_partial(&self) -> bool {
+        self.status == StatusCode::PARTIAL_CONTENT
     }
 
     /// Returns true if the stored response could ever avoid or shorten a request.
     fn is_useful(&self) -> bool {
         let lasts = self.age < self.lifetime && !self.directives.has_bare("no-cache");
+        if self.is_partial() {
+            return lasts;
+        }
         let is_validated = self.headers.contains_key(ETAG) || self.headers.contains_key(LAST_MODIFIED);
         let may_be_stale = ["stale-while-revalidate", "stale-if-error"];
         lasts || is_validated || may_be_stale.into_iter().any(|name| self.directives.has(name))
@@ -392,7 +399,7 @@ fn is_understood(status: StatusCode) -> bool {
     status.canonical_reason().is_some()
 }
 
-/// RFC 9110, section 15.1, except for 206, since partial responses are not stored.
+/// RFC 9110, section 15.1, except for 206: a part is stored only with a stated lifetime.
 fn is_heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }

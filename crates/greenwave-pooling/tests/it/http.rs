@@ -430,6 +430,84 @@ async fn ranges_are_served_from_the_cache() {
     }
 }
 
+#[tokio::test]
+async fn a_stored_part_answers_the_ranges_within_it() {
+    /// Status, body and `Content-Range`.
+    type Part = (u16, &'static str, Option<&'static str>);
+    const PART: Headers =
+        &[("cache-control", "max-age=60"), ("etag", "\"a\""), ("content-range", "bytes 4-11/20")];
+    let fetched: Part = (206, "answer 2", Some("bytes 4-11/20"));
+    let cases: &[(Headers, Part)] = &[
+        (&[("range", "bytes=4-11")], (206, "answer 1", Some("bytes 4-11/20"))),
+        (&[("range", "bytes=4-5")], (206, "an", Some("bytes 4-5/20"))),
+        (&[("range", "bytes=11-11")], (206, "1", Some("bytes 11-11/20"))),
+        (&[("range", "bytes=6-7"), ("if-range", "\"a\"")], (206, "sw", Some("bytes 6-7/20"))),
+        (&[("range", "bytes=6-7"), ("if-range", "\"b\"")], fetched),
+        (&[("range", "bytes=6-7"), ("if-none-match", "\"a\"")], fetched),
+        (&[("range", "bytes=6-7"), ("cache-control", "no-cache")], fetched),
+        (&[("range", "bytes=3-5")], fetched),
+        (&[("range", "bytes=4-12")], fetched),
+        (&[("range", "bytes=4-")], fetched),
+        (&[("range", "bytes=-8")], fetched),
+        (&[("range", "bytes=5-4")], fetched),
+        (&[("range", "bytes=4-5,7-8")], fetched),
+        (&[], fetched),
+    ];
+    for (headers, expected) in cases {
+        let origin = Origin::new(PART);
+        *origin.status.lock() = 206;
+        let cache = origin.cache(false);
+        origin.get(&cache, &[("range", "bytes=4-11")]).await.unwrap();
+        let response = origin.get(&cache, headers).await.unwrap();
+        let body = String::from_utf8(response.body().to_vec()).unwrap();
+        let range = response.headers().get("content-range").map(|range| range.to_str().unwrap());
+        assert_eq!((response.status().as_u16(), body.as_str(), range), *expected, "{headers:?}");
+    }
+    // The end of the whole response.
+    let origin = Origin::new(&[("cache-control", "max-age=60"), ("content-range", "bytes 4-11/12")]);
+    *origin.status.lock() = 206;
+    let cache = origin.cache(false);
+    origin.get(&cache, &[("range", "bytes=4-")]).await.unwrap();
+    let ends: &[(Headers, &str)] = &[
+        (&[("range", "bytes=4-")], "answer 1"),
+        (&[("range", "bytes=-1")], "1"),
+        (&[("range", "bytes=10-99")], " 1"),
+    ];
+    for (headers, body) in ends {
+        assert_eq!(origin.get(&cache, headers).await.unwrap().body(), body, "{headers:?}");
+    }
+    // A stale part is fetched again, and a complete response replaces it.
+    origin.pass(61);
+    assert_eq!(origin.get(&cache, &[("range", "bytes=4-")]).await.unwrap().body(), "answer 2");
+    *origin.status.lock() = 200;
+    assert_eq!(origin.get(&cache, &[]).await.unwrap().body(), "answer 3");
+    assert_eq!(origin.get(&cache, &[("range", "bytes=-1")]).await.unwrap().body(), "3");
+}
+
+#[tokio::test]
+async fn parts_that_contradict_themselves_are_not_stored() {
+    for range in [
+        "bytes 4-12/20",
+        "bytes 4-10/20",
+        "bytes 4-11/*",
+        "bytes 4-11/11",
+        "lines 4-11/20",
+        "bytes */20",
+        "4-11/20",
+        "bytes 18446744073709551610-18446744073709551617/18446744073709551618",
+    ] {
+        let origin = Origin::new(&[("cache-control", "max-age=60")]);
+        *origin.headers.lock() =
+            Box::leak(Box::new([("cache-control", "max-age=60"), ("content-range", range)]));
+        *origin.status.lock() = 206;
+        let cache = origin.cache(false);
+        for count in 1..3 {
+            let response = origin.get(&cache, &[("range", "bytes=4-11")]).await.unwrap();
+            assert_eq!(response.body(), &format!("answer {count}"), "{range}");
+        }
+    }
+}
+
 /// RFC 9111, section 3: with a lifetime any final response is stored, otherwise only some statuses.
 #[tokio::test]
 async fn statuses_decide_whether_a_response_is_stored() {

@@ -32,6 +32,36 @@ fn invalid_graphs_are_refused_with_a_reason() {
     assert_snapshot!(message("a b c d e", &edges), @"dependency cycle: b -> c -> b");
 }
 
+/// Returns a chain of tasks, each of which depends on the next.
+fn chain(tasks: usize) -> GraphBuilder<()> {
+    let mut graph = GraphBuilder::new();
+    for task in 0..tasks {
+        graph.task(task.to_string(), ());
+        if task > 0 {
+            graph.depends_on((task - 1).to_string(), task.to_string());
+        }
+    }
+    graph
+}
+
+#[test]
+fn a_long_chain_of_tasks_is_built_without_recursion() {
+    let graph = chain(100_000).build().unwrap();
+    assert_eq!(graph.levels().len(), 100_000);
+    assert_eq!(graph.to_dot(|_| String::new()).lines().count(), 3 + 100_000 + 99_999 + 1);
+}
+
+#[test]
+fn a_cycle_in_a_large_graph_is_found_without_a_search_from_every_task() {
+    let mut graph = chain(100_000);
+    graph.depends_on("99999", "0");
+    // The cycle of all tasks is the only one.
+    match graph.build().unwrap_err() {
+        Error::Cycle { path } => assert_eq!(path.len(), 100_000),
+        other => panic!("{other}"),
+    }
+}
+
 #[test]
 fn levels_and_critical_path() {
     let graph = build("a b c d", &[("b", "a"), ("c", "a"), ("d", "b"), ("d", "c"), ("d", "c")]).unwrap();

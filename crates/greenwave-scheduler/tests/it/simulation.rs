@@ -162,3 +162,45 @@ fn records_are_visible_to_all_processes_after_the_call() {
     }
     assert!(answers > 0);
 }
+
+/// Every write is divided, so that many of the kills are within one.
+#[test]
+fn a_kill_at_every_file_operation_loses_no_record() {
+    for seed in 0..6 {
+        let mut steps = 0;
+        while !kill_after(seed, steps) {
+            steps += 1;
+        }
+        assert!(steps > 50, "{steps} steps");
+    }
+}
+
+/// Kills a process after some file operations. Checks what others read, before and after they
+/// continue. Returns true if the process had finished.
+fn kill_after(seed: u64, steps: u64) -> bool {
+    let machine = Machine::new(seed);
+    machine.set_faults(Faults { short: 1000, ..Faults::default() });
+    let court: Rc<RefCell<Court>> = Rc::default();
+    let (one, shared) = (machine.process(), court.clone());
+    let mut schedule = Schedule::new();
+    schedule.spawn(&one.clone(), move || process(&one, Random::new(seed), 6, &shared));
+    let is_finished = (0..steps).any(|_| schedule.step(0));
+    schedule.kill(0);
+    machine.set_faults(Faults::default());
+    let mut court = court.borrow_mut();
+    let now = court.event();
+    for change in court.tasks.values_mut().flatten() {
+        change.ended.get_or_insert(now);
+    }
+    for continues in [true, false] {
+        let other = machine.process();
+        let journal = Journal::open_simulated(&other, DIR).unwrap();
+        let began = court.event();
+        court.check(&journal.finished().unwrap(), began);
+        if continues {
+            journal.record("another", &[1; 2000]).unwrap();
+        }
+    }
+    assert_eq!(court.wrong, None, "seed {seed}, killed after {steps} file operations");
+    is_finished
+}

@@ -155,6 +155,38 @@ fn check_reports_file_and_offset() {
     assert_eq!(report.problems.iter().filter(|problem| problem.kind == ProblemKind::Stray).count(), 2);
 }
 
+/// Copies the only segment of a log to another directory.
+fn copy_segment(from: &Path, to: &Path) -> PathBuf {
+    let segment = files(from, "seg").swap_remove(0);
+    std::fs::create_dir(to).unwrap();
+    let copy = to.join(segment.file_name().unwrap());
+    std::fs::copy(segment, &copy).unwrap();
+    copy
+}
+
+#[test]
+fn check_finds_records_within_the_length_that_a_bad_record_claims() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, long, short] = ["first", "long", "short"].map(|name| dir.path().join(name));
+    Log::open(&first, raw()).unwrap().put(b"key", b"value").unwrap();
+    // Both logs continue the same segment.
+    let (long_file, short_file) = (copy_segment(&first, &long), copy_segment(&first, &short));
+    let at = std::fs::read(&short_file).unwrap().len();
+    Log::open(&long, raw()).unwrap().put(b"long", &noise(1, 1500)).unwrap();
+    let log = Log::open(&short, raw()).unwrap();
+    (0..5).for_each(|number| log.put(&key(number), &noise(number, 300)).unwrap());
+    assert_eq!(log.check().unwrap().records, 6);
+    drop(log);
+    // The header of the long record takes the place of a short one.
+    let mut bytes = std::fs::read(&short_file).unwrap();
+    bytes[at..at + 52].copy_from_slice(&std::fs::read(&long_file).unwrap()[at..at + 52]);
+    std::fs::write(&short_file, &bytes).unwrap();
+    let report = Log::open_read_only(&short, raw()).unwrap().check().unwrap();
+    assert_eq!(report.records, 5, "{:?}", report.problems);
+    assert_eq!(report.problems[0].offset, Some(at as u64));
+    assert_eq!(report.problems[0].kind, ProblemKind::DamagedRecord { key: b"long".to_vec() });
+}
+
 #[test]
 fn foreign_files_named_like_segments_are_left_alone() {
     let (_dir, path) = log_with_two_versions();

@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::error::Error as _;
 use std::rc::Rc;
 
-use greenwave_segment::simulation::{Machine, Process, Schedule, Unsynced};
+use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced};
 use greenwave_segment::{Error, Log, Options};
 
 use crate::run::options;
@@ -266,4 +267,55 @@ fn a_dictionary_is_found_after_another_process_has_moved_it() {
     assert!(writer.compact().unwrap().segments > 1);
     assert_eq!(reader.get(b"key").unwrap().unwrap(), value(7).repeat(4));
     assert_eq!(reader.stats().bad_records, 0);
+}
+
+#[test]
+fn a_log_continues_once_a_full_disk_has_room_again() {
+    // The disk is full at every byte of two segments, their seals and their index files.
+    for capacity in (200..10_000).step_by(13) {
+        let machine = Machine::new(1);
+        let process = machine.process();
+        let log = open_with_stopped_clock(&process);
+        machine.set_faults(Faults { capacity, ..Faults::default() });
+        let mut put = 0_u8;
+        while put < 20 && log.put(&[put], &[put; 900]).is_ok() {
+            drop(log.flush());
+            put += 1;
+        }
+        machine.set_faults(Faults::default());
+        for number in put..put + 10 {
+            log.put(&[number], &[number; 900]).unwrap();
+            log.flush().unwrap_or_else(|error| panic!("{capacity} bytes: {error}: {:?}", error.source()));
+        }
+        log.compact().unwrap();
+        assert_eq!(log.check().unwrap().problems, [], "{capacity} bytes");
+        machine.cut_power(Unsynced::None);
+        let log = open_with_stopped_clock(&machine.process());
+        for number in 0..put + 10 {
+            assert_eq!(log.get(&[number]).unwrap().unwrap(), [number; 900][..], "{capacity} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_segment_of_a_dead_process_is_sealed_once_a_full_disk_has_room_again() {
+    for room in 0..200 {
+        let machine = Machine::new(1);
+        let (one, two) = (machine.process(), machine.process());
+        let (first, second) = (open_with_stopped_clock(&one), open_with_stopped_clock(&two));
+        for number in 0..4 {
+            first.put(b"replaced", &[number; 900]).unwrap();
+        }
+        second.put(b"key", b"value").unwrap();
+        first.flush().unwrap();
+        one.kill();
+        let used: u64 = machine.files().iter().map(|path| machine.read(path).unwrap().len() as u64).sum();
+        machine.set_faults(Faults { capacity: used + room, ..Faults::default() });
+        drop(second.compact());
+        machine.set_faults(Faults::default());
+        second.compact().unwrap();
+        assert_eq!(second.stats().segments, 1, "{room} bytes");
+        assert_eq!(second.get(b"replaced").unwrap().unwrap(), [3; 900][..]);
+        assert_eq!(second.check().unwrap().problems, [], "{room}");
+    }
 }

@@ -15,6 +15,8 @@ use crate::script::{Crash, LogSettings, Op, Round, Script};
 
 const DIR: &str = "/log";
 const SEGMENT_BYTES_MAX: u64 = 4096;
+/// Size of trained dictionaries, in bytes.
+const DICTIONARY_BYTES_MAX: usize = 1024;
 /// Maximum number of steps; a run that takes more is stuck.
 const STEPS_MAX: u64 = 400_000;
 
@@ -27,6 +29,7 @@ pub(crate) struct Totals {
     pub(crate) failed_operations: u64,
     pub(crate) compacted_segments: u64,
     pub(crate) deltas: u64,
+    pub(crate) dictionaries: u64,
 }
 
 impl std::ops::AddAssign for Totals {
@@ -38,6 +41,7 @@ impl std::ops::AddAssign for Totals {
         self.failed_operations += other.failed_operations;
         self.compacted_segments += other.compacted_segments;
         self.deltas += other.deltas;
+        self.dictionaries += other.dictionaries;
     }
 }
 
@@ -176,6 +180,12 @@ fn perform(who: usize, log: &Log, view: &mut View, op: Op, recorder: &SharedReco
         }
         Op::Compact => match log.compact() {
             Ok(done) => recorder.borrow_mut().totals.compacted_segments += done.segments,
+            Err(error) => check_failure(who, &error, recorder),
+        },
+        Op::TrainDictionary => match log.train_dictionary(DICTIONARY_BYTES_MAX) {
+            Ok(trained) => recorder.borrow_mut().totals.dictionaries += u64::from(trained),
+            // The log does not compress.
+            Err(Error::Option { .. }) => {}
             Err(error) => check_failure(who, &error, recorder),
         },
         Op::Reopen => {}

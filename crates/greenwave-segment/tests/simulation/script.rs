@@ -16,6 +16,7 @@ pub(crate) enum Op {
     Flush,
     Refresh,
     Compact,
+    TrainDictionary,
     Reopen,
 }
 
@@ -137,7 +138,8 @@ impl Op {
             63..71 => Self::Get { key },
             71..81 => Self::Flush,
             81..87 => Self::Refresh,
-            87..89 => Self::Reopen,
+            87 => Self::TrainDictionary,
+            88 => Self::Reopen,
             n if n < 89 + compacts.min(11) => Self::Compact,
             _ => Self::Put { key, len },
         }

@@ -181,3 +181,18 @@ fn an_id_is_a_valid_directory_name() {
         assert!(plan(vec![feature(id, vec![], "coder")]).graph().is_ok(), "{id:?}");
     }
 }
+
+#[test]
+fn a_plan_has_at_most_ten_thousand_features() {
+    let feature = |at: usize| Feature {
+        id: format!("f{at}"),
+        depends_on: at.checked_sub(1).map(|before| format!("f{before}")).into_iter().collect(),
+        prompt: "Write it.".into(),
+        agent: "coder".into(),
+        tests: vec![Test::new("test", ["true"])],
+        ..Feature::default()
+    };
+    assert!(plan((0..10_000).map(feature).collect()).graph().is_ok());
+    let error = plan((0..10_001).map(feature).collect()).graph().unwrap_err();
+    assert!(matches!(error, PlanError::TooManyFeatures { found: 10_001 }), "{error}");
+}

@@ -160,3 +160,45 @@ fn replayed_units_are_a_prefix_of_recorded_units() {
         }
     }
 }
+
+/// Every write is divided, so that many of the kills are within one.
+#[test]
+fn a_kill_at_every_file_operation_loses_no_recorded_unit() {
+    for seed in 0..6 {
+        let mut steps = 0;
+        while !kill_after(seed, steps) {
+            steps += 1;
+        }
+        assert!(steps > 50, "{steps} steps");
+    }
+}
+
+/// Kills a process after some file operations. Checks what others replay, before and after they
+/// continue. Returns true if the process had finished.
+fn kill_after(seed: u64, steps: u64) -> bool {
+    let machine = Machine::new(seed);
+    machine.set_faults(Faults { short: 1000, ..Faults::default() });
+    let expected: Rc<RefCell<Expectation>> = Rc::default();
+    let (one, shared) = (machine.process(), expected.clone());
+    let mut schedule = Schedule::new();
+    schedule.spawn(&one.clone(), move || process(0, &one, Random::new(seed), 8, &shared));
+    let is_finished = (0..steps).any(|_| schedule.step(0));
+    schedule.kill(0);
+    machine.set_faults(Faults::default());
+    {
+        // A kill loses nothing that was recorded, whether it was flushed or not.
+        let response = &mut expected.borrow_mut().responses[0];
+        response.flushed = response.now;
+    }
+    for continues in [true, false] {
+        let other = machine.process();
+        let journal = Journal::open_simulated(&other, DIR).unwrap();
+        let replayed = replayed(&journal, 0, &expected);
+        if continues && replayed.is_ok() {
+            journal.append(1, 0, &events()).unwrap();
+        }
+    }
+    let violation = expected.borrow_mut().violation.take();
+    assert_eq!(violation, None, "seed {seed}, killed after {steps} file operations");
+    is_finished
+}
