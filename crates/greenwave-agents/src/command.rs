@@ -2,6 +2,7 @@
 //! standard output.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::process::{ExitStatus, Stdio};
@@ -53,13 +54,25 @@ const PROMPT_PLACEHOLDERS: [&str; 2] = ["prompt", "prompt_file"];
 pub struct CommandAgent {
     command: Vec<String>,
     time_limit: Duration,
+    /// Variables to set, or to remove.
+    variables: Vec<(OsString, Option<OsString>)>,
 }
 
 impl CommandAgent {
     /// Creates an agent that runs `command` (program and arguments), with a time limit for each
     /// response.
     pub fn new(command: Vec<String>, time_limit: Duration) -> Self {
-        Self { command, time_limit: time_limit.min(TIME_LIMIT_MAX) }
+        Self { command, time_limit: time_limit.min(TIME_LIMIT_MAX), variables: Vec::new() }
+    }
+
+    /// Sets variables of the program's environment. A variable without a value is removed.
+    #[must_use]
+    pub fn with_variables(
+        mut self,
+        variables: impl IntoIterator<Item = (OsString, Option<OsString>)>,
+    ) -> Self {
+        self.variables.extend(variables);
+        self
     }
 
     fn program(&self) -> String {
@@ -74,7 +87,9 @@ impl CommandAgent {
     fn write_prompt_file(&self, request: &Request) -> Result<TempPath, Error> {
         let directory = &request.temporary;
         let write = || {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            // The program has another working directory.
+            let directory = std::path::absolute(directory)?;
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
             let mut file = tempfile::Builder::new().prefix("prompt-").suffix(".md").tempfile_in(directory)?;
             file.write_all(request.prompt.as_bytes())?;
             Ok(file.into_temp_path())
@@ -101,6 +116,12 @@ impl CommandAgent {
         command.args(self.arguments().iter().map(|argument| placeholder::expand(argument, value)));
         command.current_dir(&request.directory);
         program::set_unattended(&mut command);
+        for (name, value) in &self.variables {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         command.env("GREENWAVE_FEATURE", &request.feature);
         command.env("GREENWAVE_ATTEMPT", request.attempt.to_string());
         command.env("GREENWAVE_PROMPT_FILE", prompt_file.as_os_str());

@@ -106,6 +106,18 @@ impl CliError {
             CliError::Run(greenwave::Error::Busy { .. }) => {
                 "wait for the other run to end, or use a copy of the project"
             }
+            CliError::Run(greenwave::Error::Branch { .. }) => {
+                "check out another branch there, or rename the plan"
+            }
+            CliError::Run(greenwave::Error::NoRepository { .. }) => {
+                "run `git init` and commit, or remove the key from the plan"
+            }
+            CliError::Run(greenwave::Error::NoRunDirectory) => {
+                "set HOME, or pass `--set run.directory=DIR` with a directory outside of the project"
+            }
+            CliError::Run(greenwave::Error::RunDirectory { .. }) => {
+                "pass `--set run.directory=DIR` with a writable directory outside of the project"
+            }
             CliError::Run(greenwave::Error::Agent {
                 source: greenwave::AgentError::ReadScript { .. },
                 ..

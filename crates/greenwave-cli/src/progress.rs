@@ -140,6 +140,9 @@ impl Progress {
                 plural(*agents as usize, "concurrent request"),
                 plural(*workers as usize, "test worker"),
             )),
+            Event::Base { commit, uncommitted, note } => {
+                Some(base_text(commit.as_deref(), *uncommitted, note))
+            }
             Event::UpToDate { feature } => line(feature, "green", "up to date".to_owned()),
             Event::Phase { feature, phase, attempt } => line(feature, phase, phase_text(phase, *attempt)),
             Event::File { feature, path, bytes, change, from, executable, .. } => {
@@ -181,6 +184,20 @@ impl Progress {
             other => Some(format!("  {other:?}")),
         }
     }
+}
+
+/// Returns the description of the state of the project that copies start from.
+fn base_text(commit: Option<&str>, uncommitted: usize, note: &Option<String>) -> String {
+    let commit = commit.map(|commit| commit.get(..10).unwrap_or(commit));
+    let base = match (commit, uncommitted) {
+        (Some(commit), 0) => format!("Base: commit {commit}"),
+        (Some(commit), count) => {
+            format!("Base: commit {commit} with uncommitted work in {}", plural(count, "file"))
+        }
+        (None, 0) => "Base: the files of the project".to_owned(),
+        (None, count) => format!("Base: {} that are not committed", plural(count, "file")),
+    };
+    note.as_ref().map_or_else(|| base.clone(), |note| format!("{base}; {note}"))
 }
 
 fn phase_text(phase: &str, attempt: u32) -> String {

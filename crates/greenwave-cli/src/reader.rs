@@ -260,6 +260,25 @@ impl<'a> Table<'a> {
         }))
     }
 
+    /// Takes a list of commands, each a list of words; an empty one if the key does not exist.
+    pub(crate) fn commands(&mut self, key: &'static str) -> Result<Vec<Vec<String>>, Diagnostic> {
+        let accepted = "a list of commands like [[\"npm\", \"ci\"]]";
+        let Some(found) = self.any(key) else { return Ok(Vec::new()) };
+        let DeValue::Array(array) = &found.value else { return Err(self.invalid(key, &found, accepted)) };
+        let mut commands = Vec::new();
+        for item in array.iter() {
+            let located = Located { at: item.span(), value: item.get_ref().clone() };
+            let DeValue::Array(words) = item.get_ref() else {
+                return Err(self.invalid(key, &located, accepted));
+            };
+            let words: Option<Vec<String>> =
+                words.iter().map(|word| Some(word.get_ref().as_str()?.to_owned())).collect();
+            let words = words.filter(|words| words.first().is_some_and(|program| !program.is_empty()));
+            commands.push(words.ok_or_else(|| self.invalid(key, &located, accepted))?);
+        }
+        Ok(commands)
+    }
+
     /// Takes a list of strings. Returns `None`, and leaves the value, if it is anything else.
     pub(crate) fn list_of_texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         let (_, value) = self.entries.get(key)?;

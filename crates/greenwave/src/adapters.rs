@@ -1,6 +1,7 @@
 //! Adapters that build the parts of a run from the settings, with the crates that provide them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,8 +22,13 @@ const RESULT_BYTES_MEAN: u64 = 16 * 1024;
 /// Namespace of the attempts in the store.
 pub(crate) const ATTEMPTS: &str = "attempts";
 
-/// Builds the agents of a plan, each with its pool of sessions.
-pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String, AgentPool>, Error> {
+/// Builds the agents of a plan, each with its pool of sessions. Programs get the variables, or lose
+/// those without a value.
+pub(crate) fn agents(
+    plan: &Plan,
+    settings: &Settings,
+    variables: &[(OsString, Option<OsString>)],
+) -> Result<BTreeMap<String, AgentPool>, Error> {
     let mut agents = BTreeMap::new();
     for (name, spec) in &plan.agents {
         let agent: Arc<dyn Agent> = match spec {
@@ -32,7 +38,9 @@ pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String
                 Arc::new(ScriptedAgent::new(script, *pace))
             }
             AgentSpec::Command(CommandSpec { command, time_max, .. }) => {
-                Arc::new(CommandAgent::new(command.clone(), time_max.unwrap_or(settings.agent.time_limit)))
+                let time_max = time_max.unwrap_or(settings.agent.time_limit);
+                let agent = CommandAgent::new(command.clone(), time_max);
+                Arc::new(agent.with_variables(variables.iter().cloned()))
             }
         };
         agents.insert(name.clone(), sessions(name, agent, settings));

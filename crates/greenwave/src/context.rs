@@ -8,9 +8,12 @@ use greenwave_agents::AgentPool;
 use greenwave_scheduler::Journal;
 use greenwave_storage::{Attempts, Store};
 use greenwave_streaming::{Budget, Fanout};
+use greenwave_testing::STATE_DIRECTORY;
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
+use crate::branch::ResultBranch;
+use crate::copies::Copies;
 use crate::dependencies::Dependencies;
 use crate::event::Event;
 use crate::excerpt::Excerpt;
@@ -35,8 +38,6 @@ const OUTPUT_BYTES_MAX: usize = 32 * 1024;
 pub(crate) struct RunContext {
     pub(crate) plan: Plan,
     pub(crate) settings: Settings,
-    /// Directory of the project's state, `.greenwave`.
-    pub(crate) state_dir: PathBuf,
     pub(crate) store: Store,
     pub(crate) flusher: Flusher,
     pub(crate) attempts: Attempts,
@@ -51,7 +52,11 @@ pub(crate) struct RunContext {
     /// Tests that must not run beside others.
     pub(crate) ports: FixedPorts,
     pub(crate) steps: Steps,
-    /// The project's directory, where merges are written.
+    /// The working copies of the run.
+    pub(crate) copies: Arc<Copies>,
+    /// The branch of the results, unless they go into the files of the project.
+    pub(crate) branch: Option<ResultBranch>,
+    /// The project's directory, or that of its repository, where merges are written.
     pub(crate) project: Destination,
     /// Pools of agent sessions, by the agent's name in the plan.
     pub(crate) agents: BTreeMap<String, AgentPool>,
@@ -103,11 +108,6 @@ impl RunContext {
 
     /// Returns the directory for temporary files of requests to agents, such as prompts.
     pub(crate) fn temporary_dir(&self) -> PathBuf {
-        self.state_dir.join("tmp")
-    }
-
-    /// Returns the directory that holds the workspaces of this run.
-    pub(crate) fn work_dir(&self) -> PathBuf {
-        self.state_dir.join("work")
+        self.plan.project.join(STATE_DIRECTORY).join("tmp")
     }
 }

@@ -19,18 +19,24 @@ use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
+use crate::branch::ResultBranch;
 use crate::context::RunContext;
+use crate::copies::{self, Copies, CopyOptions};
 use crate::dependencies::Dependencies;
 use crate::error::{Error, FeatureError};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
 use crate::fixed_ports::FixedPorts;
+use crate::git::UserRepository;
+use crate::git_copies::GitBase;
 use crate::green_record;
 use crate::mask::Mask;
-use crate::merge::MergeQueue;
+use crate::merge::{MERGE_COPY, MergeQueue};
 use crate::metrics;
-use crate::plan::{FeatureId, Plan};
+use crate::plan::{BaseKind, FeatureId, Guards, Plan, ResultKind};
 use crate::preflight::{Problem, preflight};
+use crate::project_root::ProjectRoot;
+use crate::remove::remove_all;
 use crate::report::{Report, Totals};
 use crate::resources::{self, WORKERS};
 use crate::resume::{self, Resumed};
@@ -40,8 +46,8 @@ use crate::state::FeatureState;
 use crate::state_dir;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
-use crate::tree::Tree;
-use crate::workspace::{self, Destination};
+use crate::tree::{self, Tree};
+use crate::workspace::{self, Destination, Workspace};
 
 /// Maximum number of events in a subscriber's queue. The run waits while a queue is full.
 const EVENTS_QUEUED_MAX: usize = 1024;
@@ -76,7 +82,9 @@ impl Engine {
     /// project's state cannot be opened.
     pub fn open(plan: Plan, settings: Settings, environment: Environment) -> Result<Self, Error> {
         plan.graph()?;
-        let agents = adapters::agents(&plan, &settings)?;
+        let copies = copies::base_directory(&settings, &environment)?;
+        let variables = copies::agent_variables(&copies, &ProjectRoot::of(&plan.project)?);
+        let agents = adapters::agents(&plan, &settings, &variables)?;
         let context = Preflight::new(&plan.project, environment.get("PATH"));
         for (name, agent) in &agents {
             let checked = agent.preflight(&context);
@@ -84,11 +92,12 @@ impl Engine {
         }
         let mask = Mask::new(environment.texts());
         let notes = preflight(&plan, &environment).into_iter().filter(|problem| !problem.is_error).collect();
-        let mut engine =
-            Self::assemble(plan, settings, agents, Steps::default(), mask, |settings, state_dir| {
+        let assembled =
+            Self::assemble(plan, settings, agents, Steps::default(), mask, &copies, |settings, state_dir| {
                 let cache = adapters::cache(settings, state_dir)?;
                 Ok(Arc::new(Runner::new(environment, cache)))
-            })?;
+            });
+        let mut engine = assembled?;
         engine.change_context(|ctx| ctx.notes = notes);
         Ok(engine)
     }
@@ -115,18 +124,30 @@ impl Engine {
         }
     }
 
-    /// Assembles an engine from its parts. `tests` makes the test runner, given the settings and
-    /// the state directory of the project.
+    /// Assembles an engine from its parts. `copies` is the directory of all working copies. `tests`
+    /// makes the test runner, given the settings and the state directory of the project.
     pub(crate) fn assemble(
-        plan: Plan,
+        mut plan: Plan,
         settings: Settings,
         agents: BTreeMap<String, AgentPool>,
         steps: Steps,
         mask: Mask,
+        copies: &Path,
         tests: impl FnOnce(&Settings, &Path) -> Result<Arc<dyn TestRunner>, Error>,
     ) -> Result<Self, Error> {
         let graph = plan.graph()?;
         let (state_dir, lock) = state_dir::lock(&plan.project)?;
+        let root = ProjectRoot::of(&plan.project)?;
+        place_tests(&mut plan, &root);
+        let options = CopyOptions {
+            include: plan.include.clone(),
+            setup: plan.setup.clone(),
+            setup_inputs: plan.setup_inputs.iter().map(|pattern| root.pattern_within(pattern)).collect(),
+            teardown: plan.teardown.clone(),
+            time_max: settings.agent.time_limit,
+        };
+        let copies = Copies::new(copies, root, &plan.project, &plan.name, options)?;
+        let branch = result_branch(&plan, &copies)?;
         let store = adapters::store(&settings, &state_dir.join("store"))?;
         let tests = tests(&settings, &state_dir)?;
         let ctx = RunContext {
@@ -136,7 +157,7 @@ impl Engine {
             journal: Journal::open(state_dir.join("journal"))?,
             tests,
             project: Destination {
-                root: plan.project.clone(),
+                root: copies.root.path.clone(),
                 in_flight: Arc::new(RwLock::new(Some(lock))),
                 steps: steps.clone(),
                 is_project: true,
@@ -151,9 +172,10 @@ impl Engine {
             answers: Budget::new(ANSWERS_BYTES_MAX),
             events: Fanout::new(),
             totals: Mutex::default(),
+            branch,
+            copies: Arc::new(copies),
             dependencies: Dependencies::of(&graph),
             store,
-            state_dir,
             plan,
             settings,
         };
@@ -213,29 +235,88 @@ impl Engine {
         let is_up_to_date = |feature: &Resumed| matches!(feature.state, FeatureState::Ended(_));
         let green: BTreeSet<FeatureId> =
             ctx.ids().zip(&resumed).filter(|(_, feature)| is_up_to_date(feature)).map(|(id, _)| id).collect();
-        let tree = if green.len() < resumed.len() {
+        ctx.steps.pass("clear the work").await;
+        ctx.copies.clear()?;
+        let (tree, workspace) = if green.len() < resumed.len() {
             ctx.steps.pass("capture the project").await;
-            let tree = workspace::capture(&ctx.plan.project, &ctx.store).await?;
-            ctx.steps.pass("clear the work").await;
-            state_dir::set_aside_stale(&ctx.state_dir, &ctx.work_dir())?;
-            tree
+            let (start, workspace) = self.capture().await?;
+            (self.add_results(start, &resumed).await?, workspace)
         } else {
-            // A run that was interrupted after its last merge leaves workspaces behind.
-            if ctx.work_dir().exists() {
-                state_dir::set_aside_stale(&ctx.state_dir, &ctx.work_dir())?;
-            }
-            Tree::new()
+            (Tree::new(), None)
         };
         // Features that are not selected count as done, so that nothing waits for them.
         let unselected = ctx.ids().filter(|id| !ctx.selected.contains(id) && !green.contains(id));
         let done = green.iter().copied().chain(unselected);
         let done = done.map(|id| TaskId::from_index(id.index())).collect();
-        let queue = Arc::new(MergeQueue::new(Arc::clone(ctx), tree, green));
+        let queue = Arc::new(MergeQueue::new(Arc::clone(ctx), tree, green, workspace));
         let features = ctx.ids().zip(resumed).map(|(id, Resumed { state, report })| {
             AsyncMutex::new(FeatureRun::new(Arc::clone(ctx), Arc::clone(&queue), id, state, report))
         });
         let features = features.collect();
         Ok(Run { queue, features, done })
+    }
+
+    /// Captures the project. In a git project, creates the base of the copies' repositories, with a
+    /// working copy that merges can use.
+    async fn capture(&self) -> Result<(Tree, Option<Workspace>), Error> {
+        let ctx = &self.ctx;
+        let root = &ctx.copies.root;
+        let tracked = match &root.repository {
+            Some(repository) => repository.tracked()?.files,
+            None => Vec::new(),
+        };
+        let mut tree = workspace::capture(&root.path, &tracked, &ctx.store).await?;
+        let Some(repository) = root.repository.clone() else {
+            if let Some(note) = root.note.clone() {
+                ctx.emit(Event::Base { commit: None, uncommitted: 0, note: Some(note) }).await;
+            }
+            return Ok((tree, None));
+        };
+        let mut workspace = Workspace::in_copies(&ctx.copies, MERGE_COPY, &ctx.project.in_flight)?;
+        if ctx.plan.base == BaseKind::Head {
+            tree = self.head_tree(&repository, &tree).await?;
+        }
+        let mtime = workspace.write_first(&tree, &ctx.store).await?;
+        let (directory, copy, files) = (ctx.copies.shared_dir(), workspace.root().to_owned(), tree.clone());
+        let base =
+            workspace.blocking(move || GitBase::create(&repository, &directory, &copy, files, mtime)).await?;
+        let commit = root.repository.as_ref().and_then(|repository| repository.head.clone());
+        ctx.emit(Event::Base { commit, uncommitted: base.uncommitted, note: None }).await;
+        ctx.copies.set_git(base);
+        Ok((tree, Some(workspace)))
+    }
+
+    /// Returns the files of the user's `HEAD`, with those of submodules as they are in `tree`.
+    async fn head_tree(&self, repository: &UserRepository, tree: &Tree) -> Result<Tree, Error> {
+        let ctx = &self.ctx;
+        let directory = ctx.copies.shared_dir().join("head");
+        let files = repository.check_out_head(&directory)?;
+        let mut head = workspace::read_files(&directory, &files, &ctx.store).await?;
+        remove_all(&directory).map_err(Error::io("remove", &directory))?;
+        for (submodule, _) in repository.tracked()?.submodules {
+            let below = format!("{submodule}/");
+            let files = tree.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below));
+            head.extend(files.map(|(path, file)| (path.clone(), *file)));
+        }
+        Ok(head)
+    }
+
+    /// Adds the results on the branch to the files that the run starts from.
+    async fn add_results(&self, mut tree: Tree, resumed: &[Resumed]) -> Result<Tree, Error> {
+        if self.ctx.branch.is_none() {
+            return Ok(tree);
+        }
+        for &id in self.ctx.dependencies.in_order() {
+            let FeatureState::Waiting { record: Some(record) } = &resumed[id.index()].state else { continue };
+            match tree::join(&tree, &record.merged, &self.ctx.store).await? {
+                Ok(changes) => tree::apply(&mut tree, &changes),
+                // The feature's tests decide.
+                Err(conflict) => {
+                    tracing::warn!(path = conflict.path, "a result conflicts with later changes");
+                }
+            }
+        }
+        Ok(tree)
     }
 
     /// Runs the stages of all features, and returns the error of each that failed.
@@ -291,6 +372,7 @@ impl Engine {
         ctx.steps.pass("store durations").await;
         ctx.journal.record_durations(&durations)?;
         run.queue.close().await;
+        ctx.copies.remove();
         ctx.steps.pass("flush at the end").await;
         ctx.tests.flush().await;
         ctx.store.flush().await.map_err(Error::store("flush"))
@@ -305,6 +387,46 @@ impl Drop for Engine {
             lock.take();
         }
     }
+}
+
+/// Moves the tests of a plan from the project to the directory that copies are made of, so that
+/// their keys cover all files that they can read.
+fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
+    if root.project.is_empty() {
+        return;
+    }
+    for pattern in &mut plan.protect {
+        *pattern = root.pattern_within(pattern);
+    }
+    let guards = match &mut plan.guards {
+        Guards::Tests(tests) => &mut tests[..],
+        Guards::Auto | Guards::Off => &mut [],
+    };
+    let of_features = plan.features.iter_mut().flat_map(|it| it.tests.iter_mut().chain(&mut it.review));
+    {
+        for test in of_features.chain(guards) {
+            test.directory = Path::new(&root.project).join(&test.directory);
+            for pattern in test.inputs.iter_mut().chain(&mut test.outputs) {
+                *pattern = root.pattern_within(pattern);
+            }
+            for directory in &mut test.directories {
+                *directory = Path::new(&root.project).join(&*directory);
+            }
+        }
+    }
+}
+
+/// Returns the branch of the results, if the plan asks for one.
+fn result_branch(plan: &Plan, copies: &Copies) -> Result<Option<ResultBranch>, Error> {
+    let repository = copies.root.repository.clone();
+    if plan.base == BaseKind::Head && repository.as_ref().and_then(|it| it.head.as_ref()).is_none() {
+        return Err(Error::NoRepository { key: "base", value: "HEAD" });
+    }
+    if plan.result == ResultKind::Files {
+        return Ok(None);
+    }
+    let repository = repository.ok_or(Error::NoRepository { key: "result", value: "branch" })?;
+    ResultBranch::new(repository, &plan.name, &copies.directory()).map(Some)
 }
 
 fn note_event(problem: &Problem) -> Event {

@@ -51,6 +51,49 @@ pub enum Error {
         /// Path of the file, relative to the project.
         path: String,
     },
+    /// Neither a setting nor the environment names a directory for working copies.
+    #[error("no directory for working copies: neither XDG_STATE_HOME nor HOME is an absolute path")]
+    NoRunDirectory,
+    /// The directory of working copies cannot be used.
+    #[error("cannot keep working copies in {}", path.display())]
+    RunDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The branch of the results cannot be used.
+    #[error("branch `{branch}` is checked out in {}", worktree.display())]
+    Branch {
+        /// Name of the branch.
+        branch: String,
+        /// The worktree.
+        worktree: PathBuf,
+    },
+    /// A plan asks for a branch, or for `HEAD`, and the project has no git repository.
+    #[error("invalid value `{value}` for `{key}`: expected a project in a git repository")]
+    NoRepository {
+        /// Key of the plan.
+        key: &'static str,
+        /// Its value.
+        value: &'static str,
+    },
+    /// A command that sets up a working copy failed.
+    #[error("setup command `{command}` {problem}")]
+    Setup {
+        /// The program and its arguments.
+        command: String,
+        /// The problem, as the rest of a sentence about its subject, with the end of the output.
+        problem: String,
+    },
+    /// A call of git failed.
+    #[error("git cannot {operation}")]
+    Git {
+        /// The operation, as a verb.
+        operation: &'static str,
+        /// The cause, with the words of git.
+        source: std::io::Error,
+    },
     /// The files of the project cannot be read.
     #[error("cannot read the project's files")]
     Project {

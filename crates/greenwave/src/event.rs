@@ -55,6 +55,15 @@ pub enum Event {
         /// Kinds of the plan's agents (`scripted`, `command`), sorted.
         agent_kinds: Vec<String>,
     },
+    /// The copies of a git project have their base.
+    Base {
+        /// Commit that the copies start from. `None` before the first commit, or without git.
+        commit: Option<String>,
+        /// Number of files with uncommitted work, which the copies have as well.
+        uncommitted: usize,
+        /// Why the copies have no git repository.
+        note: Option<String>,
+    },
     /// A feature is up to date: an earlier run made it green, and its tests have cached passes.
     UpToDate {
         /// Id of the feature.

@@ -104,8 +104,8 @@ impl FeatureRun {
     }
 
     async fn start(&mut self, record: Option<GreenRecord>) -> Result<StageResult, FeatureError> {
-        let root = self.ctx.work_dir().join(&self.ctx.feature(self.id).id);
-        let workspace = Workspace::new(root, Arc::clone(&self.ctx.project.in_flight))?;
+        let name = &self.ctx.feature(self.id).id;
+        let workspace = Workspace::in_copies(&self.ctx.copies, name, &self.ctx.project.in_flight)?;
         self.state = FeatureState::Active(Box::new(ActiveFeature::new(Phase::Waiting, workspace)));
         match record {
             Some(record) => {
@@ -188,6 +188,7 @@ impl FeatureRun {
             self.ctx.emit(Event::Phase { feature, phase: phase.label(), attempt: phase.attempt() }).await;
         }
         if let Some(workspace) = workspace {
+            workspace.tear_down().await;
             workspace.remove();
         }
         phase
@@ -198,6 +199,7 @@ impl FeatureRun {
         let workspace = self.state.end(Phase::Failed);
         self.report_failure(error, details).await;
         if let Some(workspace) = workspace {
+            workspace.tear_down().await;
             workspace.remove();
         }
     }

@@ -33,6 +33,7 @@
 //!         ..Feature::default()
 //!     }],
 //!     ..Plan::default()
+//!     ..Plan::default()
 //! };
 //! let engine = Engine::open(plan, Settings::default(), Environment::new(std::env::vars_os()))?;
 //! let report = engine.run().await?;
@@ -57,9 +58,11 @@
 mod adapters;
 mod answer;
 mod attempt_log;
+mod branch;
 mod cases;
 mod confine;
 mod context;
+mod copies;
 mod dependencies;
 mod engine;
 mod error;
@@ -67,23 +70,29 @@ mod event;
 mod excerpt;
 mod feature_run;
 mod fixed_ports;
+mod git;
+mod git_copies;
 mod green_record;
 mod guards;
+mod included;
 mod mask;
 mod merge;
 mod metrics;
 mod phase;
 mod plan;
 mod preflight;
+mod project_root;
 mod prompt;
 mod protection;
 mod red;
+mod remove;
 mod report;
 mod resources;
 mod result_store;
 mod resume;
 mod scope;
 mod settings;
+mod setup;
 mod stage;
 mod state;
 mod state_dir;
@@ -108,8 +117,8 @@ pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsS
 pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
 pub use plan::{
-    AgentSpec, CommandSpec, Edits, Feature, FeatureId, Guards, Plan, PlanError, PlanLocation,
-    check_expression, nearest,
+    AgentSpec, BaseKind, CommandSpec, Edits, Feature, FeatureId, Guards, Plan, PlanError, PlanLocation,
+    ResultKind, check_expression, nearest,
 };
 pub use preflight::{Problem, preflight};
 pub use report::{FeatureReport, Report, Totals};
@@ -117,5 +126,5 @@ pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
 pub use scope::RunScope;
 pub use settings::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,
-    PoolSettings, Settings, StorageSettings, TestingSettings,
+    PoolSettings, RunSettings, Settings, StorageSettings, TestingSettings,
 };

@@ -25,6 +25,9 @@ use crate::tree::{self, Change, Conflict, Tree};
 use crate::workspace::{self, Workspace};
 use verify::Merge;
 
+/// Name of the working copy in which merges are tested.
+pub(crate) const MERGE_COPY: &str = ".merge";
+
 /// A queue of merges, with the current state of the project.
 #[derive(Debug)]
 pub(crate) struct MergeQueue {
@@ -67,10 +70,15 @@ impl Verified {
 
 impl MergeQueue {
     /// Creates a queue for a project whose files are `start`, which include those of the `green`
-    /// features.
-    pub(crate) fn new(ctx: Arc<RunContext>, start: Tree, green: BTreeSet<FeatureId>) -> Self {
+    /// features. Merges are tested in `workspace`, if it exists already.
+    pub(crate) fn new(
+        ctx: Arc<RunContext>,
+        start: Tree,
+        green: BTreeSet<FeatureId>,
+        workspace: Option<Workspace>,
+    ) -> Self {
         let changes = green.iter().map(|&id| (id, Vec::new())).collect();
-        let trunk = Trunk { tree: start.clone(), green, workspace: None, guards: GuardSet::default() };
+        let trunk = Trunk { tree: start.clone(), green, workspace, guards: GuardSet::default() };
         Self { ctx, start, changes: Mutex::new(changes), trunk: AsyncMutex::new(trunk) }
     }
 
@@ -135,7 +143,11 @@ impl MergeQueue {
                     return Ok(refused);
                 }
             };
-        self.write(id, report.attempts, &joined, verified).await?;
+        if self.ctx.branch.is_some() {
+            self.write_commit(id, report.attempts, &joined, verified).await?;
+        } else {
+            self.write(id, report.attempts, &joined, verified).await?;
+        }
         self.ctx.steps.pass("become green").await;
         trunk.tree = candidate;
         trunk.green.insert(id);
@@ -146,13 +158,13 @@ impl MergeQueue {
     /// Removes the workspace of the queue.
     pub(crate) async fn close(&self) {
         if let Some(workspace) = self.trunk.lock().await.workspace.take() {
+            workspace.tear_down().await;
             workspace.remove();
         }
     }
 
     fn new_workspace(&self) -> Result<Workspace, Error> {
-        let root = self.ctx.work_dir().join(".merge");
-        Workspace::new(root, Arc::clone(&self.ctx.project.in_flight))
+        Workspace::in_copies(&self.ctx.copies, MERGE_COPY, &self.ctx.project.in_flight)
     }
 
     /// Writes the changes into the project. Records them first, so that the next run finishes a
@@ -166,7 +178,7 @@ impl MergeQueue {
     ) -> Result<(), FeatureError> {
         let ctx = &self.ctx;
         for change in joined {
-            if workspace::file_at(&ctx.plan.project, &change.path)? != change.before {
+            if workspace::file_at(&ctx.project.root, &change.path)? != change.before {
                 return Err(changed_by_user(change));
             }
         }
@@ -179,6 +191,7 @@ impl MergeQueue {
             attempts,
             merged: joined.to_vec(),
             written: false,
+            commit: None,
         };
         ctx.journal.record(feature, &record.encode()).map_err(Error::from)?;
         ctx.steps.pass("write a merge").await;
@@ -197,6 +210,44 @@ impl MergeQueue {
         ctx.steps.pass("publish a merge").await;
         let Verified { retested, cached } = verified;
         ctx.emit(Event::Merged { feature: feature.clone(), files: joined.len(), retested, cached }).await;
+        Ok(())
+    }
+
+    /// Commits the changes to the branch of the results. Records them first, so that the next run
+    /// finishes a merge that was interrupted.
+    async fn write_commit(
+        &self,
+        id: FeatureId,
+        attempts: u32,
+        joined: &[Change],
+        verified: Verified,
+    ) -> Result<(), FeatureError> {
+        let ctx = &self.ctx;
+        let Some(branch) = &ctx.branch else { return Ok(()) };
+        ctx.flusher.flush().await?;
+        let feature = ctx.feature(id);
+        let title = if feature.title.is_empty() { &feature.id } else { &feature.title };
+        let message = format!("{title}\n\nFeature: {}", feature.id);
+        let commit = branch.commit(joined, &message, &ctx.store).await?;
+        let record = GreenRecord {
+            definition: ctx.definition(id).to_owned(),
+            attempts,
+            merged: joined.to_vec(),
+            written: false,
+            commit: Some(commit.clone()),
+        };
+        ctx.steps.pass("record a merge").await;
+        ctx.journal.record(&feature.id, &record.encode()).map_err(Error::from)?;
+        ctx.steps.pass("write a merge").await;
+        if let Err(error) = branch.advance(&commit) {
+            ctx.journal.forget(&feature.id).map_err(Error::from)?;
+            return Err(error.into());
+        }
+        let record = GreenRecord { written: true, ..record };
+        ctx.journal.record(&feature.id, &record.encode()).map_err(Error::from)?;
+        let Verified { retested, cached } = verified;
+        let files = joined.len();
+        ctx.emit(Event::Merged { feature: feature.id.clone(), files, retested, cached }).await;
         Ok(())
     }
 

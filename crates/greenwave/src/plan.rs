@@ -8,6 +8,8 @@ use greenwave_agents::{UnknownPlaceholder, check_placeholders};
 use greenwave_scheduler::{Graph, GraphBuilder};
 use greenwave_testing::Test;
 
+use crate::included;
+
 /// Maximum length of a feature's id, in bytes. The id names a directory.
 const ID_BYTES_MAX: usize = 100;
 /// Maximum number of features in a plan.
@@ -28,10 +30,43 @@ pub struct Plan {
     pub resources: BTreeMap<String, u32>,
     /// Features, in the order of the plan.
     pub features: Vec<Feature>,
+    /// State of the project that working copies start from.
+    pub base: BaseKind,
+    /// Place of the results.
+    pub result: ResultKind,
+    /// Patterns of ignored files that working copies have, relative to the project.
+    pub include: Vec<String>,
+    /// Commands that run in a fresh working copy before its first use, in the project's directory.
+    pub setup: Vec<Vec<String>>,
+    /// Patterns of the files that `setup` depends on, in the syntax of `.gitignore`. Empty for
+    /// manifests and lock files of package managers.
+    pub setup_inputs: Vec<String>,
+    /// Commands that run in a working copy before it is removed.
+    pub teardown: Vec<Vec<String>>,
     /// Patterns of further files that agents may not change, in the syntax of `.gitignore`.
     pub protect: Vec<String>,
     /// Tests that pass at the start and must pass after every merge.
     pub guards: Guards,
+}
+
+/// State of a project that working copies start from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BaseKind {
+    /// The files as they are, with uncommitted work.
+    #[default]
+    Worktree,
+    /// The commit of `HEAD`.
+    Head,
+}
+
+/// Place of the results of a plan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ResultKind {
+    /// The files of the project.
+    #[default]
+    Files,
+    /// A branch of the project's repository, with one commit for each feature.
+    Branch,
 }
 
 /// The tests that pass at the start of a run and must pass after every merge.
@@ -223,6 +258,18 @@ pub enum PlanError {
         #[source]
         source: UnknownPlaceholder,
     },
+    /// A pattern leads out of the project.
+    #[error("invalid value `{pattern}` for `include`: expected a pattern of files inside the project")]
+    InvalidInclude {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A command of `setup` or `teardown` is empty.
+    #[error("invalid value for `{field}`: expected commands with a program")]
+    EmptyCommand {
+        /// Name of the field.
+        field: &'static str,
+    },
     /// The project's directory does not exist.
     #[error("project directory {} {problem}", path.display())]
     Project {
@@ -294,9 +341,11 @@ impl PlanError {
     pub fn location(&self) -> PlanLocation<'_> {
         let feature = |id, field, value| PlanLocation::Feature { id, field, value, occurrence: 0 };
         match self {
-            PlanError::Empty | PlanError::TooManyFeatures { .. } | PlanError::UnknownSelection { .. } => {
-                PlanLocation::Plan
-            }
+            PlanError::Empty
+            | PlanError::TooManyFeatures { .. }
+            | PlanError::UnknownSelection { .. }
+            | PlanError::InvalidInclude { .. }
+            | PlanError::EmptyCommand { .. } => PlanLocation::Plan,
             PlanError::InvalidResource { resource } => PlanLocation::Resource(resource),
             PlanError::LongId { id } => feature(id, "id", None),
             PlanError::Project { .. } => PlanLocation::Project,
@@ -352,6 +401,7 @@ impl Plan {
         let mut problems: Vec<PlanError> = self.check_project().err().into_iter().collect();
         let resources = self.resources.keys().filter(|name| name.contains(':') || name.is_empty());
         problems.extend(resources.map(|name| PlanError::InvalidResource { resource: name.clone() }));
+        problems.extend(self.check_copies().err());
         problems.extend(self.agents.iter().filter_map(|(name, agent)| check_agent(name, agent).err()));
         let mut occurrences = HashMap::with_capacity(self.features.len());
         for feature in &self.features {
@@ -393,6 +443,18 @@ impl Plan {
             Err(_) => "cannot be read",
         };
         Err(PlanError::Project { path: self.project.clone(), problem })
+    }
+
+    fn check_copies(&self) -> Result<(), PlanError> {
+        if let Some(pattern) = self.include.iter().find(|pattern| !included::is_valid_pattern(pattern)) {
+            return Err(PlanError::InvalidInclude { pattern: pattern.clone() });
+        }
+        for (field, commands) in [("setup", &self.setup), ("teardown", &self.teardown)] {
+            if commands.iter().any(|command| command.first().is_none_or(String::is_empty)) {
+                return Err(PlanError::EmptyCommand { field });
+            }
+        }
+        Ok(())
     }
 
     /// Checks a feature. `occurrences` has the number of features with each id.

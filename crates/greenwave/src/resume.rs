@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::branch::ResultBranch;
 use crate::context::RunContext;
 use crate::error::{Error, chain};
 use crate::event::Event;
@@ -41,7 +42,11 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
     for &id in ctx.dependencies.in_order() {
         let name = &ctx.feature(id).id;
         let Some(record) = records.get(name).and_then(|bytes| GreenRecord::decode(bytes)) else { continue };
-        if !finish_merge(ctx, name, &record).await? {
+        let is_merged = match &ctx.branch {
+            Some(branch) => finish_commit(branch, &record),
+            None => record.commit.is_none() && finish_merge(ctx, name, &record).await?,
+        };
+        if !is_merged {
             ctx.steps.pass("forget an interrupted merge").await;
             ctx.journal.forget(name)?;
             continue;
@@ -51,15 +56,18 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
             continue;
         }
         let mut report = FeatureReport::default();
+        // Results on a branch are not in the project's files, where cached results are looked up.
+        let is_in_files = ctx.branch.is_none();
         let depends_on = ctx.dependencies.direct(id);
         let dependencies_are_up_to_date = depends_on.iter().all(|other| is_up_to_date(&features[other]));
-        let state = if dependencies_are_up_to_date && tests_are_cached(ctx, id, &mut report).await {
-            report.attempts = record.attempts;
-            report.up_to_date = true;
-            FeatureState::Ended(Phase::Green(record.attempts))
-        } else {
-            FeatureState::Waiting { record: Some(record) }
-        };
+        let state =
+            if is_in_files && dependencies_are_up_to_date && tests_are_cached(ctx, id, &mut report).await {
+                report.attempts = record.attempts;
+                report.up_to_date = true;
+                FeatureState::Ended(Phase::Green(record.attempts))
+            } else {
+                FeatureState::Waiting { record: Some(record) }
+            };
         features.insert(id, Resumed { state, report });
     }
     let features: Vec<Resumed> = features.into_values().collect();
@@ -67,6 +75,13 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
         ctx.emit(Event::UpToDate { feature: ctx.feature(id).id.clone() }).await;
     }
     Ok(features)
+}
+
+/// Returns whether the commit of a feature is on the branch of the results, or in the history of
+/// the user's `HEAD`. Moves the branch if the run was interrupted just before.
+fn finish_commit(branch: &ResultBranch, record: &GreenRecord) -> bool {
+    let Some(commit) = &record.commit else { return false };
+    branch.contains(commit) || (!record.written && branch.advance(commit).is_ok() && branch.contains(commit))
 }
 
 /// Finishes a merge that was interrupted. Returns `false` if that is impossible and the files that
@@ -81,14 +96,14 @@ async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> 
     ctx.steps.pass("inspect an interrupted merge").await;
     let (mut missing, mut changed) = (Vec::new(), None);
     for change in &record.merged {
-        let now = workspace::file_at(&ctx.plan.project, &change.path)?;
+        let now = workspace::file_at(&ctx.project.root, &change.path)?;
         if now == change.before && now != change.after {
             missing.push(change.clone());
         } else if now != change.after {
             changed = Some(change.path.as_str());
         }
     }
-    workspace::remove_temporary_files(&ctx.plan.project, &record.merged);
+    workspace::remove_temporary_files(&ctx.project.root, &record.merged);
     if let Some(path) = changed {
         tracing::warn!(feature, path, "a file was changed since its merge was interrupted");
         if !missing.is_empty() {
@@ -110,7 +125,7 @@ async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> 
 /// Returns whether all tests of a feature have cached passes for the project's files.
 async fn tests_are_cached(ctx: &RunContext, id: FeatureId, report: &mut FeatureReport) -> bool {
     for test in &ctx.feature(id).tests {
-        match ctx.tests.cached(&ctx.plan.project, test).await {
+        match ctx.tests.cached(&ctx.project.root, test).await {
             Ok(Some(outcome)) if outcome.passed() => report_cached(ctx, id, report, test, &outcome).await,
             // An error is reported when the test runs.
             _ => return false,

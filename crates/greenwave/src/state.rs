@@ -91,7 +91,7 @@ impl ActiveFeature {
 
     /// Resets the workspace to `tree`, which becomes the base of the next attempt.
     pub(crate) async fn reset_to(&mut self, tree: Tree, store: &Store) -> Result<(), Error> {
-        self.workspace.reset(&tree, store).await?;
+        self.workspace.start_from(&tree, &tree, store).await?;
         self.base = tree;
         Ok(())
     }

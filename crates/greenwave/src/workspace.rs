@@ -16,7 +16,11 @@ use greenwave_storage::{BlobId, Store};
 use greenwave_testing::{EntryKind, Manifest};
 use tokio::sync::RwLock;
 
+use crate::copies::Copies;
 use crate::error::Error;
+use crate::included::Included;
+use crate::remove::remove_all;
+use crate::setup;
 use crate::steps::Steps;
 use crate::tree::{self, Change, File, Tree};
 
@@ -50,6 +54,14 @@ pub(crate) struct Workspace {
     stamps: scan::StampedFiles,
     /// Directories whose `.git` belongs to the workspace.
     repositories: BTreeSet<String>,
+    copies: Option<Arc<Copies>>,
+    /// Whether no tree was written yet.
+    is_fresh: bool,
+    included: Included,
+    /// Files that the setup commands have created.
+    set_up: BTreeSet<String>,
+    /// Hash of the inputs of the last setup.
+    setup_key: Option<[u8; 32]>,
 }
 
 impl Workspace {
@@ -61,10 +73,29 @@ impl Workspace {
         // Steps do not matter here: the next run clears the workspaces of a killed run.
         let destination = Destination { root, in_flight, steps: Steps::default(), is_project: false };
         let root = &destination.root;
-        scan::remove_all(root).map_err(Error::io("clear", root))?;
+        remove_all(root).map_err(Error::io("clear", root))?;
         fs::create_dir_all(root).map_err(Error::io("create", root))?;
         let (stamps, repositories) = (scan::StampedFiles::default(), BTreeSet::new());
-        Ok(Self { destination, tree: Tree::new(), stamps, repositories })
+        Ok(Self {
+            destination,
+            tree: Tree::new(),
+            stamps,
+            repositories,
+            copies: None,
+            is_fresh: true,
+            included: Included::default(),
+            set_up: BTreeSet::new(),
+            setup_key: None,
+        })
+    }
+
+    /// Creates an empty working copy of a run. Removes files of an earlier one with that name.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn in_copies(copies: &Arc<Copies>, name: &str, in_flight: &InFlight) -> Result<Self, Error> {
+        let workspace = Self::new(copies.path(name), Arc::clone(in_flight))?;
+        Ok(Self { copies: Some(Arc::clone(copies)), ..workspace })
     }
 
     /// Returns the directory.
@@ -72,14 +103,93 @@ impl Workspace {
         &self.destination.root
     }
 
+    /// Returns the project's directory in the workspace. It differs from [`root`](Self::root) if
+    /// the workspace is a copy of the repository or workspace around the project.
+    pub(crate) fn directory(&self) -> PathBuf {
+        match &self.copies {
+            Some(copies) if !copies.root.project.is_empty() => self.root().join(&copies.root.project),
+            _ => self.root().to_owned(),
+        }
+    }
+
     /// Returns the files of the workspace.
     pub(crate) fn tree(&self) -> &Tree {
         &self.tree
     }
 
+    /// Resets the directory to `tree`, copies included files, and runs the setup commands if their
+    /// inputs have changed since they ran here.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Store`] or [`Error::Setup`].
+    pub(crate) async fn prepare(&mut self, tree: &Tree, store: &Store) -> Result<(), Error> {
+        self.reset(tree, store).await?;
+        let Some(copies) = self.copies.clone() else { return Ok(()) };
+        let options = copies.options();
+        if !options.include.is_empty() {
+            let (mut included, root) = (std::mem::take(&mut self.included), self.root().to_owned());
+            let from = Arc::clone(&copies);
+            let restored = self.blocking(move || {
+                let paths = from.included()?;
+                let restored = included.restore(&from.root.path, &root, paths);
+                restored.map_err(|(path, source)| Error::io("copy", &path)(source))?;
+                Ok(included)
+            });
+            self.included = restored.await?;
+        }
+        let key = setup::key(&options.setup, &options.setup_inputs, tree);
+        if options.setup.is_empty() || self.setup_key == Some(key) {
+            return Ok(());
+        }
+        let directory = self.directory();
+        fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
+        self.setup_key = None;
+        for command in &options.setup {
+            setup::run(command, &directory, &copies.variables(), options.time_max).await?;
+        }
+        let created = self.created(tree).await?;
+        self.set_up.extend(created);
+        self.setup_key = Some(key);
+        // Commands may have changed files of the project.
+        self.reset(tree, store).await
+    }
+
+    /// Runs the teardown commands. Failures are logged.
+    pub(crate) async fn tear_down(&self) {
+        let Some(copies) = self.copies.as_ref().filter(|_| self.setup_key.is_some() || !self.is_fresh) else {
+            return;
+        };
+        let (directory, variables) = (self.directory(), copies.variables());
+        for command in &copies.options().teardown {
+            let run = setup::run(command, &directory, &variables, copies.options().time_max);
+            if let Err(error) = run.await {
+                tracing::warn!(error = crate::error::chain(&error), "cannot tear down a working copy");
+            }
+        }
+    }
+
+    /// Resets the directory to `tree`, and its repository, if it has one, to `base`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Store`], [`Error::Setup`] or [`Error::Git`].
+    pub(crate) async fn start_from(&mut self, base: &Tree, tree: &Tree, store: &Store) -> Result<(), Error> {
+        self.prepare(tree, store).await?;
+        if let Some(git) = self.copies.as_ref().and_then(|copies| copies.git()) {
+            git.attach(self.root(), base, store).await?;
+            self.repositories.insert(String::new());
+        }
+        let directory = self.directory();
+        fs::create_dir_all(&directory).map_err(Error::io("create", &directory))
+    }
+
+    /// Returns the path of the project in the workspace; empty if it is the whole workspace.
+    pub(crate) fn project(&self) -> String {
+        self.copies.as_ref().map(|copies| copies.root.project.clone()).unwrap_or_default()
+    }
+
     /// Removes the directory.
     pub(crate) fn remove(self) {
-        if let Err(error) = scan::remove_all(self.root()) {
+        if let Err(error) = remove_all(self.root()) {
             tracing::warn!(%error, directory = %self.root().display(), "cannot remove a workspace");
         }
     }
@@ -87,21 +197,53 @@ impl Workspace {
 
 /// Reads the files of a project into the store, and returns their tree.
 ///
-/// Leaves out files that the project's ignore files name, and files whose names are not UTF-8.
-pub(crate) async fn capture(project: &Path, store: &Store) -> Result<Tree, Error> {
+/// Leaves out files that the project's ignore files name unless they are in `tracked`, and files
+/// whose names are not UTF-8.
+pub(crate) async fn capture(project: &Path, tracked: &[String], store: &Store) -> Result<Tree, Error> {
     let manifest =
         Manifest::of_project(project).map_err(|source| Error::Project { source: source.into() })?;
-    let mut tree = Tree::new();
+    let mut files = Vec::new();
     for (path, entry) in manifest.files() {
-        let Some(name) = path.to_str() else {
-            tracing::warn!(path = %path.display(), "skipped a file whose name is not UTF-8");
-            continue;
-        };
-        let content = read(&project.join(path), entry.kind).map_err(Error::io("read", project.join(path)))?;
+        match path.to_str() {
+            Some(name) => files.push((name.to_owned(), entry.kind)),
+            None => tracing::warn!(path = %path.display(), "skipped a file whose name is not UTF-8"),
+        }
+    }
+    let listed: BTreeSet<String> = files.iter().map(|(name, _)| name.clone()).collect();
+    for name in tracked.iter().filter(|name| !listed.contains(*name)) {
+        files.extend(kind_at(&project.join(name)).map(|kind| (name.clone(), kind)));
+    }
+    read_kinds(project, files, store).await
+}
+
+/// Reads files and links below a directory into the store. Leaves out paths that have neither.
+pub(crate) async fn read_files(root: &Path, paths: &[String], store: &Store) -> Result<Tree, Error> {
+    let kind = |path: &String| Some((path.clone(), kind_at(&root.join(path))?));
+    read_kinds(root, paths.iter().filter_map(kind).collect(), store).await
+}
+
+async fn read_kinds(project: &Path, files: Vec<(String, EntryKind)>, store: &Store) -> Result<Tree, Error> {
+    let mut tree = Tree::new();
+    for (name, kind) in files {
+        let content = read(&project.join(&name), kind).map_err(Error::io("read", project.join(&name)))?;
         let blob = store.put_blob(content).await.map_err(Error::store("write to"))?;
-        tree.insert(name.to_owned(), File { kind: entry.kind, blob });
+        tree.insert(name, File { kind, blob });
     }
     Ok(tree)
+}
+
+/// Returns the kind of a file or link. Returns `None` for other entries.
+fn kind_at(path: &Path) -> Option<EntryKind> {
+    let metadata = path.symlink_metadata().ok()?;
+    if metadata.is_symlink() {
+        Some(EntryKind::Symlink)
+    } else if !metadata.is_file() {
+        None
+    } else if metadata.permissions().mode() & 0o100 != 0 {
+        Some(EntryKind::Executable)
+    } else {
+        Some(EntryKind::Regular)
+    }
 }
 
 /// Writes all changes or none: if one fails, reverts those before it.

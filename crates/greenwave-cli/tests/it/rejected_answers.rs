@@ -46,17 +46,14 @@ fn run(dir: &TestDir, bad: ShellFeature) -> Report {
     expected.insert("plan.toml".to_owned(), dir.read("plan.toml"));
     expected.insert("project/apart.txt".to_owned(), "a\n".to_owned());
 
-    let report = Report::of(&dir.run_plan().with_code(1));
+    let run = dir.plan().variable("XDG_STATE_HOME", dir.path("state")).run();
+    let report = Report::of(&run.with_code(1));
     let phases = [("bad", "failed"), ("after", "skipped"), ("later", "skipped"), ("apart", "green")];
     assert_eq!(report.phases(), phases);
     assert_eq!(report.reason("after"), "depends on `bad`, which failed");
     assert_eq!(report.reason("later"), "depends on `bad`, which failed");
     assert_eq!(dir.files(""), expected);
-    assert_eq!(
-        fs::read_dir(dir.path("project/.greenwave/work")).unwrap().count(),
-        0,
-        "working copies are left"
-    );
+    assert_eq!(fs::read_dir(dir.path("state/greenwave")).unwrap().count(), 0, "working copies are left");
     report
 }
 

@@ -60,7 +60,7 @@ impl MergeQueue {
         workspace: &mut Workspace,
     ) -> Result<Result<Verified, StageResult>, FeatureError> {
         let ctx = &self.ctx;
-        workspace.reset(merge.candidate, &ctx.store).await?;
+        workspace.prepare(merge.candidate, &ctx.store).await?;
         let mut verified = Verified::default();
         for owner in std::iter::once(merge.id).chain(trunk.green.iter().copied()) {
             for test in &ctx.feature(owner).tests {
@@ -90,10 +90,10 @@ impl MergeQueue {
     ) -> Result<Option<StageResult>, FeatureError> {
         let ctx = &self.ctx;
         if !trunk.guards.is_ready() {
-            workspace.reset(&trunk.tree, &ctx.store).await?;
+            workspace.prepare(&trunk.tree, &ctx.store).await?;
             let run = GuardRun { ctx, id: merge.id, report: merge.report, root: workspace.root() };
             trunk.guards.prepare(run).await?;
-            workspace.reset(merge.candidate, &ctx.store).await?;
+            workspace.prepare(merge.candidate, &ctx.store).await?;
         }
         // A feature that may change tests may remove some.
         let may_edit = !ctx.feature(merge.id).may_edit.is_empty();
@@ -136,9 +136,9 @@ impl MergeQueue {
     ) -> Result<Blame, FeatureError> {
         let ctx = &self.ctx;
         if let Some(without) = without {
-            workspace.reset(without, &ctx.store).await?;
+            workspace.prepare(without, &ctx.store).await?;
             let outcome = repeat_test(ctx, merge.id, merge.report, test, workspace.root(), PHASE).await?;
-            workspace.reset(merge.candidate, &ctx.store).await?;
+            workspace.prepare(merge.candidate, &ctx.store).await?;
             if !outcome.passed() {
                 let message = format!("test {of} fails without this feature's changes, too: not its fault");
                 self.note(merge.id, "broken-before", message).await;

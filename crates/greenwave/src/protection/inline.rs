@@ -48,18 +48,18 @@ fn rust(source: &str) -> BTreeMap<String, String> {
         let Some(function) = FUNCTION.captures(&source[found.start()..]) else { continue };
         let Some(name) = function.get(1) else { continue };
         let Some(body) = block(source, found.start() + name.end()) else { continue };
-        add(&mut tests, format!("test `{}`", name.as_str()), &source[start..body.1]);
+        add(&mut tests, &format!("test `{}`", name.as_str()), &source[start..body.1]);
     }
     for found in MODULE.captures_iter(source) {
         let Some(whole) = found.get(0) else { continue };
         let is_test = attributes(source, whole.start()).contains("cfg(test)");
         if is_test {
             let head = &source[attributes_start(source, whole.start())..whole.start()];
-            add(&mut tests, format!("module `{}`", &found[1]), head);
+            add(&mut tests, &format!("module `{}`", &found[1]), head);
         }
     }
     for (at, code) in rust_doctests(source).into_iter().enumerate() {
-        add(&mut tests, format!("documentation test {}", at + 1), &code);
+        add(&mut tests, &format!("documentation test {}", at + 1), &code);
     }
     // Documentation tests have no names, so they are compared as a set.
     rename_by_text(tests)
@@ -108,7 +108,7 @@ fn python(source: &str) -> BTreeMap<String, String> {
         let expected = expected.take_while(|line| !line.is_empty() && !line.starts_with(">>>"));
         let expected: Vec<&str> = expected.take_while(|line| !line.contains("\"\"\"")).collect();
         let text = format!("{}\n{}", &example[1], expected.join("\n"));
-        add(&mut tests, format!("example `{}`", example[1].trim_start_matches(">>> ")), &text);
+        add(&mut tests, &format!("example `{}`", example[1].trim_start_matches(">>> ")), &text);
     }
     tests
 }
@@ -126,8 +126,8 @@ fn rename_by_text(tests: BTreeMap<String, String>) -> BTreeMap<String, String> {
 }
 
 /// Adds a test. Tests of the same name in several modules are numbered.
-fn add(tests: &mut BTreeMap<String, String>, name: String, text: &str) {
-    let mut unique = name.clone();
+fn add(tests: &mut BTreeMap<String, String>, name: &str, text: &str) {
+    let mut unique = name.to_owned();
     let mut count = 1;
     while tests.contains_key(&unique) {
         count += 1;

@@ -167,7 +167,7 @@ fn rule(text: &str, target: &str) -> Option<String> {
             && line.contains(':')
             && head.split_whitespace().any(|it| it == target)
     };
-    let at = lines.iter().position(|line| is_rule(line))?;
+    let at = lines.iter().position(is_rule)?;
     let recipe = lines[at + 1..].iter().take_while(|line| line.starts_with(['\t', ' ']));
     Some(std::iter::once(&lines[at]).chain(recipe).map(|line| line.trim_end()).collect::<Vec<_>>().join("\n"))
 }

@@ -98,6 +98,8 @@ impl From<PathError> for PartError {
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
     root: &'a Path,
+    /// Path of the project in the workspace, which the agent's paths are relative to.
+    project: &'a str,
     store: &'a Store,
     pub(super) tree: Tree,
     pub(super) taken: Vec<TakenFile>,
@@ -106,8 +108,14 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(root: &'a Path, store: &'a Store, tree: Tree) -> Self {
-        Self { root, store, tree, taken: Vec::new(), last_path: None }
+    pub(super) fn new(root: &'a Path, project: &'a str, store: &'a Store, tree: Tree) -> Self {
+        Self { root, project, store, tree, taken: Vec::new(), last_path: None }
+    }
+
+    /// Returns the path in the workspace of a path in the project.
+    fn within(&self, path: &str) -> Result<String, PathError> {
+        let path = confine::plain(path)?;
+        Ok(if self.project.is_empty() { path } else { format!("{}/{path}", self.project) })
     }
 
     /// Applies a part of the answer of an agent that has changed nothing itself.
@@ -140,7 +148,7 @@ impl<'a> Draft<'a> {
         };
         let shown = "the agent edited this file itself, and that counts";
         if let AnswerPart::File { path, blob } = part
-            && let Ok(path) = confine::plain(path)
+            && let Ok(path) = self.within(path)
         {
             let now = self.tree.get(&path).copied();
             if now.is_some_and(|file| file.blob == *blob) {
@@ -160,8 +168,10 @@ impl<'a> Draft<'a> {
             }
         }
         if let AnswerPart::Edit { path, text } | AnswerPart::Diff { path, text } = part
-            && let Some(path) =
-                targets(part, path.as_deref(), text).into_iter().find(|path| touched.contains(path))
+            && let Some(path) = targets(part, path.as_deref(), text)
+                .iter()
+                .filter_map(|path| self.within(path).ok())
+                .find(|path| touched.contains(path))
         {
             return not_taken(&path, shown);
         }
@@ -206,7 +216,7 @@ impl<'a> Draft<'a> {
             let after =
                 replacement.apply(before.as_deref()).map_err(|problem| malformed(Some(&path), problem))?;
             self.put(&path, Bytes::from(after), None).await?;
-            self.last_path = Some(path);
+            self.last_path = Some(named);
         }
         Ok(())
     }
@@ -309,7 +319,7 @@ impl<'a> Draft<'a> {
 
     /// Returns the path of a file inside the workspace, with symbolic links resolved.
     fn inside(&self, path: &str) -> Result<String, PartError> {
-        let inside = confine::inside(self.root, &confine::plain(path)?)?;
+        let inside = confine::inside(self.root, &self.within(path)?)?;
         if tree::clashes(&self.tree, &inside) {
             let problem = PathProblem::Obstructed(inside);
             return Err(PathError { path: path.to_owned(), problem }.into());
@@ -342,7 +352,7 @@ fn problem_of(path: Option<&str>, problem: &EditProblem) -> PartError {
     PartError::Problem { path: path.map(str::to_owned), reason }
 }
 
-/// Returns the normalised paths of the files that an edit or a diff changes.
+/// Returns the paths of the files that an edit or a diff changes.
 fn targets(part: &AnswerPart, path: Option<&str>, text: &str) -> Vec<String> {
     let mut paths: Vec<String> = path.map(str::to_owned).into_iter().collect();
     if matches!(part, AnswerPart::Edit { .. }) {
@@ -354,7 +364,7 @@ fn targets(part: &AnswerPart, path: Option<&str>, text: &str) -> Vec<String> {
             paths.extend(patch.new_path.map(std::borrow::Cow::into_owned));
         }
     }
-    paths.iter().filter_map(|path| confine::plain(path).ok()).collect()
+    paths
 }
 
 /// Returns the part of an answer that a unit is; `None` for a block that is about no file.

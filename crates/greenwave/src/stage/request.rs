@@ -68,7 +68,7 @@ impl Stage<'_> {
     pub(super) async fn request(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
         let before = self.active.workspace.tree().clone();
         // The tests of the last attempt may have left files in the workspace.
-        self.active.workspace.reset(&before, &self.ctx.store).await?;
+        self.active.workspace.start_from(&self.active.base, &before, &self.ctx.store).await?;
         self.active.transcript = Transcript::default();
         self.active.test_output.clear();
         match self.take_answer(attempt).await {
@@ -89,7 +89,7 @@ impl Stage<'_> {
             &feature.id,
             attempt,
             prompt::compose(feature, attempt, &self.active.feedback, self.edits()),
-            self.active.workspace.root(),
+            self.active.workspace.directory(),
             ctx.temporary_dir(),
         );
         ctx.steps.pass("request").await;
@@ -175,7 +175,8 @@ impl Stage<'_> {
         }
         let size = |path: &str| root.join(path).symlink_metadata().map_or(0, |found| found.len() as usize);
         let described = describe_changes(&changes, size);
-        let mut draft = Draft::new(&root, store, self.active.workspace.tree().clone());
+        let project = self.active.workspace.project();
+        let mut draft = Draft::new(&root, &project, store, self.active.workspace.tree().clone());
         draft.taken.extend(described);
         let (mut not_taken, mut problems) = (Vec::new(), Vec::new());
         for part in &answer.parts {

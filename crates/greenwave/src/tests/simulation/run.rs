@@ -138,7 +138,8 @@ fn open(world: &Arc<World>) -> Result<Engine, crate::Error> {
     };
     let agents: BTreeMap<_, _> = (0..plan.features.len()).map(pool).collect();
     let steps = Steps::observed_by(Arc::clone(world) as _);
-    Engine::assemble(plan, settings, agents, steps, Mask::default(), |_, _| {
+    let copies = world.project.with_file_name("copies");
+    Engine::assemble(plan, settings, agents, steps, Mask::default(), &copies, |_, _| {
         Ok(Arc::new(SimulatedTests(Arc::clone(world))))
     })
 }
@@ -344,10 +345,9 @@ fn check_report(
             check_skip_reason(&world.script, at, &phases, feature.reason.as_deref().unwrap_or_default())?;
         }
     }
-    let work = world.project.join(".greenwave/work");
-    let names = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|at| at.file_name());
-    let state = names(work.parent().unwrap()).filter(|name| name.as_encoded_bytes().starts_with(b"old-"));
-    let left: Vec<_> = names(&work).chain(state).collect();
+    let copies = world.project.with_file_name("copies");
+    let left: Vec<_> =
+        fs::read_dir(&copies).into_iter().flatten().flatten().map(|at| at.file_name()).collect();
     if !is_stopped && !left.is_empty() {
         return Err(format!("workspaces are left behind: {left:?}"));
     }
