@@ -3,6 +3,7 @@
 mod attempts;
 mod cache;
 mod demo;
+mod forget;
 mod graph;
 mod init;
 mod profile;
@@ -33,6 +34,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Show the attempts at features: what agents changed and said, and why tests failed.
     Attempts(attempts::AttemptsArgs),
+    /// Remove what earlier runs have recorded about features, so that they start again.
+    Forget(forget::ForgetArgs),
     /// Run the project's tests, skipping those with a cached result.
     Test(Box<test::TestArgs>),
     /// Manage the test-result cache.
@@ -54,6 +57,7 @@ impl Cli {
             Command::Demo(args) => demo::demo(&args).await,
             Command::Run(args) => run::run(&args).await,
             Command::Attempts(args) => attempts::attempts(&args).await,
+            Command::Forget(args) => forget::forget(&args),
             Command::Test(args) => test::test(&args).await,
             Command::Cache(command) => cache::cache(&command).await,
             Command::Init(args) => init::init(&args.plan),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use greenwave::{
     AgentSpec, BaseKind, CommandSpec, Edits, Feature, Guards, Plan, PlanError, PlanLocation, Problem,
-    ResultKind, Test,
+    ResultKind, Test, WaitOn,
 };
 
 use crate::diagnostic::{Diagnostic, Document};
@@ -210,7 +210,13 @@ fn agent(
             let time_max = table.time_limit("time_limit")?;
             let choices = [("directory", Edits::Directory), ("answer", Edits::Answer)];
             let edits = choice(document, &mut table, "edits", &choices)?;
-            AgentSpec::Command(CommandSpec { command, time_max, edits })
+            AgentSpec::Command(CommandSpec {
+                command,
+                time_max,
+                edits,
+                wait_on: wait_on(&mut table)?,
+                wait_max: table.time_limit("wait_max")?,
+            })
         }
         other => {
             let message =
@@ -265,9 +271,24 @@ fn command(table: &mut Table<'_>) -> Result<Vec<String>, Diagnostic> {
     Ok(words.value.into_iter().map(|word| word.value).collect())
 }
 
+/// Reads when a failed agent is started again later. Keys that are left out have their defaults.
+fn wait_on(table: &mut Table<'_>) -> Result<WaitOn, Diagnostic> {
+    let mut conditions = WaitOn::default();
+    let Some(mut table) = table.table("wait_on")? else { return Ok(conditions) };
+    if let Some(codes) = table.whole_numbers("exit", 255)? {
+        conditions.exit = codes;
+    }
+    if let Some(texts) = table.texts("output")? {
+        conditions.output = Some(texts.value.into_iter().map(|text| text.value).collect());
+    }
+    table.finish()?;
+    Ok(conditions)
+}
+
 fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnostic> {
     let keys = [
         "id",
+        "was",
         "title",
         "depends_on",
         "prompt",
@@ -285,6 +306,7 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
     let at = table.at();
     let id = table.required_text("id")?;
     fields.insert("id", id.at);
+    let was = table.text("was")?.map(|was| was.value);
     let title = table.text("title")?.map_or_else(|| id.value.clone(), |title| title.value);
     let depends_on = table.texts("depends_on")?.map(|list| list.value).unwrap_or_default();
     let prompt = table.required_text("prompt")?.value;
@@ -309,6 +331,7 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
     let (id, agent) = (id.value, agent.value);
     let feature = Feature {
         id,
+        was,
         title,
         depends_on,
         prompt,
@@ -319,6 +342,7 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
         review,
         red,
         may_edit,
+        ..Feature::default()
     };
     Ok((feature, locations))
 }

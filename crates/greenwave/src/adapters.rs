@@ -101,7 +101,7 @@ pub(crate) fn cache(settings: &Settings, state_dir: &Path) -> Result<Option<Tier
 
 /// Flushes the store, once for all features that request it at the same time.
 #[derive(Debug, Clone)]
-pub(crate) struct Flusher(Batcher<(), Result<(), String>>);
+pub(crate) struct Flusher(Batcher<(), Result<(), Arc<greenwave_storage::Error>>>);
 
 impl Flusher {
     pub(crate) fn new(store: Store) -> Self {
@@ -110,7 +110,7 @@ impl Flusher {
         Self(Batcher::new(config, move |requests: Vec<()>| {
             let store = store.clone();
             async move {
-                let flushed = store.flush().await.map_err(|error| crate::error::chain(&error));
+                let flushed = store.flush().await.map_err(Arc::new);
                 vec![flushed; requests.len()]
             }
         }))

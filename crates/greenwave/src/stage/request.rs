@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use greenwave_agents::{Request, ResponseStream};
+use greenwave_agents::{Error as AgentError, Request, ResponseStream};
 use greenwave_storage::{AttemptOutcome, NewAttempt, Transcript};
 use greenwave_streaming::{Cap, Error as StreamError, Files, Limits, Pull};
 use greenwave_testing::EntryKind;
@@ -46,6 +46,31 @@ enum Unusable {
     Answer(String),
     /// The feature fails.
     Feature(FeatureError),
+    /// The provider of the agent limits requests or is overloaded.
+    Overloaded { message: String, retry_after: Option<Duration> },
+}
+
+impl Unusable {
+    /// Returns why a request failed, given an error of the agent.
+    fn request(error: AgentError) -> Self {
+        match error {
+            AgentError::Overloaded { line, retry_after, .. } => {
+                Unusable::Overloaded { message: line, retry_after }
+            }
+            error if error.is_permanent() => Unusable::Feature(FeatureError::Agent(error)),
+            error => Unusable::Answer(chain(&error)),
+        }
+    }
+
+    /// Returns why an answer cannot be read.
+    fn answer(error: &StreamError, time_max: Duration) -> Self {
+        if let StreamError::Source { source, .. } = error
+            && let Some(AgentError::Overloaded { line, retry_after, .. }) = source.downcast_ref()
+        {
+            return Unusable::Overloaded { message: line.clone(), retry_after: *retry_after };
+        }
+        Unusable::Answer(describe(error, time_max))
+    }
 }
 
 impl From<FeatureError> for Unusable {
@@ -66,15 +91,26 @@ impl Stage<'_> {
     /// An answer that breaks off or cannot be applied leaves the workspace as it was before,
     /// and refuses the attempt.
     pub(super) async fn request(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
+        let Some(admission) = self.admission() else {
+            return Ok(StageResult::Completed(PhaseEvent::Overloaded));
+        };
         let before = self.active.workspace.tree().clone();
         // The tests of the last attempt may have left files in the workspace.
         self.active.workspace.start_from(&self.active.base, &before, &self.ctx.store).await?;
         self.active.transcript = Transcript::default();
         self.active.test_output.clear();
         match self.take_answer(attempt).await {
-            Ok(()) => Ok(StageResult::Completed(PhaseEvent::Answered)),
+            Ok(()) => {
+                self.end_pause(admission);
+                Ok(StageResult::Completed(PhaseEvent::Answered))
+            }
             Err(Unusable::Feature(error)) => Err(error),
+            Err(Unusable::Overloaded { message, retry_after }) => {
+                self.active.workspace.reset(&before, &self.ctx.store).await?;
+                self.pause(admission, message, retry_after)
+            }
             Err(Unusable::Answer(reason)) => {
+                self.end_pause(admission);
                 self.active.workspace.reset(&before, &self.ctx.store).await?;
                 self.record_aborted(&reason).await?;
                 Ok(StageResult::refused(reason))
@@ -88,7 +124,7 @@ impl Stage<'_> {
         let request = Request::new(
             &feature.id,
             attempt,
-            prompt::compose(feature, attempt, &self.active.feedback, self.edits()),
+            prompt::compose(feature, attempt, self.active.attempts_max, &self.active.feedback, self.edits()),
             self.active.workspace.directory(),
             ctx.temporary_dir(),
         );
@@ -103,9 +139,8 @@ impl Stage<'_> {
         // long.
         let (time_max, started) = (self.time_limit(), Instant::now());
         let answer = match timeout(time_max, session.send(&request)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) if error.is_permanent() => return Err(FeatureError::Agent(error).into()),
-            Ok(Err(error)) => return Err(Unusable::Answer(chain(&error))),
+            Ok(Ok(answer)) => self.wait_on().watch(answer),
+            Ok(Err(error)) => return Err(Unusable::request(error)),
             Err(_) => {
                 let reason = format!("the answer did not begin within {time_max:?} (agent.time_limit)");
                 return Err(Unusable::Answer(reason));
@@ -148,7 +183,7 @@ impl Stage<'_> {
             .with_limits(limits);
         let mut answer = Answer::default();
         while let Some(batch) = units.next().await {
-            let batch = batch.map_err(|error| Unusable::Answer(describe(&error, time_max)))?;
+            let batch = batch.map_err(|error| Unusable::answer(&error, time_max))?;
             for unit in batch.iter() {
                 answer.remarks.extend(nameless(&unit).filter(|_| answer.remarks.len() < REMARKS_MAX));
                 answer.parts.extend(part_of(&unit, &self.ctx.store).await?);
