@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
+use greenwave_agents::Gate;
 use greenwave_scheduler::{Needs, Step};
 use tokio::time::Instant;
 
@@ -311,7 +312,7 @@ impl FeatureRun {
     fn waiting_event(&self, phase: Phase) -> Option<Event> {
         let FeatureState::Active(active) = &self.state else { return None };
         let feature = self.ctx.feature(self.id);
-        let remaining = self.ctx.gates.get(&feature.agent).map(|gate| gate.remaining());
+        let remaining = self.ctx.gates.get(&feature.agent).map(Gate::remaining);
         let (reason, seconds) = match (phase, &active.waits_for) {
             (Phase::Paused(_), Some(Wait::Agent { message })) => {
                 (format!("agent `{}` has to wait: {message}", feature.agent), remaining)

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::program::{Finished, Program};
 use crate::shell_plan::{self, Report, ShellFeature};
-use crate::test_dir::TestDir;
+use crate::test_dir::{STATE, TestDir};
 
 /// Returns a feature whose agent and test work.
 fn plain(id: &str) -> ShellFeature {
@@ -357,7 +357,8 @@ fn as_nobody(dir: &TestDir) -> Program {
     give(&dir.path(""), NOBODY);
     let mut command = std::process::Command::new(copy);
     command.args(["run", "plan.toml", "--no-metrics", "--format", "json"]);
-    Program::of(command).within(&dir.path("")).user(NOBODY)
+    let state = dir.path(STATE);
+    Program::of(command).within(&dir.path("")).variable("XDG_STATE_HOME", state).user(NOBODY)
 }
 
 fn give(path: &Path, user: u32) {

@@ -476,7 +476,7 @@ impl SimulatedAgent {
         let overloads = observed.overloads.entry(self.feature).or_default();
         *overloads += 1;
         let (program, line) = ("simulated".to_owned(), "429".to_owned());
-        let retry_after = (*overloads % 2 == 0).then_some(Duration::from_secs(7));
+        let retry_after = overloads.is_multiple_of(2).then_some(Duration::from_secs(7));
         (*overloads <= self.world.script.features[self.feature].overloads).then_some(AgentError::Overloaded {
             program,
             line,
