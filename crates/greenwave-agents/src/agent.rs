@@ -93,8 +93,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// Creates a request. `directory` is the worktree, and `temporary` a directory outside of it for
-    /// temporary files.
+    /// Creates a request. `directory` is the worktree, and `temporary` a directory outside of it
+    /// for temporary files.
     pub fn new(
         feature: impl Into<String>,
         attempt: u32,

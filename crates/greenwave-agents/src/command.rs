@@ -28,7 +28,7 @@ const TIME_LIMIT_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Maximum number of bytes of standard error included in an error. The end is included.
 const STDERR_BYTES_MAX: usize = 2 * 1024;
 /// Time without output after which a pipe counts as ended, once the program has exited. A process
-/// that left the program's session may hold the pipe for ever.
+/// that left the program's session may hold the pipe indefinitely.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// Placeholders that pass the prompt. A program that gets it as an argument has an empty standard
 /// input, because some programs append what they read there to the prompt.
@@ -42,10 +42,10 @@ const PROMPT_PLACEHOLDERS: [&str; 2] = ["prompt", "prompt_file"];
 /// variables added:
 ///
 /// - `GREENWAVE_FEATURE` and `GREENWAVE_ATTEMPT`, as in the [`Request`];
-/// - `GREENWAVE_PROMPT_FILE`, a file with the prompt that only its owner can read (mode 0600). It is
-///   removed when the program has ended;
-/// - `TERM=dumb`, `NO_COLOR=1`, `GIT_TERMINAL_PROMPT=0`, `EDITOR=true` and others that keep programs
-///   from waiting for a person.
+/// - `GREENWAVE_PROMPT_FILE`, a file with the prompt that only its owner can read (mode 0600). It
+///   is removed when the program has ended;
+/// - `TERM=dumb`, `NO_COLOR=1`, `GIT_TERMINAL_PROMPT=0`, `EDITOR=true` and others that keep
+///   programs from waiting for a person.
 ///
 /// The program leads a session without a terminal, so a question on `/dev/tty` fails at once. It is
 /// killed with all its descendants when it exceeds its time limit and when the response is dropped.

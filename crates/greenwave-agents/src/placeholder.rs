@@ -1,9 +1,9 @@
 //! Replaces placeholders in the arguments of an agent's command.
 //!
 //! Arguments are often code in another language, full of braces: JSON, shell, a template. So only
-//! `{feature}`, `{attempt}`, `{prompt_file}`, `{directory}` and `{prompt}` are placeholders, and all
-//! other braces stand for themselves. Two opening braces before a name stand for one: `{{prompt}}`
-//! is the text `{prompt}`.
+//! `{feature}`, `{attempt}`, `{prompt_file}`, `{directory}` and `{prompt}` are placeholders, and
+//! all other braces stand for themselves. Two opening braces before a name stand for one:
+//! `{{prompt}}` is the text `{prompt}`.
 
 use std::borrow::Cow;
 

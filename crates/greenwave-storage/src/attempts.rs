@@ -25,7 +25,7 @@ pub enum AttemptOutcome {
     Aborted,
 }
 
-/// What the author of an attempt, such as a coding agent, said and how it ended. All texts are
+/// Words of the author of an attempt, such as a coding agent, and its exit. All texts are
 /// stored as they are: bound their size, and remove secrets first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transcript {
@@ -33,7 +33,7 @@ pub struct Transcript {
     pub words: String,
     /// The text on standard error.
     pub stderr: String,
-    /// How the program exited, such as `exit status: 1`. Empty if there was no program.
+    /// Exit of the program, such as `exit status: 1`. Empty if there was no program.
     pub exit: String,
 }
 
@@ -50,7 +50,7 @@ pub struct NewAttempt {
     pub reason: String,
     /// Free text, such as the failure message.
     pub note: String,
-    /// What the author said.
+    /// Words of the author.
     pub transcript: Transcript,
 }
 
@@ -71,7 +71,7 @@ pub struct Attempt {
     pub reason: String,
     /// Free text.
     pub note: String,
-    /// What the author said.
+    /// Words of the author.
     pub transcript: Transcript,
 }
 

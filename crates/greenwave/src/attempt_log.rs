@@ -33,7 +33,7 @@ pub struct StoredAttempt {
     pub words: String,
     /// Standard error of the agent's program.
     pub stderr: String,
-    /// How the agent's program exited.
+    /// Exit of the agent's program.
     pub exit: String,
     /// The files that the attempt changed.
     pub files: Vec<StoredFile>,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// What happened to a file.
+/// Change of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -17,7 +17,7 @@ pub enum FileChange {
     Renamed,
 }
 
-/// What was said during an attempt. Texts are bounded, without control characters, and without
+/// Output and words of an attempt. Texts are bounded, without control characters, and without
 /// secrets; empty ones are not serialised. The whole is stored with the attempt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct AttemptDetails {
@@ -30,7 +30,7 @@ pub struct AttemptDetails {
     /// Standard error of the agent's program.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub stderr: String,
-    /// How the agent's program exited.
+    /// Exit of the agent's program, such as `exit status: 1`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub exit: String,
 }
@@ -88,7 +88,7 @@ pub enum Event {
         path: String,
         /// Size of the file, in bytes; 0 if it is deleted.
         bytes: usize,
-        /// What happened to the file.
+        /// Change of the file.
         change: FileChange,
         /// Path before a rename.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,7 +163,7 @@ pub enum Event {
         attempt: u32,
         /// Why it was refused.
         reason: String,
-        /// What the tests and the agent said.
+        /// Output of the tests and words of the agent.
         #[serde(flatten)]
         details: AttemptDetails,
     },
@@ -184,7 +184,7 @@ pub enum Event {
         feature: String,
         /// Why it failed.
         reason: String,
-        /// What the tests and the agent said in the last attempt.
+        /// Output of the tests and words of the agent in the last attempt.
         #[serde(flatten)]
         details: AttemptDetails,
     },

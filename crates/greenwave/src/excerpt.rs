@@ -29,8 +29,8 @@ impl Excerpt {
         self.left_out += excess as u64;
     }
 
-    /// Returns the excerpt as text without control characters. Begins and ends the part that is left
-    /// out at whole lines where possible.
+    /// Returns the excerpt as text without control characters. Begins and ends the part that is
+    /// left out at whole lines where possible.
     pub(crate) fn text(&self) -> String {
         let tail: Vec<u8> = self.tail.iter().copied().collect();
         if self.left_out == 0 {

@@ -223,9 +223,9 @@ mod tests {
             ("DB_PASSWORD_LONG", "hunter2hunter2hunter2"),
             ("my_auth_token", "tokentoken"),
             ("SHORT_KEY", "short"),
-            ("SSH_KEY_PATH", "/home/me/.ssh/id"),
+            ("SSH_KEY_PATH", "/keys/id_ed25519"),
             ("KEYBOARD", "querty-layout"),
-            ("HOME", "/home/somebody"),
+            ("HOME", "/opt/somewhere"),
             ("SIGNING_KEY", "first line of it\nsecond line of it\n"),
         ]);
         let table = [
@@ -233,8 +233,8 @@ mod tests {
             ("hunter2hunter2hunter2 hunter2hunter2", "[masked] [masked]"),
             ("tokentokentokentoken", "[masked][masked]"),
             (
-                "a short /home/me/.ssh/id querty-layout /home/somebody",
-                "a short /home/me/.ssh/id querty-layout /home/somebody",
+                "a short /keys/id_ed25519 querty-layout /opt/somewhere",
+                "a short /keys/id_ed25519 querty-layout /opt/somewhere",
             ),
             ("> second line of it", "> [masked]"),
         ];

@@ -112,11 +112,11 @@ pub struct CommandSpec {
     pub wait_on: WaitOn,
     /// Maximum time that a feature waits for that, and then fails. `None` for one hour.
     pub wait_max: Option<Duration>,
-    /// What counts as the agent's work.
+    /// Source of the agent's work.
     pub edits: Edits,
 }
 
-/// What counts as the work of an agent.
+/// Source of the work of an agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Edits {
     /// The changes that the agent makes in its working directory, and the files, edits and diffs in

@@ -39,7 +39,7 @@ pub(crate) struct ActiveFeature {
     pub(crate) cases: CaseLog,
     /// Parts of the last answer that were not taken, one message each.
     pub(crate) partial: Vec<String>,
-    /// What the agent said in the last attempt.
+    /// Words of the agent in the last attempt.
     pub(crate) transcript: Transcript,
     /// Output of the test that failed in the last attempt, cleaned and bounded.
     pub(crate) test_output: String,

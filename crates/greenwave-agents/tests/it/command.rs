@@ -95,7 +95,8 @@ async fn a_timed_out_program_is_killed_with_its_descendants() {
     assert_eq!(end.unwrap().unwrap(), b"");
 }
 
-/// Runs a command for feature `lexer`, attempt 2, in a directory of its own, and returns its output.
+/// Runs a command for feature `lexer`, attempt 2, in a directory of its own, and returns its
+/// output.
 async fn output(command: &[&str], prompt: &str) -> Result<String, Error> {
     let (copy, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let agent = CommandAgent::new(command.iter().map(|word| (*word).to_owned()).collect(), LONG);
@@ -106,7 +107,11 @@ async fn output(command: &[&str], prompt: &str) -> Result<String, Error> {
         whole.extend_from_slice(&chunk?);
     }
     drop(text);
-    assert_eq!(std::fs::read_dir(copy.path()).unwrap().count(), 0, "the copy holds no file of ours");
+    assert_eq!(
+        std::fs::read_dir(copy.path()).unwrap().count(),
+        0,
+        "the copy holds no file of the agent crate"
+    );
     let left = std::fs::read_dir(temporary.path().join("new")).unwrap().count();
     assert_eq!(left, 0, "the prompt is removed at the end");
     Ok(String::from_utf8(whole).unwrap())

@@ -1,4 +1,4 @@
-//! What counts as an agent's work: direct edits, files, edits and diffs in its answer.
+//! Tests of the work that is taken from agents: direct edits, files, edits and diffs in answers.
 
 use crate::shell_plan::{self, Report, ShellFeature};
 use crate::test_dir::TestDir;

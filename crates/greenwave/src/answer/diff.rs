@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use super::EditProblem;
 use super::lines::{Lines, not_found, without_ending};
 
-/// What a diff does to one file.
+/// Changes of one file in a diff.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FilePatch<'t> {
     pub(crate) kind: PatchKind,
@@ -291,7 +291,8 @@ impl Hunk<'_> {
     }
 }
 
-/// Parses the hunk whose header is the line at `at`. Returns it with the index of the line after it.
+/// Parses the hunk whose header is the line at `at`. Returns it with the index of the line after
+/// it.
 fn hunk<'t>(lines: &[&'t str], at: usize) -> Result<(Hunk<'t>, usize), EditProblem> {
     let numbers = numbers(lines[at]);
     let body = &lines[at + 1..];

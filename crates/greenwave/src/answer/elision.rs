@@ -91,8 +91,8 @@ fn count_lost(before: &str, after: &str) -> (usize, usize) {
     (lost, total)
 }
 
-/// Returns whether a line is a comment that stands for lines that were left out, and then whether it
-/// has an ellipsis.
+/// Returns whether a line is a comment that stands for lines that were left out, and then whether
+/// it has an ellipsis.
 fn is_elision(line: &str) -> Option<bool> {
     let line = line.trim();
     if !COMMENTS.iter().any(|mark| line.starts_with(mark)) {
@@ -104,8 +104,8 @@ fn is_elision(line: &str) -> Option<bool> {
     (is_bare || PHRASES.iter().any(|phrase| lower.contains(phrase))).then_some(has_ellipsis)
 }
 
-/// Returns whether a text is a run of lines of a file, without being the whole file. Indentation and
-/// blank lines do not count.
+/// Returns whether a text is a run of lines of a file, without being the whole file. Indentation
+/// and blank lines do not count.
 pub(crate) fn is_excerpt(file: &str, text: &str) -> bool {
     let lines = |text: &str| -> Vec<String> {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

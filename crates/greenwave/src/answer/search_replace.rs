@@ -8,8 +8,8 @@
 //! >>>>>>> REPLACE
 //! ```
 //!
-//! The searched lines must be in the file exactly once. They match exactly, or else apart from white
-//! space at the ends of lines. Line endings are those of the file.
+//! The searched lines must be in the file exactly once. They match exactly, or else apart from
+//! white space at the ends of lines. Line endings are those of the file.
 
 use super::EditProblem;
 use super::lines::{Lines, without_ending};
@@ -75,8 +75,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Replacement<'_>>, EditProblem> {
 }
 
 impl Replacement<'_> {
-    /// Applies the replacement to a file; `None` if the file does not exist. An empty search creates
-    /// the file, or fills an empty one.
+    /// Applies the replacement to a file; `None` if the file does not exist. An empty search
+    /// creates the file, or fills an empty one.
     ///
     /// # Errors
     /// The reason why it cannot be applied.

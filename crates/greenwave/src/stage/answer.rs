@@ -1,7 +1,7 @@
 //! Takes an agent's work: the parts of its answer, and what it changed in its directory.
 //!
-//! The work is applied to a draft of the workspace's tree. It is taken as a whole or not at all: the
-//! workspace is written only after every part was applied.
+//! The work is applied to a draft of the workspace's tree. It is taken as a whole or not at all:
+//! the workspace is written only after every part was applied.
 //!
 //! An agent that edits files itself also prints a summary, with excerpts of what it did. So if it
 //! has changed its directory, that counts, and a block of the answer is taken only if it adds
@@ -133,8 +133,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Applies a part of the answer of an agent that has changed `touched` files itself, if the part
-    /// adds something. Otherwise returns why it is not taken; `None` if it only repeats.
+    /// Applies a part of the answer of an agent that has changed `touched` files itself, if the
+    /// part adds something. Otherwise returns why it is not taken; `None` if it only repeats.
     ///
     /// # Errors
     /// [`Error`] of the store.
