@@ -100,8 +100,9 @@ impl Child {
         Ok(Self { leader: Leader::Command(Box::new(child)), group, pipes: Pipes::default() })
     }
 
-    /// Starts `command` as the leader of a new process group, with pipes for its three standard
-    /// streams. A supervisor starts it if there is one.
+    /// Starts `command` as the leader of a new process group, without a controlling terminal and
+    /// with pipes for its three standard streams. A supervisor starts it if there is one; otherwise
+    /// it leads a [session](Self::spawn_session).
     ///
     /// A supervisor starts the command's program with its arguments, working directory and
     /// variables, after those that the supervisor [inherits](Supervisor::inheriting). Closures that
@@ -115,7 +116,7 @@ impl Child {
     pub fn spawn_piped(command: &mut Command, supervisor: Option<&Supervisor>) -> io::Result<Self> {
         let Some(supervisor) = supervisor.filter(|_| cfg!(target_os = "linux")) else {
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-            return Self::spawn(command);
+            return Self::spawn_session(command);
         };
         let spawn = Spawn::from_command(command.as_std(), supervisor.inherited())?;
         Self::start_piped(Some(supervisor), spawn)
@@ -167,6 +168,23 @@ impl Child {
         let mut child = Self::start_under(supervisor, spawn)?;
         child.pipes = Pipes { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr) };
         Ok(child)
+    }
+
+    /// Starts `command` as the leader of a new session, and so of a new process group, without a
+    /// controlling terminal: opening `/dev/tty` fails at once instead of stopping the process.
+    ///
+    /// # Errors
+    /// Fails as [`spawn`](Self::spawn) does.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn spawn_session(command: &mut Command) -> io::Result<Self> {
+        // SAFETY: `setsid` is a bare system call. It touches no memory and no lock.
+        unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?)) };
+        let child = command.kill_on_drop(true).spawn()?;
+        let leader = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let group = ProcessGroup::new(leader.map(Target::Group));
+        Ok(Self { leader: Leader::Command(Box::new(child)), group, pipes: Pipes::default() })
     }
 
     /// Runs `command` to its end with nothing on standard input, and returns its output. Standard

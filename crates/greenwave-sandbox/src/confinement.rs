@@ -179,7 +179,7 @@ impl PreparedConfinement {
     }
 }
 
-fn unavailable(strength: Strength, reason: impl ToString) -> Error {
+fn unavailable(strength: Strength, reason: &dyn ToString) -> Error {
     let facility = match strength {
         Strength::Mount => "confinement by mounts",
         Strength::Landlock => "confinement by Landlock",
