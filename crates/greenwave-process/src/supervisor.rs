@@ -36,7 +36,7 @@ pub(crate) use lease::{ReaperSocket, Supervised, kill, terminate};
 /// its children and none of their descendants is left.
 ///
 /// Clones refer to one supervisor. It is started when the first child is, and ends with the last
-/// clone.
+/// clone, whose `drop` waits up to a second for it.
 ///
 /// On systems other than Linux it does nothing: children are started as without one.
 #[derive(Debug, Clone)]

@@ -40,7 +40,7 @@ impl Strength {
     /// # Errors
     /// [`Error::Unavailable`] with the reason.
     pub fn available(self) -> Result<(), Error> {
-        rules::available(self).map_err(|reason| unavailable(self, reason))
+        rules::available(self).map_err(|reason| unavailable(self, &reason))
     }
 
     /// Returns the stronger of the available ways.

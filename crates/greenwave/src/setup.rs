@@ -159,6 +159,7 @@ mod tests {
                     Path::new("/"),
                     &[("V".to_owned(), "value".to_owned())],
                     Duration::from_secs(60),
+                    None,
                 )
                 .await
             }
@@ -166,7 +167,7 @@ mod tests {
         run("test \"$V\" = value").await.unwrap();
         let error = run("echo out; echo err >&2; exit 3").await.unwrap_err().to_string();
         assert!(error.contains("ended with exit status: 3\nout\nerr"), "{error}");
-        let error = super::run(&["no-such-program".to_owned()], Path::new("/"), &[], Duration::MAX)
+        let error = super::run(&["no-such-program".to_owned()], Path::new("/"), &[], Duration::MAX, None)
             .await
             .unwrap_err();
         assert!(error.to_string().contains("`no-such-program`"), "{error}");

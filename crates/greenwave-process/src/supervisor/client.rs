@@ -3,12 +3,17 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::descriptors;
 
+/// Time that the supervisor gets to end before the last clone of its handle is dropped.
+const END_TIME_MAX: Duration = Duration::from_secs(1);
 /// Maximum number of idle reapers.
 const IDLE_MAX: usize = 64;
 
@@ -24,7 +29,8 @@ pub(super) struct Client {
 /// A running supervisor process.
 #[derive(Debug)]
 struct Server {
-    socket: OwnedFd,
+    /// Taken when the supervisor is to end.
+    socket: Option<OwnedFd>,
     process: Option<Child>,
 }
 
@@ -67,23 +73,37 @@ impl Server {
         let process = command.spawn();
         // Closes this process's copy of the supervisor's end.
         command.stdin(Stdio::null());
-        Ok(Self { socket: ours, process: Some(process?) })
+        Ok(Self { socket: Some(ours), process: Some(process?) })
     }
 
     /// Returns the socket of a new reaper.
     fn fork(&self) -> io::Result<OwnedFd> {
-        descriptors::send(self.socket.as_fd(), &[0], &[])?;
-        descriptors::receive_one(&self.socket)?
-            .ok_or_else(|| io::Error::other("the supervisor of child processes has ended"))
+        let ended = || io::Error::other("the supervisor of child processes has ended");
+        let socket = self.socket.as_ref().ok_or_else(ended)?;
+        descriptors::send(socket.as_fd(), &[0], &[])?;
+        descriptors::receive_one(socket)?.ok_or_else(ended)
     }
 }
 
 impl Drop for Server {
-    /// Reaps the supervisor from a thread: it ends once the socket is closed.
+    /// Waits for the supervisor, which kills everything below it and ends once the socket is
+    /// closed. If that takes long, a thread waits for it.
     fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ =
-                std::thread::Builder::new().name("greenwave-reap".to_owned()).spawn(move || process.wait());
+        let Some(mut process) = self.process.take() else { return };
+        drop(self.socket.take());
+        if has_ended(&process, END_TIME_MAX) {
+            let _ = process.wait();
+            return;
         }
+        let _ = std::thread::Builder::new().name("greenwave-reap".to_owned()).spawn(move || process.wait());
     }
+}
+
+/// Waits for a process to exit, and returns whether it did in time.
+fn has_ended(process: &Child, time_max: Duration) -> bool {
+    let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
+    let Some(Ok(ended)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return false };
+    let timeout = Timespec::try_from(time_max).ok();
+    let mut files = [PollFd::new(&ended, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut files, timeout.as_ref())).is_ok_and(|ready| ready > 0)
 }

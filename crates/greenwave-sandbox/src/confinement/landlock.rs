@@ -43,7 +43,7 @@ pub(in crate::confinement) struct PathRules {
 
 impl PathRules {
     pub(super) fn new(confinement: &Confinement) -> Result<Self, Error> {
-        let failed = |error: String| unavailable(Strength::Landlock, error);
+        let failed = |error: String| unavailable(Strength::Landlock, &error);
         let readable = readable(&confinement.hidden)?;
         if readable.len() > PATHS_MAX {
             let count = readable.len();

@@ -30,7 +30,7 @@ impl Rules {
         match strength {
             Strength::Mount => Ok(Self::Mount(mount::MountPlan::new(confinement))),
             Strength::Landlock if confinement.network == Network::Loopback => {
-                Err(unavailable(strength, "a loopback network requires namespaces"))
+                Err(unavailable(strength, &"a loopback network requires namespaces"))
             }
             Strength::Landlock => landlock::PathRules::new(confinement).map(Self::Landlock),
         }
@@ -39,10 +39,10 @@ impl Rules {
     pub(super) fn attach(&self, command: &mut impl BeforeExec, directory: &Path) -> Result<(), Error> {
         match self {
             Self::Mount(plan) => {
-                plan.attach(command, directory).map_err(|error| unavailable(Strength::Mount, error))
+                plan.attach(command, directory).map_err(|error| unavailable(Strength::Mount, &error))
             }
             Self::Landlock(rules) => {
-                rules.attach(command).map_err(|error| unavailable(Strength::Landlock, error))
+                rules.attach(command).map_err(|error| unavailable(Strength::Landlock, &error))
             }
         }
     }

@@ -13,7 +13,7 @@ pub(super) enum Rules {}
 
 impl Rules {
     pub(super) fn new(_: &Confinement, strength: Strength) -> Result<Self, Error> {
-        Err(super::unavailable(strength, "it requires Linux"))
+        Err(super::unavailable(strength, &"it requires Linux"))
     }
 
     pub(super) fn attach(&self, _: &mut impl BeforeExec, _: &Path) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 //! an unprivileged one.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![expect(clippy::print_stderr, reason = "tests say what they skip")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
