@@ -189,15 +189,16 @@ impl Workspace {
     /// workspace. Returns its path in the workspace, with symbolic links resolved.
     ///
     /// # Errors
-    /// [`Error::InvalidPath`] with the path, [`Error::Io`], or [`Error::Store`].
+    /// [`Error::InvalidPath`] with the path, [`Error::Store`], or [`Error::Io`]; the tree then has the
+    /// file that is missing in the directory.
     pub(crate) async fn write(&mut self, path: &str, content: Bytes, store: &Store) -> Result<String, Error> {
         let path = confine::inside(self.root(), &self.within(&confine::plain(path)?))?;
         let target = self.root().join(&path);
         let kind = self.tree.get(&path).map_or(EntryKind::Regular, |file| file.kind);
-        put(&target, kind, &content).map_err(Error::io("write", &target))?;
+        let written = put(&target, kind, &content).map_err(Error::io("write", &target));
         let blob = store.put_blob(content).await.map_err(Error::store("write to"))?;
         self.tree.insert(path.clone(), File { kind, blob });
-        Ok(path)
+        written.map(|()| path)
     }
 
     fn within(&self, path: &str) -> String {

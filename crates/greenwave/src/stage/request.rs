@@ -9,12 +9,15 @@ use greenwave_streaming::{Cap, Error as StreamError, Files, Limits, Pull, Unit, 
 use tokio::time::{Instant, timeout};
 
 use super::Stage;
+use crate::attempt_record::AttemptRecord;
+use crate::disk_full;
 use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
 use crate::phase::PhaseEvent;
 use crate::plan::{AgentSpec, CommandSpec};
 use crate::prompt;
 use crate::state::StageResult;
+use crate::tree;
 
 /// Maximum number of incomplete files that are reported for one answer.
 const PARTIAL_MAX: usize = 5;
@@ -143,17 +146,27 @@ impl Stage<'_> {
             .with_budget(self.ctx.answers.clone())
             .with_limits(limits);
         let mut files = 0;
-        let mut partial = Vec::new();
+        let (mut partial, mut unwritten) = (Vec::new(), None);
         while let Some(batch) = units.next().await {
             let batch = batch.map_err(|error| Unusable::answer(&error, time_max))?;
             for unit in batch.iter() {
                 if unit.kind() == UnitKind::File {
-                    self.take_file(attempt, &unit).await?;
+                    match self.take_file(attempt, &unit).await {
+                        // The rest of the answer is taken as well, for the next run.
+                        Err(Unusable::Feature(FeatureError::Run(error))) if disk_full::is_full(&error) => {
+                            unwritten.get_or_insert(error);
+                        }
+                        taken => taken?,
+                    }
                     files += 1;
                 } else {
                     partial.extend(describe_partial(&unit).filter(|_| partial.len() < PARTIAL_MAX));
                 }
             }
+        }
+        if let Some(error) = unwritten {
+            self.save_unwritten(attempt);
+            return Err(error.into());
         }
         // Agents that edit files leave their work in the directory.
         let scan = self.active.workspace.scan(&self.ctx.store).await?;
@@ -191,6 +204,19 @@ impl Stage<'_> {
             Err(Error::InvalidPath(error)) => Err(Unusable::Answer(error.to_string())),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Saves an answer that found the disk full until the end of the run, when there may be room.
+    fn save_unwritten(&self, attempt: u32) {
+        let before_round = self.active.attempts_max.saturating_sub(self.feature().attempts_max);
+        let record = AttemptRecord {
+            answered: true,
+            feedback: self.active.feedback.clone(),
+            failing: self.active.failing.clone(),
+            changes: tree::changes(&self.active.base, self.active.workspace.tree()),
+            ..AttemptRecord::new(self.ctx.definition(self.id), attempt, before_round)
+        };
+        self.ctx.unsaved.lock().push((self.id, record));
     }
 
     /// Stores that an attempt ended without an answer that can be tested.
