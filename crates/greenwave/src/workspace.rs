@@ -189,8 +189,8 @@ impl Workspace {
     /// workspace. Returns its path in the workspace, with symbolic links resolved.
     ///
     /// # Errors
-    /// [`Error::InvalidPath`] with the path, [`Error::Store`], or [`Error::Io`]; the tree then has the
-    /// file that is missing in the directory.
+    /// [`Error::InvalidPath`] with the path, [`Error::Store`], or [`Error::Io`]. After the last one,
+    /// the tree has the file that is missing in the directory.
     pub(crate) async fn write(&mut self, path: &str, content: Bytes, store: &Store) -> Result<String, Error> {
         let path = confine::inside(self.root(), &self.within(&confine::plain(path)?))?;
         let target = self.root().join(&path);
