@@ -73,6 +73,17 @@ pub enum Error {
         /// The end of its standard error.
         stderr: String,
     },
+    /// An agent program failed because its provider limits requests or is overloaded. The request
+    /// can be sent again later.
+    #[error("agent command `{program}` has to wait: {line}")]
+    Overloaded {
+        /// The program as configured.
+        program: String,
+        /// The line of its output that says so.
+        line: String,
+        /// The delay that the output asks for.
+        retry_after: Option<Duration>,
+    },
     /// An agent program exceeded its time limit and was killed with all its descendants.
     #[error("agent command `{program}` did not end within {limit:?} and was killed")]
     TimedOut {

@@ -48,14 +48,18 @@ mod command;
 pub mod conformance;
 mod error;
 mod event;
+mod gate;
 mod pool;
 mod script;
 mod scripted;
+mod wait_on;
 
 pub use agent::{Agent, Request, Session};
 pub use command::CommandAgent;
 pub use error::Error;
 pub use event::{AgentEvent, ResponseStream, TextStream};
+pub use gate::{Admission, Gate};
 pub use pool::{AgentPool, AgentPoolOptions, PooledSession};
 pub use script::Script;
 pub use scripted::ScriptedAgent;
+pub use wait_on::WaitOn;

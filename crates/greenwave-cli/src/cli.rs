@@ -2,6 +2,7 @@
 
 mod cache;
 mod demo;
+mod forget;
 mod graph;
 mod init;
 mod profile;
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run a plan.
     Run(Box<run::RunArgs>),
+    /// Remove what earlier runs have recorded about features, so that they start again.
+    Forget(forget::ForgetArgs),
     /// Run the project's tests, skipping those with a cached result.
     Test(Box<test::TestArgs>),
     /// Manage the test-result cache.
@@ -50,6 +53,7 @@ impl Cli {
         match self.command {
             Command::Demo(args) => demo::demo(&args).await,
             Command::Run(args) => run::run(&args).await,
+            Command::Forget(args) => forget::forget(&args),
             Command::Test(args) => test::test(&args).await,
             Command::Cache(command) => cache::cache(&command).await,
             Command::Init(args) => init::init(&args.plan),

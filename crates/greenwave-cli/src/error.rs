@@ -59,6 +59,9 @@ pub(crate) enum CliError {
     /// No test matches the given names.
     #[error("no test name contains `{filters}`; available: {names}")]
     NoSuchTest { filters: String, names: String },
+    /// A flag names a feature that the plan does not have.
+    #[error("unknown feature `{name}`{}", similar.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
+    NoSuchFeature { name: String, similar: Option<String> },
     /// Several tests match a name that must match one.
     #[error("several test names contain `{name}`: {names}")]
     SeveralTests { name: String, names: String },

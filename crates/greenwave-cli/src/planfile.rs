@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use greenwave::{
     AgentSpec, BaseKind, CommandSpec, Feature, Guards, Plan, PlanError, PlanLocation, Problem, ResultKind,
-    Test,
+    Test, WaitOn,
 };
 
 use crate::diagnostic::{Diagnostic, Document};
@@ -207,7 +207,12 @@ fn agent(
         }
         "command" => {
             let command = beside_plan(command(&mut table)?, dir, project);
-            AgentSpec::Command(CommandSpec { command, time_max: table.time_limit("time_limit")? })
+            AgentSpec::Command(CommandSpec {
+                command,
+                time_max: table.time_limit("time_limit")?,
+                wait_on: wait_on(&mut table)?,
+                wait_max: table.time_limit("wait_max")?,
+            })
         }
         other => {
             let message =
@@ -262,9 +267,24 @@ fn command(table: &mut Table<'_>) -> Result<Vec<String>, Diagnostic> {
     Ok(words.value.into_iter().map(|word| word.value).collect())
 }
 
+/// Reads when a failed agent is started again later. Keys that are left out have their defaults.
+fn wait_on(table: &mut Table<'_>) -> Result<WaitOn, Diagnostic> {
+    let mut conditions = WaitOn::default();
+    let Some(mut table) = table.table("wait_on")? else { return Ok(conditions) };
+    if let Some(codes) = table.whole_numbers("exit", 255)? {
+        conditions.exit = codes;
+    }
+    if let Some(texts) = table.texts("output")? {
+        conditions.output = Some(texts.value.into_iter().map(|text| text.value).collect());
+    }
+    table.finish()?;
+    Ok(conditions)
+}
+
 fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnostic> {
     let keys = [
         "id",
+        "was",
         "title",
         "depends_on",
         "prompt",
@@ -282,6 +302,7 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
     let at = table.at();
     let id = table.required_text("id")?;
     fields.insert("id", id.at);
+    let was = table.text("was")?.map(|was| was.value);
     let title = table.text("title")?.map_or_else(|| id.value.clone(), |title| title.value);
     let depends_on = table.texts("depends_on")?.map(|list| list.value).unwrap_or_default();
     let prompt = table.required_text("prompt")?.value;
@@ -304,6 +325,7 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
         FeatureLocations { id: id.value.clone(), table: at, fields, depends_on: depends_on.clone() };
     let feature = Feature {
         id: id.value,
+        was,
         title,
         depends_on: depends_on.into_iter().map(|name| name.value).collect(),
         prompt,
@@ -314,6 +336,7 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
         review,
         red,
         may_edit,
+        ..Feature::default()
     };
     Ok((feature, locations))
 }

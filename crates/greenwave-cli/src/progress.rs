@@ -88,6 +88,7 @@ impl Progress {
                 self.green += usize::from(*phase == "green");
             }
             Event::UpToDate { .. } => self.green += 1,
+            Event::Waiting { feature, .. } => drop(self.phases.insert(feature.clone(), "waiting")),
             Event::Failed { feature, .. } => drop(self.phases.insert(feature.clone(), "failed")),
             _ => {}
         }
@@ -130,6 +131,23 @@ impl Progress {
             // A note names the tests that fail before the first merge.
             Event::Tests { phase: "baseline", .. } => None,
             Event::Tests { feature, .. } => line(feature, "tests", tests_text(event)),
+            Event::Continued { feature, attempt, answered, new_round } => line(
+                feature,
+                "resumed",
+                match (*answered, *new_round) {
+                    (true, _) => format!("testing the stored answer to attempt {attempt}"),
+                    (false, true) => {
+                        format!("new round from attempt {attempt}: earlier runs used up the attempts")
+                    }
+                    (false, false) => format!("at attempt {attempt}"),
+                },
+            ),
+            Event::Waiting { feature, reason, seconds, .. } => {
+                let delay = seconds.filter(|seconds| *seconds > 0.0);
+                let delay = delay.map(|seconds| format!("; next try in {seconds:.0} s"));
+                line(feature, "waiting", format!("{reason}{}", delay.unwrap_or_default()))
+            }
+            Event::Adopted { feature } => line(feature, "adopted", "its tests pass".to_owned()),
             Event::Refused { feature, attempt, reason } => {
                 line(feature, "rejected", format!("attempt {attempt}: {reason}"))
             }

@@ -288,6 +288,24 @@ impl<'a> Table<'a> {
         texts.inspect(|_| drop(self.any(key)))
     }
 
+    /// Takes a list of whole numbers from 0 to `max`.
+    pub(crate) fn whole_numbers(
+        &mut self,
+        key: &'static str,
+        max: u8,
+    ) -> Result<Option<Vec<i32>>, Diagnostic> {
+        let Some(found) = self.any(key) else { return Ok(None) };
+        let numbers = match &found.value {
+            DeValue::Array(array) => {
+                let number = |value: &DeValue<'_>| u8::try_from(whole(value)?).ok().filter(|n| *n <= max);
+                array.iter().map(|item| number(item.get_ref()).map(i32::from)).collect()
+            }
+            _ => None,
+        };
+        let expected = format!("a list of whole numbers from 0 to {max}");
+        numbers.map(Some).ok_or_else(|| self.invalid(key, &found, &expected))
+    }
+
     /// Takes a boolean.
     pub(crate) fn flag(&mut self, key: &'static str) -> Result<Option<bool>, Diagnostic> {
         Ok(self.typed(key, "true or false", DeValue::as_bool)?.map(|flag| flag.value))

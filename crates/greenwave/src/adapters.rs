@@ -34,7 +34,7 @@ pub(crate) fn agents(
                 let script = script.map_err(|source| Error::Agent { agent: name.clone(), source })?;
                 Arc::new(ScriptedAgent::new(script, *pace))
             }
-            AgentSpec::Command(CommandSpec { command, time_max }) => {
+            AgentSpec::Command(CommandSpec { command, time_max, .. }) => {
                 let time_max = time_max.unwrap_or(settings.agent.time_limit);
                 let agent = CommandAgent::new(command.clone(), time_max);
                 Arc::new(agent.with_variables(variables.iter().cloned()))
@@ -98,7 +98,7 @@ pub(crate) fn cache(settings: &Settings, state_dir: &Path) -> Result<Option<Tier
 
 /// Flushes the store, once for all features that request it at the same time.
 #[derive(Debug, Clone)]
-pub(crate) struct Flusher(Batcher<(), Result<(), String>>);
+pub(crate) struct Flusher(Batcher<(), Result<(), Arc<greenwave_storage::Error>>>);
 
 impl Flusher {
     pub(crate) fn new(store: Store) -> Self {
@@ -107,7 +107,7 @@ impl Flusher {
         Self(Batcher::new(config, move |requests: Vec<()>| {
             let store = store.clone();
             async move {
-                let flushed = store.flush().await.map_err(|error| crate::error::chain(&error));
+                let flushed = store.flush().await.map_err(Arc::new);
                 vec![flushed; requests.len()]
             }
         }))

@@ -2,22 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
-use greenwave_agents::AgentPool;
+use greenwave_agents::{AgentPool, Gate};
 use greenwave_scheduler::Journal;
 use greenwave_storage::{Attempts, Store};
 use greenwave_streaming::{Budget, Fanout};
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
+use crate::attempt_record::AttemptRecord;
 use crate::branch::ResultBranch;
 use crate::copies::Copies;
 use crate::dependencies::Dependencies;
+use crate::disk_full::DiskFull;
 use crate::event::Event;
 use crate::fixed_ports::FixedPorts;
-use crate::phase::FeaturePolicy;
 use crate::plan::{Feature, FeatureId, Plan};
 use crate::preflight::Problem;
+use crate::receipts::Receipts;
 use crate::report::Totals;
 use crate::scope::RunScope;
 use crate::settings::Settings;
@@ -53,6 +56,14 @@ pub(crate) struct RunContext {
     pub(crate) project: Destination,
     /// Pools of agent sessions, by the agent's name in the plan.
     pub(crate) agents: BTreeMap<String, AgentPool>,
+    /// Hold back requests to overloaded agents, by the agent's name in the plan.
+    pub(crate) gates: BTreeMap<String, Gate>,
+    pub(crate) receipts: Receipts,
+    pub(crate) disk_full: DiskFull,
+    /// Records of attempts that could not be written because the disk was full.
+    pub(crate) unsaved: Mutex<Vec<(FeatureId, AttemptRecord)>>,
+    /// Number of features that are started, have not ended and do not wait for the user.
+    pub(crate) working: AtomicUsize,
     /// Limits the bytes of all answers that are in memory at once.
     pub(crate) answers: Budget,
     pub(crate) events: Fanout<Event>,
@@ -77,12 +88,6 @@ impl RunContext {
     /// Returns a feature of the plan.
     pub(crate) fn feature(&self, id: FeatureId) -> &Feature {
         &self.plan.features[id.index()]
-    }
-
-    /// Returns the policy of a feature.
-    pub(crate) fn policy(&self, id: FeatureId) -> FeaturePolicy {
-        let feature = self.feature(id);
-        FeaturePolicy { attempts_max: feature.attempts_max, review: feature.review.is_some() }
     }
 
     /// Returns the hash of a feature's definition.

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
-use greenwave_agents::AgentPool;
+use greenwave_agents::{AgentPool, Gate};
 use greenwave_scheduler::{
     Durations, Executor, Graph, Journal, OnFailure, Progress, ScheduleStats, Stopper, TaskFailure, TaskId,
     TaskOutcome,
@@ -21,9 +22,11 @@ use tokio::time::Instant;
 use crate::adapters::{self, Flusher};
 use crate::branch::ResultBranch;
 use crate::context::RunContext;
+use crate::continuation;
 use crate::copies::{self, Copies, CopyOptions};
 use crate::dependencies::Dependencies;
-use crate::error::{Error, FeatureError};
+use crate::disk_full::DiskFull;
+use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
 use crate::fixed_ports::FixedPorts;
@@ -35,6 +38,7 @@ use crate::metrics;
 use crate::plan::{BaseKind, FeatureId, Guards, Plan, ResultKind};
 use crate::preflight::{Problem, preflight};
 use crate::project_root::ProjectRoot;
+use crate::receipts::Receipts;
 use crate::remove::remove_all;
 use crate::report::{Report, Totals};
 use crate::resources::{self, WORKERS};
@@ -155,6 +159,11 @@ impl Engine {
                 is_project: true,
             },
             steps,
+            gates: agents.keys().map(|name| (name.clone(), Gate::new(settings.pool.size))).collect(),
+            receipts: Receipts::new(settings.receipts.clone()),
+            disk_full: DiskFull::default(),
+            unsaved: Mutex::default(),
+            working: AtomicUsize::new(0),
             agents,
             scope: RunScope::default(),
             selected: (0..plan.features.len()).map(FeatureId::from_index).collect(),
@@ -187,6 +196,19 @@ impl Engine {
         move || metrics::snapshot(&stats(), &ctx)
     }
 
+    /// Returns the attempt of each feature whose answer is recorded and not merged.
+    #[cfg(test)]
+    pub(crate) fn recorded_answers(&self) -> BTreeMap<usize, u32> {
+        use crate::attempt_record::AttemptRecord;
+        let records = self.ctx.journal.finished().unwrap_or_default();
+        let record = |id: FeatureId| {
+            let key = AttemptRecord::key(&self.ctx.feature(id).id);
+            let record = AttemptRecord::decode(records.get(&key)?)?;
+            record.answered.then_some((id.index(), record.attempt))
+        };
+        self.ctx.ids().filter_map(record).collect()
+    }
+
     /// Returns a handle that stops the run.
     ///
     /// A stopped run kills its programs and waits for them. [`run`](Engine::run) then returns with
@@ -215,7 +237,13 @@ impl Engine {
         let (errors, stats) = self.execute(&durations, &run).await?;
         // Aborted stages leave their writes to other threads. This waits for them.
         drop(ctx.project.in_flight.write().await);
-        self.close(durations, &errors, &run).await?;
+        if let Err(error) = self.close(durations, &errors, &run).await {
+            // The features that need the space have failed, and the report says so.
+            if !ctx.disk_full.observe(&error, &ctx.project.root) {
+                return Err(error);
+            }
+            tracing::warn!(error = chain(&error), "cannot store the state of the run");
+        }
         Ok(report(ctx, &run, started, &stats).await)
     }
 
@@ -240,8 +268,8 @@ impl Engine {
         let done = green.iter().copied().chain(unselected);
         let done = done.map(|id| TaskId::from_index(id.index())).collect();
         let queue = Arc::new(MergeQueue::new(Arc::clone(ctx), tree, green, workspace));
-        let features = ctx.ids().zip(resumed).map(|(id, Resumed { state, report })| {
-            AsyncMutex::new(FeatureRun::new(Arc::clone(ctx), Arc::clone(&queue), id, state, report))
+        let features = ctx.ids().zip(resumed).map(|(id, resumed)| {
+            AsyncMutex::new(FeatureRun::new(Arc::clone(ctx), Arc::clone(&queue), id, resumed))
         });
         let features = features.collect();
         Ok(Run { queue, features, done })
@@ -360,8 +388,12 @@ impl Engine {
                 feature.fail_if_running(error).await;
             }
         }
+        continuation::write_unsaved(ctx).await;
         ctx.steps.pass("store durations").await;
-        ctx.journal.record_durations(&durations)?;
+        // They only improve estimates.
+        if let Err(error) = ctx.journal.record_durations(&durations) {
+            tracing::warn!(error = chain(&error), "cannot store durations");
+        }
         run.queue.close().await;
         ctx.copies.remove();
         ctx.steps.pass("flush at the end").await;

@@ -143,7 +143,10 @@ impl Error {
 #[non_exhaustive]
 pub enum FeatureError {
     /// The tests pass before any code is written.
-    #[error("tests pass before anything is written, so they prove nothing: {}", tests.join(", "))]
+    #[error(
+        "tests pass before anything is written, so they prove nothing: {}; `--adopt` takes the code as it is",
+        tests.join(", ")
+    )]
     AlreadyPassing {
         /// Names of the tests.
         tests: Vec<String>,
@@ -180,16 +183,47 @@ pub enum FeatureError {
         /// Why the last attempt was refused.
         reason: String,
     },
-    /// A file that the feature changes was changed in the project during the run.
-    #[error("`{path}` was changed in the project during the run; no file of this feature was written")]
+    /// The attempt gave the same code as the previous one, which was refused.
+    #[error("stopped after {attempts} attempts: the last two gave the same code: {reason}")]
+    Repeated {
+        /// Number of attempts.
+        attempts: u32,
+        /// Why the last attempt was refused.
+        reason: String,
+    },
+    /// The provider of the agent limited requests for too long.
+    #[error("agent `{agent}` could not work for {waited:?} (wait_max): {message}")]
+    AgentUnavailable {
+        /// Name of the agent.
+        agent: String,
+        /// Time that the feature has waited.
+        waited: Duration,
+        /// Last message of the agent.
+        message: String,
+    },
+    /// A file system is full.
+    #[error(
+        "no space left on the file system of {}: free some and run the plan again, which continues from here",
+        directory.display()
+    )]
+    DiskFull {
+        /// Directory on the full file system.
+        directory: PathBuf,
+    },
+    /// The user changed lines of a file that the feature changes too.
+    #[error(
+        "waiting for you: your change of `{path}` overlaps with the change of this feature; the answer is \
+         stored, and no file of this feature was written. Move or undo your change and run the plan again"
+    )]
     ModifiedByUser {
         /// Path of the file, relative to the project.
         path: String,
     },
     /// A file that the feature creates exists in the project, ignored by version control or new.
     #[error(
-        "`{path}` already exists in the project (ignored or newly created) and is not overwritten; no file \
-         of this feature was written"
+        "waiting for you: `{path}` already exists in the project (ignored or newly created) and is not \
+         overwritten; the answer is stored, and no file of this feature was written. Move the file away and \
+         run the plan again"
     )]
     FileExists {
         /// Path of the file, relative to the project.

@@ -76,6 +76,34 @@ pub enum Event {
         /// Duration of the test when it ran, in seconds.
         seconds: f64,
     },
+    /// A feature continues the attempts of an earlier run.
+    Continued {
+        /// Id of the feature.
+        feature: String,
+        /// Number of the attempt at which it continues.
+        attempt: u32,
+        /// Whether the answer to this attempt is complete, so that it is tested without a request.
+        answered: bool,
+        /// Whether the attempts of the earlier run were used up, so that a new round begins.
+        new_round: bool,
+    },
+    /// A feature waits, without using up an attempt, for its agent or for the user.
+    Waiting {
+        /// Id of the feature.
+        feature: String,
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// Reason of the wait.
+        reason: String,
+        /// Time after which the agent can work again, in seconds, as far as it is foreseeable.
+        seconds: Option<f64>,
+    },
+    /// The tests of a feature passed before any code was written in this run. It is green, because
+    /// the user adopts the code, or because an agent wrote it in another copy of the project.
+    Adopted {
+        /// Id of the feature.
+        feature: String,
+    },
     /// An attempt was refused. Another may follow.
     Refused {
         /// Id of the feature.

@@ -56,20 +56,27 @@
 //! The crate has no Cargo features.
 
 mod adapters;
+mod attempt_record;
 mod branch;
 mod cases;
 mod confine;
 mod context;
+mod continuation;
 mod copies;
 mod dependencies;
+mod disk_full;
 mod engine;
 mod error;
 mod event;
 mod feature_run;
+mod feedback;
+mod file_state;
 mod fixed_ports;
+mod forget;
 mod git;
 mod git_copies;
 mod green_record;
+mod guarded_write;
 mod guards;
 mod included;
 mod merge;
@@ -80,6 +87,7 @@ mod preflight;
 mod project_root;
 mod prompt;
 mod protection;
+mod receipts;
 mod red;
 mod remove;
 mod report;
@@ -99,13 +107,15 @@ mod test_runner;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod user_edits;
 mod workspace;
 
 pub use confine::{PathError, PathProblem};
 pub use engine::Engine;
 pub use error::{Error, FeatureError, chain};
 pub use event::Event;
-pub use greenwave_agents::Error as AgentError;
+pub use forget::{Forgotten, forget};
+pub use greenwave_agents::{Error as AgentError, WaitOn};
 pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
 pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};

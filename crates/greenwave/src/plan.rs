@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use greenwave_agents::WaitOn;
 use greenwave_scheduler::{Graph, GraphBuilder};
 use greenwave_testing::Test;
 
@@ -107,6 +108,10 @@ pub struct CommandSpec {
     pub command: Vec<String>,
     /// Maximum duration of one answer. `None` for the limit of the settings.
     pub time_max: Option<Duration>,
+    /// When a failed program is started again later, without using up an attempt.
+    pub wait_on: WaitOn,
+    /// Maximum time that a feature waits for that, and then fails. `None` for one hour.
+    pub wait_max: Option<Duration>,
 }
 
 /// A feature: tests that fail, and a prompt for the agent that makes them pass.
@@ -114,6 +119,11 @@ pub struct CommandSpec {
 pub struct Feature {
     /// Id of the feature, unique in the plan.
     pub id: String,
+    /// Id that the feature had in earlier runs, whose records it continues.
+    pub was: Option<String>,
+    /// Whether the feature is green if its tests pass before any code is written. Not part of plan
+    /// files: the user decides it for one run.
+    pub adopt: bool,
     /// Title of the feature in output and in the prompt.
     pub title: String,
     /// Ids of features that must be green before this one starts.
@@ -286,6 +296,8 @@ impl Default for Feature {
     fn default() -> Self {
         Self {
             id: String::new(),
+            was: None,
+            adopt: false,
             title: String::new(),
             depends_on: Vec::new(),
             prompt: String::new(),
@@ -450,6 +462,10 @@ impl Plan {
             name: name.to_owned(),
             nearest: nearest(name, defined),
         };
+        if feature.was.iter().any(|was| occurrences.contains_key(was.as_str())) {
+            let problem = "has an invalid `was`: expected the id of a feature that the plan no longer has";
+            return Err(PlanError::Incomplete { feature: feature.id.clone(), field: "was", problem });
+        }
         if let Some(name) = feature.depends_on.iter().find(|name| !occurrences.contains_key(name.as_str())) {
             let mut ids = self.features.iter().map(|other| other.id.as_str());
             return Err(unknown("dependency", name, &mut ids));

@@ -6,15 +6,15 @@ use crate::plan::Feature;
 /// their summary.
 const FEEDBACK_BYTES_MAX: usize = 8 * 1024;
 
-/// Composes the prompt for an attempt, from 1.
+/// Composes the prompt for an attempt, from 1, of `attempts_max`.
 ///
 /// `feedback` is the output of the failing tests for the first attempt, and the reason why the last
 /// attempt was refused for later ones.
-pub(crate) fn compose(feature: &Feature, attempt: u32, feedback: &str) -> String {
+pub(crate) fn compose(feature: &Feature, attempt: u32, attempts_max: u32, feedback: &str) -> String {
     let before = if attempt == 1 {
         "Before anything is written, the tests fail like this:".to_owned()
     } else {
-        format!("This is attempt {attempt} of {}. The last one was refused:", feature.attempts_max)
+        format!("This is attempt {attempt} of {attempts_max}. The last one was refused:")
     };
     format!(
         "# {title}\n\n{prompt}\n\nAnswer with whole files, each in a fenced code block whose first line names the \

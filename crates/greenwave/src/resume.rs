@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use crate::attempt_record::AttemptRecord;
 use crate::branch::ResultBranch;
 use crate::context::RunContext;
 use crate::error::{Error, chain};
 use crate::event::Event;
-use crate::green_record::GreenRecord;
+use crate::file_state;
+use crate::green_record::{self, GreenRecord};
 use crate::phase::Phase;
-use crate::plan::FeatureId;
+use crate::plan::{Feature, FeatureId};
 use crate::report::FeatureReport;
 use crate::state::FeatureState;
 use crate::test_results::report_cached;
@@ -19,11 +21,14 @@ use crate::workspace;
 pub(crate) struct Resumed {
     pub(crate) state: FeatureState,
     pub(crate) report: FeatureReport,
+    /// The attempt of an earlier run at which the feature continues.
+    pub(crate) attempt: Option<AttemptRecord>,
 }
 
 impl Default for Resumed {
     fn default() -> Self {
-        Self { state: FeatureState::Waiting { record: None }, report: FeatureReport::default() }
+        let state = FeatureState::Waiting { record: None };
+        Self { state, report: FeatureReport::default(), attempt: None }
     }
 }
 
@@ -36,14 +41,20 @@ impl Default for Resumed {
 /// # Errors
 /// Fails if the journal or the project cannot be read or written.
 pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
+    rename_records(ctx)?;
     let records = ctx.journal.finished()?;
     let mut features: BTreeMap<FeatureId, Resumed> = ctx.ids().map(|id| (id, Resumed::default())).collect();
     let is_up_to_date = |feature: &Resumed| matches!(feature.state, FeatureState::Ended(Phase::Green(_)));
     for &id in ctx.dependencies.in_order() {
         let name = &ctx.feature(id).id;
+        let attempt = records.get(&AttemptRecord::key(name)).and_then(|bytes| AttemptRecord::decode(bytes));
+        if let Some(feature) = features.get_mut(&id) {
+            feature.attempt = attempt.filter(|attempt| attempt.definition == ctx.definition(id));
+        }
         let Some(record) = records.get(name).and_then(|bytes| GreenRecord::decode(bytes)) else { continue };
         let is_merged = match &ctx.branch {
-            Some(branch) => finish_commit(branch, &record),
+            // An adopted feature has no commit.
+            Some(branch) => record.merged.is_empty() || finish_commit(branch, &record),
             None => record.commit.is_none() && finish_merge(ctx, name, &record).await?,
         };
         if !is_merged {
@@ -55,6 +66,7 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
         if record.definition != ctx.definition(id) {
             continue;
         }
+        let was_written = record.written;
         let mut report = FeatureReport::default();
         // Results on a branch are not in the project's files, where cached results are looked up.
         let is_in_files = ctx.branch.is_none();
@@ -68,13 +80,45 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
             } else {
                 FeatureState::Waiting { record: Some(record) }
             };
-        features.insert(id, Resumed { state, report });
+        // The attempts that led to a green feature do not continue if its tests fail later. They do
+        // if the user's edits broke a merge that was interrupted.
+        let attempt = features.remove(&id).and_then(|feature| feature.attempt).filter(|_| !was_written);
+        features.insert(id, Resumed { state, report, attempt });
     }
     let features: Vec<Resumed> = features.into_values().collect();
     for (id, _) in ctx.ids().zip(&features).filter(|(_, feature)| is_up_to_date(feature)) {
         ctx.emit(Event::UpToDate { feature: ctx.feature(id).id.clone() }).await;
     }
     Ok(features)
+}
+
+/// Moves the records of features that have a new id. A record under the new id has precedence.
+fn rename_records(ctx: &RunContext) -> Result<(), Error> {
+    let renamed: Vec<(FeatureId, &str)> =
+        ctx.ids().filter_map(|id| Some((id, ctx.feature(id).was.as_deref()?))).collect();
+    if renamed.is_empty() {
+        return Ok(());
+    }
+    let records = ctx.journal.finished()?;
+    for (id, was) in renamed {
+        let feature = ctx.feature(id);
+        let before = green_record::definition(&Feature { id: was.to_owned(), ..feature.clone() });
+        let green = records.get(was).and_then(|bytes| GreenRecord::decode(bytes));
+        let attempt = records.get(&AttemptRecord::key(was)).and_then(|bytes| AttemptRecord::decode(bytes));
+        let is_new = |key: &str| !records.contains_key(key);
+        if let Some(record) = green.filter(|record| record.definition == before && is_new(&feature.id)) {
+            let record = GreenRecord { definition: ctx.definition(id).to_owned(), ..record };
+            ctx.journal.record(&feature.id, &record.encode())?;
+            ctx.journal.forget(was)?;
+        }
+        let key = AttemptRecord::key(&feature.id);
+        if let Some(record) = attempt.filter(|record| record.definition == before && is_new(&key)) {
+            let record = AttemptRecord { definition: ctx.definition(id).to_owned(), ..record };
+            ctx.journal.record(&key, &record.encode())?;
+            ctx.journal.forget(&AttemptRecord::key(was))?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether the commit of a feature is on the branch of the results, or in the history of
@@ -96,7 +140,7 @@ async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> 
     ctx.steps.pass("inspect an interrupted merge").await;
     let (mut missing, mut changed) = (Vec::new(), None);
     for change in &record.merged {
-        let now = workspace::file_at(&ctx.project.root, &change.path)?;
+        let now = file_state::file_at(&ctx.project.root, &change.path)?;
         if now == change.before && now != change.after {
             missing.push(change.clone());
         } else if now != change.after {

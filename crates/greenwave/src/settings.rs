@@ -25,6 +25,9 @@ pub struct Settings {
     pub metrics: MetricsSettings,
     /// Tests of a project (`greenwave test`).
     pub testing: TestingSettings,
+    /// Directory of receipts of merged features, which all copies of the project share. `None` for
+    /// no receipts.
+    pub receipts: Option<PathBuf>,
     /// Runs of plans.
     pub run: RunSettings,
 }
@@ -172,6 +175,7 @@ impl Default for Settings {
                 follow_load: true,
                 audit: 0.0,
             },
+            receipts: None,
             run: RunSettings::default(),
         }
     }

@@ -12,13 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_storage::{BlobId, Store};
+use greenwave_storage::Store;
 use greenwave_testing::{EntryKind, Manifest};
 use tokio::sync::RwLock;
 
 use crate::confine;
 use crate::copies::Copies;
 use crate::error::Error;
+use crate::file_state::{file_at, read};
+use crate::guarded_write;
 use crate::included::Included;
 use crate::remove::remove_all;
 use crate::setup;
@@ -287,6 +289,7 @@ pub(crate) async fn revert(destination: &Destination, changes: &[Change], store:
 /// Removes temporary files that a killed process has left beside the changed files.
 pub(crate) fn remove_temporary_files(root: &Path, changes: &[Change]) {
     for change in changes {
+        guarded_write::recover(root, change);
         let path = root.join(&change.path);
         let entries = path.parent().and_then(|parent| fs::read_dir(parent).ok());
         let entries = entries.into_iter().flatten().flatten();
@@ -296,33 +299,6 @@ pub(crate) fn remove_temporary_files(root: &Path, changes: &[Change]) {
         for entry in entries.filter(is_temporary) {
             let _ = fs::remove_file(entry.path());
         }
-    }
-}
-
-/// Returns the current state of a file. Returns `None` if it does not exist or is not a file.
-pub(crate) fn file_at(root: &Path, path: &str) -> Result<Option<File>, Error> {
-    let path = root.join(path);
-    let kind = match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_symlink() => EntryKind::Symlink,
-        Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o100 != 0 => {
-            EntryKind::Executable
-        }
-        Ok(metadata) if metadata.is_file() => EntryKind::Regular,
-        Ok(_) => return Ok(None),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(Error::io("read", &path)(error)),
-    };
-    let content = read(&path, kind).map_err(Error::io("read", &path))?;
-    Ok(Some(File { kind, blob: BlobId::of(&content) }))
-}
-
-/// Returns a file's content, or a link's target.
-fn read(path: &Path, kind: EntryKind) -> io::Result<Bytes> {
-    match kind {
-        EntryKind::Symlink => Ok(Bytes::copy_from_slice(fs::read_link(path)?.as_os_str().as_bytes())),
-        _ => fs::read(path).map(Bytes::from),
     }
 }
 
@@ -379,34 +355,56 @@ fn write_one(
             return Err(Error::ConcurrentEdit { path: change.path.clone() });
         }
     }
-    match content {
-        Some((kind, content)) => put(&path, *kind, content).map_err(Error::io("write", &path)),
-        None => remove(&destination.root, &path).map_err(Error::io("remove", &path)),
+    if !destination.is_project {
+        return match content {
+            Some((kind, content)) => put(&path, *kind, content).map_err(Error::io("write", &path)),
+            None => remove(&destination.root, &path).map_err(Error::io("remove", &path)),
+        };
     }
+    let written = match content {
+        Some((kind, content)) => put_guarded(&path, *kind, content, change),
+        None => guarded_write::remove(&path, change.before).inspect(|removed| {
+            if *removed {
+                remove_empty_parents(&destination.root, &path);
+            }
+        }),
+    };
+    if written.map_err(Error::io("write", &path))? {
+        Ok(())
+    } else {
+        Err(Error::ConcurrentEdit { path: change.path.clone() })
+    }
+}
+
+/// Like [`put`], but only if the file is still in the state before the change.
+fn put_guarded(path: &Path, kind: EntryKind, content: &[u8], change: &Change) -> io::Result<bool> {
+    let temporary = temporary(path, kind, content)?;
+    guarded_write::replace(temporary, path, change.before, change.after)
 }
 
 /// Writes a temporary file and renames it, so that a reader finds the whole old or the whole new
 /// file.
 fn put(path: &Path, kind: EntryKind, content: &[u8]) -> io::Result<()> {
+    temporary(path, kind, content)?.persist(path).map_err(|error| error.error)
+}
+
+/// Writes a temporary file beside the file that it is to replace, with its permissions.
+fn temporary(path: &Path, kind: EntryKind, content: &[u8]) -> io::Result<tempfile::TempPath> {
     let parent = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY_PREFIX);
     if kind == EntryKind::Symlink {
         let target = Path::new(std::ffi::OsStr::from_bytes(content));
-        let temporary = tempfile::Builder::new()
-            .prefix(TEMPORARY_PREFIX)
-            .make_in(parent, |path| symlink(target, path))?;
-        return temporary.into_temp_path().persist(path).map_err(|error| error.error);
+        return Ok(builder.make_in(parent, |path| symlink(target, path))?.into_temp_path());
     }
     let mode = if kind == EntryKind::Executable { 0o777 } else { 0o666 };
-    let permissions = fs::Permissions::from_mode(mode);
-    let mut temporary =
-        tempfile::Builder::new().prefix(TEMPORARY_PREFIX).permissions(permissions).tempfile_in(parent)?;
+    let mut temporary = builder.permissions(fs::Permissions::from_mode(mode)).tempfile_in(parent)?;
     temporary.write_all(content)?;
     if let Some(mode) = replaced_mode(path, kind) {
         temporary.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     }
-    temporary.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    Ok(temporary.into_temp_path())
 }
 
 /// Returns the permissions for a file that replaces another: those of the old file, with only the
@@ -427,8 +425,12 @@ fn remove(root: &Path, path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    remove_empty_parents(root, path);
+    Ok(())
+}
+
+fn remove_empty_parents(root: &Path, path: &Path) {
     let parents = path.ancestors().skip(1).take_while(|parent| *parent != root);
     // Stops at the first directory that is not empty.
     let _ = parents.map(fs::remove_dir).find(Result::is_err);
-    Ok(())
 }

@@ -88,7 +88,7 @@ pub(super) async fn demo(args: &DemoArgs) -> Result<Exit, CliError> {
         let what = if is_new { "Demo unpacked to" } else { "Continuing the demo in" };
         output::line(&format!("{what} {}", dir.display()));
     }
-    let exit = run_plan(&plan, &args.options, RunScope::default()).await?;
+    let exit = run_plan(&plan, None, &args.options, RunScope::default()).await?;
     if is_human && exit.code() == SUCCESS {
         output::line(&format!("To run it again with cached results: greenwave run {}", plan.display()));
     }

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use greenwave::{
-    AgentSpec, Engine, Environment, MetricsEndpoint, MetricsServer, Problem, RunScope, preflight,
+    AgentSpec, Engine, Environment, MetricsEndpoint, MetricsServer, Plan, Problem, RunScope, Settings,
+    nearest, preflight,
 };
 
 use super::settings::SettingsArgs;
 use crate::config::Config;
+use crate::dirs::receipts_dir;
 use crate::error::CliError;
 use crate::exit::{Exit, INVALID_INPUT, NOT_GREEN};
 use crate::format::Format;
@@ -25,6 +27,10 @@ pub(super) struct RunArgs {
     /// File of the plan.
     #[arg(value_name = "FILE")]
     pub(super) plan: PathBuf,
+    /// Take features as green whose tests pass before any code is written; all of them if no
+    /// feature is named.
+    #[arg(long, value_name = "FEATURE", num_args = 0..)]
+    adopt: Option<Vec<String>>,
     /// Check the plan and show all its problems, without asking an agent; `red` also runs the
     /// tests, which must fail.
     #[arg(
@@ -86,7 +92,7 @@ pub(super) async fn run(args: &RunArgs) -> Result<Exit, CliError> {
     if args.check == Some(CheckDepth::Plan) {
         return check(&args.plan, &scope);
     }
-    run_plan(&args.plan, &args.options, scope).await
+    run_plan(&args.plan, args.adopt.as_deref(), &args.options, scope).await
 }
 
 /// Shows all problems and notes of a plan.
@@ -123,14 +129,26 @@ fn checked(file: &PlanFile, scope: &RunScope) -> Result<Vec<Problem>, CliError> 
 }
 
 /// Runs the plan in a file.
-pub(super) async fn run_plan(path: &Path, options: &RunOptions, scope: RunScope) -> Result<Exit, CliError> {
+///
+/// `adopt` names the features that are green if their tests pass before any code is written; an
+/// empty list stands for all.
+///
+/// # Errors
+/// Those of the plan, the settings and the run, and [`CliError::NoSuchFeature`].
+pub(super) async fn run_plan(
+    path: &Path,
+    adopt: Option<&[String]>,
+    options: &RunOptions,
+    scope: RunScope,
+) -> Result<Exit, CliError> {
     let mut file = PlanFile::read(path)?;
     if let Some(pace) = options.pace {
         set_pace(&mut file.plan.agents, pace);
     }
+    set_adopted(&mut file.plan, adopt)?;
     checked(&file, &scope)?;
     let config = Config::load(&file.plan.project, &options.settings.overrides()?)?;
-    let settings = config.settings;
+    let settings = Settings { receipts: receipts_dir(), ..config.settings };
     let metrics = settings.metrics.clone();
     let endpoint = if metrics.enabled {
         Some(MetricsEndpoint::bind(SocketAddr::new(metrics.address, metrics.port)).await?)
@@ -154,6 +172,20 @@ fn set_pace(agents: &mut BTreeMap<String, AgentSpec>, factor: f64) {
             *pace = factor;
         }
     }
+}
+
+fn set_adopted(plan: &mut Plan, adopt: Option<&[String]>) -> Result<(), CliError> {
+    let Some(adopt) = adopt else { return Ok(()) };
+    for name in adopt {
+        if !plan.features.iter().any(|feature| feature.id == *name) {
+            let similar = nearest(name, &mut plan.features.iter().map(|feature| feature.id.as_str()));
+            return Err(CliError::NoSuchFeature { name: name.clone(), similar });
+        }
+    }
+    for feature in &mut plan.features {
+        feature.adopt = adopt.is_empty() || adopt.contains(&feature.id);
+    }
+    Ok(())
 }
 
 /// Runs the engine and shows its events until it ends.

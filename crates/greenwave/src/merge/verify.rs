@@ -3,11 +3,14 @@
 //! A test that fails is repeated before an attempt is refused for it. Without the feature's
 //! changes, it shows whether they are to blame; with them, whether the test is flaky.
 
+use std::path::Path;
+
 use greenwave_testing::{Outcome, Test};
 
 use super::{MergeQueue, Trunk, Verified};
 use crate::error::FeatureError;
 use crate::event::Event;
+use crate::feedback::Feedback;
 use crate::guards::GuardRun;
 use crate::plan::FeatureId;
 use crate::report::FeatureReport;
@@ -73,7 +76,7 @@ impl MergeQueue {
                 // Without the changes, the feature's own tests are red.
                 let without = (owner != merge.id).then_some(&trunk.tree);
                 if let Blame::Feature(outcome) = self.blame(merge, without, workspace, test, &of).await? {
-                    return Ok(Err(refused(&of, &outcome)));
+                    return Ok(Err(refused(&of, &outcome, &[workspace.root(), &ctx.project.root])));
                 }
             }
         }
@@ -104,7 +107,9 @@ impl MergeQueue {
             verified.add(&outcome);
             if !outcome.passed() {
                 match self.blame(merge, Some(&trunk.tree), workspace, &test, &of).await? {
-                    Blame::Feature(outcome) => return Ok(Some(refused(&of, &outcome))),
+                    Blame::Feature(outcome) => {
+                        return Ok(Some(refused(&of, &outcome, &[workspace.root(), &ctx.project.root])));
+                    }
                     Blame::BrokenBefore => {
                         trunk.guards.remove(&test);
                         continue;
@@ -160,8 +165,8 @@ impl MergeQueue {
     }
 }
 
-fn refused(of: &str, outcome: &Outcome) -> StageResult {
+fn refused(of: &str, outcome: &Outcome, roots: &[&Path]) -> StageResult {
     let reason = format!("after merging, test {of} {}", outcome.status);
-    let feedback = format!("{reason}\n\n{}", String::from_utf8_lossy(&outcome.output));
+    let feedback = format!("{reason}\n\n{}", Feedback::of_output(&outcome.output, roots).text);
     StageResult::Refused { reason, feedback }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use greenwave_agents::{Request, ResponseStream};
+use greenwave_agents::{Error as AgentError, Request, ResponseStream};
 use greenwave_storage::{AttemptOutcome, NewAttempt};
 use greenwave_streaming::{Cap, Error as StreamError, Files, Limits, Pull, Unit, UnitKind};
 use tokio::time::{Instant, timeout};
@@ -25,6 +25,31 @@ enum Unusable {
     Answer(String),
     /// The feature fails.
     Feature(FeatureError),
+    /// The provider of the agent limits requests or is overloaded.
+    Overloaded { message: String, retry_after: Option<Duration> },
+}
+
+impl Unusable {
+    /// Returns why a request failed, given an error of the agent.
+    fn request(error: AgentError) -> Self {
+        match error {
+            AgentError::Overloaded { line, retry_after, .. } => {
+                Unusable::Overloaded { message: line, retry_after }
+            }
+            error if error.is_permanent() => Unusable::Feature(FeatureError::Agent(error)),
+            error => Unusable::Answer(chain(&error)),
+        }
+    }
+
+    /// Returns why an answer cannot be read.
+    fn answer(error: &StreamError, time_max: Duration) -> Self {
+        if let StreamError::Source { source, .. } = error
+            && let Some(AgentError::Overloaded { line, retry_after, .. }) = source.downcast_ref()
+        {
+            return Unusable::Overloaded { message: line.clone(), retry_after: *retry_after };
+        }
+        Unusable::Answer(describe(error, time_max))
+    }
 }
 
 impl From<FeatureError> for Unusable {
@@ -45,13 +70,24 @@ impl Stage<'_> {
     /// An answer that breaks off or holds an invalid file leaves the workspace as it was before,
     /// and refuses the attempt.
     pub(super) async fn request(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
+        let Some(admission) = self.admission() else {
+            return Ok(StageResult::Completed(PhaseEvent::Overloaded));
+        };
         let before = self.active.workspace.tree().clone();
         // The tests of the last attempt may have left files in the workspace.
         self.active.workspace.start_from(&self.active.base, &before, &self.ctx.store).await?;
         match self.take_answer(attempt).await {
-            Ok(()) => Ok(StageResult::Completed(PhaseEvent::Answered)),
+            Ok(()) => {
+                self.end_pause(admission);
+                Ok(StageResult::Completed(PhaseEvent::Answered))
+            }
             Err(Unusable::Feature(error)) => Err(error),
+            Err(Unusable::Overloaded { message, retry_after }) => {
+                self.active.workspace.reset(&before, &self.ctx.store).await?;
+                self.pause(admission, message, retry_after)
+            }
             Err(Unusable::Answer(reason)) => {
+                self.end_pause(admission);
                 self.active.workspace.reset(&before, &self.ctx.store).await?;
                 self.record_aborted(&reason).await?;
                 Ok(StageResult::refused(reason))
@@ -65,7 +101,7 @@ impl Stage<'_> {
         let request = Request {
             feature: feature.id.clone(),
             attempt,
-            prompt: prompt::compose(feature, attempt, &self.active.feedback),
+            prompt: prompt::compose(feature, attempt, self.active.attempts_max, &self.active.feedback),
             directory: self.active.workspace.directory(),
         };
         ctx.steps.pass("request").await;
@@ -79,9 +115,8 @@ impl Stage<'_> {
         // long.
         let (time_max, started) = (self.time_limit(), Instant::now());
         let answer = match timeout(time_max, session.send(&request)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) if error.is_permanent() => return Err(FeatureError::Agent(error).into()),
-            Ok(Err(error)) => return Err(Unusable::Answer(chain(&error))),
+            Ok(Ok(answer)) => self.wait_on().watch(answer),
+            Ok(Err(error)) => return Err(Unusable::request(error)),
             Err(_) => {
                 let reason = format!("the answer did not begin within {time_max:?} (agent.time_limit)");
                 return Err(Unusable::Answer(reason));
@@ -110,7 +145,7 @@ impl Stage<'_> {
         let mut files = 0;
         let mut partial = Vec::new();
         while let Some(batch) = units.next().await {
-            let batch = batch.map_err(|error| Unusable::Answer(describe(&error, time_max)))?;
+            let batch = batch.map_err(|error| Unusable::answer(&error, time_max))?;
             for unit in batch.iter() {
                 if unit.kind() == UnitKind::File {
                     self.take_file(attempt, &unit).await?;
