@@ -63,6 +63,33 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// An agent program does not exist, or cannot be executed.
+    #[error("cannot find agent program `{program}`{}", if program.contains('/') { "" } else { " in PATH" })]
+    NotFound {
+        /// The program as configured.
+        program: String,
+    },
+    /// The prompt is too large for an argument of the agent program.
+    #[error(
+        "cannot pass a prompt of {bytes} bytes to agent command `{program}` as an argument: \
+         use `{{prompt_file}}` instead of `{{prompt}}`"
+    )]
+    PromptTooLarge {
+        /// The program as configured.
+        program: String,
+        /// Size of the prompt, in bytes.
+        bytes: usize,
+    },
+    /// The file with the prompt cannot be written.
+    #[error("cannot write the prompt for agent command `{program}` in {}", directory.display())]
+    WritePrompt {
+        /// The program as configured.
+        program: String,
+        /// The directory of the file.
+        directory: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// An agent program failed.
     #[error("agent command `{program}` ended with {status}{}", stderr_suffix(stderr))]
     Exited {
@@ -126,6 +153,8 @@ impl Error {
                 | Error::NoRecording { .. }
                 | Error::PromptMismatch { .. }
                 | Error::Start { .. }
+                | Error::NotFound { .. }
+                | Error::PromptTooLarge { .. }
         )
     }
 }

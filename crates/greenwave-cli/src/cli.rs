@@ -1,5 +1,6 @@
 //! The command line: one file per command, with its arguments.
 
+mod attempts;
 mod cache;
 mod demo;
 mod forget;
@@ -31,6 +32,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run a plan.
     Run(Box<run::RunArgs>),
+    /// Show the attempts at features: what agents changed and said, and why tests failed.
+    Attempts(attempts::AttemptsArgs),
     /// Remove what earlier runs have recorded about features, so that they start again.
     Forget(forget::ForgetArgs),
     /// Run the project's tests, skipping those with a cached result.
@@ -53,6 +56,7 @@ impl Cli {
         match self.command {
             Command::Demo(args) => demo::demo(&args).await,
             Command::Run(args) => run::run(&args).await,
+            Command::Attempts(args) => attempts::attempts(&args).await,
             Command::Forget(args) => forget::forget(&args),
             Command::Test(args) => test::test(&args).await,
             Command::Cache(command) => cache::cache(&command).await,

@@ -22,12 +22,16 @@ use crate::text::list;
 /// Prefix of the environment variables that are settings.
 pub(crate) const VARIABLE: &str = "GREENWAVE_";
 /// Variables with the prefix that are not settings.
-const OTHER_VARIABLES: [&str; 6] = [
+const OTHER_VARIABLES: [&str; 9] = [
     "GREENWAVE_PROFILE",
     "GREENWAVE_REQUIRE_SERVICES",
     // A run sets these for its tests, which may be runs themselves.
     "GREENWAVE_PORT_FIRST",
     "GREENWAVE_PORT_COUNT",
+    // Set for agents.
+    "GREENWAVE_FEATURE",
+    "GREENWAVE_ATTEMPT",
+    "GREENWAVE_PROMPT_FILE",
     RESULTS_VARIABLE,
     TOOL_HOMES_VARIABLE,
 ];

@@ -65,6 +65,11 @@ pub(crate) enum CliError {
     /// Several tests match a name that must match one.
     #[error("several test names contain `{name}`: {names}")]
     SeveralTests { name: String, names: String },
+    /// A feature has no such attempt.
+    #[error(
+        "no attempt{} at feature `{feature}` is stored", number.map(|number| format!(" {number}")).unwrap_or_default()
+    )]
+    NoSuchAttempt { feature: String, number: Option<u32> },
     /// git cannot list changes.
     #[error("cannot list changes since `{commit}`")]
     Git { commit: String, source: Source },
@@ -120,6 +125,9 @@ impl CliError {
                 source: greenwave::AgentError::ReadScript { .. },
                 ..
             }) => "give the path relative to the plan's directory",
+            CliError::Run(greenwave::Error::Agent {
+                source: greenwave::AgentError::NotFound { .. }, ..
+            }) => "install the program, or correct `command` of the agent in the plan",
             CliError::NoTests => {
                 "run this in a cargo, pytest, go or npm project, or declare `[[test]]` in greenwave.toml"
             }
@@ -135,6 +143,7 @@ impl CliError {
             {
                 "create the parent directory first"
             }
+            CliError::NoSuchAttempt { .. } => "list all attempts with `greenwave attempts PLAN`",
             CliError::Report { .. } => "name a file that can be written",
             CliError::SeveralTests { .. } => "give the full name of one of them",
             CliError::Output(_) => "free disk space, or redirect the output (`> FILE`)",

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use greenwave::{
-    AgentSpec, BaseKind, CommandSpec, Feature, Guards, Plan, PlanError, PlanLocation, Problem, ResultKind,
-    Test, WaitOn,
+    AgentSpec, BaseKind, CommandSpec, Edits, Feature, Guards, Plan, PlanError, PlanLocation, Problem,
+    ResultKind, Test, WaitOn,
 };
 
 use crate::diagnostic::{Diagnostic, Document};
@@ -207,9 +207,13 @@ fn agent(
         }
         "command" => {
             let command = beside_plan(command(&mut table)?, dir, project);
+            let time_max = table.time_limit("time_limit")?;
+            let choices = [("directory", Edits::Directory), ("answer", Edits::Answer)];
+            let edits = choice(document, &mut table, "edits", &choices)?;
             AgentSpec::Command(CommandSpec {
                 command,
-                time_max: table.time_limit("time_limit")?,
+                time_max,
+                edits,
                 wait_on: wait_on(&mut table)?,
                 wait_max: table.time_limit("wait_max")?,
             })
@@ -323,13 +327,15 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
     table.finish()?;
     let locations =
         FeatureLocations { id: id.value.clone(), table: at, fields, depends_on: depends_on.clone() };
+    let depends_on = depends_on.into_iter().map(|name| name.value).collect();
+    let (id, agent) = (id.value, agent.value);
     let feature = Feature {
-        id: id.value,
+        id,
         was,
         title,
-        depends_on: depends_on.into_iter().map(|name| name.value).collect(),
+        depends_on,
         prompt,
-        agent: agent.value,
+        agent,
         tests,
         attempts_max,
         resources,

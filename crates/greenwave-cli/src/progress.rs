@@ -1,13 +1,14 @@
 //! Shows the progress of a plan and its closing summary.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 
 use console::{Style, measure_text_width, style};
-use greenwave::{Event, FeatureReport, Plan, Report};
+use greenwave::{Event, FeatureReport, FileChange, Plan, Report};
 use serde_json::json;
 
+use crate::details;
 use crate::format::Format;
 use crate::output;
 use crate::printer::Printer;
@@ -23,14 +24,19 @@ pub(crate) struct Progress {
     width: usize,
     /// The current phase of each feature that has started.
     phases: BTreeMap<String, &'static str>,
+    /// Features of which a refused attempt was shown.
+    refused: BTreeSet<String>,
     green: usize,
+    /// The file of the plan, for hints.
+    plan: String,
 }
 
 impl Progress {
-    pub(crate) fn new(format: Format, plan: &Plan) -> Self {
+    pub(crate) fn new(format: Format, plan: &Plan, path: &Path) -> Self {
         let printer = Printer::new(format, TEMPLATE, Some(plan.features.len() as u64));
         let width = plan.features.iter().map(|feature| measure_text_width(&feature.id)).max().unwrap_or(0);
-        Self { printer, width, phases: BTreeMap::new(), green: 0 }
+        let (phases, refused, plan) = (BTreeMap::new(), BTreeSet::new(), path.display().to_string());
+        Self { printer, width, phases, refused, green: 0, plan }
     }
 
     /// Shows the profile (in JSON) and the address of the metrics.
@@ -51,6 +57,7 @@ impl Progress {
         if let Some(line) = self.describe(event) {
             self.printer.line(&line);
         }
+        self.show_details(event);
         self.update_bar();
     }
 
@@ -78,6 +85,22 @@ impl Progress {
             output::lines(table(report));
             output::line("");
             output::lines(summary(report));
+        }
+    }
+
+    /// Shows what was said in an attempt that was refused, once.
+    fn show_details(&mut self, event: &Event) {
+        let (feature, details) = match event {
+            Event::Refused { feature, details, .. } => {
+                self.refused.insert(feature.clone());
+                (feature, details)
+            }
+            Event::Failed { feature, details, .. } if !self.refused.contains(feature) => (feature, details),
+            _ => return,
+        };
+        let hint = format!("greenwave attempts {} {feature}", self.plan);
+        for line in details::lines(details, &hint) {
+            self.printer.line(&line);
         }
     }
 
@@ -123,8 +146,19 @@ impl Progress {
             }
             Event::UpToDate { feature } => line(feature, "green", "up to date".to_owned()),
             Event::Phase { feature, phase, attempt } => line(feature, phase, phase_text(phase, *attempt)),
-            Event::File { feature, path, bytes, .. } => {
-                line(feature, "file", format!("{path} ({bytes} bytes)"))
+            Event::File { feature, path, bytes, change, from, executable, .. } => {
+                let text = match (change, from) {
+                    (FileChange::Deleted, _) => format!("{path} (deleted)"),
+                    (_, Some(from)) => format!("{path} (renamed from {from})"),
+                    _ if *executable => format!("{path} ({bytes} bytes, executable)"),
+                    _ => format!("{path} ({bytes} bytes)"),
+                };
+                line(feature, "file", text)
+            }
+            Event::NotTaken { feature, path, reason, .. } => {
+                let path = path.as_ref().filter(|path| !reason.contains(*path));
+                let path = path.map(|path| format!("{path}: ")).unwrap_or_default();
+                line(feature, "ignored", format!("{path}{reason}"))
             }
             // The line of the merge sums up its cached tests.
             Event::Tests { phase: "merging", cached: true, .. } => None,
@@ -148,7 +182,7 @@ impl Progress {
                 line(feature, "waiting", format!("{reason}{}", delay.unwrap_or_default()))
             }
             Event::Adopted { feature } => line(feature, "adopted", "its tests pass".to_owned()),
-            Event::Refused { feature, attempt, reason } => {
+            Event::Refused { feature, attempt, reason, .. } => {
                 line(feature, "rejected", format!("attempt {attempt}: {reason}"))
             }
             Event::Merged { feature, files, retested, cached } => line(
@@ -156,7 +190,7 @@ impl Progress {
                 "merged",
                 format!("{}; regression tests: {retested} run, {cached} cached", plural(*files, "file")),
             ),
-            Event::Failed { feature, reason } => line(feature, "failed", reason.clone()),
+            Event::Failed { feature, reason, .. } => line(feature, "failed", reason.clone()),
             Event::Skipped { feature, because } => line(feature, "skipped", format!("depends on {because}")),
             Event::Note { feature, message, hint, .. } => {
                 let hint = hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();

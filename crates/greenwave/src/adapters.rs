@@ -19,6 +19,9 @@ use crate::settings::{Compression, Settings};
 /// entries.
 const RESULT_BYTES_MEAN: u64 = 16 * 1024;
 
+/// Namespace of the attempts in the store.
+pub(crate) const ATTEMPTS: &str = "attempts";
+
 /// Builds the agents of a plan, each with its pool of sessions. Programs get the variables, or lose
 /// those without a value.
 pub(crate) fn agents(

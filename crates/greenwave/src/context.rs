@@ -1,6 +1,7 @@
 //! The parts that all stages of a run share.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -8,6 +9,7 @@ use greenwave_agents::{AgentPool, Gate};
 use greenwave_scheduler::Journal;
 use greenwave_storage::{Attempts, Store};
 use greenwave_streaming::{Budget, Fanout};
+use greenwave_testing::STATE_DIRECTORY;
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
@@ -17,7 +19,9 @@ use crate::copies::Copies;
 use crate::dependencies::Dependencies;
 use crate::disk_full::DiskFull;
 use crate::event::Event;
+use crate::excerpt::Excerpt;
 use crate::fixed_ports::FixedPorts;
+use crate::mask::Mask;
 use crate::plan::{Feature, FeatureId, Plan};
 use crate::preflight::Problem;
 use crate::receipts::Receipts;
@@ -27,6 +31,9 @@ use crate::settings::Settings;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
 use crate::workspace::Destination;
+
+/// Maximum size of a test's output that is stored and shown, in bytes.
+const OUTPUT_BYTES_MAX: usize = 32 * 1024;
 
 /// The shared parts of a run. Has accessors only: the work is done by `FeatureRun` and
 /// `MergeQueue`.
@@ -56,6 +63,8 @@ pub(crate) struct RunContext {
     pub(crate) project: Destination,
     /// Pools of agent sessions, by the agent's name in the plan.
     pub(crate) agents: BTreeMap<String, AgentPool>,
+    /// Removes secrets from what is stored and shown.
+    pub(crate) mask: Mask,
     /// Hold back requests to overloaded agents, by the agent's name in the plan.
     pub(crate) gates: BTreeMap<String, Gate>,
     pub(crate) receipts: Receipts,
@@ -75,6 +84,13 @@ pub(crate) struct RunContext {
 }
 
 impl RunContext {
+    /// Returns the output of a program as it is stored and shown: bounded, cleaned and masked.
+    pub(crate) fn shown(&self, output: &[u8]) -> String {
+        let mut excerpt = Excerpt::new(OUTPUT_BYTES_MAX);
+        excerpt.push(output);
+        self.mask.apply(excerpt.text().trim_end()).into_owned()
+    }
+
     /// Publishes an event, and waits while a subscriber's queue is full.
     pub(crate) async fn emit(&self, event: Event) {
         self.events.publish(event).await;
@@ -93,5 +109,10 @@ impl RunContext {
     /// Returns the hash of a feature's definition.
     pub(crate) fn definition(&self, id: FeatureId) -> &str {
         &self.definitions[id.index()]
+    }
+
+    /// Returns the directory for temporary files of requests to agents, such as prompts.
+    pub(crate) fn temporary_dir(&self) -> PathBuf {
+        self.plan.project.join(STATE_DIRECTORY).join("tmp")
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use greenwave_agents::{AgentPool, Gate};
+use greenwave_agents::{AgentPool, Gate, Preflight};
 use greenwave_scheduler::{
     Durations, Executor, Graph, Journal, OnFailure, Progress, ScheduleStats, Stopper, TaskFailure, TaskId,
     TaskOutcome,
@@ -33,6 +33,7 @@ use crate::fixed_ports::FixedPorts;
 use crate::git::UserRepository;
 use crate::git_copies::GitBase;
 use crate::green_record;
+use crate::mask::Mask;
 use crate::merge::{MERGE_COPY, MergeQueue};
 use crate::metrics;
 use crate::plan::{BaseKind, FeatureId, Guards, Plan, ResultKind};
@@ -88,9 +89,15 @@ impl Engine {
         let copies = copies::base_directory(&settings, &environment)?;
         let variables = copies::agent_variables(&copies, &ProjectRoot::of(&plan.project)?);
         let agents = adapters::agents(&plan, &settings, &variables)?;
+        let context = Preflight::new(&plan.project, environment.get("PATH"));
+        for (name, agent) in &agents {
+            let checked = agent.preflight(&context);
+            checked.map_err(|source| Error::Agent { agent: name.clone(), source })?;
+        }
+        let mask = Mask::new(environment.texts());
         let notes = preflight(&plan, &environment).into_iter().filter(|problem| !problem.is_error).collect();
         let assembled =
-            Self::assemble(plan, settings, agents, Steps::default(), &copies, |settings, state_dir| {
+            Self::assemble(plan, settings, agents, Steps::default(), mask, &copies, |settings, state_dir| {
                 let cache = adapters::cache(settings, state_dir)?;
                 Ok(Arc::new(Runner::new(environment, cache)))
             });
@@ -128,6 +135,7 @@ impl Engine {
         settings: Settings,
         agents: BTreeMap<String, AgentPool>,
         steps: Steps,
+        mask: Mask,
         copies: &Path,
         tests: impl FnOnce(&Settings, &Path) -> Result<Arc<dyn TestRunner>, Error>,
     ) -> Result<Self, Error> {
@@ -149,7 +157,7 @@ impl Engine {
         let ctx = RunContext {
             definitions: plan.features.iter().map(green_record::definition).collect(),
             flusher: Flusher::new(store.clone()),
-            attempts: Attempts::new(store.clone(), "attempts"),
+            attempts: Attempts::new(store.clone(), adapters::ATTEMPTS),
             journal: Journal::open(state_dir.join("journal"))?,
             tests,
             project: Destination {
@@ -165,6 +173,7 @@ impl Engine {
             unsaved: Mutex::default(),
             working: AtomicUsize::new(0),
             agents,
+            mask,
             scope: RunScope::default(),
             selected: (0..plan.features.len()).map(FeatureId::from_index).collect(),
             notes: Vec::new(),

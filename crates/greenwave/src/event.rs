@@ -2,6 +2,39 @@
 
 use serde::Serialize;
 
+/// Change of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FileChange {
+    /// The file is new.
+    Created,
+    /// The content or the mode changed.
+    Modified,
+    /// The file was removed.
+    Deleted,
+    /// The file has another path.
+    Renamed,
+}
+
+/// Output and words of an attempt. Texts are bounded, without control characters, and without
+/// secrets; empty ones are not serialised. The whole is stored with the attempt.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct AttemptDetails {
+    /// Output of the failing test or review.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub test_output: String,
+    /// Text of the agent's answer.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub words: String,
+    /// Standard error of the agent's program.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stderr: String,
+    /// Exit of the agent's program, such as `exit status: 1`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub exit: String,
+}
+
 /// Event of a run, published when it happens.
 ///
 /// Serialises as an object with the event's name in the key `event`.
@@ -45,7 +78,7 @@ pub enum Event {
         /// Number of the attempt, from 1; 0 before the first.
         attempt: u32,
     },
-    /// A file of an answer is complete.
+    /// A file was taken from an agent's work.
     File {
         /// Id of the feature.
         feature: String,
@@ -53,8 +86,26 @@ pub enum Event {
         attempt: u32,
         /// Path of the file, relative to the project.
         path: String,
-        /// Size of the file, in bytes.
+        /// Size of the file, in bytes; 0 if it is deleted.
         bytes: usize,
+        /// Change of the file.
+        change: FileChange,
+        /// Path before a rename.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+        /// Whether the file is executable.
+        executable: bool,
+    },
+    /// A part of an answer was not taken. The attempt goes on without it.
+    NotTaken {
+        /// Id of the feature.
+        feature: String,
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// Path of the file that the part is about, if it names one.
+        path: Option<String>,
+        /// Why it was not taken.
+        reason: String,
     },
     /// A test has a result.
     Tests {
@@ -112,6 +163,9 @@ pub enum Event {
         attempt: u32,
         /// Why it was refused.
         reason: String,
+        /// Output of the tests and words of the agent.
+        #[serde(flatten)]
+        details: AttemptDetails,
     },
     /// The files of a feature were merged into the project.
     Merged {
@@ -130,6 +184,9 @@ pub enum Event {
         feature: String,
         /// Why it failed.
         reason: String,
+        /// Output of the tests and words of the agent in the last attempt.
+        #[serde(flatten)]
+        details: AttemptDetails,
     },
     /// Something that the user should know and that does not end a feature.
     Note {

@@ -13,7 +13,7 @@ use crate::attempt_record::AttemptRecord;
 use crate::context::RunContext;
 use crate::continuation;
 use crate::error::{Error, FeatureError, chain};
-use crate::event::Event;
+use crate::event::{AttemptDetails, Event};
 use crate::green_record::GreenRecord;
 use crate::merge::MergeQueue;
 use crate::phase::{FeaturePolicy, Phase, PhaseEvent};
@@ -83,8 +83,9 @@ impl FeatureRun {
     pub(crate) async fn fail_if_running(&mut self, error: &FeatureError) {
         if self.state.phase() != Phase::Failed {
             self.set_working(false);
+            let details = self.details();
             self.state.end(Phase::Failed);
-            self.report_failure(error).await;
+            self.report_failure(error, details).await;
         }
     }
 
@@ -231,7 +232,15 @@ impl FeatureRun {
         let attempt = self.state.phase().attempt();
         if attempt > 0 {
             let feature = self.ctx.feature(self.id).id.clone();
-            self.ctx.emit(Event::Refused { feature, attempt, reason: reason.clone() }).await;
+            // A merge that fails has its output in the feedback only.
+            if let FeatureState::Active(active) = &mut self.state
+                && active.test_output.is_empty()
+                && feedback != reason
+            {
+                active.test_output = self.ctx.shown(feedback.as_bytes());
+            }
+            let (reason, details) = (self.ctx.shown(reason.as_bytes()), self.details());
+            self.ctx.emit(Event::Refused { feature, attempt, reason, details }).await;
         }
         let mut is_repeated = false;
         if let FeatureState::Active(active) = &mut self.state {
@@ -330,19 +339,28 @@ impl FeatureRun {
 
     async fn fail(&mut self, error: &FeatureError) {
         self.set_working(false);
+        let details = self.details();
         let workspace = self.state.end(Phase::Failed);
-        self.report_failure(error).await;
+        self.report_failure(error, details).await;
         if let Some(workspace) = workspace {
             workspace.tear_down().await;
             workspace.remove();
         }
     }
 
-    async fn report_failure(&mut self, error: &FeatureError) {
-        let reason = chain(error);
+    /// Returns what was said in the last attempt.
+    fn details(&self) -> AttemptDetails {
+        match &self.state {
+            FeatureState::Active(active) => active.details(),
+            FeatureState::Waiting { .. } | FeatureState::Ended(_) => AttemptDetails::default(),
+        }
+    }
+
+    async fn report_failure(&mut self, error: &FeatureError, details: AttemptDetails) {
+        let reason = self.ctx.shown(chain(error).as_bytes());
         self.report.reason = Some(reason.clone());
         self.report.hint = error.hint().map(str::to_owned);
-        self.ctx.emit(Event::Failed { feature: self.ctx.feature(self.id).id.clone(), reason }).await;
+        self.ctx.emit(Event::Failed { feature: self.ctx.feature(self.id).id.clone(), reason, details }).await;
     }
 
     fn needs(&self, phase: Phase) -> Needs {

@@ -56,6 +56,8 @@
 //! The crate has no Cargo features.
 
 mod adapters;
+mod answer;
+mod attempt_log;
 mod attempt_record;
 mod branch;
 mod cases;
@@ -68,6 +70,7 @@ mod disk_full;
 mod engine;
 mod error;
 mod event;
+mod excerpt;
 mod feature_run;
 mod feedback;
 mod file_state;
@@ -79,6 +82,7 @@ mod green_record;
 mod guarded_write;
 mod guards;
 mod included;
+mod mask;
 mod merge;
 mod metrics;
 mod phase;
@@ -106,14 +110,16 @@ mod test_results;
 mod test_runner;
 #[cfg(test)]
 mod tests;
+mod transcript;
 mod tree;
 mod user_edits;
 mod workspace;
 
+pub use attempt_log::{AttemptLog, StoredAttempt, StoredFile};
 pub use confine::{PathError, PathProblem};
 pub use engine::Engine;
 pub use error::{Error, FeatureError, chain};
-pub use event::Event;
+pub use event::{AttemptDetails, Event, FileChange};
 pub use forget::{Forgotten, forget};
 pub use greenwave_agents::{Error as AgentError, WaitOn};
 pub use greenwave_scheduler::{Graph, Stopper};
@@ -121,8 +127,8 @@ pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsS
 pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
 pub use plan::{
-    AgentSpec, BaseKind, CommandSpec, Feature, FeatureId, Guards, Plan, PlanError, PlanLocation, ResultKind,
-    check_expression, nearest,
+    AgentSpec, BaseKind, CommandSpec, Edits, Feature, FeatureId, Guards, Plan, PlanError, PlanLocation,
+    ResultKind, check_expression, nearest,
 };
 pub use preflight::{Problem, preflight};
 pub use report::{FeatureReport, Report, Totals};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use greenwave_agents::WaitOn;
+use greenwave_agents::{UnknownPlaceholder, WaitOn, check_placeholders};
 use greenwave_scheduler::{Graph, GraphBuilder};
 use greenwave_testing::Test;
 
@@ -96,15 +96,15 @@ pub enum AgentSpec {
         /// Factor for the recorded delays, from 0 to 1,000,000.
         pace: f64,
     },
-    /// A program that reads the prompt from standard input and writes its answer to standard
-    /// output.
+    /// A program that edits files in its working directory, or answers on standard output.
     Command(CommandSpec),
 }
 
 /// Configuration of an agent that is a program.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CommandSpec {
-    /// The program and its arguments.
+    /// The program and its arguments, which may contain
+    /// [placeholders](greenwave_agents::PLACEHOLDERS).
     pub command: Vec<String>,
     /// Maximum duration of one answer. `None` for the limit of the settings.
     pub time_max: Option<Duration>,
@@ -112,6 +112,20 @@ pub struct CommandSpec {
     pub wait_on: WaitOn,
     /// Maximum time that a feature waits for that, and then fails. `None` for one hour.
     pub wait_max: Option<Duration>,
+    /// Source of the agent's work.
+    pub edits: Edits,
+}
+
+/// Source of the work of an agent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Edits {
+    /// The changes that the agent makes in its working directory, and the files, edits and diffs in
+    /// its answer.
+    #[default]
+    Directory,
+    /// Only the files, edits and diffs in the answer. Changes that the agent makes in its working
+    /// directory are reverted before the tests run.
+    Answer,
 }
 
 /// A feature: tests that fail, and a prompt for the agent that makes them pass.
@@ -244,6 +258,15 @@ pub enum PlanError {
         /// The problem, as the rest of a sentence about its subject.
         problem: &'static str,
     },
+    /// An argument of an agent's command contains a placeholder that does not exist.
+    #[error("invalid value in `command` of agent `{agent}`")]
+    Placeholder {
+        /// Name of the agent.
+        agent: String,
+        /// The placeholder, and those that exist.
+        #[source]
+        source: UnknownPlaceholder,
+    },
     /// A pattern leads out of the project.
     #[error("invalid value `{pattern}` for `include`: expected a pattern of files inside the project")]
     InvalidInclude {
@@ -337,7 +360,9 @@ impl PlanError {
             PlanError::InvalidResource { resource } => PlanLocation::Resource(resource),
             PlanError::LongId { id } => feature(id, "id", None),
             PlanError::Project { .. } => PlanLocation::Project,
-            PlanError::InvalidAgent { agent, .. } => PlanLocation::Agent(agent),
+            PlanError::InvalidAgent { agent, .. } | PlanError::Placeholder { agent, .. } => {
+                PlanLocation::Agent(agent)
+            }
             PlanError::DuplicateFeature { id } => {
                 PlanLocation::Feature { id, field: "id", value: None, occurrence: 1 }
             }
@@ -491,8 +516,12 @@ fn check_agent(name: &str, agent: &AgentSpec) -> Result<(), PlanError> {
         AgentSpec::Scripted { pace, .. } if !(0.0..=PACE_MAX).contains(pace) => {
             "has an invalid pace: expected 0 to 1000000"
         }
-        AgentSpec::Command(spec) if spec.command.is_empty() => "has an empty command",
-        _ => return Ok(()),
+        AgentSpec::Command(CommandSpec { command, .. }) if command.is_empty() => "has an empty command",
+        AgentSpec::Command(CommandSpec { command, .. }) => {
+            let checked = check_placeholders(&command[1..]);
+            return checked.map_err(|source| PlanError::Placeholder { agent: name.to_owned(), source });
+        }
+        AgentSpec::Scripted { .. } => return Ok(()),
     };
     Err(PlanError::InvalidAgent { agent: name.to_owned(), problem })
 }

@@ -1,5 +1,6 @@
 //! The work of each phase: confirms that the tests fail, requests an answer, tests and reviews it.
 
+mod answer;
 mod pause;
 mod request;
 mod verdict;
@@ -77,6 +78,7 @@ impl Stage<'_> {
             Some((test, outcome)) if outcome.status == Status::NoTests => Err(FeatureError::NoTests { test }),
             Some((test, outcome)) => {
                 self.check_red(&test, &outcome).await?;
+                self.active.test_output = self.ctx.shown(&outcome.output);
                 let feedback = self.feedback(&outcome.output);
                 self.active.failing = feedback.failing;
                 self.active.feedback = feedback.text;
@@ -94,15 +96,16 @@ impl Stage<'_> {
             if let Some(refused) = self.refuse_missing_case() {
                 return Ok(refused);
             }
-            self.record_attempt(AttemptOutcome::Passed, String::new()).await?;
+            self.record_attempt(AttemptOutcome::Passed, String::new(), String::new()).await?;
             return Ok(StageResult::Completed(PhaseEvent::Passed));
         };
-        let output = String::from_utf8_lossy(&outcome.output).into_owned();
-        self.record_attempt(AttemptOutcome::Failed, output).await?;
+        self.active.test_output = self.ctx.shown(&outcome.output);
         let count = outcome.count.filter(|count| count.total() > 0);
         let count = count.map(|count| format!(" ({} of {} tests)", count.failed, count.total()));
         let reason = format!("test `{test}` {}{}", outcome.status, count.unwrap_or_default());
         tracing::debug!(feature = self.feature().id, attempt, reason, "attempt refused");
+        let note = self.active.test_output.clone();
+        self.record_attempt(AttemptOutcome::Failed, reason.clone(), note).await?;
         // The test may have failed because parts of files in the answer were ignored.
         let ignored = self.active.partial.iter().map(|problem| format!("\n\nNot taken: {problem}."));
         let ignored: String = ignored.collect();
@@ -120,6 +123,7 @@ impl Stage<'_> {
             return Ok(StageResult::Completed(PhaseEvent::Passed));
         }
         self.check_review(review, &outcome)?;
+        self.active.test_output = self.ctx.shown(&outcome.output);
         let reason = format!("review `{}` {}", review.name, outcome.status);
         let feedback = self.describe_failure(&reason, &outcome.output).await?;
         Ok(StageResult::Refused { reason, feedback })
@@ -173,16 +177,24 @@ impl Stage<'_> {
     }
 
     /// Stores the files of an attempt with its outcome.
-    async fn record_attempt(&self, outcome: AttemptOutcome, note: String) -> Result<(), Error> {
+    async fn record_attempt(
+        &self,
+        outcome: AttemptOutcome,
+        reason: String,
+        note: String,
+    ) -> Result<(), Error> {
         let ctx = self.ctx;
-        let mut files = BTreeMap::new();
+        let (mut files, mut base) = (BTreeMap::new(), BTreeMap::new());
         for change in tree::changes(&self.active.base, self.active.workspace.tree()) {
+            base.extend(change.before.map(|file| (change.path.clone(), file.blob)));
             if let Some(file) = change.after {
                 files.insert(change.path, tree::content(&ctx.store, &file.blob).await?);
             }
         }
         ctx.steps.pass("record an attempt").await;
-        let recorded = ctx.attempts.record(&self.feature().id, NewAttempt { files, outcome, note }).await;
+        let transcript = self.active.transcript.clone();
+        let attempt = NewAttempt { files, base, outcome, reason, note, transcript };
+        let recorded = ctx.attempts.record(&self.feature().id, attempt).await;
         recorded.map_err(Error::store("write to"))?;
         ctx.flusher.flush().await
     }

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use greenwave_agents::Admission;
-use greenwave_storage::Store;
+use greenwave_storage::{Store, Transcript};
 use tokio::time::Instant;
 
 use crate::cases::CaseLog;
 use crate::error::Error;
+use crate::event::AttemptDetails;
 use crate::green_record::GreenRecord;
 use crate::phase::{Phase, PhaseEvent};
 use crate::tree::{File, Tree};
@@ -36,8 +37,12 @@ pub(crate) struct ActiveFeature {
     pub(crate) feedback: String,
     /// Single tests that the feature's tests ran.
     pub(crate) cases: CaseLog,
-    /// Incomplete files in the last answer, one message each.
+    /// Parts of the last answer that were not taken, one message each.
     pub(crate) partial: Vec<String>,
+    /// Words of the agent in the last attempt.
+    pub(crate) transcript: Transcript,
+    /// Output of the test that failed in the last attempt, cleaned and bounded.
+    pub(crate) test_output: String,
     /// Number of the last attempt. Counts the attempts of earlier runs.
     pub(crate) attempts_max: u32,
     /// Tests that failed at the last attempt, by the names that their runner prints.
@@ -110,6 +115,8 @@ impl ActiveFeature {
             feedback: String::new(),
             cases: CaseLog::default(),
             partial: Vec::new(),
+            transcript: Transcript::default(),
+            test_output: String::new(),
             attempts_max: 1,
             failing: BTreeSet::new(),
             refused: None,
@@ -128,6 +135,12 @@ impl ActiveFeature {
         // An attempt without an answer that could be tested says nothing about the code.
         self.refused = answer;
         is_repeated
+    }
+
+    /// Returns what was said in the last attempt.
+    pub(crate) fn details(&self) -> AttemptDetails {
+        let Transcript { words, stderr, exit } = self.transcript.clone();
+        AttemptDetails { test_output: self.test_output.clone(), words, stderr, exit }
     }
 
     /// Resets the workspace to `tree`, which becomes the base of the next attempt.

@@ -16,7 +16,6 @@ use greenwave_storage::Store;
 use greenwave_testing::{EntryKind, Manifest};
 use tokio::sync::RwLock;
 
-use crate::confine;
 use crate::copies::Copies;
 use crate::error::Error;
 use crate::file_state::{file_at, read};
@@ -185,23 +184,9 @@ impl Workspace {
         fs::create_dir_all(&directory).map_err(Error::io("create", &directory))
     }
 
-    /// Writes a file that an agent named, relative to the project, if the path stays inside the
-    /// workspace. Returns its path in the workspace, with symbolic links resolved.
-    ///
-    /// # Errors
-    /// [`Error::InvalidPath`] with the path, [`Error::Io`], or [`Error::Store`].
-    pub(crate) async fn write(&mut self, path: &str, content: Bytes, store: &Store) -> Result<String, Error> {
-        let path = confine::inside(self.root(), &self.within(&confine::plain(path)?))?;
-        let target = self.root().join(&path);
-        let kind = self.tree.get(&path).map_or(EntryKind::Regular, |file| file.kind);
-        put(&target, kind, &content).map_err(Error::io("write", &target))?;
-        let blob = store.put_blob(content).await.map_err(Error::store("write to"))?;
-        self.tree.insert(path.clone(), File { kind, blob });
-        Ok(path)
-    }
-
-    fn within(&self, path: &str) -> String {
-        self.copies.as_ref().map_or_else(|| path.to_owned(), |copies| copies.root.within(path))
+    /// Returns the path of the project in the workspace; empty if it is the whole workspace.
+    pub(crate) fn project(&self) -> String {
+        self.copies.as_ref().map(|copies| copies.root.project.clone()).unwrap_or_default()
     }
 
     /// Removes the directory.

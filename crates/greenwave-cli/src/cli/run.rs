@@ -161,7 +161,7 @@ pub(super) async fn run_plan(
         .and_then(|engine| engine.with_scope(scope))
         .map_err(|error| file.locate(error))?;
     let server = endpoint.map(|endpoint| endpoint.serve(engine.metrics()));
-    let progress = Progress::new(options.format, &file.plan);
+    let progress = Progress::new(options.format, &file.plan, path);
     progress.settings(config.profile, server.as_ref().map(MetricsServer::address));
     watch(engine, progress, path, is_check).await
 }

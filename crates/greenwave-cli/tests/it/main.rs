@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is test code")]
 
+mod agent_edits;
 mod attempts;
 mod cargo_products;
 mod clock;

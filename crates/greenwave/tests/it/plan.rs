@@ -17,8 +17,8 @@ fn feature(id: &str, depends_on: Vec<String>, agent: &str) -> Feature {
 }
 
 fn plan(features: Vec<Feature>) -> Plan {
-    let agent =
-        AgentSpec::Command(CommandSpec { command: vec!["true".to_owned()], ..CommandSpec::default() });
+    let command = vec!["true".to_owned()];
+    let agent = AgentSpec::Command(CommandSpec { command, ..CommandSpec::default() });
     Plan {
         name: "plan".to_owned(),
         project: ".".into(),

@@ -13,8 +13,9 @@ use super::model;
 use super::script::{Interruption, Script};
 use super::world::{ANSWER_MAX, SimulatedAgent, SimulatedTests, TEST_MAX, UNITS, World, is_done};
 use crate::engine::Engine;
+use crate::mask::Mask;
 use crate::steps::Steps;
-use crate::{AgentSpec, CommandSpec, Event, Feature, Plan, Report, Settings, adapters};
+use crate::{AgentSpec, CommandSpec, Edits, Event, Feature, Plan, Report, Settings, adapters};
 
 /// Coverage of a simulation: the number of runs, steps and ends.
 #[derive(Debug, Clone, Copy, Default)]
@@ -103,7 +104,11 @@ fn directory() -> tempfile::TempDir {
 
 fn plan(world: &World) -> Plan {
     let agent = |_| {
-        AgentSpec::Command(CommandSpec { command: vec!["simulated".to_owned()], ..CommandSpec::default() })
+        AgentSpec::Command(CommandSpec {
+            command: vec!["simulated".to_owned()],
+            edits: Edits::Answer,
+            ..CommandSpec::default()
+        })
     };
     let features = world.script.features.iter().enumerate().map(|(at, feature)| Feature {
         id: format!("f{at}"),
@@ -151,7 +156,7 @@ fn open(world: &Arc<World>) -> Result<Engine, crate::Error> {
     let agents: BTreeMap<_, _> = (0..plan.features.len()).map(pool).collect();
     let steps = Steps::observed_by(Arc::clone(world) as _);
     let copies = world.project.with_file_name("copies");
-    Engine::assemble(plan, settings, agents, steps, &copies, |_, _| {
+    Engine::assemble(plan, settings, agents, steps, Mask::default(), &copies, |_, _| {
         Ok(Arc::new(SimulatedTests(Arc::clone(world))))
     })
 }

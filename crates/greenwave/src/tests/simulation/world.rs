@@ -522,8 +522,7 @@ impl SimulatedAgent {
 /// Returns the words of the next prompt about an answer with an incomplete file.
 fn expected_words(answer: Answer) -> Option<&'static str> {
     match answer {
-        Answer::Edit => Some("txt` is given in part only; answer with the whole file"),
-        Answer::Diff => Some("txt` is given as a diff; answer with the whole file"),
+        Answer::Edit | Answer::Diff => Some("cannot edit `f"),
         Answer::Nested => Some("answer with a longer fence around the whole file"),
         _ => None,
     }
