@@ -53,8 +53,17 @@ const RUNS: &[Run] = &[
         package: "greenwave-segment",
         features: "",
         target: "simulation",
-        tests: "random_schedules",
+        tests: "random_schedules_lose_nothing",
         variable: "GREENWAVE_SIMULATION_SEEDS",
+        rounds: 10_000_000,
+    },
+    Run {
+        name: "segment-drops",
+        package: "greenwave-segment",
+        features: "",
+        target: "simulation",
+        tests: "random_schedules_that_drop_values",
+        variable: "GREENWAVE_SIMULATION_DROPPING_SEEDS",
         rounds: 10_000_000,
     },
     // The number is the maximum of preemptions.

@@ -5,8 +5,9 @@ use crate::Result;
 use crate::process::{cargo, output_of};
 
 /// Variables that set the number of rounds.
-const SETTINGS: [(&str, &str); 3] = [
+const SETTINGS: [(&str, &str); 4] = [
     ("GREENWAVE_SIMULATION_SEEDS", "100000"),
+    ("GREENWAVE_SIMULATION_DROPPING_SEEDS", "20000"),
     ("GREENWAVE_SIMULATION_PREEMPTIONS", "2"),
     ("GREENWAVE_SIMULATION_COPIES", "5000"),
 ];
@@ -21,9 +22,12 @@ pub(crate) fn simulation() -> Result<String> {
     command.envs(SETTINGS);
     let printed = output_of(&mut command)?;
     let schedules = printed.lines().filter(|line| line.contains(" schedules of seeds ")).count();
-    if schedules != 1 {
+    if schedules != 2 {
         return Err(format!("the random schedules did not run:\n{printed}").into());
     }
-    let [(_, seeds), (_, preemptions), (_, copies)] = SETTINGS;
-    Ok(format!("{seeds} schedules, all with {preemptions} preemptions, {copies} copies: no data lost"))
+    let [(_, seeds), (_, dropping), (_, preemptions), (_, copies)] = SETTINGS;
+    Ok(format!(
+        "{seeds} schedules, {dropping} that drop values, all with {preemptions} preemptions, {copies} copies: \
+         no data lost"
+    ))
 }

@@ -49,12 +49,7 @@ impl Session for Echo {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = AgentPoolOptions { size: 1, min: 0, idle_timeout: Duration::from_secs(60) };
     let pool = AgentPool::new("echo", Arc::new(Echo), options);
-    let request = Request {
-        feature: "hello".into(),
-        attempt: 1,
-        prompt: "Say it again.".into(),
-        directory: ".".into(),
-    };
+    let request = Request::new("hello", 1, "Say it again.", ".", std::env::temp_dir());
     let mut text = pool.session().await?.send(&request).await?.into_text();
     let mut out = std::io::stdout().lock();
     while let Some(chunk) = text.next().await {

@@ -1,7 +1,8 @@
 //! Defines the `Agent` and `Session` traits and the request type.
 
+use std::ffi::OsStr;
 use std::fmt::Debug;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
@@ -23,6 +24,15 @@ pub trait Agent: Debug + Send + Sync + 'static {
 
     /// Returns the kind of agent as one word, for output (`scripted`, `command`).
     fn kind(&self) -> &'static str;
+
+    /// Checks whether requests can be sent at all, before any work is done: the program exists, the
+    /// credentials are set. Cheap: starts nothing and sends nothing. The default accepts.
+    ///
+    /// # Errors
+    /// A permanent error, which [`connect`](Self::connect) or [`Session::send`] would return too.
+    fn preflight(&self, _context: &Preflight<'_>) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Returns a hash of everything that determines the responses. Agents with equal fingerprints
     /// are interchangeable. Must not reveal secrets.
@@ -48,8 +58,26 @@ pub trait Session: Debug + Send + Sync + 'static {
     fn is_open(&self) -> bool;
 }
 
+/// The surroundings in which [`Agent::preflight`] checks an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Preflight<'a> {
+    /// The project. The agent will work in a copy of it.
+    pub directory: &'a Path,
+    /// The value of the variable `PATH`, if it is set.
+    pub search_path: Option<&'a OsStr>,
+}
+
+impl<'a> Preflight<'a> {
+    /// Creates a context from the project's directory and the value of `PATH`.
+    pub fn new(directory: &'a Path, search_path: Option<&'a OsStr>) -> Self {
+        Self { directory, search_path }
+    }
+}
+
 /// A request to an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Request {
     /// The feature to implement.
     pub feature: String,
@@ -59,4 +87,27 @@ pub struct Request {
     pub prompt: String,
     /// The worktree with the current state of the project, for agents that read files themselves.
     pub directory: PathBuf,
+    /// A directory outside of `directory` for temporary files of the request, such as the prompt.
+    /// It is created if it does not exist.
+    pub temporary: PathBuf,
+}
+
+impl Request {
+    /// Creates a request. `directory` is the worktree, and `temporary` a directory outside of it
+    /// for temporary files.
+    pub fn new(
+        feature: impl Into<String>,
+        attempt: u32,
+        prompt: impl Into<String>,
+        directory: impl Into<PathBuf>,
+        temporary: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            feature: feature.into(),
+            attempt,
+            prompt: prompt.into(),
+            directory: directory.into(),
+            temporary: temporary.into(),
+        }
+    }
 }

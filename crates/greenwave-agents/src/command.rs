@@ -1,7 +1,10 @@
 //! Implements an agent that runs a program: the prompt is its standard input, the response its
 //! standard output.
 
-use std::io;
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -9,12 +12,14 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use greenwave_process::Child;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tempfile::TempPath;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::{Agent, AgentEvent, Error, Request, ResponseStream, Session};
+use crate::placeholder;
+use crate::program;
+use crate::{Agent, AgentEvent, Error, Preflight, Request, ResponseStream, Session};
 
 /// Maximum size of a chunk in bytes.
 const CHUNK_BYTES_MAX: usize = 16 * 1024;
@@ -22,27 +27,114 @@ const CHUNK_BYTES_MAX: usize = 16 * 1024;
 const TIME_LIMIT_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Maximum number of bytes of standard error included in an error. The end is included.
 const STDERR_BYTES_MAX: usize = 2 * 1024;
+/// Time without output after which a pipe counts as ended, once the program has exited. A process
+/// that left the program's session may hold the pipe indefinitely.
+const DRAIN_MAX: Duration = Duration::from_millis(500);
+/// Placeholders that pass the prompt. A program that gets it as an argument has an empty standard
+/// input, because some programs append what they read there to the prompt.
+const PROMPT_PLACEHOLDERS: [&str; 2] = ["prompt", "prompt_file"];
 
 /// An agent that starts a program for each request, in the request's directory.
 ///
-/// The program inherits the whole environment of this process, including credentials. It is killed
-/// with all its descendants when it exceeds its time limit and when the response is dropped.
+/// The arguments may contain [placeholders](crate::PLACEHOLDERS). The program reads the prompt from
+/// standard input, unless an argument contains `{prompt}` or `{prompt_file}`; its standard input is
+/// empty then. It inherits the whole environment of this process, including credentials, with these
+/// variables added:
+///
+/// - `GREENWAVE_FEATURE` and `GREENWAVE_ATTEMPT`, as in the [`Request`];
+/// - `GREENWAVE_PROMPT_FILE`, a file with the prompt that only its owner can read (mode 0600). It
+///   is removed when the program has ended;
+/// - `TERM=dumb`, `NO_COLOR=1`, `GIT_TERMINAL_PROMPT=0`, `EDITOR=true` and others that keep
+///   programs from waiting for a person.
+///
+/// The program leads a session without a terminal, so a question on `/dev/tty` fails at once. It is
+/// killed with all its descendants when it exceeds its time limit and when the response is dropped.
 /// Descendants that outlive the program are killed too.
 #[derive(Debug, Clone)]
 pub struct CommandAgent {
     command: Vec<String>,
     time_limit: Duration,
+    /// Variables to set, or to remove.
+    variables: Vec<(OsString, Option<OsString>)>,
 }
 
 impl CommandAgent {
     /// Creates an agent that runs `command` (program and arguments), with a time limit for each
     /// response.
     pub fn new(command: Vec<String>, time_limit: Duration) -> Self {
-        Self { command, time_limit: time_limit.min(TIME_LIMIT_MAX) }
+        Self { command, time_limit: time_limit.min(TIME_LIMIT_MAX), variables: Vec::new() }
+    }
+
+    /// Sets variables of the program's environment. A variable without a value is removed.
+    #[must_use]
+    pub fn with_variables(
+        mut self,
+        variables: impl IntoIterator<Item = (OsString, Option<OsString>)>,
+    ) -> Self {
+        self.variables.extend(variables);
+        self
     }
 
     fn program(&self) -> String {
         self.command.first().cloned().unwrap_or_default()
+    }
+
+    fn arguments(&self) -> &[String] {
+        self.command.get(1..).unwrap_or_default()
+    }
+
+    /// Writes the prompt to a file with a random name, which is removed when the path is dropped.
+    fn write_prompt_file(&self, request: &Request) -> Result<TempPath, Error> {
+        let directory = &request.temporary;
+        let write = || {
+            // The program has another working directory.
+            let directory = std::path::absolute(directory)?;
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+            let mut file = tempfile::Builder::new().prefix("prompt-").suffix(".md").tempfile_in(directory)?;
+            file.write_all(request.prompt.as_bytes())?;
+            Ok(file.into_temp_path())
+        };
+        write().map_err(|source| Error::WritePrompt {
+            program: self.program(),
+            directory: directory.clone(),
+            source,
+        })
+    }
+
+    /// Returns the command for a request.
+    fn command(&self, request: &Request, prompt_file: &TempPath) -> Command {
+        let value = |name: &str| -> Cow<'_, str> {
+            match name {
+                "feature" => request.feature.as_str().into(),
+                "attempt" => request.attempt.to_string().into(),
+                "prompt" => request.prompt.as_str().into(),
+                "prompt_file" => prompt_file.to_string_lossy(),
+                _ => request.directory.to_string_lossy(),
+            }
+        };
+        let mut command = Command::new(self.program());
+        command.args(self.arguments().iter().map(|argument| placeholder::expand(argument, value)));
+        command.current_dir(&request.directory);
+        program::set_unattended(&mut command);
+        for (name, value) in &self.variables {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.env("GREENWAVE_FEATURE", &request.feature);
+        command.env("GREENWAVE_ATTEMPT", request.attempt.to_string());
+        command.env("GREENWAVE_PROMPT_FILE", prompt_file.as_os_str());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn start_error(&self, request: &Request, source: io::Error) -> Error {
+        let passes_prompt = placeholder::contains(self.arguments(), &["prompt"]);
+        if source.kind() == io::ErrorKind::ArgumentListTooLong && passes_prompt {
+            return Error::PromptTooLarge { program: self.program(), bytes: request.prompt.len() };
+        }
+        Error::Start { program: self.program(), directory: request.directory.clone(), source }
     }
 }
 
@@ -54,6 +146,11 @@ impl Agent for CommandAgent {
 
     fn kind(&self) -> &'static str {
         "command"
+    }
+
+    fn preflight(&self, context: &Preflight<'_>) -> Result<(), Error> {
+        let program = self.program();
+        if program::exists(&program, context) { Ok(()) } else { Err(Error::NotFound { program }) }
     }
 
     fn fingerprint(&self) -> [u8; 32] {
@@ -69,33 +166,38 @@ impl Agent for CommandAgent {
 #[async_trait]
 impl Session for CommandAgent {
     async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
-        let start =
-            |source| Error::Start { program: self.program(), directory: request.directory.clone(), source };
-        let mut command = Command::new(self.program());
-        command.args(self.command.iter().skip(1)).current_dir(&request.directory);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = Child::spawn(&mut command).map_err(start)?;
+        let prompt_file = self.write_prompt_file(request)?;
+        let mut command = self.command(request, &prompt_file);
+        let mut child =
+            Child::spawn_session(&mut command).map_err(|source| self.start_error(request, source))?;
         let pipes = (child.take_stdin(), child.take_stdout(), child.take_stderr());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
-            return Err(start(io::Error::other("standard streams are not pipes")));
+            return Err(self.start_error(request, io::Error::other("standard streams are not pipes")));
         };
-        // Written concurrently with reading: a program may respond before it has read the whole
-        // prompt.
-        tokio::spawn(write_prompt(stdin, request.prompt.clone()));
+        if placeholder::contains(self.arguments(), &PROMPT_PLACEHOLDERS) {
+            drop(stdin);
+        } else {
+            // Written concurrently with reading: a program may respond before it has read the
+            // whole prompt.
+            tokio::spawn(write_prompt(stdin, request.prompt.clone()));
+        }
         let running = Running {
             child,
             ended: None,
-            stdout,
-            stderr_end: tokio::spawn(read_end(stderr)),
+            reported_exit: false,
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            stderr_end: Vec::new(),
             block: BytesMut::new(),
             deadline: Instant::now() + self.time_limit,
             time_limit: self.time_limit,
             program: self.program(),
+            _prompt_file: prompt_file,
         };
         Ok(ResponseStream::new(stream::unfold(Some(running), |running| async move {
             let mut running = running?;
             let event = running.next().await;
-            let continues = matches!(event, Ok(AgentEvent::Text(_)));
+            let continues = !matches!(event, Ok(AgentEvent::End) | Err(_));
             Some((event, continues.then_some(running)))
         })))
     }
@@ -111,64 +213,90 @@ struct Running {
     child: Child,
     /// The exit status of the program, whose remaining descendants have been killed.
     ended: Option<ExitStatus>,
-    stdout: ChildStdout,
-    stderr_end: JoinHandle<Vec<u8>>,
+    /// Whether the exit was reported as an event.
+    reported_exit: bool,
+    /// `None` after its end.
+    stdout: Option<ChildStdout>,
+    /// `None` after its end.
+    stderr: Option<ChildStderr>,
+    /// The last bytes of standard error, for the error of a program that failed.
+    stderr_end: Vec<u8>,
     block: BytesMut,
     deadline: Instant,
     time_limit: Duration,
     program: String,
+    _prompt_file: TempPath,
 }
 
 impl Running {
     async fn next(&mut self) -> Result<AgentEvent, Error> {
-        let broken = |program: &str, source| Error::Broken { program: program.to_owned(), source };
-        let timed_out = Error::TimedOut { program: self.program.clone(), limit: self.time_limit };
         match tokio::time::timeout_at(self.deadline, self.read()).await {
-            Err(_) => Err(timed_out),
-            Ok(Err(source)) => Err(broken(&self.program, source)),
-            Ok(Ok(Some(text))) => Ok(AgentEvent::Text(text)),
-            Ok(Ok(None)) => match tokio::time::timeout_at(self.deadline, self.status()).await {
-                Err(_) => Err(timed_out),
-                Ok(Err(source)) => Err(broken(&self.program, source)),
-                Ok(Ok(status)) if status.success() => Ok(AgentEvent::End),
-                Ok(Ok(status)) => Err(self.exited(status).await),
+            Err(_) => Err(Error::TimedOut { program: self.program.clone(), limit: self.time_limit }),
+            Ok(Err(source)) => Err(Error::Broken { program: self.program.clone(), source }),
+            Ok(Ok(Some(event))) => Ok(event),
+            Ok(Ok(None)) => match self.ended {
+                Some(status) if !status.success() => Err(self.exited(status)),
+                _ => Ok(AgentEvent::End),
             },
         }
     }
 
-    /// Reads the next chunk. The response ends when the program exits, even if a descendant still
-    /// holds the pipe.
-    async fn read(&mut self) -> io::Result<Option<Bytes>> {
-        self.block.reserve(CHUNK_BYTES_MAX);
-        while self.ended.is_none() {
-            let mut stdout = (&mut self.stdout).take(CHUNK_BYTES_MAX as u64);
+    /// Reads the next event. Returns `None` after the exit was reported. The response ends when the
+    /// program exits, even if a descendant still holds a pipe.
+    async fn read(&mut self) -> io::Result<Option<AgentEvent>> {
+        loop {
+            let drains = self.ended.is_some();
+            self.block.reserve(CHUNK_BYTES_MAX);
+            let Self { child, stdout, stderr, block, .. } = self;
+            // One block for both pipes: only the read that completes puts bytes into it.
+            let mut other = BytesMut::new();
             tokio::select! {
                 biased;
-                count = stdout.read_buf(&mut self.block) => return Ok(self.split_chunk(count?)),
-                status = self.child.wait() => self.ended = Some(status?),
+                count = read_chunk(stdout, block, drains), if stdout.is_some() => match count? {
+                    0 => *stdout = None,
+                    _ => return Ok(Some(AgentEvent::Text(block.split().freeze()))),
+                },
+                count = read_chunk(stderr, &mut other, drains), if stderr.is_some() => match count? {
+                    0 => *stderr = None,
+                    _ => return Ok(Some(self.take_stderr(other.freeze()))),
+                },
+                status = child.wait(), if !drains => self.ended = Some(status?),
+                else => break,
             }
         }
-        let count = (&mut self.stdout).take(CHUNK_BYTES_MAX as u64).read_buf(&mut self.block).await?;
-        Ok(self.split_chunk(count))
+        let Some(status) = self.ended.filter(|_| !self.reported_exit) else { return Ok(None) };
+        self.reported_exit = true;
+        Ok(Some(AgentEvent::Exit(status)))
     }
 
-    fn split_chunk(&mut self, count: usize) -> Option<Bytes> {
-        (count > 0).then(|| self.block.split().freeze())
+    fn take_stderr(&mut self, chunk: Bytes) -> AgentEvent {
+        self.stderr_end.extend_from_slice(&chunk);
+        let excess = self.stderr_end.len().saturating_sub(STDERR_BYTES_MAX);
+        self.stderr_end.drain(..excess);
+        AgentEvent::Stderr(chunk)
     }
 
-    async fn status(&mut self) -> io::Result<ExitStatus> {
-        match self.ended {
-            Some(status) => Ok(status),
-            None => self.child.wait().await,
-        }
-    }
-
-    async fn exited(&mut self, status: ExitStatus) -> Error {
-        // The process group is dead, so the pipe is closed and the reader ends.
-        let words = (&mut self.stderr_end).await.unwrap_or_default();
-        let stderr = String::from_utf8_lossy(&words).trim().to_owned();
+    fn exited(&self, status: ExitStatus) -> Error {
+        let stderr = String::from_utf8_lossy(&self.stderr_end).trim().to_owned();
         Error::Exited { program: self.program.clone(), status, stderr }
     }
+}
+
+/// Reads a chunk from a pipe. Returns 0 at its end, and in a pipe that is being drained also if
+/// nothing arrives. Cancel safe.
+async fn read_chunk(
+    pipe: &mut Option<impl AsyncRead + Unpin>,
+    block: &mut BytesMut,
+    drains: bool,
+) -> io::Result<usize> {
+    let Some(pipe) = pipe else { return Ok(0) };
+    block.reserve(CHUNK_BYTES_MAX);
+    let mut limited = pipe.take(CHUNK_BYTES_MAX as u64);
+    let reading = limited.read_buf(block);
+    if !drains {
+        return reading.await;
+    }
+    tokio::time::timeout(DRAIN_MAX, reading).await.unwrap_or(Ok(0))
 }
 
 async fn write_prompt(mut stdin: ChildStdin, prompt: String) {
@@ -176,14 +304,4 @@ async fn write_prompt(mut stdin: ChildStdin, prompt: String) {
     if let Err(error) = stdin.write_all(prompt.as_bytes()).await {
         tracing::debug!(%error, "agent command did not read its whole prompt");
     }
-}
-
-async fn read_end(mut stderr: ChildStderr) -> Vec<u8> {
-    let (mut end, mut block) = (Vec::new(), vec![0; 4096]);
-    while let Ok(count @ 1..) = stderr.read(&mut block).await {
-        end.extend_from_slice(&block[..count]);
-        let excess = end.len().saturating_sub(STDERR_BYTES_MAX);
-        end.drain(..excess);
-    }
-    end
 }

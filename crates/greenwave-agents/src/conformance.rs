@@ -7,8 +7,8 @@ use crate::{Agent, AgentEvent, Error, Request};
 
 /// Returns a request of the suite.
 pub fn request(feature: &str) -> Request {
-    let prompt = "a prompt for the conformance suite".to_owned();
-    Request { feature: feature.to_owned(), attempt: 1, prompt, directory: ".".into() }
+    let temporary = std::env::temp_dir();
+    Request::new(feature, 1, "a prompt for the conformance suite", ".", temporary)
 }
 
 /// Promise: a complete response is text, then exactly one end, then nothing.

@@ -63,6 +63,33 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// An agent program does not exist, or cannot be executed.
+    #[error("cannot find agent program `{program}`{}", if program.contains('/') { "" } else { " in PATH" })]
+    NotFound {
+        /// The program as configured.
+        program: String,
+    },
+    /// The prompt is too large for an argument of the agent program.
+    #[error(
+        "cannot pass a prompt of {bytes} bytes to agent command `{program}` as an argument: \
+         use `{{prompt_file}}` instead of `{{prompt}}`"
+    )]
+    PromptTooLarge {
+        /// The program as configured.
+        program: String,
+        /// Size of the prompt, in bytes.
+        bytes: usize,
+    },
+    /// The file with the prompt cannot be written.
+    #[error("cannot write the prompt for agent command `{program}` in {}", directory.display())]
+    WritePrompt {
+        /// The program as configured.
+        program: String,
+        /// The directory of the file.
+        directory: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// An agent program failed.
     #[error("agent command `{program}` ended with {status}{}", stderr_suffix(stderr))]
     Exited {
@@ -72,6 +99,17 @@ pub enum Error {
         status: std::process::ExitStatus,
         /// The end of its standard error.
         stderr: String,
+    },
+    /// An agent program failed because its provider limits requests or is overloaded. The request
+    /// can be sent again later.
+    #[error("agent command `{program}` has to wait: {line}")]
+    Overloaded {
+        /// The program as configured.
+        program: String,
+        /// The line of its output that says so.
+        line: String,
+        /// The delay that the output asks for.
+        retry_after: Option<Duration>,
     },
     /// An agent program exceeded its time limit and was killed with all its descendants.
     #[error("agent command `{program}` did not end within {limit:?} and was killed")]
@@ -115,6 +153,8 @@ impl Error {
                 | Error::NoRecording { .. }
                 | Error::PromptMismatch { .. }
                 | Error::Start { .. }
+                | Error::NotFound { .. }
+                | Error::PromptTooLarge { .. }
         )
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::process::ExitStatus;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -22,6 +23,10 @@ pub enum AgentEvent {
         /// Tokens of the response.
         output_tokens: u64,
     },
+    /// The next bytes that the agent's program wrote to standard error, in chunks of any size.
+    Stderr(Bytes),
+    /// The agent's program exited. The end of the response, or an error, follows.
+    Exit(ExitStatus),
     /// The response is complete, and no event follows. A stream that ends without this event has
     /// broken off.
     End,
@@ -80,7 +85,7 @@ impl Stream for TextStream {
                     return Poll::Ready(Some(Ok(text)));
                 }
                 Some(Ok(AgentEvent::End)) => self.ended = true,
-                Some(Ok(AgentEvent::Usage { .. })) => {}
+                Some(Ok(AgentEvent::Usage { .. } | AgentEvent::Stderr(_) | AgentEvent::Exit(_))) => {}
                 Some(Err(error)) => {
                     self.ended = true;
                     return Poll::Ready(Some(Err(error)));

@@ -22,8 +22,7 @@
 //! let options = AgentPoolOptions { size: 2, min: 0, idle_timeout };
 //! let agent = AgentPool::new("coder", Arc::new(ScriptedAgent::new(script, 1.0)), options);
 //!
-//! let (feature, prompt) = ("greet".into(), "Greet me.".into());
-//! let request = Request { feature, attempt: 1, prompt, directory: ".".into() };
+//! let request = Request::new("greet", 1, "Greet me.", ".", "/tmp");
 //! let mut text = agent.session().await?.send(&request).await?.into_text();
 //! let mut whole = Vec::new();
 //! while let Some(chunk) = text.next().await {
@@ -48,14 +47,21 @@ mod command;
 pub mod conformance;
 mod error;
 mod event;
+mod gate;
+mod placeholder;
 mod pool;
+mod program;
 mod script;
 mod scripted;
+mod wait_on;
 
-pub use agent::{Agent, Request, Session};
+pub use agent::{Agent, Preflight, Request, Session};
 pub use command::CommandAgent;
 pub use error::Error;
 pub use event::{AgentEvent, ResponseStream, TextStream};
+pub use gate::{Admission, Gate};
+pub use placeholder::{PLACEHOLDERS, UnknownPlaceholder, check_placeholders};
 pub use pool::{AgentPool, AgentPoolOptions, PooledSession};
 pub use script::Script;
 pub use scripted::ScriptedAgent;
+pub use wait_on::WaitOn;

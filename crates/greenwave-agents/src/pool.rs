@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use greenwave_pooling::{Lease, Manager, Pool, PoolOptions, PoolStats};
 
-use crate::{Agent, Error, Session};
+use crate::{Agent, Error, Preflight, Session};
 
 /// Options of an [`AgentPool`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,14 @@ impl AgentPool {
         session
             .map(PooledSession)
             .map_err(|source| Error::Pool { agent: self.name.to_string(), source: source.into() })
+    }
+
+    /// Calls [`Agent::preflight`].
+    ///
+    /// # Errors
+    /// Those of the agent.
+    pub fn preflight(&self, context: &Preflight<'_>) -> Result<(), Error> {
+        self.agent.preflight(context)
     }
 
     /// Returns [`Agent::kind`].

@@ -1,7 +1,9 @@
 //! The command line: one file per command, with its arguments.
 
+mod attempts;
 mod cache;
 mod demo;
+mod forget;
 mod graph;
 mod init;
 mod profile;
@@ -29,7 +31,11 @@ enum Command {
     /// Run an example plan: a calculator in ten features, written by scripted agents.
     Demo(demo::DemoArgs),
     /// Run a plan.
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
+    /// Show the attempts at features: what agents changed and said, and why tests failed.
+    Attempts(attempts::AttemptsArgs),
+    /// Remove what earlier runs have recorded about features, so that they start again.
+    Forget(forget::ForgetArgs),
     /// Run the project's tests, skipping those with a cached result.
     Test(Box<test::TestArgs>),
     /// Manage the test-result cache.
@@ -49,7 +55,9 @@ impl Cli {
     pub(crate) async fn run(self) -> Result<Exit, CliError> {
         match self.command {
             Command::Demo(args) => demo::demo(&args).await,
-            Command::Run(args) => run::run(&args.plan, &args.options).await,
+            Command::Run(args) => run::run(&args).await,
+            Command::Attempts(args) => attempts::attempts(&args).await,
+            Command::Forget(args) => forget::forget(&args),
             Command::Test(args) => test::test(&args).await,
             Command::Cache(command) => cache::cache(&command).await,
             Command::Init(args) => init::init(&args.plan),

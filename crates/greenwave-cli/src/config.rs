@@ -22,12 +22,16 @@ use crate::text::list;
 /// Prefix of the environment variables that are settings.
 pub(crate) const VARIABLE: &str = "GREENWAVE_";
 /// Variables with the prefix that are not settings.
-const OTHER_VARIABLES: [&str; 6] = [
+const OTHER_VARIABLES: [&str; 9] = [
     "GREENWAVE_PROFILE",
     "GREENWAVE_REQUIRE_SERVICES",
     // A run sets these for its tests, which may be runs themselves.
     "GREENWAVE_PORT_FIRST",
     "GREENWAVE_PORT_COUNT",
+    // Set for agents.
+    "GREENWAVE_FEATURE",
+    "GREENWAVE_ATTEMPT",
+    "GREENWAVE_PROMPT_FILE",
     RESULTS_VARIABLE,
     TOOL_HOMES_VARIABLE,
 ];
@@ -146,6 +150,19 @@ const KEYS: &[Key] = &[
     key!("pool.idle_timeout", duration, pool.idle_timeout),
     key!("agent.time_limit", duration above zero, agent.time_limit),
     key!("agent.answer_limit", bytes from 1, agent.answer_limit),
+    Key {
+        name: "run.directory",
+        expected: "the path of a directory, or \"\" for the default",
+        max: u64::MAX,
+        set: |settings, value| {
+            settings.run.directory = Some(value.as_str()?).filter(|path| !path.is_empty()).map(PathBuf::from);
+            Some(())
+        },
+        show: |settings| {
+            let path = settings.run.directory.as_deref().unwrap_or(Path::new(""));
+            format!("{:?}", path.display().to_string())
+        },
+    },
     key!("metrics.enabled", flag, metrics.enabled),
     Key {
         name: "metrics.address",
@@ -357,6 +374,9 @@ impl Config {
         }
         if let Some(directory) = &config.settings.cache.directory {
             config.settings.cache.directory = Some(project.join(directory));
+        }
+        if let Some(directory) = &config.settings.run.directory {
+            config.settings.run.directory = Some(project.join(directory));
         }
         config.text = document.map(|document| document.text);
         Ok(config)

@@ -29,6 +29,14 @@ pub(crate) fn results_dir(config: &Config) -> Result<PathBuf, CliError> {
     }
 }
 
+/// Returns the directory of receipts of merged features, which all copies of a project share:
+/// `greenwave/green` in the user's state directory. `None` if the environment names none.
+pub(crate) fn receipts_dir() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
+    state.map(|state| state.join("greenwave").join("green"))
+}
+
 /// Returns the directory of test results for users who have not chosen one.
 pub(crate) fn default_results_dir() -> Result<PathBuf, CliError> {
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);

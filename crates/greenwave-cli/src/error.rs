@@ -14,6 +14,9 @@ pub(crate) enum CliError {
     /// A plan is invalid.
     #[error("{0}")]
     Plan(Box<Diagnostic>),
+    /// A plan is valid, and cannot run on this machine.
+    #[error("{diagnostic}")]
+    Problem { diagnostic: Box<Diagnostic>, hint: Option<String> },
     /// A plan cannot be read.
     #[error("cannot read plan {}", path.display())]
     ReadPlan { path: PathBuf, source: std::io::Error },
@@ -56,9 +59,17 @@ pub(crate) enum CliError {
     /// No test matches the given names.
     #[error("no test name contains `{filters}`; available: {names}")]
     NoSuchTest { filters: String, names: String },
+    /// A flag names a feature that the plan does not have.
+    #[error("unknown feature `{name}`{}", similar.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
+    NoSuchFeature { name: String, similar: Option<String> },
     /// Several tests match a name that must match one.
     #[error("several test names contain `{name}`: {names}")]
     SeveralTests { name: String, names: String },
+    /// A feature has no such attempt.
+    #[error(
+        "no attempt{} at feature `{feature}` is stored", number.map(|number| format!(" {number}")).unwrap_or_default()
+    )]
+    NoSuchAttempt { feature: String, number: Option<u32> },
     /// git cannot list changes.
     #[error("cannot list changes since `{commit}`")]
     Git { commit: String, source: Source },
@@ -84,6 +95,9 @@ impl CliError {
         {
             return Some(format!("create a plan with `greenwave init {}`", path.display()));
         }
+        if let CliError::Problem { hint, .. } = self {
+            return hint.clone();
+        }
         self.fixed_hint().map(str::to_owned)
     }
 
@@ -95,10 +109,25 @@ impl CliError {
             CliError::Run(greenwave::Error::Busy { .. }) => {
                 "wait for the other run to end, or use a copy of the project"
             }
+            CliError::Run(greenwave::Error::Branch { .. }) => {
+                "check out another branch there, or rename the plan"
+            }
+            CliError::Run(greenwave::Error::NoRepository { .. }) => {
+                "run `git init` and commit, or remove the key from the plan"
+            }
+            CliError::Run(greenwave::Error::NoRunDirectory) => {
+                "set HOME, or pass `--set run.directory=DIR` with a directory outside of the project"
+            }
+            CliError::Run(greenwave::Error::RunDirectory { .. }) => {
+                "pass `--set run.directory=DIR` with a writable directory outside of the project"
+            }
             CliError::Run(greenwave::Error::Agent {
                 source: greenwave::AgentError::ReadScript { .. },
                 ..
             }) => "give the path relative to the plan's directory",
+            CliError::Run(greenwave::Error::Agent {
+                source: greenwave::AgentError::NotFound { .. }, ..
+            }) => "install the program, or correct `command` of the agent in the plan",
             CliError::NoTests => {
                 "run this in a cargo, pytest, go or npm project, or declare `[[test]]` in greenwave.toml"
             }
@@ -114,6 +143,7 @@ impl CliError {
             {
                 "create the parent directory first"
             }
+            CliError::NoSuchAttempt { .. } => "list all attempts with `greenwave attempts PLAN`",
             CliError::Report { .. } => "name a file that can be written",
             CliError::SeveralTests { .. } => "give the full name of one of them",
             CliError::Output(_) => "free disk space, or redirect the output (`> FILE`)",

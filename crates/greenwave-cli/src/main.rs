@@ -5,6 +5,7 @@
 
 mod cli;
 mod config;
+mod details;
 mod diagnostic;
 mod dirs;
 mod error;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use greenwave::{AgentSpec, CommandSpec, Feature, Plan, PlanError, PlanLocation, Test};
+use greenwave::{
+    AgentSpec, BaseKind, CommandSpec, Edits, Feature, Guards, Plan, PlanError, PlanLocation, Problem,
+    ResultKind, Test, WaitOn,
+};
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::error::CliError;
@@ -13,8 +16,13 @@ use crate::reader::{Located, SETTINGS_FILE, Table};
 /// Number of attempts of features that do not set it.
 const ATTEMPTS: u32 = 3;
 
+/// Accepted values of `base`.
+const BASES: [(&str, BaseKind); 2] = [("worktree", BaseKind::Worktree), ("HEAD", BaseKind::Head)];
+/// Accepted values of `result`.
+const RESULTS: [(&str, ResultKind); 2] = [("files", ResultKind::Files), ("branch", ResultKind::Branch)];
+
 /// Sections of the settings file.
-const SETTINGS: [&str; 7] = ["cache", "parallel", "storage", "memory", "pool", "agent", "metrics"];
+const SETTINGS: [&str; 8] = ["cache", "parallel", "storage", "memory", "pool", "agent", "metrics", "run"];
 
 /// A plan with the locations of its parts.
 #[derive(Debug)]
@@ -24,6 +32,7 @@ pub(crate) struct PlanFile {
     project: Range<usize>,
     agents: BTreeMap<String, Range<usize>>,
     resources: BTreeMap<String, Range<usize>>,
+    include: Vec<(String, Range<usize>)>,
     features: Vec<FeatureLocations>,
 }
 
@@ -56,8 +65,14 @@ impl PlanFile {
         let mut root = Table::parse(&document)?;
         let name = root.text("name")?.map(|name| name.value);
         let project = root.text("project")?.unwrap_or(Located { value: ".".to_owned(), at: 0..0 });
+        let base = choice(&document, &mut root, "base", &BASES)?;
+        let result = choice(&document, &mut root, "result", &RESULTS)?;
+        let include = root.texts("include")?.map(|list| list.value).unwrap_or_default();
+        let setup = root.commands("setup")?;
+        let setup_inputs = root.patterns("setup_inputs")?;
+        let teardown = root.commands("teardown")?;
         let (resources, resource_locations) = split(root.counts("resources")?);
-        let (agents, agent_locations) = split(agents(&document, &mut root, &dir)?);
+        let (agents, agent_locations) = split(agents(&document, &mut root, &dir, &dir.join(&project.value))?);
         let mut features = Vec::new();
         let mut feature_locations = Vec::new();
         for table in root.tables("features")? {
@@ -65,12 +80,29 @@ impl PlanFile {
             features.push(feature);
             feature_locations.push(locations);
         }
+        let protect = root.patterns("protect")?;
+        let guards = guards(&mut root)?;
         reject_settings(&document, &root)?;
         root.finish()?;
         let stem = document.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let name = name.or(stem).unwrap_or_default();
         Ok(Self {
-            plan: Plan { name, project: dir.join(&project.value), agents, resources, features },
+            include: include.iter().map(|pattern| (pattern.value.clone(), pattern.at.clone())).collect(),
+            plan: Plan {
+                name,
+                project: dir.join(&project.value),
+                agents,
+                resources,
+                features,
+                base,
+                result,
+                include: include.into_iter().map(|pattern| pattern.value).collect(),
+                setup,
+                setup_inputs,
+                teardown,
+                protect,
+                guards,
+            },
             project: project.at,
             agents: agent_locations,
             resources: resource_locations,
@@ -89,7 +121,29 @@ impl PlanFile {
 
     /// Adds the location in the file to an error of the plan.
     pub(crate) fn locate_plan_error(&self, error: &PlanError) -> CliError {
-        let at = match error.location() {
+        let include = match error {
+            PlanError::InvalidInclude { pattern } => self.include.iter().find(|(other, _)| other == pattern),
+            _ => None,
+        };
+        let at = include.map_or_else(|| self.range(&error.location()), |(_, at)| at.clone());
+        CliError::Plan(Box::new(self.document.error(at, error.to_string())))
+    }
+
+    /// Adds the location in the file to a problem of the plan.
+    pub(crate) fn locate_problem(&self, problem: &Problem) -> CliError {
+        let diagnostic = self.document.error(self.range(&problem.location()), problem.message.clone());
+        CliError::Problem { diagnostic: Box::new(diagnostic), hint: problem.hint.clone() }
+    }
+
+    /// Describes a note about the plan, with its location in the file.
+    pub(crate) fn describe(&self, problem: &Problem) -> String {
+        let diagnostic = self.document.error(self.range(&problem.location()), problem.message.clone());
+        let hint = problem.hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+        format!("{diagnostic}{hint}")
+    }
+
+    fn range(&self, location: &PlanLocation<'_>) -> Range<usize> {
+        match *location {
             PlanLocation::Plan => 0..0,
             PlanLocation::Project => self.project.clone(),
             PlanLocation::Resource(name) => self.resources.get(name).cloned().unwrap_or(0..0),
@@ -97,8 +151,7 @@ impl PlanFile {
             PlanLocation::Feature { id, field, value, occurrence } => {
                 self.feature_location(id, field, value, occurrence)
             }
-        };
-        CliError::Plan(Box::new(self.document.error(at, error.to_string())))
+        }
     }
 
     fn feature_location(
@@ -129,16 +182,22 @@ fn agents(
     document: &Document,
     root: &mut Table<'_>,
     dir: &Path,
+    project: &Path,
 ) -> Result<BTreeMap<String, Located<AgentSpec>>, Diagnostic> {
     let mut agents = BTreeMap::new();
     let Some(table) = root.table("agents")? else { return Ok(agents) };
     for (name, table) in table.tables_by_name("agent")? {
-        agents.insert(name.value, Located { value: agent(document, table, dir)?, at: name.at });
+        agents.insert(name.value, Located { value: agent(document, table, dir, project)?, at: name.at });
     }
     Ok(agents)
 }
 
-fn agent(document: &Document, mut table: Table<'_>, dir: &Path) -> Result<AgentSpec, Diagnostic> {
+fn agent(
+    document: &Document,
+    mut table: Table<'_>,
+    dir: &Path,
+    project: &Path,
+) -> Result<AgentSpec, Diagnostic> {
     let kind = table.required_text("kind")?;
     let agent = match kind.value.as_str() {
         "scripted" => {
@@ -147,8 +206,17 @@ fn agent(document: &Document, mut table: Table<'_>, dir: &Path) -> Result<AgentS
             AgentSpec::Scripted { script, pace }
         }
         "command" => {
-            let command = command(&mut table)?;
-            AgentSpec::Command(CommandSpec { command, time_max: table.time_limit("time_limit")? })
+            let command = beside_plan(command(&mut table)?, dir, project);
+            let time_max = table.time_limit("time_limit")?;
+            let choices = [("directory", Edits::Directory), ("answer", Edits::Answer)];
+            let edits = choice(document, &mut table, "edits", &choices)?;
+            AgentSpec::Command(CommandSpec {
+                command,
+                time_max,
+                edits,
+                wait_on: wait_on(&mut table)?,
+                wait_max: table.time_limit("wait_max")?,
+            })
         }
         other => {
             let message =
@@ -160,19 +228,85 @@ fn agent(document: &Document, mut table: Table<'_>, dir: &Path) -> Result<AgentS
     Ok(agent)
 }
 
+/// Takes one of a few values; the first one if the key does not exist.
+fn choice<T: Copy>(
+    document: &Document,
+    table: &mut Table<'_>,
+    key: &'static str,
+    choices: &[(&str, T); 2],
+) -> Result<T, Diagnostic> {
+    let Some(found) = table.text(key)? else { return Ok(choices[0].1) };
+    let chosen = choices.iter().find(|(name, _)| *name == found.value).map(|(_, choice)| *choice);
+    chosen.ok_or_else(|| {
+        let [(first, _), (second, _)] = choices;
+        let message =
+            format!("invalid value `{:?}` for `{key}`: expected {first:?} or {second:?}", found.value);
+        document.error(found.at, message)
+    })
+}
+
+/// Makes the parts of an agent's command absolute that name files beside the plan: its program, and
+/// arguments like `./helper.sh` that lie outside of the project. Such a path would mean nothing in
+/// a working copy. An argument in the project means the file in the copy.
+fn beside_plan(command: Vec<String>, dir: &Path, project: &Path) -> Vec<String> {
+    let project = project.canonicalize().ok();
+    let resolved = |(at, word): (usize, String)| {
+        let is_explicit = word.starts_with("./") || word.starts_with("../");
+        if !is_explicit && (at > 0 || !word.contains('/')) {
+            return word;
+        }
+        let file = dir.join(&word).canonicalize().ok().filter(|path| path.is_file());
+        let is_of_project =
+            |path: &PathBuf| project.as_ref().is_some_and(|project| path.starts_with(project));
+        match file.filter(|path| at == 0 || !is_of_project(path)) {
+            Some(path) if !Path::new(&word).is_absolute() => path.to_string_lossy().into_owned(),
+            _ => word,
+        }
+    };
+    command.into_iter().enumerate().map(resolved).collect()
+}
+
 fn command(table: &mut Table<'_>) -> Result<Vec<String>, Diagnostic> {
     let words = table.texts("command")?.ok_or_else(|| table.missing("command"))?;
     Ok(words.value.into_iter().map(|word| word.value).collect())
 }
 
+/// Reads when a failed agent is started again later. Keys that are left out have their defaults.
+fn wait_on(table: &mut Table<'_>) -> Result<WaitOn, Diagnostic> {
+    let mut conditions = WaitOn::default();
+    let Some(mut table) = table.table("wait_on")? else { return Ok(conditions) };
+    if let Some(codes) = table.whole_numbers("exit", 255)? {
+        conditions.exit = codes;
+    }
+    if let Some(texts) = table.texts("output")? {
+        conditions.output = Some(texts.value.into_iter().map(|text| text.value).collect());
+    }
+    table.finish()?;
+    Ok(conditions)
+}
+
 fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnostic> {
-    let keys = ["id", "title", "depends_on", "prompt", "agent", "attempts", "resources", "tests", "review"];
+    let keys = [
+        "id",
+        "was",
+        "title",
+        "depends_on",
+        "prompt",
+        "agent",
+        "attempts",
+        "resources",
+        "tests",
+        "review",
+        "red",
+        "may_edit",
+    ];
     let location =
         |name: &'static str| table.keys().into_iter().find(|key| key.value == name).map(|key| (name, key.at));
     let mut fields: BTreeMap<_, _> = keys.into_iter().filter_map(location).collect();
     let at = table.at();
     let id = table.required_text("id")?;
     fields.insert("id", id.at);
+    let was = table.text("was")?.map(|was| was.value);
     let title = table.text("title")?.map_or_else(|| id.value.clone(), |title| title.value);
     let depends_on = table.texts("depends_on")?.map(|list| list.value).unwrap_or_default();
     let prompt = table.required_text("prompt")?.value;
@@ -188,21 +322,47 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
         Some(review) => Some(test(review, &id.value, 0)?),
         None => None,
     };
+    let red = table.expression("red")?;
+    let may_edit = table.patterns("may_edit")?;
     table.finish()?;
     let locations =
         FeatureLocations { id: id.value.clone(), table: at, fields, depends_on: depends_on.clone() };
+    let depends_on = depends_on.into_iter().map(|name| name.value).collect();
+    let (id, agent) = (id.value, agent.value);
     let feature = Feature {
-        id: id.value,
+        id,
+        was,
         title,
-        depends_on: depends_on.into_iter().map(|name| name.value).collect(),
+        depends_on,
         prompt,
-        agent: agent.value,
+        agent,
         tests,
         attempts_max,
         resources,
         review,
+        red,
+        may_edit,
+        ..Feature::default()
     };
     Ok((feature, locations))
+}
+
+/// Reads `guards`: `"auto"`, `"off"`, or a list of tests.
+fn guards(root: &mut Table<'_>) -> Result<Guards, Diagnostic> {
+    let accepted = "\"auto\", \"off\" or a list of tests ([[guards]])";
+    let word = |text: &str| match text {
+        "auto" => Some(Guards::Auto),
+        "off" => Some(Guards::Off),
+        _ => None,
+    };
+    if !root.is_list("guards") {
+        return Ok(root.choice("guards", accepted, word)?.unwrap_or_default());
+    }
+    let mut tests = Vec::new();
+    for entry in root.tables("guards")? {
+        tests.push(test(entry, "guard", tests.len())?);
+    }
+    Ok(if tests.is_empty() { Guards::default() } else { Guards::Tests(tests) })
 }
 
 /// Reads the test with an index in its feature, which its default name contains.
@@ -238,4 +398,32 @@ fn is_settings_file(document: &Document) -> bool {
         let has = |name: &str| table.get_ref().keys().any(|key| key.get_ref() == name);
         !has("features") && (has("profile") || SETTINGS.iter().any(|name| has(name)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_beside_the_plan_are_found_from_a_copy() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("plans/bin")).unwrap();
+        std::fs::create_dir_all(root.join("project")).unwrap();
+        for path in ["plans/agent.sh", "plans/bin/agent", "project/main.py"] {
+            std::fs::write(root.join(path), "").unwrap();
+        }
+        let (plans, project) = (root.join("plans"), root.join("project"));
+        let resolve = |words: &[&str]| {
+            beside_plan(words.iter().map(|word| (*word).to_owned()).collect(), &plans, &project)
+        };
+        let script = plans.join("agent.sh").display().to_string();
+        assert_eq!(resolve(&["./agent.sh", "./agent.sh"]), [script.clone(), script.clone()]);
+        assert_eq!(resolve(&["bin/agent"]), [plans.join("bin/agent").display().to_string()]);
+        assert_eq!(resolve(&["bash", "./agent.sh"]), ["bash".to_owned(), script]);
+        for plain in [&["agent.sh"][..], &["bin/missing"], &["aider", "../project/main.py", "bin/agent", "."]]
+        {
+            assert_eq!(resolve(plain), plain);
+        }
+    }
 }

@@ -1,13 +1,14 @@
 //! Shows the progress of a plan and its closing summary.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 
 use console::{Style, measure_text_width, style};
-use greenwave::{Event, FeatureReport, Plan, Report};
+use greenwave::{Event, FeatureReport, FileChange, Plan, Report};
 use serde_json::json;
 
+use crate::details;
 use crate::format::Format;
 use crate::output;
 use crate::printer::Printer;
@@ -23,14 +24,19 @@ pub(crate) struct Progress {
     width: usize,
     /// The current phase of each feature that has started.
     phases: BTreeMap<String, &'static str>,
+    /// Features of which a refused attempt was shown.
+    refused: BTreeSet<String>,
     green: usize,
+    /// The file of the plan, for hints.
+    plan: String,
 }
 
 impl Progress {
-    pub(crate) fn new(format: Format, plan: &Plan) -> Self {
+    pub(crate) fn new(format: Format, plan: &Plan, path: &Path) -> Self {
         let printer = Printer::new(format, TEMPLATE, Some(plan.features.len() as u64));
         let width = plan.features.iter().map(|feature| measure_text_width(&feature.id)).max().unwrap_or(0);
-        Self { printer, width, phases: BTreeMap::new(), green: 0 }
+        let (phases, refused, plan) = (BTreeMap::new(), BTreeSet::new(), path.display().to_string());
+        Self { printer, width, phases, refused, green: 0, plan }
     }
 
     /// Shows the profile (in JSON) and the address of the metrics.
@@ -51,6 +57,7 @@ impl Progress {
         if let Some(line) = self.describe(event) {
             self.printer.line(&line);
         }
+        self.show_details(event);
         self.update_bar();
     }
 
@@ -81,6 +88,22 @@ impl Progress {
         }
     }
 
+    /// Shows what was said in an attempt that was refused, once.
+    fn show_details(&mut self, event: &Event) {
+        let (feature, details) = match event {
+            Event::Refused { feature, details, .. } => {
+                self.refused.insert(feature.clone());
+                (feature, details)
+            }
+            Event::Failed { feature, details, .. } if !self.refused.contains(feature) => (feature, details),
+            _ => return,
+        };
+        let hint = format!("greenwave attempts {} {feature}", self.plan);
+        for line in details::lines(details, &hint) {
+            self.printer.line(&line);
+        }
+    }
+
     fn count(&mut self, event: &Event) {
         match event {
             Event::Phase { feature, phase, .. } => {
@@ -88,6 +111,7 @@ impl Progress {
                 self.green += usize::from(*phase == "green");
             }
             Event::UpToDate { .. } => self.green += 1,
+            Event::Waiting { feature, .. } => drop(self.phases.insert(feature.clone(), "waiting")),
             Event::Failed { feature, .. } => drop(self.phases.insert(feature.clone(), "failed")),
             _ => {}
         }
@@ -117,15 +141,48 @@ impl Progress {
                 plural(*agents as usize, "concurrent request"),
                 plural(*workers as usize, "test worker"),
             )),
+            Event::Base { commit, uncommitted, note } => {
+                Some(base_text(commit.as_deref(), *uncommitted, note))
+            }
             Event::UpToDate { feature } => line(feature, "green", "up to date".to_owned()),
             Event::Phase { feature, phase, attempt } => line(feature, phase, phase_text(phase, *attempt)),
-            Event::File { feature, path, bytes, .. } => {
-                line(feature, "file", format!("{path} ({bytes} bytes)"))
+            Event::File { feature, path, bytes, change, from, executable, .. } => {
+                let text = match (change, from) {
+                    (FileChange::Deleted, _) => format!("{path} (deleted)"),
+                    (_, Some(from)) => format!("{path} (renamed from {from})"),
+                    _ if *executable => format!("{path} ({bytes} bytes, executable)"),
+                    _ => format!("{path} ({bytes} bytes)"),
+                };
+                line(feature, "file", text)
+            }
+            Event::NotTaken { feature, path, reason, .. } => {
+                let path = path.as_ref().filter(|path| !reason.contains(*path));
+                let path = path.map(|path| format!("{path}: ")).unwrap_or_default();
+                line(feature, "ignored", format!("{path}{reason}"))
             }
             // The line of the merge sums up its cached tests.
             Event::Tests { phase: "merging", cached: true, .. } => None,
+            // A note names the tests that fail before the first merge.
+            Event::Tests { phase: "baseline", .. } => None,
             Event::Tests { feature, .. } => line(feature, "tests", tests_text(event)),
-            Event::Refused { feature, attempt, reason } => {
+            Event::Continued { feature, attempt, answered, new_round } => line(
+                feature,
+                "resumed",
+                match (*answered, *new_round) {
+                    (true, _) => format!("testing the stored answer to attempt {attempt}"),
+                    (false, true) => {
+                        format!("new round from attempt {attempt}: earlier runs used up the attempts")
+                    }
+                    (false, false) => format!("at attempt {attempt}"),
+                },
+            ),
+            Event::Waiting { feature, reason, seconds, .. } => {
+                let delay = seconds.filter(|seconds| *seconds > 0.0);
+                let delay = delay.map(|seconds| format!("; next try in {seconds:.0} s"));
+                line(feature, "waiting", format!("{reason}{}", delay.unwrap_or_default()))
+            }
+            Event::Adopted { feature } => line(feature, "adopted", "its tests pass".to_owned()),
+            Event::Refused { feature, attempt, reason, .. } => {
                 line(feature, "rejected", format!("attempt {attempt}: {reason}"))
             }
             Event::Merged { feature, files, retested, cached } => line(
@@ -133,11 +190,32 @@ impl Progress {
                 "merged",
                 format!("{}; regression tests: {retested} run, {cached} cached", plural(*files, "file")),
             ),
-            Event::Failed { feature, reason } => line(feature, "failed", reason.clone()),
+            Event::Failed { feature, reason, .. } => line(feature, "failed", reason.clone()),
             Event::Skipped { feature, because } => line(feature, "skipped", format!("depends on {because}")),
+            Event::Note { feature, message, hint, .. } => {
+                let hint = hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                match feature {
+                    Some(feature) => line(feature, "note", format!("{message}{hint}")),
+                    None => Some(format!("  note: {message}{hint}")),
+                }
+            }
             other => Some(format!("  {other:?}")),
         }
     }
+}
+
+/// Returns the description of the state of the project that copies start from.
+fn base_text(commit: Option<&str>, uncommitted: usize, note: &Option<String>) -> String {
+    let commit = commit.map(|commit| commit.get(..10).unwrap_or(commit));
+    let base = match (commit, uncommitted) {
+        (Some(commit), 0) => format!("Base: commit {commit}"),
+        (Some(commit), count) => {
+            format!("Base: commit {commit} with uncommitted work in {}", plural(count, "file"))
+        }
+        (None, 0) => "Base: the files of the project".to_owned(),
+        (None, count) => format!("Base: {} that are not committed", plural(count, "file")),
+    };
+    note.as_ref().map_or_else(|| base.clone(), |note| format!("{base}; {note}"))
 }
 
 fn phase_text(phase: &str, attempt: u32) -> String {
@@ -196,6 +274,7 @@ fn table(report: &Report) -> Vec<String> {
     for (feature, row) in report.features.iter().zip(&rows) {
         lines.push(line(row));
         lines.extend(feature.reason.as_ref().map(|reason| format!("  {reason}")));
+        lines.extend(feature.hint.as_ref().map(|hint| format!("  hint: {hint}")));
     }
     lines
 }

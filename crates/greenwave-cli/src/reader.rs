@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use greenwave::{check_pattern, nearest};
+use greenwave::{check_expression, check_pattern, nearest};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -120,6 +120,34 @@ impl<'a> Table<'a> {
         self.typed(key, "a string", |value| value.as_str().map(str::to_owned))
     }
 
+    /// Takes a regular expression.
+    pub(crate) fn expression(&mut self, key: &'static str) -> Result<Option<String>, Diagnostic> {
+        let Some(found) = self.text(key)? else { return Ok(None) };
+        match check_expression(&found.value) {
+            Ok(()) => Ok(Some(found.value)),
+            Err(reason) => {
+                let message = format!("invalid value `{:?}` for `{key}`: {reason}", found.value);
+                Err(self.document.error(found.at, message))
+            }
+        }
+    }
+
+    /// Takes one of several strings, which `read` translates.
+    pub(crate) fn choice<T>(
+        &mut self,
+        key: &'static str,
+        accepted: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Diagnostic> {
+        let read = |value: &DeValue<'a>| value.as_str().and_then(read);
+        Ok(self.typed(key, accepted, read)?.map(|found| found.value))
+    }
+
+    /// Returns whether the value of a key is a list. Leaves the value.
+    pub(crate) fn is_list(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|(_, value)| matches!(value.get_ref(), DeValue::Array(_)))
+    }
+
     /// Takes a string that must exist.
     pub(crate) fn required_text(&mut self, key: &'static str) -> Result<Located<String>, Diagnostic> {
         self.text(key)?.ok_or_else(|| self.missing(key))
@@ -232,6 +260,25 @@ impl<'a> Table<'a> {
         }))
     }
 
+    /// Takes a list of commands, each a list of words; an empty one if the key does not exist.
+    pub(crate) fn commands(&mut self, key: &'static str) -> Result<Vec<Vec<String>>, Diagnostic> {
+        let accepted = "a list of commands like [[\"npm\", \"ci\"]]";
+        let Some(found) = self.any(key) else { return Ok(Vec::new()) };
+        let DeValue::Array(array) = &found.value else { return Err(self.invalid(key, &found, accepted)) };
+        let mut commands = Vec::new();
+        for item in array.iter() {
+            let located = Located { at: item.span(), value: item.get_ref().clone() };
+            let DeValue::Array(words) = item.get_ref() else {
+                return Err(self.invalid(key, &located, accepted));
+            };
+            let words: Option<Vec<String>> =
+                words.iter().map(|word| Some(word.get_ref().as_str()?.to_owned())).collect();
+            let words = words.filter(|words| words.first().is_some_and(|program| !program.is_empty()));
+            commands.push(words.ok_or_else(|| self.invalid(key, &located, accepted))?);
+        }
+        Ok(commands)
+    }
+
     /// Takes a list of strings. Returns `None`, and leaves the value, if it is anything else.
     pub(crate) fn list_of_texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         let (_, value) = self.entries.get(key)?;
@@ -239,6 +286,24 @@ impl<'a> Table<'a> {
         let texts: Option<Vec<String>> =
             array.iter().map(|item| Some(item.get_ref().as_str()?.to_owned())).collect();
         texts.inspect(|_| drop(self.any(key)))
+    }
+
+    /// Takes a list of whole numbers from 0 to `max`.
+    pub(crate) fn whole_numbers(
+        &mut self,
+        key: &'static str,
+        max: u8,
+    ) -> Result<Option<Vec<i32>>, Diagnostic> {
+        let Some(found) = self.any(key) else { return Ok(None) };
+        let numbers = match &found.value {
+            DeValue::Array(array) => {
+                let number = |value: &DeValue<'_>| u8::try_from(whole(value)?).ok().filter(|n| *n <= max);
+                array.iter().map(|item| number(item.get_ref()).map(i32::from)).collect()
+            }
+            _ => None,
+        };
+        let expected = format!("a list of whole numbers from 0 to {max}");
+        numbers.map(Some).ok_or_else(|| self.invalid(key, &found, &expected))
     }
 
     /// Takes a boolean.

@@ -100,7 +100,7 @@ pub use async_trait::async_trait;
 pub use batch::{BatchOptions, BatchStats, Batcher};
 pub use circuit_breaker::{CallPermit, CircuitBreaker, CircuitBreakerOptions, Endpoints};
 pub use error::{BoxError, Error};
-pub use greenwave_retry::{Retry, RetryBudget, RetryError, Retryability, StopReason};
+pub use greenwave_retry::{Attempts, Retry, RetryBudget, RetryError, Retryability, StopReason};
 pub use hedge::Hedge;
 #[cfg(feature = "tower")]
 pub use layers::{CircuitBreakerLayer, Classifier, Layered, LimiterLayer, RetryLayer};

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, setsid, test_kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 
-use crate::spawn::{Spawn, Spawned};
+use crate::spawn::{BeforeExec, Spawn, Spawned};
 
 /// Interval at which [`Child::wait_for_group`] checks whether the group is gone.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -71,6 +71,22 @@ impl Child {
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
         // tokio kills the leader only, but `kill_on_drop` also has it reap the leader.
         let child = command.process_group(0).kill_on_drop(true).spawn()?;
+        let leader = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        Ok(Self { leader: Leader::Command(Box::new(child)), group: ProcessGroup::new(leader) })
+    }
+
+    /// Starts `command` as the leader of a new session, and so of a new process group, without a
+    /// controlling terminal: opening `/dev/tty` fails at once instead of stopping the process.
+    ///
+    /// # Errors
+    /// Fails as [`spawn`](Self::spawn) does.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn spawn_session(command: &mut Command) -> io::Result<Self> {
+        // SAFETY: `setsid` is a bare system call. It touches no memory and no lock.
+        unsafe { command.before_exec(|| Ok(setsid().map(drop)?)) };
+        let child = command.kill_on_drop(true).spawn()?;
         let leader = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         Ok(Self { leader: Leader::Command(Box::new(child)), group: ProcessGroup::new(leader) })
     }

@@ -20,6 +20,10 @@ use crate::writer_number::WriterNumber;
 /// Space that a record takes in the index file in addition to its key, in bytes.
 const INDEX_SHARE_BYTES: u64 = 128;
 
+/// Attempts at writing a record that compactors may have missed. Each fails only if a compactor
+/// removes records that were written during the attempt.
+const LATE_TRIES_MAX: u32 = 16;
+
 /// Appends records to the active segment and flushes them.
 #[derive(Clone, Copy)]
 pub(crate) struct Appender<'a> {
@@ -224,9 +228,51 @@ impl<'a> Appender<'a> {
     pub(crate) fn append(&self, frame: &mut Frame) -> Result<(), Error> {
         self.begin_writing()?;
         self.fits(frame.bytes.len() as u64)?;
-        let mut writer = self.inner.writer.lock();
-        frame.header.timestamp = self.next_timestamp(&mut writer);
-        self.append_unbudgeted(&mut writer, frame)
+        self.append_new(&mut self.inner.writer.lock(), frame)
+    }
+
+    /// Appends a record with a new timestamp, and adds it to the index.
+    pub(crate) fn append_new(&self, writer: &mut Writer, frame: &mut Frame) -> Result<(), Error> {
+        self.until_timely(writer, |writer, timestamp| {
+            frame.header.timestamp = timestamp;
+            self.append_unbudgeted(writer, frame)
+        })
+    }
+
+    /// Appends the records of a batch with a new timestamp, and adds them to the index.
+    pub(crate) fn append_new_batch(&self, writer: &mut Writer, frames: &mut [Frame]) -> Result<(), Error> {
+        self.until_timely(writer, |writer, timestamp| {
+            frames.iter_mut().for_each(|frame| frame.header.timestamp = timestamp);
+            self.append_batch(writer, frames)
+        })
+    }
+
+    /// Appends records with a new timestamp, and again with a later one if a compactor may have
+    /// missed them; see `shared_clock.rs`.
+    fn until_timely(
+        &self,
+        writer: &mut Writer,
+        mut append: impl FnMut(&mut Writer, u64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut written = None;
+        for _ in 0..LATE_TRIES_MAX {
+            let timestamp = self.next_timestamp(writer);
+            match append(writer, timestamp) {
+                Ok(()) => {}
+                Err(error) => {
+                    let Some(written) = written else { return Err(error) };
+                    // The records exist, so the change must not be reported as failed.
+                    tracing::warn!(%error, "cannot write a record again that a compactor may have missed");
+                    writer.timestamp = written;
+                    return Ok(());
+                }
+            }
+            if !self.inner.shared_clock.is_late(timestamp) {
+                return Ok(());
+            }
+            written = Some(timestamp);
+        }
+        Ok(())
     }
 
     /// Appends a record whose timestamp is set, and adds it to the index.
@@ -260,7 +306,7 @@ impl<'a> Appender<'a> {
     }
 
     /// Appends the records of a batch, whose timestamps are set, and adds them to the index.
-    pub(crate) fn append_batch(&self, writer: &mut Writer, frames: &mut [Frame]) -> Result<(), Error> {
+    fn append_batch(&self, writer: &mut Writer, frames: &mut [Frame]) -> Result<(), Error> {
         let len = frames.iter().map(|frame| frame.bytes.len() as u64).sum();
         self.make_room(writer, len)?;
         let active = writer.active.as_mut().expect("make_room leaves one");
@@ -347,12 +393,10 @@ impl<'a> Appender<'a> {
     /// other processes, whatever the clock says. No other log returns the same one.
     ///
     /// The caller has called [`begin_writing`](Self::begin_writing).
-    pub(crate) fn next_timestamp(&self, writer: &mut Writer) -> u64 {
+    fn next_timestamp(&self, writer: &mut Writer) -> u64 {
         let number = self.inner.writer_number.get().expect("begin_writing comes before every write");
         let seen = writer.timestamp.max(self.inner.index.read().timestamp_max);
-        let now = (self.inner.options.clock)();
-        let wanted = number.timestamp_from(now.max(seen.saturating_add(1)));
-        writer.timestamp = self.inner.shared_clock.timestamp(now, wanted, number);
+        writer.timestamp = self.inner.shared_clock.timestamp(self.inner.options.clock, seen, number);
         writer.timestamp
     }
 }

@@ -169,28 +169,58 @@ impl<'a> Compactor<'a> {
     /// Copies the live records of sealed segments, and removes the segments.
     ///
     /// The index may have read a removal in one of them but not the older value, which another
-    /// process appended to a segment read a moment earlier. The refresh reads everything older than
-    /// the records of a sealed segment. After it, a tombstone that shadows nothing in the index
-    /// shadows nothing at all.
+    /// process appended to a segment read a moment earlier. [`begin_removal`](Self::begin_removal)
+    /// reads everything older.
     fn rewrite(&self, victims: &[SlotId], done: &mut CompactionStats) -> Result<(), Error> {
-        self.refresher.refresh()?;
+        let complete = self.begin_removal(victims)?;
         let mut moved = Vec::new();
         let result = self
-            .copy_live_records(victims, &mut moved, done)
+            .copy_live_records(victims, complete, &mut moved, done)
             .and_then(|()| self.remove_rewritten(victims, done));
         if result.is_err() {
-            // The originals remain, and would reappear if only the copies were forgotten.
-            let mut index = self.inner.index.write();
-            moved.iter().for_each(|key: &Vec<u8>| index.mark_shadowing(key));
+            self.restore(&moved);
         }
         result
     }
 
-    /// Copies the live records of segments to the active segment; adds their keys to `moved`.
+    /// Raises the floor of new timestamps to the latest one in these segments, announces their
+    /// removal, and then refreshes. If this returns `true`, the index has read every record older
+    /// than those in the segments, and no process will write another one. A tombstone that hides
+    /// nothing in the index then hides nothing at all. Otherwise every tombstone must be copied.
+    fn begin_removal(&self, victims: &[SlotId]) -> Result<bool, Error> {
+        let latest = {
+            let index = self.inner.index.read();
+            let slots = victims.iter().filter_map(|slot| index.try_slot(*slot));
+            slots.map(|slot| slot.timestamp_max).max().unwrap_or(0)
+        };
+        let raised = self.inner.shared_clock.raise_floor(latest);
+        let announced = raised
+            .map_err(Error::io("raise the floor of timestamps in", &self.inner.dir))
+            // A process that copies a record of its index, with the old timestamp, holds the lock.
+            .and_then(|()| self.inner.rewrite_lock.lock()?.announce_removal());
+        if let Err(error) = &announced {
+            tracing::warn!(%error, "cannot announce the removal of segments: all tombstones are copied");
+        }
+        self.refresher.refresh()?;
+        Ok(announced.is_ok())
+    }
+
+    /// Restores entries of segments that could not be removed. The originals remain, and would
+    /// reappear if only the copies were forgotten.
+    fn restore(&self, moved: &[Entry]) {
+        let mut index = self.inner.index.write();
+        for entry in moved {
+            index.restore(entry);
+            index.mark_shadowing(entry.key.as_slice());
+        }
+    }
+
+    /// Copies the live records of segments to the active segment; adds their entries to `moved`.
     fn copy_live_records(
         &self,
         victims: &[SlotId],
-        moved: &mut Vec<Vec<u8>>,
+        complete: bool,
+        moved: &mut Vec<Entry>,
         done: &mut CompactionStats,
     ) -> Result<(), Error> {
         for slot in victims {
@@ -199,12 +229,12 @@ impl<'a> Compactor<'a> {
                 let Some(found) = index.try_slot(*slot) else { continue };
                 (
                     found.segment.clone(),
-                    index.timestamp_min_outside(*slot),
+                    complete.then(|| index.timestamp_min_outside(*slot)),
                     index.entries_in(*slot),
                     found.len,
                 )
             };
-            moved.extend(entries.iter().map(|entry| entry.key.as_slice().to_vec()));
+            moved.extend_from_slice(&entries);
             self.copy_entries(*slot, &segment, &entries, older_elsewhere, len, done)?;
         }
         Ok(())
@@ -216,7 +246,7 @@ impl<'a> Compactor<'a> {
         slot: SlotId,
         segment: &Segment,
         entries: &[Entry],
-        older_elsewhere: u64,
+        older_elsewhere: Option<u64>,
         len: u64,
         done: &mut CompactionStats,
     ) -> Result<(), Error> {
@@ -262,14 +292,15 @@ impl<'a> Compactor<'a> {
     }
 
     /// Appends the tombstone of a key that was removed or lost, if an older record of the key may
-    /// exist in another segment; returns the bytes written.
-    fn copy_tombstone(&self, entry: &Entry, older_elsewhere: u64) -> Result<u64, Error> {
+    /// exist in another segment; returns the bytes written. `older_elsewhere` is the earliest
+    /// timestamp in other segments, or `None` if there may be records that the index has not read.
+    fn copy_tombstone(&self, entry: &Entry, older_elsewhere: Option<u64>) -> Result<u64, Error> {
         let key = entry.key.as_slice();
         let mut writer = self.inner.writer.lock();
         if !self.inner.is_current(key, entry.location()) {
             return Ok(0);
         }
-        if !entry.shadows || entry.timestamp <= older_elsewhere {
+        if older_elsewhere.is_some_and(|older| !entry.shadows || entry.timestamp <= older) {
             self.inner.forget_at(key, entry.location());
             return Ok(0);
         }
@@ -284,7 +315,13 @@ impl<'a> Compactor<'a> {
 
     /// Appends a copy of a record unless its key has changed; returns the bytes written, at most
     /// `spare` more than the original's size.
-    fn copy(&self, segment: &Segment, entry: &Entry, older_elsewhere: u64, spare: u64) -> Result<u64, Error> {
+    fn copy(
+        &self,
+        segment: &Segment,
+        entry: &Entry,
+        older_elsewhere: Option<u64>,
+        spare: u64,
+    ) -> Result<u64, Error> {
         let key = entry.key.as_slice();
         let shortened = self.deltas.shorten_chain(entry, spare)?;
         let Some(mut frame) = self.reader.read_frame(segment, key, &RecordRef::to(entry))? else {
@@ -344,23 +381,37 @@ impl<'a> Compactor<'a> {
     /// that hides an older one. Like [`rewrite`](Self::rewrite), needs all older records in the
     /// index.
     fn drop_segment(&self, slot: SlotId) -> Result<(), Error> {
-        self.refresher.refresh()?;
+        let complete = self.begin_removal(&[slot])?;
         let (segment, older_elsewhere, entries) = {
             let index = self.inner.index.read();
             let Some(found) = index.try_slot(slot) else { return Ok(()) };
-            (found.segment.clone(), index.timestamp_min_outside(slot), index.entries_in(slot))
+            let older_elsewhere = complete.then(|| index.timestamp_min_outside(slot));
+            (found.segment.clone(), older_elsewhere, index.entries_in(slot))
         };
-        let mut dropped = 0;
-        for entry in &entries {
-            dropped += u64::from(!entry.tombstone);
+        let result = self.drop_entries(slot, &segment, &entries, older_elsewhere);
+        if result.is_err() {
+            self.restore(&entries);
+        }
+        result
+    }
+
+    fn drop_entries(
+        &self,
+        slot: SlotId,
+        segment: &Segment,
+        entries: &[Entry],
+        older_elsewhere: Option<u64>,
+    ) -> Result<(), Error> {
+        for entry in entries {
             self.copy_tombstone(entry, older_elsewhere)?;
         }
-        self.copy_dictionaries(slot, &segment)?;
+        self.copy_dictionaries(slot, segment)?;
         self.appender.flush()?;
         self.appender.sync_others()?;
+        self.unlink(slot, segment)?;
+        let dropped = entries.iter().filter(|entry| !entry.tombstone).count() as u64;
         self.inner.counters.dropped_entries.add(dropped);
         tracing::debug!(path = %segment.path.display(), entries = dropped, "dropped the oldest segment");
-        self.unlink(slot, &segment)?;
         Ok(())
     }
 

@@ -99,11 +99,17 @@ impl<'a> Deltas<'a> {
         }) else {
             return Ok(None);
         };
+        self.refresh_if_announced(&mut guard)?;
+        Ok(Some(guard))
+    }
+
+    /// Refreshes if removals were announced since the last refresh under the rewrite lock.
+    fn refresh_if_announced(&self, guard: &mut RewriteGuard<'_>) -> Result<(), Error> {
         if !guard.is_unchanged() {
             self.refresher.refresh()?;
             guard.mark_refreshed();
         }
-        Ok(Some(guard))
+        Ok(())
     }
 
     /// Returns whether a base is unchanged since it was read. The caller holds the writer, so the
@@ -231,12 +237,15 @@ impl<'a> Deltas<'a> {
             None => None,
         };
         let mut frame = self.encode(key, &value, base.as_ref());
-        let guard = self.lock_for_delta(&frame)?;
+        // The index may be stale. A compactor may have forgotten that the value was removed or
+        // replaced, and a copy would bring it back.
+        let mut guard = self.inner.rewrite_lock.lock()?;
+        self.refresh_if_announced(&mut guard)?;
         let mut writer = self.inner.writer.lock();
         if !self.inner.is_current(key, entry.location()) {
             return Ok(false);
         }
-        if base.is_some_and(|base| guard.is_none() || !self.base_is_current(&base)) {
+        if base.is_some_and(|base| !self.base_is_current(&base)) {
             frame = self.inner.codec.encode(key, &value);
         }
         self.append_copy(&mut writer, &mut frame, entry)?;

@@ -59,6 +59,8 @@ pub(crate) struct SegmentSlot {
     pub(crate) live_bytes: u64,
     /// Earliest timestamp in it.
     pub(crate) timestamp_min: u64,
+    /// Latest timestamp in it.
+    pub(crate) timestamp_max: u64,
     /// Numbers of the entries that have pointed to it, past ones included.
     members: Vec<u32>,
     /// Whether it ends in a seal and will never grow.
@@ -85,6 +87,7 @@ impl SegmentSlot {
             index_len: 0,
             live_bytes: 0,
             timestamp_min: u64::MAX,
+            timestamp_max: 0,
             members: Vec::new(),
             sealed: false,
             sealed_at_first: false,
@@ -274,8 +277,18 @@ impl Index {
     }
 
     fn apply_entry(&mut self, location: Location, record: &RecordInfo<'_>) {
-        let hash = self.hash(record.key);
-        let new = Entry::new(location, record);
+        self.add_entry(Entry::new(location, record));
+    }
+
+    /// Adds an entry again that was forgotten although its segment remains.
+    pub(crate) fn restore(&mut self, entry: &Entry) {
+        if self.try_slot(entry.slot).is_some() && self.get(entry.key.as_slice()).is_none() {
+            self.add_entry(entry.clone());
+        }
+    }
+
+    fn add_entry(&mut self, new: Entry) {
+        let hash = self.hash(new.key.as_slice());
         let number = match self.free.pop() {
             Some(number) => {
                 self.entries[number as usize] = new;
@@ -390,6 +403,7 @@ impl Index {
         self.timestamp_max = self.timestamp_max.max(timestamp);
         if let Some(slot) = self.try_slot_mut(slot) {
             slot.timestamp_min = slot.timestamp_min.min(timestamp);
+            slot.timestamp_max = slot.timestamp_max.max(timestamp);
         }
     }
 

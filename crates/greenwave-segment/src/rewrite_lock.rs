@@ -1,11 +1,11 @@
 //! The rewrite lock: protects the base of a delta from removal while the delta is being written.
 //!
-//! A process holds the lock while it writes a delta or a conditional batch, and while it announces
-//! the removal of segments. It locks the file `fence` in the log's directory (`flock` on Unix). The
-//! system releases the lock when the process dies. The file contains a mark of eight bytes that
-//! changes with every announced removal. A process that finds another mark than last time must
-//! refresh before it relies on its index. The mark has no other meaning, is not synced, and may be
-//! anything after a power cut.
+//! A process holds the lock while it writes a delta, a copy of one that it rewrites, or a
+//! conditional batch, and while it announces the removal of segments. It locks the file `fence` in
+//! the log's directory (`flock` on Unix). The system releases the lock when the process dies. The
+//! file contains a mark of eight bytes that changes with every announced removal. A process that
+//! finds another mark than last time must refresh before it relies on its index. The mark has no
+//! other meaning, is not synced, and may be anything after a power cut.
 
 use std::io;
 use std::path::{Path, PathBuf};

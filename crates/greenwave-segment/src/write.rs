@@ -157,8 +157,7 @@ impl<'a> Changes<'a> {
         if let Err(full) = self.appender.fits(frame.bytes.len() as u64) {
             return Ok(PutOutcome::Full(full));
         }
-        frame.header.timestamp = self.appender.next_timestamp(&mut writer);
-        self.appender.append_unbudgeted(&mut writer, frame)?;
+        self.appender.append_new(&mut writer, frame)?;
         Ok(PutOutcome::Done { overdue: writer.overdue() })
     }
 
@@ -174,9 +173,7 @@ impl<'a> Changes<'a> {
                 self.deltas.rebase(&|other| other == key)?;
                 continue;
             }
-            let mut frame = Frame::tombstone(key);
-            frame.header.timestamp = self.appender.next_timestamp(&mut writer);
-            self.appender.append_unbudgeted(&mut writer, &mut frame)?;
+            self.appender.append_new(&mut writer, &mut Frame::tombstone(key))?;
             return Ok(true);
         }
         Err(self.busy())
@@ -213,9 +210,7 @@ impl<'a> Changes<'a> {
                 return Ok(BatchOutcome::Full(full));
             }
         }
-        let timestamp = self.appender.next_timestamp(&mut writer);
-        frames.iter_mut().for_each(|frame| frame.header.timestamp = timestamp);
-        self.appender.append_batch(&mut writer, frames)?;
+        self.appender.append_new_batch(&mut writer, frames)?;
         Ok(BatchOutcome::Done { overdue: writer.overdue() })
     }
 

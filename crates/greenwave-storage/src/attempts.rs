@@ -10,29 +10,48 @@ use crate::diff::{Diff, FileDiff};
 use crate::record_codec::{RecordReader, RecordWriter, sorted_files};
 use crate::{BlobId, Error, Store};
 
-const KIND: [u8; 4] = *b"GWA\x01";
-const EXPECTED: &str = "an attempt of version 1";
+const KIND: [u8; 4] = *b"GWA\x02";
+const EXPECTED: &str = "an attempt of version 2";
 
 /// Outcome of an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AttemptOutcome {
     /// The attempt passed its tests.
     Passed,
     /// The attempt failed its tests.
     Failed,
     /// The attempt produced nothing that could be tested, such as no usable answer.
+    #[default]
     Aborted,
 }
 
+/// Words of the author of an attempt, such as a coding agent, and its exit. All texts are
+/// stored as they are: bound their size, and remove secrets first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Transcript {
+    /// The text of the answer.
+    pub words: String,
+    /// The text on standard error.
+    pub stderr: String,
+    /// Exit of the program, such as `exit status: 1`. Empty if there was no program.
+    pub exit: String,
+}
+
 /// An attempt to record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewAttempt {
     /// Contents of the files by path.
     pub files: BTreeMap<String, Bytes>,
+    /// Blob ids of files before the attempt, by path: those that the attempt changed or removed.
+    pub base: BTreeMap<String, BlobId>,
     /// Outcome of the attempt.
     pub outcome: AttemptOutcome,
+    /// Why the attempt failed, in one line. Empty if it passed.
+    pub reason: String,
     /// Free text, such as the failure message.
     pub note: String,
+    /// Words of the author.
+    pub transcript: Transcript,
 }
 
 /// A recorded attempt.
@@ -44,10 +63,16 @@ pub struct Attempt {
     pub number: u32,
     /// Blob ids of the files by path.
     pub files: BTreeMap<String, BlobId>,
+    /// Blob ids of files before the attempt, by path: those that the attempt changed or removed.
+    pub base: BTreeMap<String, BlobId>,
     /// Outcome of the attempt.
     pub outcome: AttemptOutcome,
+    /// Why the attempt failed, in one line. Empty if it passed.
+    pub reason: String,
     /// Free text.
     pub note: String,
+    /// Words of the author.
+    pub transcript: Transcript,
 }
 
 /// Summary of all attempts at a feature.
@@ -90,7 +115,7 @@ impl Attempts {
     ///
     /// Returns the errors of [`Store::put`].
     pub async fn record(&self, feature: &str, attempt: NewAttempt) -> Result<Attempt, Error> {
-        let NewAttempt { files, outcome, note } = attempt;
+        let NewAttempt { files, base: old, outcome, reason, note, transcript } = attempt;
         let before = self.latest(feature).await?;
         let mut ids = BTreeMap::new();
         for (path, contents) in files {
@@ -107,10 +132,20 @@ impl Attempts {
             None => self.attempt_numbers(feature).await?.last().copied().unwrap_or(0),
         };
         let number = last + 1;
-        let attempt = Attempt { feature: feature.to_owned(), number, files: ids, outcome, note };
+        let feature_name = feature.to_owned();
+        let attempt = Attempt {
+            feature: feature_name,
+            number,
+            files: ids,
+            base: old,
+            outcome,
+            reason,
+            note,
+            transcript,
+        };
         let record = attempt.encode().into();
         let base = self.store.resolve(&self.name(feature, last)).await?;
-        let requires = attempt.files.values().copied().collect();
+        let requires = attempt.blobs().copied().collect();
         self.store.put_named(&self.name(feature, number), record, base, Some(requires)).await?;
         numbering.insert(feature.to_owned(), number);
         Ok(attempt)
@@ -207,6 +242,24 @@ impl Attempts {
         Ok(Diff { files })
     }
 
+    /// Returns the changes that an attempt made to the files before it, as unified diffs.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::ColdTier`] or [`Error::Missing`].
+    pub async fn changes(&self, attempt: &Attempt) -> Result<Diff, Error> {
+        let paths: BTreeSet<&String> = attempt.base.keys().chain(attempt.files.keys()).collect();
+        let mut files = Vec::new();
+        for path in paths {
+            let before = self.contents(path, attempt.base.get(path)).await?;
+            let after = self.contents(path, attempt.files.get(path)).await?;
+            if before != after {
+                files.push(FileDiff::new(path, before.as_deref(), after.as_deref()));
+            }
+        }
+        Ok(Diff { files })
+    }
+
     /// Returns the files of the last attempt that passed.
     ///
     /// # Errors
@@ -248,7 +301,7 @@ impl Attempts {
     pub async fn blobs(&self) -> Result<HashSet<BlobId>, Error> {
         let mut blobs = HashSet::new();
         for feature in self.features().await? {
-            blobs.extend(self.list(&feature).await?.iter().flat_map(|attempt| attempt.files.values()));
+            blobs.extend(self.list(&feature).await?.iter().flat_map(Attempt::blobs));
         }
         Ok(blobs)
     }
@@ -271,6 +324,11 @@ impl Attempts {
 }
 
 impl Attempt {
+    /// Returns the contents that the record refers to.
+    fn blobs(&self) -> impl Iterator<Item = &BlobId> {
+        self.files.values().chain(self.base.values())
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut record = RecordWriter::new(KIND);
         let outcome = match self.outcome {
@@ -278,9 +336,14 @@ impl Attempt {
             AttemptOutcome::Failed => 1,
             AttemptOutcome::Aborted => 2,
         };
-        record.text(&self.feature).number(self.number).number(outcome).text(&self.note).len(self.files.len());
-        for (path, id) in &self.files {
-            record.text(path).blob(id);
+        record.text(&self.feature).number(self.number).number(outcome).text(&self.reason).text(&self.note);
+        let Transcript { words, stderr, exit } = &self.transcript;
+        record.text(words).text(stderr).text(exit);
+        for files in [&self.files, &self.base] {
+            record.len(files.len());
+            for (path, id) in files {
+                record.text(path).blob(id);
+            }
         }
         record.finish()
     }
@@ -294,11 +357,15 @@ impl Attempt {
             2 => AttemptOutcome::Aborted,
             _ => return None,
         };
-        let note = record.text()?;
-        let files = (0..record.number()?).map(|_| Some((record.text()?, record.blob()?)));
-        let files = sorted_files(files.collect::<Option<_>>()?)?;
+        let (reason, note) = (record.text()?, record.text()?);
+        let transcript = Transcript { words: record.text()?, stderr: record.text()?, exit: record.text()? };
+        let mut files = || {
+            let files = (0..record.number()?).map(|_| Some((record.text()?, record.blob()?)));
+            sorted_files(files.collect::<Option<_>>()?)
+        };
+        let (files, base) = (files()?, files()?);
         record.finish()?;
-        Some(Self { feature, number, files, outcome, note })
+        Some(Self { feature, number, files, base, outcome, reason, note, transcript })
     }
 }
 

@@ -38,7 +38,7 @@ pub use discover::discover;
 pub use discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
 pub use launch::LaunchSpec;
 pub use listing::{Listing, ListingContext};
-pub use project::Project;
+pub use project::{Project, parse_toml_manifest};
 pub use registry::Harnesses;
 pub use summary::{CaseReport, CaseStatus, Summary, SummaryVerdict, TestCount};
 

@@ -61,6 +61,7 @@ pub use harness::{
     Batch, BatchCommand, BatchResult, BuildOutput, BuildRequest, CaseReport, CaseStatus, CommandHarness,
     Crash, Discovery, DiscoveryInputs, DiscoveryNote, FinishedProcess, Harness, Harnesses, LaunchSpec,
     Listing, ListingContext, Project, Rerun, Summary, SummaryVerdict, TestCount, discover,
+    parse_toml_manifest,
 };
 pub use report::{JsonLine, RunReport, RunStats, TestReport, TestResult, github_summary, junit};
 pub use results::dependencies::Difference;

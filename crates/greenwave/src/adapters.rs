@@ -1,6 +1,7 @@
 //! Adapters that build the parts of a run from the settings, with the crates that provide them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,8 +19,16 @@ use crate::settings::{Compression, Settings};
 /// entries.
 const RESULT_BYTES_MEAN: u64 = 16 * 1024;
 
-/// Builds the agents of a plan, each with its pool of sessions.
-pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String, AgentPool>, Error> {
+/// Namespace of the attempts in the store.
+pub(crate) const ATTEMPTS: &str = "attempts";
+
+/// Builds the agents of a plan, each with its pool of sessions. Programs get the variables, or lose
+/// those without a value.
+pub(crate) fn agents(
+    plan: &Plan,
+    settings: &Settings,
+    variables: &[(OsString, Option<OsString>)],
+) -> Result<BTreeMap<String, AgentPool>, Error> {
     let mut agents = BTreeMap::new();
     for (name, spec) in &plan.agents {
         let agent: Arc<dyn Agent> = match spec {
@@ -28,8 +37,10 @@ pub(crate) fn agents(plan: &Plan, settings: &Settings) -> Result<BTreeMap<String
                 let script = script.map_err(|source| Error::Agent { agent: name.clone(), source })?;
                 Arc::new(ScriptedAgent::new(script, *pace))
             }
-            AgentSpec::Command(CommandSpec { command, time_max }) => {
-                Arc::new(CommandAgent::new(command.clone(), time_max.unwrap_or(settings.agent.time_limit)))
+            AgentSpec::Command(CommandSpec { command, time_max, .. }) => {
+                let time_max = time_max.unwrap_or(settings.agent.time_limit);
+                let agent = CommandAgent::new(command.clone(), time_max);
+                Arc::new(agent.with_variables(variables.iter().cloned()))
             }
         };
         agents.insert(name.clone(), sessions(name, agent, settings));
@@ -90,7 +101,7 @@ pub(crate) fn cache(settings: &Settings, state_dir: &Path) -> Result<Option<Tier
 
 /// Flushes the store, once for all features that request it at the same time.
 #[derive(Debug, Clone)]
-pub(crate) struct Flusher(Batcher<(), Result<(), String>>);
+pub(crate) struct Flusher(Batcher<(), Result<(), Arc<greenwave_storage::Error>>>);
 
 impl Flusher {
     pub(crate) fn new(store: Store) -> Self {
@@ -99,7 +110,7 @@ impl Flusher {
         Self(Batcher::new(config, move |requests: Vec<()>| {
             let store = store.clone();
             async move {
-                let flushed = store.flush().await.map_err(|error| crate::error::chain(&error));
+                let flushed = store.flush().await.map_err(Arc::new);
                 vec![flushed; requests.len()]
             }
         }))

@@ -113,7 +113,8 @@ fn stays_inside(root: &Path, link: &Path) -> bool {
     matches!((root, target), (Ok(root), Ok(target)) if target.starts_with(&root))
 }
 
-fn stays_inside_by_name(root: &Path, link: &Path) -> bool {
+/// Returns whether the target of a symbolic link, by its name, is below a directory.
+pub(crate) fn stays_inside_by_name(root: &Path, link: &Path) -> bool {
     let Ok(target) = link.read_link() else { return false };
     let Ok(link) = link.strip_prefix(root) else { return false };
     let mut depth = link.components().count() - 1;

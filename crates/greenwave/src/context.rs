@@ -1,25 +1,39 @@
 //! The parts that all stages of a run share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
-use greenwave_agents::AgentPool;
+use greenwave_agents::{AgentPool, Gate};
 use greenwave_scheduler::Journal;
 use greenwave_storage::{Attempts, Store};
 use greenwave_streaming::{Budget, Fanout};
+use greenwave_testing::STATE_DIRECTORY;
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
+use crate::attempt_record::AttemptRecord;
+use crate::branch::ResultBranch;
+use crate::copies::Copies;
 use crate::dependencies::Dependencies;
+use crate::disk_full::DiskFull;
 use crate::event::Event;
-use crate::phase::FeaturePolicy;
+use crate::excerpt::Excerpt;
+use crate::fixed_ports::FixedPorts;
+use crate::mask::Mask;
 use crate::plan::{Feature, FeatureId, Plan};
+use crate::preflight::Problem;
+use crate::receipts::Receipts;
 use crate::report::Totals;
+use crate::scope::RunScope;
 use crate::settings::Settings;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
 use crate::workspace::Destination;
+
+/// Maximum size of a test's output that is stored and shown, in bytes.
+const OUTPUT_BYTES_MAX: usize = 32 * 1024;
 
 /// The shared parts of a run. Has accessors only: the work is done by `FeatureRun` and
 /// `MergeQueue`.
@@ -27,18 +41,38 @@ use crate::workspace::Destination;
 pub(crate) struct RunContext {
     pub(crate) plan: Plan,
     pub(crate) settings: Settings,
-    /// Directory of the project's state, `.greenwave`.
-    pub(crate) state_dir: PathBuf,
     pub(crate) store: Store,
     pub(crate) flusher: Flusher,
     pub(crate) attempts: Attempts,
     pub(crate) journal: Journal,
     pub(crate) tests: Arc<dyn TestRunner>,
+    /// Part of the plan that the run does.
+    pub(crate) scope: RunScope,
+    /// Features that the run does.
+    pub(crate) selected: BTreeSet<FeatureId>,
+    /// Notes about the plan, published at the start.
+    pub(crate) notes: Vec<Problem>,
+    /// Tests that must not run beside others.
+    pub(crate) ports: FixedPorts,
     pub(crate) steps: Steps,
-    /// The project's directory, where merges are written.
+    /// The working copies of the run.
+    pub(crate) copies: Arc<Copies>,
+    /// The branch of the results, unless they go into the files of the project.
+    pub(crate) branch: Option<ResultBranch>,
+    /// The project's directory, or that of its repository, where merges are written.
     pub(crate) project: Destination,
     /// Pools of agent sessions, by the agent's name in the plan.
     pub(crate) agents: BTreeMap<String, AgentPool>,
+    /// Removes secrets from what is stored and shown.
+    pub(crate) mask: Mask,
+    /// Hold back requests to overloaded agents, by the agent's name in the plan.
+    pub(crate) gates: BTreeMap<String, Gate>,
+    pub(crate) receipts: Receipts,
+    pub(crate) disk_full: DiskFull,
+    /// Records of attempts that could not be written because the disk was full.
+    pub(crate) unsaved: Mutex<Vec<(FeatureId, AttemptRecord)>>,
+    /// Number of features that are started, have not ended and do not wait for the user.
+    pub(crate) working: AtomicUsize,
     /// Limits the bytes of all answers that are in memory at once.
     pub(crate) answers: Budget,
     pub(crate) events: Fanout<Event>,
@@ -50,6 +84,13 @@ pub(crate) struct RunContext {
 }
 
 impl RunContext {
+    /// Returns the output of a program as it is stored and shown: bounded, cleaned and masked.
+    pub(crate) fn shown(&self, output: &[u8]) -> String {
+        let mut excerpt = Excerpt::new(OUTPUT_BYTES_MAX);
+        excerpt.push(output);
+        self.mask.apply(excerpt.text().trim_end()).into_owned()
+    }
+
     /// Publishes an event, and waits while a subscriber's queue is full.
     pub(crate) async fn emit(&self, event: Event) {
         self.events.publish(event).await;
@@ -65,19 +106,13 @@ impl RunContext {
         &self.plan.features[id.index()]
     }
 
-    /// Returns the policy of a feature.
-    pub(crate) fn policy(&self, id: FeatureId) -> FeaturePolicy {
-        let feature = self.feature(id);
-        FeaturePolicy { attempts_max: feature.attempts_max, review: feature.review.is_some() }
-    }
-
     /// Returns the hash of a feature's definition.
     pub(crate) fn definition(&self, id: FeatureId) -> &str {
         &self.definitions[id.index()]
     }
 
-    /// Returns the directory that holds the workspaces of this run.
-    pub(crate) fn work_dir(&self) -> PathBuf {
-        self.state_dir.join("work")
+    /// Returns the directory for temporary files of requests to agents, such as prompts.
+    pub(crate) fn temporary_dir(&self) -> PathBuf {
+        self.plan.project.join(STATE_DIRECTORY).join("tmp")
     }
 }

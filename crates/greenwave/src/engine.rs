@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
-use greenwave_agents::AgentPool;
+use greenwave_agents::{AgentPool, Gate, Preflight};
 use greenwave_scheduler::{
-    Durations, Executor, Graph, Journal, Progress, ScheduleStats, Stopper, TaskFailure, TaskId, TaskOutcome,
+    Durations, Executor, Graph, Journal, OnFailure, Progress, ScheduleStats, Stopper, TaskFailure, TaskId,
+    TaskOutcome,
 };
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
@@ -18,25 +20,38 @@ use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
+use crate::branch::ResultBranch;
 use crate::context::RunContext;
+use crate::continuation;
+use crate::copies::{self, Copies, CopyOptions};
 use crate::dependencies::Dependencies;
-use crate::error::{Error, FeatureError};
+use crate::disk_full::DiskFull;
+use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
+use crate::fixed_ports::FixedPorts;
+use crate::git::UserRepository;
+use crate::git_copies::GitBase;
 use crate::green_record;
-use crate::merge::MergeQueue;
+use crate::mask::Mask;
+use crate::merge::{MERGE_COPY, MergeQueue};
 use crate::metrics;
-use crate::plan::{FeatureId, Plan};
+use crate::plan::{BaseKind, FeatureId, Guards, Plan, ResultKind};
+use crate::preflight::{Problem, preflight};
+use crate::project_root::ProjectRoot;
+use crate::receipts::Receipts;
+use crate::remove::remove_all;
 use crate::report::{Report, Totals};
 use crate::resources::{self, WORKERS};
 use crate::resume::{self, Resumed};
+use crate::scope::RunScope;
 use crate::settings::Settings;
 use crate::state::FeatureState;
 use crate::state_dir;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
-use crate::tree::Tree;
-use crate::workspace::{self, Destination};
+use crate::tree::{self, Tree};
+use crate::workspace::{self, Destination, Workspace};
 
 /// Maximum number of events in a subscriber's queue. The run waits while a queue is full.
 const EVENTS_QUEUED_MAX: usize = 1024;
@@ -71,46 +86,105 @@ impl Engine {
     /// project's state cannot be opened.
     pub fn open(plan: Plan, settings: Settings, environment: Environment) -> Result<Self, Error> {
         plan.graph()?;
-        let agents = adapters::agents(&plan, &settings)?;
-        Self::assemble(plan, settings, agents, Steps::default(), |settings, state_dir| {
-            let cache = adapters::cache(settings, state_dir)?;
-            Ok(Arc::new(Runner::new(environment, cache)))
-        })
+        let copies = copies::base_directory(&settings, &environment)?;
+        let variables = copies::agent_variables(&copies, &ProjectRoot::of(&plan.project)?);
+        let agents = adapters::agents(&plan, &settings, &variables)?;
+        let context = Preflight::new(&plan.project, environment.get("PATH"));
+        for (name, agent) in &agents {
+            let checked = agent.preflight(&context);
+            checked.map_err(|source| Error::Agent { agent: name.clone(), source })?;
+        }
+        let mask = Mask::new(environment.texts());
+        let notes = preflight(&plan, &environment).into_iter().filter(|problem| !problem.is_error).collect();
+        let assembled =
+            Self::assemble(plan, settings, agents, Steps::default(), mask, &copies, |settings, state_dir| {
+                let cache = adapters::cache(settings, state_dir)?;
+                Ok(Arc::new(Runner::new(environment, cache)))
+            });
+        let mut engine = assembled?;
+        engine.change_context(|ctx| ctx.notes = notes);
+        Ok(engine)
     }
 
-    /// Assembles an engine from its parts. `tests` makes the test runner, given the settings and
-    /// the state directory of the project.
+    /// Restricts the run to a part of the plan. Must be called before any other method.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if the plan does not have a feature that the scope names.
+    pub fn with_scope(mut self, scope: RunScope) -> Result<Self, Error> {
+        let selected = scope.select(&self.ctx.plan)?;
+        let mut limits = resources::limits(&self.ctx.plan, &self.ctx.settings);
+        if scope.fail_fast {
+            limits.on_failure = OnFailure::StopAtFirst;
+        }
+        self.executor = Executor::new(limits);
+        self.change_context(|ctx| (ctx.scope, ctx.selected) = (scope, selected));
+        Ok(self)
+    }
+
+    /// Changes the context, unless a caller already shares it.
+    fn change_context(&mut self, change: impl FnOnce(&mut RunContext)) {
+        if let Some(ctx) = Arc::get_mut(&mut self.ctx) {
+            change(ctx);
+        }
+    }
+
+    /// Assembles an engine from its parts. `copies` is the directory of all working copies. `tests`
+    /// makes the test runner, given the settings and the state directory of the project.
     pub(crate) fn assemble(
-        plan: Plan,
+        mut plan: Plan,
         settings: Settings,
         agents: BTreeMap<String, AgentPool>,
         steps: Steps,
+        mask: Mask,
+        copies: &Path,
         tests: impl FnOnce(&Settings, &Path) -> Result<Arc<dyn TestRunner>, Error>,
     ) -> Result<Self, Error> {
         let graph = plan.graph()?;
         let (state_dir, lock) = state_dir::lock(&plan.project)?;
+        let root = ProjectRoot::of(&plan.project)?;
+        place_tests(&mut plan, &root);
+        let options = CopyOptions {
+            include: plan.include.clone(),
+            setup: plan.setup.clone(),
+            setup_inputs: plan.setup_inputs.iter().map(|pattern| root.pattern_within(pattern)).collect(),
+            teardown: plan.teardown.clone(),
+            time_max: settings.agent.time_limit,
+        };
+        let copies = Copies::new(copies, root, &plan.project, &plan.name, options)?;
+        let branch = result_branch(&plan, &copies)?;
         let store = adapters::store(&settings, &state_dir.join("store"))?;
         let tests = tests(&settings, &state_dir)?;
         let ctx = RunContext {
             definitions: plan.features.iter().map(green_record::definition).collect(),
             flusher: Flusher::new(store.clone()),
-            attempts: Attempts::new(store.clone(), "attempts"),
+            attempts: Attempts::new(store.clone(), adapters::ATTEMPTS),
             journal: Journal::open(state_dir.join("journal"))?,
             tests,
             project: Destination {
-                root: plan.project.clone(),
+                root: copies.root.path.clone(),
                 in_flight: Arc::new(RwLock::new(Some(lock))),
                 steps: steps.clone(),
                 is_project: true,
             },
             steps,
+            gates: agents.keys().map(|name| (name.clone(), Gate::new(settings.pool.size))).collect(),
+            receipts: Receipts::new(settings.receipts.clone()),
+            disk_full: DiskFull::default(),
+            unsaved: Mutex::default(),
+            working: AtomicUsize::new(0),
             agents,
+            mask,
+            scope: RunScope::default(),
+            selected: (0..plan.features.len()).map(FeatureId::from_index).collect(),
+            notes: Vec::new(),
+            ports: FixedPorts::default(),
             answers: Budget::new(ANSWERS_BYTES_MAX),
             events: Fanout::new(),
             totals: Mutex::default(),
+            branch,
+            copies: Arc::new(copies),
             dependencies: Dependencies::of(&graph),
             store,
-            state_dir,
             plan,
             settings,
         };
@@ -129,6 +203,19 @@ impl Engine {
     pub fn metrics(&self) -> impl Fn() -> MetricsSnapshot + Send + Sync + use<> {
         let (stats, ctx) = (self.executor.stats_reader(), Arc::clone(&self.ctx));
         move || metrics::snapshot(&stats(), &ctx)
+    }
+
+    /// Returns the attempt of each feature whose answer is recorded and not merged.
+    #[cfg(test)]
+    pub(crate) fn recorded_answers(&self) -> BTreeMap<usize, u32> {
+        use crate::attempt_record::AttemptRecord;
+        let records = self.ctx.journal.finished().unwrap_or_default();
+        let record = |id: FeatureId| {
+            let key = AttemptRecord::key(&self.ctx.feature(id).id);
+            let record = AttemptRecord::decode(records.get(&key)?)?;
+            record.answered.then_some((id.index(), record.attempt))
+        };
+        self.ctx.ids().filter_map(record).collect()
     }
 
     /// Returns a handle that stops the run.
@@ -151,12 +238,21 @@ impl Engine {
         let started = Instant::now();
         let ctx = &self.ctx;
         ctx.emit(started_event(ctx)).await;
+        for note in &ctx.notes {
+            ctx.emit(note_event(note)).await;
+        }
         let run = self.prepare().await?;
         let durations = ctx.journal.durations()?;
         let (errors, stats) = self.execute(&durations, &run).await?;
         // Aborted stages leave their writes to other threads. This waits for them.
         drop(ctx.project.in_flight.write().await);
-        self.close(durations, &errors, &run).await?;
+        if let Err(error) = self.close(durations, &errors, &run).await {
+            // The features that need the space have failed, and the report says so.
+            if !ctx.disk_full.observe(&error, &ctx.project.root) {
+                return Err(error);
+            }
+            tracing::warn!(error = chain(&error), "cannot store the state of the run");
+        }
         Ok(report(ctx, &run, started, &stats).await)
     }
 
@@ -167,26 +263,88 @@ impl Engine {
         let is_up_to_date = |feature: &Resumed| matches!(feature.state, FeatureState::Ended(_));
         let green: BTreeSet<FeatureId> =
             ctx.ids().zip(&resumed).filter(|(_, feature)| is_up_to_date(feature)).map(|(id, _)| id).collect();
-        let tree = if green.len() < resumed.len() {
+        ctx.steps.pass("clear the work").await;
+        ctx.copies.clear()?;
+        let (tree, workspace) = if green.len() < resumed.len() {
             ctx.steps.pass("capture the project").await;
-            let tree = workspace::capture(&ctx.plan.project, &ctx.store).await?;
-            ctx.steps.pass("clear the work").await;
-            state_dir::set_aside_stale(&ctx.state_dir, &ctx.work_dir())?;
-            tree
+            let (start, workspace) = self.capture().await?;
+            (self.add_results(start, &resumed).await?, workspace)
         } else {
-            // A run that was interrupted after its last merge leaves workspaces behind.
-            if ctx.work_dir().exists() {
-                state_dir::set_aside_stale(&ctx.state_dir, &ctx.work_dir())?;
-            }
-            Tree::new()
+            (Tree::new(), None)
         };
-        let done = green.iter().map(|id| TaskId::from_index(id.index())).collect();
-        let queue = Arc::new(MergeQueue::new(Arc::clone(ctx), tree, green));
-        let features = ctx.ids().zip(resumed).map(|(id, Resumed { state, report })| {
-            AsyncMutex::new(FeatureRun::new(Arc::clone(ctx), Arc::clone(&queue), id, state, report))
+        // Features that are not selected count as done, so that nothing waits for them.
+        let unselected = ctx.ids().filter(|id| !ctx.selected.contains(id) && !green.contains(id));
+        let done = green.iter().copied().chain(unselected);
+        let done = done.map(|id| TaskId::from_index(id.index())).collect();
+        let queue = Arc::new(MergeQueue::new(Arc::clone(ctx), tree, green, workspace));
+        let features = ctx.ids().zip(resumed).map(|(id, resumed)| {
+            AsyncMutex::new(FeatureRun::new(Arc::clone(ctx), Arc::clone(&queue), id, resumed))
         });
         let features = features.collect();
         Ok(Run { queue, features, done })
+    }
+
+    /// Captures the project. In a git project, creates the base of the copies' repositories, with a
+    /// working copy that merges can use.
+    async fn capture(&self) -> Result<(Tree, Option<Workspace>), Error> {
+        let ctx = &self.ctx;
+        let root = &ctx.copies.root;
+        let tracked = match &root.repository {
+            Some(repository) => repository.tracked()?.files,
+            None => Vec::new(),
+        };
+        let mut tree = workspace::capture(&root.path, &tracked, &ctx.store).await?;
+        let Some(repository) = root.repository.clone() else {
+            if let Some(note) = root.note.clone() {
+                ctx.emit(Event::Base { commit: None, uncommitted: 0, note: Some(note) }).await;
+            }
+            return Ok((tree, None));
+        };
+        let mut workspace = Workspace::in_copies(&ctx.copies, MERGE_COPY, &ctx.project.in_flight)?;
+        if ctx.plan.base == BaseKind::Head {
+            tree = self.head_tree(&repository, &tree).await?;
+        }
+        let mtime = workspace.write_first(&tree, &ctx.store).await?;
+        let (directory, copy, files) = (ctx.copies.shared_dir(), workspace.root().to_owned(), tree.clone());
+        let base =
+            workspace.blocking(move || GitBase::create(&repository, &directory, &copy, files, mtime)).await?;
+        let commit = root.repository.as_ref().and_then(|repository| repository.head.clone());
+        ctx.emit(Event::Base { commit, uncommitted: base.uncommitted, note: None }).await;
+        ctx.copies.set_git(base);
+        Ok((tree, Some(workspace)))
+    }
+
+    /// Returns the files of the user's `HEAD`, with those of submodules as they are in `tree`.
+    async fn head_tree(&self, repository: &UserRepository, tree: &Tree) -> Result<Tree, Error> {
+        let ctx = &self.ctx;
+        let directory = ctx.copies.shared_dir().join("head");
+        let files = repository.check_out_head(&directory)?;
+        let mut head = workspace::read_files(&directory, &files, &ctx.store).await?;
+        remove_all(&directory).map_err(Error::io("remove", &directory))?;
+        for (submodule, _) in repository.tracked()?.submodules {
+            let below = format!("{submodule}/");
+            let files = tree.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below));
+            head.extend(files.map(|(path, file)| (path.clone(), *file)));
+        }
+        Ok(head)
+    }
+
+    /// Adds the results on the branch to the files that the run starts from.
+    async fn add_results(&self, mut tree: Tree, resumed: &[Resumed]) -> Result<Tree, Error> {
+        if self.ctx.branch.is_none() {
+            return Ok(tree);
+        }
+        for &id in self.ctx.dependencies.in_order() {
+            let FeatureState::Waiting { record: Some(record) } = &resumed[id.index()].state else { continue };
+            match tree::join(&tree, &record.merged, &self.ctx.store).await? {
+                Ok(changes) => tree::apply(&mut tree, &changes),
+                // The feature's tests decide.
+                Err(conflict) => {
+                    tracing::warn!(path = conflict.path, "a result conflicts with later changes");
+                }
+            }
+        }
+        Ok(tree)
     }
 
     /// Runs the stages of all features, and returns the error of each that failed.
@@ -240,8 +398,13 @@ impl Engine {
             }
         }
         ctx.steps.pass("store durations").await;
-        ctx.journal.record_durations(&durations)?;
+        // They only improve estimates.
+        if let Err(error) = ctx.journal.record_durations(&durations) {
+            tracing::warn!(error = chain(&error), "cannot store durations");
+        }
         run.queue.close().await;
+        ctx.copies.remove();
+        continuation::write_unsaved(ctx).await;
         ctx.steps.pass("flush at the end").await;
         ctx.tests.flush().await;
         ctx.store.flush().await.map_err(Error::store("flush"))
@@ -258,13 +421,62 @@ impl Drop for Engine {
     }
 }
 
+/// Moves the tests of a plan from the project to the directory that copies are made of, so that
+/// their keys cover all files that they can read.
+fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
+    if root.project.is_empty() {
+        return;
+    }
+    for pattern in &mut plan.protect {
+        *pattern = root.pattern_within(pattern);
+    }
+    let guards = match &mut plan.guards {
+        Guards::Tests(tests) => &mut tests[..],
+        Guards::Auto | Guards::Off => &mut [],
+    };
+    let of_features = plan.features.iter_mut().flat_map(|it| it.tests.iter_mut().chain(&mut it.review));
+    {
+        for test in of_features.chain(guards) {
+            test.directory = Path::new(&root.project).join(&test.directory);
+            for pattern in test.inputs.iter_mut().chain(&mut test.outputs) {
+                *pattern = root.pattern_within(pattern);
+            }
+            for directory in &mut test.directories {
+                *directory = Path::new(&root.project).join(&*directory);
+            }
+        }
+    }
+}
+
+/// Returns the branch of the results, if the plan asks for one.
+fn result_branch(plan: &Plan, copies: &Copies) -> Result<Option<ResultBranch>, Error> {
+    let repository = copies.root.repository.clone();
+    if plan.base == BaseKind::Head && repository.as_ref().and_then(|it| it.head.as_ref()).is_none() {
+        return Err(Error::NoRepository { key: "base", value: "HEAD" });
+    }
+    if plan.result == ResultKind::Files {
+        return Ok(None);
+    }
+    let repository = repository.ok_or(Error::NoRepository { key: "result", value: "branch" })?;
+    ResultBranch::new(repository, &plan.name, &copies.directory()).map(Some)
+}
+
+fn note_event(problem: &Problem) -> Event {
+    Event::Note {
+        code: problem.code,
+        feature: problem.feature().map(str::to_owned),
+        message: problem.message.clone(),
+        hint: problem.hint.clone(),
+    }
+}
+
 fn started_event(ctx: &RunContext) -> Event {
     let mut agent_kinds: Vec<String> = ctx.agents.values().map(|agent| agent.kind().to_owned()).collect();
     agent_kinds.sort_unstable();
     agent_kinds.dedup();
     Event::Started {
         plan: ctx.plan.name.clone(),
-        features: ctx.plan.features.len(),
+        features: ctx.selected.len(),
         workers: ctx.settings.parallel.workers,
         agents: ctx.settings.parallel.agents,
         agent_kinds,
@@ -283,8 +495,8 @@ fn skip(ctx: &RunContext, run: &Run, id: FeatureId, because: FeatureId) -> Resul
 
 async fn report(ctx: &RunContext, run: &Run, started: Instant, stats: &ScheduleStats) -> Report {
     let mut features = Vec::new();
-    for feature in &*run.features {
-        features.push(feature.lock().await.report());
+    for id in &ctx.selected {
+        features.push(run.features[id.index()].lock().await.report());
     }
     let storage = ctx.store.stats();
     let counted = ctx.totals.lock().clone();

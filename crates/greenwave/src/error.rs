@@ -51,6 +51,49 @@ pub enum Error {
         /// Path of the file, relative to the project.
         path: String,
     },
+    /// Neither a setting nor the environment names a directory for working copies.
+    #[error("no directory for working copies: neither XDG_STATE_HOME nor HOME is an absolute path")]
+    NoRunDirectory,
+    /// The directory of working copies cannot be used.
+    #[error("cannot keep working copies in {}", path.display())]
+    RunDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The branch of the results cannot be used.
+    #[error("branch `{branch}` is checked out in {}", worktree.display())]
+    Branch {
+        /// Name of the branch.
+        branch: String,
+        /// The worktree.
+        worktree: PathBuf,
+    },
+    /// A plan asks for a branch, or for `HEAD`, and the project has no git repository.
+    #[error("invalid value `{value}` for `{key}`: expected a project in a git repository")]
+    NoRepository {
+        /// Key of the plan.
+        key: &'static str,
+        /// Its value.
+        value: &'static str,
+    },
+    /// A command that sets up a working copy failed.
+    #[error("setup command `{command}` {problem}")]
+    Setup {
+        /// The program and its arguments.
+        command: String,
+        /// The problem, as the rest of a sentence about its subject, with the end of the output.
+        problem: String,
+    },
+    /// A call of git failed.
+    #[error("git cannot {operation}")]
+    Git {
+        /// The operation, as a verb.
+        operation: &'static str,
+        /// The cause, with the words of git.
+        source: std::io::Error,
+    },
     /// The files of the project cannot be read.
     #[error("cannot read the project's files")]
     Project {
@@ -100,7 +143,10 @@ impl Error {
 #[non_exhaustive]
 pub enum FeatureError {
     /// The tests pass before any code is written.
-    #[error("tests pass before anything is written, so they prove nothing: {}", tests.join(", "))]
+    #[error(
+        "tests pass before anything is written, so they prove nothing: {}; `--adopt` takes the code as it is",
+        tests.join(", ")
+    )]
     AlreadyPassing {
         /// Names of the tests.
         tests: Vec<String>,
@@ -110,6 +156,18 @@ pub enum FeatureError {
     NoTests {
         /// Name of the test.
         test: String,
+    },
+    /// A test failed before it could test anything, so it proves nothing.
+    #[error("{role} `{test}` {problem}")]
+    CouldNotRun {
+        /// `test` or `review`.
+        role: &'static str,
+        /// Name of the test.
+        test: String,
+        /// Missing thing or other reason, as the rest of a sentence about the test.
+        problem: String,
+        /// Instruction that would remove the cause.
+        hint: Option<String>,
     },
     /// A test cannot be run.
     #[error(transparent)]
@@ -125,16 +183,47 @@ pub enum FeatureError {
         /// Why the last attempt was refused.
         reason: String,
     },
-    /// A file that the feature changes was changed in the project during the run.
-    #[error("`{path}` was changed in the project during the run; no file of this feature was written")]
+    /// The attempt gave the same code as the previous one, which was refused.
+    #[error("stopped after {attempts} attempts: the last two gave the same code: {reason}")]
+    Repeated {
+        /// Number of attempts.
+        attempts: u32,
+        /// Why the last attempt was refused.
+        reason: String,
+    },
+    /// The provider of the agent limited requests for too long.
+    #[error("agent `{agent}` could not work for {waited:?} (wait_max): {message}")]
+    AgentUnavailable {
+        /// Name of the agent.
+        agent: String,
+        /// Time that the feature has waited.
+        waited: Duration,
+        /// Last message of the agent.
+        message: String,
+    },
+    /// A file system is full.
+    #[error(
+        "no space left on the file system of {}: free some and run the plan again, which continues from here",
+        directory.display()
+    )]
+    DiskFull {
+        /// Directory on the full file system.
+        directory: PathBuf,
+    },
+    /// The user changed lines of a file that the feature changes too.
+    #[error(
+        "waiting for you: your change of `{path}` overlaps with the change of this feature; the answer is \
+         stored, and no file of this feature was written. Move or undo your change and run the plan again"
+    )]
     ModifiedByUser {
         /// Path of the file, relative to the project.
         path: String,
     },
     /// A file that the feature creates exists in the project, ignored by version control or new.
     #[error(
-        "`{path}` already exists in the project (ignored or newly created) and is not overwritten; no file \
-         of this feature was written"
+        "waiting for you: `{path}` already exists in the project (ignored or newly created) and is not \
+         overwritten; the answer is stored, and no file of this feature was written. Move the file away and \
+         run the plan again"
     )]
     FileExists {
         /// Path of the file, relative to the project.
@@ -149,6 +238,17 @@ pub enum FeatureError {
     /// A stage took longer than its limit.
     #[error("took longer than {0:?}")]
     TimedOut(Duration),
+}
+
+impl FeatureError {
+    /// Returns an instruction that would remove the cause, if there is one.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            FeatureError::CouldNotRun { hint, .. } => hint.as_deref(),
+            FeatureError::NoTests { .. } => Some("name a file or a test that exists, or remove the filter"),
+            _ => None,
+        }
+    }
 }
 
 /// Returns an error and its chain of causes in one line, separated by `: `.

@@ -2,6 +2,39 @@
 
 use serde::Serialize;
 
+/// Change of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FileChange {
+    /// The file is new.
+    Created,
+    /// The content or the mode changed.
+    Modified,
+    /// The file was removed.
+    Deleted,
+    /// The file has another path.
+    Renamed,
+}
+
+/// Output and words of an attempt. Texts are bounded, without control characters, and without
+/// secrets; empty ones are not serialised. The whole is stored with the attempt.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct AttemptDetails {
+    /// Output of the failing test or review.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub test_output: String,
+    /// Text of the agent's answer.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub words: String,
+    /// Standard error of the agent's program.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stderr: String,
+    /// Exit of the agent's program, such as `exit status: 1`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub exit: String,
+}
+
 /// Event of a run, published when it happens.
 ///
 /// Serialises as an object with the event's name in the key `event`.
@@ -22,6 +55,15 @@ pub enum Event {
         /// Kinds of the plan's agents (`scripted`, `command`), sorted.
         agent_kinds: Vec<String>,
     },
+    /// The copies of a git project have their base.
+    Base {
+        /// Commit that the copies start from. `None` before the first commit, or without git.
+        commit: Option<String>,
+        /// Number of files with uncommitted work, which the copies have as well.
+        uncommitted: usize,
+        /// Why the copies have no git repository.
+        note: Option<String>,
+    },
     /// A feature is up to date: an earlier run made it green, and its tests have cached passes.
     UpToDate {
         /// Id of the feature.
@@ -36,7 +78,7 @@ pub enum Event {
         /// Number of the attempt, from 1; 0 before the first.
         attempt: u32,
     },
-    /// A file of an answer is complete.
+    /// A file was taken from an agent's work.
     File {
         /// Id of the feature.
         feature: String,
@@ -44,8 +86,26 @@ pub enum Event {
         attempt: u32,
         /// Path of the file, relative to the project.
         path: String,
-        /// Size of the file, in bytes.
+        /// Size of the file, in bytes; 0 if it is deleted.
         bytes: usize,
+        /// Change of the file.
+        change: FileChange,
+        /// Path before a rename.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+        /// Whether the file is executable.
+        executable: bool,
+    },
+    /// A part of an answer was not taken. The attempt goes on without it.
+    NotTaken {
+        /// Id of the feature.
+        feature: String,
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// Path of the file that the part is about, if it names one.
+        path: Option<String>,
+        /// Why it was not taken.
+        reason: String,
     },
     /// A test has a result.
     Tests {
@@ -53,7 +113,8 @@ pub enum Event {
         feature: String,
         /// Name of the test.
         test: String,
-        /// Label of the phase that needs the result: checking, red, yellow, review or merging.
+        /// Label of the phase that needs the result: checking, red, yellow, review, merging, or
+        /// `baseline` for a test that shall guard the project, before the first merge.
         phase: &'static str,
         /// `passed`, or how the test failed.
         status: String,
@@ -66,6 +127,34 @@ pub enum Event {
         /// Duration of the test when it ran, in seconds.
         seconds: f64,
     },
+    /// A feature continues the attempts of an earlier run.
+    Continued {
+        /// Id of the feature.
+        feature: String,
+        /// Number of the attempt at which it continues.
+        attempt: u32,
+        /// Whether the answer to this attempt is complete, so that it is tested without a request.
+        answered: bool,
+        /// Whether the attempts of the earlier run were used up, so that a new round begins.
+        new_round: bool,
+    },
+    /// A feature waits, without using up an attempt, for its agent or for the user.
+    Waiting {
+        /// Id of the feature.
+        feature: String,
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// Reason of the wait.
+        reason: String,
+        /// Time after which the agent can work again, in seconds, as far as it is foreseeable.
+        seconds: Option<f64>,
+    },
+    /// The tests of a feature passed before any code was written in this run. It is green, because
+    /// the user adopts the code, or because an agent wrote it in another copy of the project.
+    Adopted {
+        /// Id of the feature.
+        feature: String,
+    },
     /// An attempt was refused. Another may follow.
     Refused {
         /// Id of the feature.
@@ -74,6 +163,9 @@ pub enum Event {
         attempt: u32,
         /// Why it was refused.
         reason: String,
+        /// Output of the tests and words of the agent.
+        #[serde(flatten)]
+        details: AttemptDetails,
     },
     /// The files of a feature were merged into the project.
     Merged {
@@ -92,6 +184,20 @@ pub enum Event {
         feature: String,
         /// Why it failed.
         reason: String,
+        /// Output of the tests and words of the agent in the last attempt.
+        #[serde(flatten)]
+        details: AttemptDetails,
+    },
+    /// Something that the user should know and that does not end a feature.
+    Note {
+        /// Kind of the note, a constant in kebab case, such as `flaky-test`.
+        code: &'static str,
+        /// Id of the feature that it is about. `None` for the run as a whole.
+        feature: Option<String>,
+        /// The note, one line.
+        message: String,
+        /// Instruction that would remove the cause.
+        hint: Option<String>,
     },
     /// A feature was never started.
     Skipped {

@@ -2,22 +2,27 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
+use greenwave_agents::Gate;
 use greenwave_scheduler::{Needs, Step};
 use tokio::time::Instant;
 
+use crate::attempt_record::AttemptRecord;
 use crate::context::RunContext;
-use crate::error::{FeatureError, chain};
-use crate::event::Event;
+use crate::continuation;
+use crate::error::{Error, FeatureError, chain};
+use crate::event::{AttemptDetails, Event};
 use crate::green_record::GreenRecord;
 use crate::merge::MergeQueue;
-use crate::phase::{Phase, PhaseEvent};
+use crate::phase::{FeaturePolicy, Phase, PhaseEvent};
 use crate::plan::FeatureId;
 use crate::report::FeatureReport;
 use crate::resources;
+use crate::resume::Resumed;
 use crate::stage::Stage;
-use crate::state::{ActiveFeature, FeatureState, StageResult};
+use crate::state::{ActiveFeature, FeatureState, StageResult, Wait};
 use crate::workspace::Workspace;
 
 /// A feature of the plan during a run.
@@ -28,17 +33,18 @@ pub(crate) struct FeatureRun {
     id: FeatureId,
     state: FeatureState,
     report: FeatureReport,
+    /// The attempt of an earlier run at which the feature continues, until it does.
+    continues: Option<AttemptRecord>,
+    /// Number of attempts before the current round.
+    before_round: u32,
+    /// Whether the feature counts as working, see [`RunContext::working`].
+    is_working: bool,
 }
 
 impl FeatureRun {
-    pub(crate) fn new(
-        ctx: Arc<RunContext>,
-        queue: Arc<MergeQueue>,
-        id: FeatureId,
-        state: FeatureState,
-        report: FeatureReport,
-    ) -> Self {
-        Self { ctx, queue, id, state, report }
+    pub(crate) fn new(ctx: Arc<RunContext>, queue: Arc<MergeQueue>, id: FeatureId, resumed: Resumed) -> Self {
+        let Resumed { state, report, attempt } = resumed;
+        Self { ctx, queue, id, state, report, continues: attempt, before_round: 0, is_working: false }
     }
 
     /// Returns the resources that the first stage of a feature holds.
@@ -54,21 +60,19 @@ impl FeatureRun {
         // error: its workspace is removed and its failure is reported.
         let performed = AssertUnwindSafe(self.perform()).catch_unwind().await;
         let result = performed.unwrap_or_else(|panic| Err(FeatureError::Internal(panic_text(&*panic))));
+        let result = self.adopt_if_passing(result).await;
         self.ctx.steps.pass("end a stage").await;
         self.report.busy += started.elapsed();
         match result {
             Ok(StageResult::Completed(event)) => self.complete(event).await,
             Ok(StageResult::Refused { reason, feedback }) => self.refuse(reason, feedback).await,
-            Err(error) => {
-                self.fail(&error).await;
-                Step::Failed(error)
-            }
+            Err(error) => self.end_with(error).await,
         }
     }
 
     /// Ends a feature that cannot start because `ancestor` failed.
     pub(crate) fn skip(&mut self, ancestor: FeatureId) {
-        let phase = self.state.phase().after(PhaseEvent::AncestorFailed, self.ctx.policy(self.id));
+        let phase = self.state.phase().after(PhaseEvent::AncestorFailed, self.policy());
         self.report.reason = Some(format!("depends on `{}`, which failed", self.ctx.feature(ancestor).id));
         if phase.is_final() {
             self.state.end(phase);
@@ -78,8 +82,10 @@ impl FeatureRun {
     /// Ends a feature whose stage did not survive, unless its failure is reported already.
     pub(crate) async fn fail_if_running(&mut self, error: &FeatureError) {
         if self.state.phase() != Phase::Failed {
+            self.set_working(false);
+            let details = self.details();
             self.state.end(Phase::Failed);
-            self.report_failure(error).await;
+            self.report_failure(error, details).await;
         }
     }
 
@@ -94,7 +100,20 @@ impl FeatureRun {
         FeatureReport { feature, phase: self.state.phase().label(), ..self.report.clone() }
     }
 
+    /// Returns the feature's policy in the current round of attempts.
+    fn policy(&self) -> FeaturePolicy {
+        let feature = self.ctx.feature(self.id);
+        let attempts_max = self.before_round.saturating_add(feature.attempts_max);
+        FeaturePolicy { attempts_max, review: feature.review.is_some() }
+    }
+
     async fn perform(&mut self) -> Result<StageResult, FeatureError> {
+        if let Some(directory) = self.ctx.disk_full.directory() {
+            let phase = self.state.phase();
+            if matches!(phase, Phase::Waiting | Phase::Prompting(_) | Phase::Paused(_)) {
+                return Err(FeatureError::DiskFull { directory });
+            }
+        }
         if let FeatureState::Waiting { record } = &mut self.state {
             let record = record.take();
             return self.start(record).await;
@@ -103,8 +122,8 @@ impl FeatureRun {
     }
 
     async fn start(&mut self, record: Option<GreenRecord>) -> Result<StageResult, FeatureError> {
-        let root = self.ctx.work_dir().join(&self.ctx.feature(self.id).id);
-        let workspace = Workspace::new(root, Arc::clone(&self.ctx.project.in_flight))?;
+        let name = &self.ctx.feature(self.id).id;
+        let workspace = Workspace::in_copies(&self.ctx.copies, name, &self.ctx.project.in_flight)?;
         self.state = FeatureState::Active(Box::new(ActiveFeature::new(Phase::Waiting, workspace)));
         match record {
             Some(record) => {
@@ -119,7 +138,7 @@ impl FeatureRun {
     }
 
     fn stage(&mut self) -> Result<Stage<'_>, FeatureError> {
-        let Self { ctx, queue, id, state, report } = self;
+        let Self { ctx, queue, id, state, report, .. } = self;
         match state {
             FeatureState::Active(active) => Ok(Stage { ctx, queue, id: *id, active, report }),
             FeatureState::Waiting { .. } | FeatureState::Ended(_) => {
@@ -130,66 +149,218 @@ impl FeatureRun {
     }
 
     async fn complete(&mut self, event: PhaseEvent) -> Step<(), FeatureError> {
-        match self.enter(event).await {
-            Phase::Green(_) => Step::Done(()),
-            phase => Step::Next(self.needs(phase)),
+        if event == PhaseEvent::TestsFailed && self.ctx.scope.red_only {
+            self.set_working(false);
+            if let Some(workspace) = self.state.end(Phase::Red) {
+                workspace.remove();
+            }
+            return Step::Done(());
         }
+        if event == PhaseEvent::TestsFailed
+            && let Some(record) = self.continues.take()
+        {
+            return match self.continue_attempts(record).await {
+                Ok(phase) => Step::Next(self.needs(phase)),
+                Err(error) => self.end_with(error.into()).await,
+            };
+        }
+        let phase = self.enter(event).await;
+        let recorded = match phase {
+            Phase::Testing(attempt) => self.record_attempt(attempt, true).await,
+            Phase::Green(_) => self.forget_attempts().await,
+            _ => Ok(()),
+        };
+        match (phase, recorded) {
+            (Phase::Green(_), _) => Step::Done(()),
+            (phase, Ok(())) => Step::Next(self.needs(phase)),
+            (_, Err(error)) => self.end_with(error.into()).await,
+        }
+    }
+
+    /// Continues at the attempt of an earlier run.
+    async fn continue_attempts(&mut self, mut record: AttemptRecord) -> Result<Phase, Error> {
+        let attempts_max = self.ctx.feature(self.id).attempts_max;
+        let new_round = !record.answered && record.begin_round(attempts_max);
+        self.before_round = record.before_round;
+        let answered = match &mut self.state {
+            FeatureState::Active(active) => continuation::restore(&self.ctx, active, &record).await?,
+            FeatureState::Waiting { .. } | FeatureState::Ended(_) => false,
+        };
+        let (feature, attempt) = (self.ctx.feature(self.id).id.clone(), record.attempt);
+        self.ctx.emit(Event::Continued { feature, attempt, answered, new_round }).await;
+        let phase = self.enter(PhaseEvent::Continued(attempt)).await;
+        Ok(if answered { self.enter(PhaseEvent::Answered).await } else { phase })
+    }
+
+    /// Records for the next run that the feature continues at an attempt.
+    async fn record_attempt(&self, attempt: u32, answered: bool) -> Result<(), Error> {
+        let FeatureState::Active(active) = &self.state else { return Ok(()) };
+        let record = AttemptRecord::new(self.ctx.definition(self.id), attempt, self.before_round);
+        continuation::record(&self.ctx, self.id, active, AttemptRecord { answered, ..record }).await
+    }
+
+    /// Removes the record of the attempts of a green feature. It is of no use to later runs, so a
+    /// failure is only logged.
+    async fn forget_attempts(&self) -> Result<(), Error> {
+        let feature = &self.ctx.feature(self.id).id;
+        self.ctx.steps.pass("forget the attempts").await;
+        if let Err(error) = self.ctx.journal.forget(&AttemptRecord::key(feature)) {
+            tracing::warn!(feature, error = chain(&error), "cannot remove the record of attempts");
+        }
+        Ok(())
+    }
+
+    /// Takes a feature whose tests pass before any code is written as green, if the user says so or
+    /// a receipt shows that an agent wrote the code.
+    async fn adopt_if_passing(
+        &mut self,
+        result: Result<StageResult, FeatureError>,
+    ) -> Result<StageResult, FeatureError> {
+        let is_passing = matches!(result, Err(FeatureError::AlreadyPassing { .. }));
+        let (definition, project) = (self.ctx.definition(self.id), &self.ctx.project.root);
+        let is_adopted = || self.ctx.feature(self.id).adopt || self.ctx.receipts.matches(definition, project);
+        if !is_passing || !is_adopted() {
+            return result;
+        }
+        self.queue.adopt(self.id).await?;
+        let feature = self.ctx.feature(self.id).id.clone();
+        self.ctx.emit(Event::Adopted { feature }).await;
+        Ok(StageResult::Completed(PhaseEvent::Adopted))
     }
 
     async fn refuse(&mut self, reason: String, feedback: String) -> Step<(), FeatureError> {
         let attempt = self.state.phase().attempt();
         if attempt > 0 {
             let feature = self.ctx.feature(self.id).id.clone();
-            self.ctx.emit(Event::Refused { feature, attempt, reason: reason.clone() }).await;
+            // A merge that fails has its output in the feedback only.
+            if let FeatureState::Active(active) = &mut self.state
+                && active.test_output.is_empty()
+                && feedback != reason
+            {
+                active.test_output = self.ctx.shown(feedback.as_bytes());
+            }
+            let (reason, details) = (self.ctx.shown(reason.as_bytes()), self.details());
+            self.ctx.emit(Event::Refused { feature, attempt, reason, details }).await;
         }
+        let mut is_repeated = false;
         if let FeatureState::Active(active) = &mut self.state {
             active.feedback = feedback;
+            is_repeated = active.refuse_answer();
         }
-        let phase = self.state.phase().after(PhaseEvent::Refused, self.ctx.policy(self.id));
+        if attempt > 0
+            && let Err(error) = self.record_attempt(attempt + 1, false).await
+        {
+            return self.end_with(error.into()).await;
+        }
+        let phase = self.state.phase().after(PhaseEvent::Refused, self.policy());
         if phase == Phase::Failed {
-            let error = FeatureError::AttemptsExhausted { attempts: attempt, reason };
-            self.fail(&error).await;
-            return Step::Failed(error);
+            return self.end_with(FeatureError::AttemptsExhausted { attempts: attempt, reason }).await;
+        }
+        if is_repeated {
+            return self.end_with(FeatureError::Repeated { attempts: attempt, reason }).await;
         }
         self.enter(PhaseEvent::Refused).await;
         Step::Next(self.needs(phase))
+    }
+
+    /// Ends the feature with an error. A full disk is reported as such.
+    async fn end_with(&mut self, error: FeatureError) -> Step<(), FeatureError> {
+        let directory = match &error {
+            FeatureError::Run(Error::Io { path, .. }) => path.parent().unwrap_or(path),
+            _ => &self.ctx.project.root,
+        };
+        self.ctx.disk_full.observe(&error, directory);
+        self.fail(&error).await;
+        Step::Failed(error)
     }
 
     /// Moves to the phase that follows `event`, reports it, and removes the workspace of a feature
     /// that ends. Its results are in the store by then.
     async fn enter(&mut self, event: PhaseEvent) -> Phase {
         let before = self.state.phase();
-        let phase = before.after(event, self.ctx.policy(self.id));
+        let policy = self.policy();
+        let phase = before.after(event, policy);
         self.report.attempts = self.report.attempts.max(phase.attempt());
         let workspace = match &mut self.state {
             FeatureState::Active(active) if !phase.is_final() => {
                 active.phase = phase;
+                active.attempts_max = policy.attempts_max;
+                if matches!(phase, Phase::Testing(_)) {
+                    active.answer = Some(active.workspace.tree().clone());
+                }
                 None
             }
             state => state.end(phase),
         };
+        self.set_working(!phase.is_final() && !matches!(phase, Phase::Blocked(_)));
         if (before.label(), before.attempt()) != (phase.label(), phase.attempt()) {
             let feature = self.ctx.feature(self.id).id.clone();
-            self.ctx.emit(Event::Phase { feature, phase: phase.label(), attempt: phase.attempt() }).await;
+            let event = match self.waiting_event(phase) {
+                Some(waiting) => waiting,
+                None => Event::Phase { feature, phase: phase.label(), attempt: phase.attempt() },
+            };
+            self.ctx.emit(event).await;
         }
         if let Some(workspace) = workspace {
+            workspace.tear_down().await;
             workspace.remove();
         }
         phase
     }
 
+    /// Returns the event for a phase in which the feature waits.
+    fn waiting_event(&self, phase: Phase) -> Option<Event> {
+        let FeatureState::Active(active) = &self.state else { return None };
+        let feature = self.ctx.feature(self.id);
+        let remaining = self.ctx.gates.get(&feature.agent).map(Gate::remaining);
+        let (reason, seconds) = match (phase, &active.waits_for) {
+            (Phase::Paused(_), Some(Wait::Agent { message })) => {
+                (format!("agent `{}` has to wait: {message}", feature.agent), remaining)
+            }
+            (Phase::Paused(_), _) => (format!("agent `{}` has to wait", feature.agent), remaining),
+            (Phase::Blocked(_), Some(Wait::User { path, .. })) => {
+                (format!("your change of `{path}` overlaps with this feature"), None)
+            }
+            _ => return None,
+        };
+        let seconds = seconds.map(|delay| (delay.as_secs_f64() * 10.0).ceil() / 10.0);
+        Some(Event::Waiting { feature: feature.id.clone(), attempt: phase.attempt(), reason, seconds })
+    }
+
+    fn set_working(&mut self, is_working: bool) {
+        // Relaxed: the number is polled, and no other data depends on it.
+        match (self.is_working, is_working) {
+            (false, true) => drop(self.ctx.working.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.ctx.working.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+        self.is_working = is_working;
+    }
+
     async fn fail(&mut self, error: &FeatureError) {
+        self.set_working(false);
+        let details = self.details();
         let workspace = self.state.end(Phase::Failed);
-        self.report_failure(error).await;
+        self.report_failure(error, details).await;
         if let Some(workspace) = workspace {
+            workspace.tear_down().await;
             workspace.remove();
         }
     }
 
-    async fn report_failure(&mut self, error: &FeatureError) {
-        let reason = chain(error);
+    /// Returns what was said in the last attempt.
+    fn details(&self) -> AttemptDetails {
+        match &self.state {
+            FeatureState::Active(active) => active.details(),
+            FeatureState::Waiting { .. } | FeatureState::Ended(_) => AttemptDetails::default(),
+        }
+    }
+
+    async fn report_failure(&mut self, error: &FeatureError, details: AttemptDetails) {
+        let reason = self.ctx.shown(chain(error).as_bytes());
         self.report.reason = Some(reason.clone());
-        self.ctx.emit(Event::Failed { feature: self.ctx.feature(self.id).id.clone(), reason }).await;
+        self.report.hint = error.hint().map(str::to_owned);
+        self.ctx.emit(Event::Failed { feature: self.ctx.feature(self.id).id.clone(), reason, details }).await;
     }
 
     fn needs(&self, phase: Phase) -> Needs {

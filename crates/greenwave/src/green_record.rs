@@ -18,6 +18,9 @@ pub(crate) struct GreenRecord {
     /// Whether all changes are written. If not, the run was interrupted and the next one finishes
     /// the merge.
     pub(crate) written: bool,
+    /// Commit of the changes, if the results of the plan go to a branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) commit: Option<String>,
 }
 
 impl GreenRecord {

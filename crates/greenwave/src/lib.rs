@@ -33,6 +33,7 @@
 //!         ..Feature::default()
 //!     }],
 //!     ..Plan::default()
+//!     ..Plan::default()
 //! };
 //! let engine = Engine::open(plan, Settings::default(), Environment::new(std::env::vars_os()))?;
 //! let report = engine.run().await?;
@@ -55,48 +56,85 @@
 //! The crate has no Cargo features.
 
 mod adapters;
+mod answer;
+mod attempt_log;
+mod attempt_record;
+mod branch;
+mod cases;
 mod confine;
 mod context;
+mod continuation;
+mod copies;
 mod dependencies;
+mod disk_full;
 mod engine;
 mod error;
 mod event;
+mod excerpt;
 mod feature_run;
+mod feedback;
+mod file_state;
+mod fixed_ports;
+mod forget;
+mod git;
+mod git_copies;
 mod green_record;
+mod guarded_write;
+mod guards;
+mod included;
+mod mask;
 mod merge;
 mod metrics;
 mod phase;
 mod plan;
+mod preflight;
+mod project_root;
 mod prompt;
+mod protection;
+mod receipts;
+mod red;
+mod remove;
 mod report;
 mod resources;
 mod result_store;
 mod resume;
+mod scope;
 mod settings;
+mod setup;
 mod stage;
 mod state;
 mod state_dir;
 mod steps;
+mod test_files;
 mod test_results;
 mod test_runner;
 #[cfg(test)]
 mod tests;
+mod transcript;
 mod tree;
+mod user_edits;
 mod workspace;
 
+pub use attempt_log::{AttemptLog, StoredAttempt, StoredFile};
 pub use confine::{PathError, PathProblem};
 pub use engine::Engine;
 pub use error::{Error, FeatureError, chain};
-pub use event::Event;
-pub use greenwave_agents::Error as AgentError;
+pub use event::{AttemptDetails, Event, FileChange};
+pub use forget::{Forgotten, forget};
+pub use greenwave_agents::{Error as AgentError, WaitOn};
 pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
 pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
-pub use plan::{AgentSpec, CommandSpec, Feature, FeatureId, Plan, PlanError, PlanLocation, nearest};
+pub use plan::{
+    AgentSpec, BaseKind, CommandSpec, Edits, Feature, FeatureId, Guards, Plan, PlanError, PlanLocation,
+    ResultKind, check_expression, nearest,
+};
+pub use preflight::{Problem, preflight};
 pub use report::{FeatureReport, Report, Totals};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
+pub use scope::RunScope;
 pub use settings::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,
-    PoolSettings, Settings, StorageSettings, TestingSettings,
+    PoolSettings, RunSettings, Settings, StorageSettings, TestingSettings,
 };

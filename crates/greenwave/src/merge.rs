@@ -3,23 +3,35 @@
 //! A merge joins the feature's changes with the changes of other features, tests the result, and
 //! writes it so that a kill at any moment leaves nothing half done.
 
+mod verify;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use greenwave_testing::Outcome;
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::context::RunContext;
 use crate::error::{Error, FeatureError};
 use crate::event::Event;
+use crate::file_state;
 use crate::green_record::GreenRecord;
+use crate::guards::GuardSet;
 use crate::phase::PhaseEvent;
 use crate::plan::FeatureId;
 use crate::report::FeatureReport;
-use crate::state::{ActiveFeature, StageResult};
-use crate::test_results::run_test;
+use crate::state::{ActiveFeature, StageResult, Wait};
 use crate::tree::{self, Change, Conflict, Tree};
+use crate::user_edits;
 use crate::workspace::{self, Workspace};
+use verify::Merge;
+
+/// Maximum number of times that a merge starts again because the user changes its files.
+const JOIN_TRIES_MAX: usize = 20;
+
+/// Name of the working copy in which merges are tested.
+pub(crate) const MERGE_COPY: &str = ".merge";
 
 /// A queue of merges, with the current state of the project.
 #[derive(Debug)]
@@ -36,11 +48,16 @@ pub(crate) struct MergeQueue {
 /// The project as the run has made it.
 #[derive(Debug)]
 struct Trunk {
+    /// Files of the project, as far as the run has seen them: with the user's edits of files that
+    /// merges have touched.
     tree: Tree,
+    /// Files that the run alone has made: those at its start, plus the changes of its merges.
+    merged: Tree,
     /// Features that are part of the tree.
     green: BTreeSet<FeatureId>,
     /// Workspace in which merges are tested. The first merge creates it.
     workspace: Option<Workspace>,
+    guards: GuardSet,
 }
 
 /// Counts of the test results that a merge needed.
@@ -50,12 +67,33 @@ struct Verified {
     cached: usize,
 }
 
+impl Verified {
+    fn add(&mut self, outcome: &Outcome) {
+        if outcome.is_cached() {
+            self.cached += 1;
+        } else {
+            self.retested += 1;
+        }
+    }
+}
+
 impl MergeQueue {
     /// Creates a queue for a project whose files are `start`, which include those of the `green`
-    /// features.
-    pub(crate) fn new(ctx: Arc<RunContext>, start: Tree, green: BTreeSet<FeatureId>) -> Self {
+    /// features. Merges are tested in `workspace`, if it exists already.
+    pub(crate) fn new(
+        ctx: Arc<RunContext>,
+        start: Tree,
+        green: BTreeSet<FeatureId>,
+        workspace: Option<Workspace>,
+    ) -> Self {
         let changes = green.iter().map(|&id| (id, Vec::new())).collect();
-        let trunk = Trunk { tree: start.clone(), green, workspace: None };
+        let trunk = Trunk {
+            tree: start.clone(),
+            merged: start.clone(),
+            green,
+            workspace,
+            guards: GuardSet::default(),
+        };
         Self { ctx, start, changes: Mutex::new(changes), trunk: AsyncMutex::new(trunk) }
     }
 
@@ -88,12 +126,27 @@ impl MergeQueue {
         self.trunk.lock().await.green.insert(id);
     }
 
-    /// Merges a feature into the project. Waits for the merge in progress.
+    /// Records a feature whose code the user has adopted as it is in the project.
     ///
     /// # Errors
-    /// Fails if the project was changed by others, or if something cannot be read or written. Then
-    /// no file of the feature is in the project. A conflict or a failing test refuses the attempt
-    /// instead.
+    /// Those of the journal.
+    pub(crate) async fn adopt(&self, id: FeatureId) -> Result<(), Error> {
+        self.ctx.steps.pass("record an adopted feature").await;
+        let definition = self.ctx.definition(id).to_owned();
+        let record = GreenRecord { definition, attempts: 0, merged: Vec::new(), written: true, commit: None };
+        self.ctx.journal.record(&self.ctx.feature(id).id, &record.encode())?;
+        self.add_resumed(id).await;
+        Ok(())
+    }
+
+    /// Merges a feature into the project. Waits for the merge in progress.
+    ///
+    /// Edits that the user made meanwhile become part of the result. If one overlaps with the
+    /// feature's changes, the feature is blocked.
+    ///
+    /// # Errors
+    /// Fails if something cannot be read or written. Then no file of the feature is in the project.
+    /// A conflict with another feature or a failing test refuses the attempt instead.
     pub(crate) async fn merge(
         &self,
         id: FeatureId,
@@ -103,93 +156,112 @@ impl MergeQueue {
         let store = &self.ctx.store;
         let own = tree::changes(&active.base, active.workspace.tree());
         let mut trunk = self.trunk.lock().await;
-        self.ctx.steps.pass("join").await;
-        let joined = match tree::join(&trunk.tree, &own, store).await? {
-            Ok(joined) => joined,
-            Err(conflict) => return self.refuse_conflict(active, &trunk.tree, &own, &conflict).await,
-        };
-        let mut candidate = trunk.tree.clone();
-        tree::apply(&mut candidate, &joined);
-        let verified = match self.verify_candidate(id, report, &mut trunk, &candidate).await? {
-            Ok(verified) => verified,
-            Err(refused) => {
-                // The next attempt starts from the project, with the feature's files on top.
-                active.base.clone_from(&trunk.tree);
-                active.workspace.reset(&candidate, store).await?;
-                return Ok(refused);
+        for _ in 0..JOIN_TRIES_MAX {
+            self.ctx.steps.pass("join").await;
+            let edited = user_edits::take_in(&self.ctx, &trunk.tree, &own).await?;
+            let joined = match tree::join(&edited, &own, store).await? {
+                Ok(joined) => joined,
+                Err(conflict) => {
+                    return match self.user_conflict(&trunk, &edited, &own, &conflict).await? {
+                        Some(wait) => Ok(block(active, wait)),
+                        None => self.refuse_conflict(active, &edited, &own, &conflict).await,
+                    };
+                }
+            };
+            trunk.tree = edited;
+            let mut candidate = trunk.tree.clone();
+            tree::apply(&mut candidate, &joined);
+            let verified =
+                match self.verify_candidate(Merge { id, report, candidate: &candidate }, &mut trunk).await? {
+                    Ok(verified) => verified,
+                    Err(refused) => {
+                        // The next attempt starts from the project, with these files on top.
+                        active.base.clone_from(&trunk.tree);
+                        active.workspace.reset(&candidate, store).await?;
+                        return Ok(refused);
+                    }
+                };
+            if self.ctx.branch.is_some() {
+                self.write_commit(id, report.attempts, &joined, verified).await?;
+            } else if !self.write(id, report.attempts, &joined, verified).await? {
+                // The user changed a file of the merge meanwhile.
+                continue;
             }
+            self.ctx.steps.pass("become green").await;
+            // The run's own changes, without the user's edits.
+            match tree::join(&trunk.merged, &own, store).await? {
+                Ok(merged) => tree::apply(&mut trunk.merged, &merged),
+                Err(_) => trunk.merged.clone_from(&candidate),
+            }
+            trunk.tree = candidate;
+            trunk.green.insert(id);
+            self.changes.lock().insert(id, own);
+            return Ok(StageResult::Completed(PhaseEvent::Passed));
+        }
+        // Without changes nothing can be changed meanwhile.
+        let change = own.first().ok_or_else(|| FeatureError::Internal("a merge has no files".to_owned()))?;
+        Ok(block(active, user_edits::wait_for(&self.ctx, change)?))
+    }
+
+    /// Returns what a feature waits for if its changes conflict with an edit of the user, and not
+    /// with the changes of another feature.
+    async fn user_conflict(
+        &self,
+        trunk: &Trunk,
+        edited: &Tree,
+        own: &[Change],
+        conflict: &Conflict,
+    ) -> Result<Option<Wait>, Error> {
+        let is_edited = trunk.merged.get(&conflict.path) != edited.get(&conflict.path);
+        if !is_edited || tree::join(&trunk.merged, own, &self.ctx.store).await?.is_err() {
+            return Ok(None);
+        }
+        let change = own.iter().find(|change| change.path == conflict.path);
+        change.map(|change| user_edits::wait_for(&self.ctx, change)).transpose()
+    }
+
+    /// Waits until the user changes the file that a feature waits for.
+    ///
+    /// # Errors
+    /// Fails once every other feature has ended or waits too. The answer is stored by then, and the
+    /// next run merges it.
+    pub(crate) async fn wait_for_user(
+        &self,
+        active: &mut ActiveFeature,
+    ) -> Result<StageResult, FeatureError> {
+        let Some(Wait::User { path, now, is_new }) = active.waits_for.take() else {
+            return Ok(StageResult::Completed(PhaseEvent::Released));
         };
-        self.write(id, report.attempts, &joined, verified).await?;
-        self.ctx.steps.pass("become green").await;
-        trunk.tree = candidate;
-        trunk.green.insert(id);
-        self.changes.lock().insert(id, own);
-        Ok(StageResult::Completed(PhaseEvent::Passed))
+        user_edits::wait(&self.ctx, path, now, is_new).await?;
+        Ok(StageResult::Completed(PhaseEvent::Released))
     }
 
     /// Removes the workspace of the queue.
     pub(crate) async fn close(&self) {
         if let Some(workspace) = self.trunk.lock().await.workspace.take() {
+            workspace.tear_down().await;
             workspace.remove();
         }
     }
 
-    /// Runs the tests of the feature and of every green feature on the candidate. Tests whose
-    /// inputs are unchanged have cached results. The inner error refuses the attempt.
-    async fn verify_candidate(
-        &self,
-        id: FeatureId,
-        report: &mut FeatureReport,
-        trunk: &mut Trunk,
-        candidate: &Tree,
-    ) -> Result<Result<Verified, StageResult>, FeatureError> {
-        let workspace = self.workspace(&mut trunk.workspace)?;
-        workspace.reset(candidate, &self.ctx.store).await?;
-        let mut verified = Verified::default();
-        for owner in std::iter::once(id).chain(trunk.green.iter().copied()) {
-            let owner = self.ctx.feature(owner);
-            for test in &owner.tests {
-                let outcome = run_test(&self.ctx, id, report, test, workspace.root(), "merging").await?;
-                if outcome.is_cached() {
-                    verified.cached += 1;
-                } else {
-                    verified.retested += 1;
-                }
-                if outcome.passed() {
-                    continue;
-                }
-                let (test, owner) = (&test.name, &owner.id);
-                let reason = format!("after merging, test `{test}` of `{owner}` {}", outcome.status);
-                let feedback = format!("{reason}\n\n{}", String::from_utf8_lossy(&outcome.output));
-                return Ok(Err(StageResult::Refused { reason, feedback }));
-            }
-        }
-        Ok(Ok(verified))
-    }
-
-    fn workspace<'a>(&self, workspace: &'a mut Option<Workspace>) -> Result<&'a mut Workspace, Error> {
-        match workspace {
-            Some(workspace) => Ok(workspace),
-            none => {
-                let root = self.ctx.work_dir().join(".merge");
-                Ok(none.insert(Workspace::new(root, Arc::clone(&self.ctx.project.in_flight))?))
-            }
-        }
+    fn new_workspace(&self) -> Result<Workspace, Error> {
+        Workspace::in_copies(&self.ctx.copies, MERGE_COPY, &self.ctx.project.in_flight)
     }
 
     /// Writes the changes into the project. Records them first, so that the next run finishes a
-    /// merge that was interrupted.
+    /// merge that was interrupted. Returns `false`, with no file written, if the user has changed
+    /// one of the files meanwhile.
     async fn write(
         &self,
         id: FeatureId,
         attempts: u32,
         joined: &[Change],
         verified: Verified,
-    ) -> Result<(), FeatureError> {
+    ) -> Result<bool, FeatureError> {
         let ctx = &self.ctx;
         for change in joined {
-            if workspace::file_at(&ctx.plan.project, &change.path)? != change.before {
-                return Err(changed_by_user(change));
+            if file_state::file_at(&ctx.project.root, &change.path)? != change.before {
+                return Ok(false);
             }
         }
         ctx.steps.pass("flush before a merge").await;
@@ -201,6 +273,7 @@ impl MergeQueue {
             attempts,
             merged: joined.to_vec(),
             written: false,
+            commit: None,
         };
         ctx.journal.record(feature, &record.encode()).map_err(Error::from)?;
         ctx.steps.pass("write a merge").await;
@@ -208,17 +281,55 @@ impl MergeQueue {
         ctx.steps.pass("record a merge as written").await;
         if let Err(error) = written {
             ctx.journal.forget(feature).map_err(Error::from)?;
-            let changed = match &error {
-                Error::ConcurrentEdit { path } => joined.iter().find(|change| change.path == *path),
-                _ => None,
+            return match error {
+                Error::ConcurrentEdit { .. } => Ok(false),
+                error => Err(error.into()),
             };
-            return Err(changed.map_or_else(|| error.into(), changed_by_user));
         }
         let record = GreenRecord { written: true, ..record };
         ctx.journal.record(feature, &record.encode()).map_err(Error::from)?;
+        ctx.receipts.write(ctx.definition(id), joined);
         ctx.steps.pass("publish a merge").await;
         let Verified { retested, cached } = verified;
         ctx.emit(Event::Merged { feature: feature.clone(), files: joined.len(), retested, cached }).await;
+        Ok(true)
+    }
+
+    /// Commits the changes to the branch of the results. Records them first, so that the next run
+    /// finishes a merge that was interrupted.
+    async fn write_commit(
+        &self,
+        id: FeatureId,
+        attempts: u32,
+        joined: &[Change],
+        verified: Verified,
+    ) -> Result<(), FeatureError> {
+        let ctx = &self.ctx;
+        let Some(branch) = &ctx.branch else { return Ok(()) };
+        ctx.flusher.flush().await?;
+        let feature = ctx.feature(id);
+        let title = if feature.title.is_empty() { &feature.id } else { &feature.title };
+        let message = format!("{title}\n\nFeature: {}", feature.id);
+        let commit = branch.commit(joined, &message, &ctx.store).await?;
+        let record = GreenRecord {
+            definition: ctx.definition(id).to_owned(),
+            attempts,
+            merged: joined.to_vec(),
+            written: false,
+            commit: Some(commit.clone()),
+        };
+        ctx.steps.pass("record a merge").await;
+        ctx.journal.record(&feature.id, &record.encode()).map_err(Error::from)?;
+        ctx.steps.pass("write a merge").await;
+        if let Err(error) = branch.advance(&commit) {
+            ctx.journal.forget(&feature.id).map_err(Error::from)?;
+            return Err(error.into());
+        }
+        let record = GreenRecord { written: true, ..record };
+        ctx.journal.record(&feature.id, &record.encode()).map_err(Error::from)?;
+        let Verified { retested, cached } = verified;
+        let files = joined.len();
+        ctx.emit(Event::Merged { feature: feature.id.clone(), files, retested, cached }).await;
         Ok(())
     }
 
@@ -241,7 +352,9 @@ impl MergeQueue {
         tree::apply(&mut next, &undisputed);
         active.workspace.reset(&next, &self.ctx.store).await?;
         active.base.clone_from(trunk);
-        let reason = format!("`{}` was changed by another feature in the same place", conflict.path);
+        let by_other = self.start.get(&conflict.path) != trunk.get(&conflict.path);
+        let author = if by_other { "by another feature" } else { "in the project" };
+        let reason = format!("`{}` was changed {author} in the same place", conflict.path);
         let marked = conflict.marked.as_deref().unwrap_or("Its changes cannot be shown as text.");
         let feedback =
             format!("{reason}. Answer with the file as it should be after both changes.\n\n{marked}");
@@ -249,11 +362,8 @@ impl MergeQueue {
     }
 }
 
-/// Returns the error for a file of a merge that the user has changed in the project.
-fn changed_by_user(change: &Change) -> FeatureError {
-    let path = change.path.clone();
-    match change.before {
-        None => FeatureError::FileExists { path },
-        Some(_) => FeatureError::ModifiedByUser { path },
-    }
+/// Blocks a feature until the user changes a file.
+fn block(active: &mut ActiveFeature, wait: Wait) -> StageResult {
+    active.waits_for = Some(wait);
+    StageResult::Completed(PhaseEvent::Overlapped)
 }

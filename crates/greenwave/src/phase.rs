@@ -16,12 +16,16 @@ pub enum Phase {
     Red,
     /// The agent is working on attempt `n`.
     Prompting(u32),
+    /// Attempt `n` waits because the agent's provider limits requests or is overloaded.
+    Paused(u32),
     /// Running the tests on the answer of attempt `n`.
     Testing(u32),
     /// Running the review command on the answer of attempt `n`.
     Reviewing(u32),
     /// Merging the answer of attempt `n` into the project.
     Merging(u32),
+    /// The answer of attempt `n` waits because it overlaps with an edit of the user.
+    Blocked(u32),
     /// Merged into the project, after `n` attempts.
     Green(u32),
     /// Ended without being merged.
@@ -39,6 +43,16 @@ pub enum PhaseEvent {
     Resumed,
     /// The tests failed before any code was written, as they must.
     TestsFailed,
+    /// The tests failed as they must, and attempt `n` continues the attempts of an earlier run.
+    Continued(u32),
+    /// The tests pass before any code was written in this run, and the user adopts what is there.
+    Adopted,
+    /// The agent cannot take the request at the moment.
+    Overloaded,
+    /// The user changed the same lines of a file as the answer.
+    Overlapped,
+    /// The agent can work again, or the user has changed the file.
+    Released,
     /// The agent answered with files.
     Answered,
     /// The tests passed, the review approved, or the merge succeeded.
@@ -50,10 +64,10 @@ pub enum PhaseEvent {
     AncestorFailed,
 }
 
-/// Policy of a feature: how many attempts it has, and whether it is reviewed.
+/// Policy of a feature: the last attempt that it has, and whether it is reviewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FeaturePolicy {
-    /// Maximum number of attempts, at least 1.
+    /// Number of the last attempt, at least 1. Counts the attempts of earlier runs.
     pub attempts_max: u32,
     /// Whether a review follows the tests.
     pub review: bool,
@@ -72,6 +86,12 @@ impl Phase {
             (P::Checking, E::Passed) => P::Green(0),
             (P::Checking, E::Refused) => P::Red,
             (P::Red, E::TestsFailed) => P::Prompting(1),
+            (P::Red, E::Continued(n)) if (1..=policy.attempts_max).contains(&n) => P::Prompting(n),
+            (P::Red, E::Adopted) => P::Green(0),
+            (P::Prompting(n), E::Overloaded) => P::Paused(n),
+            (P::Paused(n), E::Released) => P::Prompting(n),
+            (P::Merging(n), E::Overlapped) => P::Blocked(n),
+            (P::Blocked(n), E::Released) => P::Merging(n),
             (P::Prompting(n), E::Answered) => P::Testing(n),
             (P::Testing(n), E::Passed) if policy.review => P::Reviewing(n),
             (P::Testing(n) | P::Reviewing(n), E::Passed) => P::Merging(n),
@@ -87,9 +107,11 @@ impl Phase {
     pub fn attempt(self) -> u32 {
         match self {
             Phase::Prompting(n)
+            | Phase::Paused(n)
             | Phase::Testing(n)
             | Phase::Reviewing(n)
             | Phase::Merging(n)
+            | Phase::Blocked(n)
             | Phase::Green(n) => n,
             Phase::Waiting | Phase::Checking | Phase::Red | Phase::Failed | Phase::Skipped => 0,
         }
@@ -103,7 +125,7 @@ impl Phase {
     /// Returns the phase's name in output: its colour, where it has one.
     pub fn label(self) -> &'static str {
         match self {
-            Phase::Waiting => "waiting",
+            Phase::Waiting | Phase::Paused(_) | Phase::Blocked(_) => "waiting",
             Phase::Checking => "checking",
             Phase::Red => "red",
             Phase::Prompting(_) | Phase::Testing(_) => "yellow",

@@ -1,11 +1,14 @@
 //! Plans: a project, agents and features, and the checks that a plan must pass.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use greenwave_agents::{UnknownPlaceholder, WaitOn, check_placeholders};
 use greenwave_scheduler::{Graph, GraphBuilder};
 use greenwave_testing::Test;
+
+use crate::included;
 
 /// Maximum length of a feature's id, in bytes. The id names a directory.
 const ID_BYTES_MAX: usize = 100;
@@ -27,6 +30,55 @@ pub struct Plan {
     pub resources: BTreeMap<String, u32>,
     /// Features, in the order of the plan.
     pub features: Vec<Feature>,
+    /// State of the project that working copies start from.
+    pub base: BaseKind,
+    /// Place of the results.
+    pub result: ResultKind,
+    /// Patterns of ignored files that working copies have, relative to the project.
+    pub include: Vec<String>,
+    /// Commands that run in a fresh working copy before its first use, in the project's directory.
+    pub setup: Vec<Vec<String>>,
+    /// Patterns of the files that `setup` depends on, in the syntax of `.gitignore`. Empty for
+    /// manifests and lock files of package managers.
+    pub setup_inputs: Vec<String>,
+    /// Commands that run in a working copy before it is removed.
+    pub teardown: Vec<Vec<String>>,
+    /// Patterns of further files that agents may not change, in the syntax of `.gitignore`.
+    pub protect: Vec<String>,
+    /// Tests that pass at the start and must pass after every merge.
+    pub guards: Guards,
+}
+
+/// State of a project that working copies start from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BaseKind {
+    /// The files as they are, with uncommitted work.
+    #[default]
+    Worktree,
+    /// The commit of `HEAD`.
+    Head,
+}
+
+/// Place of the results of a plan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ResultKind {
+    /// The files of the project.
+    #[default]
+    Files,
+    /// A branch of the project's repository, with one commit for each feature.
+    Branch,
+}
+
+/// The tests that pass at the start of a run and must pass after every merge.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Guards {
+    /// The tests that are discovered in the project, as `greenwave test` does.
+    #[default]
+    Auto,
+    /// No tests.
+    Off,
+    /// These tests.
+    Tests(Vec<Test>),
 }
 
 /// Position of a feature in [`Plan::features`].
@@ -44,18 +96,36 @@ pub enum AgentSpec {
         /// Factor for the recorded delays, from 0 to 1,000,000.
         pace: f64,
     },
-    /// A program that reads the prompt from standard input and writes its answer to standard
-    /// output.
+    /// A program that edits files in its working directory, or answers on standard output.
     Command(CommandSpec),
 }
 
 /// Configuration of an agent that is a program.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CommandSpec {
-    /// The program and its arguments.
+    /// The program and its arguments, which may contain
+    /// [placeholders](greenwave_agents::PLACEHOLDERS).
     pub command: Vec<String>,
     /// Maximum duration of one answer. `None` for the limit of the settings.
     pub time_max: Option<Duration>,
+    /// When a failed program is started again later, without using up an attempt.
+    pub wait_on: WaitOn,
+    /// Maximum time that a feature waits for that, and then fails. `None` for one hour.
+    pub wait_max: Option<Duration>,
+    /// Source of the agent's work.
+    pub edits: Edits,
+}
+
+/// Source of the work of an agent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Edits {
+    /// The changes that the agent makes in its working directory, and the files, edits and diffs in
+    /// its answer.
+    #[default]
+    Directory,
+    /// Only the files, edits and diffs in the answer. Changes that the agent makes in its working
+    /// directory are reverted before the tests run.
+    Answer,
 }
 
 /// A feature: tests that fail, and a prompt for the agent that makes them pass.
@@ -63,6 +133,11 @@ pub struct CommandSpec {
 pub struct Feature {
     /// Id of the feature, unique in the plan.
     pub id: String,
+    /// Id that the feature had in earlier runs, whose records it continues.
+    pub was: Option<String>,
+    /// Whether the feature is green if its tests pass before any code is written. Not part of plan
+    /// files: the user decides it for one run.
+    pub adopt: bool,
     /// Title of the feature in output and in the prompt.
     pub title: String,
     /// Ids of features that must be green before this one starts.
@@ -79,6 +154,12 @@ pub struct Feature {
     pub resources: BTreeMap<String, u32>,
     /// Command that must succeed before the merge. Runs in the feature's workspace.
     pub review: Option<Test>,
+    /// Regular expression that the output of the failing tests must match before the code exists.
+    /// `None` to decide by what the test runner reports.
+    pub red: Option<String>,
+    /// Patterns of tests and other protected files that the agent may change, in the syntax of
+    /// `.gitignore`.
+    pub may_edit: Vec<String>,
 }
 
 /// Error in a plan. [`PlanError::location`] returns the part of the plan that it is about.
@@ -127,6 +208,14 @@ pub enum PlanError {
         /// The most similar defined name, if one is similar.
         nearest: Option<String>,
     },
+    /// A run is restricted to a feature that the plan does not have.
+    #[error("unknown feature `{name}`{}", did_you_mean(nearest))]
+    UnknownSelection {
+        /// The unknown id.
+        name: String,
+        /// The most similar id, if one is similar.
+        nearest: Option<String>,
+    },
     /// Features depend on each other in a cycle.
     #[error("features depend on each other in a cycle: {}", cycle(path))]
     Cycle {
@@ -169,6 +258,27 @@ pub enum PlanError {
         /// The problem, as the rest of a sentence about its subject.
         problem: &'static str,
     },
+    /// An argument of an agent's command contains a placeholder that does not exist.
+    #[error("invalid value in `command` of agent `{agent}`")]
+    Placeholder {
+        /// Name of the agent.
+        agent: String,
+        /// The placeholder, and those that exist.
+        #[source]
+        source: UnknownPlaceholder,
+    },
+    /// A pattern leads out of the project.
+    #[error("invalid value `{pattern}` for `include`: expected a pattern of files inside the project")]
+    InvalidInclude {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A command of `setup` or `teardown` is empty.
+    #[error("invalid value for `{field}`: expected commands with a program")]
+    EmptyCommand {
+        /// Name of the field.
+        field: &'static str,
+    },
     /// The project's directory does not exist.
     #[error("project directory {} {problem}", path.display())]
     Project {
@@ -209,6 +319,8 @@ impl Default for Feature {
     fn default() -> Self {
         Self {
             id: String::new(),
+            was: None,
+            adopt: false,
             title: String::new(),
             depends_on: Vec::new(),
             prompt: String::new(),
@@ -217,6 +329,8 @@ impl Default for Feature {
             attempts_max: 1,
             resources: BTreeMap::new(),
             review: None,
+            red: None,
+            may_edit: Vec::new(),
         }
     }
 }
@@ -238,11 +352,17 @@ impl PlanError {
     pub fn location(&self) -> PlanLocation<'_> {
         let feature = |id, field, value| PlanLocation::Feature { id, field, value, occurrence: 0 };
         match self {
-            PlanError::Empty | PlanError::TooManyFeatures { .. } => PlanLocation::Plan,
+            PlanError::Empty
+            | PlanError::TooManyFeatures { .. }
+            | PlanError::UnknownSelection { .. }
+            | PlanError::InvalidInclude { .. }
+            | PlanError::EmptyCommand { .. } => PlanLocation::Plan,
             PlanError::InvalidResource { resource } => PlanLocation::Resource(resource),
             PlanError::LongId { id } => feature(id, "id", None),
             PlanError::Project { .. } => PlanLocation::Project,
-            PlanError::InvalidAgent { agent, .. } => PlanLocation::Agent(agent),
+            PlanError::InvalidAgent { agent, .. } | PlanError::Placeholder { agent, .. } => {
+                PlanLocation::Agent(agent)
+            }
             PlanError::DuplicateFeature { id } => {
                 PlanLocation::Feature { id, field: "id", value: None, occurrence: 1 }
             }
@@ -269,22 +389,48 @@ impl Plan {
     /// # Errors
     /// Returns the first [`PlanError`] in the order of the plan. A cycle is found last.
     pub fn graph(&self) -> Result<Graph<FeatureId>, PlanError> {
+        match self.own_problems().into_iter().next() {
+            Some(error) => Err(error),
+            None => self.build_graph(),
+        }
+    }
+
+    /// Returns all errors of the plan: at most one for each feature and agent, in their order.
+    pub fn problems(&self) -> Vec<PlanError> {
+        let problems = self.own_problems();
+        if problems.is_empty() { self.build_graph().err().into_iter().collect() } else { problems }
+    }
+
+    /// Returns all errors except for cycles, which need defined names.
+    fn own_problems(&self) -> Vec<PlanError> {
         if self.features.is_empty() {
-            return Err(PlanError::Empty);
+            return vec![PlanError::Empty];
         }
         if self.features.len() > FEATURES_MAX {
-            return Err(PlanError::TooManyFeatures { found: self.features.len() });
+            return vec![PlanError::TooManyFeatures { found: self.features.len() }];
         }
-        self.check_project()?;
-        if let Some(name) = self.resources.keys().find(|name| name.contains(':') || name.is_empty()) {
-            return Err(PlanError::InvalidResource { resource: name.clone() });
-        }
-        self.agents.iter().try_for_each(|(name, agent)| check_agent(name, agent))?;
+        let mut problems: Vec<PlanError> = self.check_project().err().into_iter().collect();
+        let resources = self.resources.keys().filter(|name| name.contains(':') || name.is_empty());
+        problems.extend(resources.map(|name| PlanError::InvalidResource { resource: name.clone() }));
+        problems.extend(self.check_copies().err());
+        problems.extend(self.agents.iter().filter_map(|(name, agent)| check_agent(name, agent).err()));
         let mut occurrences = HashMap::with_capacity(self.features.len());
         for feature in &self.features {
             *occurrences.entry(feature.id.as_str()).or_insert(0) += 1;
         }
-        self.features.iter().try_for_each(|feature| self.check_feature(feature, &occurrences))?;
+        let mut seen = HashSet::new();
+        for error in
+            self.features.iter().filter_map(|feature| self.check_feature(feature, &occurrences).err())
+        {
+            // Each of several features with the same id has this error.
+            if seen.insert(error.to_string()) {
+                problems.push(error);
+            }
+        }
+        problems
+    }
+
+    fn build_graph(&self) -> Result<Graph<FeatureId>, PlanError> {
         let mut graph = GraphBuilder::new();
         for (at, feature) in self.features.iter().enumerate() {
             graph.task(&feature.id, FeatureId(at));
@@ -310,6 +456,18 @@ impl Plan {
         Err(PlanError::Project { path: self.project.clone(), problem })
     }
 
+    fn check_copies(&self) -> Result<(), PlanError> {
+        if let Some(pattern) = self.include.iter().find(|pattern| !included::is_valid_pattern(pattern)) {
+            return Err(PlanError::InvalidInclude { pattern: pattern.clone() });
+        }
+        for (field, commands) in [("setup", &self.setup), ("teardown", &self.teardown)] {
+            if commands.iter().any(|command| command.first().is_none_or(String::is_empty)) {
+                return Err(PlanError::EmptyCommand { field });
+            }
+        }
+        Ok(())
+    }
+
     /// Checks a feature. `occurrences` has the number of features with each id.
     fn check_feature(&self, feature: &Feature, occurrences: &HashMap<&str, usize>) -> Result<(), PlanError> {
         if feature.id.len() > ID_BYTES_MAX {
@@ -329,6 +487,10 @@ impl Plan {
             name: name.to_owned(),
             nearest: nearest(name, defined),
         };
+        if feature.was.iter().any(|was| occurrences.contains_key(was.as_str())) {
+            let problem = "has an invalid `was`: expected the id of a feature that the plan no longer has";
+            return Err(PlanError::Incomplete { feature: feature.id.clone(), field: "was", problem });
+        }
         if let Some(name) = feature.depends_on.iter().find(|name| !occurrences.contains_key(name.as_str())) {
             let mut ids = self.features.iter().map(|other| other.id.as_str());
             return Err(unknown("dependency", name, &mut ids));
@@ -354,8 +516,12 @@ fn check_agent(name: &str, agent: &AgentSpec) -> Result<(), PlanError> {
         AgentSpec::Scripted { pace, .. } if !(0.0..=PACE_MAX).contains(pace) => {
             "has an invalid pace: expected 0 to 1000000"
         }
-        AgentSpec::Command(spec) if spec.command.is_empty() => "has an empty command",
-        _ => return Ok(()),
+        AgentSpec::Command(CommandSpec { command, .. }) if command.is_empty() => "has an empty command",
+        AgentSpec::Command(CommandSpec { command, .. }) => {
+            let checked = check_placeholders(&command[1..]);
+            return checked.map_err(|source| PlanError::Placeholder { agent: name.to_owned(), source });
+        }
+        AgentSpec::Scripted { .. } => return Ok(()),
     };
     Err(PlanError::InvalidAgent { agent: name.to_owned(), problem })
 }
@@ -371,6 +537,8 @@ fn check_contents(feature: &Feature) -> Result<(), PlanError> {
         ("review", "has a review with an empty command")
     } else if feature.tests.iter().chain(&feature.review).any(|test| !stays_inside(&test.directory)) {
         ("tests", "has a test whose directory is outside the project")
+    } else if feature.red.as_deref().is_some_and(|red| check_expression(red).is_err()) {
+        ("red", "has an invalid `red`: expected a regular expression")
     } else if feature.prompt.trim().is_empty() {
         ("prompt", "has an empty prompt")
     } else {
@@ -383,6 +551,17 @@ fn check_contents(feature: &Feature) -> Result<(), PlanError> {
 fn stays_inside(directory: &std::path::Path) -> bool {
     use std::path::Component;
     directory.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+}
+
+/// Checks a regular expression for the output of tests.
+///
+/// # Errors
+/// Returns what is wrong with the expression and what was expected.
+pub fn check_expression(expression: &str) -> Result<(), String> {
+    match regex_lite::Regex::new(expression) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("expected a regular expression ({error})")),
+    }
 }
 
 /// Returns the candidate that is most similar to an unknown name, if one is similar enough to

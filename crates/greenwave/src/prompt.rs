@@ -1,24 +1,34 @@
 //! Composes the prompt of an attempt.
 
-use crate::plan::Feature;
+use crate::plan::{Edits, Feature};
 
 /// Maximum size of the feedback in a prompt, in bytes. Its end is used, where test runners print
 /// their summary.
 const FEEDBACK_BYTES_MAX: usize = 8 * 1024;
 
-/// Composes the prompt for an attempt, from 1.
+/// Composes the prompt for an attempt, from 1, of `attempts_max`.
 ///
 /// `feedback` is the output of the failing tests for the first attempt, and the reason why the last
 /// attempt was refused for later ones.
-pub(crate) fn compose(feature: &Feature, attempt: u32, feedback: &str) -> String {
+pub(crate) fn compose(
+    feature: &Feature,
+    attempt: u32,
+    attempts_max: u32,
+    feedback: &str,
+    edits: Edits,
+) -> String {
     let before = if attempt == 1 {
         "Before anything is written, the tests fail like this:".to_owned()
     } else {
-        format!("This is attempt {attempt} of {}. The last one was refused:", feature.attempts_max)
+        format!("This is attempt {attempt} of {attempts_max}. The last one was refused:")
     };
     format!(
-        "# {title}\n\n{prompt}\n\nAnswer with whole files, each in a fenced code block whose first line names the \
+        "# {title}\n\n{prompt}\n\n{answer} with whole files, each in a fenced code block whose first line names the \
          file's path in the project, like this:\n\n    ```rust src/lib.rs\n\n{before}\n\n{feedback}\n",
+        answer = match edits {
+            Edits::Directory => "Edit the files in the current directory, or answer",
+            Edits::Answer => "Answer",
+        },
         title = feature.title,
         prompt = feature.prompt.trim(),
         feedback = end_of(feedback.trim_end()),

@@ -37,6 +37,9 @@ pub struct FeatureReport {
     pub busy: Duration,
     /// Why it failed or was skipped.
     pub reason: Option<String>,
+    /// Instruction that would remove the reason, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// Figures of a run.
@@ -77,6 +80,11 @@ pub struct Totals {
 }
 
 impl Report {
+    /// Returns whether every feature is green, or was seen to be red in a run that does no more.
+    pub fn all_as_expected(&self) -> bool {
+        self.features.iter().all(|feature| matches!(feature.phase, "green" | "red"))
+    }
+
     /// Returns whether every feature is green.
     pub fn all_green(&self) -> bool {
         self.features.iter().all(|feature| feature.phase == "green")

@@ -23,6 +23,7 @@ pub(crate) fn needs(feature: &Feature, phase: Phase) -> Needs {
     match phase {
         Phase::Prompting(_) => Needs::nothing().of(AGENTS, 1),
         Phase::Merging(_) => tests().of(MERGE, 1),
+        Phase::Paused(_) | Phase::Blocked(_) => Needs::nothing(),
         _ => tests(),
     }
 }

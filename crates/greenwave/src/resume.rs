@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use crate::attempt_record::AttemptRecord;
+use crate::branch::ResultBranch;
 use crate::context::RunContext;
 use crate::error::{Error, chain};
 use crate::event::Event;
-use crate::green_record::GreenRecord;
+use crate::file_state;
+use crate::green_record::{self, GreenRecord};
 use crate::phase::Phase;
-use crate::plan::FeatureId;
+use crate::plan::{Feature, FeatureId};
 use crate::report::FeatureReport;
 use crate::state::FeatureState;
 use crate::test_results::report_cached;
@@ -18,11 +21,14 @@ use crate::workspace;
 pub(crate) struct Resumed {
     pub(crate) state: FeatureState,
     pub(crate) report: FeatureReport,
+    /// The attempt of an earlier run at which the feature continues.
+    pub(crate) attempt: Option<AttemptRecord>,
 }
 
 impl Default for Resumed {
     fn default() -> Self {
-        Self { state: FeatureState::Waiting { record: None }, report: FeatureReport::default() }
+        let state = FeatureState::Waiting { record: None };
+        Self { state, report: FeatureReport::default(), attempt: None }
     }
 }
 
@@ -35,13 +41,23 @@ impl Default for Resumed {
 /// # Errors
 /// Fails if the journal or the project cannot be read or written.
 pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
+    rename_records(ctx)?;
     let records = ctx.journal.finished()?;
     let mut features: BTreeMap<FeatureId, Resumed> = ctx.ids().map(|id| (id, Resumed::default())).collect();
     let is_up_to_date = |feature: &Resumed| matches!(feature.state, FeatureState::Ended(Phase::Green(_)));
     for &id in ctx.dependencies.in_order() {
         let name = &ctx.feature(id).id;
+        let attempt = records.get(&AttemptRecord::key(name)).and_then(|bytes| AttemptRecord::decode(bytes));
+        if let Some(feature) = features.get_mut(&id) {
+            feature.attempt = attempt.filter(|attempt| attempt.definition == ctx.definition(id));
+        }
         let Some(record) = records.get(name).and_then(|bytes| GreenRecord::decode(bytes)) else { continue };
-        if !finish_merge(ctx, name, &record).await? {
+        let is_merged = match &ctx.branch {
+            // An adopted feature has no commit.
+            Some(branch) => record.merged.is_empty() || finish_commit(branch, &record),
+            None => record.commit.is_none() && finish_merge(ctx, name, &record).await?,
+        };
+        if !is_merged {
             ctx.steps.pass("forget an interrupted merge").await;
             ctx.journal.forget(name)?;
             continue;
@@ -50,23 +66,66 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
         if record.definition != ctx.definition(id) {
             continue;
         }
+        let was_written = record.written;
         let mut report = FeatureReport::default();
+        // Results on a branch are not in the project's files, where cached results are looked up.
+        let is_in_files = ctx.branch.is_none();
         let depends_on = ctx.dependencies.direct(id);
         let dependencies_are_up_to_date = depends_on.iter().all(|other| is_up_to_date(&features[other]));
-        let state = if dependencies_are_up_to_date && tests_are_cached(ctx, id, &mut report).await {
-            report.attempts = record.attempts;
-            report.up_to_date = true;
-            FeatureState::Ended(Phase::Green(record.attempts))
-        } else {
-            FeatureState::Waiting { record: Some(record) }
-        };
-        features.insert(id, Resumed { state, report });
+        let state =
+            if is_in_files && dependencies_are_up_to_date && tests_are_cached(ctx, id, &mut report).await {
+                report.attempts = record.attempts;
+                report.up_to_date = true;
+                FeatureState::Ended(Phase::Green(record.attempts))
+            } else {
+                FeatureState::Waiting { record: Some(record) }
+            };
+        // The attempts that led to a green feature do not continue if its tests fail later. They do
+        // if the user's edits broke a merge that was interrupted.
+        let attempt = features.remove(&id).and_then(|feature| feature.attempt).filter(|_| !was_written);
+        features.insert(id, Resumed { state, report, attempt });
     }
     let features: Vec<Resumed> = features.into_values().collect();
     for (id, _) in ctx.ids().zip(&features).filter(|(_, feature)| is_up_to_date(feature)) {
         ctx.emit(Event::UpToDate { feature: ctx.feature(id).id.clone() }).await;
     }
     Ok(features)
+}
+
+/// Moves the records of features that have a new id. A record under the new id has precedence.
+fn rename_records(ctx: &RunContext) -> Result<(), Error> {
+    let renamed: Vec<(FeatureId, &str)> =
+        ctx.ids().filter_map(|id| Some((id, ctx.feature(id).was.as_deref()?))).collect();
+    if renamed.is_empty() {
+        return Ok(());
+    }
+    let records = ctx.journal.finished()?;
+    for (id, was) in renamed {
+        let feature = ctx.feature(id);
+        let before = green_record::definition(&Feature { id: was.to_owned(), ..feature.clone() });
+        let green = records.get(was).and_then(|bytes| GreenRecord::decode(bytes));
+        let attempt = records.get(&AttemptRecord::key(was)).and_then(|bytes| AttemptRecord::decode(bytes));
+        let is_new = |key: &str| !records.contains_key(key);
+        if let Some(record) = green.filter(|record| record.definition == before && is_new(&feature.id)) {
+            let record = GreenRecord { definition: ctx.definition(id).to_owned(), ..record };
+            ctx.journal.record(&feature.id, &record.encode())?;
+            ctx.journal.forget(was)?;
+        }
+        let key = AttemptRecord::key(&feature.id);
+        if let Some(record) = attempt.filter(|record| record.definition == before && is_new(&key)) {
+            let record = AttemptRecord { definition: ctx.definition(id).to_owned(), ..record };
+            ctx.journal.record(&key, &record.encode())?;
+            ctx.journal.forget(&AttemptRecord::key(was))?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether the commit of a feature is on the branch of the results, or in the history of
+/// the user's `HEAD`. Moves the branch if the run was interrupted just before.
+fn finish_commit(branch: &ResultBranch, record: &GreenRecord) -> bool {
+    let Some(commit) = &record.commit else { return false };
+    branch.contains(commit) || (!record.written && branch.advance(commit).is_ok() && branch.contains(commit))
 }
 
 /// Finishes a merge that was interrupted. Returns `false` if that is impossible and the files that
@@ -81,14 +140,14 @@ async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> 
     ctx.steps.pass("inspect an interrupted merge").await;
     let (mut missing, mut changed) = (Vec::new(), None);
     for change in &record.merged {
-        let now = workspace::file_at(&ctx.plan.project, &change.path)?;
+        let now = file_state::file_at(&ctx.project.root, &change.path)?;
         if now == change.before && now != change.after {
             missing.push(change.clone());
         } else if now != change.after {
             changed = Some(change.path.as_str());
         }
     }
-    workspace::remove_temporary_files(&ctx.plan.project, &record.merged);
+    workspace::remove_temporary_files(&ctx.project.root, &record.merged);
     if let Some(path) = changed {
         tracing::warn!(feature, path, "a file was changed since its merge was interrupted");
         if !missing.is_empty() {
@@ -110,7 +169,7 @@ async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> 
 /// Returns whether all tests of a feature have cached passes for the project's files.
 async fn tests_are_cached(ctx: &RunContext, id: FeatureId, report: &mut FeatureReport) -> bool {
     for test in &ctx.feature(id).tests {
-        match ctx.tests.cached(&ctx.plan.project, test).await {
+        match ctx.tests.cached(&ctx.project.root, test).await {
             Ok(Some(outcome)) if outcome.passed() => report_cached(ctx, id, report, test, &outcome).await,
             // An error is reported when the test runs.
             _ => return false,

@@ -25,6 +25,19 @@ pub struct Settings {
     pub metrics: MetricsSettings,
     /// Tests of a project (`greenwave test`).
     pub testing: TestingSettings,
+    /// Directory of receipts of merged features, which all copies of the project share. `None` for
+    /// no receipts.
+    pub receipts: Option<PathBuf>,
+    /// Runs of plans.
+    pub run: RunSettings,
+}
+
+/// Settings of runs of plans.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunSettings {
+    /// Directory of the working copies. `None` for `greenwave` in `$XDG_STATE_HOME`, or else in
+    /// `~/.local/state`.
+    pub directory: Option<PathBuf>,
 }
 
 /// Settings for a project's tests (`greenwave test`).
@@ -162,6 +175,8 @@ impl Default for Settings {
                 follow_load: true,
                 audit: 0.0,
             },
+            receipts: None,
+            run: RunSettings::default(),
         }
     }
 }

@@ -1,15 +1,19 @@
 //! The work of each phase: confirms that the tests fail, requests an answer, tests and reviews it.
 
+mod answer;
+mod pause;
 mod request;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use greenwave_storage::{AttemptOutcome, NewAttempt};
+use greenwave_storage::{AttemptOutcome, NewAttempt, Store};
 use greenwave_testing::{Outcome, Status, Test};
 
 use crate::context::RunContext;
 use crate::error::{Error, FeatureError};
+use crate::feedback::{Feedback, FileChange, describe_progress};
 use crate::green_record::GreenRecord;
 use crate::merge::MergeQueue;
 use crate::phase::{Phase, PhaseEvent};
@@ -17,7 +21,10 @@ use crate::plan::{Feature, FeatureId};
 use crate::report::FeatureReport;
 use crate::state::{ActiveFeature, StageResult};
 use crate::test_results::{add_counts, run_test};
-use crate::tree;
+use crate::tree::{self, Change, File};
+
+/// Maximum number of changed files that are compared for a prompt.
+const CHANGED_FILES_MAX: usize = 20;
 
 /// One stage of an active feature.
 pub(crate) struct Stage<'a> {
@@ -37,6 +44,8 @@ impl Stage<'_> {
             Phase::Testing(attempt) => self.test(attempt).await,
             Phase::Reviewing(_) => self.review().await,
             Phase::Merging(_) => self.queue.merge(self.id, self.active, self.report).await,
+            Phase::Paused(_) => self.wait_for_agent().await,
+            Phase::Blocked(_) => self.queue.wait_for_user(self.active).await,
             phase @ (Phase::Waiting | Phase::Checking | Phase::Green(_) | Phase::Failed | Phase::Skipped) => {
                 Err(FeatureError::Internal(format!("phase {phase:?} has no stage")))
             }
@@ -67,8 +76,12 @@ impl Stage<'_> {
                 Err(FeatureError::AlreadyPassing { tests })
             }
             Some((test, outcome)) if outcome.status == Status::NoTests => Err(FeatureError::NoTests { test }),
-            Some((_, outcome)) => {
-                self.active.feedback = String::from_utf8_lossy(&outcome.output).into_owned();
+            Some((test, outcome)) => {
+                self.check_red(&test, &outcome).await?;
+                self.active.test_output = self.ctx.shown(&outcome.output);
+                let feedback = self.feedback(&outcome.output);
+                self.active.failing = feedback.failing;
+                self.active.feedback = feedback.text;
                 Ok(StageResult::Completed(PhaseEvent::TestsFailed))
             }
         }
@@ -76,20 +89,28 @@ impl Stage<'_> {
 
     /// Runs the tests on the agent's answer.
     async fn test(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
+        if let Some(refused) = self.refuse_protected().await? {
+            return Ok(refused);
+        }
         let Some((test, outcome)) = self.run_tests("yellow").await? else {
-            self.record_attempt(AttemptOutcome::Passed, String::new()).await?;
+            if let Some(refused) = self.refuse_missing_case() {
+                return Ok(refused);
+            }
+            self.record_attempt(AttemptOutcome::Passed, String::new(), String::new()).await?;
             return Ok(StageResult::Completed(PhaseEvent::Passed));
         };
-        let output = String::from_utf8_lossy(&outcome.output).into_owned();
-        self.record_attempt(AttemptOutcome::Failed, output.clone()).await?;
+        self.active.test_output = self.ctx.shown(&outcome.output);
         let count = outcome.count.filter(|count| count.total() > 0);
         let count = count.map(|count| format!(" ({} of {} tests)", count.failed, count.total()));
         let reason = format!("test `{test}` {}{}", outcome.status, count.unwrap_or_default());
         tracing::debug!(feature = self.feature().id, attempt, reason, "attempt refused");
+        let note = self.active.test_output.clone();
+        self.record_attempt(AttemptOutcome::Failed, reason.clone(), note).await?;
         // The test may have failed because parts of files in the answer were ignored.
         let ignored = self.active.partial.iter().map(|problem| format!("\n\nNot taken: {problem}."));
         let ignored: String = ignored.collect();
-        Ok(StageResult::Refused { feedback: format!("{reason}\n\n{output}{ignored}"), reason })
+        let feedback = self.describe_failure(&reason, &outcome.output).await?;
+        Ok(StageResult::Refused { feedback: format!("{feedback}{ignored}"), reason })
     }
 
     async fn review(&mut self) -> Result<StageResult, FeatureError> {
@@ -101,9 +122,33 @@ impl Stage<'_> {
         if outcome.status == Status::Passed || outcome.status == Status::NoTests {
             return Ok(StageResult::Completed(PhaseEvent::Passed));
         }
+        self.check_review(review, &outcome)?;
+        self.active.test_output = self.ctx.shown(&outcome.output);
         let reason = format!("review `{}` {}", review.name, outcome.status);
-        let feedback = format!("{reason}\n\n{}", String::from_utf8_lossy(&outcome.output));
+        let feedback = self.describe_failure(&reason, &outcome.output).await?;
         Ok(StageResult::Refused { reason, feedback })
+    }
+
+    /// Extracts what matters from the output of a failing test.
+    fn feedback(&self, output: &[u8]) -> Feedback {
+        Feedback::of_output(output, &[self.active.workspace.root(), &self.ctx.project.root])
+    }
+
+    /// Describes a failing test, and what changed since the last refused answer.
+    async fn describe_failure(&mut self, reason: &str, output: &[u8]) -> Result<String, Error> {
+        let feedback = self.feedback(output);
+        let mut changed = Vec::new();
+        if let Some(refused) = &self.active.refused {
+            let changes = tree::changes(refused, self.active.workspace.tree());
+            for change in changes.into_iter().take(CHANGED_FILES_MAX) {
+                changed.push(file_change(&self.ctx.store, change).await?);
+            }
+        }
+        let progress = describe_progress(&self.active.failing, &feedback.failing, &changed);
+        self.active.failing.clone_from(&feedback.failing);
+        let parts = [reason, progress.as_str(), feedback.text.as_str()];
+        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        Ok(parts.join("\n\n"))
     }
 
     fn feature(&self) -> &Feature {
@@ -114,8 +159,9 @@ impl Stage<'_> {
     async fn run_tests(&mut self, phase: &'static str) -> Result<Option<(String, Outcome)>, FeatureError> {
         let ctx = self.ctx;
         let mut passed = None;
-        for test in &ctx.feature(self.id).tests {
+        for (index, test) in ctx.feature(self.id).tests.iter().enumerate() {
             let outcome = self.run_test(test, phase).await?;
+            self.active.cases.record(phase, index, &outcome);
             if !outcome.passed() {
                 return Ok(Some((test.name.clone(), outcome)));
             }
@@ -131,17 +177,37 @@ impl Stage<'_> {
     }
 
     /// Stores the files of an attempt with its outcome.
-    async fn record_attempt(&self, outcome: AttemptOutcome, note: String) -> Result<(), Error> {
+    async fn record_attempt(
+        &self,
+        outcome: AttemptOutcome,
+        reason: String,
+        note: String,
+    ) -> Result<(), Error> {
         let ctx = self.ctx;
-        let mut files = BTreeMap::new();
+        let (mut files, mut base) = (BTreeMap::new(), BTreeMap::new());
         for change in tree::changes(&self.active.base, self.active.workspace.tree()) {
+            base.extend(change.before.map(|file| (change.path.clone(), file.blob)));
             if let Some(file) = change.after {
                 files.insert(change.path, tree::content(&ctx.store, &file.blob).await?);
             }
         }
         ctx.steps.pass("record an attempt").await;
-        let recorded = ctx.attempts.record(&self.feature().id, NewAttempt { files, outcome, note }).await;
+        let transcript = self.active.transcript.clone();
+        let attempt = NewAttempt { files, base, outcome, reason, note, transcript };
+        let recorded = ctx.attempts.record(&self.feature().id, attempt).await;
         recorded.map_err(Error::store("write to"))?;
         ctx.flusher.flush().await
     }
+}
+
+/// Reads both sides of a change, as far as they are text.
+async fn file_change(store: &Store, change: Change) -> Result<FileChange, Error> {
+    let mut texts = [None, None];
+    for (text, file) in texts.iter_mut().zip([change.before, change.after]) {
+        if let Some(File { blob, .. }) = file {
+            *text = String::from_utf8(tree::content(store, &blob).await?.to_vec()).ok();
+        }
+    }
+    let [before, after] = texts;
+    Ok(FileChange { path: change.path, before, after })
 }

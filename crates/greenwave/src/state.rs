@@ -1,11 +1,17 @@
 //! The state of one feature during a run.
 
-use greenwave_storage::Store;
+use std::collections::BTreeSet;
 
+use greenwave_agents::Admission;
+use greenwave_storage::{Store, Transcript};
+use tokio::time::Instant;
+
+use crate::cases::CaseLog;
 use crate::error::Error;
+use crate::event::AttemptDetails;
 use crate::green_record::GreenRecord;
 use crate::phase::{Phase, PhaseEvent};
-use crate::tree::Tree;
+use crate::tree::{File, Tree};
 use crate::workspace::Workspace;
 
 /// State of a feature.
@@ -29,8 +35,47 @@ pub(crate) struct ActiveFeature {
     pub(crate) base: Tree,
     /// Why the last attempt was refused, for the next prompt.
     pub(crate) feedback: String,
-    /// Incomplete files in the last answer, one message each.
+    /// Single tests that the feature's tests ran.
+    pub(crate) cases: CaseLog,
+    /// Parts of the last answer that were not taken, one message each.
     pub(crate) partial: Vec<String>,
+    /// Words of the agent in the last attempt.
+    pub(crate) transcript: Transcript,
+    /// Output of the test that failed in the last attempt, cleaned and bounded.
+    pub(crate) test_output: String,
+    /// Number of the last attempt. Counts the attempts of earlier runs.
+    pub(crate) attempts_max: u32,
+    /// Tests that failed at the last attempt, by the names that their runner prints.
+    pub(crate) failing: BTreeSet<String>,
+    /// Files of the last answer that was tested and refused.
+    pub(crate) refused: Option<Tree>,
+    /// Files of the current answer, from its end until it is refused.
+    pub(crate) answer: Option<Tree>,
+    /// Permission to send the next request, obtained while the feature was paused.
+    pub(crate) admission: Option<Admission>,
+    /// Time since when the feature waits for its agent.
+    pub(crate) paused_since: Option<Instant>,
+    /// Reason why the feature is paused or blocked.
+    pub(crate) waits_for: Option<Wait>,
+}
+
+/// Reason why a feature is paused or blocked.
+#[derive(Debug, Clone)]
+pub(crate) enum Wait {
+    /// The provider of the agent.
+    Agent {
+        /// The message of the agent, or of the agent of another feature.
+        message: String,
+    },
+    /// The user, who changed a file.
+    User {
+        /// Path of the file.
+        path: String,
+        /// State of the file in the project.
+        now: Option<File>,
+        /// Whether the feature creates the file.
+        is_new: bool,
+    },
 }
 
 /// Result of a stage that does not end the feature with an error.
@@ -63,12 +108,44 @@ impl FeatureState {
 
 impl ActiveFeature {
     pub(crate) fn new(phase: Phase, workspace: Workspace) -> Self {
-        Self { phase, workspace, base: Tree::new(), feedback: String::new(), partial: Vec::new() }
+        Self {
+            phase,
+            workspace,
+            base: Tree::new(),
+            feedback: String::new(),
+            cases: CaseLog::default(),
+            partial: Vec::new(),
+            transcript: Transcript::default(),
+            test_output: String::new(),
+            attempts_max: 1,
+            failing: BTreeSet::new(),
+            refused: None,
+            answer: None,
+            admission: None,
+            paused_since: None,
+            waits_for: None,
+        }
+    }
+
+    /// Notes that the current answer, if there is one, was refused. Returns whether it has the same
+    /// files as the answer that was refused before.
+    pub(crate) fn refuse_answer(&mut self) -> bool {
+        let answer = self.answer.take();
+        let is_repeated = answer.is_some() && answer == self.refused;
+        // An attempt without an answer that could be tested says nothing about the code.
+        self.refused = answer;
+        is_repeated
+    }
+
+    /// Returns what was said in the last attempt.
+    pub(crate) fn details(&self) -> AttemptDetails {
+        let Transcript { words, stderr, exit } = self.transcript.clone();
+        AttemptDetails { test_output: self.test_output.clone(), words, stderr, exit }
     }
 
     /// Resets the workspace to `tree`, which becomes the base of the next attempt.
     pub(crate) async fn reset_to(&mut self, tree: Tree, store: &Store) -> Result<(), Error> {
-        self.workspace.reset(&tree, store).await?;
+        self.workspace.start_from(&tree, &tree, store).await?;
         self.base = tree;
         Ok(())
     }

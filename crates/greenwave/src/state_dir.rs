@@ -51,9 +51,19 @@ pub(crate) fn set_aside_stale(state_dir: &Path, directory: &Path) -> Result<(), 
         }
         _ => {}
     }
+    remove_set_aside(state_dir)
+}
+
+/// Returns whether a directory has the name of one that was moved aside.
+pub(crate) fn is_set_aside(name: &std::ffi::OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(STALE_PREFIX.as_bytes())
+}
+
+/// Removes as much as possible of the directories that were moved aside.
+pub(crate) fn remove_set_aside(state_dir: &Path) -> Result<(), Error> {
     for entry in fs::read_dir(state_dir).map_err(Error::io("list", state_dir))?.flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(STALE_PREFIX.as_bytes()) {
-            let _ = fs::remove_dir_all(entry.path());
+        if is_set_aside(&entry.file_name()) {
+            let _ = crate::remove::remove_all(&entry.path());
         }
     }
     Ok(())

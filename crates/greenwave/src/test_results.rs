@@ -22,7 +22,57 @@ pub(crate) async fn run_test(
     phase: &'static str,
 ) -> Result<Outcome, FeatureError> {
     ctx.steps.pass("run a test").await;
-    let outcome = ctx.tests.run(root, test).await?;
+    let outcome = start(ctx, id, test, root, false).await?;
+    count(ctx, id, report, test, outcome, phase).await
+}
+
+/// Runs a test for a feature in `root` even if its result is cached, and reports the result.
+pub(crate) async fn repeat_test(
+    ctx: &RunContext,
+    id: FeatureId,
+    report: &mut FeatureReport,
+    test: &Test,
+    root: &Path,
+    phase: &'static str,
+) -> Result<Outcome, FeatureError> {
+    ctx.steps.pass("repeat a test").await;
+    let outcome = start(ctx, id, test, root, true).await?;
+    count(ctx, id, report, test, outcome, phase).await
+}
+
+/// Runs a test beside others, or alone if it binds a fixed port.
+async fn start(
+    ctx: &RunContext,
+    id: FeatureId,
+    test: &Test,
+    root: &Path,
+    is_repetition: bool,
+) -> Result<Outcome, FeatureError> {
+    let tests = &ctx.tests;
+    let run = || async move {
+        if is_repetition { tests.run_again(root, test).await } else { tests.run(root, test).await }
+    };
+    let (outcome, is_new) = ctx.ports.run(test, run).await?;
+    if is_new {
+        let event = Event::Note {
+            code: "port-in-use",
+            feature: Some(ctx.feature(id).id.clone()),
+            message: format!("test `{}` found its port in use; it runs alone from now on", test.name),
+            hint: Some("name the port as one of `[resources]`, or let the test bind port 0".to_owned()),
+        };
+        ctx.emit(event).await;
+    }
+    Ok(outcome)
+}
+
+async fn count(
+    ctx: &RunContext,
+    id: FeatureId,
+    report: &mut FeatureReport,
+    test: &Test,
+    outcome: Outcome,
+    phase: &'static str,
+) -> Result<Outcome, FeatureError> {
     publish(ctx, id, test, &outcome, phase).await;
     if outcome.is_cached() {
         report.tests_cached += 1;

@@ -15,6 +15,12 @@ pub(crate) trait TestRunner: Debug + Send + Sync + 'static {
     /// Returns the result of a test in a directory, cached or from running it.
     async fn run(&self, root: &Path, test: &Test) -> Result<Outcome, Error>;
 
+    /// Discovers the tests of the project in a directory.
+    async fn discover(&self, root: &Path) -> Result<Vec<Test>, Error>;
+
+    /// Runs a test in a directory even if its result is cached.
+    async fn run_again(&self, root: &Path, test: &Test) -> Result<Outcome, Error>;
+
     /// Returns the cached result of a test in a directory. Never runs the test.
     async fn cached(&self, root: &Path, test: &Test) -> Result<Option<Outcome>, Error>;
 
@@ -29,6 +35,14 @@ pub(crate) trait TestRunner: Debug + Send + Sync + 'static {
 impl TestRunner for Runner {
     async fn run(&self, root: &Path, test: &Test) -> Result<Outcome, Error> {
         Runner::run(self, root, test).await
+    }
+
+    async fn discover(&self, root: &Path) -> Result<Vec<Test>, Error> {
+        Ok(Runner::discover(self, root).await?.tests)
+    }
+
+    async fn run_again(&self, root: &Path, test: &Test) -> Result<Outcome, Error> {
+        Runner::rerun(self, root, test).await
     }
 
     async fn cached(&self, root: &Path, test: &Test) -> Result<Option<Outcome>, Error> {

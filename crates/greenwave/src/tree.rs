@@ -124,7 +124,16 @@ async fn join_file(
     let (Some(now), Some(before), Some(after)) = (now, change.before, change.after) else {
         return conflict(None);
     };
-    if [now, before, after].iter().any(|file| file.kind == EntryKind::Symlink) {
+    let kind = if before.kind == now.kind { after.kind } else { now.kind };
+    let is_link = [now, before, after].iter().any(|file| file.kind == EntryKind::Symlink);
+    // One side changed the permissions only, so the content need not be text.
+    if !is_link && now.blob == before.blob {
+        return Ok(Ok(File { kind, blob: after.blob }));
+    }
+    if !is_link && (after.blob == before.blob || after.blob == now.blob) {
+        return Ok(Ok(File { kind, blob: now.blob }));
+    }
+    if is_link {
         return conflict(None);
     }
     let texts = [
@@ -138,7 +147,6 @@ async fn join_file(
     match diffy::merge(base, ours, theirs) {
         Ok(text) => {
             let blob = store.put_blob(Bytes::from(text)).await.map_err(Error::store("write to"))?;
-            let kind = if before.kind == now.kind { after.kind } else { now.kind };
             Ok(Ok(File { kind, blob }))
         }
         Err(marked) => conflict(Some(marked)),

@@ -12,12 +12,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_storage::{BlobId, Store};
+use greenwave_storage::Store;
 use greenwave_testing::{EntryKind, Manifest};
 use tokio::sync::RwLock;
 
-use crate::confine;
+use crate::copies::Copies;
 use crate::error::Error;
+use crate::file_state::{file_at, read};
+use crate::guarded_write;
+use crate::included::Included;
+use crate::remove::remove_all;
+use crate::setup;
 use crate::steps::Steps;
 use crate::tree::{self, Change, File, Tree};
 
@@ -51,6 +56,14 @@ pub(crate) struct Workspace {
     stamps: scan::StampedFiles,
     /// Directories whose `.git` belongs to the workspace.
     repositories: BTreeSet<String>,
+    copies: Option<Arc<Copies>>,
+    /// Whether no tree was written yet.
+    is_fresh: bool,
+    included: Included,
+    /// Files that the setup commands have created.
+    set_up: BTreeSet<String>,
+    /// Hash of the inputs of the last setup.
+    setup_key: Option<[u8; 32]>,
 }
 
 impl Workspace {
@@ -62,10 +75,29 @@ impl Workspace {
         // Steps do not matter here: the next run clears the workspaces of a killed run.
         let destination = Destination { root, in_flight, steps: Steps::default(), is_project: false };
         let root = &destination.root;
-        scan::remove_all(root).map_err(Error::io("clear", root))?;
+        remove_all(root).map_err(Error::io("clear", root))?;
         fs::create_dir_all(root).map_err(Error::io("create", root))?;
         let (stamps, repositories) = (scan::StampedFiles::default(), BTreeSet::new());
-        Ok(Self { destination, tree: Tree::new(), stamps, repositories })
+        Ok(Self {
+            destination,
+            tree: Tree::new(),
+            stamps,
+            repositories,
+            copies: None,
+            is_fresh: true,
+            included: Included::default(),
+            set_up: BTreeSet::new(),
+            setup_key: None,
+        })
+    }
+
+    /// Creates an empty working copy of a run. Removes files of an earlier one with that name.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn in_copies(copies: &Arc<Copies>, name: &str, in_flight: &InFlight) -> Result<Self, Error> {
+        let workspace = Self::new(copies.path(name), Arc::clone(in_flight))?;
+        Ok(Self { copies: Some(Arc::clone(copies)), ..workspace })
     }
 
     /// Returns the directory.
@@ -73,29 +105,93 @@ impl Workspace {
         &self.destination.root
     }
 
+    /// Returns the project's directory in the workspace. It differs from [`root`](Self::root) if
+    /// the workspace is a copy of the repository or workspace around the project.
+    pub(crate) fn directory(&self) -> PathBuf {
+        match &self.copies {
+            Some(copies) if !copies.root.project.is_empty() => self.root().join(&copies.root.project),
+            _ => self.root().to_owned(),
+        }
+    }
+
     /// Returns the files of the workspace.
     pub(crate) fn tree(&self) -> &Tree {
         &self.tree
     }
 
-    /// Writes a file that an agent named, if the path stays inside the workspace. Returns its path
-    /// with symbolic links resolved.
+    /// Resets the directory to `tree`, copies included files, and runs the setup commands if their
+    /// inputs have changed since they ran here.
     ///
     /// # Errors
-    /// [`Error::InvalidPath`] with the path, [`Error::Io`], or [`Error::Store`].
-    pub(crate) async fn write(&mut self, path: &str, content: Bytes, store: &Store) -> Result<String, Error> {
-        let path = confine::inside(self.root(), &confine::plain(path)?)?;
-        let target = self.root().join(&path);
-        let kind = self.tree.get(&path).map_or(EntryKind::Regular, |file| file.kind);
-        put(&target, kind, &content).map_err(Error::io("write", &target))?;
-        let blob = store.put_blob(content).await.map_err(Error::store("write to"))?;
-        self.tree.insert(path.clone(), File { kind, blob });
-        Ok(path)
+    /// [`Error::Io`], [`Error::Store`] or [`Error::Setup`].
+    pub(crate) async fn prepare(&mut self, tree: &Tree, store: &Store) -> Result<(), Error> {
+        self.reset(tree, store).await?;
+        let Some(copies) = self.copies.clone() else { return Ok(()) };
+        let options = copies.options();
+        if !options.include.is_empty() {
+            let (mut included, root) = (std::mem::take(&mut self.included), self.root().to_owned());
+            let from = Arc::clone(&copies);
+            let restored = self.blocking(move || {
+                let paths = from.included()?;
+                let restored = included.restore(&from.root.path, &root, paths);
+                restored.map_err(|(path, source)| Error::io("copy", &path)(source))?;
+                Ok(included)
+            });
+            self.included = restored.await?;
+        }
+        let key = setup::key(&options.setup, &options.setup_inputs, tree);
+        if options.setup.is_empty() || self.setup_key == Some(key) {
+            return Ok(());
+        }
+        let directory = self.directory();
+        fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
+        self.setup_key = None;
+        for command in &options.setup {
+            setup::run(command, &directory, &copies.variables(), options.time_max).await?;
+        }
+        let created = self.created(tree).await?;
+        self.set_up.extend(created);
+        self.setup_key = Some(key);
+        // Commands may have changed files of the project.
+        self.reset(tree, store).await
+    }
+
+    /// Runs the teardown commands. Failures are logged.
+    pub(crate) async fn tear_down(&self) {
+        let Some(copies) = self.copies.as_ref().filter(|_| self.setup_key.is_some() || !self.is_fresh) else {
+            return;
+        };
+        let (directory, variables) = (self.directory(), copies.variables());
+        for command in &copies.options().teardown {
+            let run = setup::run(command, &directory, &variables, copies.options().time_max);
+            if let Err(error) = run.await {
+                tracing::warn!(error = crate::error::chain(&error), "cannot tear down a working copy");
+            }
+        }
+    }
+
+    /// Resets the directory to `tree`, and its repository, if it has one, to `base`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Store`], [`Error::Setup`] or [`Error::Git`].
+    pub(crate) async fn start_from(&mut self, base: &Tree, tree: &Tree, store: &Store) -> Result<(), Error> {
+        self.prepare(tree, store).await?;
+        if let Some(git) = self.copies.as_ref().and_then(|copies| copies.git()) {
+            git.attach(self.root(), base, store).await?;
+            self.repositories.insert(String::new());
+        }
+        let directory = self.directory();
+        fs::create_dir_all(&directory).map_err(Error::io("create", &directory))
+    }
+
+    /// Returns the path of the project in the workspace; empty if it is the whole workspace.
+    pub(crate) fn project(&self) -> String {
+        self.copies.as_ref().map(|copies| copies.root.project.clone()).unwrap_or_default()
     }
 
     /// Removes the directory.
     pub(crate) fn remove(self) {
-        if let Err(error) = scan::remove_all(self.root()) {
+        if let Err(error) = remove_all(self.root()) {
             tracing::warn!(%error, directory = %self.root().display(), "cannot remove a workspace");
         }
     }
@@ -103,21 +199,53 @@ impl Workspace {
 
 /// Reads the files of a project into the store, and returns their tree.
 ///
-/// Leaves out files that the project's ignore files name, and files whose names are not UTF-8.
-pub(crate) async fn capture(project: &Path, store: &Store) -> Result<Tree, Error> {
+/// Leaves out files that the project's ignore files name unless they are in `tracked`, and files
+/// whose names are not UTF-8.
+pub(crate) async fn capture(project: &Path, tracked: &[String], store: &Store) -> Result<Tree, Error> {
     let manifest =
         Manifest::of_project(project).map_err(|source| Error::Project { source: source.into() })?;
-    let mut tree = Tree::new();
+    let mut files = Vec::new();
     for (path, entry) in manifest.files() {
-        let Some(name) = path.to_str() else {
-            tracing::warn!(path = %path.display(), "skipped a file whose name is not UTF-8");
-            continue;
-        };
-        let content = read(&project.join(path), entry.kind).map_err(Error::io("read", project.join(path)))?;
+        match path.to_str() {
+            Some(name) => files.push((name.to_owned(), entry.kind)),
+            None => tracing::warn!(path = %path.display(), "skipped a file whose name is not UTF-8"),
+        }
+    }
+    let listed: BTreeSet<String> = files.iter().map(|(name, _)| name.clone()).collect();
+    for name in tracked.iter().filter(|name| !listed.contains(*name)) {
+        files.extend(kind_at(&project.join(name)).map(|kind| (name.clone(), kind)));
+    }
+    read_kinds(project, files, store).await
+}
+
+/// Reads files and links below a directory into the store. Leaves out paths that have neither.
+pub(crate) async fn read_files(root: &Path, paths: &[String], store: &Store) -> Result<Tree, Error> {
+    let kind = |path: &String| Some((path.clone(), kind_at(&root.join(path))?));
+    read_kinds(root, paths.iter().filter_map(kind).collect(), store).await
+}
+
+async fn read_kinds(project: &Path, files: Vec<(String, EntryKind)>, store: &Store) -> Result<Tree, Error> {
+    let mut tree = Tree::new();
+    for (name, kind) in files {
+        let content = read(&project.join(&name), kind).map_err(Error::io("read", project.join(&name)))?;
         let blob = store.put_blob(content).await.map_err(Error::store("write to"))?;
-        tree.insert(name.to_owned(), File { kind: entry.kind, blob });
+        tree.insert(name, File { kind, blob });
     }
     Ok(tree)
+}
+
+/// Returns the kind of a file or link. Returns `None` for other entries.
+fn kind_at(path: &Path) -> Option<EntryKind> {
+    let metadata = path.symlink_metadata().ok()?;
+    if metadata.is_symlink() {
+        Some(EntryKind::Symlink)
+    } else if !metadata.is_file() {
+        None
+    } else if metadata.permissions().mode() & 0o100 != 0 {
+        Some(EntryKind::Executable)
+    } else {
+        Some(EntryKind::Regular)
+    }
 }
 
 /// Writes all changes or none: if one fails, reverts those before it.
@@ -146,6 +274,7 @@ pub(crate) async fn revert(destination: &Destination, changes: &[Change], store:
 /// Removes temporary files that a killed process has left beside the changed files.
 pub(crate) fn remove_temporary_files(root: &Path, changes: &[Change]) {
     for change in changes {
+        guarded_write::recover(root, change);
         let path = root.join(&change.path);
         let entries = path.parent().and_then(|parent| fs::read_dir(parent).ok());
         let entries = entries.into_iter().flatten().flatten();
@@ -155,33 +284,6 @@ pub(crate) fn remove_temporary_files(root: &Path, changes: &[Change]) {
         for entry in entries.filter(is_temporary) {
             let _ = fs::remove_file(entry.path());
         }
-    }
-}
-
-/// Returns the current state of a file. Returns `None` if it does not exist or is not a file.
-pub(crate) fn file_at(root: &Path, path: &str) -> Result<Option<File>, Error> {
-    let path = root.join(path);
-    let kind = match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_symlink() => EntryKind::Symlink,
-        Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o100 != 0 => {
-            EntryKind::Executable
-        }
-        Ok(metadata) if metadata.is_file() => EntryKind::Regular,
-        Ok(_) => return Ok(None),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(Error::io("read", &path)(error)),
-    };
-    let content = read(&path, kind).map_err(Error::io("read", &path))?;
-    Ok(Some(File { kind, blob: BlobId::of(&content) }))
-}
-
-/// Returns a file's content, or a link's target.
-fn read(path: &Path, kind: EntryKind) -> io::Result<Bytes> {
-    match kind {
-        EntryKind::Symlink => Ok(Bytes::copy_from_slice(fs::read_link(path)?.as_os_str().as_bytes())),
-        _ => fs::read(path).map(Bytes::from),
     }
 }
 
@@ -238,34 +340,56 @@ fn write_one(
             return Err(Error::ConcurrentEdit { path: change.path.clone() });
         }
     }
-    match content {
-        Some((kind, content)) => put(&path, *kind, content).map_err(Error::io("write", &path)),
-        None => remove(&destination.root, &path).map_err(Error::io("remove", &path)),
+    if !destination.is_project {
+        return match content {
+            Some((kind, content)) => put(&path, *kind, content).map_err(Error::io("write", &path)),
+            None => remove(&destination.root, &path).map_err(Error::io("remove", &path)),
+        };
     }
+    let written = match content {
+        Some((kind, content)) => put_guarded(&path, *kind, content, change),
+        None => guarded_write::remove(&path, change.before).inspect(|removed| {
+            if *removed {
+                remove_empty_parents(&destination.root, &path);
+            }
+        }),
+    };
+    if written.map_err(Error::io("write", &path))? {
+        Ok(())
+    } else {
+        Err(Error::ConcurrentEdit { path: change.path.clone() })
+    }
+}
+
+/// Like [`put`], but only if the file is still in the state before the change.
+fn put_guarded(path: &Path, kind: EntryKind, content: &[u8], change: &Change) -> io::Result<bool> {
+    let temporary = temporary(path, kind, content)?;
+    guarded_write::replace(temporary, path, change.before, change.after)
 }
 
 /// Writes a temporary file and renames it, so that a reader finds the whole old or the whole new
 /// file.
 fn put(path: &Path, kind: EntryKind, content: &[u8]) -> io::Result<()> {
+    temporary(path, kind, content)?.persist(path).map_err(|error| error.error)
+}
+
+/// Writes a temporary file beside the file that it is to replace, with its permissions.
+fn temporary(path: &Path, kind: EntryKind, content: &[u8]) -> io::Result<tempfile::TempPath> {
     let parent = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY_PREFIX);
     if kind == EntryKind::Symlink {
         let target = Path::new(std::ffi::OsStr::from_bytes(content));
-        let temporary = tempfile::Builder::new()
-            .prefix(TEMPORARY_PREFIX)
-            .make_in(parent, |path| symlink(target, path))?;
-        return temporary.into_temp_path().persist(path).map_err(|error| error.error);
+        return Ok(builder.make_in(parent, |path| symlink(target, path))?.into_temp_path());
     }
     let mode = if kind == EntryKind::Executable { 0o777 } else { 0o666 };
-    let permissions = fs::Permissions::from_mode(mode);
-    let mut temporary =
-        tempfile::Builder::new().prefix(TEMPORARY_PREFIX).permissions(permissions).tempfile_in(parent)?;
+    let mut temporary = builder.permissions(fs::Permissions::from_mode(mode)).tempfile_in(parent)?;
     temporary.write_all(content)?;
     if let Some(mode) = replaced_mode(path, kind) {
         temporary.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     }
-    temporary.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    Ok(temporary.into_temp_path())
 }
 
 /// Returns the permissions for a file that replaces another: those of the old file, with only the
@@ -286,8 +410,12 @@ fn remove(root: &Path, path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    remove_empty_parents(root, path);
+    Ok(())
+}
+
+fn remove_empty_parents(root: &Path, path: &Path) {
     let parents = path.ancestors().skip(1).take_while(|parent| *parent != root);
     // Stops at the first directory that is not empty.
     let _ = parents.map(fs::remove_dir).find(Result::is_err);
-    Ok(())
 }

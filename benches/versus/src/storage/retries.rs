@@ -123,8 +123,12 @@ impl Retries {
         self.each(|feature, files| {
             raw_bytes += bytes_of(&files);
             last.clone_from(&files);
-            let draft =
-                NewAttempt { files, outcome: AttemptOutcome::Failed, note: "4 of 5 tests failed".to_owned() };
+            let draft = NewAttempt {
+                files,
+                outcome: AttemptOutcome::Failed,
+                note: "4 of 5 tests failed".to_owned(),
+                ..NewAttempt::default()
+            };
             runtime.block_on(attempts.record(&feature.to_string(), draft)).expect("an attempt is recorded");
         });
         runtime.block_on(store.close()).expect("the store closes");

@@ -25,7 +25,7 @@ fn agent(pace: f64) -> ScriptedAgent {
 agent_conformance!(conformance, agent(0.0));
 
 async fn send(feature: &str, attempt: u32, prompt: &str) -> Result<Vec<u8>, Error> {
-    let request = Request { feature: feature.into(), attempt, prompt: prompt.into(), directory: ".".into() };
+    let request = Request::new(feature, attempt, prompt, ".", std::env::temp_dir());
     let mut text = agent(2.0).connect().await?.send(&request).await?.into_text();
     let mut whole = Vec::new();
     while let Some(chunk) = text.next().await {

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::run::{RunOptions, run};
+use greenwave::RunScope;
+
+use super::run::{RunOptions, run_plan};
 use crate::error::CliError;
 use crate::exit::{Exit, SUCCESS};
 use crate::format::Format;
@@ -86,7 +88,7 @@ pub(super) async fn demo(args: &DemoArgs) -> Result<Exit, CliError> {
         let what = if is_new { "Demo unpacked to" } else { "Continuing the demo in" };
         output::line(&format!("{what} {}", dir.display()));
     }
-    let exit = run(&plan, &args.options).await?;
+    let exit = run_plan(&plan, None, &args.options, RunScope::default()).await?;
     if is_human && exit.code() == SUCCESS {
         output::line(&format!("To run it again with cached results: greenwave run {}", plan.display()));
     }

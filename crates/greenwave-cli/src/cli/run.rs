@@ -4,25 +4,64 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use greenwave::{AgentSpec, Engine, Environment, MetricsEndpoint, MetricsServer};
+use clap::{Args, ValueEnum};
+use greenwave::{
+    AgentSpec, Engine, Environment, MetricsEndpoint, MetricsServer, Plan, Problem, RunScope, Settings,
+    nearest, preflight,
+};
 
 use super::settings::SettingsArgs;
 use crate::config::Config;
+use crate::dirs::receipts_dir;
 use crate::error::CliError;
-use crate::exit::{Exit, NOT_GREEN};
+use crate::exit::{Exit, INVALID_INPUT, NOT_GREEN};
 use crate::format::Format;
+use crate::output;
 use crate::planfile::PlanFile;
 use crate::progress::Progress;
 use crate::signals::StopOnSignal;
+use crate::text::plural;
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     /// File of the plan.
     #[arg(value_name = "FILE")]
     pub(super) plan: PathBuf,
+    /// Take features as green whose tests pass before any code is written; all of them if no
+    /// feature is named.
+    #[arg(long, value_name = "FEATURE", num_args = 0..)]
+    adopt: Option<Vec<String>>,
+    /// Check the plan and show all its problems, without asking an agent; `red` also runs the
+    /// tests, which must fail.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "plan"
+    )]
+    check: Option<CheckDepth>,
+    /// Run only this feature and those that it depends on (repeat, or separate by commas).
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Start nothing new after the first feature that fails.
+    #[arg(long)]
+    fail_fast: bool,
+    /// Continue with other features after a failure (the default).
+    #[arg(long, conflicts_with = "fail_fast")]
+    keep_going: bool,
     #[command(flatten)]
     pub(super) options: RunOptions,
+}
+
+/// Depth of `--check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CheckDepth {
+    /// Look at the plan, programs and files.
+    Plan,
+    /// Run the tests of the features as well.
+    Red,
 }
 
 /// Arguments of the commands that run a plan.
@@ -43,15 +82,73 @@ fn pace(text: &str) -> Result<f64, String> {
     factor.ok_or_else(|| "expected a number from 0 to 1000000".to_owned())
 }
 
+/// Runs or checks the plan in a file.
+pub(super) async fn run(args: &RunArgs) -> Result<Exit, CliError> {
+    let scope = RunScope {
+        only: args.only.clone(),
+        fail_fast: args.fail_fast,
+        red_only: args.check == Some(CheckDepth::Red),
+    };
+    if args.check == Some(CheckDepth::Plan) {
+        return check(&args.plan, &scope);
+    }
+    run_plan(&args.plan, args.adopt.as_deref(), &args.options, scope).await
+}
+
+/// Shows all problems and notes of a plan.
+fn check(path: &Path, scope: &RunScope) -> Result<Exit, CliError> {
+    let file = PlanFile::read(path)?;
+    let notes = checked(&file, scope)?;
+    for problem in &notes {
+        output::note(&file.describe(problem));
+    }
+    let count = plural(scope.select(&file.plan).map_or(0, |selected| selected.len()), "feature");
+    output::line(&format!("{}: {count}, no problem found", file.plan.name));
+    Ok(Exit::SUCCESS)
+}
+
+/// Checks a plan, and returns notes about it.
+///
+/// # Errors
+/// Returns the last problem that keeps the plan from running. Prints those before it.
+fn checked(file: &PlanFile, scope: &RunScope) -> Result<Vec<Problem>, CliError> {
+    let mut errors: Vec<CliError> =
+        file.plan.problems().iter().map(|error| file.locate_plan_error(error)).collect();
+    let mut notes = Vec::new();
+    if errors.is_empty() {
+        scope.select(&file.plan).map_err(|error| CliError::Run(error.into()))?;
+        let environment = Environment::new(std::env::vars_os());
+        let problems = preflight(&file.plan, &environment);
+        let (serious, other): (Vec<_>, Vec<_>) = problems.into_iter().partition(|problem| problem.is_error);
+        errors.extend(serious.iter().map(|problem| file.locate_problem(problem)));
+        notes = other;
+    }
+    let Some(last) = errors.pop() else { return Ok(notes) };
+    errors.iter().for_each(output::report);
+    Err(last)
+}
+
 /// Runs the plan in a file.
-pub(super) async fn run(path: &Path, options: &RunOptions) -> Result<Exit, CliError> {
+///
+/// `adopt` names the features that are green if their tests pass before any code is written; an
+/// empty list stands for all.
+///
+/// # Errors
+/// Those of the plan, the settings and the run, and [`CliError::NoSuchFeature`].
+pub(super) async fn run_plan(
+    path: &Path,
+    adopt: Option<&[String]>,
+    options: &RunOptions,
+    scope: RunScope,
+) -> Result<Exit, CliError> {
     let mut file = PlanFile::read(path)?;
     if let Some(pace) = options.pace {
         set_pace(&mut file.plan.agents, pace);
     }
-    file.plan.graph().map_err(|error| file.locate_plan_error(&error))?;
+    set_adopted(&mut file.plan, adopt)?;
+    checked(&file, &scope)?;
     let config = Config::load(&file.plan.project, &options.settings.overrides()?)?;
-    let settings = config.settings;
+    let settings = Settings { receipts: receipts_dir(), ..config.settings };
     let metrics = settings.metrics.clone();
     let endpoint = if metrics.enabled {
         Some(MetricsEndpoint::bind(SocketAddr::new(metrics.address, metrics.port)).await?)
@@ -59,12 +156,14 @@ pub(super) async fn run(path: &Path, options: &RunOptions) -> Result<Exit, CliEr
         None
     };
     let environment = Environment::new(std::env::vars_os());
-    let engine =
-        Engine::open(file.plan.clone(), settings, environment).map_err(|error| file.locate(error))?;
+    let is_check = scope.red_only;
+    let engine = Engine::open(file.plan.clone(), settings, environment)
+        .and_then(|engine| engine.with_scope(scope))
+        .map_err(|error| file.locate(error))?;
     let server = endpoint.map(|endpoint| endpoint.serve(engine.metrics()));
-    let progress = Progress::new(options.format, &file.plan);
+    let progress = Progress::new(options.format, &file.plan, path);
     progress.settings(config.profile, server.as_ref().map(MetricsServer::address));
-    watch(engine, progress, path).await
+    watch(engine, progress, path, is_check).await
 }
 
 fn set_pace(agents: &mut BTreeMap<String, AgentSpec>, factor: f64) {
@@ -75,8 +174,27 @@ fn set_pace(agents: &mut BTreeMap<String, AgentSpec>, factor: f64) {
     }
 }
 
+fn set_adopted(plan: &mut Plan, adopt: Option<&[String]>) -> Result<(), CliError> {
+    let Some(adopt) = adopt else { return Ok(()) };
+    for name in adopt {
+        if !plan.features.iter().any(|feature| feature.id == *name) {
+            let similar = nearest(name, &mut plan.features.iter().map(|feature| feature.id.as_str()));
+            return Err(CliError::NoSuchFeature { name: name.clone(), similar });
+        }
+    }
+    for feature in &mut plan.features {
+        feature.adopt = adopt.is_empty() || adopt.contains(&feature.id);
+    }
+    Ok(())
+}
+
 /// Runs the engine and shows its events until it ends.
-async fn watch(engine: Engine, mut progress: Progress, plan: &Path) -> Result<Exit, CliError> {
+async fn watch(
+    engine: Engine,
+    mut progress: Progress,
+    plan: &Path,
+    is_check: bool,
+) -> Result<Exit, CliError> {
     let signals = StopOnSignal::start(engine.stopper())?;
     let mut events = engine.events();
     // The run has its own task, so that it can be stopped while printing is blocked by a reader.
@@ -97,5 +215,9 @@ async fn watch(engine: Engine, mut progress: Progress, plan: &Path) -> Result<Ex
         progress.event(&event);
     }
     progress.finish(&report);
+    if is_check {
+        let is_right = report.all_as_expected();
+        return Ok(if is_right { Exit::SUCCESS } else { Exit::from(INVALID_INPUT) });
+    }
     Ok(if report.all_green() { Exit::SUCCESS } else { Exit::from(NOT_GREEN) })
 }

@@ -120,19 +120,75 @@ fn links_inside_the_project_are_followed() {
 }
 
 #[test]
+fn edits_of_the_user_are_joined_by_lines() {
+    let dir = TestDir::with_project().with("project/list.txt", LIST);
+    let list = dir.path("project/list.txt").display().to_string();
+    // By rename as an editor does, in place, and the permissions only.
+    for edit in [
+        format!("sed -i 's/ten/TEN/' '{list}'"),
+        format!("sed 's/ten/TEN/' list.txt > '{list}'"),
+        format!("chmod 755 '{list}'"),
+    ] {
+        dir.write("project/list.txt", LIST);
+        fs::set_permissions(dir.path("project/list.txt"), fs::Permissions::from_mode(0o644)).unwrap();
+        let _ = fs::remove_dir_all(dir.path("project/.greenwave"));
+        let script = format!("{edit}; answer list.txt \"$(sed 's/one/ONE/' list.txt)\"");
+        let report = run(&dir, &[ShellFeature::new("one", &script, "grep -q ONE list.txt")], 0);
+        assert_eq!(report.requests(), 1);
+        let expected = LIST.replace("one", "ONE");
+        if edit.starts_with("chmod") {
+            assert_eq!(dir.read("project/list.txt"), expected);
+            let mode = fs::metadata(dir.path("project/list.txt")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o755);
+        } else {
+            assert_eq!(dir.read("project/list.txt"), expected.replace("ten", "TEN"));
+        }
+    }
+}
+
+/// The answer waits for the user and costs no attempt. The next run merges it without a request.
+#[test]
 fn a_file_that_the_user_changes_is_not_overwritten() {
     let dir = TestDir::with_project().with("project/list.txt", LIST);
     let user = format!("echo mine > '{}'", dir.path("project/list.txt").display());
     let script = format!("{user}; answer first.txt x; answer list.txt theirs");
-    let feature = ShellFeature::new("one", &script, "grep theirs list.txt");
-    let report = run(&dir, &[feature, ShellFeature::new("two", "answer two.txt x", "test -f two.txt")], 1);
-    assert_eq!(
-        report.reason("one"),
-        "`list.txt` was changed in the project during the run; no file of this feature was written"
-    );
+    let feature = || ShellFeature::new("one", &script, "grep theirs list.txt");
+    let two = || ShellFeature::new("two", "answer two.txt x", "test -f two.txt");
+    let report = run(&dir, &[feature(), two()], 1);
+    let reason = report.reason("one");
+    assert!(reason.starts_with("waiting for you: your change of `list.txt` overlaps"), "{reason}");
+    assert_eq!(report.rejections("one"), [""; 0]);
     let files = dir.files("project");
     assert_eq!(files["list.txt"], "mine\n");
     assert_eq!(files.into_keys().collect::<Vec<_>>(), ["keep.txt", "list.txt", "two.txt"]);
+    dir.write("project/list.txt", LIST);
+    let report = run(&dir, &[feature(), two()], 0);
+    assert_eq!(report.requests(), 0, "the answer is stored");
+    assert_eq!(dir.read("project/list.txt"), "theirs\n");
+}
+
+/// While other features are worked on, the user can make room for the answer.
+#[test]
+fn a_blocked_feature_continues_when_the_user_changes_the_file() {
+    let dir = TestDir::with_project().with("project/list.txt", LIST);
+    let path = dir.path("project/list.txt").display().to_string();
+    let script = format!("rm '{path}'; answer list.txt theirs");
+    let feature = ShellFeature::new("one", &script, "grep theirs list.txt");
+    let go = dir.path("go");
+    let wait = format!(
+        "for w in $(seq 3000); do test -e '{}' && break; sleep 0.01; done; answer two.txt x",
+        go.display()
+    );
+    let two = ShellFeature::new("two", &wait, "test -f two.txt");
+    dir.write("plan.toml", shell_plan::plan(&[feature, two]));
+    let mut running = dir.plan().start();
+    running.read_until(r#""event":"waiting""#);
+    dir.write("project/list.txt", LIST);
+    running.read_until(r#""event":"merged""#);
+    dir.write("go", "");
+    let report = Report::of(&running.finish().with_code(0));
+    assert_eq!(report.phases(), [("one", "green"), ("two", "green")]);
+    assert_eq!(dir.read("project/list.txt"), "theirs\n");
 }
 
 #[test]

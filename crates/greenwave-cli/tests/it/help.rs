@@ -5,10 +5,11 @@ use crate::test_dir::TestDir;
 
 #[test]
 fn each_command_has_help() {
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 15] = [
         &[],
         &["demo"],
         &["run"],
+        &["forget"],
         &["test"],
         &["cache"],
         &["cache", "stats"],

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is test code")]
 
+mod agent_edits;
+mod attempts;
 mod cargo_products;
 mod clock;
 mod conflicts;
@@ -27,3 +29,4 @@ mod terminal;
 mod test_command;
 mod test_dir;
 mod tracing;
+mod verdicts;

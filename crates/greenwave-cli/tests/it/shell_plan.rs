@@ -109,6 +109,11 @@ impl Report {
         own.map(|event| text(&event["reason"])).collect()
     }
 
+    /// Returns the number of events with a name.
+    pub(crate) fn count(&self, event: &str) -> usize {
+        self.events.iter().filter(|found| found["event"] == event).count()
+    }
+
     pub(crate) fn requests(&self) -> u64 {
         self.total("requests")
     }

@@ -8,6 +8,9 @@ use tempfile::TempDir;
 
 use crate::program::{Finished, Program};
 
+/// Name of the user's state directory, which each test has for itself.
+pub(crate) const STATE: &str = ".state";
+
 /// A temporary directory, removed when it is dropped.
 pub(crate) struct TestDir(TempDir);
 
@@ -46,7 +49,7 @@ impl TestDir {
 
     /// Calls the program in this directory.
     pub(crate) fn greenwave<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Program {
-        Program::new(args).within(self.0.path())
+        Program::new(args).within(self.0.path()).variable("XDG_STATE_HOME", self.path(STATE))
     }
 
     /// Runs the plan `plan.toml` with JSON output.
@@ -71,7 +74,7 @@ fn collect(dir: &Path, prefix: &str, files: &mut Files) {
     for entry in fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
         let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
-        if [".greenwave", "target"].contains(&name.as_str()) {
+        if [".greenwave", "target", STATE].contains(&name.as_str()) {
             continue;
         }
         let kind = entry.file_type().unwrap();

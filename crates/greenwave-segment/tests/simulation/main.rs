@@ -17,11 +17,23 @@ use script::Script;
 /// `COUNT@FIRST`.
 const SEEDS: &str = "GREENWAVE_SIMULATION_SEEDS";
 
+/// Like `SEEDS`, for scripts that always drop values.
+const DROPPING_SEEDS: &str = "GREENWAVE_SIMULATION_DROPPING_SEEDS";
+
 /// Runs random processes with faults and crashes. Shrinks and prints the script of a failure.
 #[test]
 fn random_schedules_lose_nothing() {
-    let seeds = simulation::seeds(SEEDS, 600);
-    let outcome = simulation::run_all(&seeds, |seed| run::run(&Script::random(seed)));
+    run_seeds(&simulation::seeds(SEEDS, 600), Script::random);
+}
+
+/// Runs random processes with small budgets, which drop values. No older value may show instead.
+#[test]
+fn random_schedules_that_drop_values_show_no_older_ones() {
+    run_seeds(&simulation::seeds(DROPPING_SEEDS, 300), Script::random_dropping);
+}
+
+fn run_seeds(seeds: &std::ops::Range<u64>, script: fn(u64) -> Script) {
+    let outcome = simulation::run_all(seeds, |seed| run::run(&script(seed)));
     let (seed, violation) = match outcome {
         Ok(total) => {
             print_line(&format!("{} schedules of seeds {seeds:?}: {total:?}", seeds.end - seeds.start));
@@ -29,7 +41,7 @@ fn random_schedules_lose_nothing() {
         }
         Err(failure) => failure,
     };
-    let (shrunk, then) = run::shrink(Script::random(seed), &violation);
+    let (shrunk, then) = run::shrink(script(seed), &violation);
     run::TRACED.set(true);
     drop(run::run(&shrunk));
     panic!("seed {seed}: {violation}\n\nshrunk to: {then}\n{shrunk}\n");

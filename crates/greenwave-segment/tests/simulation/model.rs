@@ -46,6 +46,8 @@ pub(crate) struct Model {
     /// Whether the order of writes is not guaranteed: clocks differ by less than the shared clock
     /// resolves, or its file may be unavailable.
     pub(crate) clocks_are_close: bool,
+    /// Whether the file of the shared clock may be unavailable.
+    pub(crate) clock_may_fail: bool,
     pub(crate) out_of_order: Option<String>,
     events: u64,
     batches: u64,
@@ -167,8 +169,6 @@ impl Model {
         let allowed = |change: &Change| match change.outcome {
             Outcome::Failed => false,
             Outcome::Pending => true,
-            // Compaction forgets a tombstone once no older record exists. An older change that was
-            // in progress meanwhile may then become visible.
             Outcome::Acknowledged => {
                 change.timestamp >= timestamp_min || self.follows_a_removal(changes, change, timestamp_min)
             }
@@ -184,13 +184,16 @@ impl Model {
         ))
     }
 
+    /// Returns whether a change was in progress while the newest one was made, and that one may
+    /// have been forgotten since. Without the shared clock, the change may then become visible.
     fn follows_a_removal(&self, changes: &[Change], change: &Change, timestamp_min: u64) -> bool {
-        changes.iter().any(|newest| {
-            newest.timestamp == timestamp_min
-                && newest.value.is_none()
-                && newest.outcome == Outcome::Acknowledged
-                && newest.began < change.acknowledged
-        })
+        self.clock_may_fail
+            && changes.iter().any(|newest| {
+                newest.timestamp == timestamp_min
+                    && (newest.value.is_none() || self.may_drop)
+                    && newest.outcome == Outcome::Acknowledged
+                    && newest.began < change.acknowledged
+            })
     }
 
     /// Records a kill or a power cut. Changes in progress may be visible or not.

@@ -6,7 +6,7 @@ use std::error::Error as _;
 use std::rc::Rc;
 
 use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced};
-use greenwave_segment::{Error, Log, Options};
+use greenwave_segment::{Batch, Error, Log, Options};
 
 use crate::run::options;
 use crate::script::LogSettings;
@@ -269,6 +269,146 @@ fn a_dictionary_is_found_after_another_process_has_moved_it() {
     assert_eq!(reader.stats().bad_records, 0);
 }
 
+const DROPPING: LogSettings = LogSettings { disk_kib_max: 16, drop_oldest: true, ..UNCOMPRESSED };
+
+/// Opens the log in a process that changes `key` to `late`, and after each number of its steps runs
+/// `other` on a log that was open before. `other` returns the timestamp of its own change of `key`.
+/// If the value of the first process shows in the end, it must have a later timestamp.
+fn check_late_change(settings: LogSettings, late: fn(&Log), other: fn(&Log) -> u64) {
+    let open = move |process: &Process| Log::open_simulated(process, "/log", options(&settings)).unwrap();
+    for steps_before in 0.. {
+        let machine = Machine::new(1);
+        let (one, two) = (machine.process(), machine.process());
+        let compactor = Box::new(open(&two));
+        compactor.put(b"key", b"first").unwrap();
+        let timestamps: Rc<RefCell<[u64; 2]>> = Rc::default();
+        let mut schedule = Schedule::new();
+        let put = timestamps.clone();
+        schedule.spawn(&one.clone(), move || {
+            let log = open(&one);
+            late(&log);
+            put.borrow_mut()[0] = log.last_timestamp();
+            log.refresh().unwrap();
+        });
+        let changed = timestamps.clone();
+        schedule.spawn(&two, move || changed.borrow_mut()[1] = other(&compactor));
+        let mut steps = 0;
+        while steps < steps_before && !schedule.step(0) {
+            steps += 1;
+        }
+        let finished = schedule.has_finished(0);
+        while let Some(runnable) = schedule.runnable() {
+            // The other process may wait for a lock of the first one.
+            schedule.step(*runnable.last().unwrap());
+        }
+        let value = open(&machine.process()).get(b"key").unwrap();
+        let [put, changed] = timestamps.take();
+        assert!(
+            value.as_deref() != Some(b"late") || put > changed,
+            "after {steps_before} steps the value of timestamp {put} shows instead of {changed}"
+        );
+        if finished {
+            assert!(steps_before > 20);
+            break;
+        }
+    }
+}
+
+fn put_late(log: &Log) {
+    log.put(b"key", b"late").unwrap();
+}
+
+/// Replaces the value of `key`, and then drops it.
+fn replace_and_drop(log: &Log) -> u64 {
+    log.put(b"key", &[2; 500]).unwrap();
+    let timestamp = log.last_timestamp();
+    (0..60_u8).for_each(|number| log.put(&[number], &[number; 900]).unwrap());
+    timestamp
+}
+
+#[test]
+fn a_late_put_does_not_show_instead_of_a_newer_value_that_was_dropped() {
+    check_late_change(DROPPING, put_late, replace_and_drop);
+}
+
+#[test]
+fn a_late_put_does_not_undo_a_removal_that_was_forgotten() {
+    check_late_change(UNCOMPRESSED, put_late, |log| {
+        log.remove(b"key").unwrap();
+        let timestamp = log.last_timestamp();
+        (0..8_u8).for_each(|number| log.put(b"replaced", &[number; 900]).unwrap());
+        log.flush().unwrap();
+        assert!(log.compact().unwrap().segments > 0);
+        timestamp
+    });
+}
+
+#[test]
+fn a_late_batch_does_not_show_instead_of_a_newer_value_that_was_dropped() {
+    let batch = |log: &Log| {
+        assert!(log.write(&Batch::new().put(b"key", b"late").put(b"other", b"late")).unwrap());
+    };
+    check_late_change(DROPPING, batch, replace_and_drop);
+}
+
+#[test]
+fn a_late_swap_does_not_show_instead_of_a_newer_value_that_was_dropped() {
+    let swap = |log: &Log| {
+        while !log.compare_and_swap(b"key", log.get(b"key").unwrap().as_deref(), Some(b"late")).unwrap() {}
+    };
+    check_late_change(DROPPING, swap, replace_and_drop);
+}
+
+#[test]
+fn rewriting_a_delta_does_not_undo_a_removal_that_was_forgotten() {
+    let deltas = LogSettings { compressed: true, chain_depth_max: 2, ..UNCOMPRESSED };
+    let noise = |seed: u64, len| {
+        let mut random = Random::new(seed);
+        std::iter::repeat_with(|| random.next_u64() as u8).take(len).collect::<Vec<u8>>()
+    };
+    let machine = Machine::new(1);
+    let (one, two) = (machine.process(), machine.process());
+    let open = |process: &Process| Log::open_simulated(process, "/log", options(&deltas)).unwrap();
+    let fill = |log: &Log| {
+        (2..10).for_each(|seed| log.put(b"replaced", &noise(seed, 900)).unwrap());
+        log.flush().unwrap();
+    };
+    let stale = open(&one);
+    stale.put(b"base", &noise(1, 1200)).unwrap();
+    stale.put_delta(b"delta", &noise(1, 1199), b"base").unwrap();
+    assert_eq!(stale.stats().deltas, 1);
+    fill(&stale);
+    // Each log below forgets more about the removed value.
+    for _ in 0..2 {
+        let log = open(&two);
+        log.remove(b"delta").unwrap();
+        fill(&log);
+        assert!(log.compact().unwrap().segments > 0);
+    }
+    // The stale log still has the removed value in its index, and replaces its base.
+    assert!(stale.contains(b"delta"));
+    stale.put(b"base", b"replaced").unwrap();
+    assert_eq!(open(&machine.process()).get(b"delta").unwrap(), None);
+}
+
+#[test]
+fn values_that_could_not_be_dropped_remain() {
+    let machine = Machine::new(1);
+    let open = || Log::open_simulated(&machine.process(), "/log", options(&DROPPING)).unwrap();
+    let log = open();
+    let put = |number: u8| log.put(&[number], &[number; 900]);
+    (0..10).for_each(|number| put(number).unwrap());
+    assert_eq!(log.stats().dropped_entries, 0);
+    machine.set_faults(Faults { sync: 1000, ..Faults::default() });
+    let failed = (10..60).find(|number| put(*number).is_err()).unwrap();
+    machine.set_faults(Faults::default());
+    let other = open();
+    for number in 0..failed {
+        assert_eq!(log.get(&[number]).unwrap(), other.get(&[number]).unwrap(), "{number}");
+    }
+    assert!(log.contains(&[0]));
+}
+
 #[test]
 fn a_log_continues_once_a_full_disk_has_room_again() {
     // The disk is full at every byte of two segments, their seals and their index files.
@@ -318,4 +458,21 @@ fn a_segment_of_a_dead_process_is_sealed_once_a_full_disk_has_room_again() {
         assert_eq!(second.get(b"replaced").unwrap().unwrap(), [3; 900][..]);
         assert_eq!(second.check().unwrap().problems, [], "{room}");
     }
+}
+
+#[test]
+fn a_flushed_value_does_not_depend_on_an_unflushed_dictionary() {
+    let settings = LogSettings { compressed: true, ..UNCOMPRESSED };
+    let machine = Machine::new(1);
+    let open = || Log::open_simulated(&machine.process(), "/log", options(&settings)).unwrap();
+    let value =
+        |number: u32| format!("{{\"name\": \"test {number}\", \"result\": \"passed\", \"attempts\": 1}}");
+    let trainer = open();
+    (0..100).for_each(|number: u32| trainer.put(&number.to_le_bytes(), value(number).as_bytes()).unwrap());
+    assert!(trainer.train_dictionary(1024).unwrap());
+    let writer = open();
+    writer.put(b"key", value(200).repeat(4).as_bytes()).unwrap();
+    writer.flush().unwrap();
+    machine.cut_power(Unsynced::None);
+    assert_eq!(open().get(b"key").unwrap().unwrap(), value(200).repeat(4));
 }

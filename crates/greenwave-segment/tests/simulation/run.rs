@@ -331,6 +331,7 @@ fn run_unguarded(script: &Script) -> Result<Totals, String> {
     let recorder: SharedRecorder = Rc::default();
     recorder.borrow_mut().model.may_drop = script.settings.drop_oldest;
     let unordered = script.open_files > 0 || script.capacity_kib > 0;
+    recorder.borrow_mut().model.clock_may_fail = unordered;
     recorder.borrow_mut().model.clocks_are_close = unordered || (1..1000).contains(&script.skew_micros.abs());
     let machine = Machine::new(script.seed);
     if TRACED.get() {

@@ -101,6 +101,14 @@ impl Script {
             rounds,
         }
     }
+
+    /// Like [`random`](Self::random), but always with a small budget that drops the oldest values.
+    pub(crate) fn random_dropping(seed: u64) -> Self {
+        let mut script = Self::random(seed);
+        script.settings.drop_oldest = true;
+        script.settings.disk_kib_max = 16 + (seed % 8) as u16;
+        script
+    }
 }
 
 impl Round {

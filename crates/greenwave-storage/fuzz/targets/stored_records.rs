@@ -8,6 +8,6 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     greenwave_storage::conformance::check_stored_record(data);
     let Some((kind, rest)) = data.split_first() else { return };
-    let kind: &[u8] = if kind % 2 == 0 { b"GWA\x01" } else { b"GWS\x01" };
+    let kind: &[u8] = if kind % 2 == 0 { b"GWA\x02" } else { b"GWS\x01" };
     greenwave_storage::conformance::check_stored_record(&[kind, rest].concat());
 });

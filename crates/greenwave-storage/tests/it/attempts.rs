@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_storage::{AttemptOutcome, Attempts, ChangeKind, Error, NewAttempt, Snapshot, Store};
+use greenwave_storage::{
+    AttemptOutcome, Attempts, ChangeKind, Error, NewAttempt, Snapshot, Store, Transcript,
+};
 
 use crate::{on_disk, small};
 
 fn new_attempt(outcome: AttemptOutcome, files: &[(&str, &'static str)]) -> NewAttempt {
     let files = files.iter().map(|(path, text)| ((*path).to_owned(), Bytes::from_static(text.as_bytes())));
-    NewAttempt { files: files.collect(), outcome, note: format!("{outcome:?}") }
+    NewAttempt { files: files.collect(), outcome, note: format!("{outcome:?}"), ..NewAttempt::default() }
 }
 
 async fn three_attempts(store: &Store) -> Attempts {
@@ -117,7 +119,7 @@ async fn an_invalid_record_is_an_error_with_its_name() {
     let error = attempts.list("calc/parse").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "invalid record attempts/calc%2Fparse/0000000002: expected an attempt of version 1"
+        "invalid record attempts/calc%2Fparse/0000000002: expected an attempt of version 2"
     );
 }
 
@@ -129,16 +131,21 @@ async fn records_match_the_documented_format() {
     let number = |number: u32| number.to_le_bytes().to_vec();
     let hash = |contents: &str| blake3::hash(contents.as_bytes()).as_bytes().to_vec();
     let attempt = [
-        b"GWA\x01".to_vec(),
+        b"GWA\x02".to_vec(),
         text("calc/parse"),
         number(1),
         number(1),
+        text(""),
         text("Failed"),
+        text(""),
+        text(""),
+        text(""),
         number(2),
         text("notes.md"),
         hash("hm\n"),
         text("src/lib.rs"),
         hash("fn one() {}\n"),
+        number(0),
     ]
     .concat();
     assert_eq!(store.get("attempts/calc%2Fparse/0000000001").await.unwrap().unwrap(), attempt);
@@ -148,4 +155,42 @@ async fn records_match_the_documented_format() {
     snapshot.save(&store, "state").await.unwrap();
     let expected = [b"GWS\x01".to_vec(), number(1), text("notes.md"), number(0o644), hash("hm\n")].concat();
     assert_eq!(store.get("state").await.unwrap().unwrap(), expected);
+}
+
+#[tokio::test]
+async fn an_attempt_holds_what_its_author_said_and_the_files_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = on_disk(dir.path());
+    let attempts = Attempts::new(store.clone(), "attempts");
+    let (old, gone) = (Bytes::from_static(b"one\n"), Bytes::from_static(b"gone\n"));
+    let mut base = BTreeMap::new();
+    base.insert("a.txt".to_owned(), store.put_blob(old).await.unwrap());
+    base.insert("gone.txt".to_owned(), store.put_blob(gone).await.unwrap());
+    let draft = NewAttempt {
+        files: [("a.txt".to_owned(), Bytes::from_static(b"two\n"))].into(),
+        base,
+        outcome: AttemptOutcome::Failed,
+        reason: "test `t` failed".to_owned(),
+        note: "1 != 2".to_owned(),
+        transcript: Transcript {
+            words: "I changed a.txt.".to_owned(),
+            stderr: "warning".to_owned(),
+            exit: "exit status: 0".to_owned(),
+        },
+    };
+    let recorded = attempts.record("f", draft.clone()).await.unwrap();
+    store.close().await.unwrap();
+    drop((attempts, store));
+
+    let store = on_disk(dir.path());
+    let attempts = Attempts::new(store.clone(), "attempts");
+    let read = attempts.get("f", 1).await.unwrap().unwrap();
+    assert_eq!(read, recorded);
+    assert_eq!((read.reason, read.note, read.transcript), (draft.reason, draft.note, draft.transcript));
+    // A sweep keeps the files before the attempt as well.
+    store.sweep(&attempts.blobs().await.unwrap()).await.unwrap();
+    let changes = attempts.changes(&recorded).await.unwrap();
+    let kinds: Vec<_> = changes.files.iter().map(|file| (file.path.as_str(), file.change)).collect();
+    assert_eq!(kinds, [("a.txt", ChangeKind::Modified), ("gone.txt", ChangeKind::Removed)]);
+    assert!(changes.to_string().contains("-one\n+two\n"), "{changes}");
 }

@@ -63,7 +63,12 @@ fn child() {
             store.put(&format!("{writer}/{}", number % NAMES), version(writer, number)).await.unwrap();
             if number % 4 == 0 {
                 let files = [("lib.rs".to_owned(), version(writer, number))].into();
-                let draft = NewAttempt { files, outcome: AttemptOutcome::Failed, note: number.to_string() };
+                let draft = NewAttempt {
+                    files,
+                    outcome: AttemptOutcome::Failed,
+                    note: number.to_string(),
+                    ..NewAttempt::default()
+                };
                 attempt = attempts.record("feature", draft).await.unwrap().number;
             }
             if number % 3 == 0 {

@@ -72,7 +72,12 @@ async fn attempts_and_snapshots_take_little_space() {
     };
     let mut snapshot = Snapshot::default();
     for n in 1..=8 {
-        let draft = NewAttempt { files: files(n), outcome: AttemptOutcome::Failed, note: String::new() };
+        let draft = NewAttempt {
+            files: files(n),
+            outcome: AttemptOutcome::Failed,
+            note: String::new(),
+            ..NewAttempt::default()
+        };
         assert_eq!(u64::from(attempts.record("feature", draft).await.unwrap().number), n);
         for (path, contents) in files(n + 8) {
             snapshot.add(&store, &path, 0o644, contents).await.unwrap();

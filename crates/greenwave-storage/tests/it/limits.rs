@@ -120,7 +120,15 @@ async fn a_flush_skips_entries_that_the_tier_rejects() {
     let attempts = Attempts::new(store.clone(), "attempts");
     let files = [("file".to_owned(), contents(60, 501))].into();
     attempts
-        .record("f", NewAttempt { files, outcome: AttemptOutcome::Passed, note: String::new() })
+        .record(
+            "f",
+            NewAttempt {
+                files,
+                outcome: AttemptOutcome::Passed,
+                note: String::new(),
+                ..NewAttempt::default()
+            },
+        )
         .await
         .unwrap();
     store.remove("gone").await.unwrap();

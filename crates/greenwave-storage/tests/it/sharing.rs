@@ -92,7 +92,12 @@ async fn the_keep_function_can_read_the_sweeping_store() {
     let attempts = Attempts::new(one.clone(), "attempts");
     for number in 0..30 {
         let files = [("file".to_owned(), contents(number, 3000))].into();
-        let draft = NewAttempt { files, outcome: AttemptOutcome::Passed, note: String::new() };
+        let draft = NewAttempt {
+            files,
+            outcome: AttemptOutcome::Passed,
+            note: String::new(),
+            ..NewAttempt::default()
+        };
         attempts.record("feature", draft).await.unwrap();
     }
     one.close().await.unwrap();

@@ -309,7 +309,8 @@ fn record(who: usize, feature: u8, store: &Store, contents: &Bytes, oracle: &Sha
     let attempts = Attempts::new(store.clone(), &who.to_string());
     let feature = format!("feature{feature}");
     let files = BTreeMap::from([("file".to_owned(), contents.clone())]);
-    let draft = NewAttempt { files, outcome: AttemptOutcome::Passed, note: String::new() };
+    let draft =
+        NewAttempt { files, outcome: AttemptOutcome::Passed, note: String::new(), ..NewAttempt::default() };
     let Some(recorded) = found(block_on(attempts.record(&feature, draft)), oracle) else { return };
     match block_on(attempts.get(&feature, recorded.number)) {
         Ok(Some(read)) if read == recorded => {}

@@ -102,6 +102,13 @@ impl Project {
     }
 }
 
+/// Parses a manifest in TOML into the data model of JSON; `None` if it is invalid.
+///
+/// Dates and times become strings or tables.
+pub fn parse_toml_manifest(text: &str) -> Option<serde_json::Value> {
+    serde_json::to_value(text.parse::<toml::Table>().ok()?).ok()
+}
+
 /// Resolves a relative path against a directory of the project; `None` if it leaves the project.
 pub(crate) fn within(directory: &Path, path: &str) -> Option<PathBuf> {
     let mut reached = PathBuf::new();

@@ -1,4 +1,4 @@
-//! The keys that a lookup has followed so far, with the dependencies found under them.
+//! The keys that a lookup has followed, with the dependencies found under them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -94,8 +94,8 @@ impl ResultCache {
         self.lookup(&[query]).await.pop().unwrap_or(Lookup::Corrupt)
     }
 
-    /// Looks up failures where no pass is stored. They have keys of their own, which only runs that
-    /// cache failures look up.
+    /// Looks up failures where no pass is stored. Their keys differ from those of passes, and only
+    /// runs that cache failures look them up.
     async fn failures(&self, misses: Vec<(usize, KeyChain)>) -> Vec<(usize, Lookup)> {
         let mut records = Vec::new();
         if self.cache_failures && !misses.is_empty() {

@@ -46,6 +46,11 @@ impl Environment {
         self.variables.get(name.as_ref()).map(OsString::as_os_str)
     }
 
+    /// Returns the names and values of all variables that are UTF-8.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)))
+    }
+
     /// Returns the variables that a test with these declared names sees. Omitted are unset
     /// variables, and locations of toolchains that an outer run has set: these are not part of its
     /// key either, so that both runs derive the same keys.

@@ -12,20 +12,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use greenwave_cache::{Key, Persist, Record, Tiered, TieredStats};
-use greenwave_inputs::{DiscoveredDeps, StatCache};
+use greenwave_inputs::{DiscoveredDeps, Selection, StatCache, list_files};
 use greenwave_sandbox::TraceStatus;
 use parking_lot::Mutex;
 
 use self::attempt::TestJob;
 use self::commit::{Commit, Committed};
 use self::prepare::Prepared;
-use crate::harness::{BatchCommand, Harness};
+use crate::harness::{BatchCommand, Discovery, Harness, Project};
 use crate::results::dependencies::DependencyRecord;
 use crate::results::key::KeyMode;
 use crate::results::key_chain::{KeyChain, STEPS_MAX};
 use crate::results::lookup::{Lookup, LookupQuery, ResultCache};
 use crate::results::outcome::{CacheDecision, Outcome};
 use crate::results::record::{self, StoredRecord};
+use crate::run::blocking::blocking;
 use crate::run::environment::Environment;
 use crate::run::isolation::{Isolation, IsolationPool};
 use crate::run::options::RunnerOptions;
@@ -112,6 +113,28 @@ impl Runner {
             self.run_in(&workspace, test).await
         };
         Ok(run?.outcome)
+    }
+
+    /// Discovers the tests of a project directory, without storing the result.
+    ///
+    /// # Errors
+    /// [`Error::Discover`] if a manifest is invalid or a harness's program fails; an error if the
+    /// project cannot be read.
+    pub async fn discover(&self, project: &Path) -> Result<Discovery, Error> {
+        let root = project.canonicalize().map_err(Error::io("find", project))?;
+        let at = root.clone();
+        let listed = blocking(move || list_files(&at, &[&Selection::everything()])).await?;
+        let files = listed.iter().map(|file| file.path.clone()).collect();
+        let project = Project::new(&root, files, &self.environment);
+        self.options.harnesses.discover(&project).await
+    }
+
+    /// Runs a test in a project directory even if its result is cached. Does not store the result.
+    ///
+    /// # Errors
+    /// Returns an error if the test cannot be run. A failing test is an outcome, not an error.
+    pub async fn rerun(&self, project: &Path, test: &Test) -> Result<Outcome, Error> {
+        Ok(self.run_again(&self.directory_workspace(project)?, test).await?.outcome)
     }
 
     /// Returns the cached result of a test in a project directory. Does not run the test.

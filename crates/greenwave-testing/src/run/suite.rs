@@ -194,8 +194,7 @@ impl Suite {
         Ok(SuiteLookup::run(&self.context, &self.context.scan().await?, &all).await)
     }
 
-    /// Moves cached results to the report, except those that are audited. Returns the tests that
-    /// have to run.
+    /// Moves cached results to the report, except audited ones. Returns the tests that have to run.
     fn take_cached(&self, lookup: SuiteLookup, report: &mut SuiteReport) -> PendingTests {
         let SuiteLookup { found, builds, distrusted, lookup_inputs } = lookup;
         report.lookup_inputs = lookup_inputs;

@@ -25,7 +25,7 @@ pub(crate) trait Workspace: Send + Sync {
     /// Returns a state of the inputs that was read after this call began.
     async fn after(&self, test: &Test) -> Result<InputSnapshot, Error>;
 
-    /// Returns what was built in a directory during this run.
+    /// Returns the output of a directory's build during this run.
     fn built(&self, _directory: &Path) -> Option<&Built> {
         None
     }

@@ -5,7 +5,6 @@
 mod discover;
 mod edits;
 mod harnesses;
-mod need;
 mod objects;
 mod report;
 

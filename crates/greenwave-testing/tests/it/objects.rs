@@ -11,9 +11,8 @@ use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_testing::{
     CacheDecision, Environment, Runner, RunnerOptions, SCHEMA, Source, Test, TraceMode, TraceStatus,
 };
+use greenwave_testkit::service::{compile, is_available};
 use tempfile::TempDir;
-
-use crate::need::{compile, is_there};
 
 /// A C program that runs its arguments as operations, in order. The first argument is a key.
 ///
@@ -78,7 +77,7 @@ impl ObjectProject {
             TraceStatus::Traced => Ok(()),
             other => Err(other.as_str()),
         };
-        if !is_there("tracing", &traced) {
+        if !is_available("tracing", &traced) {
             return None;
         }
         compile(directory.path(), "object", SOURCE, &[])?;

@@ -12,8 +12,7 @@ use greenwave_testing::{
 };
 
 use greenwave_testkit::schema::Schema;
-
-use crate::need::is_there;
+use greenwave_testkit::service::is_available;
 
 fn test(name: &str, result: TestResult, ms: u64) -> TestReport {
     let attempts = u32::from(matches!(result, TestResult::Finished(_)));
@@ -266,7 +265,7 @@ fn validate(document: &str) {
     let mut validator = Command::new("xmllint");
     validator.args(["--noout", "--schema", schema, "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
     let child = validator.spawn();
-    if !is_there("xmllint", &child.as_ref().map(drop)) {
+    if !is_available("xmllint", &child.as_ref().map(drop)) {
         return;
     }
     let mut child = child.unwrap();

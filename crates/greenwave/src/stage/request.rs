@@ -1,23 +1,46 @@
-//! Sends a request to an agent and writes the files of its answer into the workspace.
+//! Sends a request to an agent and takes its work into the workspace.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use greenwave_agents::{Request, ResponseStream};
-use greenwave_storage::{AttemptOutcome, NewAttempt};
-use greenwave_streaming::{Cap, Error as StreamError, Files, Limits, Pull, Unit, UnitKind};
+use futures_util::StreamExt;
+use greenwave_agents::{Error as AgentError, Request, ResponseStream};
+use greenwave_storage::{AttemptOutcome, NewAttempt, Transcript};
+use greenwave_streaming::{Cap, Error as StreamError, Files, Limits, Pull};
+use greenwave_testing::EntryKind;
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::Stage;
+use super::answer::{AnswerPart, Draft, NotTaken, PartError, TakenFile, describe_changes, nameless, part_of};
+use crate::attempt_record::AttemptRecord;
+use crate::confine::{self, PathError, PathProblem};
+use crate::disk_full;
 use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
 use crate::phase::PhaseEvent;
-use crate::plan::{AgentSpec, CommandSpec};
+use crate::plan::{AgentSpec, CommandSpec, Edits};
 use crate::prompt;
 use crate::state::StageResult;
+use crate::transcript::Recorder;
+use crate::tree::{self, Change, Tree};
 
-/// Maximum number of incomplete files that are reported for one answer.
-const PARTIAL_MAX: usize = 5;
+/// Maximum number of remarks about blocks that name no file.
+const REMARKS_MAX: usize = 3;
+/// Maximum number of problems that are reported for one answer.
+const PROBLEMS_MAX: usize = 5;
+/// Maximum size of the end of an answer that a refusal quotes, in bytes.
+const LAST_WORDS_BYTES_MAX: usize = 200;
+
+/// An answer that was read to its end.
+#[derive(Debug, Default)]
+struct Answer {
+    parts: Vec<AnswerPart>,
+    /// Remarks about blocks that may be meant as files, but name none.
+    remarks: Vec<String>,
+    bytes: u64,
+}
 
 /// Why an answer cannot be used.
 enum Unusable {
@@ -25,6 +48,31 @@ enum Unusable {
     Answer(String),
     /// The feature fails.
     Feature(FeatureError),
+    /// The provider of the agent limits requests or is overloaded.
+    Overloaded { message: String, retry_after: Option<Duration> },
+}
+
+impl Unusable {
+    /// Returns why a request failed, given an error of the agent.
+    fn request(error: AgentError) -> Self {
+        match error {
+            AgentError::Overloaded { line, retry_after, .. } => {
+                Unusable::Overloaded { message: line, retry_after }
+            }
+            error if error.is_permanent() => Unusable::Feature(FeatureError::Agent(error)),
+            error => Unusable::Answer(chain(&error)),
+        }
+    }
+
+    /// Returns why an answer cannot be read.
+    fn answer(error: &StreamError, time_max: Duration) -> Self {
+        if let StreamError::Source { source, .. } = error
+            && let Some(AgentError::Overloaded { line, retry_after, .. }) = source.downcast_ref()
+        {
+            return Unusable::Overloaded { message: line.clone(), retry_after: *retry_after };
+        }
+        Unusable::Answer(describe(error, time_max))
+    }
 }
 
 impl From<FeatureError> for Unusable {
@@ -40,18 +88,31 @@ impl From<Error> for Unusable {
 }
 
 impl Stage<'_> {
-    /// Requests an answer and takes its files.
+    /// Sends a request, and takes the agent's work.
     ///
-    /// An answer that breaks off or holds an invalid file leaves the workspace as it was before,
+    /// An answer that breaks off or cannot be applied leaves the workspace as it was before,
     /// and refuses the attempt.
     pub(super) async fn request(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
+        let Some(admission) = self.admission() else {
+            return Ok(StageResult::Completed(PhaseEvent::Overloaded));
+        };
         let before = self.active.workspace.tree().clone();
         // The tests of the last attempt may have left files in the workspace.
-        self.active.workspace.reset(&before, &self.ctx.store).await?;
+        self.active.workspace.start_from(&self.active.base, &before, &self.ctx.store).await?;
+        self.active.transcript = Transcript::default();
+        self.active.test_output.clear();
         match self.take_answer(attempt).await {
-            Ok(()) => Ok(StageResult::Completed(PhaseEvent::Answered)),
+            Ok(()) => {
+                self.end_pause(admission);
+                Ok(StageResult::Completed(PhaseEvent::Answered))
+            }
             Err(Unusable::Feature(error)) => Err(error),
+            Err(Unusable::Overloaded { message, retry_after }) => {
+                self.active.workspace.reset(&before, &self.ctx.store).await?;
+                self.pause(admission, message, retry_after)
+            }
             Err(Unusable::Answer(reason)) => {
+                self.end_pause(admission);
                 self.active.workspace.reset(&before, &self.ctx.store).await?;
                 self.record_aborted(&reason).await?;
                 Ok(StageResult::refused(reason))
@@ -62,12 +123,13 @@ impl Stage<'_> {
     async fn take_answer(&mut self, attempt: u32) -> Result<(), Unusable> {
         let ctx = self.ctx;
         let feature = ctx.feature(self.id);
-        let request = Request {
-            feature: feature.id.clone(),
+        let request = Request::new(
+            &feature.id,
             attempt,
-            prompt: prompt::compose(feature, attempt, &self.active.feedback),
-            directory: self.active.workspace.root().to_owned(),
-        };
+            prompt::compose(feature, attempt, self.active.attempts_max, &self.active.feedback, self.edits()),
+            self.active.workspace.directory(),
+            ctx.temporary_dir(),
+        );
         ctx.steps.pass("request").await;
         let agent = &feature.agent;
         let Some(pool) = ctx.agents.get(agent) else {
@@ -79,9 +141,8 @@ impl Stage<'_> {
         // long.
         let (time_max, started) = (self.time_limit(), Instant::now());
         let answer = match timeout(time_max, session.send(&request)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) if error.is_permanent() => return Err(FeatureError::Agent(error).into()),
-            Ok(Err(error)) => return Err(Unusable::Answer(chain(&error))),
+            Ok(Ok(answer)) => self.wait_on().watch(answer),
+            Ok(Err(error)) => return Err(Unusable::request(error)),
             Err(_) => {
                 let reason = format!("the answer did not begin within {time_max:?} (agent.time_limit)");
                 return Err(Unusable::Answer(reason));
@@ -95,7 +156,7 @@ impl Stage<'_> {
         self.take_files(attempt, answer, limits, time_max).await
     }
 
-    /// Writes the files of an answer as they complete.
+    /// Reads the answer to its end, then takes the agent's work.
     async fn take_files(
         &mut self,
         attempt: u32,
@@ -103,65 +164,169 @@ impl Stage<'_> {
         limits: Limits,
         time_max: Duration,
     ) -> Result<(), Unusable> {
+        let recorder = Arc::new(Mutex::new(Recorder::new()));
+        let recording = Arc::clone(&recorder);
+        let answer = ResponseStream::new(answer.inspect(move |event| recording.lock().observe(event)));
+        let read = self.read_parts(answer, limits, time_max).await;
+        self.active.transcript = recorder.lock().transcript(&self.ctx.mask);
+        let answer = read?;
+        self.take_work(attempt, answer).await
+    }
+
+    async fn read_parts(
+        &self,
+        answer: ResponseStream,
+        limits: Limits,
+        time_max: Duration,
+    ) -> Result<Answer, Unusable> {
         let file_bytes_max = usize::try_from(self.ctx.settings.agent.answer_limit).unwrap_or(usize::MAX);
         let mut units = Pull::new(answer.into_text(), Files::new(Cap::error(file_bytes_max.min(1 << 30))))
             .with_budget(self.ctx.answers.clone())
             .with_limits(limits);
-        let mut files = 0;
-        let mut partial = Vec::new();
+        let mut answer = Answer::default();
         while let Some(batch) = units.next().await {
-            let batch = batch.map_err(|error| Unusable::Answer(describe(&error, time_max)))?;
+            let batch = batch.map_err(|error| Unusable::answer(&error, time_max))?;
             for unit in batch.iter() {
-                if unit.kind() == UnitKind::File {
-                    self.take_file(attempt, &unit).await?;
-                    files += 1;
-                } else {
-                    partial.extend(describe_partial(&unit).filter(|_| partial.len() < PARTIAL_MAX));
-                }
+                answer.remarks.extend(nameless(&unit).filter(|_| answer.remarks.len() < REMARKS_MAX));
+                answer.parts.extend(part_of(&unit, &self.ctx.store).await?);
             }
         }
-        // Agents that edit files leave their work in the directory.
-        let scan = self.active.workspace.scan(&self.ctx.store).await?;
-        if let Some(refused) = scan.refused.first() {
-            return Err(Unusable::Answer(format!("{refused}; expected files, directories and links")));
+        answer.bytes = units.stats().bytes;
+        Ok(answer)
+    }
+
+    /// Takes what the agent changed in its directory, if that counts, and the parts of its answer.
+    async fn take_work(&mut self, attempt: u32, answer: Answer) -> Result<(), Unusable> {
+        let ctx = self.ctx;
+        let store = &ctx.store;
+        let before = self.active.workspace.tree().clone();
+        let changes = match self.edits() {
+            Edits::Directory => self.scan().await?,
+            Edits::Answer => Vec::new(),
+        };
+        let touched: BTreeSet<String> = changes.iter().map(|change| change.path.clone()).collect();
+        let root = self.active.workspace.root().to_owned();
+        if touched.is_empty() {
+            // The parts are applied to what the tree says, whatever the agent has left on disk.
+            self.active.workspace.reset(&before, store).await?;
         }
-        files += scan.changes.len();
-        if files == 0 {
-            let bytes = units.stats().bytes;
-            return Err(Unusable::Answer(if partial.is_empty() {
-                format!("the answer ({bytes} bytes) contains no file")
-            } else {
-                format!("the answer contains no complete file: {}", partial.join("; "))
-            }));
+        let size = |path: &str| root.join(path).symlink_metadata().map_or(0, |found| found.len() as usize);
+        let described = describe_changes(&changes, size);
+        let project = self.active.workspace.project();
+        let mut draft = Draft::new(&root, &project, store, self.active.workspace.tree().clone());
+        draft.taken.extend(described);
+        let (mut not_taken, mut problems) = (Vec::new(), Vec::new());
+        for part in &answer.parts {
+            ctx.steps.pass("take a file").await;
+            if !touched.is_empty() {
+                not_taken.extend(draft.apply_beside(part, &touched).await?);
+                continue;
+            }
+            match draft.apply(part).await {
+                Ok(()) => {}
+                Err(PartError::Run(error)) => return Err(error.into()),
+                Err(PartError::Problem { reason, .. }) => problems.push(reason),
+            }
         }
-        self.active.partial = partial;
+        if !problems.is_empty() {
+            problems.dedup();
+            problems.truncate(PROBLEMS_MAX);
+            return Err(Unusable::Answer(problems.join("; ")));
+        }
+        if draft.taken.is_empty() {
+            return Err(Unusable::Answer(self.describe_empty(&answer)));
+        }
+        let (tree, taken) = (draft.tree, draft.taken);
+        if let Err(error) = self.active.workspace.reset(&tree, store).await {
+            if disk_full::is_full(&error) {
+                self.save_unwritten(attempt, &tree);
+            }
+            return Err(error.into());
+        }
+        self.publish(attempt, taken, &not_taken).await;
+        self.active.partial = not_taken.into_iter().map(describe_not_taken).chain(answer.remarks).collect();
         Ok(())
     }
 
-    async fn take_file(&mut self, attempt: u32, unit: &Unit<'_>) -> Result<(), Unusable> {
-        let path = unit.path().unwrap_or_default();
-        if !unit.is_complete() {
-            return Err(Unusable::Answer(format!("file `{path}` is cut off by the end of the answer")));
-        }
-        self.ctx.steps.pass("take a file").await;
-        // Copied, because a slice would keep the whole chunk of the answer in memory.
-        let content = Bytes::copy_from_slice(&unit.bytes());
-        let bytes = content.len();
-        match self.active.workspace.write(path, content, &self.ctx.store).await {
-            Ok(path) => {
-                let feature = self.feature().id.clone();
-                self.ctx.emit(Event::File { feature, attempt, path, bytes }).await;
-                Ok(())
+    /// Finds what the agent has changed in its directory.
+    async fn scan(&mut self) -> Result<Vec<Change>, Unusable> {
+        let scan = self.active.workspace.scan(&self.ctx.store).await?;
+        let root = self.active.workspace.root();
+        for change in &scan.changes {
+            confine::plain(&change.path).map_err(|error| Unusable::Answer(error.to_string()))?;
+            let is_link = change.after.is_some_and(|file| file.kind == EntryKind::Symlink);
+            if is_link && !confine::stays_inside_by_name(root, &root.join(&change.path)) {
+                let problem = PathProblem::LinkOutside(change.path.clone());
+                let error = PathError { path: change.path.clone(), problem };
+                return Err(Unusable::Answer(error.to_string()));
             }
-            Err(Error::InvalidPath(error)) => Err(Unusable::Answer(error.to_string())),
-            Err(error) => Err(error.into()),
         }
+        match scan.refused.first() {
+            Some(entry) => {
+                Err(Unusable::Answer(format!("the agent left an entry that cannot be merged: {entry}")))
+            }
+            None => Ok(scan.changes),
+        }
+    }
+
+    /// Publishes the files of an agent's work, and the parts of its answer that were not taken.
+    async fn publish(&self, attempt: u32, taken: Vec<TakenFile>, not_taken: &[NotTaken]) {
+        let feature = &self.feature().id;
+        for TakenFile { path, change, from, bytes, executable } in taken {
+            let feature = feature.clone();
+            self.ctx.emit(Event::File { feature, attempt, path, bytes, change, from, executable }).await;
+        }
+        for NotTaken { path, reason } in not_taken {
+            let (feature, path, reason) = (feature.clone(), path.clone(), reason.clone());
+            self.ctx.emit(Event::NotTaken { feature, attempt, path, reason }).await;
+        }
+    }
+
+    /// Describes an answer without a file, with the agent's last words.
+    fn describe_empty(&self, answer: &Answer) -> String {
+        let mut reason = match self.edits() {
+            Edits::Directory => {
+                format!("the agent changed no file, and its answer ({} bytes) contains none", answer.bytes)
+            }
+            Edits::Answer => format!("the answer ({} bytes) contains no file", answer.bytes),
+        };
+        for remark in &answer.remarks {
+            reason.push_str("; ");
+            reason.push_str(remark);
+        }
+        let words = last_words(&self.active.transcript.words);
+        if !words.is_empty() {
+            reason.push_str(&format!("; its last words: {words:?}"));
+        }
+        reason
+    }
+
+    fn edits(&self) -> Edits {
+        match self.ctx.plan.agents.get(&self.feature().agent) {
+            Some(AgentSpec::Command(CommandSpec { edits, .. })) => *edits,
+            _ => Edits::Answer,
+        }
+    }
+
+    /// Saves an answer that found the disk full until the end of the run, when there may be room.
+    fn save_unwritten(&self, attempt: u32, files: &Tree) {
+        let before_round = self.active.attempts_max.saturating_sub(self.feature().attempts_max);
+        let record = AttemptRecord {
+            answered: true,
+            feedback: self.active.feedback.clone(),
+            failing: self.active.failing.clone(),
+            changes: tree::changes(&self.active.base, files),
+            ..AttemptRecord::new(self.ctx.definition(self.id), attempt, before_round)
+        };
+        self.ctx.unsaved.lock().push((self.id, record));
     }
 
     /// Stores that an attempt ended without an answer that can be tested.
     async fn record_aborted(&self, reason: &str) -> Result<(), Error> {
         let outcome = AttemptOutcome::Aborted;
-        let draft = NewAttempt { files: Default::default(), outcome, note: reason.to_owned() };
+        let transcript = self.active.transcript.clone();
+        let reason = self.ctx.shown(reason.as_bytes());
+        let draft = NewAttempt { outcome, reason, transcript, ..NewAttempt::default() };
         let recorded = self.ctx.attempts.record(&self.feature().id, draft).await;
         recorded.map(drop).map_err(Error::store("write to"))
     }
@@ -190,48 +355,32 @@ fn describe(error: &StreamError, time_max: Duration) -> String {
     }
 }
 
-/// Describes a part of an answer that gives a file incompletely. Returns `None` for other parts.
-fn describe_partial(unit: &Unit<'_>) -> Option<String> {
-    let path = unit.edited_path().map(str::to_owned).or_else(|| match unit.kind() {
-        UnitKind::Diff => path_in_diff(&String::from_utf8_lossy(&unit.content())),
-        _ => None,
-    });
-    let path = path.map_or("a file".to_owned(), |path| format!("`{path}`"));
-    Some(match unit.kind() {
-        UnitKind::Edit => format!("{path} is given in part only; answer with the whole file"),
-        UnitKind::Diff => format!("{path} is given as a diff; answer with the whole file"),
-        UnitKind::Ambiguous => format!(
-            "{path} holds fences as long as the one around it, so its end is unclear; answer with a longer \
-             fence around the whole file"
-        ),
-        _ => return None,
-    })
+/// Describes a part of an answer that was not taken, for the next prompt.
+fn describe_not_taken(part: NotTaken) -> String {
+    match part.path {
+        Some(path) if !part.reason.contains(&path) => format!("the block for `{path}`: {}", part.reason),
+        _ => part.reason,
+    }
 }
 
-/// Returns the first path that a diff names: the new file's, or the old file's if it is removed.
-///
-/// `git diff` puts `a/` and `b/` before paths, and a timestamp may follow after a tab.
-fn path_in_diff(diff: &str) -> Option<String> {
-    let named = |mark: &str, side: &str| {
-        let lines = diff.lines().filter_map(|line| line.strip_prefix(mark));
-        let mut paths = lines.map(|line| line.split('\t').next().unwrap_or(line).trim());
-        let path = paths.find(|path| !path.is_empty() && *path != "/dev/null")?;
-        Some(path.strip_prefix(side).unwrap_or(path).to_owned())
-    };
-    named("+++ ", "b/").or_else(|| named("--- ", "a/"))
+/// Returns the end of a text, at a word.
+fn last_words(text: &str) -> &str {
+    let text = text.trim();
+    let from = text.len().saturating_sub(LAST_WORDS_BYTES_MAX);
+    let from = (from..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    let word = text[from..].find(char::is_whitespace).filter(|_| from > 0).unwrap_or(0);
+    text[from + word..].trim()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::path_in_diff;
+    use super::*;
 
     #[test]
-    fn a_path_is_found_in_each_form_of_diff() {
-        let path = |diff| path_in_diff(diff);
-        assert_eq!(path("--- a/x.rs\n+++ b/x.rs\n@@ -1 +1 @@\n").as_deref(), Some("x.rs"));
-        assert_eq!(path("--- x.rs\t2026-01-01\n+++ x.rs\t2026-01-02\n").as_deref(), Some("x.rs"));
-        assert_eq!(path("--- a/old.rs\n+++ /dev/null\n").as_deref(), Some("old.rs"));
-        assert_eq!(path("--- /dev/null\n+++ b/new.rs\n").as_deref(), Some("new.rs"));
-        assert_eq!(path("@@ -1 +1 @@\n-a\n+b\n"), None);
+    fn last_words_are_whole_words() {
+        assert_eq!(last_words("  I did nothing.\n"), "I did nothing.");
+        let long = "ä".repeat(LAST_WORDS_BYTES_MAX) + " the end";
+        assert_eq!(last_words(&long), "the end");
+        assert_eq!(last_words(""), "");
     }
 }

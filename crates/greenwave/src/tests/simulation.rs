@@ -68,6 +68,7 @@ fn feature(answers: &[Answer]) -> FeatureScript {
         attempts_max: 4,
         answers: answers.to_vec(),
         connect: Connect::Opens,
+        overloads: 0,
         red: Red::Fails,
         review: false,
         units: 0,
@@ -206,6 +207,18 @@ fn the_next_prompt_names_incomplete_files_of_an_answer() {
 #[test]
 fn a_stopped_run_waits_for_its_writes() {
     run::stop_during_a_write(&script(vec![feature(&[Answer::Good])])).unwrap();
+}
+
+/// An overloaded agent delays its feature, at the cost of no attempt.
+#[test]
+fn overloads_cost_no_attempt() {
+    let of = |overloads| FeatureScript { overloads, attempts_max: 1, ..feature(&[Answer::Good]) };
+    check(&[script(vec![of(1)]), script(vec![of(3), of(0), of(2)])]);
+    let script = script(vec![of(2)]);
+    let at = |kind, step| Script { interruptions: vec![(kind, step)], ..script.clone() };
+    let steps = 0..steps(&script);
+    let scripts = steps.flat_map(|step| Interruption::ALL.map(|kind| at(kind, step)));
+    check(&scripts.collect::<Vec<_>>());
 }
 
 /// A session that cannot be opened costs an attempt, like a refused request.

@@ -12,6 +12,8 @@ use greenwave_testing::EntryKind;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
+use crate::remove::make_accessible;
+
 /// Names of the files that exclude others. Rules of the later name take precedence.
 pub(super) const IGNORE_FILES: [&str; 2] = [".gitignore", ".ignore"];
 
@@ -148,15 +150,6 @@ pub(super) fn list(
         }
     }
     Ok(listing)
-}
-
-/// Gives the owner all rights to a directory.
-pub(super) fn make_accessible(directory: &Path) -> io::Result<()> {
-    let mode = directory.symlink_metadata()?.permissions().mode();
-    if mode & 0o700 != 0o700 {
-        fs::set_permissions(directory, fs::Permissions::from_mode(mode & 0o7777 | 0o700))?;
-    }
-    Ok(())
 }
 
 fn special(metadata: &fs::Metadata) -> SpecialFile {

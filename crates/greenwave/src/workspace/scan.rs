@@ -12,12 +12,16 @@ use bytes::Bytes;
 use greenwave_inputs::{CLOCK_TICK, FileStamp, now_ns};
 use greenwave_storage::{BlobId, Store};
 use greenwave_testing::EntryKind;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 
 use super::listing::{self, IGNORE_FILES, IgnoreRules, ListedFile, Listing, SpecialFile};
 use super::{Workspace, apply};
 use crate::error::Error;
+use crate::remove::remove_all;
 use crate::tree::{self, Change, File, Tree};
 
+/// Age of the files in a fresh copy, in seconds.
+const MTIME_AGE_S: i64 = 10;
 /// Maximum size of a file that a scan takes, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
@@ -173,9 +177,26 @@ impl Workspace {
         self.blocking(move || clean(&root, observed, &wanted)).await?;
         let written: Vec<Change> = changes.into_iter().filter(|change| change.after.is_some()).collect();
         apply(&self.destination, &written, store).await?;
+        if let Some(git) = self.copies.as_ref().and_then(|copies| copies.git()).filter(|_| self.is_fresh) {
+            set_times(&self.destination.root, &written, git.mtime)?;
+        }
+        self.is_fresh = false;
         self.stamps.record_written(&self.destination.root, &written);
         self.tree.clone_from(tree);
         Ok(())
+    }
+
+    /// Writes the first tree with an old modification time, and returns that time in seconds since
+    /// the Unix epoch. An index of git with this time is valid for every such copy.
+    pub(crate) async fn write_first(&mut self, tree: &Tree, store: &Store) -> Result<i64, Error> {
+        // Git reads files again that changed in the second in which the index was written.
+        let mtime = now_ns() / 1_000_000_000 - MTIME_AGE_S;
+        self.reset(tree, store).await?;
+        let written = tree::changes(&Tree::new(), tree);
+        set_times(&self.destination.root, &written, mtime)?;
+        self.stamps.record_written(&self.destination.root, &written);
+        self.repositories.insert(String::new());
+        Ok(mtime)
     }
 
     /// Reads the state of the directory. Without rules, the ignore files on disk count. Files of
@@ -195,12 +216,23 @@ impl Workspace {
             })
             .await?;
         self.stamps = stamps;
+        let mut observed = observed;
+        let is_extra = |path: &str| self.included.contains(path) || self.set_up.contains(path);
+        let is_of_tree = |path: &str| self.tree.contains_key(path);
+        observed.listing.files.retain(|path, _| is_of_tree(path) || !is_extra(path));
+        observed.files.retain(|path, _| is_of_tree(path) || !is_extra(path));
         Ok(observed)
+    }
+
+    /// Returns the files that a tree does not have.
+    pub(super) async fn created(&mut self, tree: &Tree) -> Result<Vec<String>, Error> {
+        let observed = self.observe(None, tree.clone()).await?;
+        Ok(observed.files.into_keys().filter(|path| !tree.contains_key(path)).collect())
     }
 
     /// Does file operations in a thread that may block. The run waits for them even if the stage is
     /// aborted.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
@@ -361,6 +393,17 @@ fn restore_modes(root: &Path, tree: &Tree, directories: &BTreeSet<PathBuf>) -> R
     Ok(())
 }
 
+/// Sets the modification time of written files, in seconds since the Unix epoch.
+fn set_times(root: &Path, written: &[Change], seconds: i64) -> Result<(), Error> {
+    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    for path in written.iter().map(|change| root.join(&change.path)) {
+        let set = rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW);
+        set.map_err(|error| Error::io("set the time of", &path)(error.into()))?;
+    }
+    Ok(())
+}
+
 /// Returns the permissions that new files lack, as bits.
 fn umask_of(directory: &Path) -> io::Result<u32> {
     let permissions = fs::Permissions::from_mode(0o777);
@@ -369,34 +412,6 @@ fn umask_of(directory: &Path) -> io::Result<u32> {
         .permissions(permissions)
         .tempfile_in(directory)?;
     Ok(!probe.as_file().metadata()?.permissions().mode() & 0o777)
-}
-
-/// Removes a file, or a directory with everything below it whatever its permissions are. Does not
-/// follow links.
-pub(super) fn remove_all(path: &Path) -> io::Result<()> {
-    let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    match path.symlink_metadata() {
-        Ok(metadata) if !metadata.is_dir() => return fs::remove_file(path),
-        Ok(_) => {}
-        Err(error) if is_gone(&error) => return Ok(()),
-        Err(error) => return Err(error),
-    }
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let mut pending = vec![path.to_owned()];
-            while let Some(directory) = pending.pop() {
-                listing::make_accessible(&directory)?;
-                for entry in fs::read_dir(&directory)?.flatten() {
-                    if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                        pending.push(entry.path());
-                    }
-                }
-            }
-            fs::remove_dir_all(path)
-        }
-        Err(error) if is_gone(&error) => Ok(()),
-        other => other,
-    }
 }
 
 #[cfg(test)]

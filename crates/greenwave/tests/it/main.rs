@@ -2,5 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
+mod git_project;
 mod phase;
 mod plan;

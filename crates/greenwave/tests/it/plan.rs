@@ -17,14 +17,15 @@ fn feature(id: &str, depends_on: Vec<String>, agent: &str) -> Feature {
 }
 
 fn plan(features: Vec<Feature>) -> Plan {
-    let agent =
-        AgentSpec::Command(CommandSpec { command: vec!["true".to_owned()], ..CommandSpec::default() });
+    let command = vec!["true".to_owned()];
+    let agent = AgentSpec::Command(CommandSpec { command, ..CommandSpec::default() });
     Plan {
         name: "plan".to_owned(),
         project: ".".into(),
         agents: [("coder".to_owned(), agent)].into(),
         resources: [("database".to_owned(), 2)].into(),
         features,
+        ..Plan::default()
     }
 }
 

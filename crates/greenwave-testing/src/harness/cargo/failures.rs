@@ -20,7 +20,8 @@ struct CompilerMessage {
     text: String,
 }
 
-/// A line of cargo's that names what the compiler rejected: `` could not compile `a` (lib test) ``.
+/// A line of cargo's that names a rejected part of a package: `` could not compile `a` (lib test)
+/// ``.
 #[derive(Debug)]
 struct FailedUnit {
     package: String,

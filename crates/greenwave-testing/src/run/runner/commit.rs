@@ -26,8 +26,8 @@ pub(super) struct Commit<'a> {
     pub(super) chain: &'a KeyChain,
 }
 
-/// A finished test with the record for the last key of its chain. The caller stores it if `persist`
-/// says so.
+/// A finished test with the record for the last key of its chain. The caller stores the record if
+/// `persist` is [`Persist::Yes`].
 pub(super) struct Committed {
     pub(super) run: TestRun,
     pub(super) record: Record,

@@ -1,4 +1,4 @@
-//! Finds the dependencies that a test has discovered, and those that changed while it ran.
+//! Finds the dependencies that a test has discovered, and changes of them while it ran.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

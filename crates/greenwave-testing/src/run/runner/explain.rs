@@ -1,4 +1,4 @@
-//! Records what a result depends on, so that a later run can explain why the test runs again.
+//! Records the dependencies of a result, so that a later run can explain why the test runs again.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -35,7 +35,7 @@ pub(super) struct PendingTests {
     pub(super) distrusted: HashMap<TestId, CacheDecision>,
     /// Cached results that are audited.
     pub(super) audits: HashMap<TestId, Outcome>,
-    /// Directories that were built so far.
+    /// Directories that the lookup has built.
     pub(super) builds: Builds,
 }
 
@@ -120,7 +120,7 @@ impl<O: Fn(SuiteEvent<'_>) + Send + Sync> Coordinator<'_, O> {
         Schedule::plan(self.context, alone, &together, &histories, self.options.workers)
     }
 
-    /// Runs the batches. Returns the results of all that finished before the run was stopped.
+    /// Runs the batches. If the run is stopped, returns the results that arrived before.
     async fn execute(
         &mut self,
         schedule: &Schedule,

@@ -1,5 +1,4 @@
-//! Runs batches of tests in tasks of their own, and sends the results to the coordinator of the
-//! run.
+//! Runs each batch of tests in a separate task, and sends the results to the coordinator.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;

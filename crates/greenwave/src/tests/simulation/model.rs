@@ -55,7 +55,7 @@ pub(super) fn answer(feature: &FeatureScript, attempt: u32) -> Answer {
 /// Predicts the end of a feature whose dependencies are green.
 fn alone(script: &Script, at: usize) -> End {
     let feature = &script.features[at];
-    if !matches!(feature.red, Red::Fails | Red::Hangs) {
+    if feature.red != Red::Fails {
         return End::Failed;
     }
     match feature.connect {

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use greenwave_testing::Test;
 
-use super::model::{self, End};
+use super::model;
 use super::script::{Interruption, Script};
 use super::world::{ANSWER_MAX, SimulatedAgent, SimulatedTests, TEST_MAX, UNITS, World, is_done};
 use crate::engine::Engine;
+use crate::mask::Mask;
 use crate::steps::Steps;
-use crate::{AgentSpec, CommandSpec, Event, Feature, Plan, Report, Settings, adapters};
+use crate::{AgentSpec, CommandSpec, Edits, Event, Feature, Plan, Report, Settings, adapters};
 
 /// Coverage of a simulation: the number of runs, steps and ends.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,11 +60,12 @@ pub(super) fn run(script: &Script) -> Result<Coverage, String> {
         coverage.runs += 1;
         coverage.steps += world.observed.lock().steps;
         coverage.interrupted += usize::from(ended.is_none());
+        note_failures(&world);
         check_project(&world)?;
         if number > script.interruptions.len() {
             let report: &Report = last.as_ref().ok_or("the last run was interrupted")?;
             let now = ended.as_ref().ok_or("a run was interrupted without an interruption")?;
-            check_resumed(script, report, now)?;
+            check_resumed(report, now)?;
         }
         last = ended;
     }
@@ -77,6 +79,22 @@ pub(super) fn run(script: &Script) -> Result<Coverage, String> {
     Ok(coverage)
 }
 
+/// Notes the features that have used up attempts or were blocked by an edit of the user. They go on
+/// with a new round in later runs, so the model does not predict their ends.
+fn note_failures(world: &World) {
+    let mut observed = world.observed.lock();
+    let failed = std::mem::take(&mut observed.failed_now);
+    observed.failed_before.extend(failed);
+}
+
+/// Returns whether the model predicts the end of a feature: no earlier run has failed it or one of
+/// its dependencies.
+fn is_predicted(world: &World, feature: usize) -> bool {
+    let observed = world.observed.lock();
+    let before = &observed.failed_before;
+    !before.iter().any(|&other| other == feature || model::depends(&world.script, feature, other))
+}
+
 /// Creates a directory, in memory if possible, because runs sync many small files.
 fn directory() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
@@ -86,7 +104,11 @@ fn directory() -> tempfile::TempDir {
 
 fn plan(world: &World) -> Plan {
     let agent = |_| {
-        AgentSpec::Command(CommandSpec { command: vec!["simulated".to_owned()], ..CommandSpec::default() })
+        AgentSpec::Command(CommandSpec {
+            command: vec!["simulated".to_owned()],
+            edits: Edits::Answer,
+            ..CommandSpec::default()
+        })
     };
     let features = world.script.features.iter().enumerate().map(|(at, feature)| Feature {
         id: format!("f{at}"),
@@ -105,6 +127,7 @@ fn plan(world: &World) -> Plan {
         agents: (0..world.script.features.len()).map(|at| (format!("a{at}"), agent(at))).collect(),
         resources: [("unit".to_owned(), UNITS)].into(),
         features: features.collect(),
+        ..Plan::default()
     }
 }
 
@@ -132,7 +155,10 @@ fn open(world: &Arc<World>) -> Result<Engine, crate::Error> {
     };
     let agents: BTreeMap<_, _> = (0..plan.features.len()).map(pool).collect();
     let steps = Steps::observed_by(Arc::clone(world) as _);
-    Engine::assemble(plan, settings, agents, steps, |_, _| Ok(Arc::new(SimulatedTests(Arc::clone(world)))))
+    let copies = world.project.with_file_name("copies");
+    Engine::assemble(plan, settings, agents, steps, Mask::default(), &copies, |_, _| {
+        Ok(Arc::new(SimulatedTests(Arc::clone(world))))
+    })
 }
 
 /// Returns an upper bound of the virtual time of a run: all its work in sequence.
@@ -235,7 +261,11 @@ fn record_event(world: &World, ends: &mut BTreeMap<String, &'static str>, event:
         Event::UpToDate { feature } | Event::Phase { feature, phase: "green", .. } => (feature, "green"),
         Event::Failed { feature, .. } => (feature, "failed"),
         Event::Skipped { feature, .. } => (feature, "skipped"),
-        Event::Phase { feature, .. } | Event::Tests { feature, .. } | Event::Refused { feature, .. } => {
+        Event::Phase { feature, .. }
+        | Event::Tests { feature, .. }
+        | Event::Continued { feature, .. }
+        | Event::Waiting { feature, .. }
+        | Event::Refused { feature, .. } => {
             if ends.contains_key(feature) {
                 world.violation(format!("{feature} has ended, and continues: {event:?}"));
             }
@@ -248,6 +278,9 @@ fn record_event(world: &World, ends: &mut BTreeMap<String, &'static str>, event:
     }
     let at: usize = feature[1..].parse().unwrap();
     world.observed.lock().started.remove(&at);
+    if end == "failed" {
+        world.observed.lock().failed_now.insert(at);
+    }
     if end == "green" {
         match World::file(&world.project, &format!("f{at}.txt")) {
             Some(text) if is_done(&text) => {
@@ -323,7 +356,7 @@ fn check_report(
         if is_stopped {
             continue;
         }
-        if interruption.is_none() && !expected[at].allows(feature.phase) {
+        if interruption.is_none() && is_predicted(world, at) && !expected[at].allows(feature.phase) {
             return Err(format!("{id} is {} ({:?}), not {:?}", feature.phase, feature.reason, expected[at]));
         }
         if is_green != (feature.phase == "green") || lines > usize::from(is_green) {
@@ -336,10 +369,9 @@ fn check_report(
             check_skip_reason(&world.script, at, &phases, feature.reason.as_deref().unwrap_or_default())?;
         }
     }
-    let work = world.project.join(".greenwave/work");
-    let names = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|at| at.file_name());
-    let state = names(work.parent().unwrap()).filter(|name| name.as_encoded_bytes().starts_with(b"old-"));
-    let left: Vec<_> = names(&work).chain(state).collect();
+    let copies = world.project.with_file_name("copies");
+    let left: Vec<_> =
+        fs::read_dir(&copies).into_iter().flatten().flatten().map(|at| at.file_name()).collect();
     if !is_stopped && !left.is_empty() {
         return Err(format!("workspaces are left behind: {left:?}"));
     }
@@ -355,12 +387,11 @@ fn check_skip_reason(script: &Script, feature: usize, phases: &[&str], reason: &
     }
 }
 
-/// Checks a run after a complete one: green features are up to date.
-fn check_resumed(script: &Script, before: &Report, now: &Report) -> Result<(), String> {
-    let expected = model::ends(script);
-    for ((before, now), end) in before.features.iter().zip(&now.features).zip(expected) {
-        let stays = before.phase == now.phase || (end == End::Any && before.phase != "green");
-        if !stays || (before.phase == "green" && !now.up_to_date) {
+/// Checks a run after a complete one: green features are up to date. Others have a new round.
+fn check_resumed(before: &Report, now: &Report) -> Result<(), String> {
+    for (before, now) in before.features.iter().zip(&now.features) {
+        let stays = before.phase != "green" || (now.phase == "green" && now.up_to_date);
+        if !stays {
             return Err(format!(
                 "{} was {}, and is {} in the next run",
                 now.feature, before.phase, now.phase

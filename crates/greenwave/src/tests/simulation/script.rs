@@ -133,6 +133,8 @@ pub(super) struct FeatureScript {
     /// Answers by attempt. The last one repeats.
     pub(super) answers: Vec<Answer>,
     pub(super) connect: Connect,
+    /// Number of requests that find the agent overloaded, before the first answer.
+    pub(super) overloads: u32,
     pub(super) red: Red,
     pub(super) review: bool,
     /// Units that the test holds of the only resource, which has two.
@@ -224,6 +226,7 @@ impl Script {
                 }
             });
             with(&|script| script.features[at].connect = Connect::Opens);
+            with(&|script| script.features[at].overloads = 0);
             with(&|script| script.features[at].red = Red::Fails);
             with(&|script| script.features[at].review = false);
             with(&|script| script.features[at].units = 0);
@@ -294,6 +297,7 @@ fn feature(random: &mut Random, at: usize, count: usize) -> FeatureScript {
             2 => Connect::Panics,
             _ => Connect::Opens,
         },
+        overloads: if random.chance(20) { 1 + random.below(3) as u32 } else { 0 },
         red: match rarely {
             3 => Red::Passes,
             4 => Red::RunsNothing,

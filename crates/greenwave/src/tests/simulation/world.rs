@@ -67,8 +67,18 @@ pub(super) struct Observed {
     pub(super) edits: usize,
     /// Merged file of each green feature.
     pub(super) green: BTreeMap<usize, String>,
-    /// Last attempt that was requested in this run, by feature.
+    /// Last attempt that was requested, by feature.
     pub(super) requested: BTreeMap<usize, u32>,
+    /// Features that were requested in this run.
+    pub(super) requested_now: BTreeSet<usize>,
+    /// Attempt whose answer is recorded at the start of this run, by feature.
+    pub(super) recorded: BTreeMap<usize, u32>,
+    /// Features that failed in an earlier run, so that a new round of attempts begins.
+    pub(super) failed_before: BTreeSet<usize>,
+    /// Features that failed in this run.
+    pub(super) failed_now: BTreeSet<usize>,
+    /// Overloads of each feature's agent so far.
+    overloads: BTreeMap<usize, u32>,
     /// Features that are started and not ended.
     pub(super) started: BTreeSet<usize>,
     /// Number of answers, which makes each one unique.
@@ -173,7 +183,8 @@ impl World {
         let mut observed = self.observed.lock();
         observed.interruption = self.script.interruptions.get(run).copied();
         (observed.steps, observed.dead, observed.interrupted) = (0, false, false);
-        observed.requested.clear();
+        observed.requested_now.clear();
+        observed.recorded = engine.recorded_answers();
         observed.started.clear();
         observed.connected.clear();
         if self.script.forgetful.contains(&run) {
@@ -339,6 +350,18 @@ impl TestRunner for SimulatedTests {
         Ok(outcome)
     }
 
+    async fn discover(&self, _root: &Path) -> Result<Vec<Test>, TestError> {
+        Ok(Vec::new())
+    }
+
+    async fn run_again(&self, root: &Path, test: &Test) -> Result<Outcome, TestError> {
+        let world = &*self.0;
+        let worker = world.held(|observed| &mut observed.testing, world.script.workers, "tests");
+        let outcome = world.run_test(number(&test.name), root, test).await;
+        drop(worker);
+        outcome
+    }
+
     async fn cached(&self, root: &Path, test: &Test) -> Result<Option<Outcome>, TestError> {
         let key = (test.name.clone(), self.0.inputs(number(&test.name), root));
         Ok(self.0.observed.lock().results.get(&key).cloned())
@@ -387,6 +410,9 @@ impl Session for SimulatedAgent {
         let script = &world.script.features[feature];
         let answer = model::answer(script, request.attempt);
         let token = self.check_request(request);
+        if let Some(error) = self.overload() {
+            return Err(error);
+        }
         let guard = RequestGuard::new(Arc::clone(&world));
         sleep(Duration::from_millis(script.answer_ms)).await;
         match answer {
@@ -444,20 +470,38 @@ impl Drop for RequestGuard {
 }
 
 impl SimulatedAgent {
+    /// Returns the error of an agent whose provider limits requests, as often as the script says.
+    fn overload(&self) -> Option<AgentError> {
+        let mut observed = self.world.observed.lock();
+        let overloads = observed.overloads.entry(self.feature).or_default();
+        *overloads += 1;
+        let (program, line) = ("simulated".to_owned(), "429".to_owned());
+        let retry_after = overloads.is_multiple_of(2).then_some(Duration::from_secs(7));
+        (*overloads <= self.world.script.features[self.feature].overloads).then_some(AgentError::Overloaded {
+            program,
+            line,
+            retry_after,
+        })
+    }
+
     /// Checks a request against the earlier ones, and returns a unique number for its answer.
     fn check_request(&self, request: &Request) -> u64 {
         let feature = self.feature;
         self.world.check_active(feature, &request.directory);
-        let attempts_max = self.world.script.features[feature].attempts_max;
         let mut observed = self.world.observed.lock();
         let before = observed.requested.insert(feature, request.attempt).unwrap_or(0);
+        let is_first = observed.requested_now.insert(feature);
+        // An attempt that was interrupted, or that found the agent overloaded, is requested again.
         // A failed connection is an attempt that does not reach the agent.
+        let is_again = request.attempt == before && (is_first || observed.overloads.contains_key(&feature));
         let fails_once = self.world.script.features[feature].connect == Connect::FailsOnce;
-        let failed = u32::from(fails_once && before == 0);
-        if request.attempt != before + 1 + failed || request.attempt > attempts_max {
-            observed
-                .violations
-                .push(format!("f{feature}: attempt {} after {before} of {attempts_max}", request.attempt));
+        let is_after_failure = fails_once && is_first && request.attempt == before + 2;
+        if request.attempt != before + 1 && !is_again && !is_after_failure {
+            observed.violations.push(format!("f{feature}: attempt {} after {before}", request.attempt));
+        }
+        if observed.recorded.get(&feature).is_some_and(|recorded| request.attempt <= *recorded) {
+            let violation = format!("f{feature}: the answer to attempt {} was paid already", request.attempt);
+            observed.violations.push(violation);
         }
         let script = &self.world.script.features[feature];
         let expected = match request.attempt {
@@ -478,8 +522,7 @@ impl SimulatedAgent {
 /// Returns the words of the next prompt about an answer with an incomplete file.
 fn expected_words(answer: Answer) -> Option<&'static str> {
     match answer {
-        Answer::Edit => Some("txt` is given in part only; answer with the whole file"),
-        Answer::Diff => Some("txt` is given as a diff; answer with the whole file"),
+        Answer::Edit | Answer::Diff => Some("cannot edit `f"),
         Answer::Nested => Some("answer with a longer fence around the whole file"),
         _ => None,
     }

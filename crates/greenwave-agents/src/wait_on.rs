@@ -1,0 +1,306 @@
+//! Recognises programs that failed because a provider limits requests or is overloaded.
+
+use std::collections::VecDeque;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+
+use crate::{AgentEvent, Error, ResponseStream};
+
+/// Maximum number of bytes at the end of the response that are examined.
+const TAIL_BYTES_MAX: usize = 2 * 1024;
+/// Maximum length of the line that an error quotes, in bytes.
+const LINE_BYTES_MAX: usize = 300;
+
+/// Phrases of known programs and providers, in lower case.
+const PHRASES: [&str; 19] = [
+    "rate limit",
+    "rate_limit",
+    "rate-limit",
+    "ratelimit",
+    "too many requests",
+    "toomanyrequests",
+    "overloaded",
+    "usage limit",
+    "session limit",
+    "quota exceeded",
+    "exceeded your current quota",
+    "insufficient_quota",
+    "resource_exhausted",
+    "resource exhausted",
+    "limit reached",
+    "hit your limit",
+    "server is busy",
+    "service unavailable",
+    "at capacity",
+];
+/// HTTP status codes of overload. They count in lines that speak of a request only.
+const CODES: [&str; 3] = ["429", "503", "529"];
+/// Words of which one makes a number in the same line a status code.
+const CODE_WORDS: [&str; 7] = ["http", "status", "api", "error", "code", "request", "retry"];
+
+/// Words that a delay may follow, in lower case.
+const HINTS: [&str; 11] = [
+    "retry-after",
+    "retry_after",
+    "retry after",
+    "try again in",
+    "try again after",
+    "retry in",
+    "retrying in",
+    "retrydelay",
+    "retry_delay",
+    "resets in",
+    "reset after",
+];
+
+/// Conditions under which a failed program is started again later, without using up an attempt.
+///
+/// They apply to programs that end with an exit status other than 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitOn {
+    /// Exit codes that are always a reason to wait.
+    pub exit: Vec<i32>,
+    /// Texts in the last lines of standard error or of the response, without regard to case. A text
+    /// of digits matches as a whole number. `None` for the phrases of known programs.
+    pub output: Option<Vec<String>>,
+}
+
+impl Default for WaitOn {
+    /// Exit code 75 (`EX_TEMPFAIL` of sysexits.h), and the phrases of known programs.
+    fn default() -> Self {
+        Self { exit: vec![75], output: None }
+    }
+}
+
+impl WaitOn {
+    /// Never waits.
+    #[must_use]
+    pub fn never() -> Self {
+        Self { exit: Vec::new(), output: Some(Vec::new()) }
+    }
+
+    /// Replaces the error of a program that failed under one of the conditions by
+    /// [`Error::Overloaded`]. Everything else passes unchanged.
+    pub fn watch(&self, response: ResponseStream) -> ResponseStream {
+        let (conditions, tail) = (self.clone(), Tail::default());
+        ResponseStream::new(stream::unfold((response, conditions, tail), |mut state| async move {
+            let (response, conditions, tail) = &mut state;
+            let event = match response.next().await? {
+                Ok(AgentEvent::Text(text)) => {
+                    tail.push(&text);
+                    Ok(AgentEvent::Text(text))
+                }
+                Err(error) => Err(conditions.classify(error, &tail.text())),
+                other => other,
+            };
+            Some((event, state))
+        }))
+    }
+
+    /// Returns [`Error::Overloaded`] for the error of a program that failed under one of the
+    /// conditions, and any other error as it is. `tail` is the end of the response.
+    pub fn classify(&self, error: Error, tail: &str) -> Error {
+        let Error::Exited { program, status, stderr } = &error else { return error };
+        let Some(line) = self.reason(*status, &[stderr, tail]) else { return error };
+        let retry_after = [stderr.as_str(), tail].into_iter().find_map(delay_hint);
+        Error::Overloaded { program: program.clone(), line, retry_after }
+    }
+
+    /// Returns the line that says why a program has to wait.
+    fn reason(&self, status: ExitStatus, outputs: &[&str]) -> Option<String> {
+        let lines = || outputs.iter().flat_map(|output| output.lines().rev());
+        let found = lines().find(|line| self.matches(&line.to_lowercase()));
+        let by_code = status.code().is_some_and(|code| self.exit.contains(&code));
+        let last = || lines().find(|line| !line.trim().is_empty()).map(str::to_owned);
+        let line = match found {
+            Some(line) => line.to_owned(),
+            None if by_code => last().unwrap_or_else(|| status.to_string()),
+            None => return None,
+        };
+        Some(shortened(line.trim()))
+    }
+
+    fn matches(&self, line: &str) -> bool {
+        match &self.output {
+            Some(texts) => texts.iter().any(|text| {
+                let text = text.to_lowercase();
+                if text.bytes().all(|byte| byte.is_ascii_digit()) {
+                    has_number(line, &text)
+                } else {
+                    line.contains(&text)
+                }
+            }),
+            None => {
+                PHRASES.iter().any(|phrase| line.contains(phrase))
+                    || (CODES.iter().any(|code| has_number(line, code))
+                        && CODE_WORDS.iter().any(|word| line.contains(word)))
+            }
+        }
+    }
+}
+
+/// Returns whether a line contains a number that is not part of a longer number, word or path.
+fn has_number(line: &str, number: &str) -> bool {
+    let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '/');
+    !number.is_empty()
+        && line.match_indices(number).any(|(at, _)| {
+            let (before, after) = (&line[..at], &line[at + number.len()..]);
+            let is_line_number =
+                before.ends_with("line ") || before.ends_with(".py:") || before.ends_with(".rs:");
+            !is_line_number && !is_part(before.chars().next_back()) && !is_part(after.chars().next())
+        })
+}
+
+/// Returns the delay that a text asks for, such as `retry-after: 6` or `try again in 1m30s`.
+///
+/// A number without a unit counts seconds.
+fn delay_hint(text: &str) -> Option<Duration> {
+    let text = text.to_lowercase();
+    HINTS.iter().find_map(|hint| {
+        let mut places = text.match_indices(hint);
+        places.find_map(|(at, _)| delay(&text[at + hint.len()..]))
+    })
+}
+
+/// Parses a delay at the start of a text, after punctuation: `: 6`, `="34s"`, ` 1 min 5 s`.
+fn delay(text: &str) -> Option<Duration> {
+    let text = text.trim_start_matches(|c: char| c.is_whitespace() || ":=\"'(~".contains(c));
+    let text = text.strip_prefix("about ").unwrap_or(text);
+    let (first, mut rest) = number(text)?;
+    let mut seconds = first * unit(&mut rest).unwrap_or(1.0);
+    while let Some((next, mut after)) = number(rest.trim_start_matches([' ', ','])) {
+        let Some(scale) = unit(&mut after) else { break };
+        seconds += next * scale;
+        rest = after;
+    }
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+fn number(text: &str) -> Option<(f64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text[..end].trim_end_matches('.');
+    Some((digits.parse().ok()?, &text[end..]))
+}
+
+/// Takes a unit of time from the start of a text, and returns it in seconds.
+fn unit(text: &mut &str) -> Option<f64> {
+    let rest = text.trim_start();
+    let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+    let seconds = match &rest[..end] {
+        "ms" | "milliseconds" | "millis" => 0.001,
+        "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
+        "h" | "hr" | "hrs" | "hour" | "hours" => 3600.0,
+        _ => return None,
+    };
+    *text = &rest[end..];
+    Some(seconds)
+}
+
+fn shortened(line: &str) -> String {
+    let line: String = line.chars().filter(|c| !c.is_control()).collect();
+    match (0..=LINE_BYTES_MAX).rev().find(|&at| line.is_char_boundary(at)) {
+        Some(end) if line.len() > LINE_BYTES_MAX => format!("{}…", &line[..end]),
+        _ => line,
+    }
+}
+
+/// The last bytes of a response.
+#[derive(Debug, Default)]
+struct Tail(VecDeque<u8>);
+
+impl Tail {
+    fn push(&mut self, text: &Bytes) {
+        self.0.extend(&text[text.len().saturating_sub(TAIL_BYTES_MAX)..]);
+        let excess = self.0.len().saturating_sub(TAIL_BYTES_MAX);
+        self.0.drain(..excess);
+    }
+
+    fn text(&self) -> String {
+        let bytes: Vec<u8> = self.0.iter().copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    fn classify(
+        conditions: &WaitOn,
+        code: i32,
+        stderr: &str,
+        tail: &str,
+    ) -> Option<(String, Option<Duration>)> {
+        let status = ExitStatus::from_raw(code << 8);
+        let error = Error::Exited { program: "agent".to_owned(), status, stderr: stderr.to_owned() };
+        match conditions.classify(error, tail) {
+            Error::Overloaded { line, retry_after, .. } => Some((line, retry_after)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn messages_of_known_programs_are_overload() {
+        for text in [
+            "API Error: 429 {\"type\":\"error\",\"error\":{\"type\":\"rate_limit_error\"}}",
+            "API Error (529 {\"type\":\"overloaded_error\",\"message\":\"Overloaded\"})",
+            "Claude usage limit reached. Your limit will reset at 7pm",
+            "You've hit your limit · resets 7:30pm (Europe/Berlin)",
+            "stream error: exceeded retry limit, last status: 429 Too Many Requests",
+            "[API Error: You exceeded your current quota, please check your plan]",
+            "litellm.RateLimitError: AnthropicException",
+            "error: got status: RESOURCE_EXHAUSTED",
+            "unexpected status 503 Service Unavailable",
+        ] {
+            let found = classify(&WaitOn::default(), 1, text, "");
+            assert_eq!(found.as_ref().map(|(line, _)| line.as_str()), Some(text));
+            assert!(classify(&WaitOn::default(), 1, "", text).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_failures_are_not() {
+        for text in [
+            "",
+            "Segmentation fault",
+            "  File \"agent.py\", line 429, in main",
+            "error: src/lib.rs:503:5: expected `;`",
+            "wrote 429 bytes",
+            "error in commit 429abc",
+            "Invalid API key",
+        ] {
+            assert_eq!(classify(&WaitOn::default(), 1, text, ""), None, "{text}");
+        }
+        assert_eq!(classify(&WaitOn::never(), 75, "429 rate limit", ""), None);
+    }
+
+    #[test]
+    fn conditions_can_be_set() {
+        let own = WaitOn { exit: vec![29], output: Some(vec!["Come Back".to_owned(), "7".to_owned()]) };
+        assert!(classify(&own, 29, "", "").is_some());
+        assert!(classify(&own, 1, "please come back later", "").is_some());
+        assert!(classify(&own, 1, "code 7", "").is_some());
+        assert_eq!(classify(&own, 75, "code 77, rate limit", ""), None);
+    }
+
+    #[test]
+    fn delays_are_read_in_the_usual_forms() {
+        let seconds = |text| delay_hint(text).map(|delay| delay.as_secs_f64());
+        assert_eq!(seconds("429 rate_limit_error: retry-after: 6"), Some(6.0));
+        assert_eq!(seconds("Please try again in 20s."), Some(20.0));
+        assert_eq!(seconds("try again in 1m30.5s"), Some(90.5));
+        assert_eq!(seconds("Retry in 2 minutes, 5 seconds"), Some(125.0));
+        assert_eq!(seconds("\"retryDelay\": \"34s\""), Some(34.0));
+        assert_eq!(seconds("Retry-After=500ms"), Some(0.5));
+        assert_eq!(seconds("resets in 2h"), Some(7200.0));
+        assert_eq!(seconds("retry after the weekend"), None);
+        assert_eq!(seconds("retry-after: 99999999999999999999999999"), None);
+        assert_eq!(seconds("nothing"), None);
+    }
+}

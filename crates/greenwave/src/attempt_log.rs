@@ -1,0 +1,114 @@
+//! Reads the attempts that runs have stored in a project.
+
+use std::path::Path;
+
+use greenwave_storage::{Attempt, AttemptOutcome, Attempts, ChangeKind};
+use greenwave_testing::STATE_DIRECTORY;
+use serde::Serialize;
+
+use crate::adapters;
+use crate::error::Error;
+use crate::settings::Settings;
+
+/// The stored attempts of a project. Reading them does not disturb a run that is active.
+#[derive(Debug)]
+pub struct AttemptLog {
+    attempts: Attempts,
+}
+
+/// An attempt at a feature, with all that was said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StoredAttempt {
+    /// Id of the feature.
+    pub feature: String,
+    /// Number of the attempt in the store, from 1. Counts the attempts of all runs.
+    pub number: u32,
+    /// `passed`, `failed` (its tests), or `aborted` (nothing could be tested).
+    pub outcome: &'static str,
+    /// Why it was refused, in one line. Empty if it passed.
+    pub reason: String,
+    /// Output of the failing test.
+    pub test_output: String,
+    /// Text of the agent's answer.
+    pub words: String,
+    /// Standard error of the agent's program.
+    pub stderr: String,
+    /// Exit of the agent's program.
+    pub exit: String,
+    /// The files that the attempt changed.
+    pub files: Vec<StoredFile>,
+    /// The changes as unified diffs.
+    pub diff: String,
+}
+
+/// A file that an attempt changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StoredFile {
+    /// Path of the file, relative to the project.
+    pub path: String,
+    /// `created`, `modified` or `deleted`.
+    pub change: &'static str,
+}
+
+impl AttemptLog {
+    /// Opens the attempts of a project. Returns `None` if the project has none.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn open(project: &Path, settings: &Settings) -> Result<Option<Self>, Error> {
+        let directory = project.join(STATE_DIRECTORY).join("store");
+        if !directory.exists() {
+            return Ok(None);
+        }
+        let store = adapters::store(settings, &directory)?;
+        Ok(Some(Self { attempts: Attempts::new(store, adapters::ATTEMPTS) }))
+    }
+
+    /// Returns the features that have attempts, sorted by id.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn features(&self) -> Result<Vec<String>, Error> {
+        self.attempts.features().await.map_err(Error::store("read from"))
+    }
+
+    /// Returns the attempts at a feature, in order.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn attempts(&self, feature: &str) -> Result<Vec<StoredAttempt>, Error> {
+        let mut found = Vec::new();
+        for attempt in self.attempts.list(feature).await.map_err(Error::store("read from"))? {
+            found.push(self.describe(attempt).await?);
+        }
+        Ok(found)
+    }
+
+    async fn describe(&self, attempt: Attempt) -> Result<StoredAttempt, Error> {
+        let changes = self.attempts.changes(&attempt).await.map_err(Error::store("read from"))?;
+        let files = changes.files.iter().map(|file| StoredFile {
+            path: file.path.clone(),
+            change: match file.change {
+                ChangeKind::Added => "created",
+                ChangeKind::Removed => "deleted",
+                ChangeKind::Modified => "modified",
+            },
+        });
+        Ok(StoredAttempt {
+            files: files.collect(),
+            diff: changes.to_string(),
+            feature: attempt.feature,
+            number: attempt.number,
+            outcome: match attempt.outcome {
+                AttemptOutcome::Passed => "passed",
+                AttemptOutcome::Failed => "failed",
+                AttemptOutcome::Aborted => "aborted",
+            },
+            reason: attempt.reason,
+            test_output: attempt.note,
+            words: attempt.transcript.words,
+            stderr: attempt.transcript.stderr,
+            exit: attempt.transcript.exit,
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! Records of attempts that are under way, stored as JSON in the scheduler's journal.
+//!
+//! They let the next run continue where an interrupted one stopped: with the number of the attempt,
+//! the feedback that the agent has not answered yet, and an answer that was not tested yet.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::tree::Change;
+
+/// Version of the record. A record of another version does not count.
+const VERSION: u32 = 1;
+/// Prefix of the journal's keys. Ids of features have no slash.
+const PREFIX: &str = "attempt/";
+
+/// The attempt at which a feature continues.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AttemptRecord {
+    pub(crate) version: u32,
+    /// Hash of the feature's [`definition`](crate::green_record::definition). A record with another
+    /// hash does not count.
+    pub(crate) definition: String,
+    /// Number of the attempt, from 1.
+    pub(crate) attempt: u32,
+    /// Number of attempts before the current round. A round has as many attempts as the plan says.
+    pub(crate) before_round: u32,
+    /// Whether the answer to the attempt is complete. Then `changes` holds it.
+    pub(crate) answered: bool,
+    /// Feedback for the attempt's prompt.
+    pub(crate) feedback: String,
+    /// Tests that failed at the previous attempt, by the names that their runner prints.
+    pub(crate) failing: BTreeSet<String>,
+    /// Changes of the feature so far.
+    pub(crate) changes: Vec<Change>,
+}
+
+impl AttemptRecord {
+    /// Creates the record of an attempt that is about to be requested.
+    pub(crate) fn new(definition: &str, attempt: u32, before_round: u32) -> Self {
+        Self {
+            version: VERSION,
+            definition: definition.to_owned(),
+            attempt,
+            before_round,
+            answered: false,
+            feedback: String::new(),
+            failing: BTreeSet::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Returns the key in the journal.
+    pub(crate) fn key(feature: &str) -> String {
+        format!("{PREFIX}{feature}")
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings, numbers and lists always serialise")
+    }
+
+    /// Decodes a record. An unreadable record counts as missing, so that its feature starts again.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok().filter(|record: &Self| record.version == VERSION)
+    }
+
+    /// Starts a new round if the attempts of the current one are used up. Returns whether it did.
+    pub(crate) fn begin_round(&mut self, attempts_max: u32) -> bool {
+        let is_used_up = self.attempt > self.before_round.saturating_add(attempts_max);
+        if is_used_up {
+            self.before_round = self.attempt.saturating_sub(1);
+        }
+        is_used_up
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_other_versions_do_not_count() {
+        let record = AttemptRecord::new("hash", 3, 0);
+        assert_eq!(AttemptRecord::decode(&record.encode()), Some(record.clone()));
+        let newer = AttemptRecord { version: VERSION + 1, ..record };
+        assert_eq!(AttemptRecord::decode(&newer.encode()), None);
+        assert_eq!(AttemptRecord::decode(b"{}"), None);
+    }
+
+    #[test]
+    fn a_round_begins_when_the_attempts_are_used_up() {
+        let mut record = AttemptRecord::new("hash", 3, 0);
+        assert!(!record.begin_round(3));
+        record.attempt = 4;
+        assert!(record.begin_round(3));
+        assert_eq!(record.before_round, 3);
+        assert!(!record.begin_round(3));
+    }
+}

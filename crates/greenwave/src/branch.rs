@@ -1,0 +1,169 @@
+//! Writes results as commits on a branch of the user's repository.
+//!
+//! The branch is the only thing that changes: the user's current branch, index, stash and files
+//! stay as they are. Commits are made with an index outside of the repository, and the branch moves
+//! only if nobody else has moved it.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use greenwave_storage::Store;
+use greenwave_testing::EntryKind;
+
+use crate::error::Error;
+use crate::git::{self, UserRepository};
+use crate::git_copies;
+use crate::tree::{self, Change};
+
+/// Object id that stands for a ref that does not exist yet.
+const NO_OBJECT: &str = "";
+
+/// The branch that results are committed to.
+#[derive(Debug, Clone)]
+pub(crate) struct ResultBranch {
+    repository: UserRepository,
+    /// Full name, `refs/heads/…`.
+    pub(crate) name: String,
+    /// File for a temporary index.
+    index: PathBuf,
+}
+
+impl ResultBranch {
+    /// Returns the branch of a plan with this name.
+    ///
+    /// # Errors
+    /// [`Error::Branch`] if the branch is checked out in a worktree, whose files would not follow.
+    pub(crate) fn new(repository: UserRepository, plan: &str, directory: &Path) -> Result<Self, Error> {
+        let name = format!("refs/heads/greenwave/{}", crate::copies::slug(plan));
+        let list = ["for-each-ref", "--format=%(worktreepath)", &name];
+        let worktree = git::text(git::command(&repository.top).args(list), "list branches")?;
+        if !worktree.is_empty() {
+            let branch = name.trim_start_matches("refs/heads/").to_owned();
+            return Err(Error::Branch { branch, worktree: worktree.into() });
+        }
+        Ok(Self { repository, name, index: directory.join("index.branch") })
+    }
+
+    /// Returns the commit at the tip, or the user's `HEAD` if the branch does not exist. Returns
+    /// `None` before the first commit.
+    pub(crate) fn tip(&self) -> Option<String> {
+        self.resolve(&self.name).or_else(|| self.repository.head.clone())
+    }
+
+    /// Returns whether the branch or the user's `HEAD` contains a commit.
+    pub(crate) fn contains(&self, commit: &str) -> bool {
+        let contains = |tip: String| {
+            let test = ["merge-base", "--is-ancestor", commit, &tip];
+            git::output(git::command(&self.repository.top).args(test), "compare commits").is_ok()
+        };
+        self.resolve(&self.name).is_some_and(contains) || self.repository.head.clone().is_some_and(contains)
+    }
+
+    /// Creates a commit with changes on top of the tip. Returns its id. The branch does not move.
+    ///
+    /// The tip may differ from the state before the changes, because copies have uncommitted work
+    /// of the user: such files are merged by lines. Where that fails, the file is committed as it
+    /// was tested.
+    ///
+    /// # Errors
+    /// [`Error::Git`] or [`Error::Store`].
+    pub(crate) async fn commit(
+        &self,
+        changes: &[Change],
+        message: &str,
+        store: &Store,
+    ) -> Result<String, Error> {
+        let operation = "commit a result";
+        let tip = self.tip();
+        let _ = std::fs::remove_file(&self.index);
+        if let Some(tip) = &tip {
+            git::output(self.git().args(["read-tree", tip]), operation)?;
+        }
+        let mut entries = Vec::new();
+        for change in changes {
+            let Some(file) = change.after else {
+                entries.extend_from_slice(format!("0 {}\t{}\0", self.no_object(), change.path).as_bytes());
+                continue;
+            };
+            let content = self.joined(tip.as_deref(), change, store).await?;
+            let mut hash = self.git();
+            hash.args(["hash-object", "-w", "--stdin"]);
+            if file.kind == EntryKind::Symlink {
+                hash.arg("--no-filters");
+            } else {
+                // Attributes of the path decide on line endings.
+                hash.args(["--path", &change.path]);
+            }
+            let id = if content.is_empty() {
+                git::text(&mut hash, operation)?
+            } else {
+                let id = git::output_of(&mut hash, &content, operation)?;
+                String::from_utf8_lossy(&id).trim().to_owned()
+            };
+            let mode = git_copies::mode(file.kind);
+            entries.extend_from_slice(format!("{mode} {id}\t{}\0", change.path).as_bytes());
+        }
+        if !entries.is_empty() {
+            git::output_of(self.git().args(["update-index", "-z", "--index-info"]), &entries, operation)?;
+        }
+        let tree = git::text(self.git().arg("write-tree"), operation)?;
+        let mut commit = self.git();
+        commit.args(["commit-tree", &tree, "-m", message]);
+        if let Some(tip) = &tip {
+            commit.args(["-p", tip]);
+        }
+        git::text(&mut commit, operation)
+    }
+
+    /// Moves the branch to a commit that [`commit`](Self::commit) has made.
+    ///
+    /// # Errors
+    /// [`Error::Git`] if somebody else has moved the branch meanwhile.
+    pub(crate) fn advance(&self, commit: &str) -> Result<(), Error> {
+        let operation = "move the branch of the results";
+        let parent = self.resolve(&format!("{commit}^"));
+        let old = match self.resolve(&self.name) {
+            Some(_) => parent.unwrap_or_else(|| self.no_object()),
+            None => self.no_object(),
+        };
+        let mut update = git::command(&self.repository.top);
+        update.args(["update-ref", "-m", "greenwave: result", &self.name, commit, &old]);
+        git::output(&mut update, operation).map(drop)
+    }
+
+    /// Returns the content to commit for a changed file.
+    async fn joined(&self, tip: Option<&str>, change: &Change, store: &Store) -> Result<Bytes, Error> {
+        let Some(after) = change.after else { return Ok(Bytes::new()) };
+        let tested = tree::content(store, &after.blob).await?;
+        let (Some(before), Some(tip)) = (change.before, tip) else { return Ok(tested) };
+        let show = ["cat-file", "blob", &format!("{tip}:{}", change.path)];
+        let Ok(committed) = git::output(self.git().args(show), "read a file") else { return Ok(tested) };
+        let before = tree::content(store, &before.blob).await?;
+        if committed == *before || after.kind == EntryKind::Symlink {
+            return Ok(tested);
+        }
+        let texts = [&before[..], &committed, &tested].map(std::str::from_utf8);
+        let [Ok(before), Ok(committed), Ok(after)] = texts else { return Ok(tested) };
+        Ok(diffy::merge(before, committed, after).map_or(tested.clone(), Bytes::from))
+    }
+
+    fn resolve(&self, name: &str) -> Option<String> {
+        let resolve = ["rev-parse", "--verify", "-q", &format!("{name}^{{commit}}")];
+        git::text(git::command(&self.repository.top).args(resolve), "read the branch").ok()
+    }
+
+    fn no_object(&self) -> String {
+        let digits = if self.repository.object_format == "sha256" { 64 } else { 40 };
+        format!("{NO_OBJECT:0<digits$}")
+    }
+
+    /// Creates a call of git with the temporary index and without filters.
+    fn git(&self) -> std::process::Command {
+        let mut command = git::command(&self.repository.top);
+        command.env("GIT_INDEX_FILE", &self.index);
+        for (key, value) in self.repository.settings() {
+            command.args(["-c", &format!("{key}={value}")]);
+        }
+        command
+    }
+}

@@ -1,0 +1,111 @@
+//! Continues the attempts of an earlier run, and records them for the next one.
+
+use crate::attempt_record::AttemptRecord;
+use crate::context::RunContext;
+use crate::disk_full;
+use crate::error::{Error, chain};
+use crate::plan::FeatureId;
+use crate::state::ActiveFeature;
+use crate::tree::{self, Change, Tree};
+
+/// Prepares a feature, whose workspace holds its base, for the attempt that a record describes.
+///
+/// Returns whether the workspace holds the answer to the attempt, which is to be tested.
+///
+/// # Errors
+/// Those of the store and the workspace.
+pub(crate) async fn restore(
+    ctx: &RunContext,
+    active: &mut ActiveFeature,
+    record: &AttemptRecord,
+) -> Result<bool, Error> {
+    active.feedback.clone_from(&record.feedback);
+    active.failing.clone_from(&record.failing);
+    let mut base = active.base.clone();
+    let mut files = base.clone();
+    for change in &record.changes {
+        if let Err(error) = restore_file(ctx, &mut base, &mut files, change, record.answered).await {
+            tracing::warn!(%error, path = change.path, "cannot restore the files of an attempt");
+            return Ok(false);
+        }
+    }
+    active.reset_to(files, &ctx.store).await?;
+    active.base = base;
+    Ok(record.answered)
+}
+
+/// Applies one change of an earlier run to the files of a feature.
+///
+/// A change that overlaps with one in the project is dropped while the attempt is not answered:
+/// the agent starts from the project. The file of an answer stays as it is. Its base becomes the
+/// state that the answer was made for, so that its merge joins or refuses it.
+async fn restore_file(
+    ctx: &RunContext,
+    base: &mut Tree,
+    files: &mut Tree,
+    change: &Change,
+    answered: bool,
+) -> Result<(), Error> {
+    if let Some(file) = change.after {
+        tree::content(&ctx.store, &file.blob).await?;
+    }
+    match tree::join(files, std::slice::from_ref(change), &ctx.store).await? {
+        Ok(joined) => tree::apply(files, &joined),
+        Err(_) if answered && !tree::clashes(files, &change.path) => {
+            let before = Change { before: None, after: change.before, path: change.path.clone() };
+            tree::apply(base, &[before]);
+            tree::apply(files, std::slice::from_ref(change));
+        }
+        Err(_) => {}
+    }
+    Ok(())
+}
+
+/// Records the attempt at which the next run continues. Stores the files of the feature first.
+///
+/// # Errors
+/// Those of the store and the journal.
+pub(crate) async fn record(
+    ctx: &RunContext,
+    id: FeatureId,
+    active: &ActiveFeature,
+    record: AttemptRecord,
+) -> Result<(), Error> {
+    let record = AttemptRecord {
+        feedback: active.feedback.clone(),
+        failing: active.failing.clone(),
+        changes: tree::changes(&active.base, active.workspace.tree()),
+        ..record
+    };
+    let written = write(ctx, id, &record).await;
+    if let Err(error) = &written
+        && disk_full::is_full(error)
+    {
+        ctx.unsaved.lock().push((id, record));
+    }
+    written
+}
+
+/// Writes the records that found the disk full. The workspaces are removed by then, which may have
+/// made room.
+pub(crate) async fn write_unsaved(ctx: &RunContext) {
+    let unsaved = std::mem::take(&mut *ctx.unsaved.lock());
+    for (id, record) in unsaved {
+        if let Err(error) = write(ctx, id, &record).await {
+            let (feature, error) = (&ctx.feature(id).id, chain(&error));
+            tracing::warn!(feature, error, "the disk is full: an answer is lost");
+        }
+    }
+}
+
+async fn write(ctx: &RunContext, id: FeatureId, record: &AttemptRecord) -> Result<(), Error> {
+    if !record.changes.is_empty() {
+        ctx.steps.pass("flush before an attempt is recorded").await;
+        ctx.flusher.flush().await?;
+    }
+    ctx.steps.pass("record where to continue").await;
+    let key = AttemptRecord::key(&ctx.feature(id).id);
+    ctx.journal.record(&key, &record.encode())?;
+    ctx.steps.pass("continue").await;
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! The directory of a run's working copies, outside of the project.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use greenwave_testing::Environment;
+
+use crate::error::Error;
+use crate::git::LOCAL_VARIABLES;
+use crate::git_copies::GitBase;
+use crate::included;
+use crate::project_root::ProjectRoot;
+use crate::remove::remove_all;
+use crate::settings::Settings;
+use crate::state_dir;
+
+/// Maximum length of the readable part of a directory's name, in bytes.
+const NAME_BYTES_MAX: usize = 60;
+/// Number of hexadecimal digits of the hash in a directory's name.
+const HASH_DIGITS: usize = 16;
+
+/// The working copies of a run.
+#[derive(Debug)]
+pub(crate) struct Copies {
+    /// Directory of all copies of this project.
+    of_project: PathBuf,
+    /// Directory of the copies of this plan.
+    of_plan: PathBuf,
+    pub(crate) root: ProjectRoot,
+    git: OnceLock<GitBase>,
+    options: CopyOptions,
+    /// Included files, relative to the root. Listed once for all copies of the run.
+    included: OnceLock<Vec<String>>,
+}
+
+/// Parts of a plan that say what is in a copy besides the files of the project.
+#[derive(Debug, Default)]
+pub(crate) struct CopyOptions {
+    pub(crate) include: Vec<String>,
+    pub(crate) setup: Vec<Vec<String>>,
+    pub(crate) setup_inputs: Vec<String>,
+    pub(crate) teardown: Vec<Vec<String>>,
+    /// Time limit of each command.
+    pub(crate) time_max: Duration,
+}
+
+/// Returns the directory of all working copies of a user: the setting `run.directory`, or
+/// `greenwave` in the directory for the state of programs.
+///
+/// # Errors
+/// [`Error::NoRunDirectory`] if the environment names none.
+pub(crate) fn base_directory(settings: &Settings, environment: &Environment) -> Result<PathBuf, Error> {
+    if let Some(directory) = &settings.run.directory {
+        return std::path::absolute(directory).map_err(Error::io("find", directory));
+    }
+    let absolute = |name: &str| environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
+    state.map(|state| state.join("greenwave")).ok_or(Error::NoRunDirectory)
+}
+
+impl Copies {
+    /// Creates the directory for the copies of a project and a plan, below `base`.
+    ///
+    /// # Errors
+    /// [`Error::RunDirectory`] if the directory cannot be created, or is in the project.
+    pub(crate) fn new(
+        base: &Path,
+        root: ProjectRoot,
+        project: &Path,
+        plan: &str,
+        options: CopyOptions,
+    ) -> Result<Self, Error> {
+        let failed = |source| Error::RunDirectory { path: base.to_owned(), source };
+        let base_exists = base.ancestors().find_map(|above| above.canonicalize().ok());
+        if base_exists.is_some_and(|base| base.starts_with(&root.path)) {
+            return Err(failed(std::io::Error::other("the directory is in the project")));
+        }
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(base).map_err(failed)?;
+        let project = project.canonicalize().map_err(Error::io("find", project))?;
+        let hash = blake3::hash(project.as_os_str().as_encoded_bytes()).to_hex();
+        let name = project.file_name().unwrap_or_default().to_string_lossy();
+        let of_project = base.join(format!("{}-{}", slug(&name), &hash[..HASH_DIGITS]));
+        let of_plan = of_project.join(slug(plan));
+        let (git, included) = (OnceLock::new(), OnceLock::new());
+        let copies = Self { of_project, of_plan, root, git, options, included };
+        copies.create_directory().map_err(failed)?;
+        Ok(copies)
+    }
+
+    fn create_directory(&self) -> std::io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.of_project)?;
+        // Stops the search for a repository, so that git in a copy never finds one above it.
+        fs::write(self.of_project.join(".git"), "gitdir: no-repository\n")
+    }
+
+    /// Removes copies that a killed run has left behind.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn clear(&self) -> Result<(), Error> {
+        let of_project = &self.of_project;
+        for entry in fs::read_dir(of_project).map_err(Error::io("list", of_project))?.flatten() {
+            if entry.path().is_dir() && !state_dir::is_set_aside(&entry.file_name()) {
+                state_dir::set_aside_stale(of_project, &entry.path())?;
+            }
+        }
+        state_dir::remove_set_aside(of_project)
+    }
+
+    /// Removes the directory at the end of a run.
+    pub(crate) fn remove(&self) {
+        if let Err(error) = remove_all(&self.of_project) {
+            tracing::warn!(%error, directory = %self.of_project.display(), "cannot remove the working copies");
+        }
+    }
+
+    /// Returns the directory of all copies of the project.
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.of_project.clone()
+    }
+
+    /// Returns the directory for data that copies share.
+    pub(crate) fn shared_dir(&self) -> PathBuf {
+        self.of_plan.join(".base")
+    }
+
+    /// Returns the base of the copies' repositories, once it is created.
+    pub(crate) fn git(&self) -> Option<&GitBase> {
+        self.git.get()
+    }
+
+    /// Sets the base of the copies' repositories.
+    pub(crate) fn set_git(&self, base: GitBase) {
+        // Only the start of a run sets it.
+        let _ = self.git.set(base);
+    }
+
+    pub(crate) fn options(&self) -> &CopyOptions {
+        &self.options
+    }
+
+    /// Returns the included files, relative to the root. Blocks while the first call finds them.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn included(&self) -> Result<&[String], Error> {
+        if let Some(included) = self.included.get() {
+            return Ok(included);
+        }
+        let project = self.root.path.join(&self.root.project);
+        let found = included::find(&project, &self.options.include).map_err(Error::io("list", &project))?;
+        Ok(self.included.get_or_init(|| found.iter().map(|path| self.root.within(path)).collect()))
+    }
+
+    /// Returns the directory of a working copy.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.of_plan.join(name)
+    }
+
+    /// Returns the variables that confine git to a copy.
+    pub(crate) fn variables(&self) -> Vec<(String, String)> {
+        git_variables(&self.of_project, &self.root)
+    }
+}
+
+/// Returns the variables that agents get: those that confine git to a copy, and without a value
+/// those that would point it elsewhere.
+pub(crate) fn agent_variables(base: &Path, root: &ProjectRoot) -> Vec<(OsString, Option<OsString>)> {
+    let removed = LOCAL_VARIABLES.iter().map(|name| (OsString::from(name), None));
+    let set = git_variables(base, root).into_iter().map(|(name, value)| (name.into(), Some(value.into())));
+    removed.chain(set).collect()
+}
+
+/// Returns variables that hold against every configuration of the user. Git does not search for a
+/// repository at or above `ceiling`.
+fn git_variables(ceiling: &Path, root: &ProjectRoot) -> Vec<(String, String)> {
+    let mut variables = vec![
+        ("GIT_CEILING_DIRECTORIES".to_owned(), ceiling.to_string_lossy().into_owned()),
+        ("GIT_LFS_SKIP_SMUDGE".to_owned(), "1".to_owned()),
+    ];
+    let Some(repository) = &root.repository else { return variables };
+    let settings = repository.settings();
+    variables.push(("GIT_CONFIG_COUNT".to_owned(), settings.len().to_string()));
+    for (at, (key, value)) in settings.into_iter().enumerate() {
+        variables.push((format!("GIT_CONFIG_KEY_{at}"), key));
+        variables.push((format!("GIT_CONFIG_VALUE_{at}"), value));
+    }
+    variables
+}
+
+/// Returns a name as the name of a directory: letters, digits, `-`, `_` and `.`.
+pub(crate) fn slug(name: &str) -> String {
+    let plain = |character: char| {
+        if character.is_ascii_alphanumeric() || "-_.".contains(character) { character } else { '-' }
+    };
+    let text: String = name.chars().take(NAME_BYTES_MAX).map(plain).collect();
+    let text = text.trim_matches(['.', '-']);
+    if text.is_empty() { "plan".to_owned() } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        Environment::new(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())))
+    }
+
+    #[test]
+    fn copies_lie_in_the_state_directory_unless_a_setting_names_another() {
+        let default = Settings::default();
+        let of = |variables: &[(&str, &str)]| base_directory(&default, &environment(variables));
+        assert_eq!(of(&[("HOME", "/h")]).unwrap(), Path::new("/h/.local/state/greenwave"));
+        assert_eq!(of(&[("HOME", "/h"), ("XDG_STATE_HOME", "/s")]).unwrap(), Path::new("/s/greenwave"));
+        assert_eq!(
+            of(&[("HOME", "/h"), ("XDG_STATE_HOME", "rel")]).unwrap(),
+            Path::new("/h/.local/state/greenwave")
+        );
+        assert!(matches!(of(&[]), Err(Error::NoRunDirectory)));
+        assert!(matches!(of(&[("HOME", "")]), Err(Error::NoRunDirectory)));
+        let mut settings = Settings::default();
+        settings.run.directory = Some("/elsewhere".into());
+        assert_eq!(base_directory(&settings, &environment(&[])).unwrap(), Path::new("/elsewhere"));
+    }
+
+    #[test]
+    fn a_slug_names_a_directory() {
+        assert_eq!(slug("plan"), "plan");
+        assert_eq!(slug("../a b/ü"), "a-b");
+        assert_eq!(slug(".."), "plan");
+        assert_eq!(slug(""), "plan");
+    }
+}

@@ -1,0 +1,66 @@
+//! Recognises a full disk, after which no agent gets another request.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+/// Kinds of errors of a full file system and of an exhausted quota.
+const FULL: [ErrorKind; 2] = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
+
+/// The directory on a full file system, once one was found.
+#[derive(Debug, Default)]
+pub(crate) struct DiskFull(Mutex<Option<PathBuf>>);
+
+impl DiskFull {
+    /// Notes the directory if an error, or one of its causes, is due to a full file system. The
+    /// first directory stays. Returns whether it is.
+    pub(crate) fn observe(&self, error: &(dyn std::error::Error + 'static), directory: &Path) -> bool {
+        let is_full = is_full(error);
+        if is_full {
+            self.0.lock().get_or_insert_with(|| directory.to_owned());
+        }
+        is_full
+    }
+
+    /// Returns the directory on a full file system.
+    pub(crate) fn directory(&self) -> Option<PathBuf> {
+        self.0.lock().clone()
+    }
+}
+
+/// Returns whether an error, or one of its causes, is due to a full file system.
+pub(crate) fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| FULL.contains(&io.kind())) {
+            return true;
+        }
+        // An `io::Error` that wraps another error does not return it as its source.
+        let inner =
+            io.and_then(std::io::Error::get_ref).map(|inner| inner as &(dyn std::error::Error + 'static));
+        cause = inner.or_else(|| error.source());
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn a_full_disk_is_recognised_behind_other_errors() {
+        let full = || std::io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error());
+        let quota = std::io::Error::from_raw_os_error(rustix::io::Errno::DQUOT.raw_os_error());
+        assert!(is_full(&quota));
+        assert!(is_full(&Error::io("write", "a.txt")(full())));
+        assert!(is_full(&Error::store("write to")(Error::io("write", "a.txt")(full()))));
+        assert!(is_full(&std::io::Error::other(full())));
+        assert!(!is_full(&Error::io("write", "a.txt")(std::io::Error::other("no space left on device"))));
+        let disk = DiskFull::default();
+        assert!(disk.observe(&full(), Path::new("/first")) && disk.observe(&full(), Path::new("/second")));
+        assert_eq!(disk.directory().as_deref(), Some(Path::new("/first")));
+    }
+}

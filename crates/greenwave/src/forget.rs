@@ -1,0 +1,55 @@
+//! Removes what earlier runs have recorded about features.
+
+use greenwave_scheduler::Journal;
+
+use crate::attempt_record::AttemptRecord;
+use crate::error::Error;
+use crate::green_record::definition;
+use crate::plan::Plan;
+use crate::receipts::Receipts;
+use crate::settings::Settings;
+use crate::state_dir;
+
+/// Records of one feature that [`forget`] has removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Whether the feature was recorded as green.
+    pub green: bool,
+    /// Number of the attempt at which the next run would have continued.
+    pub attempts: Option<u32>,
+}
+
+/// Removes the records of features, so that the next run starts them from the beginning.
+///
+/// The project's files, the cached test results and the stored answers stay. Returns what was
+/// removed, in the order of `features`.
+///
+/// # Errors
+/// Returns [`Error::Busy`] while a run uses the project, and otherwise the reason why the project's
+/// state cannot be read or written.
+pub fn forget(plan: &Plan, settings: &Settings, features: &[String]) -> Result<Vec<Forgotten>, Error> {
+    let (state_dir, _lock) = state_dir::lock(&plan.project)?;
+    let receipts = Receipts::new(settings.receipts.clone());
+    for feature in plan.features.iter().filter(|feature| features.contains(&feature.id)) {
+        let removed = receipts.remove(&definition(feature));
+        removed
+            .map_err(Error::io("remove receipts from", settings.receipts.as_deref().unwrap_or(&state_dir)))?;
+    }
+    let journal = Journal::open(state_dir.join("journal"))?;
+    let records = journal.finished()?;
+    let mut forgotten = Vec::new();
+    for feature in features {
+        let key = AttemptRecord::key(feature);
+        let attempt = records.get(&key);
+        let green = records.contains_key(feature);
+        if green {
+            journal.forget(feature)?;
+        }
+        if attempt.is_some() {
+            journal.forget(&key)?;
+        }
+        let attempts = attempt.and_then(|bytes| AttemptRecord::decode(bytes)).map(|record| record.attempt);
+        forgotten.push(Forgotten { green, attempts });
+    }
+    Ok(forgotten)
+}

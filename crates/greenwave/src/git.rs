@@ -1,0 +1,273 @@
+//! Runs the `git` program, and describes the repository that a project is in.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::error::Error;
+
+/// Variables that point git to a repository, an index or objects, or that inject configuration.
+///
+/// A caller that runs inside a hook or another git command has them set for its own repository.
+pub(crate) const LOCAL_VARIABLES: [&str; 16] = [
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_COMMON_DIR",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+    "GIT_CEILING_DIRECTORIES",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_CONFIG_COUNT",
+    "GIT_QUARANTINE_PATH",
+    "GIT_SHALLOW_FILE",
+    "GIT_GRAFT_FILE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_REPLACE_REF_BASE",
+];
+
+/// The repository of the user that a project is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UserRepository {
+    /// The top directory of the worktree, canonical.
+    pub(crate) top: PathBuf,
+    /// The directory of objects, of this repository and of those that it borrows from.
+    pub(crate) objects: Vec<PathBuf>,
+    /// The commit of `HEAD`; `None` before the first commit.
+    pub(crate) head: Option<String>,
+    /// Name of the current branch; `None` if `HEAD` is detached.
+    pub(crate) branch: Option<String>,
+    /// `sha1` or `sha256`.
+    pub(crate) object_format: String,
+    /// Content of the file that lists where a shallow history ends.
+    pub(crate) shallow: Option<Vec<u8>>,
+}
+
+/// Entries of the user's index. Paths are relative to the top directory.
+#[derive(Debug, Default)]
+pub(crate) struct Tracked {
+    pub(crate) files: Vec<String>,
+    /// Submodules, with the commit that the index has.
+    pub(crate) submodules: Vec<(String, String)>,
+}
+
+/// Creates a call of git that is independent of the caller's repository and runs no program that a
+/// configuration names: no hooks, no monitors, no pagers and no prompts.
+pub(crate) fn command(directory: &Path) -> Command {
+    let mut command = Command::new("git");
+    command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for name in LOCAL_VARIABLES {
+        command.env_remove(name);
+    }
+    command.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0").env("GIT_NO_LAZY_FETCH", "1");
+    command.env("LC_ALL", "C").env("GIT_LFS_SKIP_SMUDGE", "1");
+    command.args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0"]);
+    command.args([
+        "-c",
+        "maintenance.auto=false",
+        "-c",
+        "commit.gpgSign=false",
+        "-c",
+        "core.quotePath=false",
+    ]);
+    command
+}
+
+/// Runs a call and returns its standard output.
+///
+/// # Errors
+/// [`Error::Git`] with what git says.
+pub(crate) fn output(command: &mut Command, operation: &'static str) -> Result<Vec<u8>, Error> {
+    output_of(command, &[], operation)
+}
+
+/// Runs a call with a standard input, and returns its standard output.
+///
+/// # Errors
+/// [`Error::Git`] with what git says.
+pub(crate) fn output_of(
+    command: &mut Command,
+    input: &[u8],
+    operation: &'static str,
+) -> Result<Vec<u8>, Error> {
+    let failed = |source: io::Error| Error::Git { operation, source };
+    if !input.is_empty() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.spawn().map_err(failed)?;
+    let stdin = child.stdin.take();
+    let output = std::thread::scope(|scope| {
+        // Written concurrently, because git may answer before it has read everything. It may also
+        // end early, and then says why.
+        scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input)));
+        child.wait_with_output()
+    });
+    let output = output.map_err(failed)?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    Err(failed(io::Error::other(if said.is_empty() { output.status.to_string() } else { said })))
+}
+
+/// Runs a call and returns its standard output as text without the final newline.
+///
+/// # Errors
+/// [`Error::Git`] with what git says.
+pub(crate) fn text(command: &mut Command, operation: &'static str) -> Result<String, Error> {
+    let bytes = output(command, operation)?;
+    Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+}
+
+/// Returns the value of a configuration variable.
+pub(crate) fn config(directory: &Path, name: &str) -> Option<String> {
+    text(command(directory).args(["config", "--get", name]), "read the configuration").ok()
+}
+
+/// Returns the nearest directory at or above `directory` that has an entry `.git`.
+pub(crate) fn nearest_marker(directory: &Path) -> Option<PathBuf> {
+    let directory = directory.canonicalize().ok()?;
+    directory.ancestors().find(|above| above.join(".git").symlink_metadata().is_ok()).map(Path::to_owned)
+}
+
+impl UserRepository {
+    /// Describes the repository that tracks files of a directory. Returns `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Git`] if git cannot be run or refuses the repository.
+    pub(crate) fn of(directory: &Path) -> Result<Option<Self>, Error> {
+        let Some(marked) = nearest_marker(directory) else { return Ok(None) };
+        let operation = "read the repository";
+        let paths = ["rev-parse", "--path-format=absolute", "--show-toplevel", "--git-common-dir"];
+        let paths = text(command(directory).args(paths), operation)?;
+        let [top, common] = paths.lines().collect::<Vec<_>>()[..] else { return Ok(None) };
+        let top = PathBuf::from(top);
+        // A repository far above, such as one of the home directory, may not track the project.
+        if directory.canonicalize().ok().as_ref() != Some(&top) {
+            let tracked = output(command(directory).args(["ls-files", "-z", "--", "."]), operation)?;
+            if tracked.is_empty() && marked != top {
+                return Ok(None);
+            }
+            if tracked.is_empty()
+                && text(command(directory).args(["rev-parse", "--verify", "-q", "HEAD"]), operation).is_ok()
+            {
+                return Ok(None);
+            }
+        }
+        let common = Path::new(common);
+        let head =
+            text(command(directory).args(["rev-parse", "--verify", "-q", "HEAD^{commit}"]), operation).ok();
+        let branch = text(command(directory).args(["symbolic-ref", "-q", "--short", "HEAD"]), operation).ok();
+        let object_format = text(command(directory).args(["rev-parse", "--show-object-format"]), operation)?;
+        let objects = with_alternates(&common.join("objects"));
+        let shallow = std::fs::read(common.join("shallow")).ok();
+        Ok(Some(Self { top, objects, head, branch, object_format, shallow }))
+    }
+
+    /// Returns the settings of git in copies, which hold against the user's own.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let of_user = |name: &str| config(&self.top, name).filter(|value| !value.is_empty());
+        let name = of_user("user.name").unwrap_or_else(|| "Greenwave".to_owned());
+        let email = of_user("user.email").unwrap_or_else(|| "greenwave@localhost".to_owned());
+        let mut settings = vec![
+            ("user.name".to_owned(), name),
+            ("user.email".to_owned(), email),
+            ("core.hooksPath".to_owned(), "/dev/null".to_owned()),
+            ("gc.auto".to_owned(), "0".to_owned()),
+            ("maintenance.auto".to_owned(), "false".to_owned()),
+            ("commit.gpgSign".to_owned(), "false".to_owned()),
+            ("tag.gpgSign".to_owned(), "false".to_owned()),
+            ("submodule.recurse".to_owned(), "false".to_owned()),
+        ];
+        let mut list = command(&self.top);
+        list.args([
+            "config",
+            "--name-only",
+            "--get-regexp",
+            r"^filter\..*\.(clean|smudge|process|required)$",
+        ]);
+        let drivers = text(&mut list, "list filters").unwrap_or_default();
+        let mut drivers: Vec<&str> = drivers
+            .lines()
+            .filter_map(|key| Some(key.strip_prefix("filter.")?.rsplit_once('.')?.0))
+            .collect();
+        drivers.push("lfs");
+        drivers.sort_unstable();
+        drivers.dedup();
+        for driver in drivers {
+            for (key, value) in [("clean", ""), ("smudge", ""), ("process", ""), ("required", "false")] {
+                settings.push((format!("filter.{driver}.{key}"), value.to_owned()));
+            }
+        }
+        settings
+    }
+
+    /// Writes the files of `HEAD` into a directory, and returns their paths. Filters do not run,
+    /// and the user's index stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Git`] or [`Error::Io`].
+    pub(crate) fn check_out_head(&self, directory: &Path) -> Result<Vec<String>, Error> {
+        let operation = "check out HEAD";
+        std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
+        let git = || {
+            let mut command = command(&self.top);
+            command.env("GIT_INDEX_FILE", directory.with_extension("index"));
+            for (key, value) in self.settings() {
+                command.args(["-c", &format!("{key}={value}")]);
+            }
+            command
+        };
+        output(git().args(["read-tree", "HEAD"]), operation)?;
+        let mut prefix = OsString::from("--prefix=");
+        prefix.push(directory);
+        prefix.push("/");
+        output(git().args(["checkout-index", "--all", "--force"]).arg(prefix), operation)?;
+        let listed = output(git().args(["ls-files", "-z"]), operation)?;
+        let paths = listed.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        Ok(paths.filter_map(|path| std::str::from_utf8(path).ok().map(str::to_owned)).collect())
+    }
+
+    /// Returns the tracked files and submodules. Paths that are not UTF-8 are left out.
+    ///
+    /// # Errors
+    /// [`Error::Git`].
+    pub(crate) fn tracked(&self) -> Result<Tracked, Error> {
+        let listed = output(command(&self.top).args(["ls-files", "-z", "--stage"]), "list tracked files")?;
+        let mut tracked = Tracked::default();
+        for entry in listed.split(|byte| *byte == 0) {
+            let Ok(entry) = std::str::from_utf8(entry) else { continue };
+            let Some((facts, path)) = entry.split_once('\t') else { continue };
+            match facts.split(' ').collect::<Vec<_>>()[..] {
+                ["160000", commit, _] => tracked.submodules.push((path.to_owned(), commit.to_owned())),
+                _ => tracked.files.push(path.to_owned()),
+            }
+        }
+        Ok(tracked)
+    }
+}
+
+/// Returns a directory of objects and those that it borrows from, as absolute paths.
+///
+/// Git ignores relative paths in the list of a repository that is itself borrowed from.
+fn with_alternates(objects: &Path) -> Vec<PathBuf> {
+    let mut all = vec![objects.to_owned()];
+    let mut at = 0;
+    while let Some(directory) = all.get(at).cloned() {
+        at += 1;
+        let listed = std::fs::read(directory.join("info/alternates")).unwrap_or_default();
+        for line in listed.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && line[0] != b'#') {
+            let path = directory.join(Path::new(OsStr::from_bytes(line)));
+            if let Ok(path) = path.canonicalize()
+                && !all.contains(&path)
+            {
+                all.push(path);
+            }
+        }
+    }
+    all
+}

@@ -1,0 +1,325 @@
+//! Gives each working copy of a git project a repository of its own.
+//!
+//! A copy shares nothing that can be written with the user's repository: no refs, no stash, no
+//! index, no hard links. It borrows objects: those of the base commit from a repository of the run,
+//! which holds all of them, and older history from the user's repository. When the user rewrites
+//! history and collects garbage, only the old history is affected.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use greenwave_storage::Store;
+use greenwave_testing::EntryKind;
+
+use crate::error::{Error, chain};
+use crate::git::{self, UserRepository};
+use crate::remove::remove_all;
+use crate::tree::{self, Tree};
+
+/// Name of the branch in copies of a repository whose `HEAD` is detached.
+const DETACHED_BRANCH: &str = "greenwave";
+
+/// The base of all copies of a run: a repository with the base commit, and an index for it.
+#[derive(Debug)]
+pub(crate) struct GitBase {
+    /// Objects of the base commit.
+    objects: PathBuf,
+    /// The commit that copies start from.
+    pub(crate) commit: String,
+    branch: String,
+    object_format: String,
+    /// Index of the base commit. It is valid for every copy whose files have the time
+    /// [`mtime`](Self::mtime).
+    index: Vec<u8>,
+    /// Modification time of files in a fresh copy, in seconds since the Unix epoch.
+    pub(crate) mtime: i64,
+    config: String,
+    shallow: Option<Vec<u8>>,
+    packed_refs: Vec<u8>,
+    /// Directories of submodules.
+    submodules: Vec<String>,
+    /// Files of the base commit.
+    tree: Tree,
+    /// Number of files in which the base commit differs from the user's `HEAD`.
+    pub(crate) uncommitted: usize,
+}
+
+impl GitBase {
+    /// Creates the base in `directory`, from a copy that holds the files of `tree` and nothing
+    /// else. Blocks while git adds these files to the index.
+    ///
+    /// # Errors
+    /// [`Error::Git`] or [`Error::Io`].
+    pub(crate) fn create(
+        repository: &UserRepository,
+        directory: &Path,
+        copy: &Path,
+        tree: Tree,
+        mtime: i64,
+    ) -> Result<Self, Error> {
+        let objects = directory.join("objects");
+        for path in [objects.join("info"), objects.join("pack")] {
+            fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+        }
+        let head =
+            match repository.head.as_deref().map(|head| (head, pack_commit(repository, head, &objects))) {
+                Some((head, Ok(()))) => Some(head),
+                Some((_, Err(error))) => {
+                    tracing::warn!(error = chain(&error), "copies have no history");
+                    None
+                }
+                None => None,
+            };
+        let submodules = repository.tracked()?.submodules;
+        let mut base = Self {
+            objects,
+            commit: head.unwrap_or_default().to_owned(),
+            branch: repository.branch.clone().unwrap_or_else(|| DETACHED_BRANCH.to_owned()),
+            object_format: repository.object_format.clone(),
+            index: Vec::new(),
+            mtime,
+            config: config(repository),
+            shallow: repository.shallow.clone(),
+            packed_refs: Vec::new(),
+            submodules: submodules.iter().map(|(path, _)| path.clone()).collect(),
+            tree,
+            uncommitted: 0,
+        };
+        base.write_repository(copy)?;
+        base.commit_snapshot(copy, head, &submodules)?;
+        // From here on, older history is found in the user's repository.
+        base.packed_refs = head.map(|head| tags(repository, head)).unwrap_or_default();
+        let mut alternates = Vec::new();
+        for path in &repository.objects {
+            alternates.extend_from_slice(path.as_os_str().as_bytes());
+            alternates.push(b'\n');
+        }
+        let path = base.objects.join("info/alternates");
+        fs::write(&path, alternates).map_err(Error::io("write", &path))?;
+        base.write_repository(copy)?;
+        Ok(base)
+    }
+
+    /// Commits the files of a copy on top of the user's `HEAD`, if they differ, and records the
+    /// index.
+    fn commit_snapshot(
+        &mut self,
+        copy: &Path,
+        head: Option<&str>,
+        submodules: &[(String, String)],
+    ) -> Result<(), Error> {
+        let operation = "commit the snapshot";
+        // Objects go into the base, where all copies find them.
+        let git = || {
+            let mut command = git::command(copy);
+            command.env("GIT_OBJECT_DIRECTORY", &self.objects);
+            command
+        };
+        if let Some(head) = head {
+            git::output(git().args(["read-tree", head]), operation)?;
+        }
+        for (path, commit) in submodules {
+            let entry = format!("160000,{commit},{path}");
+            git::output(git().args(["update-index", "--add", "--cacheinfo", &entry]), operation)?;
+        }
+        git::output(git().args(["add", "--all", "--force", "--ignore-errors", "."]), operation)?;
+        let tree = git::text(git().arg("write-tree"), operation)?;
+        let is_same = head.is_some_and(|head| {
+            let of_head = git::text(git().args(["rev-parse", &format!("{head}^{{tree}}")]), operation);
+            of_head.is_ok_and(|of_head| of_head == tree)
+        });
+        if !is_same {
+            let message =
+                if head.is_some() { "Uncommitted work at the start of the run" } else { "Start of the run" };
+            let mut commit = git();
+            commit.args(["commit-tree", &tree, "-m", message]);
+            if let Some(head) = head {
+                commit.args(["-p", head]);
+            }
+            self.commit = git::text(&mut commit, operation)?;
+            let mut changed = git();
+            match head {
+                Some(head) => {
+                    changed.args(["diff-tree", "-r", "-z", "--name-only", "--no-renames", head, &tree])
+                }
+                None => changed.args(["ls-tree", "-r", "-z", "--name-only", &tree]),
+            };
+            let changed = git::output(&mut changed, operation)?;
+            self.uncommitted = changed.iter().filter(|byte| **byte == 0).count();
+        }
+        let index = copy.join(".git/index");
+        self.index = fs::read(&index).map_err(Error::io("read", &index))?;
+        Ok(())
+    }
+
+    /// Gives a copy a new repository whose `HEAD` and index are `base`. A repository that is there
+    /// is removed with everything that programs have done to it.
+    ///
+    /// # Errors
+    /// [`Error::Git`], [`Error::Io`] or [`Error::Store`].
+    pub(crate) async fn attach(&self, copy: &Path, base: &Tree, store: &Store) -> Result<(), Error> {
+        self.write_repository(copy)?;
+        let changes = tree::changes(&self.tree, base);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let reference = format!("refs/heads/{}", self.branch);
+        let mut stream = Vec::new();
+        let header = "committer Greenwave <greenwave@localhost> now\n";
+        let message = "Merged features";
+        stream.extend_from_slice(
+            format!("commit {reference}\n{header}data {}\n{message}\nfrom {}\n", message.len(), self.commit)
+                .as_bytes(),
+        );
+        for change in &changes {
+            let path = quoted(&change.path);
+            match change.after {
+                None => stream.extend_from_slice(format!("D {path}\n").as_bytes()),
+                Some(file) => {
+                    let content = tree::content(store, &file.blob).await?;
+                    let mode = mode(file.kind);
+                    stream.extend_from_slice(
+                        format!("M {mode} inline {path}\ndata {}\n", content.len()).as_bytes(),
+                    );
+                    stream.extend_from_slice(&content);
+                    stream.push(b'\n');
+                }
+            }
+        }
+        let operation = "commit merged features";
+        let arguments = ["fast-import", "--quiet", "--date-format=now", "--force"];
+        git::output_of(git::command(copy).args(arguments), &stream, operation)?;
+        // Entries that are equal in both stay valid. The files may differ from both.
+        git::output(git::command(copy).args(["read-tree", "-m", "-i", "HEAD"]), operation)?;
+        Ok(())
+    }
+
+    /// Writes a new `.git` into a copy.
+    fn write_repository(&self, copy: &Path) -> Result<(), Error> {
+        let git = copy.join(".git");
+        let failed = |error: io::Error| Error::io("write", &git)(error);
+        remove_all(&git).map_err(failed)?;
+        for directory in ["objects/info", "objects/pack", "refs/heads", "refs/tags", "info"] {
+            fs::create_dir_all(git.join(directory)).map_err(failed)?;
+        }
+        // Git takes a submodule whose directory does not exist for deleted.
+        for submodule in &self.submodules {
+            let path = copy.join(submodule);
+            fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+        }
+        let write = |name: &str, content: &[u8]| fs::write(git.join(name), content).map_err(failed);
+        let mut alternates = self.objects.as_os_str().as_bytes().to_owned();
+        alternates.push(b'\n');
+        write("objects/info/alternates", &alternates)?;
+        write("HEAD", format!("ref: refs/heads/{}\n", self.branch).as_bytes())?;
+        if !self.commit.is_empty() {
+            let reference = git.join("refs/heads").join(&self.branch);
+            fs::create_dir_all(reference.parent().unwrap_or(&git)).map_err(failed)?;
+            fs::write(&reference, format!("{}\n", self.commit)).map_err(failed)?;
+        }
+        if let Some(shallow) = &self.shallow {
+            write("shallow", shallow)?;
+        }
+        if !self.packed_refs.is_empty() {
+            write("packed-refs", &self.packed_refs)?;
+        }
+        if !self.index.is_empty() {
+            write("index", &self.index)?;
+        }
+        let version = u8::from(self.object_format != "sha1");
+        let mut text = format!("[core]\n\trepositoryformatversion = {version}\n\tbare = false\n");
+        text.push_str(&self.config);
+        if version == 1 {
+            let _ = writeln!(text, "[extensions]\n\tobjectFormat = {}", self.object_format);
+        }
+        write("config", text.as_bytes())
+    }
+}
+
+/// Returns the mode of a file in a git tree.
+pub(crate) fn mode(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::Regular => "100644",
+        EntryKind::Executable => "100755",
+        EntryKind::Symlink => "120000",
+    }
+}
+
+/// Returns a path in the quotes of `git fast-import`.
+pub(crate) fn quoted(path: &str) -> String {
+    let mut text = String::from("\"");
+    for character in path.chars() {
+        match character {
+            '"' | '\\' => text.extend(['\\', character]),
+            '\n' => text.push_str("\\n"),
+            other => text.push(other),
+        }
+    }
+    text.push('"');
+    text
+}
+
+/// Returns a value in the quotes of a git configuration file.
+fn value(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+}
+
+/// Packs a commit with its trees and files, so that copies do not depend on the user's repository.
+fn pack_commit(repository: &UserRepository, head: &str, objects: &Path) -> Result<(), Error> {
+    let operation = "pack the base commit";
+    let listed = git::output(
+        git::command(&repository.top).args(["rev-list", "--objects", "--no-walk", head]),
+        operation,
+    )?;
+    let ids = listed
+        .split(|byte| *byte == b'\n')
+        .map(|line| line.split(|byte| *byte == b' ').next().unwrap_or_default());
+    let ids: Vec<&[u8]> = ids.filter(|id| !id.is_empty()).collect();
+    let mut input = ids.join(&b'\n');
+    input.push(b'\n');
+    let mut pack = git::command(&repository.top);
+    pack.args(["pack-objects", "--quiet", "--window=0"]).arg(objects.join("pack/pack"));
+    git::output_of(&mut pack, &input, operation).map(drop)
+}
+
+/// Returns the tags in the history of a commit as a file of packed refs, for `git describe`.
+fn tags(repository: &UserRepository, head: &str) -> Vec<u8> {
+    let mut list = git::command(&repository.top);
+    list.args(["for-each-ref", "--merged", head, "--format=%(objectname) %(refname)", "refs/tags"]);
+    let Ok(listed) = git::text(&mut list, "list tags") else { return Vec::new() };
+    let lines: BTreeMap<&str, &str> =
+        listed.lines().filter_map(|line| line.split_once(' ')).map(|(id, name)| (name, id)).collect();
+    lines.into_iter().map(|(name, id)| format!("{id} {name}\n")).collect::<String>().into_bytes()
+}
+
+/// Returns the configuration of copies: the user's identity and line endings, and nothing that runs
+/// programs.
+fn config(repository: &UserRepository) -> String {
+    let of_user = |name: &str| git::config(&repository.top, name);
+    let mut text = String::new();
+    // Files of a fresh copy have the time of the index, whatever their inode is.
+    text.push_str(
+        "\tcheckStat = minimal\n\ttrustctime = false\n\tfsmonitor = false\n\tuntrackedCache = false\n",
+    );
+    for name in ["autocrlf", "eol", "safecrlf", "ignoreCase", "precomposeUnicode"] {
+        if let Some(found) = of_user(&format!("core.{name}")) {
+            let _ = writeln!(text, "\t{name} = {}", value(&found));
+        }
+    }
+    for (key, setting) in repository.settings() {
+        let (section, name) = key.rsplit_once('.').unwrap_or((key.as_str(), ""));
+        match section.split_once('.') {
+            Some((section, sub)) => {
+                let _ = writeln!(text, "[{section} {}]\n\t{name} = {}", value(sub), value(&setting));
+            }
+            None => {
+                let _ = writeln!(text, "[{section}]\n\t{name} = {}", value(&setting));
+            }
+        }
+    }
+    text
+}

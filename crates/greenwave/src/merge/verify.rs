@@ -1,0 +1,172 @@
+//! Tests a merge: the feature's own tests, those of all green features, and the guards.
+//!
+//! A test that fails is repeated before an attempt is refused for it. Without the feature's
+//! changes, it shows whether they are to blame; with them, whether the test is flaky.
+
+use std::path::Path;
+
+use greenwave_testing::{Outcome, Test};
+
+use super::{MergeQueue, Trunk, Verified};
+use crate::error::FeatureError;
+use crate::event::Event;
+use crate::feedback::Feedback;
+use crate::guards::GuardRun;
+use crate::plan::FeatureId;
+use crate::report::FeatureReport;
+use crate::state::StageResult;
+use crate::test_results::{repeat_test, run_test};
+use crate::tree::Tree;
+use crate::workspace::Workspace;
+
+/// Label of the phase under which results are reported.
+const PHASE: &str = "merging";
+
+/// The feature that is merged, and the files with and without its changes.
+pub(super) struct Merge<'a> {
+    pub(super) id: FeatureId,
+    pub(super) report: &'a mut FeatureReport,
+    pub(super) candidate: &'a Tree,
+}
+
+/// Verdict on a test that failed on the candidate.
+enum Blame {
+    /// The feature's changes broke it.
+    Feature(Outcome),
+    /// It fails without them, too.
+    BrokenBefore,
+    /// It passed when it was repeated.
+    Flaky,
+}
+
+impl MergeQueue {
+    /// Runs all tests that must pass on the candidate. Tests whose inputs are unchanged have cached
+    /// results. The inner error refuses the attempt.
+    pub(super) async fn verify_candidate(
+        &self,
+        mut merge: Merge<'_>,
+        trunk: &mut Trunk,
+    ) -> Result<Result<Verified, StageResult>, FeatureError> {
+        let mut workspace = match trunk.workspace.take() {
+            Some(workspace) => workspace,
+            None => self.new_workspace()?,
+        };
+        let verified = self.verify_in(&mut merge, trunk, &mut workspace).await;
+        trunk.workspace = Some(workspace);
+        verified
+    }
+
+    async fn verify_in(
+        &self,
+        merge: &mut Merge<'_>,
+        trunk: &mut Trunk,
+        workspace: &mut Workspace,
+    ) -> Result<Result<Verified, StageResult>, FeatureError> {
+        let ctx = &self.ctx;
+        workspace.prepare(merge.candidate, &ctx.store).await?;
+        let mut verified = Verified::default();
+        for owner in std::iter::once(merge.id).chain(trunk.green.iter().copied()) {
+            for test in &ctx.feature(owner).tests {
+                let of = format!("`{}` of `{}`", test.name, ctx.feature(owner).id);
+                let outcome = run_test(ctx, merge.id, merge.report, test, workspace.root(), PHASE).await?;
+                verified.add(&outcome);
+                if outcome.passed() {
+                    continue;
+                }
+                // Without the changes, the feature's own tests are red.
+                let without = (owner != merge.id).then_some(&trunk.tree);
+                if let Blame::Feature(outcome) = self.blame(merge, without, workspace, test, &of).await? {
+                    return Ok(Err(refused(&of, &outcome, &[workspace.root(), &ctx.project.root])));
+                }
+            }
+        }
+        Ok(self.verify_guards(merge, trunk, workspace, &mut verified).await?.map_or(Ok(verified), Err))
+    }
+
+    /// Runs the guards. Returns a refusal if the feature's changes broke one.
+    async fn verify_guards(
+        &self,
+        merge: &mut Merge<'_>,
+        trunk: &mut Trunk,
+        workspace: &mut Workspace,
+        verified: &mut Verified,
+    ) -> Result<Option<StageResult>, FeatureError> {
+        let ctx = &self.ctx;
+        if !trunk.guards.is_ready() {
+            workspace.prepare(&trunk.tree, &ctx.store).await?;
+            let run = GuardRun { ctx, id: merge.id, report: merge.report, root: workspace.root() };
+            trunk.guards.prepare(run).await?;
+            workspace.prepare(merge.candidate, &ctx.store).await?;
+        }
+        // A feature that may change tests may remove some.
+        let may_edit = !ctx.feature(merge.id).may_edit.is_empty();
+        let mut outcomes = Vec::new();
+        for test in trunk.guards.tests() {
+            let of = format!("`{}`, which passed before,", test.name);
+            let outcome = run_test(ctx, merge.id, merge.report, &test, workspace.root(), PHASE).await?;
+            verified.add(&outcome);
+            if !outcome.passed() {
+                match self.blame(merge, Some(&trunk.tree), workspace, &test, &of).await? {
+                    Blame::Feature(outcome) => {
+                        return Ok(Some(refused(&of, &outcome, &[workspace.root(), &ctx.project.root])));
+                    }
+                    Blame::BrokenBefore => {
+                        trunk.guards.remove(&test);
+                        continue;
+                    }
+                    Blame::Flaky => continue,
+                }
+            }
+            if let Some(problem) = trunk.guards.missing_case(&test, &outcome).filter(|_| !may_edit) {
+                let reason = format!("after merging, {problem} in test `{}`", test.name);
+                return Ok(Some(StageResult::refused(reason)));
+            }
+            outcomes.push((test, outcome));
+        }
+        for (test, outcome) in &outcomes {
+            trunk.guards.record(test, outcome);
+        }
+        Ok(None)
+    }
+
+    /// Repeats a test that failed on the candidate: first on the files `without` the feature's
+    /// changes, if there are any, then on the candidate. Leaves the candidate in the workspace.
+    async fn blame(
+        &self,
+        merge: &mut Merge<'_>,
+        without: Option<&Tree>,
+        workspace: &mut Workspace,
+        test: &Test,
+        of: &str,
+    ) -> Result<Blame, FeatureError> {
+        let ctx = &self.ctx;
+        if let Some(without) = without {
+            workspace.prepare(without, &ctx.store).await?;
+            let outcome = repeat_test(ctx, merge.id, merge.report, test, workspace.root(), PHASE).await?;
+            workspace.prepare(merge.candidate, &ctx.store).await?;
+            if !outcome.passed() {
+                let message = format!("test {of} fails without this feature's changes, too: not its fault");
+                self.note(merge.id, "broken-before", message).await;
+                return Ok(Blame::BrokenBefore);
+            }
+        }
+        let outcome = repeat_test(ctx, merge.id, merge.report, test, workspace.root(), PHASE).await?;
+        if !outcome.passed() {
+            return Ok(Blame::Feature(outcome));
+        }
+        let message = format!("test {of} failed and passed when it was repeated: it is flaky");
+        self.note(merge.id, "flaky-test", message).await;
+        Ok(Blame::Flaky)
+    }
+
+    async fn note(&self, id: FeatureId, code: &'static str, message: String) {
+        let feature = Some(self.ctx.feature(id).id.clone());
+        self.ctx.emit(Event::Note { code, feature, message, hint: None }).await;
+    }
+}
+
+fn refused(of: &str, outcome: &Outcome, roots: &[&Path]) -> StageResult {
+    let reason = format!("after merging, test {of} {}", outcome.status);
+    let feedback = format!("{reason}\n\n{}", Feedback::of_output(&outcome.output, roots).text);
+    StageResult::Refused { reason, feedback }
+}

@@ -1,0 +1,340 @@
+//! Looks for problems of a plan before a run, without asking an agent or running a test.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use greenwave_testing::{Environment, Test};
+
+use crate::plan::{AgentSpec, Feature, Plan, PlanLocation};
+use crate::protection;
+use crate::test_files::is_test_file;
+
+/// Maximum number of features that name a file and are compared with each other.
+const COMPARED_MAX: usize = 20;
+/// Maximum number of notes about files that several features name.
+const SHARED_MAX: usize = 20;
+
+/// A problem of a plan, or something that the user should know before a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    subject: Subject,
+    /// Kind of the problem, a constant in kebab case, such as `missing-program`.
+    pub code: &'static str,
+    /// The problem, as a sentence without a full stop.
+    pub message: String,
+    /// Instruction that would remove the cause.
+    pub hint: Option<String>,
+    /// Whether a run would fail because of it.
+    pub is_error: bool,
+}
+
+/// The part of a plan that a problem is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Subject {
+    Agent(String),
+    Feature { id: String, field: &'static str },
+}
+
+impl Problem {
+    /// Returns the part of the plan that the problem is about.
+    pub fn location(&self) -> PlanLocation<'_> {
+        match &self.subject {
+            Subject::Agent(name) => PlanLocation::Agent(name),
+            Subject::Feature { id, field } => PlanLocation::Feature { id, field, value: None, occurrence: 0 },
+        }
+    }
+
+    /// Returns the id of the feature that the problem is about, if it is about one.
+    pub fn feature(&self) -> Option<&str> {
+        match &self.subject {
+            Subject::Agent(_) => None,
+            Subject::Feature { id, .. } => Some(id),
+        }
+    }
+
+    fn error(subject: Subject, code: &'static str, message: String, hint: String) -> Self {
+        Self { subject, code, message, hint: Some(hint), is_error: true }
+    }
+}
+
+/// Returns all problems of a valid plan, in its order: programs that are missing, tests that do not
+/// exist or are empty, and files that several independent features name.
+pub fn preflight(plan: &Plan, environment: &Environment) -> Vec<Problem> {
+    let path = environment.get("PATH");
+    let mut problems: Vec<Problem> =
+        plan.agents.iter().filter_map(|(name, agent)| check_agent(plan, name, agent, path)).collect();
+    for feature in &plan.features {
+        for test in &feature.tests {
+            problems.extend(check_program(plan, feature, "tests", test, path));
+            problems.extend(check_paths(plan, feature, test));
+        }
+        if let Some(review) = &feature.review {
+            problems.extend(check_program(plan, feature, "review", review, path));
+        }
+    }
+    problems.extend(shared_files(plan));
+    problems
+}
+
+fn check_agent(plan: &Plan, name: &str, agent: &AgentSpec, path: Option<&OsStr>) -> Option<Problem> {
+    let AgentSpec::Command(spec) = agent else { return None };
+    let program = spec.command.first()?;
+    let is_used = plan.features.iter().any(|feature| feature.agent == *name);
+    // A relative path with a slash is resolved when the agent starts.
+    if !is_used || (program.contains('/') && !program.starts_with('/')) {
+        return None;
+    }
+    if has_program(program, &plan.project, path) {
+        return None;
+    }
+    let subject = Subject::Agent(name.to_owned());
+    let message = format!("program `{program}` of agent `{name}` is not found");
+    Some(Problem::error(
+        subject,
+        "missing-agent",
+        message,
+        format!("install `{program}`, or correct the command"),
+    ))
+}
+
+fn check_program(
+    plan: &Plan,
+    feature: &Feature,
+    field: &'static str,
+    test: &Test,
+    path: Option<&OsStr>,
+) -> Option<Problem> {
+    let program = test.command.first()?;
+    // A path inside the project can be what the feature or one of its dependencies creates.
+    if program.contains('/') && !program.starts_with('/') {
+        return None;
+    }
+    if has_program(program, &plan.project.join(&test.directory), path) {
+        return None;
+    }
+    let subject = Subject::Feature { id: feature.id.clone(), field };
+    let message = format!("program `{program}` of test `{}` is not found", test.name);
+    Some(Problem::error(
+        subject,
+        "missing-program",
+        message,
+        format!("install `{program}`, or correct the command"),
+    ))
+}
+
+/// Returns the problems of the test files that a command names.
+fn check_paths(plan: &Plan, feature: &Feature, test: &Test) -> Vec<Problem> {
+    let subject = || Subject::Feature { id: feature.id.clone(), field: "tests" };
+    let named: Vec<String> = protection::named_tests(test).filter(|path| has_suffix(path)).collect();
+    // A dependency that may change tests can create them.
+    let may_appear = || {
+        let dependencies = feature.depends_on.iter();
+        let mut dependencies =
+            dependencies.flat_map(|id| plan.features.iter().filter(move |other| other.id == *id));
+        !feature.may_edit.is_empty() || dependencies.any(|other| !other.may_edit.is_empty())
+    };
+    if named.is_empty() || may_appear() {
+        return Vec::new();
+    }
+    let mut problems = Vec::new();
+    for path in named {
+        let file = plan.project.join(&path);
+        match std::fs::read(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !file.is_symlink() => {
+                let message = format!("test `{}` names `{path}`, which does not exist", test.name);
+                let hint = "correct the path, or create the test: agents may not write it".to_owned();
+                problems.push(Problem::error(subject(), "missing-test", message, hint));
+            }
+            Ok(content) if lists_nothing(&path, test, &content) => {
+                let message = format!("test `{}` names `{path}`, which contains no test", test.name);
+                let hint = "add a test to the file, or name another one".to_owned();
+                problems.push(Problem::error(subject(), "empty-test", message, hint));
+            }
+            _ => {}
+        }
+    }
+    problems
+}
+
+fn has_suffix(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|name| name.contains('.')) && !path.contains(['*', '?', '['])
+}
+
+/// Returns whether pytest would find no test in a file.
+fn lists_nothing(path: &str, test: &Test, content: &[u8]) -> bool {
+    let is_pytest = test.command.iter().any(|word| word == "pytest" || word.ends_with("/pytest"));
+    let text = String::from_utf8_lossy(content);
+    let has_test = text.lines().map(str::trim_start).any(|line| {
+        ["def ", "async def ", "class ", "from ", "import "].iter().any(|start| line.starts_with(start))
+    });
+    is_pytest && path.ends_with(".py") && !has_test
+}
+
+/// Returns a note for each file that features name which do not depend on each other.
+fn shared_files(plan: &Plan) -> Vec<Problem> {
+    let mut named: BTreeMap<String, Vec<&Feature>> = BTreeMap::new();
+    for feature in &plan.features {
+        for path in paths_in(&feature.prompt) {
+            named.entry(path).or_default().push(feature);
+        }
+    }
+    let mut problems = Vec::new();
+    for (path, features) in named {
+        let features = &features[..features.len().min(COMPARED_MAX)];
+        let independent = features.iter().enumerate().find_map(|(at, feature)| {
+            let other = features[at + 1..].iter().find(|other| {
+                !depends(plan, &feature.id, &other.id) && !depends(plan, &other.id, &feature.id)
+            })?;
+            Some((&feature.id, &other.id))
+        });
+        if problems.len() == SHARED_MAX {
+            break;
+        }
+        if let Some((one, other)) = independent {
+            problems.push(Problem {
+                subject: Subject::Feature { id: other.clone(), field: "prompt" },
+                code: "shared-file",
+                message: format!("features `{one}` and `{other}` both name `{path}` and may conflict in it"),
+                hint: Some(format!("let one depend on the other: depends_on = [\"{one}\"]")),
+                is_error: false,
+            });
+        }
+    }
+    problems
+}
+
+/// Returns the paths of source files that a prompt names.
+fn paths_in(prompt: &str) -> BTreeSet<String> {
+    let is_part = |character: char| character.is_alphanumeric() || "/_-.".contains(character);
+    let words = prompt
+        .split(|character: char| !is_part(character))
+        .map(|word| word.trim_end_matches(['.', '-']).trim_start_matches("./"));
+    let is_path = |word: &&str| {
+        let name = word.rsplit('/').next().unwrap_or(word);
+        let suffix = name.rsplit_once('.').map(|(stem, suffix)| (!stem.is_empty(), suffix));
+        let has_suffix = suffix.is_some_and(|(has_stem, suffix)| {
+            has_stem
+                && (1..=5).contains(&suffix.len())
+                && suffix.starts_with(|first: char| first.is_ascii_alphabetic())
+        });
+        word.contains('/') && !word.starts_with('/') && has_suffix && !is_test_file(word)
+    };
+    words.filter(is_path).map(|word| word.trim_start_matches("./").to_owned()).collect()
+}
+
+/// Returns whether a feature depends on another, directly or indirectly.
+fn depends(plan: &Plan, feature: &str, other: &str) -> bool {
+    let (mut waiting, mut seen) = (vec![feature], BTreeSet::new());
+    while let Some(id) = waiting.pop() {
+        if seen.insert(id)
+            && let Some(feature) = plan.features.iter().find(|feature| feature.id == id)
+        {
+            waiting.extend(feature.depends_on.iter().map(String::as_str));
+        }
+    }
+    feature != other && seen.contains(other)
+}
+
+/// Returns whether a program exists and can be executed.
+fn has_program(program: &str, directory: &Path, path: Option<&OsStr>) -> bool {
+    let is_executable = |file: &Path| {
+        file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    if program.contains('/') {
+        return is_executable(&directory.join(program));
+    }
+    let directories = path.map(std::env::split_paths).into_iter().flatten();
+    directories.into_iter().any(|entry| is_executable(&directory.join(entry).join(program)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::CommandSpec;
+
+    /// Returns the codes and messages of the problems of features in a project with these files.
+    fn problems(files: &[(&str, &str)], features: Vec<Feature>) -> Vec<(&'static str, String)> {
+        let project = tempfile::tempdir().expect("a directory");
+        for (path, content) in files {
+            let path = project.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+            std::fs::write(path, content).expect("a file");
+        }
+        let agent = |program: &str| {
+            AgentSpec::Command(CommandSpec { command: vec![program.to_owned()], ..CommandSpec::default() })
+        };
+        let plan = Plan {
+            project: project.path().to_owned(),
+            agents: [("coder".to_owned(), agent("sh")), ("typo".to_owned(), agent("cladue"))].into(),
+            features,
+            ..Plan::default()
+        };
+        let found = preflight(&plan, &Environment::new(std::env::vars_os()));
+        found.into_iter().map(|problem| (problem.code, problem.message)).collect()
+    }
+
+    fn feature(id: &str, prompt: &str, command: &[&str]) -> Feature {
+        Feature {
+            id: id.to_owned(),
+            prompt: prompt.to_owned(),
+            agent: "coder".to_owned(),
+            tests: vec![Test::new(id, command.iter().copied())],
+            ..Feature::default()
+        }
+    }
+
+    #[test]
+    fn missing_programs_are_found() {
+        let with_typo = Feature { agent: "typo".to_owned(), ..feature("a", "p", &["no-such-tool", "x"]) };
+        let reviewed =
+            Feature { review: Some(Test::new("r", ["no-reviewer"])), ..feature("b", "p", &["./t"]) };
+        let codes: Vec<_> =
+            problems(&[], vec![with_typo, reviewed]).into_iter().map(|found| found.1).collect();
+        assert_eq!(
+            codes,
+            [
+                "program `cladue` of agent `typo` is not found",
+                "program `no-such-tool` of test `a` is not found",
+                "program `no-reviewer` of test `r` is not found",
+            ]
+        );
+        // An agent that no feature uses is not looked up.
+        assert_eq!(problems(&[], vec![feature("a", "p", &["sh", "-c", "false"])]), []);
+    }
+
+    #[test]
+    fn tests_that_do_not_exist_or_are_empty_are_found() {
+        let run = |command: &[&str]| {
+            let command: Vec<&str> = ["sh"].iter().chain(command).copied().collect();
+            problems(&[("tests/a.sh", ""), ("tests/test_e.py", "x = 1\n")], vec![feature("a", "p", &command)])
+        };
+        assert_eq!(run(&["tests/a.sh"]), []);
+        assert_eq!(run(&["tests/typo.sh"]).first().map(|found| found.0), Some("missing-test"));
+        // A product of the feature.
+        assert_eq!(run(&["build.sh"]), []);
+        let mut pytest = feature("a", "p", &["sh", "-c", "pytest tests/test_e.py"]);
+        assert_eq!(problems(&[], vec![pytest.clone()]).first().map(|found| found.0), Some("missing-test"));
+        pytest.may_edit = vec!["tests/**".to_owned()];
+        assert_eq!(problems(&[], vec![pytest]), []);
+    }
+
+    #[test]
+    fn files_that_independent_features_name_are_noted() {
+        let named = |depends: bool| {
+            let mut two = feature("two", "Extend `./src/lib.rs`, see docs.", &["sh"]);
+            two.depends_on = if depends { vec!["one".to_owned()] } else { vec![] };
+            problems(&[], vec![feature("one", "Change src/lib.rs.", &["sh"]), two])
+        };
+        assert_eq!(
+            named(false),
+            [(
+                "shared-file",
+                "features `one` and `two` both name `src/lib.rs` and may conflict in it".to_owned()
+            )]
+        );
+        assert_eq!(named(true), []);
+        assert!(paths_in("tests/a.rs and 1/2 or v1.2/x e.g. a/b.").is_empty());
+    }
+}

@@ -1,0 +1,140 @@
+//! Decides which changes of an attempt touch tests that are not the agent's to change.
+//!
+//! An attempt is judged by the difference between the files that it started from and the files that
+//! it ends with, so it does not matter how the agent wrote them.
+
+mod commands;
+mod inline;
+mod manifests;
+
+use greenwave_inputs::{InputSpec, Selection};
+use greenwave_testing::Test;
+
+use crate::plan::Feature;
+use crate::test_files::{is_runner_settings, is_test_file, is_test_script};
+
+pub(crate) use manifests::has_protected_parts;
+
+/// The files that an agent may not change for a feature.
+#[derive(Debug)]
+pub(crate) struct Protection {
+    /// Scripts and files that the tests' commands name, and whether only their names say so.
+    operands: Vec<commands::Operand>,
+    /// Names of targets that the commands give to `make`.
+    targets: Vec<String>,
+    may_edit: Option<Selection>,
+    protect: Option<Selection>,
+    /// Text that describes the feature.
+    text: String,
+}
+
+/// A change of one file, with its contents. `None` if the file does not exist.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FileChange<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) before: Option<&'a [u8]>,
+    pub(crate) after: Option<&'a [u8]>,
+}
+
+impl Protection {
+    /// Compiles the protection of a feature. `protect` holds the plan's patterns. Invalid patterns,
+    /// which plan files refuse, match nothing.
+    pub(crate) fn new(feature: &Feature, protect: &[String]) -> Self {
+        let tests = feature.tests.iter().chain(&feature.review);
+        Self {
+            operands: tests.clone().flat_map(commands::operands).collect(),
+            targets: tests.flat_map(commands::make_targets).collect(),
+            may_edit: patterns(&feature.may_edit),
+            protect: patterns(protect),
+            text: format!("{}\n{}", feature.title, feature.prompt),
+        }
+    }
+
+    /// Returns whether the content of a changed file matters for [`violation`](Self::violation).
+    pub(crate) fn needs_content(&self, path: &str) -> bool {
+        has_protected_parts(path) || inline::has_inline_tests(path) || path.ends_with("_test.go")
+    }
+
+    /// Returns why a change is refused; `None` if the agent may make it.
+    pub(crate) fn violation(&self, change: &FileChange<'_>) -> Option<String> {
+        let path = change.path;
+        if self.may_edit.as_ref().is_some_and(|selection| matches(selection, path)) {
+            return None;
+        }
+        if self.protect.as_ref().is_some_and(|selection| matches(selection, path)) {
+            return Some("is protected by the plan (`protect`)".to_owned());
+        }
+        if is_runner_settings(path) {
+            return Some("chooses which tests run".to_owned());
+        }
+        if let Some(problem) = self.operand_violation(change) {
+            return Some(problem);
+        }
+        match change.before {
+            Some(_) if is_test_file(path) => return Some("belongs to the tests".to_owned()),
+            None if go_replaces_main(change) => {
+                return Some("replaces the main function of the tests (`TestMain`)".to_owned());
+            }
+            _ => {}
+        }
+        let (before, after) = (text(change.before), text(change.after));
+        manifests::violation(path, before.as_deref(), after.as_deref(), &self.targets)
+            .or_else(|| inline::violation(path, before.as_deref()?, after.as_deref()))
+    }
+
+    /// Returns why a file that a test's command names is not the agent's to change.
+    ///
+    /// A file that the command runs may be the program under test: then the feature's text names
+    /// it, and its own name does not say that it tests something.
+    fn operand_violation(&self, change: &FileChange<'_>) -> Option<String> {
+        let operand = self.operands.iter().find(|operand| operand.matches(change.path))?;
+        let is_test = is_test_script(change.path);
+        let is_product = !is_test && (operand.is_argument || names(&self.text, change.path));
+        if is_product || (change.before.is_none() && !is_test) {
+            return None;
+        }
+        Some("is named by the test's command".to_owned())
+    }
+}
+
+/// Returns whether a new Go file takes over the run of its package's tests.
+fn go_replaces_main(change: &FileChange<'_>) -> bool {
+    change.path.ends_with("_test.go")
+        && text(change.after).is_some_and(|text| text.contains("func TestMain("))
+}
+
+/// Returns whether a text names a path, or the name of the file.
+fn names(text: &str, path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let is_part = |character: char| character.is_alphanumeric() || "_-".contains(character);
+    text.match_indices(name).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + name.len()..].chars().next();
+        !before.is_some_and(is_part) && !after.is_some_and(is_part)
+    })
+}
+
+fn text(content: Option<&[u8]>) -> Option<String> {
+    content.map(|content| String::from_utf8_lossy(content).into_owned())
+}
+
+fn patterns(patterns: &[String]) -> Option<Selection> {
+    if patterns.is_empty() {
+        return None;
+    }
+    let spec = InputSpec { inputs: patterns.to_vec(), ..InputSpec::default() };
+    Selection::of(&spec).ok()
+}
+
+fn matches(selection: &Selection, path: &str) -> bool {
+    selection.includes(std::path::Path::new(path), true)
+}
+
+/// Returns the tests that a command names by path, for checks before the run.
+pub(crate) fn named_tests(test: &Test) -> impl Iterator<Item = String> {
+    let operands = commands::operands(test);
+    operands.into_iter().map(|operand| operand.path).filter(|path| is_test_script(path))
+}
+
+#[cfg(test)]
+mod tests;

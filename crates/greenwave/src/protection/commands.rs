@@ -1,0 +1,183 @@
+//! Finds the files and targets that the commands of tests name.
+
+use greenwave_testing::Test;
+
+/// A path that a command names, relative to the project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Operand {
+    pub(crate) path: String,
+    /// Whether the path is an argument of a program that may read or write it (`grep x FILE`), and
+    /// not a script or test that the command runs.
+    pub(crate) is_argument: bool,
+}
+
+impl Operand {
+    pub(super) fn matches(&self, path: &str) -> bool {
+        self.path == path
+    }
+}
+
+/// Programs that run the file which is their first argument.
+const INTERPRETERS: [&str; 17] = [
+    "python", "python3", "node", "nodejs", "deno", "bun", "tsx", "ts-node", "ruby", "perl", "php", "bash",
+    "sh", "dash", "zsh", "Rscript", "lua",
+];
+
+/// Programs whose arguments are tests.
+const RUNNERS: [&str; 14] = [
+    "pytest",
+    "py.test",
+    "unittest",
+    "jest",
+    "vitest",
+    "mocha",
+    "ava",
+    "rspec",
+    "bats",
+    "playwright",
+    "cypress",
+    "phpunit",
+    "prove",
+    "go",
+];
+
+/// Returns the paths that the command of a test names.
+pub(crate) fn operands(test: &Test) -> Vec<Operand> {
+    let mut operands = Vec::new();
+    let directory = test.directory.to_string_lossy();
+    for words in simple_commands(&test.command) {
+        let mut runs = Runs::Program;
+        for word in &words {
+            if word.starts_with('-') || word.contains('=') {
+                // `python -m pytest` and `bash -c` have no script.
+                if (word == "-m" || word == "-c") && runs == Runs::Script {
+                    runs = Runs::Program;
+                }
+                continue;
+            }
+            let name = word.rsplit('/').next().unwrap_or(word);
+            if runs == Runs::Program {
+                runs = kind(name);
+                if word.contains('/') && !word.starts_with('/') {
+                    operands.extend(operand(&directory, word, false));
+                }
+                continue;
+            }
+            operands.extend(operand(&directory, word, runs == Runs::Arguments));
+            if runs == Runs::Script {
+                runs = Runs::Arguments;
+            }
+        }
+    }
+    operands
+}
+
+/// Returns the targets that the command of a test gives to `make`.
+pub(crate) fn make_targets(test: &Test) -> Vec<String> {
+    let commands = simple_commands(&test.command);
+    let is_make = |words: &&Vec<String>| words.first().is_some_and(|word| word.ends_with("make"));
+    let mut targets: Vec<String> = Vec::new();
+    for words in commands.iter().filter(is_make) {
+        let named = words[1..].iter().filter(|word| !word.starts_with('-') && !word.contains('='));
+        let before = targets.len();
+        targets.extend(named.cloned());
+        if targets.len() == before {
+            // The default target: the first of the file.
+            targets.push(String::new());
+        }
+    }
+    targets
+}
+
+/// Meaning of the words after the current one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Runs {
+    /// The next word is a program.
+    Program,
+    /// The next word is a script that the program runs.
+    Script,
+    /// All further words are tests.
+    Tests,
+    /// Further words are arguments of the program.
+    Arguments,
+}
+
+fn kind(program: &str) -> Runs {
+    let stem = program.trim_end_matches(|character: char| character.is_ascii_digit() || character == '.');
+    if [
+        "env", "npx", "time", "timeout", "nice", "exec", "command", "xvfb-run", "uv", "poetry", "pipenv",
+        "run",
+    ]
+    .contains(&program)
+    {
+        Runs::Program
+    } else if INTERPRETERS.contains(&program) || INTERPRETERS.contains(&stem) {
+        Runs::Script
+    } else if RUNNERS.contains(&program) {
+        Runs::Tests
+    } else {
+        Runs::Arguments
+    }
+}
+
+/// Returns the path that a word names, without the name of a single test behind it.
+fn operand(directory: &str, word: &str, is_argument: bool) -> Option<Operand> {
+    let word = word.split("::").next().unwrap_or(word);
+    if word.is_empty() || word.starts_with('/') {
+        return None;
+    }
+    let mut parts: Vec<&str> = directory.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    for part in word.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(Operand { path: parts.join("/"), is_argument })
+}
+
+/// Splits a command into words. A script for a shell (`sh -c`) is split at its operators.
+fn simple_commands(command: &[String]) -> Vec<Vec<String>> {
+    let is_shell = |word: &str| matches!(word.rsplit('/').next(), Some("sh" | "bash" | "dash" | "zsh"));
+    let script = match command {
+        [shell, flag, script, ..] if is_shell(shell) && flag.starts_with('-') && flag.ends_with('c') => {
+            script
+        }
+        _ => return vec![command.to_vec()],
+    };
+    let mut commands = vec![Vec::new()];
+    let (mut word, mut quote, mut has_word) = (String::new(), None, false);
+    let mut characters = script.chars().peekable();
+    while let Some(character) = characters.next() {
+        match (quote, character) {
+            (Some(open), _) if character == open => quote = None,
+            (None, '\'' | '"') => (quote, has_word) = (Some(character), true),
+            (None | Some('"'), '\\') => word.extend(characters.next()),
+            (None, ';' | '&' | '|' | '\n' | '(' | ')' | '{' | '}' | '<' | '>' | ' ' | '\t') => {
+                if has_word || !word.is_empty() {
+                    push(&mut commands, std::mem::take(&mut word));
+                    has_word = false;
+                }
+                if !matches!(character, ' ' | '\t' | '<' | '>') {
+                    commands.push(Vec::new());
+                }
+            }
+            _ => word.push(character),
+        }
+    }
+    if has_word || !word.is_empty() {
+        push(&mut commands, word);
+    }
+    commands.retain(|words| !words.is_empty());
+    commands
+}
+
+fn push(commands: &mut [Vec<String>], word: String) {
+    const KEYWORDS: [&str; 8] = ["if", "then", "else", "while", "do", "!", "set", "cd"];
+    if let Some(last) = commands.last_mut()
+        && !(last.is_empty() && KEYWORDS.contains(&word.as_str()))
+    {
+        last.push(word);
+    }
+}

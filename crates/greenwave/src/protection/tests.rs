@@ -1,0 +1,253 @@
+//! Changes of attempts, and whether they are the agent's to make.
+
+use super::*;
+
+/// A feature whose test has this command, and that this prompt describes.
+fn feature(prompt: &str, command: &[&str]) -> Feature {
+    Feature {
+        prompt: prompt.to_owned(),
+        tests: vec![Test::new("test", command.iter().copied())],
+        ..Feature::default()
+    }
+}
+
+fn verdict(feature: &Feature, path: &str, before: Option<&str>, after: Option<&str>) -> Option<String> {
+    let protection = Protection::new(feature, &[]);
+    let change = FileChange { path, before: before.map(str::as_bytes), after: after.map(str::as_bytes) };
+    protection.violation(&change)
+}
+
+#[test]
+fn tests_and_their_settings_may_not_change() {
+    let feature = feature("Write add.", &["python3", "-m", "pytest", "tests/test_add.py"]);
+    let existing = [
+        "tests/test_add.py",
+        "tests/helpers/data.json",
+        "tests/conftest.py",
+        "src/add_test.go",
+        "web/button.spec.tsx",
+        "pytest.ini",
+        "jest.config.ts",
+        ".cargo/config.toml",
+        "src/parser/tests.rs",
+    ];
+    for path in existing {
+        for after in [Some("new"), None] {
+            assert!(verdict(&feature, path, Some("old"), after).is_some(), "{path} {after:?}");
+        }
+    }
+    // New files that would change how the given tests run, or that the command names.
+    for path in
+        ["conftest.py", "tests/conftest.py", "sitecustomize.py", "pytest.ini", "tests/test_add.py", ".npmrc"]
+    {
+        assert!(verdict(&feature, path, None, Some("new")).is_some(), "{path}");
+    }
+    for path in ["src/add.py", "README.md", "docs/contest.md"] {
+        assert_eq!(verdict(&feature, path, Some("old"), Some("new")), None, "{path}");
+    }
+    for path in ["tests/test_more.py", "src/add.test.js", "src/add.py"] {
+        assert_eq!(verdict(&feature, path, None, Some("new")), None, "{path}");
+    }
+}
+
+#[test]
+fn a_new_file_may_not_take_over_the_tests_of_a_go_package() {
+    let feature = feature("Write Add.", &["go", "test", "./..."]);
+    let main = "package m\nfunc TestMain(m *testing.M) { os.Exit(0) }\n";
+    assert!(verdict(&feature, "main_test.go", None, Some(main)).is_some());
+    assert_eq!(verdict(&feature, "more_test.go", None, Some("package m\n")), None);
+}
+
+#[test]
+fn scripts_that_commands_run_may_not_change() {
+    let changed = |prompt: &str, command: &[&str], path: &str| {
+        verdict(&feature(prompt, command), path, Some("old"), Some("new")).is_some()
+    };
+    assert!(changed("Write add.", &["python3", "t.py", "src/f1"], "t.py"));
+    assert!(changed("Make check.sh pass.", &["./check.sh"], "check.sh"));
+    assert!(changed("Write add.", &["bash", "-e", "scripts/run.sh"], "scripts/run.sh"));
+    assert!(changed("Write add.", &["sh", "-c", "cd . && python3 'run all.py' | tee log"], "run all.py"));
+    assert!(changed("Write add.", &["env", "A=1", "node", "smoke.mjs"], "smoke.mjs"));
+    // The program under test, which the prompt names, and files that programs only read.
+    assert!(!changed("Extend src/tool.py.", &["python3", "src/tool.py", "--selftest"], "src/tool.py"));
+    assert!(changed("Extend the tool.", &["python3", "src/tool.py", "--selftest"], "src/tool.py"));
+    assert!(!changed("Write add.", &["grep", "-q", "add", "src/lib.rs"], "src/lib.rs"));
+    assert!(!changed("Write add.", &["test", "-f", "src/add"], "src/add"));
+    assert!(!changed("Write add.", &["python3", "t.py", "src/f1"], "src/f1"));
+}
+
+#[test]
+fn a_script_that_does_not_exist_may_be_written_unless_it_is_a_test() {
+    let added = |command: &[&str], path: &str| {
+        verdict(&feature("Write it.", command), path, None, Some("new")).is_some()
+    };
+    assert!(!added(&["sh", "-c", "./build.sh"], "build.sh"));
+    assert!(added(&["sh", "-c", "./check.sh"], "check.sh"));
+    assert!(added(&["python3", "tests/test_new.py"], "tests/test_new.py"));
+}
+
+#[test]
+fn the_directory_of_a_test_counts() {
+    let mut feature = feature("Write it.", &["python3", "../smoke.py"]);
+    feature.tests[0].directory = "app/run".into();
+    assert!(verdict(&feature, "app/smoke.py", Some("a"), Some("b")).is_some());
+    assert_eq!(verdict(&feature, "smoke.py", Some("a"), Some("b")), None);
+}
+
+#[test]
+fn patterns_of_the_plan_add_and_remove_protection() {
+    let mut feature = feature("Write add.", &["pytest"]);
+    let protect = ["/schema/**".to_owned()];
+    let change = |path| FileChange { path, before: Some(b"a"), after: Some(b"b") };
+    let refused =
+        |feature: &Feature, path| Protection::new(feature, &protect).violation(&change(path)).is_some();
+    assert!(refused(&feature, "schema/a.sql") && refused(&feature, "tests/test_a.py"));
+    assert!(!refused(&feature, "src/schema/a.sql"));
+    feature.may_edit = vec!["tests/**".to_owned(), "!tests/conftest.py".to_owned()];
+    assert!(refused(&feature, "schema/a.sql") && !refused(&feature, "tests/test_a.py"));
+    assert!(refused(&feature, "tests/conftest.py"));
+    feature.may_edit = vec!["*".to_owned()];
+    assert!(!refused(&feature, "schema/a.sql"));
+}
+
+#[track_caller]
+fn manifest(path: &str, before: &str, after: &str, refused: bool) {
+    let feature = feature("Write add.", &["make", "test"]);
+    let found = verdict(&feature, path, Some(before), Some(after));
+    assert_eq!(found.is_some(), refused, "{path}: {found:?}\n{after}");
+}
+
+#[test]
+fn parts_of_manifests_that_run_tests_may_not_change() {
+    let package = r#"{"scripts": {"test": "jest"}, "dependencies": {}}"#;
+    manifest("package.json", package, r#"{"scripts": {"test": "true"}}"#, true);
+    manifest("package.json", package, r#"{"scripts": {"test": "jest", "pretest": "exit 0"}}"#, true);
+    manifest("package.json", package, r#"{"scripts": {"test": "jest"}, "jest": {"bail": 1}}"#, true);
+    manifest(
+        "package.json",
+        package,
+        r#"{"scripts": {"test": "jest", "build": "tsc"}, "dependencies": {"x": "1"}}"#,
+        false,
+    );
+    let cargo = "[package]\nname = \"a\"\n[workspace]\nmembers = [\"b\"]\n";
+    manifest("Cargo.toml", cargo, &format!("{cargo}[[test]]\nname = \"t\"\nharness = false\n"), true);
+    manifest("Cargo.toml", cargo, &format!("{cargo}[lib]\ntest = false\n"), true);
+    manifest("Cargo.toml", cargo, &cargo.replace("\"b\"", ""), true);
+    manifest("Cargo.toml", cargo, &cargo.replace("\"b\"", "\"b\", \"c\""), false);
+    manifest("Cargo.toml", cargo, &format!("{cargo}[dependencies]\nserde = \"1\"\n"), false);
+    let project = "[project]\nname = \"a\"\n";
+    manifest(
+        "pyproject.toml",
+        project,
+        &format!("{project}[tool.pytest.ini_options]\naddopts = \"-k x\"\n"),
+        true,
+    );
+    manifest("pyproject.toml", project, &format!("{project}dependencies = [\"x\"]\n"), false);
+    manifest("setup.cfg", "[metadata]\nname = a\n", "[tool:pytest]\naddopts = -x\n", true);
+    manifest("setup.cfg", "[metadata]\nname = a\n", "[metadata]\nname = b\n", false);
+    let make = "CC = gcc\ntest: build\n\t./t\nbuild:\n\t$(CC) t.c\nother:\n\ttrue\n";
+    manifest("Makefile", make, &make.replace("./t\n", "true\n"), true);
+    manifest("Makefile", make, &make.replace("t.c", "x.c"), true);
+    manifest("Makefile", make, &make.replace("true", "false"), false);
+    manifest(
+        "vite.config.ts",
+        "export default { test: { globals: true } }",
+        "export default { test: { exclude: ['**'] } }",
+        true,
+    );
+    manifest(
+        "vite.config.ts",
+        "export default { test: { a: 1 } }",
+        "export default { base: '/', test: { a: 1 } }",
+        false,
+    );
+}
+
+const RUST: &str = r#"
+/// Adds.
+///
+/// ```
+/// assert_eq!(calc::add(1, 2), 3);
+/// ```
+pub fn add(a: i32, b: i32) -> i32 { a + b }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adds() {
+        assert_eq!(add(1, 2), 3, "a brace in a string: {{");
+    }
+}
+"#;
+
+#[track_caller]
+fn inline(after: &str, refused: bool) {
+    let feature = feature("Write sub.", &["cargo", "test"]);
+    let found = verdict(&feature, "src/lib.rs", Some(RUST), Some(after));
+    assert_eq!(found.is_some(), refused, "{found:?}\n{after}");
+}
+
+#[test]
+fn inline_tests_of_rust_stay() {
+    inline("pub fn add() {}\n", true);
+    inline(&RUST.replace("assert_eq!(add(1, 2), 3,", "assert!(true,"), true);
+    inline(&RUST.replace("#[test]", "#[test]\n    #[ignore]"), true);
+    inline(&RUST.replace("#[test]", "#[ignore]\n    #[test]"), true);
+    inline(&RUST.replace("#[cfg(test)]", "#[cfg(any())]"), true);
+    inline(&RUST.replace("#[cfg(test)]", "#[cfg(never)]\n#[cfg(test)]"), true);
+    inline(&RUST.replace("fn adds", "fn renamed"), true);
+    inline(&RUST.replace("/// assert_eq!(calc::add(1, 2), 3);\n", ""), true);
+    inline(&RUST.replace("/// ```\n/// assert", "/// ```ignore\n/// assert"), true);
+    inline(&RUST.replace("a + b", "b + a"), false);
+    inline(&format!("{RUST}\npub fn sub() {{}}\n"), false);
+    inline(&RUST.replace("    #[test]", "    #[test]\n    fn more() {}\n\n    #[test]"), false);
+    inline(
+        &RUST.replace(
+            "        assert_eq!(add(1, 2), 3",
+            "        assert_eq!(\n            add(1, 2),\n            3",
+        ),
+        false,
+    );
+}
+
+#[test]
+fn examples_of_python_stay() {
+    let before =
+        "def add(a, b):\n    \"\"\"Adds.\n\n    >>> add(1, 2)\n    3\n    \"\"\"\n    return a + b\n";
+    let changed = |after: &str| {
+        verdict(&feature("Write sub.", &["python3", "-m", "doctest"]), "src/m.py", Some(before), Some(after))
+            .is_some()
+    };
+    assert!(changed("def add(a, b):\n    return a + b\n"));
+    assert!(changed(&before.replace("    3\n", "    4\n")));
+    assert!(changed(&before.replace("add(1, 2)", "add(1, 2)  # doctest: +SKIP")));
+    assert!(!changed(&before.replace("a + b", "b + a")));
+    assert!(!changed(&format!("{before}\ndef sub(a, b): return a - b\n")));
+}
+
+#[test]
+fn arbitrary_sources_do_not_panic() {
+    for source in [
+        "#[test]",
+        "#[test] fn",
+        "#[test] fn x",
+        "#[test] fn x() {",
+        "'",
+        "'{",
+        "\"",
+        "\\",
+        "#[",
+        "]#[test]fn x(){}",
+        "mod tests {",
+        "ä#[test]fn ä(){'ä'}",
+    ] {
+        for path in
+            ["src/a.rs", "a.py", "Makefile", "Cargo.toml", "package.json", "vite.config.js", "setup.cfg"]
+        {
+            let _ = verdict(&feature(source, &["sh", "-c", source]), path, Some(source), Some(""));
+            let _ = verdict(&feature(source, &["make"]), path, Some(""), Some(source));
+        }
+    }
+}

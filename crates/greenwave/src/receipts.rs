@@ -1,0 +1,146 @@
+//! Receipts of merged features, stored outside of the project.
+//!
+//! A receipt proves that a feature's tests failed before an agent wrote the code, and passed after.
+//! It lets a fresh clone, or a project whose `.greenwave` was removed, continue with the features
+//! that are done. Its name is the hash of the feature's definition, so that every copy of a project
+//! finds it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::file_state;
+use crate::tree::{Change, File};
+
+/// Version of the format. A receipt of another version does not count.
+const VERSION: u32 = 1;
+/// Maximum number of receipts of one definition that are examined.
+const RECEIPTS_MAX: usize = 64;
+
+/// A directory of receipts.
+#[derive(Debug, Clone)]
+pub(crate) struct Receipts(Option<PathBuf>);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Receipt {
+    version: u32,
+    /// Files of the feature after its merge.
+    files: Vec<MergedFile>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct MergedFile {
+    path: String,
+    state: File,
+}
+
+impl Receipts {
+    /// Uses a directory, which is created when the first receipt is written. With `None`, no
+    /// receipt is written or found.
+    pub(crate) fn new(directory: Option<PathBuf>) -> Self {
+        Self(directory)
+    }
+
+    /// Stores that a feature was merged. A failure is only logged: the journal has the record that
+    /// later runs in this project use.
+    pub(crate) fn write(&self, definition: &str, merged: &[Change]) {
+        let Some(directory) = &self.0 else { return };
+        let file = |change: &Change| Some(MergedFile { path: change.path.clone(), state: change.after? });
+        let files: Vec<MergedFile> = merged.iter().filter_map(file).collect();
+        if files.is_empty() {
+            return;
+        }
+        let receipt = Receipt { version: VERSION, files };
+        let text = serde_json::to_vec(&receipt).expect("strings, numbers and lists always serialise");
+        let hash = blake3::hash(&text).to_hex();
+        let path = directory.join(format!("{definition}-{}.json", &hash[..16]));
+        if let Err(error) = write_file(directory, &path, &text) {
+            tracing::warn!(%error, file = %path.display(), "cannot write the receipt of a feature");
+        }
+    }
+
+    /// Returns whether a feature was merged with files that the project has: all of them exist, and
+    /// at least one is unchanged.
+    pub(crate) fn matches(&self, definition: &str, project: &Path) -> bool {
+        let Some(directory) = &self.0 else { return false };
+        let prefix = format!("{definition}-");
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+        named.take(RECEIPTS_MAX).any(|entry| {
+            let receipt = fs::read(entry.path()).ok();
+            let receipt = receipt.and_then(|text| serde_json::from_slice::<Receipt>(&text).ok());
+            receipt.is_some_and(|receipt| receipt.version == VERSION && receipt.is_in(project))
+        })
+    }
+
+    /// Removes the receipts of a feature.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn remove(&self, definition: &str) -> io::Result<()> {
+        let Some(directory) = &self.0 else { return Ok(()) };
+        let prefix = format!("{definition}-");
+        let entries = match fs::read_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Receipt {
+    fn is_in(&self, project: &Path) -> bool {
+        let now: Vec<Option<File>> =
+            self.files.iter().map(|file| file_state::file_at(project, &file.path).ok().flatten()).collect();
+        now.iter().all(Option::is_some)
+            && self.files.iter().zip(&now).any(|(file, now)| *now == Some(file.state))
+    }
+}
+
+fn write_file(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(text)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_counts_only_where_its_files_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let (project, other) = (dir.path().join("project"), dir.path().join("other"));
+        for (root, one) in [(&project, "one"), (&other, "something else")] {
+            fs::create_dir(root).unwrap();
+            fs::write(root.join("a"), one).unwrap();
+            fs::write(root.join("b"), "edited later").unwrap();
+        }
+        let change = |path: &str, text: &str| {
+            let blob = greenwave_storage::BlobId::of(text.as_bytes());
+            let after = Some(File { kind: greenwave_testing::EntryKind::Regular, blob });
+            Change { path: path.to_owned(), before: None, after }
+        };
+        let receipts = Receipts::new(Some(dir.path().join("state/green")));
+        assert!(!receipts.matches("hash", &project));
+        receipts.write("hash", &[change("a", "one"), change("b", "two")]);
+        assert!(receipts.matches("hash", &project));
+        assert!(!receipts.matches("other", &project) && !receipts.matches("hash", &other));
+        fs::remove_file(project.join("b")).unwrap();
+        assert!(!receipts.matches("hash", &project));
+        fs::write(project.join("b"), "").unwrap();
+        receipts.remove("hash").unwrap();
+        assert!(!receipts.matches("hash", &project));
+    }
+}

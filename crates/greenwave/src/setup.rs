@@ -1,0 +1,178 @@
+//! Runs the commands that set up and tear down a working copy.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use greenwave_process::Child;
+use ignore::gitignore::GitignoreBuilder;
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+
+use crate::error::Error;
+use crate::git::LOCAL_VARIABLES;
+use crate::tree::Tree;
+
+/// Maximum number of bytes of a command's output in an error. The end is included.
+const OUTPUT_BYTES_MAX: usize = 4 * 1024;
+
+/// Files that name the packages of a project, at any depth. Commands run again when one of them
+/// changes, unless the plan names other inputs.
+const MANIFESTS: [&str; 27] = [
+    "package.json",
+    "package-lock.json",
+    "npm-shrinkwrap.json",
+    "yarn.lock",
+    "pnpm-lock.yaml",
+    "pnpm-workspace.yaml",
+    "bun.lock",
+    "bun.lockb",
+    "deno.lock",
+    "Cargo.toml",
+    "Cargo.lock",
+    "pyproject.toml",
+    "uv.lock",
+    "poetry.lock",
+    "pdm.lock",
+    "Pipfile",
+    "Pipfile.lock",
+    "requirements*.txt",
+    "setup.py",
+    "setup.cfg",
+    "go.mod",
+    "go.sum",
+    "Gemfile",
+    "Gemfile.lock",
+    "composer.json",
+    "composer.lock",
+    "mix.lock",
+];
+
+/// Returns a hash of commands and of the files that they depend on.
+pub(crate) fn key(commands: &[Vec<String>], inputs: &[String], tree: &Tree) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    let mut field = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    };
+    for command in commands {
+        field(&(command.len() as u64).to_le_bytes());
+        command.iter().for_each(|word| field(word.as_bytes()));
+    }
+    let mut builder = GitignoreBuilder::new("/");
+    let manifests = MANIFESTS.iter().map(|name| (*name).to_owned());
+    let patterns = if inputs.is_empty() { manifests.collect() } else { inputs.to_vec() };
+    for pattern in &patterns {
+        // Patterns are checked with the plan.
+        let _ = builder.add_line(None, pattern);
+    }
+    if let Ok(matcher) = builder.build() {
+        for (path, file) in tree {
+            if matcher.matched_path_or_any_parents(Path::new("/").join(path), false).is_ignore() {
+                field(path.as_bytes());
+                field(&[file.kind as u8]);
+                field(file.blob.as_bytes());
+            }
+        }
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// Runs a command in a directory. It is killed with everything that it has started when it exceeds
+/// the time limit.
+///
+/// # Errors
+/// [`Error::Setup`] with the end of its output.
+pub(crate) async fn run(
+    command: &[String],
+    directory: &Path,
+    variables: &[(String, String)],
+    time_max: Duration,
+) -> Result<(), Error> {
+    let shown = command.join(" ");
+    let failed = |problem: String| Error::Setup { command: shown.clone(), problem };
+    let [program, arguments @ ..] = command else { return Ok(()) };
+    let (reader, writer) = std::io::pipe().map_err(|error| failed(error.to_string()))?;
+    let other = writer.try_clone().map_err(|error| failed(error.to_string()))?;
+    let mut call = Command::new(program);
+    call.args(arguments).current_dir(directory).stdin(Stdio::null()).stdout(writer).stderr(other);
+    for name in LOCAL_VARIABLES {
+        call.env_remove(name);
+    }
+    call.envs(variables.iter().map(|(name, value)| (name, value)));
+    let started = Child::spawn(&mut call);
+    // The ends of the pipe in this process would keep it open.
+    drop(call);
+    let mut child = started.map_err(|error| failed(error.to_string()))?;
+    let mut reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into())
+        .map_err(|error| failed(error.to_string()))?;
+    let output = tokio::spawn(async move {
+        let (mut end, mut block) = (Vec::new(), vec![0; 4096]);
+        while let Ok(count @ 1..) = reader.read(&mut block).await {
+            end.extend_from_slice(&block[..count]);
+            let excess = end.len().saturating_sub(OUTPUT_BYTES_MAX);
+            end.drain(..excess);
+        }
+        end
+    });
+    let status = match tokio::time::timeout(time_max, child.wait()).await {
+        Ok(status) => status.map_err(|error| failed(error.to_string()))?,
+        Err(_) => {
+            drop(child);
+            return Err(failed(format!("took longer than {time_max:?} (agent.time_limit)")));
+        }
+    };
+    let output = output.await.unwrap_or_default();
+    if status.success() {
+        return Ok(());
+    }
+    let output = String::from_utf8_lossy(&output);
+    Err(failed(format!("ended with {status}\n{}", output.trim_end())))
+}
+
+#[cfg(test)]
+mod tests {
+    use greenwave_storage::BlobId;
+    use greenwave_testing::EntryKind;
+
+    use super::*;
+    use crate::tree::File;
+
+    #[test]
+    fn commands_depend_on_manifests_unless_inputs_are_named() {
+        let file = |content: &str| File { kind: EntryKind::Regular, blob: BlobId::of(content.as_bytes()) };
+        let mut tree: Tree =
+            [("a/package-lock.json".to_owned(), file("1")), ("src/x.js".to_owned(), file("1"))].into();
+        let commands = [vec!["npm".to_owned(), "ci".to_owned()]];
+        let inputs = ["/src/**".to_owned()];
+        let (first, named) = (key(&commands, &[], &tree), key(&commands, &inputs, &tree));
+        tree.insert("src/x.js".to_owned(), file("2"));
+        assert_eq!(key(&commands, &[], &tree), first);
+        assert_ne!(key(&commands, &inputs, &tree), named);
+        tree.insert("a/package-lock.json".to_owned(), file("2"));
+        assert_ne!(key(&commands, &[], &tree), first);
+        assert_ne!(key(&[vec!["npm ci".to_owned()]], &[], &tree), key(&commands, &[], &tree));
+    }
+
+    #[tokio::test]
+    async fn a_failure_has_the_end_of_the_output() {
+        let run = |script: &str| {
+            let command = ["sh", "-c", script].map(str::to_owned);
+            async move {
+                run(
+                    &command,
+                    Path::new("/"),
+                    &[("V".to_owned(), "value".to_owned())],
+                    Duration::from_secs(60),
+                )
+                .await
+            }
+        };
+        run("test \"$V\" = value").await.unwrap();
+        let error = run("echo out; echo err >&2; exit 3").await.unwrap_err().to_string();
+        assert!(error.contains("ended with exit status: 3\nout\nerr"), "{error}");
+        let error = super::run(&["no-such-program".to_owned()], Path::new("/"), &[], Duration::MAX)
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("`no-such-program`"), "{error}");
+    }
+}

@@ -1,0 +1,121 @@
+//! Ends a feature whose tests or review cannot run, and refuses attempts that change tests.
+
+use greenwave_testing::{Outcome, Test};
+
+use super::Stage;
+use crate::error::{Error, FeatureError};
+use crate::protection::{FileChange, Protection};
+use crate::red::{self, FailedTest, Obstacle, ProjectNames};
+use crate::state::StageResult;
+use crate::tree::{self, Change, File};
+
+impl Stage<'_> {
+    /// Checks that a test which failed before the code exists is red.
+    ///
+    /// # Errors
+    /// [`FeatureError::CouldNotRun`] if the test could not run.
+    pub(super) async fn check_red(&self, test: &str, outcome: &Outcome) -> Result<(), FeatureError> {
+        let feature = self.feature();
+        let Some(test) = feature.tests.iter().find(|other| other.name == test) else { return Ok(()) };
+        let output = red::plain_output(outcome);
+        let failed = FailedTest { command: &test.command, status: outcome.status, output: &output };
+        match red::obstacle(&failed, &self.project_names().await?, feature.red.as_deref()) {
+            None => Ok(()),
+            Some(Obstacle { problem, hint, .. }) => {
+                Err(FeatureError::CouldNotRun { role: "test", test: test.name.clone(), problem, hint })
+            }
+        }
+    }
+
+    /// Checks that a review which did not pass has run. Another attempt would not cure it.
+    ///
+    /// # Errors
+    /// [`FeatureError::CouldNotRun`] if the review could not run.
+    pub(super) fn check_review(&self, review: &Test, outcome: &Outcome) -> Result<(), FeatureError> {
+        if !red::is_broken_command(outcome.status) {
+            return Ok(());
+        }
+        let problem = outcome.status.to_string();
+        let hint = "run the review's command by hand, and correct it".to_owned();
+        Err(FeatureError::CouldNotRun {
+            role: "review",
+            test: review.name.clone(),
+            problem,
+            hint: Some(hint),
+        })
+    }
+
+    /// Refuses an attempt that changes tests, and restores them. The other changes stay.
+    pub(super) async fn refuse_protected(&mut self) -> Result<Option<StageResult>, FeatureError> {
+        let protection = Protection::new(self.feature(), &self.ctx.plan.protect);
+        let mut violations: Vec<(Change, String)> = Vec::new();
+        for change in tree::changes(&self.active.base, self.active.workspace.tree()) {
+            if let Some(problem) = self.violation(&protection, &change).await? {
+                violations.push((change, problem));
+            }
+        }
+        let Some((first, problem)) = violations.first() else { return Ok(None) };
+        let reason = match violations.len() {
+            1 => format!("`{}` {problem}: it is not the agent's to change", first.path),
+            count => format!(
+                "`{}` {problem}: it is not the agent's to change, nor are {} other files",
+                first.path,
+                count - 1
+            ),
+        };
+        let lines = violations.iter().map(|(change, problem)| format!("- `{}` {problem}\n", change.path));
+        let feedback = format!(
+            "The answer changes files that are not yours to change:\n\n{}\nThey are restored. Make the tests \
+             pass by changing the code that they test.",
+            lines.collect::<String>()
+        );
+        let mut restored = self.active.workspace.tree().clone();
+        for (change, _) in &violations {
+            let inverse = Change { path: change.path.clone(), before: change.after, after: change.before };
+            tree::apply(&mut restored, &[inverse]);
+        }
+        self.active.workspace.reset(&restored, &self.ctx.store).await?;
+        Ok(Some(StageResult::Refused { reason, feedback }))
+    }
+
+    /// Refuses an attempt after which a single test no longer runs that ran before.
+    pub(super) fn refuse_missing_case(&self) -> Option<StageResult> {
+        if !self.feature().may_edit.is_empty() {
+            return None;
+        }
+        let problem = self.active.cases.missing()?;
+        Some(StageResult::refused(format!("{problem}: every test that ran before must still run and pass")))
+    }
+
+    async fn violation(&self, protection: &Protection, change: &Change) -> Result<Option<String>, Error> {
+        let (before, after) = if protection.needs_content(&change.path) {
+            (self.content(change.before).await?, self.content(change.after).await?)
+        } else {
+            // Only whether the file exists matters.
+            (change.before.map(|_| bytes::Bytes::new()), change.after.map(|_| bytes::Bytes::new()))
+        };
+        let change = FileChange { path: &change.path, before: before.as_deref(), after: after.as_deref() };
+        Ok(protection.violation(&change))
+    }
+
+    async fn content(&self, file: Option<File>) -> Result<Option<bytes::Bytes>, Error> {
+        match file {
+            Some(file) => tree::content(&self.ctx.store, &file.blob).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Collects the names that the project and the feature could provide.
+    async fn project_names(&self) -> Result<ProjectNames, Error> {
+        let (feature, tree) = (self.feature(), self.active.workspace.tree());
+        let root = self.active.workspace.root();
+        let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+        let text = format!("{}\n{}\n{}", feature.id, feature.title, feature.prompt);
+        let mut names = ProjectNames::new(&root.to_string_lossy(), tree.keys().map(String::as_str), &text);
+        for (path, file) in tree.iter().filter(|(path, _)| red::is_manifest(path)) {
+            let content = tree::content(&self.ctx.store, &file.blob).await?;
+            names.add_manifest(path, &String::from_utf8_lossy(&content));
+        }
+        Ok(names)
+    }
+}
