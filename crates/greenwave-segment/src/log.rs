@@ -278,7 +278,7 @@ impl Log {
     /// Worth it for many small, similar values: source files take 6 to 10 % less space, records of
     /// some hundred bytes half. Reads up to a hundred times `bytes_max`, and takes about a second
     /// for each 10 MB of that. The dictionary is stored in the log and used again when the log is
-    /// opened.
+    /// opened, unless another process is writing the segment that contains it.
     ///
     /// # Errors
     ///

@@ -309,15 +309,21 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Loads all dictionaries; new values are compressed with the newest.
+    /// Loads all dictionaries. New values are compressed with the newest one that is in a sealed
+    /// segment or in one of this log: a flush does not sync the segments of other processes, and
+    /// must make the dictionary durable too.
     pub(crate) fn load_dictionaries(&self) -> Result<(), Error> {
-        let mut ids: Vec<(u64, u32)> = {
+        let mut ids: Vec<(u64, u32, bool)> = {
             let index = self.inner.index.read();
-            index.dictionaries.iter().map(|(id, (_, timestamp))| (*timestamp, *id)).collect()
+            let usable = |record: &RecordRef| {
+                index.try_slot(record.location.slot).is_some_and(|slot| slot.sealed || slot.own)
+            };
+            let all = index.dictionaries.iter();
+            all.map(|(id, (record, timestamp))| (*timestamp, *id, usable(record))).collect()
         };
         ids.sort_unstable();
-        for (_, id) in ids {
-            if self.load_dictionary(id)? {
+        for (_, id, usable) in ids {
+            if self.load_dictionary(id)? && usable {
                 self.inner.codec.use_dictionary(id);
             }
         }

@@ -399,7 +399,6 @@ impl Engine {
                 feature.fail_if_running(error).await;
             }
         }
-        continuation::write_unsaved(ctx).await;
         ctx.steps.pass("store durations").await;
         // They only improve estimates.
         if let Err(error) = ctx.journal.record_durations(&durations) {
@@ -407,6 +406,7 @@ impl Engine {
         }
         run.queue.close().await;
         ctx.copies.remove();
+        continuation::write_unsaved(ctx).await;
         ctx.steps.pass("flush at the end").await;
         ctx.tests.flush().await;
         ctx.store.flush().await.map_err(Error::store("flush"))

@@ -459,3 +459,20 @@ fn a_segment_of_a_dead_process_is_sealed_once_a_full_disk_has_room_again() {
         assert_eq!(second.check().unwrap().problems, [], "{room}");
     }
 }
+
+#[test]
+fn a_flushed_value_does_not_depend_on_an_unflushed_dictionary() {
+    let settings = LogSettings { compressed: true, ..UNCOMPRESSED };
+    let machine = Machine::new(1);
+    let open = || Log::open_simulated(&machine.process(), "/log", options(&settings)).unwrap();
+    let value =
+        |number: u32| format!("{{\"name\": \"test {number}\", \"result\": \"passed\", \"attempts\": 1}}");
+    let trainer = open();
+    (0..100).for_each(|number: u32| trainer.put(&number.to_le_bytes(), value(number).as_bytes()).unwrap());
+    assert!(trainer.train_dictionary(1024).unwrap());
+    let writer = open();
+    writer.put(b"key", value(200).repeat(4).as_bytes()).unwrap();
+    writer.flush().unwrap();
+    machine.cut_power(Unsynced::None);
+    assert_eq!(open().get(b"key").unwrap().unwrap(), value(200).repeat(4));
+}

@@ -14,7 +14,9 @@ use tokio::time::{Instant, timeout};
 
 use super::Stage;
 use super::answer::{AnswerPart, Draft, NotTaken, PartError, TakenFile, describe_changes, nameless, part_of};
+use crate::attempt_record::AttemptRecord;
 use crate::confine::{self, PathError, PathProblem};
+use crate::disk_full;
 use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
 use crate::phase::PhaseEvent;
@@ -22,7 +24,7 @@ use crate::plan::{AgentSpec, CommandSpec, Edits};
 use crate::prompt;
 use crate::state::StageResult;
 use crate::transcript::Recorder;
-use crate::tree::Change;
+use crate::tree::{self, Change, Tree};
 
 /// Maximum number of remarks about blocks that name no file.
 const REMARKS_MAX: usize = 3;
@@ -235,7 +237,12 @@ impl Stage<'_> {
             return Err(Unusable::Answer(self.describe_empty(&answer)));
         }
         let (tree, taken) = (draft.tree, draft.taken);
-        self.active.workspace.reset(&tree, store).await?;
+        if let Err(error) = self.active.workspace.reset(&tree, store).await {
+            if disk_full::is_full(&error) {
+                self.save_unwritten(attempt, &tree);
+            }
+            return Err(error.into());
+        }
         self.publish(attempt, taken, &not_taken).await;
         self.active.partial = not_taken.into_iter().map(describe_not_taken).chain(answer.remarks).collect();
         Ok(())
@@ -299,6 +306,19 @@ impl Stage<'_> {
             Some(AgentSpec::Command(CommandSpec { edits, .. })) => *edits,
             _ => Edits::Answer,
         }
+    }
+
+    /// Saves an answer that found the disk full until the end of the run, when there may be room.
+    fn save_unwritten(&self, attempt: u32, files: &Tree) {
+        let before_round = self.active.attempts_max.saturating_sub(self.feature().attempts_max);
+        let record = AttemptRecord {
+            answered: true,
+            feedback: self.active.feedback.clone(),
+            failing: self.active.failing.clone(),
+            changes: tree::changes(&self.active.base, files),
+            ..AttemptRecord::new(self.ctx.definition(self.id), attempt, before_round)
+        };
+        self.ctx.unsaved.lock().push((self.id, record));
     }
 
     /// Stores that an attempt ended without an answer that can be tested.
