@@ -5,8 +5,8 @@
 //! rest of the group, so a cancelled task leaves no grandchildren behind. A [`Spawn`] starts a
 //! program without copying the memory map of the calling process, which takes a tenth of the time
 //! that `fork` takes. A [`Supervisor`] makes both guarantees hold for descendants in sessions of
-//! their own, and after this process was killed with `SIGKILL`. With the feature `jobserver`, a `Jobserver` shares a budget of parallel work
-//! with `make -j` and `cargo`.
+//! their own, and after this process was killed with `SIGKILL`. With the feature `jobserver`, a
+//! `Jobserver` shares a budget of parallel work with `make -j` and `cargo`.
 //!
 //! ```
 //! use std::time::Duration;

@@ -63,7 +63,7 @@ impl Supervisor {
     }
 
     /// Sets the environment variables of this process, which a [`Command`] passes on to its child
-    /// unless it was told otherwise. See [`Child::spawn_piped`](crate::Child::spawn_piped).
+    /// unless it sets or removes them. See [`Child::spawn_piped`](crate::Child::spawn_piped).
     #[must_use]
     pub fn inheriting(self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         Self { inherited: variables.into_iter().collect(), ..self }

@@ -68,7 +68,7 @@ pub enum Network {
     None,
 }
 
-/// What a command may write, what it may not read, and its network. Without any path, it may read
+/// Paths that a command may write or may not read, and its network. Without any path, it may read
 /// everything and write nothing but the usual devices.
 ///
 /// ```

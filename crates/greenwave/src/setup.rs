@@ -76,8 +76,8 @@ pub(crate) fn key(commands: &[Vec<String>], inputs: &[String], tree: &Tree) -> [
     *hasher.finalize().as_bytes()
 }
 
-/// Runs a command in a directory, under the supervisor if there is one. It is killed with everything that it has started when it exceeds
-/// the time limit.
+/// Runs a command in a directory, under the supervisor if there is one. It is killed with
+/// everything that it has started when it exceeds the time limit.
 ///
 /// # Errors
 /// [`Error::Setup`] with the end of its output.

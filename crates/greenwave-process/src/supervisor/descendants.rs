@@ -14,7 +14,8 @@ struct Entry {
 }
 
 /// Sends `SIGKILL` to all descendants of this process, except for the children in `spared` and
-/// everything below these. `group` is a process group that started below. Returns how many there were.
+/// everything below these. `group` is a process group that started below. Returns how many there
+/// were.
 ///
 /// One call may miss processes that are started meanwhile: repeat it until this process has no
 /// child. Whole process groups are killed at once, so that a group cannot grow faster than it dies.

@@ -61,8 +61,8 @@ pub(super) fn serve() -> io::Result<()> {
     Ok(())
 }
 
-/// Detaches this process from the terminal and its signals, and from everything that it inherited, except for the
-/// socket on standard input, which is returned.
+/// Detaches this process from the terminal and its signals, and from everything that it inherited,
+/// except for the socket on standard input, which is returned.
 fn detach() -> io::Result<OwnedFd> {
     // Not a session: the scheduler shares the processor between sessions, so that children in one
     // of their own would wait for each other and for this program.

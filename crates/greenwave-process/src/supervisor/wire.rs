@@ -1,8 +1,9 @@
 //! Messages between a process and its reapers.
 //!
-//! A request is [`REQUEST`], its length in four bytes, and a [`Spawn`] as length-prefixed fields; its
-//! descriptors accompany the first byte. A command is one byte. An answer is a kind and a number, of four bytes each. All numbers are
-//! little-endian. Both ends are the same program, so there is no version.
+//! A request is [`REQUEST`], its length in four bytes, and a [`Spawn`] as length-prefixed fields;
+//! its descriptors accompany the first byte. A command is one byte. An answer is a kind and a
+//! number, of four bytes each. All numbers are little-endian. Both ends are the same program, so
+//! there is no version.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;

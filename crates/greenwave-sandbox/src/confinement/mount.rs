@@ -18,7 +18,8 @@ use super::{Confinement, Network};
 
 /// Capabilities that a confined command does not have, by number (`linux/capability.h`): reading
 /// any file by handle, immutable files, modules, raw devices, `chroot`, `ptrace`, administration,
-/// rebooting, the clock, device nodes, audit, security modules, the kernel log, BPF and checkpoints.
+/// rebooting, the clock, device nodes, audit, security modules, the kernel log, BPF and
+/// checkpoints.
 const DROPPED: [u8; 17] = [2, 9, 16, 17, 18, 19, 21, 22, 25, 27, 30, 32, 33, 34, 38, 39, 40];
 /// `CAP_SYS_ADMIN`, with which mounts need no user namespace.
 const ADMINISTRATION: u64 = 1 << 21;

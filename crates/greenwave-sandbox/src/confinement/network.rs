@@ -3,7 +3,7 @@
 use libc::{c_int, sock_filter};
 
 /// The architecture of this machine's system calls, as a filter sees it (`AUDIT_ARCH_…` of
-/// `linux/audit.h`), or 0 where none is known: every call is refused then.
+/// `linux/audit.h`), or 0 for an architecture without a constant here: every call is refused then.
 const ARCHITECTURE: u32 = if cfg!(target_arch = "x86_64") {
     0xc000_003e
 } else if cfg!(target_arch = "aarch64") {
