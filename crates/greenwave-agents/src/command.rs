@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use greenwave_process::Child;
+use greenwave_process::{Child, Supervisor};
 use tempfile::TempPath;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
@@ -47,13 +47,14 @@ const PROMPT_PLACEHOLDERS: [&str; 2] = ["prompt", "prompt_file"];
 /// - `TERM=dumb`, `NO_COLOR=1`, `GIT_TERMINAL_PROMPT=0`, `EDITOR=true` and others that keep
 ///   programs from waiting for a person.
 ///
-/// The program leads a session without a terminal, so a question on `/dev/tty` fails at once. It is
+/// The program has no terminal, so a question on `/dev/tty` fails at once. It is
 /// killed with all its descendants when it exceeds its time limit and when the response is dropped.
 /// Descendants that outlive the program are killed too.
 #[derive(Debug, Clone)]
 pub struct CommandAgent {
     command: Vec<String>,
     time_limit: Duration,
+    supervisor: Option<Supervisor>,
     /// Variables to set, or to remove.
     variables: Vec<(OsString, Option<OsString>)>,
 }
@@ -62,7 +63,15 @@ impl CommandAgent {
     /// Creates an agent that runs `command` (program and arguments), with a time limit for each
     /// response.
     pub fn new(command: Vec<String>, time_limit: Duration) -> Self {
-        Self { command, time_limit: time_limit.min(TIME_LIMIT_MAX), variables: Vec::new() }
+        let time_limit = time_limit.min(TIME_LIMIT_MAX);
+        Self { command, time_limit, supervisor: None, variables: Vec::new() }
+    }
+
+    /// Has a supervisor start the program, so that nothing of it is left when the response or this
+    /// process ends. The program has no terminal then.
+    #[must_use]
+    pub fn supervised_by(self, supervisor: Option<Supervisor>) -> Self {
+        Self { supervisor, ..self }
     }
 
     /// Sets variables of the program's environment. A variable without a value is removed.
@@ -125,7 +134,6 @@ impl CommandAgent {
         command.env("GREENWAVE_FEATURE", &request.feature);
         command.env("GREENWAVE_ATTEMPT", request.attempt.to_string());
         command.env("GREENWAVE_PROMPT_FILE", prompt_file.as_os_str());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
@@ -168,8 +176,8 @@ impl Session for CommandAgent {
     async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
         let prompt_file = self.write_prompt_file(request)?;
         let mut command = self.command(request, &prompt_file);
-        let mut child =
-            Child::spawn_session(&mut command).map_err(|source| self.start_error(request, source))?;
+        let started = Child::spawn_piped(&mut command, self.supervisor.as_ref());
+        let mut child = started.map_err(|source| self.start_error(request, source))?;
         let pipes = (child.take_stdin(), child.take_stdout(), child.take_stderr());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(self.start_error(request, io::Error::other("standard streams are not pipes")));

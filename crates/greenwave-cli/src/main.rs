@@ -18,6 +18,7 @@ mod printer;
 mod progress;
 mod reader;
 mod signals;
+mod supervisor;
 mod terminal_text;
 mod testfile;
 mod testview;
@@ -31,6 +32,9 @@ use crate::exit::Exit;
 fn main() {
     // SAFETY: no call before this one opens a file descriptor.
     unsafe { jobserver::inherit() };
+    if let Some(code) = supervisor::serve_if_asked() {
+        std::process::exit(code);
+    }
     let cli = cli::Cli::parse();
     output::log_warnings();
     let exit = run(cli).unwrap_or_else(|error| Exit::from(output::fail(&error)));

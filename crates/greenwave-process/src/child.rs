@@ -1,16 +1,22 @@
 //! A child process that leads a process group, and a handle of that group.
 
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::process::{ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process_group, setsid, test_kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 
-use crate::spawn::{BeforeExec, Spawn, Spawned};
+use crate::Supervisor;
+use crate::spawn::{Spawn, Spawned};
+#[cfg(target_os = "linux")]
+use crate::supervisor::{self, ReaperSocket, Supervised};
 
 /// Interval at which [`Child::wait_for_group`] checks whether the group is gone.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -18,13 +24,25 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// A child process that leads its own process group.
 ///
 /// Dropping it kills the whole group with `SIGKILL` and does not wait. Once the leader has exited
-/// and was waited for, the rest of its group is killed too. A descendant that moves itself into
-/// another group or session escapes, and so does every descendant if this process itself is killed
-/// with `SIGKILL`.
+/// and was waited for, the rest of its group is killed too.
+///
+/// With a [`Supervisor`], all of this holds for every descendant, whatever group or session it is
+/// in, and nothing is left when this process ends in any way. Without one, a descendant that moves
+/// itself into another group or session escapes, and so does every descendant if this process
+/// itself is killed with `SIGKILL`.
 #[derive(Debug)]
 pub struct Child {
     leader: Leader,
     group: ProcessGroup,
+    pipes: Pipes,
+}
+
+/// The ends of the standard streams of a child that a supervisor started.
+#[derive(Debug, Default)]
+struct Pipes {
+    stdin: Option<ChildStdin>,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
 }
 
 /// The process at the head of the group, by the way it was started.
@@ -32,6 +50,8 @@ pub struct Child {
 enum Leader {
     Command(Box<tokio::process::Child>),
     Spawned(Spawned),
+    #[cfg(target_os = "linux")]
+    Supervised(Box<Supervised>),
 }
 
 impl Leader {
@@ -40,6 +60,8 @@ impl Leader {
         match self {
             Self::Command(child) => child.wait().await,
             Self::Spawned(spawned) => spawned.wait().await,
+            #[cfg(target_os = "linux")]
+            Self::Supervised(supervised) => supervised.wait().await,
         }
     }
 
@@ -47,6 +69,8 @@ impl Leader {
         match self {
             Self::Command(child) => child.try_wait(),
             Self::Spawned(spawned) => spawned.try_wait(),
+            #[cfg(target_os = "linux")]
+            Self::Supervised(supervised) => supervised.try_wait(),
         }
     }
 
@@ -54,7 +78,7 @@ impl Leader {
     fn command(&mut self) -> Option<&mut tokio::process::Child> {
         match self {
             Self::Command(child) => Some(child),
-            Self::Spawned(_) => None,
+            _ => None,
         }
     }
 }
@@ -72,7 +96,78 @@ impl Child {
         // tokio kills the leader only, but `kill_on_drop` also has it reap the leader.
         let child = command.process_group(0).kill_on_drop(true).spawn()?;
         let leader = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        Ok(Self { leader: Leader::Command(Box::new(child)), group: ProcessGroup::new(leader) })
+        let group = ProcessGroup::new(leader.map(Target::Group));
+        Ok(Self { leader: Leader::Command(Box::new(child)), group, pipes: Pipes::default() })
+    }
+
+    /// Starts `command` as the leader of a new process group, without a controlling terminal and
+    /// with pipes for its three standard streams. A supervisor starts it if there is one; otherwise
+    /// it leads a [session](Self::spawn_session).
+    ///
+    /// A supervisor starts the command's program with its arguments, working directory and
+    /// variables, after those that the supervisor [inherits](Supervisor::inheriting). Closures that
+    /// were added with `pre_exec` are not run.
+    ///
+    /// # Errors
+    /// Fails as [`Command::spawn`] does.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn spawn_piped(command: &mut Command, supervisor: Option<&Supervisor>) -> io::Result<Self> {
+        let Some(supervisor) = supervisor.filter(|_| cfg!(target_os = "linux")) else {
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            return Self::spawn_session(command);
+        };
+        let spawn = Spawn::from_command(command.as_std(), supervisor.inherited())?;
+        Self::start_piped(Some(supervisor), spawn)
+    }
+
+    /// Starts `command` like [`spawn_piped`](Self::spawn_piped), with nothing on standard input and
+    /// one pipe for standard output and standard error, which is returned.
+    ///
+    /// # Errors
+    /// Fails as [`Command::spawn`] does.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn spawn_joined(
+        command: &mut Command,
+        supervisor: Option<&Supervisor>,
+    ) -> io::Result<(Self, io::PipeReader)> {
+        let (reader, writer) = io::pipe()?;
+        if let Some(supervisor) = supervisor.filter(|_| cfg!(target_os = "linux")) {
+            let mut spawn = Spawn::from_command(command.as_std(), supervisor.inherited())?;
+            spawn.stdout(writer.try_clone()?).stderr(writer);
+            return Ok((Self::start_under(Some(supervisor), spawn)?, reader));
+        }
+        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+        let child = Self::spawn(command);
+        // The command's ends of the pipe would keep it open.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Ok((child?, reader))
+    }
+
+    /// Starts a program like [`start_under`](Self::start_under), with pipes for its three standard
+    /// streams.
+    ///
+    /// # Errors
+    /// Fails as [`start`](Self::start) does.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn start_piped(supervisor: Option<&Supervisor>, mut spawn: Spawn) -> io::Result<Self> {
+        let (stdin, ours) = io::pipe()?;
+        spawn.stdin(stdin);
+        let stdin = ChildStdin::from_std(OwnedFd::from(ours).into())?;
+        let (ours, stdout) = io::pipe()?;
+        spawn.stdout(stdout);
+        let stdout = ChildStdout::from_std(OwnedFd::from(ours).into())?;
+        let (ours, stderr) = io::pipe()?;
+        spawn.stderr(stderr);
+        let stderr = ChildStderr::from_std(OwnedFd::from(ours).into())?;
+        let mut child = Self::start_under(supervisor, spawn)?;
+        child.pipes = Pipes { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr) };
+        Ok(child)
     }
 
     /// Starts `command` as the leader of a new session, and so of a new process group, without a
@@ -85,10 +180,11 @@ impl Child {
     /// Outside a tokio runtime with I/O enabled.
     pub fn spawn_session(command: &mut Command) -> io::Result<Self> {
         // SAFETY: `setsid` is a bare system call. It touches no memory and no lock.
-        unsafe { command.before_exec(|| Ok(setsid().map(drop)?)) };
+        unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?)) };
         let child = command.kill_on_drop(true).spawn()?;
         let leader = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        Ok(Self { leader: Leader::Command(Box::new(child)), group: ProcessGroup::new(leader) })
+        let group = ProcessGroup::new(leader.map(Target::Group));
+        Ok(Self { leader: Leader::Command(Box::new(child)), group, pipes: Pipes::default() })
     }
 
     /// Runs `command` to its end with nothing on standard input, and returns its output. Standard
@@ -103,7 +199,25 @@ impl Child {
     /// Outside a tokio runtime with I/O enabled.
     pub async fn output(command: &mut Command) -> io::Result<Output> {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = Self::spawn(command)?;
+        Self::spawn(command)?.read_to_end().await
+    }
+
+    /// Runs a program to its end like [`output`](Self::output), with nothing on standard input, and
+    /// captures its standard output and standard error.
+    ///
+    /// # Errors
+    /// Fails as [`start`](Self::start) does, or if the output cannot be read.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub async fn output_of(supervisor: Option<&Supervisor>, spawn: Spawn) -> io::Result<Output> {
+        let mut child = Self::start_piped(supervisor, spawn)?;
+        drop(child.take_stdin());
+        child.read_to_end().await
+    }
+
+    async fn read_to_end(self) -> io::Result<Output> {
+        let mut child = self;
         let (stdout, stderr) = (child.take_stdout(), child.take_stderr());
         // All at once: a pipe that a descendant holds open ends only when the group is killed.
         let (status, stdout, stderr) = tokio::join!(child.wait(), read(stdout), read(stderr));
@@ -125,8 +239,30 @@ impl Child {
     /// Outside a tokio runtime with I/O enabled.
     pub fn start(spawn: Spawn) -> io::Result<Self> {
         let spawned = spawn.start()?;
-        let group = ProcessGroup::new(spawned.id());
-        Ok(Self { leader: Leader::Spawned(spawned), group })
+        let group = ProcessGroup::new(spawned.id().map(Target::Group));
+        Ok(Self { leader: Leader::Spawned(spawned), group, pipes: Pipes::default() })
+    }
+
+    /// Starts a program like [`start`](Self::start). If there is a supervisor, it starts the child:
+    /// nothing that the child starts can outlive it then, and nothing outlives this process. The
+    /// child has no controlling terminal.
+    ///
+    /// # Errors
+    /// Fails as [`start`](Self::start) does, or if the supervisor cannot be started.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn start_under(supervisor: Option<&Supervisor>, spawn: Spawn) -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        if let Some(supervisor) = supervisor {
+            let supervised = Supervised::start(supervisor, &spawn)?;
+            let group = ProcessGroup::new(supervised.socket().map(Target::Reaper));
+            let leader = Leader::Supervised(Box::new(supervised));
+            return Ok(Self { leader, group, pipes: Pipes::default() });
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = supervisor;
+        Self::start(spawn)
     }
 
     /// Returns the process id of the leader, which is also the id of the group; `None` once the
@@ -136,6 +272,8 @@ impl Child {
         match &self.leader {
             Leader::Command(child) => child.id(),
             Leader::Spawned(spawned) => spawned.id().map(|pid| pid.as_raw_nonzero().get().cast_unsigned()),
+            #[cfg(target_os = "linux")]
+            Leader::Supervised(child) => child.id().map(|pid| pid.as_raw_nonzero().get().cast_unsigned()),
         }
     }
 
@@ -162,8 +300,9 @@ impl Child {
     /// # Errors
     /// Fails as [`tokio::process::Child::wait`] does.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
+        drop(self.pipes.stdin.take());
         let status = self.leader.wait().await?;
-        self.group.end();
+        self.end().await;
         Ok(status)
     }
 
@@ -179,13 +318,33 @@ impl Child {
         Ok(status)
     }
 
+    /// Kills what is left after the leader was waited for. Under a supervisor it is gone
+    /// afterwards.
+    async fn end(&mut self) {
+        #[cfg(target_os = "linux")]
+        if let Leader::Supervised(child) = &mut self.leader {
+            child.finish().await;
+            self.group.release();
+            child.release();
+            return;
+        }
+        self.group.end();
+    }
+
     /// Waits like [`wait`](Self::wait), and returns as well whether some process of the group
     /// outlived the leader by more than `grace`.
     ///
     /// # Errors
     /// Fails as [`tokio::process::Child::wait`] does.
     pub async fn wait_for_group(&mut self, grace: Duration) -> io::Result<(ExitStatus, bool)> {
+        drop(self.pipes.stdin.take());
         let status = self.leader.wait().await?;
+        #[cfg(target_os = "linux")]
+        if let Leader::Supervised(child) = &mut self.leader {
+            let emptied = tokio::time::timeout(grace, child.wait_until_empty()).await;
+            self.end().await;
+            return Ok((status, emptied.is_err()));
+        }
         let mut waited = Duration::ZERO;
         while self.group.is_alive() && waited < grace {
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -202,37 +361,43 @@ impl Child {
     /// # Errors
     /// Fails as [`tokio::process::Child::wait`] does.
     pub async fn stop(&mut self, grace: Duration) -> io::Result<ExitStatus> {
-        self.group.signal(Signal::TERM);
+        let _ = self.group.signal(Signal::TERM);
         if let Ok(status) = tokio::time::timeout(grace, self.wait()).await {
             return status;
         }
-        self.group.signal(Signal::KILL);
+        let _ = self.group.kill();
         self.wait().await
     }
 
     /// Returns standard input, if it is a pipe and was not taken.
     pub fn stdin(&mut self) -> Option<&mut ChildStdin> {
-        self.leader.command()?.stdin.as_mut()
+        match &mut self.pipes.stdin {
+            Some(stdin) => Some(stdin),
+            None => self.leader.command()?.stdin.as_mut(),
+        }
     }
 
     /// Returns standard output, if it is a pipe and was not taken.
     pub fn stdout(&mut self) -> Option<&mut ChildStdout> {
-        self.leader.command()?.stdout.as_mut()
+        match &mut self.pipes.stdout {
+            Some(stdout) => Some(stdout),
+            None => self.leader.command()?.stdout.as_mut(),
+        }
     }
 
     /// Takes standard input, if it is a pipe. Dropping it closes it.
     pub fn take_stdin(&mut self) -> Option<ChildStdin> {
-        self.leader.command()?.stdin.take()
+        self.pipes.stdin.take().or_else(|| self.leader.command()?.stdin.take())
     }
 
     /// Takes standard output, if it is a pipe.
     pub fn take_stdout(&mut self) -> Option<ChildStdout> {
-        self.leader.command()?.stdout.take()
+        self.pipes.stdout.take().or_else(|| self.leader.command()?.stdout.take())
     }
 
     /// Takes standard error, if it is a pipe.
     pub fn take_stderr(&mut self) -> Option<ChildStderr> {
-        self.leader.command()?.stderr.take()
+        self.pipes.stderr.take().or_else(|| self.leader.command()?.stderr.take())
     }
 }
 
@@ -251,44 +416,65 @@ impl Drop for Child {
     }
 }
 
-/// The process group of a [`Child`]. Clones refer to one group.
+/// The processes of a [`Child`]. Clones refer to one group.
 ///
 /// The system may reuse the id of a group once its last member is gone. The id is therefore dropped
 /// as soon as the leader was waited for; [`kill`](Self::kill) does nothing from then on.
 #[derive(Debug, Clone)]
 pub struct ProcessGroup {
     /// `None` once the leader was waited for.
-    id: Arc<Mutex<Option<Pid>>>,
+    target: Arc<Mutex<Option<Target>>>,
+}
+
+/// The way to reach the processes of a group.
+#[derive(Debug)]
+enum Target {
+    /// They are in this process group.
+    Group(Pid),
+    /// They are below the reaper at the other end.
+    #[cfg(target_os = "linux")]
+    Reaper(ReaperSocket),
 }
 
 impl ProcessGroup {
-    fn new(id: Option<Pid>) -> Self {
-        Self { id: Arc::new(Mutex::new(id)) }
+    fn new(target: Option<Target>) -> Self {
+        Self { target: Arc::new(Mutex::new(target)) }
     }
 
-    /// Kills every process of the group with `SIGKILL`. A group that is gone already is not an
-    /// error.
+    /// Kills every process of the group with `SIGKILL`; under a supervisor, every descendant of the
+    /// child. A group that is gone already is not an error.
     ///
     /// # Errors
     /// Fails if the system denies it, as it does when the processes run as another user.
     pub fn kill(&self) -> io::Result<()> {
-        // The lock is held during the call, so that `end` cannot release the id in between.
-        let id = self.id.lock();
-        match id.map(|id| kill_process_group(id, Signal::KILL)) {
-            Some(Err(error)) if error != rustix::io::Errno::SRCH => Err(error.into()),
-            _ => Ok(()),
-        }
+        self.signal(Signal::KILL)
     }
 
     /// Returns whether any process is in the group, the leader included unless it was waited for.
     fn is_alive(&self) -> bool {
-        self.id.lock().is_some_and(|id| test_kill_process_group(id).is_ok())
+        match &*self.target.lock() {
+            Some(Target::Group(id)) => test_kill_process_group(*id).is_ok(),
+            #[cfg(target_os = "linux")]
+            Some(Target::Reaper(_)) => true,
+            None => false,
+        }
     }
 
-    fn signal(&self, signal: Signal) {
-        if let Some(id) = *self.id.lock() {
-            // The group may be gone already.
-            let _ = kill_process_group(id, signal);
+    /// Sends `SIGKILL` or `SIGTERM`.
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        // The lock is held during the call, so that `end` cannot release the id in between.
+        match &*self.target.lock() {
+            Some(Target::Group(id)) => match kill_process_group(*id, signal) {
+                Err(error) if error != rustix::io::Errno::SRCH => Err(error.into()),
+                _ => Ok(()),
+            },
+            #[cfg(target_os = "linux")]
+            Some(Target::Reaper(socket)) if signal == Signal::TERM => {
+                supervisor::terminate(socket.get_ref().as_fd())
+            }
+            #[cfg(target_os = "linux")]
+            Some(Target::Reaper(socket)) => supervisor::kill(socket.get_ref().as_fd()),
+            None => Ok(()),
         }
     }
 
@@ -297,9 +483,13 @@ impl ProcessGroup {
     /// The leader was just waited for or still exists. While any member lives, the system does not
     /// reuse the id of the group.
     fn end(&self) {
-        if let Some(id) = self.id.lock().take() {
-            // On an error the group is gone or cannot be killed by this user.
-            let _ = kill_process_group(id, Signal::KILL);
-        }
+        // On an error the group is gone or cannot be killed by this user.
+        let _ = self.kill();
+        self.release();
+    }
+
+    /// Drops the id of the group, of which nothing is left.
+    fn release(&self) {
+        self.target.lock().take();
     }
 }

@@ -5,12 +5,12 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 
 use jobserver::{Acquired, Client, HelperThread};
 use tokio::sync::mpsc;
 
-use crate::{BeforeExec, Error, Spawn};
+use crate::{BeforeExec, Error, Setup, Spawn};
 
 /// A pool of job tokens, created here or inherited. Clones share the pool.
 ///
@@ -59,8 +59,7 @@ impl Jobserver {
         for (name, value) in configured.get_envs() {
             let Some(value) = value else { continue };
             for file in value.to_str().map(descriptors).unwrap_or_default() {
-                // SAFETY: `clear_close_on_exec` makes one system call.
-                unsafe { spawn.before_exec(move || clear_close_on_exec(file)) };
+                spawn.before_exec(Setup::Inherit(file));
             }
             spawn.env(name, value);
         }
@@ -135,10 +134,4 @@ fn descriptors(flags: &str) -> Vec<RawFd> {
     let auth = words.filter_map(|word| word.strip_prefix("--jobserver-auth=")).next_back();
     let numbers = auth.map(|auth| auth.split(',').map(str::parse).collect());
     numbers.and_then(Result::ok).unwrap_or_default()
-}
-
-fn clear_close_on_exec(file: RawFd) -> io::Result<()> {
-    // SAFETY: the client that names the descriptor keeps it open while the child is started.
-    let file = unsafe { BorrowedFd::borrow_raw(file) };
-    Ok(rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty())?)
 }

@@ -4,8 +4,9 @@
 //! A [`Child`] leads its own process group. Waiting for it, stopping it or dropping it kills the
 //! rest of the group, so a cancelled task leaves no grandchildren behind. A [`Spawn`] starts a
 //! program without copying the memory map of the calling process, which takes a tenth of the time
-//! that `fork` takes. With the feature `jobserver`, a `Jobserver` shares a budget of parallel work
-//! with `make -j` and `cargo`.
+//! that `fork` takes. A [`Supervisor`] makes both guarantees hold for descendants in sessions of
+//! their own, and after this process was killed with `SIGKILL`. With the feature `jobserver`, a
+//! `Jobserver` shares a budget of parallel work with `make -j` and `cargo`.
 //!
 //! ```
 //! use std::time::Duration;
@@ -28,19 +29,30 @@
 //! |---|---|---|
 //! | `jobserver` | `Jobserver` and `Tokens` | the crate `jobserver`, and one thread while tokens are awaited |
 //!
-//! Errors are those of the operating system, as [`std::io::Error`]. Unix only. A process that moves
-//! itself into another group or session is not part of the group any more and survives it.
+//! Errors are those of the operating system, as [`std::io::Error`]. Unix only; supervisors require
+//! Linux. Without a supervisor, a process that moves itself into another group or session is not
+//! part of the group any more and survives it.
 
 mod child;
+#[cfg(target_os = "linux")]
+mod descriptors;
 #[cfg(feature = "jobserver")]
 mod error;
 #[cfg(feature = "jobserver")]
 mod jobserver;
+mod setup;
 mod spawn;
+mod supervisor;
 
 pub use child::{Child, ProcessGroup};
+#[cfg(target_os = "linux")]
+pub use descriptors::{receive_one, send_one};
 #[cfg(feature = "jobserver")]
 pub use error::Error;
 #[cfg(feature = "jobserver")]
 pub use jobserver::{Jobserver, Tokens};
+pub use setup::Setup;
+#[cfg(target_os = "linux")]
+pub use setup::install_filter;
 pub use spawn::{BeforeExec, Spawn};
+pub use supervisor::{Supervisor, supervise};

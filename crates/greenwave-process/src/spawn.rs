@@ -9,6 +9,7 @@
 //!
 //! On systems other than Linux, [`Spawn`] is an ordinary [`Command`].
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
@@ -16,6 +17,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use tokio::process::Command;
+
+use crate::Setup;
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -27,49 +30,43 @@ pub(crate) use linux::Spawned;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use portable::Spawned;
 
-/// A closure that runs in the child before it executes its program.
-type Setup = Box<dyn FnMut() -> io::Result<()> + Send + Sync>;
-
-/// A builder of a process that can run code in the child before the program is executed.
+/// A builder of a process whose child can change itself before it executes its program.
 pub trait BeforeExec {
-    /// Adds a closure that the child runs, in the order in which closures were added. If it fails,
-    /// the child is not started and the error is returned from the call that starts it.
-    ///
-    /// # Safety
-    /// Other threads of this process may hold locks that are never released in the child, and the
-    /// child may share this process's memory. The closure must therefore make only calls that
-    /// `signal-safety(7)` lists, on data that was prepared before, and must not allocate or panic.
-    unsafe fn before_exec(&mut self, setup: impl FnMut() -> io::Result<()> + Send + Sync + 'static);
+    /// Adds a change that the child makes to itself, after the earlier ones. If it fails, the child
+    /// is not started and the error is returned from the call that starts it.
+    fn before_exec(&mut self, setup: Setup);
 }
 
 impl BeforeExec for std::process::Command {
-    unsafe fn before_exec(&mut self, setup: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
+    fn before_exec(&mut self, setup: Setup) {
         use std::os::unix::process::CommandExt;
 
-        // SAFETY: the caller upholds the contract of `BeforeExec`, which is that of `pre_exec`.
-        unsafe { self.pre_exec(setup) };
+        // SAFETY: `Setup::apply` makes system calls only.
+        unsafe { self.pre_exec(move || setup.apply()) };
     }
 }
 
 impl BeforeExec for Command {
-    unsafe fn before_exec(&mut self, setup: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
-        // SAFETY: the caller upholds the contract of `BeforeExec`, which is that of `pre_exec`.
-        unsafe { self.pre_exec(setup) };
+    fn before_exec(&mut self, setup: Setup) {
+        // SAFETY: `Setup::apply` makes system calls only.
+        unsafe { self.pre_exec(move || setup.apply()) };
     }
 }
 
 /// A builder of a process for [`Child::start`](crate::Child::start).
 ///
-/// The child gets exactly the variables that are set here, and `/dev/null` as standard input. Its
-/// standard output and standard error are those of this process unless they are set.
+/// The child gets exactly the variables that are set here. Its standard input is `/dev/null` unless
+/// it is set. Its standard output and standard error are those of this process unless they are set,
+/// and `/dev/null` under a supervisor.
 pub struct Spawn {
-    program: PathBuf,
-    arguments: Vec<OsString>,
-    directory: Option<PathBuf>,
-    variables: Vec<(OsString, OsString)>,
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
-    setups: Vec<Setup>,
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) directory: Option<PathBuf>,
+    pub(crate) variables: Vec<(OsString, OsString)>,
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+    pub(crate) setups: Vec<Setup>,
 }
 
 impl Spawn {
@@ -80,10 +77,36 @@ impl Spawn {
             arguments: Vec::new(),
             directory: None,
             variables: Vec::new(),
+            stdin: None,
             stdout: None,
             stderr: None,
             setups: Vec::new(),
         }
+    }
+
+    /// Creates a builder from the program, arguments, working directory and variables of a command.
+    /// `inherited` holds the variables that the command takes from its parent: none if it was
+    /// cleared. The program is searched in `PATH`. Streams and closures are left out.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](io::ErrorKind::NotFound) if there is no such program.
+    pub fn from_command(
+        command: &std::process::Command,
+        inherited: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> io::Result<Self> {
+        let mut variables: BTreeMap<OsString, OsString> = inherited.into_iter().collect();
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => variables.insert(name.to_owned(), value.to_owned()),
+                None => variables.remove(name),
+            };
+        }
+        let path = variables.get(OsStr::new("PATH")).map(OsString::as_os_str);
+        let mut spawn = Self::new(find_program(command.get_program(), path)?);
+        spawn.args(command.get_args());
+        spawn.directory = command.get_current_dir().map(Into::into);
+        spawn.variables = variables.into_iter().collect();
+        Ok(spawn)
     }
 
     /// Adds arguments.
@@ -108,6 +131,12 @@ impl Spawn {
         self
     }
 
+    /// Sets standard input, which is `/dev/null` by default.
+    pub fn stdin(&mut self, stdin: impl Into<OwnedFd>) -> &mut Self {
+        self.stdin = Some(stdin.into());
+        self
+    }
+
     /// Sets standard output.
     pub fn stdout(&mut self, stdout: impl Into<OwnedFd>) -> &mut Self {
         self.stdout = Some(stdout.into());
@@ -120,15 +149,36 @@ impl Spawn {
         self
     }
 
+    /// Starts the process as the leader of a new process group, and does not track it.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn launch(self) -> io::Result<rustix::process::Pid> {
+        linux::launch(self)
+    }
+
     /// Starts the process as the leader of a new process group.
     pub(crate) fn start(self) -> io::Result<Spawned> {
         Spawned::start(self)
     }
 }
 
+/// Search path of programs where `PATH` is not set, as in glibc.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// Finds a program as `execvp` does.
+fn find_program(program: &OsStr, path: Option<&OsStr>) -> io::Result<PathBuf> {
+    if program.as_encoded_bytes().contains(&b'/') {
+        return Ok(program.into());
+    }
+    let candidates = std::env::split_paths(path.unwrap_or(OsStr::new(DEFAULT_PATH)));
+    let is_program =
+        |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+    let found = candidates.map(|directory| directory.join(program)).find(is_program);
+    found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+}
+
 impl BeforeExec for Spawn {
-    unsafe fn before_exec(&mut self, setup: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
-        self.setups.push(Box::new(setup));
+    fn before_exec(&mut self, setup: Setup) {
+        self.setups.push(setup);
     }
 }
 

@@ -4,7 +4,8 @@
 //! A [`Tracer`] records every path that a command and all its descendants access, by intercepting
 //! their system calls with seccomp. It needs no privileges, no `ptrace` and no preloaded library,
 //! and it sees static programs too. [`ReadRules`] make the kernel refuse reads inside a directory
-//! that were not allowed, with Landlock.
+//! that were not allowed, with Landlock. A [`Confinement`] permits a command to write to some paths
+//! only, hides others and restricts its network, by mounts or by Landlock.
 //!
 //! ```
 //! use std::process::Command;
@@ -46,6 +47,7 @@
 //! return the reason. A process that is traced cannot trace: the kernel allows one listener.
 //! [`TraceStatus`] recognizes that case.
 
+mod confinement;
 mod error;
 mod landlock;
 #[cfg_attr(
@@ -56,6 +58,7 @@ mod seccomp;
 mod trace;
 mod tracer;
 
+pub use confinement::{Confinement, Network, PreparedConfinement, Strength};
 pub use error::Error;
 pub use landlock::{AllowedReads, ReadRules};
 pub use seccomp::kernel_object_exists;

@@ -7,7 +7,6 @@
 //! library would miss. Other calls run at full speed, which `ptrace` would not allow.
 
 mod call;
-mod fd_passing;
 mod filter;
 mod interpreter;
 mod ipc;

@@ -9,7 +9,7 @@ use greenwave_agents::{Agent, AgentPool, AgentPoolOptions, CommandAgent, Script,
 use greenwave_cache::{DiskBackend, DiskOptions, FileLeases, MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_pooling::{BatchOptions, Batcher};
 use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
-use greenwave_testing::SCHEMA;
+use greenwave_testing::{SCHEMA, Supervisor};
 
 use crate::error::Error;
 use crate::plan::{AgentSpec, CommandSpec, Plan};
@@ -27,6 +27,7 @@ pub(crate) const ATTEMPTS: &str = "attempts";
 pub(crate) fn agents(
     plan: &Plan,
     settings: &Settings,
+    supervisor: Option<&Supervisor>,
     variables: &[(OsString, Option<OsString>)],
 ) -> Result<BTreeMap<String, AgentPool>, Error> {
     let mut agents = BTreeMap::new();
@@ -40,6 +41,7 @@ pub(crate) fn agents(
             AgentSpec::Command(CommandSpec { command, time_max, .. }) => {
                 let time_max = time_max.unwrap_or(settings.agent.time_limit);
                 let agent = CommandAgent::new(command.clone(), time_max);
+                let agent = agent.supervised_by(supervisor.cloned());
                 Arc::new(agent.with_variables(variables.iter().cloned()))
             }
         };

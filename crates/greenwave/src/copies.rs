@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use greenwave_testing::Environment;
+use greenwave_testing::{Environment, Supervisor};
 
 use crate::error::Error;
 use crate::git::LOCAL_VARIABLES;
@@ -46,6 +46,8 @@ pub(crate) struct CopyOptions {
     pub(crate) teardown: Vec<Vec<String>>,
     /// Time limit of each command.
     pub(crate) time_max: Duration,
+    /// Starts the commands.
+    pub(crate) supervisor: Option<Supervisor>,
 }
 
 /// Returns the directory of all working copies of a user: the setting `run.directory`, or

@@ -14,7 +14,7 @@ use greenwave_scheduler::{
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
 use greenwave_telemetry::MetricsSnapshot;
-use greenwave_testing::{Environment, Runner};
+use greenwave_testing::{Environment, Runner, Supervisor};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
@@ -88,7 +88,7 @@ impl Engine {
         plan.graph()?;
         let copies = copies::base_directory(&settings, &environment)?;
         let variables = copies::agent_variables(&copies, &ProjectRoot::of(&plan.project)?);
-        let agents = adapters::agents(&plan, &settings, &variables)?;
+        let agents = adapters::agents(&plan, &settings, environment.supervisor(), &variables)?;
         let context = Preflight::new(&plan.project, environment.get("PATH"));
         for (name, agent) in &agents {
             let checked = agent.preflight(&context);
@@ -96,12 +96,12 @@ impl Engine {
         }
         let mask = Mask::new(environment.texts());
         let notes = preflight(&plan, &environment).into_iter().filter(|problem| !problem.is_error).collect();
-        let assembled =
-            Self::assemble(plan, settings, agents, Steps::default(), mask, &copies, |settings, state_dir| {
-                let cache = adapters::cache(settings, state_dir)?;
-                Ok(Arc::new(Runner::new(environment, cache)))
-            });
-        let mut engine = assembled?;
+        let (steps, supervisor) = (Steps::default(), environment.supervisor().cloned());
+        let runner = |settings: &Settings, state_dir: &Path| -> Result<Arc<dyn TestRunner>, Error> {
+            let cache = adapters::cache(settings, state_dir)?;
+            Ok(Arc::new(Runner::new(environment, cache)))
+        };
+        let mut engine = Self::assemble(plan, settings, agents, steps, mask, (&copies, supervisor), runner)?;
         engine.change_context(|ctx| ctx.notes = notes);
         Ok(engine)
     }
@@ -128,15 +128,16 @@ impl Engine {
         }
     }
 
-    /// Assembles an engine from its parts. `copies` is the directory of all working copies. `tests`
-    /// makes the test runner, given the settings and the state directory of the project.
+    /// Assembles an engine from its parts. `copies` is the directory of all working copies, and
+    /// the supervisor of the commands that set them up. `tests` makes the test runner, given the
+    /// settings and the state directory of the project.
     pub(crate) fn assemble(
         mut plan: Plan,
         settings: Settings,
         agents: BTreeMap<String, AgentPool>,
         steps: Steps,
         mask: Mask,
-        copies: &Path,
+        (copies, supervisor): (&Path, Option<Supervisor>),
         tests: impl FnOnce(&Settings, &Path) -> Result<Arc<dyn TestRunner>, Error>,
     ) -> Result<Self, Error> {
         let graph = plan.graph()?;
@@ -149,6 +150,7 @@ impl Engine {
             setup_inputs: plan.setup_inputs.iter().map(|pattern| root.pattern_within(pattern)).collect(),
             teardown: plan.teardown.clone(),
             time_max: settings.agent.time_limit,
+            supervisor,
         };
         let copies = Copies::new(copies, root, &plan.project, &plan.name, options)?;
         let branch = result_branch(&plan, &copies)?;

@@ -124,7 +124,9 @@ pub use forget::{Forgotten, forget};
 pub use greenwave_agents::{Error as AgentError, WaitOn};
 pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
-pub use greenwave_testing::{Environment, Error as TestError, STATE_DIRECTORY, Test, check_pattern};
+pub use greenwave_testing::{
+    Environment, Error as TestError, STATE_DIRECTORY, Supervisor, Test, check_pattern, supervise,
+};
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
 pub use plan::{
     AgentSpec, BaseKind, CommandSpec, Edits, Feature, FeatureId, Guards, Plan, PlanError, PlanLocation,

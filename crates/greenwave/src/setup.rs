@@ -1,10 +1,9 @@
 //! Runs the commands that set up and tear down a working copy.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-use greenwave_process::Child;
+use greenwave_process::{Child, Supervisor};
 use ignore::gitignore::GitignoreBuilder;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
@@ -77,8 +76,8 @@ pub(crate) fn key(commands: &[Vec<String>], inputs: &[String], tree: &Tree) -> [
     *hasher.finalize().as_bytes()
 }
 
-/// Runs a command in a directory. It is killed with everything that it has started when it exceeds
-/// the time limit.
+/// Runs a command in a directory, under the supervisor if there is one. It is killed with
+/// everything that it has started when it exceeds the time limit.
 ///
 /// # Errors
 /// [`Error::Setup`] with the end of its output.
@@ -87,22 +86,19 @@ pub(crate) async fn run(
     directory: &Path,
     variables: &[(String, String)],
     time_max: Duration,
+    supervisor: Option<&Supervisor>,
 ) -> Result<(), Error> {
     let shown = command.join(" ");
     let failed = |problem: String| Error::Setup { command: shown.clone(), problem };
     let [program, arguments @ ..] = command else { return Ok(()) };
-    let (reader, writer) = std::io::pipe().map_err(|error| failed(error.to_string()))?;
-    let other = writer.try_clone().map_err(|error| failed(error.to_string()))?;
     let mut call = Command::new(program);
-    call.args(arguments).current_dir(directory).stdin(Stdio::null()).stdout(writer).stderr(other);
+    call.args(arguments).current_dir(directory);
     for name in LOCAL_VARIABLES {
         call.env_remove(name);
     }
     call.envs(variables.iter().map(|(name, value)| (name, value)));
-    let started = Child::spawn(&mut call);
-    // The ends of the pipe in this process would keep it open.
-    drop(call);
-    let mut child = started.map_err(|error| failed(error.to_string()))?;
+    let (mut child, reader) =
+        Child::spawn_joined(&mut call, supervisor).map_err(|error| failed(error.to_string()))?;
     let mut reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into())
         .map_err(|error| failed(error.to_string()))?;
     let output = tokio::spawn(async move {
@@ -163,6 +159,7 @@ mod tests {
                     Path::new("/"),
                     &[("V".to_owned(), "value".to_owned())],
                     Duration::from_secs(60),
+                    None,
                 )
                 .await
             }
@@ -170,7 +167,7 @@ mod tests {
         run("test \"$V\" = value").await.unwrap();
         let error = run("echo out; echo err >&2; exit 3").await.unwrap_err().to_string();
         assert!(error.contains("ended with exit status: 3\nout\nerr"), "{error}");
-        let error = super::run(&["no-such-program".to_owned()], Path::new("/"), &[], Duration::MAX)
+        let error = super::run(&["no-such-program".to_owned()], Path::new("/"), &[], Duration::MAX, None)
             .await
             .unwrap_err();
         assert!(error.to_string().contains("`no-such-program`"), "{error}");

@@ -147,7 +147,8 @@ impl Workspace {
         fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
         self.setup_key = None;
         for command in &options.setup {
-            setup::run(command, &directory, &copies.variables(), options.time_max).await?;
+            let supervisor = options.supervisor.as_ref();
+            setup::run(command, &directory, &copies.variables(), options.time_max, supervisor).await?;
         }
         let created = self.created(tree).await?;
         self.set_up.extend(created);
@@ -162,8 +163,10 @@ impl Workspace {
             return;
         };
         let (directory, variables) = (self.directory(), copies.variables());
-        for command in &copies.options().teardown {
-            let run = setup::run(command, &directory, &variables, copies.options().time_max);
+        let options = copies.options();
+        let supervisor = options.supervisor.as_ref();
+        for command in &options.teardown {
+            let run = setup::run(command, &directory, &variables, options.time_max, supervisor);
             if let Err(error) = run.await {
                 tracing::warn!(error = crate::error::chain(&error), "cannot tear down a working copy");
             }

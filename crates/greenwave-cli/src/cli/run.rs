@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use greenwave::{
-    AgentSpec, Engine, Environment, MetricsEndpoint, MetricsServer, Plan, Problem, RunScope, Settings,
-    nearest, preflight,
+    AgentSpec, Engine, MetricsEndpoint, MetricsServer, Plan, Problem, RunScope, Settings, nearest, preflight,
 };
 
 use super::settings::SettingsArgs;
@@ -20,6 +19,7 @@ use crate::output;
 use crate::planfile::PlanFile;
 use crate::progress::Progress;
 use crate::signals::StopOnSignal;
+use crate::supervisor;
 use crate::text::plural;
 
 #[derive(Debug, Args)]
@@ -117,7 +117,7 @@ fn checked(file: &PlanFile, scope: &RunScope) -> Result<Vec<Problem>, CliError> 
     let mut notes = Vec::new();
     if errors.is_empty() {
         scope.select(&file.plan).map_err(|error| CliError::Run(error.into()))?;
-        let environment = Environment::new(std::env::vars_os());
+        let environment = supervisor::environment();
         let problems = preflight(&file.plan, &environment);
         let (serious, other): (Vec<_>, Vec<_>) = problems.into_iter().partition(|problem| problem.is_error);
         errors.extend(serious.iter().map(|problem| file.locate_problem(problem)));
@@ -155,7 +155,7 @@ pub(super) async fn run_plan(
     } else {
         None
     };
-    let environment = Environment::new(std::env::vars_os());
+    let environment = supervisor::environment();
     let is_check = scope.red_only;
     let engine = Engine::open(file.plan.clone(), settings, environment)
         .and_then(|engine| engine.with_scope(scope))

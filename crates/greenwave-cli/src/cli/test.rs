@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use greenwave::{Environment, ResultStore};
+use greenwave::ResultStore;
 use greenwave_testing::{RunReport, Suite, SuiteReport, TestId};
 use parking_lot::Mutex;
 
@@ -29,6 +29,7 @@ use crate::exit::{Exit, NOT_GREEN};
 use crate::output;
 use crate::reader::SETTINGS_FILE;
 use crate::signals::StopOnSignal;
+use crate::supervisor;
 use crate::testview::{TestView, Totals, tracing_note};
 use crate::text::plural;
 
@@ -97,7 +98,7 @@ pub(super) async fn warm(args: &TestArgs) -> Result<Exit, CliError> {
 
 /// Writes the discovered tests to the settings file.
 async fn init(project: &Path, args: &TestArgs) -> Result<Exit, CliError> {
-    let environment = Environment::new(std::env::vars_os());
+    let environment = supervisor::environment();
     let config = Config::load(project, &args.overrides()?)?;
     let found = suite::discover(project, &environment, &config, args).await?;
     if found.tests.is_empty() {

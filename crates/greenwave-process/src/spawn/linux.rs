@@ -31,7 +31,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{Setup, Spawn};
+use super::Spawn;
+use crate::Setup;
 
 /// Size of the child's stack, which holds a few frames of functions that make system calls.
 const STACK_BYTES: usize = 64 * 1024;
@@ -50,34 +51,8 @@ pub(crate) struct Spawned {
 
 impl Spawned {
     /// Starts the program, and returns once the child executes it.
-    pub(super) fn start(mut spawn: Spawn) -> io::Result<Self> {
-        let null = null()?;
-        let program = c_string(spawn.program.into_os_string())?;
-        let arguments = spawn.arguments.into_iter().map(c_string).collect::<io::Result<Vec<CString>>>()?;
-        let variables = spawn.variables.into_iter().map(|(name, value)| {
-            let mut variable = name;
-            variable.push("=");
-            variable.push(value);
-            c_string(variable)
-        });
-        let variables = variables.collect::<io::Result<Vec<CString>>>()?;
-        let directory = spawn.directory.map(|directory| c_string(directory.into_os_string())).transpose()?;
-        let rest = || arguments.iter().map(|argument| argument.as_ptr()).chain([ptr::null()]);
-        let mut child = Child {
-            program: program.as_ptr(),
-            words: [program.as_ptr()].into_iter().chain(rest()).collect(),
-            shell_words: [SHELL.as_ptr(), program.as_ptr()].into_iter().chain(rest()).collect(),
-            variables: variables.iter().map(|it| it.as_ptr()).chain([ptr::null()]).collect(),
-            directory: directory.as_ref().map_or(ptr::null(), |it| it.as_ptr()),
-            streams: [
-                null,
-                spawn.stdout.as_ref().map_or(libc::STDOUT_FILENO, AsRawFd::as_raw_fd),
-                spawn.stderr.as_ref().map_or(libc::STDERR_FILENO, AsRawFd::as_raw_fd),
-            ],
-            setups: &mut spawn.setups,
-            error: 0,
-        };
-        let pid = child.start()?;
+    pub(super) fn start(spawn: Spawn) -> io::Result<Self> {
+        let pid = launch(spawn)?;
         let spawned = pidfd_open(pid, PidfdFlags::NONBLOCK)
             .map_err(io::Error::from)
             // SAFETY: the pidfd is owned by the `AsyncFd` and stays open as long as it is
@@ -132,6 +107,37 @@ impl Drop for Spawned {
     }
 }
 
+/// Starts the program, and returns once the child executes it. The caller has to wait for it.
+pub(super) fn launch(spawn: Spawn) -> io::Result<Pid> {
+    let null = null()?;
+    let program = c_string(spawn.program.into_os_string())?;
+    let arguments = spawn.arguments.into_iter().map(c_string).collect::<io::Result<Vec<CString>>>()?;
+    let variables = spawn.variables.into_iter().map(|(name, value)| {
+        let mut variable = name;
+        variable.push("=");
+        variable.push(value);
+        c_string(variable)
+    });
+    let variables = variables.collect::<io::Result<Vec<CString>>>()?;
+    let directory = spawn.directory.map(|directory| c_string(directory.into_os_string())).transpose()?;
+    let rest = || arguments.iter().map(|argument| argument.as_ptr()).chain([ptr::null()]);
+    let mut child = Child {
+        program: program.as_ptr(),
+        words: [program.as_ptr()].into_iter().chain(rest()).collect(),
+        shell_words: [SHELL.as_ptr(), program.as_ptr()].into_iter().chain(rest()).collect(),
+        variables: variables.iter().map(|it| it.as_ptr()).chain([ptr::null()]).collect(),
+        directory: directory.as_ref().map_or(ptr::null(), |it| it.as_ptr()),
+        streams: [
+            spawn.stdin.as_ref().map_or(null, AsRawFd::as_raw_fd),
+            spawn.stdout.as_ref().map_or(libc::STDOUT_FILENO, AsRawFd::as_raw_fd),
+            spawn.stderr.as_ref().map_or(libc::STDERR_FILENO, AsRawFd::as_raw_fd),
+        ],
+        setups: &spawn.setups,
+        error: 0,
+    };
+    child.start()
+}
+
 /// Returns a descriptor of `/dev/null`, which is opened once per process.
 fn null() -> io::Result<RawFd> {
     static NULL: OnceLock<File> = OnceLock::new();
@@ -160,7 +166,7 @@ struct Child<'a> {
     directory: *const c_char,
     /// Descriptors of the parent that become the child's first three.
     streams: [RawFd; 3],
-    setups: &'a mut Vec<Setup>,
+    setups: &'a [Setup],
     /// The `errno` of a failure in the child, or 0.
     error: c_int,
 }
@@ -208,8 +214,8 @@ impl Child<'_> {
             // SAFETY: the path is a C string prepared by the parent.
             check(unsafe { libc::chdir(self.directory) })?;
         }
-        for setup in self.setups.iter_mut() {
-            setup()?;
+        for setup in self.setups {
+            setup.apply()?;
         }
         let none = signals(libc::sigemptyset);
         // SAFETY: the set is initialised.

@@ -18,6 +18,9 @@ impl Spawned {
         if let Some(directory) = &spawn.directory {
             command.current_dir(directory);
         }
+        if let Some(stdin) = spawn.stdin {
+            command.stdin(stdin);
+        }
         if let Some(stdout) = spawn.stdout {
             command.stdout(stdout);
         }
@@ -25,8 +28,7 @@ impl Spawned {
             command.stderr(stderr);
         }
         for setup in spawn.setups {
-            // SAFETY: the caller of `Spawn::before_exec` upholds the contract.
-            unsafe { command.before_exec(setup) };
+            command.before_exec(setup);
         }
         command.process_group(0).kill_on_drop(true).spawn().map(Self)
     }

@@ -5,3 +5,4 @@
 mod child;
 mod numbers;
 mod spawn;
+mod supervisor;

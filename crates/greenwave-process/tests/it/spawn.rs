@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::process::Stdio;
 use std::time::Duration;
 
-use greenwave_process::{BeforeExec, Child, Spawn};
+use greenwave_process::{BeforeExec, Child, Setup, Spawn};
 
 /// Returns a shell that runs `script`, and the pipe from its standard output.
 fn shell(script: &str) -> (Spawn, std::io::PipeReader) {
@@ -70,9 +70,8 @@ async fn a_failed_spawn_reports_its_cause_and_leaves_no_child() {
     spawn.current_dir("/no/such/directory");
     assert_eq!(start(spawn), ErrorKind::NotFound);
     let mut spawn = Spawn::new("/bin/true");
-    // SAFETY: the closure builds an error from a number and makes no call.
-    unsafe { spawn.before_exec(|| Err(std::io::Error::from_raw_os_error(5))) };
-    assert_eq!(Child::start(spawn).unwrap_err().raw_os_error(), Some(5));
+    spawn.before_exec(Setup::Enter(c"/dev/null".into()));
+    assert_eq!(Child::start(spawn).unwrap_err().kind(), ErrorKind::NotADirectory);
     // Like `execvp`, runs an executable file without a `#!` line with the shell.
     let script = directory.path().join("script");
     std::fs::write(&script, "exit $1").unwrap();

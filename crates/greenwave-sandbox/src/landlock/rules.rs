@@ -1,11 +1,11 @@
 //! Creates Landlock rule sets and applies them.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use greenwave_process::BeforeExec;
+use greenwave_process::{BeforeExec, Setup};
 use landlock::{
     AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
     RulesetCreatedAttr, RulesetError,
@@ -34,11 +34,8 @@ impl Rules {
 
     pub(super) fn attach(&self, command: &mut impl BeforeExec) -> io::Result<()> {
         let rules = self.0.try_clone()?;
-        // SAFETY: the closure makes two system calls on numbers. It does not allocate, take a lock
-        // or panic, and its errors are plain error numbers.
-        unsafe {
-            command.before_exec(move || restrict(&rules));
-        }
+        command.before_exec(Setup::NoNewPrivileges);
+        command.before_exec(Setup::Restrict(rules));
         Ok(())
     }
 }
@@ -53,7 +50,7 @@ fn probe() -> Result<(), String> {
     let rules = descriptor(empty().map_err(|error| format!("the kernel does not support it: {error}"))?)?;
     // A thread cannot lift its restrictions, so one is created for them.
     let thread = std::thread::Builder::new().name("greenwave-landlock-probe".to_owned());
-    let probe = thread.spawn(move || restrict(&rules)).map_err(|error| error.to_string())?;
+    let probe = thread.spawn(move || restrict(rules)).map_err(|error| error.to_string())?;
     match probe.join() {
         Ok(restricted) => restricted.map_err(|error| format!("rules cannot be applied: {error}")),
         Err(_) => Err("the probe panicked".to_owned()),
@@ -71,13 +68,8 @@ fn descriptor(rules: RulesetCreated) -> Result<OwnedFd, String> {
     Option::from(rules).ok_or_else(|| "the kernel does not support it".to_owned())
 }
 
-/// Applies rules to the calling thread and everything that it starts. Does not allocate, so that it
-/// may be called between `fork` and `exec`.
-fn restrict(rules: &OwnedFd) -> io::Result<()> {
-    // The landlock crate's own call allocates.
-    rustix::thread::set_no_new_privs(true)?;
-    // SAFETY: the call takes a descriptor and flags by value, so no pointer is involved. `rules` is
-    // open for the duration of the borrow.
-    let restricted = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) };
-    if restricted == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// Applies rules to the calling thread and everything that it starts.
+fn restrict(rules: OwnedFd) -> io::Result<()> {
+    Setup::NoNewPrivileges.apply()?;
+    Setup::Restrict(rules).apply()
 }

@@ -1,9 +1,6 @@
-//! The seccomp filter that reports system calls, and its installation.
+//! The seccomp filter that reports system calls.
 
-use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
-
-use libc::{c_int, c_ulong, sock_filter, sock_fprog};
+use libc::sock_filter;
 
 use super::call;
 
@@ -51,52 +48,9 @@ impl Filter {
         Self(vec![finish(libc::SECCOMP_RET_ALLOW)])
     }
 
-    /// Installs the filter on the calling thread and everything that it starts. It cannot be
-    /// removed.
-    ///
-    /// Returns the descriptor on which calls are reported. Does not allocate, so that it may be
-    /// called between `fork` and `exec`.
-    pub(super) fn install(&self) -> io::Result<OwnedFd> {
-        // With this flag, signals that do not kill wait until a call is answered. Without it, a
-        // program with a fast timer may restart a call forever, because the timer interrupts it
-        // before it is answered. Linux 5.19 introduced the flag.
-        match self.install_with(libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.install_with(0),
-            result => result,
-        }
-    }
-
-    fn install_with(&self, flags: c_ulong) -> io::Result<OwnedFd> {
-        match self.seccomp(flags) {
-            // An unprivileged process may install filters only if it can never gain privileges.
-            Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
-                rustix::thread::set_no_new_privs(true)?;
-                self.seccomp(flags)
-            }
-            result => result,
-        }
-    }
-
-    fn seccomp(&self, flags: c_ulong) -> io::Result<OwnedFd> {
-        let program = sock_fprog { len: self.0.len() as u16, filter: self.0.as_ptr().cast_mut() };
-        // SAFETY: `program` lives until the call returns and points to `len` instructions, which
-        // `self.0` owns. The kernel copies them and writes nothing, so the cast from `*const` is
-        // sound. `len` is exact: `reporting` builds fewer than 256 instructions, as its jumps
-        // require.
-        let listener = unsafe {
-            libc::syscall(
-                libc::SYS_seccomp,
-                libc::SECCOMP_SET_MODE_FILTER,
-                libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | flags,
-                &raw const program,
-            )
-        };
-        if listener < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: with `NEW_LISTENER`, the call returns a descriptor that it has just opened for
-        // this process, so nothing else owns it. Descriptors fit into a `c_int`.
-        Ok(unsafe { OwnedFd::from_raw_fd(listener as c_int) })
+    /// Returns the instructions. There are fewer than 256, as their jumps require.
+    pub(super) fn into_program(self) -> Vec<sock_filter> {
+        self.0
     }
 }
 

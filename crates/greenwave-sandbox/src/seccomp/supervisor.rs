@@ -14,13 +14,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use greenwave_process::BeforeExec;
+use greenwave_process::{BeforeExec, Setup, install_filter, receive_one};
 use libc::{seccomp_notif, seccomp_notif_resp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::Shutdown;
 use tokio::sync::oneshot;
 
-use super::fd_passing::{receive, send};
 use super::filter::Filter;
 use super::observer::{Observer, Response};
 use super::threads;
@@ -42,7 +41,9 @@ fn probe() -> Result<(), String> {
     }
     // A thread cannot remove a filter, so one is created for it.
     let thread = std::thread::Builder::new().name("greenwave-trace-probe".to_owned());
-    let probe = thread.spawn(|| Filter::idle().install().map(drop)).map_err(|error| error.to_string())?;
+    let probe = thread
+        .spawn(|| install_filter(&Filter::idle().into_program()).map(drop))
+        .map_err(|error| error.to_string())?;
     match probe.join() {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) if error.raw_os_error() == Some(libc::EBUSY) => {
@@ -62,15 +63,7 @@ pub(crate) fn attach(command: &mut impl BeforeExec, paths_max: usize) -> io::Res
     let work =
         SupervisorThread { socket: Arc::clone(&ours), stop: stop_reader.into(), paths_max, trace: sender };
     threads::run(move || work.run())?;
-    let filter = Filter::reporting();
-    // SAFETY: the closure calls `seccomp`, `prctl` and `sendmsg` only, on memory that was allocated
-    // before. It does not allocate, take a lock or panic, and its errors are plain error numbers.
-    unsafe {
-        command.before_exec(move || {
-            let listener = filter.install()?;
-            send(&theirs, &listener)
-        });
-    }
+    command.before_exec(Setup::ReportCalls { filter: Filter::reporting().into_program(), socket: theirs });
     Ok(Supervisor { socket: ours, stop: Some(stop.into()), trace: Some(trace) })
 }
 
@@ -160,7 +153,7 @@ impl SupervisorThread {
     /// Serves the command until all its processes have ended.
     fn run(self) {
         let Self { socket, stop, paths_max, trace } = self;
-        let Ok(Some(listener)) = receive(&socket) else {
+        let Ok(Some(listener)) = receive_one(&socket) else {
             // The receiver is dropped if the session was.
             let _ = trace.send(incomplete_trace("was not started"));
             return;

@@ -2,16 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::io;
+use std::process::{Output, Stdio};
+
+use greenwave_process::{Child, Spawn, Supervisor};
+use tokio::process::Command;
 
 /// Environment variable that lists the toolchain locations that a run has set for its tests, so
 /// that a run inside a test can tell them from the user's own.
 pub const TOOL_HOMES_VARIABLE: &str = "GREENWAVE_OUTER_TOOL_HOMES";
 
-/// The environment that tests select from. A test sees the variables of [`BASE`](Environment::BASE)
+/// The environment of tests: the variables that they select from, and the supervisor of their
+/// processes. A test sees the variables of [`BASE`](Environment::BASE)
 /// and those that it declares, and all of these are part of its key.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
+    supervisor: Option<Supervisor>,
 }
 
 impl Environment {
@@ -38,7 +45,29 @@ impl Environment {
 
     /// Creates an environment from variables such as those of `std::env::vars_os()`.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        Self { variables: variables.into_iter().collect() }
+        Self { variables: variables.into_iter().collect(), supervisor: None }
+    }
+
+    /// Has a supervisor start tests and the programs that discover and build them, so that nothing
+    /// of them is left when a test or this process ends.
+    #[must_use]
+    pub fn supervised_by(self, supervisor: Supervisor) -> Self {
+        Self { supervisor: Some(supervisor), ..self }
+    }
+
+    /// Returns the supervisor of processes, if there is one.
+    pub fn supervisor(&self) -> Option<&Supervisor> {
+        self.supervisor.as_ref()
+    }
+
+    /// Runs a command whose variables were cleared to its end, under the supervisor if there is
+    /// one. Captures its output and its errors; its standard input is empty.
+    pub(crate) async fn output(&self, command: &mut Command) -> io::Result<Output> {
+        if self.supervisor.is_none() {
+            return command.stdin(Stdio::null()).output().await;
+        }
+        let spawn = Spawn::from_command(command.as_std(), [])?;
+        Child::output_of(self.supervisor.as_ref(), spawn).await
     }
 
     /// Returns the value of a variable.

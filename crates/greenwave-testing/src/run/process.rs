@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use greenwave_process::{Child, Spawn};
+use greenwave_process::{Child, Spawn, Supervisor};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
@@ -102,6 +102,7 @@ pub(crate) struct Seen {
 pub(crate) async fn run(
     job: &Job<'_>,
     options: &RunnerOptions,
+    supervisor: Option<&Supervisor>,
     strict: Option<&ReadRules>,
 ) -> Result<ProcessResult, Error> {
     let test = job.test;
@@ -129,7 +130,7 @@ pub(crate) async fn run(
         None
     };
     let (started, began) = (Instant::now(), now_ns());
-    let group = Child::start(command);
+    let group = Child::start_under(supervisor, command);
     let ended = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
     let (duration, by_clock) = (started.elapsed(), now_ns().saturating_sub(began));
     let seen = match tracing {

@@ -17,6 +17,7 @@ use crate::error::CliError;
 use crate::jobserver;
 use crate::output;
 use crate::signals::StopOnSignal;
+use crate::supervisor;
 
 /// The tests of a project, ready to run.
 pub(super) struct Loaded {
@@ -28,7 +29,7 @@ pub(super) struct Loaded {
 /// Opens the suite of the tests that the settings file declares, or else of the discovered ones.
 pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliError> {
     let mut config = Config::load(project, &args.overrides()?)?;
-    let environment = Environment::new(std::env::vars_os());
+    let environment = supervisor::environment();
     let file = std::mem::take(&mut config.tests);
     let mut tests = file.tests;
     let is_declared = !tests.is_empty();

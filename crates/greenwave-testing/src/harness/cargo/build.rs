@@ -3,9 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -136,8 +137,11 @@ impl Build {
         let at = project.join(directory);
         let mut command = cargo(&at, environment, BUILD);
         command.stderr(Stdio::piped());
-        let (metadata, output, library) =
-            tokio::join!(metadata(&at, environment), Child::output(&mut command), library(environment));
+        let (metadata, output, library) = tokio::join!(
+            metadata(&at, environment),
+            build_output(&mut command, environment),
+            library(environment)
+        );
         let metadata = metadata?;
         let output = output.map_err(|source| not_started(source).discovering(HARNESS, &at))?;
         let target = environment.get(TARGET_VARIABLE).map(|_| &metadata.target_directory);
@@ -252,7 +256,7 @@ impl BuildOutput for Build {
         let at = request.project.join(request.directory);
         let mut command = cargo(&at, request.environment, ["clean"].into_iter().chain(names));
         command.stderr(Stdio::piped());
-        match Child::output(&mut command).await {
+        match build_output(&mut command, request.environment).await {
             Ok(output) if output.status.success() => Ok(true),
             Ok(output) => Err(refused("cargo clean", &output.stderr).discovering(HARNESS, &at)),
             Err(source) => Err(not_started(source).discovering(HARNESS, &at)),
@@ -439,12 +443,21 @@ fn package_variables(package: &Package) -> Vec<(OsString, OsString)> {
     ]
 }
 
+/// Runs a command of cargo that may run for long, and kills everything that it started if the
+/// future is dropped.
+async fn build_output(command: &mut Command, environment: &Environment) -> io::Result<Output> {
+    match environment.supervisor() {
+        Some(_) => environment.output(command).await,
+        None => Child::output(command).await,
+    }
+}
+
 /// Returns the directory of the toolchain's dynamic libraries.
 async fn library(environment: &Environment) -> Option<PathBuf> {
     let mut command = Command::new("rustc");
     command.args(["--print", "target-libdir"]).env_clear();
     command.envs(environment.visible(&[])).envs(tool_homes(environment));
-    let output = command.output().await.ok()?;
+    let output = environment.output(&mut command).await.ok()?;
     Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
 }
 

@@ -58,7 +58,7 @@ pub(super) async fn metadata(directory: &Path, environment: &Environment) -> Res
     let arguments = ["metadata", "--format-version", "1", "--no-deps"];
     let mut command = cargo(directory, environment, arguments);
     let failed = |problem: Problem| problem.discovering("cargo", directory);
-    let output = command.output().await.map_err(|source| failed(not_started(source)))?;
+    let output = environment.output(&mut command).await.map_err(|source| failed(not_started(source)))?;
     if !output.status.success() {
         return Err(failed(refused("cargo metadata", &output.stderr)));
     }

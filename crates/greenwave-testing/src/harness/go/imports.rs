@@ -158,7 +158,7 @@ async fn ask(module: &Path, environment: &Environment) -> Result<Vec<Package>, P
     command.envs(environment.get("HOME").map(|home| ("HOME", home))).env("GOENV", "off");
     // Stays in this process group, so that Ctrl-C ends it: no signal handler is installed yet.
     command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(TIME_MAX, command.output()).await;
+    let output = tokio::time::timeout(TIME_MAX, environment.output(&mut command)).await;
     let output = output.map_err(|_| Problem::TimedOut { command: LIST, seconds: TIME_MAX.as_secs() })?;
     let output = output.map_err(|source| Problem::Start { program: HARNESS.to_owned(), source })?;
     if !output.status.success() {

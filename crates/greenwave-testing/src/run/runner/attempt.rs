@@ -219,7 +219,7 @@ impl TestJob<'_> {
             own: isolation.directory(),
         };
         let rules = if runner.options.strict { Some(self.read_rules(launch)?) } else { None };
-        process::run(&job, &runner.options, rules.as_ref()).await
+        process::run(&job, &runner.options, runner.environment.supervisor(), rules.as_ref()).await
     }
 
     /// Returns rules that allow the test to read its inputs, its outputs and its program.

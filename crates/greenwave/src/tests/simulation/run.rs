@@ -156,7 +156,7 @@ fn open(world: &Arc<World>) -> Result<Engine, crate::Error> {
     let agents: BTreeMap<_, _> = (0..plan.features.len()).map(pool).collect();
     let steps = Steps::observed_by(Arc::clone(world) as _);
     let copies = world.project.with_file_name("copies");
-    Engine::assemble(plan, settings, agents, steps, Mask::default(), &copies, |_, _| {
+    Engine::assemble(plan, settings, agents, steps, Mask::default(), (&copies, None), |_, _| {
         Ok(Arc::new(SimulatedTests(Arc::clone(world))))
     })
 }

@@ -1,0 +1,26 @@
+//! The supervisor of child processes: this program, started with a hidden argument.
+
+use std::ffi::OsStr;
+use std::process::Command;
+
+use greenwave::{Environment, Supervisor};
+
+/// The first argument of a supervisor. It shows in lists of processes.
+const ARGUMENT: &str = "supervise-children";
+
+/// Serves as a supervisor if the first argument says so, and returns the exit code.
+///
+/// Must be called before any thread is started.
+pub(crate) fn serve_if_asked() -> Option<i32> {
+    let is_asked = std::env::args_os().nth(1).as_deref() == Some(OsStr::new(ARGUMENT));
+    is_asked.then(|| i32::from(greenwave::supervise().is_err()))
+}
+
+/// Returns the environment of tests and agents, whose processes a supervisor starts.
+pub(crate) fn environment() -> Environment {
+    // A path that works even if the program was replaced or removed since it was started.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(ARGUMENT).env_clear();
+    let supervisor = Supervisor::new(command).inheriting(std::env::vars_os());
+    Environment::new(std::env::vars_os()).supervised_by(supervisor)
+}

@@ -1,0 +1,113 @@
+//! Changes that a child makes to itself before it executes its program, as data.
+//!
+//! They are data and not closures, so that a [`Supervisor`](crate::Supervisor) can start the child
+//! in another process.
+
+use std::io;
+use std::os::fd::RawFd;
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+#[cfg(target_os = "linux")]
+pub use linux::install_filter;
+
+/// A change that a child makes to itself before it executes its program.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Setup {
+    /// Keeps the descriptor with this number open in the child, under the same number.
+    Inherit(RawFd),
+    /// Keeps a descriptor open in the child under another number.
+    #[cfg(target_os = "linux")]
+    Place {
+        /// The descriptor.
+        file: std::os::fd::OwnedFd,
+        /// Its number in the child.
+        number: RawFd,
+    },
+    /// Gives up gaining privileges from set-user-id programs (`PR_SET_NO_NEW_PRIVS`).
+    #[cfg(target_os = "linux")]
+    NoNewPrivileges,
+    /// Enforces a Landlock rule set. Requires [`NoNewPrivileges`](Self::NoNewPrivileges) first.
+    #[cfg(target_os = "linux")]
+    Restrict(std::os::fd::OwnedFd),
+    /// Installs a seccomp filter and sends the descriptor on which calls are reported through a
+    /// Unix socket.
+    #[cfg(target_os = "linux")]
+    ReportCalls {
+        /// The filter.
+        filter: Vec<libc::sock_filter>,
+        /// The socket.
+        socket: std::os::fd::OwnedFd,
+    },
+    /// Installs a seccomp filter that reports nothing.
+    #[cfg(target_os = "linux")]
+    FilterCalls(Vec<libc::sock_filter>),
+    /// Moves into new namespaces (`CLONE_NEW…` flags of `unshare(2)`).
+    #[cfg(target_os = "linux")]
+    Unshare(libc::c_int),
+    /// Opens an existing file for writing and writes to it once.
+    #[cfg(target_os = "linux")]
+    Write {
+        /// Path of the file.
+        path: std::ffi::CString,
+        /// Content of the only write.
+        content: Vec<u8>,
+    },
+    /// Mounts a file system (`mount(2)`).
+    #[cfg(target_os = "linux")]
+    Mount {
+        /// Source: a device, a directory to bind, or a name.
+        source: std::ffi::CString,
+        /// Path of the mount point.
+        target: std::ffi::CString,
+        /// Type of the file system; empty for a bind mount or a change of propagation.
+        kind: std::ffi::CString,
+        /// Flags (`MS_…`).
+        flags: libc::c_ulong,
+        /// Options of the file system.
+        options: std::ffi::CString,
+    },
+    /// Makes a mount read-only or writable (`mount_setattr(2)`).
+    #[cfg(target_os = "linux")]
+    SetReadOnly {
+        /// Path of the mount point.
+        path: std::ffi::CString,
+        /// Whether the mount becomes read-only; otherwise it becomes writable.
+        read_only: bool,
+        /// Whether mounts below it change as well.
+        recursive: bool,
+    },
+    /// Gives up capabilities for good: those whose bits are set.
+    #[cfg(target_os = "linux")]
+    DropCapabilities(u64),
+    /// Brings up the loopback interface of the network namespace.
+    #[cfg(target_os = "linux")]
+    LoopbackUp,
+    /// Changes the working directory.
+    #[cfg(target_os = "linux")]
+    Enter(std::ffi::CString),
+}
+
+impl Setup {
+    /// Makes the change in the calling thread. Makes system calls only: does not allocate, take a
+    /// lock or panic, so that it may be called between `fork` and `exec`.
+    ///
+    /// # Errors
+    /// The error number of the system call that failed.
+    pub fn apply(&self) -> io::Result<()> {
+        match self {
+            Self::Inherit(file) => clear_close_on_exec(*file),
+            #[cfg(target_os = "linux")]
+            other => linux::apply(other),
+        }
+    }
+}
+
+fn clear_close_on_exec(file: RawFd) -> io::Result<()> {
+    // SAFETY: the owner of the descriptor keeps it open while the child is started. If it does not,
+    // the call fails or changes a flag of another descriptor in the child only.
+    let file = unsafe { std::os::fd::BorrowedFd::borrow_raw(file) };
+    Ok(rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty())?)
+}

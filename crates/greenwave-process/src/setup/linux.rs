@@ -1,0 +1,217 @@
+//! Makes the changes of [`Setup`] with system calls of Linux.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use libc::{c_int, c_long, c_ulong, sock_filter, sock_fprog};
+
+use super::Setup;
+use crate::descriptors;
+
+/// Number of `mount_setattr`, which has one number on all architectures.
+const SYS_MOUNT_SETATTR: c_long = 442;
+/// Flag of `mount_setattr`: also the mounts below.
+const AT_RECURSIVE: c_int = 0x8000;
+/// Attribute of a mount: read-only.
+const MOUNT_ATTR_RDONLY: u64 = 1;
+/// The highest number that a capability may get.
+const CAPABILITY_MAX: u64 = 63;
+/// Version of the structures of `capset(2)` with 64 capabilities.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// The argument of `mount_setattr`.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// The header of `capget` and `capset`.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    process: c_int,
+}
+
+/// 32 capabilities of each set.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Capabilities {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Makes a change in the calling thread.
+pub(super) fn apply(setup: &Setup) -> io::Result<()> {
+    match setup {
+        // Handled by the caller on every system.
+        Setup::Inherit(_) => Ok(()),
+        Setup::Place { file, number } => {
+            // SAFETY: both arguments are numbers. The copy does not close on exec.
+            check(c_long::from(unsafe { libc::dup2(file.as_raw_fd(), *number) }))
+        }
+        Setup::NoNewPrivileges => no_new_privileges(),
+        Setup::Restrict(rules) => {
+            // SAFETY: the call takes numbers. `rules` is open for the duration of the borrow.
+            check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) })
+        }
+        Setup::ReportCalls { filter, socket } => {
+            let listener = install_filter(filter)?;
+            descriptors::send_one(socket, &listener)
+        }
+        Setup::FilterCalls(filter) => {
+            no_new_privileges()?;
+            seccomp(filter, 0).map(drop)
+        }
+        // SAFETY: the call takes a number.
+        Setup::Unshare(flags) => check(c_long::from(unsafe { libc::unshare(*flags) })),
+        Setup::Write { path, content } => write(path, content),
+        Setup::Mount { source, target, kind, flags, options } => {
+            let (kind, options) = (pointer(kind), pointer(options));
+            // SAFETY: all pointers are null or C strings that live until the call returns.
+            let mounted =
+                unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, *flags, options.cast()) };
+            check(c_long::from(mounted))
+        }
+        Setup::SetReadOnly { path, read_only, recursive } => set_read_only(path, *read_only, *recursive),
+        Setup::DropCapabilities(capabilities) => drop_capabilities(*capabilities),
+        Setup::LoopbackUp => loopback_up(),
+        // SAFETY: the path is a C string.
+        Setup::Enter(path) => check(c_long::from(unsafe { libc::chdir(path.as_ptr()) })),
+    }
+}
+
+/// Installs a seccomp filter on the calling thread and everything that it starts. It cannot be
+/// removed.
+///
+/// Returns the descriptor on which calls are reported. Does not allocate, so that it may be called
+/// between `fork` and `exec`.
+///
+/// # Errors
+/// The error of `seccomp(2)`.
+pub fn install_filter(filter: &[sock_filter]) -> io::Result<OwnedFd> {
+    // With this flag, signals that do not kill wait until a call is answered. Without it, a program
+    // with a fast timer may restart a call forever, because the timer interrupts it before it is
+    // answered. Linux 5.19 introduced the flag.
+    let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    let descriptor = match install_with(filter, listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => install_with(filter, listener)?,
+        result => result?,
+    };
+    // SAFETY: with `NEW_LISTENER`, the call returns a descriptor that it has just opened for this
+    // process, so nothing else owns it. Descriptors fit into a `c_int`.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor as c_int) })
+}
+
+fn install_with(filter: &[sock_filter], flags: c_ulong) -> io::Result<c_long> {
+    match seccomp(filter, flags) {
+        // An unprivileged process may install filters only if it can never gain privileges.
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+            no_new_privileges()?;
+            seccomp(filter, flags)
+        }
+        result => result,
+    }
+}
+
+fn seccomp(filter: &[sock_filter], flags: c_ulong) -> io::Result<c_long> {
+    let program = sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: `program` lives until the call returns and points to `len` instructions. The kernel
+    // copies them and writes nothing, so the cast from `*const` is sound.
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: all arguments are numbers.
+    check(c_long::from(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }))
+}
+
+/// Writes to an existing file with one call, as files of `/proc` require.
+fn write(path: &CStr, content: &[u8]) -> io::Result<()> {
+    // SAFETY: the path is a C string.
+    let file = unsafe { libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) };
+    if file < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just opened, so nothing else owns it.
+    let file = unsafe { OwnedFd::from_raw_fd(file) };
+    // SAFETY: the buffer has the length that is passed.
+    let written = unsafe { libc::write(file.as_raw_fd(), content.as_ptr().cast(), content.len()) };
+    check(written as c_long)
+}
+
+fn set_read_only(path: &CStr, read_only: bool, recursive: bool) -> io::Result<()> {
+    let (set, clear) = if read_only { (MOUNT_ATTR_RDONLY, 0) } else { (0, MOUNT_ATTR_RDONLY) };
+    let attributes = MountAttributes { set, clear, propagation: 0, user_namespace: 0 };
+    let flags = if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a C string, and the structure has the size that is passed.
+    check(unsafe {
+        libc::syscall(
+            SYS_MOUNT_SETATTR,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    })
+}
+
+/// Removes capabilities from the bounding, ambient, effective, permitted and inheritable sets.
+fn drop_capabilities(capabilities: u64) -> io::Result<()> {
+    for number in 0..=CAPABILITY_MAX {
+        if capabilities & (1 << number) != 0 {
+            // Fails for a number that this kernel does not have, and without `CAP_SETPCAP`, which
+            // a process without capabilities does not need.
+            // SAFETY: all arguments are numbers.
+            unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number as c_ulong, 0, 0, 0) };
+        }
+    }
+    // SAFETY: all arguments are numbers. It fails on kernels without ambient capabilities only.
+    unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, process: 0 };
+    let mut sets = [Capabilities::default(); 2];
+    // SAFETY: version 3 reads and writes two structures.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) })?;
+    for (set, mask) in sets.iter_mut().zip([capabilities as u32, (capabilities >> 32) as u32]) {
+        set.effective &= !mask;
+        set.permitted &= !mask;
+        set.inheritable &= !mask;
+    }
+    // SAFETY: version 3 reads two structures.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) })
+}
+
+/// Sets the flag `IFF_UP` of the interface `lo`.
+fn loopback_up() -> io::Result<()> {
+    // SAFETY: all arguments are numbers.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just opened, so nothing else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: `ifreq` consists of integers and a union of plain data, for which zeros are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request reads one `ifreq`.
+    check(c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }))
+}
+
+/// Returns a null pointer for an empty string.
+fn pointer(text: &CStr) -> *const libc::c_char {
+    if text.is_empty() { ptr::null() } else { text.as_ptr() }
+}
+
+fn check(result: c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

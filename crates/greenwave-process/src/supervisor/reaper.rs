@@ -1,0 +1,146 @@
+//! A reaper: starts one child at a time, adopts its orphans, and kills what is left.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
+
+use super::descendants::kill_descendants;
+use super::events::ChildEvents;
+use super::wire::{self, Answer, KILL, TERMINATE};
+
+/// First and longest pause between two attempts to kill everything.
+const PAUSES: [Duration; 2] = [Duration::from_micros(200), Duration::from_millis(50)];
+/// Time after which a reaper without a parent gives up on processes that it cannot kill, such as
+/// those of another user.
+const KILL_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Serves requests until the other end of the socket is closed.
+pub(super) fn run(socket: OwnedFd) -> io::Result<()> {
+    // SAFETY: all arguments are numbers.
+    if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut reaper =
+        Reaper { socket, events: ChildEvents::new()?, leader: None, group: None, is_killing: false };
+    while let Some(spawn) = wire::receive(&reaper.socket)? {
+        let started = spawn.launch();
+        match started {
+            Err(error) => reaper.answer(&[Answer::Failed(error.raw_os_error().unwrap_or(libc::EINVAL))])?,
+            Ok(pid) => {
+                reaper.leader = Some(pid);
+                reaper.group = Some(pid);
+                reaper.is_killing = false;
+                let attended = match reaper.answer(&[Answer::Started(pid.as_raw_nonzero().get())]) {
+                    Ok(()) => reaper.attend(),
+                    Err(error) => Err(error),
+                };
+                if attended.is_err() {
+                    reaper.kill_all();
+                    return attended;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Reaper {
+    socket: OwnedFd,
+    events: ChildEvents,
+    /// The child, until it was waited for.
+    leader: Option<Pid>,
+    /// The process group that the child was started in.
+    group: Option<Pid>,
+    is_killing: bool,
+}
+
+impl Reaper {
+    fn answer(&self, answers: &[Answer]) -> io::Result<()> {
+        let bytes: Vec<u8> = answers.iter().flat_map(|answer| answer.encode()).collect();
+        rustix::net::send(&self.socket, &bytes, rustix::net::SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// Serves the running child until no process is left. Fails when the other end is closed.
+    fn attend(&mut self) -> io::Result<()> {
+        let mut pause = PAUSES[0];
+        loop {
+            let (status, is_empty) = self.reap();
+            let exited = status.map(Answer::Exited);
+            let answers: Vec<Answer> = exited.into_iter().chain(is_empty.then_some(Answer::Empty)).collect();
+            if !answers.is_empty() {
+                self.answer(&answers)?;
+            }
+            if is_empty {
+                return Ok(());
+            }
+            if self.is_killing {
+                kill_descendants(&[], self.group);
+            }
+            let timeout = self.is_killing.then_some(pause);
+            pause = (pause * 2).min(PAUSES[1]);
+            if self.wait(timeout)? {
+                self.command()?;
+                pause = PAUSES[0];
+            }
+        }
+    }
+
+    /// Waits until the child or an orphan exits, or a command arrives. Returns whether one did.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let mut files = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.events, PollFlags::IN)];
+        match poll(&mut files, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let is_command = !files[0].revents().is_empty();
+        self.events.clear();
+        Ok(is_command)
+    }
+
+    fn command(&mut self) -> io::Result<()> {
+        let mut command = [0];
+        match rustix::io::read(&self.socket, &mut command)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            _ if command[0] == KILL => self.is_killing = true,
+            _ if command[0] == TERMINATE => {
+                if let Some(leader) = self.leader {
+                    let _ = kill_process_group(leader, Signal::TERM);
+                }
+            }
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        }
+        Ok(())
+    }
+
+    /// Reaps everything that has exited. Returns the status of the child if it was among it, and
+    /// whether no process is left.
+    fn reap(&mut self) -> (Option<i32>, bool) {
+        let mut exited = None;
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if Some(pid) == self.leader => {
+                    self.leader = None;
+                    exited = Some(status.as_raw());
+                }
+                Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+                Ok(None) => return (exited, false),
+                Err(_) => return (exited, true),
+            }
+        }
+    }
+
+    /// Kills everything below this process.
+    fn kill_all(&mut self) {
+        let (started, mut pause) = (Instant::now(), PAUSES[0]);
+        while !self.reap().1 && started.elapsed() < KILL_TIME_MAX {
+            kill_descendants(&[], self.group);
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(PAUSES[1]);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Confines a command: which files it may write, which it may not read, and which network it has.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use greenwave_process::BeforeExec;
+
+use crate::Error;
+
+#[cfg_attr(not(target_os = "linux"), path = "confinement/unsupported.rs")]
+mod rules;
+
+/// The way in which the kernel enforces a [`Confinement`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strength {
+    /// A mount namespace in which everything is read-only except for the writable paths, and the
+    /// hidden ones are covered. Requires `CAP_SYS_ADMIN` or unprivileged user namespaces, and Linux
+    /// 5.12.
+    Mount,
+    /// Landlock rules. Never refuse `chmod`, `chown`, `utime` and `setxattr`, and before certain
+    /// versions more: `truncate` before version 3 (Linux 6.2), `ioctl` on devices before 5 (6.10),
+    /// signals and abstract Unix sockets before 6 (6.12).
+    Landlock,
+}
+
+impl Strength {
+    /// Returns the strength as a word for output: `mount` or `landlock`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mount => "mount",
+            Self::Landlock => "landlock",
+        }
+    }
+
+    /// Tests whether this system can confine commands in this way, by confining one. Each strength
+    /// is probed once per process.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with the reason.
+    pub fn available(self) -> Result<(), Error> {
+        rules::available(self).map_err(|reason| unavailable(self, &reason))
+    }
+
+    /// Returns the stronger of the available ways.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if there is none, with the reason why Landlock is not.
+    pub fn strongest() -> Result<Self, Error> {
+        match Self::Mount.available() {
+            Ok(()) => Ok(Self::Mount),
+            Err(_) => Self::Landlock.available().map(|()| Self::Landlock),
+        }
+    }
+}
+
+/// The network of a confined command.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Network {
+    /// The network of this process.
+    #[default]
+    Open,
+    /// A loopback interface that only the command and what it starts can reach. Requires
+    /// [`Strength::Mount`].
+    Loopback,
+    /// None. Unix sockets remain.
+    None,
+}
+
+/// Paths that a command may write or may not read, and its network. Without any path, it may read
+/// everything and write nothing but the usual devices.
+///
+/// ```
+/// use std::process::Command;
+///
+/// use greenwave_sandbox::{Confinement, Strength};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let Ok(strength) = Strength::strongest() else { return Ok(()) };
+/// let directory = std::env::temp_dir();
+/// let mut command = Command::new("sh");
+/// command.args(["-c", "! touch /refused"]).current_dir(&directory);
+/// Confinement::new().writable(&directory).prepare(strength)?.attach(&mut command, &directory)?;
+/// assert!(command.status()?.success());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Confinement {
+    writable: Vec<PathBuf>,
+    hidden: Vec<PathBuf>,
+    readable: Vec<PathBuf>,
+    network: Network,
+}
+
+impl Confinement {
+    /// Creates a confinement that permits no writing, hides nothing and leaves the network open.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Permits writing to a file, or to a directory with everything below it. A path that does not
+    /// exist when the command starts is skipped.
+    #[must_use]
+    pub fn writable(mut self, path: impl Into<PathBuf>) -> Self {
+        self.writable.push(path.into());
+        self
+    }
+
+    /// Hides a file, or a directory with everything below it: the command cannot read it. A path
+    /// that does not exist is skipped, and so is one that contains a writable path.
+    ///
+    /// Under [`Strength::Landlock`], the entries beside a hidden path and beside each of its
+    /// ancestors are permitted one by one: a file that is created there later cannot be read. Names
+    /// remain visible.
+    #[must_use]
+    pub fn hidden(mut self, path: impl Into<PathBuf>) -> Self {
+        self.hidden.push(path.into());
+        self
+    }
+
+    /// Permits reading a path that is also [hidden](Self::hidden) by itself.
+    #[must_use]
+    pub fn readable(mut self, path: impl Into<PathBuf>) -> Self {
+        self.readable.push(path.into());
+        self
+    }
+
+    /// Sets the network, which is open by default.
+    #[must_use]
+    pub fn network(mut self, network: Network) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Prepares the confinement for one or more commands. Paths are resolved now.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the strength is not available or cannot enforce the network, and
+    /// [`Error::Io`] if a directory beside a hidden path cannot be listed.
+    pub fn prepare(&self, strength: Strength) -> Result<PreparedConfinement, Error> {
+        strength.available()?;
+        let resolved = self.resolve();
+        rules::Rules::new(&resolved, strength).map(PreparedConfinement)
+    }
+
+    /// Resolves symbolic links, and drops paths that do not exist or need no rule.
+    fn resolve(&self) -> Self {
+        let existing = |paths: &[PathBuf]| -> Vec<PathBuf> {
+            let mut paths: Vec<_> = paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
+            paths.sort();
+            paths.dedup();
+            paths
+        };
+        let (writable, readable) = (existing(&self.writable), existing(&self.readable));
+        let mut hidden = existing(&self.hidden);
+        hidden
+            .retain(|path| !readable.contains(path) && !writable.iter().any(|inner| inner.starts_with(path)));
+        Self { writable, hidden, readable, network: self.network }
+    }
+}
+
+/// A confinement that can be attached to commands.
+#[derive(Debug)]
+pub struct PreparedConfinement(rules::Rules);
+
+impl PreparedConfinement {
+    /// Attaches the confinement to a command and everything that it starts. `directory` is its
+    /// working directory. Attach a [`Tracer`](crate::Tracer) after this.
+    ///
+    /// The command does not gain privileges from set-user-id programs.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if no file descriptor is left or the path contains a zero byte.
+    pub fn attach(&self, command: &mut impl BeforeExec, directory: &Path) -> Result<(), Error> {
+        self.0.attach(command, directory)
+    }
+}
+
+fn unavailable(strength: Strength, reason: &dyn ToString) -> Error {
+    let facility = match strength {
+        Strength::Mount => "confinement by mounts",
+        Strength::Landlock => "confinement by Landlock",
+    };
+    Error::Unavailable { facility, reason: reason.to_string() }
+}
+
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "used by the implementation for Linux"))]
+fn c_path(path: &Path) -> Result<CString, std::ffi::NulError> {
+    CString::new(path.as_os_str().as_bytes())
+}

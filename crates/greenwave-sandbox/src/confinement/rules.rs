@@ -1,0 +1,73 @@
+//! The two ways in which Linux enforces a confinement.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use greenwave_process::BeforeExec;
+
+use super::{Confinement, Network, Strength, unavailable};
+use crate::Error;
+
+#[path = "landlock.rs"]
+mod landlock;
+#[path = "mount.rs"]
+mod mount;
+#[path = "network.rs"]
+mod network;
+
+/// The rules of one strength.
+#[derive(Debug)]
+pub(super) enum Rules {
+    Mount(mount::MountPlan),
+    Landlock(landlock::PathRules),
+}
+
+impl Rules {
+    pub(super) fn new(confinement: &Confinement, strength: Strength) -> Result<Self, Error> {
+        match strength {
+            Strength::Mount => Ok(Self::Mount(mount::MountPlan::new(confinement))),
+            Strength::Landlock if confinement.network == Network::Loopback => {
+                Err(unavailable(strength, &"a loopback network requires namespaces"))
+            }
+            Strength::Landlock => landlock::PathRules::new(confinement).map(Self::Landlock),
+        }
+    }
+
+    pub(super) fn attach(&self, command: &mut impl BeforeExec, directory: &Path) -> Result<(), Error> {
+        match self {
+            Self::Mount(plan) => {
+                plan.attach(command, directory).map_err(|error| unavailable(Strength::Mount, &error))
+            }
+            Self::Landlock(rules) => {
+                rules.attach(command).map_err(|error| unavailable(Strength::Landlock, &error))
+            }
+        }
+    }
+}
+
+/// Returns the reason if commands cannot be confined in this way.
+pub(super) fn available(strength: Strength) -> Result<(), String> {
+    static MOUNT: OnceLock<Result<(), String>> = OnceLock::new();
+    static LANDLOCK: OnceLock<Result<(), String>> = OnceLock::new();
+    let result = match strength {
+        Strength::Mount => MOUNT.get_or_init(|| probe(strength)),
+        Strength::Landlock => LANDLOCK.get_or_init(|| probe(strength)),
+    };
+    result.clone()
+}
+
+/// Confines a shell that does nothing: what is permitted cannot be seen in any other way.
+fn probe(strength: Strength) -> Result<(), String> {
+    let confinement = Confinement::new();
+    let rules = Rules::new(&confinement, strength).map_err(|error| error.to_string())?;
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", ":"]).env_clear().current_dir("/").process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    rules.attach(&mut command, Path::new("/")).map_err(|error| error.to_string())?;
+    let refused = |error: io::Error| format!("the system refuses it: {error}");
+    let status = command.status().map_err(refused)?;
+    if status.success() { Ok(()) } else { Err(format!("a confined shell failed: {status}")) }
+}

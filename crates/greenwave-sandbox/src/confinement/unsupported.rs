@@ -1,0 +1,26 @@
+//! Replaces `rules` on systems other than Linux: commands cannot be confined.
+
+use std::path::Path;
+
+use greenwave_process::BeforeExec;
+
+use super::{Confinement, Strength};
+use crate::Error;
+
+/// Cannot be constructed.
+#[derive(Debug)]
+pub(super) enum Rules {}
+
+impl Rules {
+    pub(super) fn new(_: &Confinement, strength: Strength) -> Result<Self, Error> {
+        Err(super::unavailable(strength, &"it requires Linux"))
+    }
+
+    pub(super) fn attach(&self, _: &mut impl BeforeExec, _: &Path) -> Result<(), Error> {
+        match *self {}
+    }
+}
+
+pub(super) fn available(_: Strength) -> Result<(), String> {
+    Err("it requires Linux".to_owned())
+}

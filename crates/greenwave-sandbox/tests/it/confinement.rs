@@ -1,0 +1,200 @@
+//! Real commands under a confinement, in every strength that this system has, as this user and as
+//! an unprivileged one.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![expect(clippy::print_stderr, reason = "tests say what they skip")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use greenwave_sandbox::{Confinement, Network, Strength, Tracer};
+use tempfile::TempDir;
+
+/// A user without privileges, by convention.
+const NOBODY: u32 = 65534;
+
+/// A writable copy beside a project, and a home with secrets.
+struct Machine {
+    directory: TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let files =
+            ["copy/file", "project/file", "home/.ssh/id", "home/.netrc", "home/plain", "home/.ssh-not"];
+        for path in files {
+            let path = directory.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "text\n").unwrap();
+        }
+        Self { directory }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.directory.path().canonicalize().unwrap().join(path)
+    }
+
+    fn confinement(&self) -> Confinement {
+        let hidden = [self.path("home/.ssh"), self.path("home/.netrc"), self.path("home/absent")];
+        hidden.into_iter().fold(Confinement::new(), Confinement::hidden).writable(self.path("copy"))
+    }
+
+    /// Runs a script in the copy, and returns what it prints.
+    fn run(&self, confinement: &Confinement, strength: Strength, script: &str) -> String {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).current_dir(self.path("copy"));
+        command.stdin(Stdio::null()).stderr(Stdio::inherit());
+        confinement.prepare(strength).unwrap().attach(&mut command, &self.path("copy")).unwrap();
+        let output = command.output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// The available strengths. Says which are not.
+fn strengths() -> Vec<Strength> {
+    let mut available = vec![Strength::Mount, Strength::Landlock];
+    available.retain(|strength| match strength.available() {
+        Ok(()) => true,
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            false
+        }
+    });
+    available
+}
+
+/// Prints one word per attempt that succeeded.
+const ATTEMPTS: &str = r#"
+    { echo changed > file; } 2>/dev/null && echo copy
+    { echo new > new && mkdir dir && mv new dir/ && rm -r dir; } 2>/dev/null && echo moves
+    { echo x > /dev/null; } 2>/dev/null && echo null
+    { echo changed > ../project/file; } 2>/dev/null && echo PROJECT
+    { echo new > ../project/new; } 2>/dev/null && echo PROJECT-NEW
+    rm ../project/file 2>/dev/null && echo PROJECT-REMOVED
+    mv ../project ../moved 2>/dev/null && echo PROJECT-MOVED
+    ln ../project/file hard 2>/dev/null && { echo x > hard; } 2>/dev/null && echo PROJECT-LINK
+    cat ../project/file > /dev/null 2>&1 && echo reads
+    cat ../home/plain ../home/.ssh-not > /dev/null 2>&1 && echo home
+    [ -n "$(cat ../home/.ssh/id 2>/dev/null)" ] && echo SSH
+    [ -n "$(cat ../home/.netrc 2>/dev/null)" ] && echo NETRC
+    umount ../home/.ssh 2>/dev/null && echo UMOUNT
+    mount -o remount,rw / 2>/dev/null && echo REMOUNT
+    cat /proc/$PPID/root/$PWD/../home/.ssh/id 2>/dev/null && echo ROOT
+    unshare -rm sh -c 'umount ../home/.ssh && cat ../home/.ssh/id' 2>/dev/null && echo UNSHARE
+    true"#;
+
+fn check_attempts() {
+    for strength in strengths() {
+        let machine = Machine::new();
+        let done = machine.run(&machine.confinement(), strength, ATTEMPTS);
+        assert_eq!(done, "copy\nmoves\nnull\nreads\nhome\n", "{strength:?}");
+        assert_eq!(fs::read_to_string(machine.path("project/file")).unwrap(), "text\n");
+        assert_eq!(fs::read_to_string(machine.path("copy/file")).unwrap(), "changed\n");
+    }
+}
+
+#[test]
+fn a_confined_command_writes_its_copy_only_and_reads_no_secrets() {
+    check_attempts();
+}
+
+#[test]
+fn metadata_is_protected_by_mounts() {
+    if Strength::Mount.available().is_err() {
+        return;
+    }
+    let machine = Machine::new();
+    let script = "chmod 777 ../project/file 2>/dev/null && echo MODE; touch -t 200001010000 ../project/file \
+                  2>/dev/null && echo TIME; true";
+    assert_eq!(machine.run(&machine.confinement(), Strength::Mount, script), "");
+}
+
+/// Runs this program's first test again as another user, if this one may.
+#[test]
+fn an_unprivileged_user_is_confined_as_well() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let outer = tempfile::tempdir().unwrap();
+    fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let program = outer.path().join("it");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let test = "confinement::a_confined_command_writes_its_copy_only_and_reads_no_secrets";
+    let mut command = Command::new(&program);
+    command.args(["--exact", test, "--nocapture"]).env("TMPDIR", outer.path()).uid(NOBODY).gid(NOBODY);
+    let output = command.current_dir("/").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// In a user namespace in which no further namespace may be created, as some systems have it.
+#[test]
+fn landlock_takes_over_where_namespaces_are_forbidden() {
+    let test = "confinement::a_confined_command_writes_its_copy_only_and_reads_no_secrets";
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && echo 0 > /proc/sys/user/max_mnt_namespaces \
+                  && exec \"$0\" --exact \"$1\" --nocapture";
+    let mut command = Command::new("unshare");
+    command.args(["-Ur", "sh", "-c", script]).arg(std::env::current_exe().unwrap()).arg(test);
+    let Ok(output) = command.output() else { return };
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    if !text.contains("running 1 test") {
+        eprintln!("skipped: {text}");
+        return;
+    }
+    assert!(output.status.success() && text.contains("skipped: confinement by mounts"), "{text}");
+}
+
+#[test]
+fn the_network_is_open_loopback_or_none() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script =
+        format!("timeout 5 bash -c 'echo > /dev/tcp/127.0.0.1/{port}' 2>/dev/null && echo reached; true");
+    for strength in strengths() {
+        let machine = Machine::new();
+        let run = |network| machine.run(&machine.confinement().network(network), strength, &script);
+        assert_eq!(run(Network::Open), "reached\n", "{strength:?}");
+        assert_eq!(run(Network::None), "", "{strength:?}");
+        let loopback = machine.confinement().network(Network::Loopback);
+        match strength {
+            Strength::Mount => {
+                assert_eq!(run(Network::Loopback), "");
+                let serves = "python3 -c 'import socket; s = socket.create_server((\"127.0.0.1\", 0)); \
+                              socket.create_connection(s.getsockname()); print(\"served\")'";
+                if Command::new("python3").arg("-c").output().is_ok() {
+                    assert_eq!(machine.run(&loopback, strength, serves), "served\n");
+                }
+            }
+            Strength::Landlock => assert!(loopback.prepare(strength).is_err()),
+        }
+    }
+}
+
+#[test]
+fn a_confined_command_can_be_traced() {
+    if Tracer::available().is_err() {
+        return;
+    }
+    for strength in strengths() {
+        let machine = Machine::new();
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", "cat file ../home/plain ../absent; echo x > out"])
+            .current_dir(machine.path("copy"));
+        let confinement = machine.confinement().prepare(strength).unwrap();
+        confinement.attach(&mut command, &machine.path("copy")).unwrap();
+        let session = Tracer::default().attach(&mut command).unwrap();
+        command.stderr(Stdio::null()).output().unwrap();
+        let trace = session.blocking_finish();
+        assert_eq!(trace.incomplete, None, "{strength:?}");
+        let reads: Vec<_> = trace.read_paths().collect();
+        assert!(reads.contains(&machine.path("copy/file").as_path()), "{strength:?}: {reads:?}");
+        assert!(reads.contains(&machine.path("home/plain").as_path()), "{strength:?}: {reads:?}");
+        assert!(trace.written_paths().any(|path| path == machine.path("copy/out")), "{strength:?}");
+        assert!(trace.missing_paths().any(|path| path == machine.path("absent")), "{strength:?}");
+    }
+}
