@@ -353,7 +353,7 @@ fn shortest_cycle(before: &AdjacencyRows, ordered: &[TaskId]) -> Vec<usize> {
     for _ in before.tasks() {
         on_cycle = on_cycle.and_then(|task| before.of(task).iter().copied().find(is_unordered));
     }
-    let mut shortest = on_cycle.and_then(|task| cycle_through(task, before, &mut { usize::MAX }));
+    let mut shortest: Option<Vec<usize>> = None;
     let mut steps = CYCLE_STEPS_MAX;
     for start in before.tasks() {
         let found = cycle_through(start, before, &mut steps);
@@ -364,7 +364,8 @@ fn shortest_cycle(before: &AdjacencyRows, ordered: &[TaskId]) -> Vec<usize> {
             break;
         }
     }
-    shortest.expect("tasks without a topological order depend on a cycle")
+    let any = || on_cycle.and_then(|task| cycle_through(task, before, &mut { usize::MAX }));
+    shortest.or_else(any).expect("tasks without a topological order depend on a cycle")
 }
 
 /// Finds a shortest cycle through a task. Gives up after `steps` steps, from which it subtracts its

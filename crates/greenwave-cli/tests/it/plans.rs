@@ -111,5 +111,6 @@ fn init_overwrites_no_file() {
     assert_snapshot!(finished.stderr, @r"
     error: cannot create nowhere/plan.toml
       caused by: No such file or directory (os error 2)
+    hint: create the parent directory first
     ");
 }

@@ -384,7 +384,7 @@ fn the_error_names_a_file_that_cannot_be_read() {
     let finished = program.run().with_code(2);
     insta::assert_snapshot!(without_dir(&dir, &finished), @r"
     error: cannot read the project's files
-      caused by: cannot read ./project/private/key
+      caused by: cannot read project/private/key
       caused by: Permission denied (os error 13)
     ");
     assert_eq!(fs::read_dir(dir.path("project")).unwrap().count(), 3);

@@ -147,7 +147,10 @@ pub(super) fn path_of_info(info: &str) -> Named {
         if let Some((value, trust)) = attribute(word) {
             found = is_path(value, trust).then(|| range_in(info, value));
         } else if index < 2 || before == Trust::Labelled {
-            match path_of_word(word, before) {
+            // `text src/main`: nothing but a path has this form.
+            let is_only_path = index == 1 && is_language_and_path(info);
+            let trust = if is_only_path { Trust::Labelled } else { before };
+            match path_of_word(word, trust) {
                 Some((path, true)) => return Named::Part(range_in(info, path)),
                 Some((path, false)) => found = Some(range_in(info, path)),
                 None => {}
@@ -158,6 +161,14 @@ pub(super) fn path_of_info(info: &str) -> Named {
         }
     }
     found.map_or(Named::No, Named::Path)
+}
+
+/// Returns whether an info string consists of a language and one word with a directory separator.
+fn is_language_and_path(info: &str) -> bool {
+    let is_language = |word: &str| word.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-#_.".contains(&c));
+    let mut words = info.split_ascii_whitespace();
+    let (first, second) = (words.next(), words.next());
+    first.is_some_and(is_language) && second.is_some_and(|word| word.contains('/')) && words.next().is_none()
 }
 
 /// The path that a line above a fence consists of.

@@ -289,6 +289,16 @@ fn info_strings_that_name_a_file() {
     }
 }
 
+#[test]
+fn a_path_without_an_extension_follows_a_language() {
+    for path in ["src/main", "src/f1", "./run", "bin/tool", "a/b/c"] {
+        check(&format!("```text {path}\nx\n```\n"), &[(path, "x\n")]);
+    }
+    for info in ["http application/json", "text main", "js a/b testing", "text src/", "http GET /users"] {
+        check(&format!("```{info}\nx\n```\n"), &[]);
+    }
+}
+
 /// The comment remains part of the content.
 #[test]
 fn leading_comments_name_a_file() {
