@@ -146,15 +146,7 @@ impl Progress {
             }
             Event::UpToDate { feature } => line(feature, "green", "up to date".to_owned()),
             Event::Phase { feature, phase, attempt } => line(feature, phase, phase_text(phase, *attempt)),
-            Event::File { feature, path, bytes, change, from, executable, .. } => {
-                let text = match (change, from) {
-                    (FileChange::Deleted, _) => format!("{path} (deleted)"),
-                    (_, Some(from)) => format!("{path} (renamed from {from})"),
-                    _ if *executable => format!("{path} ({bytes} bytes, executable)"),
-                    _ => format!("{path} ({bytes} bytes)"),
-                };
-                line(feature, "file", text)
-            }
+            Event::File { feature, .. } => line(feature, "file", file_text(event)),
             Event::NotTaken { feature, path, reason, .. } => {
                 let path = path.as_ref().filter(|path| !reason.contains(*path));
                 let path = path.map(|path| format!("{path}: ")).unwrap_or_default();
@@ -165,17 +157,9 @@ impl Progress {
             // A note names the tests that fail before the first merge.
             Event::Tests { phase: "baseline", .. } => None,
             Event::Tests { feature, .. } => line(feature, "tests", tests_text(event)),
-            Event::Continued { feature, attempt, answered, new_round } => line(
-                feature,
-                "resumed",
-                match (*answered, *new_round) {
-                    (true, _) => format!("testing the stored answer to attempt {attempt}"),
-                    (false, true) => {
-                        format!("new round from attempt {attempt}: earlier runs used up the attempts")
-                    }
-                    (false, false) => format!("at attempt {attempt}"),
-                },
-            ),
+            Event::Continued { feature, attempt, answered, new_round } => {
+                line(feature, "resumed", continued_text(*attempt, *answered, *new_round))
+            }
             Event::Waiting { feature, reason, seconds, .. } => {
                 let delay = seconds.filter(|seconds| *seconds > 0.0);
                 let delay = delay.map(|seconds| format!("; next try in {seconds:.0} s"));
@@ -201,6 +185,26 @@ impl Progress {
             }
             other => Some(format!("  {other:?}")),
         }
+    }
+}
+
+/// Returns the description of a file of an agent's work.
+fn file_text(event: &Event) -> String {
+    let Event::File { path, bytes, change, from, executable, .. } = event else { return String::new() };
+    match (change, from) {
+        (FileChange::Deleted, _) => format!("{path} (deleted)"),
+        (_, Some(from)) => format!("{path} (renamed from {from})"),
+        _ if *executable => format!("{path} ({bytes} bytes, executable)"),
+        _ => format!("{path} ({bytes} bytes)"),
+    }
+}
+
+/// Returns the description of where a feature of an earlier run continues.
+fn continued_text(attempt: u32, answered: bool, new_round: bool) -> String {
+    match (answered, new_round) {
+        (true, _) => format!("testing the stored answer to attempt {attempt}"),
+        (false, true) => format!("new round from attempt {attempt}: earlier runs used up the attempts"),
+        (false, false) => format!("at attempt {attempt}"),
     }
 }
 

@@ -360,7 +360,7 @@ impl Engine {
         let delayed = Mutex::new(Vec::new());
         let observe = |progress| {
             if let Progress::Skipped(task, because) = progress
-                && let Err(event) = skip(ctx, run, feature_id(task), feature_id(because))
+                && let Some(event) = skip(ctx, run, feature_id(task), feature_id(because))
             {
                 delayed.lock().push(event);
             }
@@ -486,13 +486,13 @@ fn started_event(ctx: &RunContext) -> Event {
 }
 
 /// Skips a feature and publishes it. Returns the event if a subscriber's queue is full.
-fn skip(ctx: &RunContext, run: &Run, id: FeatureId, because: FeatureId) -> Result<(), Event> {
+fn skip(ctx: &RunContext, run: &Run, id: FeatureId, because: FeatureId) -> Option<Event> {
     // The lock is free, because the feature was never started.
     if let Ok(mut feature) = run.features[id.index()].try_lock() {
         feature.skip(because);
     }
     let (feature, because) = (ctx.feature(id).id.clone(), ctx.feature(because).id.clone());
-    ctx.events.try_publish(Event::Skipped { feature, because }).map_err(|full| full.0)
+    ctx.events.try_publish(Event::Skipped { feature, because }).err().map(|full| full.0)
 }
 
 async fn report(ctx: &RunContext, run: &Run, started: Instant, stats: &ScheduleStats) -> Report {

@@ -101,7 +101,7 @@ pub(crate) fn parse<'t>(text: &'t str, path: Option<&'t str>) -> Result<Vec<File
         }
         at += 1;
     }
-    patches.retain(|patch| patch.changes_anything());
+    patches.retain(FilePatch::changes_anything);
     if patches.is_empty() { Err(EditProblem::Malformed("the diff changes no file")) } else { Ok(patches) }
 }
 

@@ -118,7 +118,7 @@ fn path_line(line: &str) -> Option<&str> {
     is_path.then_some(line)
 }
 
-fn marker<'t>(line: &'t str, mark: char) -> Option<&'t str> {
+fn marker(line: &str, mark: char) -> Option<&str> {
     let line = line.trim_end();
     let word = line.trim_start_matches(mark);
     (5..=9).contains(&(line.len() - word.len())).then(|| word.trim())

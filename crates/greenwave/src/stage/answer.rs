@@ -423,9 +423,7 @@ pub(super) fn describe_changes(changes: &[tree::Change], sizes: impl Fn(&str) ->
         let is_source = |other: &&tree::Change| other.before.is_some_and(|before| before.blob == after.blob);
         let from = match change.before {
             Some(_) => None,
-            None => {
-                deleted.iter().position(|other| is_source(other)).map(|at| deleted.remove(at).path.clone())
-            }
+            None => deleted.iter().position(is_source).map(|at| deleted.remove(at).path.clone()),
         };
         let kind = match (&from, change.before) {
             (Some(_), _) => FileChange::Renamed,
