@@ -33,7 +33,6 @@
 //!         ..Feature::default()
 //!     }],
 //!     ..Plan::default()
-//!     ..Plan::default()
 //! };
 //! let engine = Engine::open(plan, Settings::default(), Environment::new(std::env::vars_os()))?;
 //! let report = engine.run().await?;
