@@ -139,6 +139,11 @@ impl Codec {
         self.dictionaries.read().contains_key(&id)
     }
 
+    /// Returns whether new values are compressed with a dictionary.
+    pub(crate) fn uses_dictionary(&self) -> bool {
+        self.current.read().is_some()
+    }
+
     /// Compresses new values with this dictionary, which must have been added.
     pub(crate) fn use_dictionary(&self, id: u32) {
         *self.current.write() = Some(id);

@@ -52,6 +52,8 @@ impl<'a> Trainer<'a> {
         (header.stored_len, header.payload_hash) = (header.raw_len, hash_payload(&dictionary));
         let mut frame = Frame::new(header, &key, &dictionary);
         self.appender.append(&mut frame)?;
+        // A flushed value must not depend on a dictionary that a power cut can take away.
+        self.appender.flush_shared()?;
         let id = self.inner.codec.add_dictionary(dictionary.into());
         self.inner.codec.use_dictionary(id);
         Ok(true)

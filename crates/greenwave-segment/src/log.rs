@@ -340,6 +340,11 @@ impl Log {
         recovery.check_copy()?;
         recovery.recover()?;
         Reader::new(&inner).load_dictionaries()?;
+        if inner.codec.uses_dictionary() && !inner.read_only {
+            // The dictionary may be in a segment that its writer has not synced. A flushed value
+            // must not depend on it then.
+            Appender::new(&inner).flush_shared()?;
+        }
         Ok(Self { inner })
     }
 }
