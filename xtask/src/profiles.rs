@@ -37,6 +37,9 @@ const WORKLOAD_BYTES: u64 = (FEATURES * FILES * FILE_BYTES) as u64;
 /// `parallel.agents` and the size of files.
 const OVERHEAD_MB: u64 = 26;
 
+/// Resident memory that a plan of one small file may use, in units of 10⁶ bytes.
+const BASE_MB_MAX: u64 = 36;
+
 /// A plan of one small file.
 const SMALL_PLAN: &str = r#"
 name = "small"
@@ -304,6 +307,11 @@ fn compare(limits: &ProfileLimits, base_mb: u64, figures: &Figures) -> Vec<Strin
     };
     let green = format!("{} features green", figures.green);
     require(figures.green == FEATURES, &green, format!("all {FEATURES}"));
+    require(
+        base_mb <= BASE_MB_MAX,
+        &format!("{base_mb} MB resident for a small plan"),
+        format!("at most {BASE_MB_MAX} MB"),
+    );
     require(
         figures.memory_peak_mb > 0 && figures.memory_peak_mb <= limit_mb(limits, base_mb),
         &format!("{} MB resident at the peak", figures.memory_peak_mb),

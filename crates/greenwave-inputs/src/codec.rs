@@ -52,7 +52,7 @@ impl Header {
         writer
     }
 
-    /// Creates a reader of what follows the header. Returns `None` if the header is another one.
+    /// Creates a reader of the bytes after the header. Returns `None` if the header differs.
     pub fn reader<'a>(&self, file: &'a [u8]) -> Option<Reader<'a>> {
         let mut reader = Reader(file);
         let is_same = reader.array()? == self.magic && reader.array()? == self.version.to_le_bytes();

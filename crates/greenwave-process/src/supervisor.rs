@@ -50,7 +50,7 @@ impl Supervisor {
     /// Creates a supervisor that `command` starts: a program that calls [`supervise`] before
     /// anything else, usually this program with a special argument.
     ///
-    /// The command's standard streams are replaced. Children see none of its environment.
+    /// The command's standard streams are replaced. Children do not inherit its environment.
     #[must_use]
     pub fn new(command: Command) -> Self {
         #[cfg(not(target_os = "linux"))]

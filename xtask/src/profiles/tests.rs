@@ -60,6 +60,12 @@ fn read(shown: &str) -> Result<ProfileLimits> {
 }
 
 #[test]
+fn a_small_plan_has_a_limit_of_its_own() {
+    let violations = compare(&limits(), BASE_MB_MAX + 1, &figures());
+    assert_eq!(violations, ["small: 37 MB resident for a small plan; expected at most 36 MB"]);
+}
+
+#[test]
 fn printed_settings_are_parsed() {
     let shown = "# profile small (flag --profile)\n\
                  parallel.workers = 1               # profile small\n\
