@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::{FileKind, Refused};
 
-/// How a path is resolved. Both ways have the same result.
+/// Way in which paths are resolved. Both have the same result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resolution {
     /// The kernel resolves the whole path: `openat2`.
