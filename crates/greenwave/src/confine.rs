@@ -71,8 +71,8 @@ pub(crate) fn plain(path: &str) -> Result<String, PathError> {
 
 /// Resolves the symbolic links of a normalised path below a directory.
 ///
-/// Programs in the directory may change it at any time, so the result is no promise: whoever writes
-/// the path opens it below a handle of the directory, which follows no link.
+/// Programs in the directory may change it at any time, so the result is no promise: callers
+/// write the path below a handle of the directory, which follows no link.
 ///
 /// # Errors
 /// [`PathError`] with the path and the link.

@@ -206,8 +206,8 @@ impl UserRepository {
         settings
     }
 
-    /// Writes the files of `HEAD` into an existing directory, and returns their paths. Filters do not run,
-    /// and the user's index stays as it is.
+    /// Writes the files of `HEAD` into an existing directory, and returns their paths. Filters do
+    /// not run, and the user's index stays as it is.
     ///
     /// # Errors
     /// [`Error::Git`] or [`Error::Io`].
