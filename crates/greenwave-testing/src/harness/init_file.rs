@@ -95,6 +95,6 @@ mod tests {
         let mut test = Test::new("t", ["true"]);
         test.directories = vec![PathBuf::new(), PathBuf::from("a")];
         let text = table(&test);
-        assert!(text.contains("folders = [\".\", \"a\"]\n"), "{text}");
+        assert!(text.contains(r#" = [".", "a"]"#), "{text}");
     }
 }
