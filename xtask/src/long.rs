@@ -11,13 +11,16 @@ struct Run {
     name: &'static str,
     package: &'static str,
     features: &'static str,
-    /// Test target.
+    /// Test target, or [`LIBRARY`].
     target: &'static str,
     /// Filter: prefix of the tests' paths, and further arguments of the test program.
     tests: &'static str,
     variable: &'static str,
     rounds: u64,
 }
+
+/// Stands for the tests inside of a library.
+const LIBRARY: &str = "";
 
 /// The long runs. `cargo test` runs the same tests with few rounds.
 const RUNS: &[Run] = &[
@@ -102,6 +105,24 @@ const RUNS: &[Run] = &[
         tests: "",
         variable: "GREENWAVE_SIMULATION_SEEDS",
         rounds: 100_000,
+    },
+    Run {
+        name: "dir-races",
+        package: "greenwave-dir",
+        features: "",
+        target: "it",
+        tests: "race::",
+        variable: "GREENWAVE_PATH_ROUNDS",
+        rounds: 10_000,
+    },
+    Run {
+        name: "run-races",
+        package: "greenwave",
+        features: "",
+        target: LIBRARY,
+        tests: "workspace::race::",
+        variable: "GREENWAVE_PATH_ROUNDS",
+        rounds: 10_000,
     },
     Run {
         name: "storage-schedules",
@@ -220,7 +241,11 @@ pub(crate) fn long(wanted: &[String], rounds: Option<u64>) -> Result<String> {
     for run in RUNS.iter().filter(|run| wanted.is_empty() || wanted.iter().any(|name| run.name == name)) {
         let started = Instant::now();
         let rounds = rounds.unwrap_or(run.rounds);
-        let mut command = cargo(["test", "--release", "--package", run.package, "--test", run.target]);
+        let mut command = cargo(["test", "--release", "--package", run.package]);
+        match run.target {
+            LIBRARY => command.arg("--lib"),
+            target => command.args(["--test", target]),
+        };
         command.args(["--features", run.features, "--", "--nocapture"]);
         command.args(run.tests.split_whitespace());
         run_visibly(command.env(run.variable, rounds.to_string()))?;

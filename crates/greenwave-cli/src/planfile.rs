@@ -80,7 +80,7 @@ impl PlanFile {
             features.push(feature);
             feature_locations.push(locations);
         }
-        let protect = root.patterns("protect")?;
+        let protect = protect(&mut root)?;
         let guards = guards(&mut root)?;
         reject_settings(&document, &root)?;
         root.finish()?;
@@ -90,6 +90,7 @@ impl PlanFile {
             include: include.iter().map(|pattern| (pattern.value.clone(), pattern.at.clone())).collect(),
             plan: Plan {
                 name,
+                file: Some(document.path.clone()),
                 project: dir.join(&project.value),
                 agents,
                 resources,
@@ -348,6 +349,20 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
 }
 
 /// Reads `guards`: `"auto"`, `"off"`, or a list of tests.
+/// Reads the changes of the list of protected files: a list of patterns, or a table of patterns that
+/// are added and removed.
+fn protect(root: &mut Table<'_>) -> Result<Vec<String>, Diagnostic> {
+    if root.is_list("protect") {
+        return root.patterns("protect");
+    }
+    let Some(mut table) = root.table("protect")? else { return Ok(Vec::new()) };
+    let mut patterns = table.patterns("files")?;
+    let removed = table.patterns("except")?;
+    table.finish()?;
+    patterns.extend(removed.iter().map(|pattern| format!("!{}", pattern.trim_start_matches('!'))));
+    Ok(patterns)
+}
+
 fn guards(root: &mut Table<'_>) -> Result<Guards, Diagnostic> {
     let accepted = "\"auto\", \"off\" or a list of tests ([[guards]])";
     let word = |text: &str| match text {

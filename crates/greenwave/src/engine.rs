@@ -431,7 +431,8 @@ fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
     if root.project.is_empty() {
         return;
     }
-    for pattern in &mut plan.protect {
+    let may_edit = plan.features.iter_mut().flat_map(|feature| &mut feature.may_edit);
+    for pattern in plan.protect.iter_mut().chain(may_edit) {
         *pattern = root.pattern_within(pattern);
     }
     let guards = match &mut plan.guards {

@@ -132,6 +132,7 @@ pub use plan::{
     ResultKind, check_expression, nearest,
 };
 pub use preflight::{Problem, preflight};
+pub use protection::PROTECTED_FILES;
 pub use report::{FeatureReport, Report, Totals};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
 pub use scope::RunScope;

@@ -22,6 +22,8 @@ const PACE_MAX: f64 = 1e6;
 pub struct Plan {
     /// Name of the plan in output.
     pub name: String,
+    /// File of the plan, if it was read from one. Agents may not change it.
+    pub file: Option<PathBuf>,
     /// Directory of the project.
     pub project: PathBuf,
     /// Agents, by name.
@@ -43,7 +45,9 @@ pub struct Plan {
     pub setup_inputs: Vec<String>,
     /// Commands that run in a working copy before it is removed.
     pub teardown: Vec<Vec<String>>,
-    /// Patterns of further files that agents may not change, in the syntax of `.gitignore`.
+    /// Patterns that change the list of files that agents may not change,
+    /// [`PROTECTED_FILES`](crate::PROTECTED_FILES), in the syntax of `.gitignore`. One that begins
+    /// with `!` takes files out of the list.
     pub protect: Vec<String>,
     /// Tests that pass at the start and must pass after every merge.
     pub guards: Guards,

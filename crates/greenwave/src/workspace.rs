@@ -437,3 +437,6 @@ fn remove_empty_parents(root: &Dir, path: &str) {
     // Stops at the first directory that is not empty.
     let _ = parents.map(|parent| root.remove_empty(parent)).find(Result::is_err);
 }
+
+#[cfg(test)]
+mod race;
