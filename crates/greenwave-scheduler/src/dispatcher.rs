@@ -851,3 +851,6 @@ impl Task {
 fn too_small(id: &str, (resource, wanted, limit): (String, u32, u32)) -> Error {
     Error::ResourceTooSmall { id: id.to_owned(), resource, wanted, limit }
 }
+
+#[cfg(test)]
+mod tests;
