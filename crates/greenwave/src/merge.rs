@@ -162,9 +162,14 @@ impl MergeQueue {
             let joined = match tree::join(&edited, &own, store).await? {
                 Ok(joined) => joined,
                 Err(conflict) => {
-                    return match self.user_conflict(&trunk, &edited, &own, &conflict).await? {
-                        Some(wait) => Ok(block(active, wait)),
-                        None => self.refuse_conflict(active, &edited, &own, &conflict).await,
+                    if let Some(wait) = self.user_conflict(&trunk, &edited, &own, &conflict).await? {
+                        return Ok(block(active, wait));
+                    }
+                    // A conflict with another feature comes first. The next merge takes the user's
+                    // edits in again, so that the agent does not overwrite them in the meantime.
+                    return match tree::join(&trunk.tree, &own, store).await? {
+                        Err(conflict) => self.refuse_conflict(active, &trunk.tree, &own, &conflict).await,
+                        Ok(_) => self.refuse_conflict(active, &edited, &own, &conflict).await,
                     };
                 }
             };

@@ -10,7 +10,7 @@ use super::{check, feature, print, script, steps};
 /// all scripts runs them all.
 const PLANS: &str = "GREENWAVE_ENGINE_PLANS";
 /// Number of scripts without the variable.
-const PLANS_USUALLY: usize = 250;
+const PLANS_USUALLY: usize = 150;
 /// Estimated number of steps of a plan.
 const STEPS: usize = 50;
 
@@ -135,7 +135,7 @@ fn check_all(name: &str, plans: &[Script], interruptions: &[(Interruption, Optio
     for plan in plans {
         // Counting its steps runs the plan, so plans without a chosen step are not run.
         let estimate = interruptions.len() * STEPS;
-        if stride > estimate && !(next.load(Ordering::Relaxed) % stride + estimate > stride) {
+        if stride > estimate && next.load(Ordering::Relaxed) % stride + estimate <= stride {
             next.fetch_add(estimate, Ordering::Relaxed);
             continue;
         }

@@ -119,8 +119,8 @@ fn is_predicted(world: &World, feature: usize) -> bool {
     let has_no_guard = world.script.interruptions.iter().any(|(kind, _)| *kind == Interruption::Unguard);
     let all = 0..world.script.features.len();
     let mut related = all.filter(|&other| other == feature || model::depends(&world.script, feature, other));
-    !(has_no_guard && related.any(is_unguarded))
-        && !before.iter().any(|&other| other == feature || model::depends(&world.script, feature, other))
+    let has_failed = |&other: &usize| other == feature || model::depends(&world.script, feature, other);
+    !before.iter().any(has_failed) && (!has_no_guard || !related.any(is_unguarded))
 }
 
 /// Creates a directory, in memory if possible, because runs sync many small files.

@@ -180,7 +180,7 @@ impl StepObserver for World {
             Interruption::Edit => {
                 observed.edits += 1;
                 observed.forget_unreported_merges();
-                self.edit_shared(|lines, edit| lines.push(edit), observed.edits);
+                self.edit_shared(Vec::push, observed.edits);
             }
             _ => {}
         }
@@ -674,8 +674,49 @@ fn expected_words(answer: Answer) -> Option<&'static str> {
     }
 }
 
+/// Returns the text of an answer that has no whole file of the feature.
+fn text_without_file(feature: usize, answer: Answer) -> Option<String> {
+    Some(match answer {
+        Answer::Garbage => "I cannot do that.\n".to_owned(),
+        Answer::Edit => {
+            format!("f{feature}.txt\n```text\n<<<<<<< SEARCH\nold\n=======\nnew\n>>>>>>> REPLACE\n```\n")
+        }
+        Answer::Diff => {
+            format!("```diff\n--- a/f{feature}.txt\n+++ b/f{feature}.txt\n@@ -1 +1 @@\n-old\n+new\n```\n")
+        }
+        Answer::Nested => "```md README.md\n# A\n\n```\nnpm i\n```\n\nText.\n```\n".to_owned(),
+        _ => return None,
+    })
+}
+
+/// Returns the parts of an answer about other files than that of the feature.
+fn further_files(feature: usize, answer: Answer, token: u64, directory: &Path) -> String {
+    match answer {
+        Answer::Shared => {
+            let line = format!("f{feature}#{token}");
+            let shared = World::file(directory, "shared.txt").unwrap_or_default();
+            let mut lines: Vec<_> =
+                shared.lines().filter(|line| !line.starts_with(&format!("f{feature}#"))).collect();
+            lines.insert(1.min(lines.len()), &line);
+            format!("```text shared.txt\n{}\n```\n\n", lines.join("\n"))
+        }
+        Answer::Protected => format!("```text tests/test_f{feature}.txt\nno test\n```\n\n"),
+        Answer::Deletes => {
+            let old = World::file(directory, &format!("old-f{feature}.txt")).unwrap_or_default();
+            let removal = |line: &str| {
+                format!("```diff\n--- a/old-f{feature}.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-{line}\n```\n\n")
+            };
+            old.lines().map(removal).collect()
+        }
+        _ => String::new(),
+    }
+}
+
 /// Returns the text of an answer.
 fn text(script: &Script, feature: usize, answer: Answer, token: u64, directory: &Path) -> String {
+    if let Some(text) = text_without_file(feature, answer) {
+        return text;
+    }
     let word = match answer {
         Answer::Bad => "bad",
         Answer::BadJoined => "joined",
@@ -699,42 +740,7 @@ fn text(script: &Script, feature: usize, answer: Answer, token: u64, directory: 
     if answer != Answer::BreaksOff {
         text.push_str("```\n\n");
     }
-    match answer {
-        Answer::Garbage => return "I cannot do that.\n".to_owned(),
-        Answer::Edit => {
-            return format!(
-                "f{feature}.txt\n```text\n<<<<<<< SEARCH\nold\n=======\nnew\n>>>>>>> REPLACE\n```\n"
-            );
-        }
-        Answer::Diff => {
-            return format!(
-                "```diff\n--- a/f{feature}.txt\n+++ b/f{feature}.txt\n@@ -1 +1 @@\n-old\n+new\n```\n"
-            );
-        }
-        Answer::Nested => {
-            return "```md README.md\n# A\n\n```\nnpm i\n```\n\nText.\n```\n".to_owned();
-        }
-        Answer::Shared => {
-            let line = format!("f{feature}#{token}");
-            let shared = World::file(directory, "shared.txt").unwrap_or_default();
-            let mut lines: Vec<_> =
-                shared.lines().filter(|line| !line.starts_with(&format!("f{feature}#"))).collect();
-            lines.insert(1.min(lines.len()), &line);
-            text.push_str(&format!("```text shared.txt\n{}\n```\n\n", lines.join("\n")));
-        }
-        Answer::Protected => {
-            text.push_str(&format!("```text tests/test_f{feature}.txt\nno test\n```\n\n"));
-        }
-        Answer::Deletes => {
-            let old = World::file(directory, &format!("old-f{feature}.txt")).unwrap_or_default();
-            for line in old.lines() {
-                text.push_str(&format!(
-                    "```diff\n--- a/old-f{feature}.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-{line}\n```\n\n"
-                ));
-            }
-        }
-        _ => {}
-    }
+    text.push_str(&further_files(feature, answer, token, directory));
     if script.features[feature].answers.contains(&Answer::Unguarded) {
         let breaks = if answer == Answer::Unguarded { "yes" } else { "no" };
         text.push_str(&format!("```text guard-f{feature}.txt\n{breaks}\n```\n\n"));
