@@ -32,17 +32,20 @@ use state::Setting;
 
 /// Variable with the number of tasks of a long run: 3, 4 or 5.
 const TASKS: &str = "GREENWAVE_SCHEDULER_TASKS";
+/// Variable with the number of kinds of needs of a long run, up to 9.
+const KINDS: &str = "GREENWAVE_SCHEDULER_KINDS";
 
 /// Returns the number of tasks that have not ended at the same time, and of kinds of needs.
 fn size() -> (usize, u8) {
-    match std::env::var(TASKS).ok().as_deref() {
-        Some("3") => (3, 9),
-        Some("4") => (4, 9),
-        // All kinds would take days.
-        Some("5") => (5, 4),
-        Some(other) => panic!("invalid value {other:?} for {TASKS}: expected 3, 4 or 5"),
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u8>().unwrap());
+    let (tasks, usual) = match number(TASKS) {
         None => (3, 6),
-    }
+        Some(tasks @ 3..=4) => (tasks, 9),
+        // All kinds would take days.
+        Some(5) => (5, 4),
+        Some(other) => panic!("invalid value {other} for {TASKS}: expected 3, 4 or 5"),
+    };
+    (usize::from(tasks), number(KINDS).unwrap_or(usual).clamp(1, 9))
 }
 
 #[test]

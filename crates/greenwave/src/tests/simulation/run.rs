@@ -350,7 +350,7 @@ fn record_green(world: &World, feature: usize, text: &str) {
 /// Checks the project between two runs: it holds the files of merged features and no others.
 fn check_project(world: &World) -> Result<(), String> {
     for feature in 0..world.script.features.len() {
-        check_files(world, feature)?;
+        check_test(world, feature)?;
         let text = world.merged(&format!("f{feature}.txt"));
         let green = world.observed.lock().green.get(&feature).cloned();
         match text {
@@ -381,22 +381,28 @@ fn is_user_file(world: &World, name: &str) -> bool {
     world.observed.lock().user_file.as_ref().is_some_and(|(of_user, _)| of_user == name)
 }
 
-/// Checks the files of a feature besides its own: its test never changes, and the file that it may
-/// remove exists unless the feature is merged and removes it.
-fn check_files(world: &World, feature: usize) -> Result<(), String> {
+/// Checks that the test of a feature has never changed.
+fn check_test(world: &World, feature: usize) -> Result<(), String> {
     let name = format!("tests/test_f{feature}.txt");
     let test = World::file(&world.project, &name);
     if test.as_deref() != Some("test\n") || world.merged(&name).is_some_and(|text| text != "test\n") {
         return Err(format!("the test of f{feature} is {test:?}"));
     }
+    Ok(())
+}
+
+/// Checks the file that a feature may remove, after a run that was not interrupted. It exists
+/// unless the feature is merged and removes it.
+fn check_removal(world: &World, feature: usize) -> Result<(), String> {
     let happens = |kind| world.script.interruptions.iter().any(|(other, _)| *other == kind);
     if happens(Interruption::Remove) || happens(Interruption::Change) {
         return Ok(());
     }
     let own = world.merged(&format!("f{feature}.txt")).unwrap_or_default();
     let old = world.merged(&format!("old-f{feature}.txt"));
-    let has_branch = !world.script.on_branch || world.merged("shared.txt").is_some();
-    if has_branch && old.is_some() == own.contains(" deletes") {
+    // A branch does not exist before its first commit.
+    let exists = !world.script.on_branch || world.merged("shared.txt").is_some();
+    if exists && old.is_some() == own.contains(" deletes") {
         return Err(format!("f{feature} is {own:?}, and the file that it may remove is {old:?}"));
     }
     Ok(())
@@ -433,6 +439,9 @@ fn check_report(
         }
         if interruption.is_none() && is_predicted(world, at) && !expected[at].allows(feature.phase) {
             return Err(format!("{id} is {} ({:?}), not {:?}", feature.phase, feature.reason, expected[at]));
+        }
+        if interruption.is_none() {
+            check_removal(world, at)?;
         }
         if is_green != (feature.phase == "green") || lines > usize::from(is_green) {
             return Err(format!("{id} is {}, and the project has {is_green}, {lines} lines", feature.phase));
