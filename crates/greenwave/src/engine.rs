@@ -392,6 +392,7 @@ impl Engine {
         let ctx = &self.ctx;
         for ((id, feature), error) in ctx.ids().zip(&*run.features).zip(errors) {
             let mut feature = feature.lock().await;
+            feature.settle().await;
             if feature.became_green() {
                 durations.observe(&duration_key(&ctx.feature(id).id), feature.report().busy);
             }

@@ -43,6 +43,7 @@ impl Stage<'_> {
             Phase::Prompting(attempt) => self.request(attempt).await,
             Phase::Testing(attempt) => self.test(attempt).await,
             Phase::Reviewing(_) => self.review().await,
+            Phase::Queued(_) => self.queue.wait_in_line(self.id, self.active, self.report).await,
             Phase::Merging(_) => self.queue.merge(self.id, self.active, self.report).await,
             Phase::Paused(_) => self.wait_for_agent().await,
             Phase::Blocked(_) => self.queue.wait_for_user(self.active).await,
