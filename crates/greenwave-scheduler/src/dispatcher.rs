@@ -21,8 +21,8 @@ const WORKERS: &str = "workers";
 pub struct Limits {
     /// ResourcePools of resources. [`ScheduleStats::lost`] refers to the pool named `workers`.
     pub resources: Resources,
-    /// Maximum number of tasks in progress: begun and not finished, over all their stages. At least
-    /// 1. No limit by default.
+    /// Maximum number of tasks in progress: begun and not finished, over all their stages but those
+    /// [without a slot](Needs::without_task_slot). At least 1. No limit by default.
     pub tasks_max: usize,
     /// Maximum number of times that a ready stage that does not fit is overtaken by stages of lower
     /// rank. 0 forbids overtaking; the default is 16.

@@ -96,6 +96,7 @@ impl MergeQueue {
         workspace: Option<Workspace>,
     ) -> Self {
         let changes = green.iter().map(|&id| (id, Vec::new())).collect();
+        let has_green = !green.is_empty();
         let slots = ctx.settings.parallel.features as usize;
         let mut standings = Standings::new(&ctx.dependencies, ctx.plan.features.len(), slots);
         for id in ctx.ids().filter(|id| green.contains(id) || !ctx.selected.contains(id)) {
@@ -108,7 +109,13 @@ impl MergeQueue {
             workspace,
             guards: GuardSet::default(),
         };
-        Self { ctx, start, changes: Mutex::new(changes), trunk: AsyncMutex::new(trunk), line: Mutex::new(MergeLine::new(standings)) }
+        Self {
+            ctx,
+            start,
+            changes: Mutex::new(changes),
+            trunk: AsyncMutex::new(trunk),
+            line: Mutex::new(MergeLine::new(standings, has_green)),
+        }
     }
 
     /// Returns the current files of the project. Waits for the merge in progress.

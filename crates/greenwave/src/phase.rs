@@ -106,7 +106,11 @@ impl Phase {
                 P::Prompting(n) | P::Testing(n) | P::Reviewing(n) | P::Queued(n) | P::Merging(n),
                 E::Refused,
             ) => {
-                if n < policy.attempts_max { P::Prompting(n + 1) } else { P::Failed }
+                if n < policy.attempts_max {
+                    P::Prompting(n + 1)
+                } else {
+                    P::Failed
+                }
             }
             _ => self,
         }

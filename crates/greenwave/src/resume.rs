@@ -128,7 +128,8 @@ fn rename_records(ctx: &RunContext) -> Result<(), Error> {
 /// the user's `HEAD`. Moves the branch if the run was interrupted just before.
 fn finish_commit(branch: &ResultBranch, record: &GreenRecord) -> bool {
     let Some(commit) = &record.commit else { return false };
-    branch.contains(commit) || (!record.written && branch.advance(commit, commit).is_ok() && branch.contains(commit))
+    branch.contains(commit)
+        || (!record.written && branch.advance(commit, commit).is_ok() && branch.contains(commit))
 }
 
 /// Finishes the merge of one feature, see [`finish_changes`].

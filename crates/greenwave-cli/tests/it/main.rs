@@ -5,6 +5,7 @@
 
 mod agent_edits;
 mod attempts;
+mod batches;
 mod cargo_products;
 mod clock;
 mod conflicts;

@@ -34,7 +34,7 @@ enum Tried {
 impl MergeQueue {
     /// Merges all features in the line. At least the first of them gets a verdict.
     pub(super) async fn merge_batch(&self, trunk: &mut Trunk) -> Result<(), FeatureError> {
-        let mut groups = vec![self.line.lock().waiting()];
+        let mut groups = vec![self.line.lock().next_batch()];
         while let Some(mut group) = groups.pop() {
             if let Some(mut first) = self.merge_group(trunk, std::mem::take(&mut group)).await? {
                 let second = first.split_off(first.len().div_ceil(2));

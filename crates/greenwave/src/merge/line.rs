@@ -18,7 +18,7 @@ use crate::report::FeatureReport;
 use crate::tree::Change;
 
 /// Maximum time that a feature waits while others work, unless merges take long.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(10);
 /// Maximum share of the time that merges take while features work, as a divisor: merges that take
 /// 20 s follow each other after 200 s.
 const SHARE: u32 = 10;
@@ -77,12 +77,15 @@ pub(super) struct MergeLine {
     since: Instant,
     /// Duration of the last batch.
     took: Duration,
+    /// Whether some feature is green. The first merge repeats no test of another feature.
+    has_green: bool,
     /// Whether no feature starts any more, so that waiting has no use.
     is_closed: bool,
 }
 
 impl MergeLine {
-    pub(super) fn new(standings: Standings) -> Self {
+    /// Creates an empty line. `has_green` says whether earlier runs have made features green.
+    pub(super) fn new(standings: Standings, has_green: bool) -> Self {
         Self {
             standings,
             waiting: Vec::new(),
@@ -90,6 +93,7 @@ impl MergeLine {
             leader: None,
             since: Instant::now(),
             took: Duration::ZERO,
+            has_green,
             is_closed: false,
         }
     }
@@ -140,9 +144,11 @@ impl MergeLine {
         self.waiting.iter().any(|candidate| candidate.id == id)
     }
 
-    /// Returns the features in the line.
-    pub(super) fn waiting(&self) -> Vec<Candidate> {
-        self.waiting.clone()
+    /// Returns the features of the next batch: all in the line. The first merge has one feature only,
+    /// whose tests have just passed on the same files.
+    pub(super) fn next_batch(&self) -> Vec<Candidate> {
+        let count = if self.has_green { self.waiting.len() } else { 1 };
+        self.waiting.iter().take(count).cloned().collect()
     }
 
     /// Decides the merge of a feature.
@@ -150,6 +156,7 @@ impl MergeLine {
         if let Some(at) = self.waiting.iter().position(|candidate| candidate.id == id) {
             self.waiting.remove(at).ready.notify_one();
         }
+        self.has_green |= matches!(verdict, Verdict::Merged);
         self.verdicts.insert(id, (verdict, report));
     }
 
@@ -172,7 +179,8 @@ impl MergeLine {
     /// Lets the first feature of the line lead a batch, if one is due.
     fn elect(&mut self) {
         let Some(first) = self.waiting.first() else { return };
-        if self.leader.is_none() && (self.standings.need_merge() || Instant::now() >= self.due_at()) {
+        let is_due = || !self.has_green || self.standings.need_merge() || Instant::now() >= self.due_at();
+        if self.leader.is_none() && is_due() {
             self.leader = Some(first.id);
             first.ready.notify_one();
         }

@@ -56,10 +56,7 @@ impl BatchRecord {
     ///
     /// # Errors
     /// Those of the journal.
-    pub(crate) fn forget(
-        journal: &Journal,
-        feature: &str,
-    ) -> Result<bool, Error> {
+    pub(crate) fn forget(journal: &Journal, feature: &str) -> Result<bool, Error> {
         let Some(mut record) = Self::read(journal)? else { return Ok(false) };
         let is_removed = record.features.remove(feature).is_some();
         if is_removed {
@@ -84,7 +81,8 @@ impl MergeQueue {
             (None, [(feature, changes)]) => {
                 let record = self.record_of(feature, changes);
                 let id = &self.ctx.feature(feature.id).id;
-                self.write_recorded(changes, || self.record(id, &record), || self.ctx.journal.forget(id)).await?
+                self.write_recorded(changes, || self.record(id, &record), || self.ctx.journal.forget(id))
+                    .await?
             }
             (None, features) => {
                 let record = self.batch_of(features, tree::changes(before, &joined.files), None);
@@ -163,7 +161,8 @@ impl MergeQueue {
             let record = GreenRecord { commit: Some(commit), ..self.record_of(candidate, changes) };
             records.push((&feature.id, record));
         }
-        let commit_of = |record: Option<&(&String, GreenRecord)>| record.and_then(|(_, it)| it.commit.clone());
+        let commit_of =
+            |record: Option<&(&String, GreenRecord)>| record.and_then(|(_, it)| it.commit.clone());
         let (Some(first), Some(last)) = (commit_of(records.first()), commit_of(records.last())) else {
             return Ok(true);
         };

@@ -24,6 +24,7 @@ pub(super) struct Coverage {
     pub(super) runs: usize,
     pub(super) steps: usize,
     pub(super) interrupted: usize,
+    pub(super) batches_finished: usize,
     pub(super) green: usize,
     pub(super) failed: usize,
     pub(super) skipped: usize,
@@ -35,6 +36,7 @@ impl Coverage {
         self.runs += other.runs;
         self.steps += other.steps;
         self.interrupted += other.interrupted;
+        self.batches_finished += other.batches_finished;
         self.green += other.green;
         self.failed += other.failed;
         self.skipped += other.skipped;
@@ -69,6 +71,7 @@ pub(super) fn run(script: &Script) -> Result<Coverage, String> {
         }
         last = ended;
     }
+    coverage.batches_finished = world.observed.lock().batches_finished;
     for feature in last.iter().flat_map(|report| &report.features) {
         match feature.phase {
             "green" => coverage.green += 1,
