@@ -149,8 +149,8 @@ pub struct Dispatcher {
     /// The most recent needs: neighbouring tasks often need the same.
     last_needs: Option<(Needs, u32)>,
     wants: Arc<Vec<Wants>>,
-    /// Two classes for each entry of `wants`: for tasks that need a slot under `tasks_max` to start,
-    /// and for tasks that have one, or need none.
+    /// Two classes for each entry of `wants`: for tasks that need a slot under `tasks_max` to
+    /// start, and for tasks that have one, or need none.
     classes: Vec<Class>,
     delayed: BinaryHeap<Reverse<(Duration, TaskId)>>,
     order: Order,
@@ -672,8 +672,8 @@ impl Dispatcher {
         }
     }
 
-    /// Returns true if tasks of the class have a slot under `tasks_max`, or need none, or if another
-    /// is free.
+    /// Returns true if tasks of the class have a slot under `tasks_max`, or need none, or if
+    /// another is free.
     fn has_task_slot(&self, class: usize, slots_reserved: usize) -> bool {
         class % 2 == 1 || self.stats.in_flight.saturating_add(slots_reserved) < self.limits.tasks_max
     }

@@ -72,9 +72,9 @@ impl Needs {
         self.and(Need::Exclusive(lock.into()))
     }
 
-    /// Runs the stage outside of [`Limits::tasks_max`](crate::Limits::tasks_max). A task in progress
-    /// gives its slot back as soon as it has a next stage of this kind, and acquires one again for
-    /// a later stage of another kind. For stages in which a task only waits.
+    /// Runs the stage outside of [`Limits::tasks_max`](crate::Limits::tasks_max). A task in
+    /// progress gives its slot back as soon as it has a next stage of this kind, and acquires one
+    /// again for a later stage of another kind. For stages in which a task only waits.
     #[must_use]
     pub fn without_task_slot(self) -> Self {
         self.and(Need::NoTaskSlot)

@@ -4,6 +4,7 @@
 //! writes it so that a kill at any moment leaves nothing half done.
 
 mod batch;
+mod joined;
 mod line;
 mod standing;
 mod verdict;

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use crate::attempt_record::AttemptRecord;
 use crate::branch::ResultBranch;
 use crate::context::RunContext;
-use crate::error::{Error, chain};
+use crate::error::Error;
 use crate::event::Event;
-use crate::file_state;
 use crate::green_record::{self, GreenRecord};
 use crate::merge::finish_batch;
 use crate::phase::Phase;
@@ -15,8 +14,7 @@ use crate::plan::{Feature, FeatureId};
 use crate::report::FeatureReport;
 use crate::state::FeatureState;
 use crate::test_results::report_cached;
-use crate::tree::Change;
-use crate::workspace;
+use crate::unfinished::finish_changes;
 
 /// State and report with which a feature starts.
 #[derive(Debug)]
@@ -141,40 +139,6 @@ async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> 
         return Ok(false);
     }
     ctx.journal.record(feature, &GreenRecord { written: true, ..record.clone() }.encode())?;
-    Ok(true)
-}
-
-/// Finishes a merge that was interrupted. Returns `false` if that is impossible and the files that
-/// the merge had written are reverted.
-///
-/// A file that the user has changed since is left as it is. If all other files are written, the
-/// merge counts as finished before that change, and the tests decide.
-pub(crate) async fn finish_changes(ctx: &RunContext, merge: &str, changes: &[Change]) -> Result<bool, Error> {
-    ctx.steps.pass("inspect an interrupted merge").await;
-    let (mut missing, mut changed) = (Vec::new(), None);
-    for change in changes {
-        let now = file_state::file_at(&ctx.project.root, &change.path)?;
-        if now == change.before && now != change.after {
-            missing.push(change.clone());
-        } else if now != change.after {
-            changed = Some(change.path.as_str());
-        }
-    }
-    workspace::remove_temporary_files(&ctx.project.root, changes);
-    if let Some(path) = changed {
-        tracing::warn!(merge, path, "a file was changed since its merge was interrupted");
-        if !missing.is_empty() {
-            workspace::revert(&ctx.project, changes, &ctx.store).await;
-            return Ok(false);
-        }
-    }
-    let written = workspace::apply(&ctx.project, &missing, &ctx.store).await;
-    ctx.steps.pass("finish an interrupted merge").await;
-    if let Err(error) = written {
-        tracing::warn!(merge, error = chain(&error), "cannot finish an interrupted merge; reverting it");
-        workspace::revert(&ctx.project, changes, &ctx.store).await;
-        return Ok(false);
-    }
     Ok(true)
 }
 

@@ -4,22 +4,14 @@
 //! ends as if the batch had been merged one by one in the order of arrival, unless its tests pass
 //! only together with those of the batch.
 
+use super::joined::Joined;
 use super::line::Candidate;
 use super::verdict::Verdict;
 use super::verify::Merge;
 use super::{JOIN_TRIES_MAX, MergeQueue, Trunk};
 use crate::error::{Error, FeatureError};
-use crate::tree::{self, Change, Tree};
+use crate::tree;
 use crate::user_edits;
-
-/// Features whose changes are joined.
-#[derive(Debug)]
-pub(super) struct Joined {
-    /// Features with the changes that each makes to the files of those before it.
-    pub(super) features: Vec<(Candidate, Vec<Change>)>,
-    /// Files with the changes of all of them.
-    pub(super) files: Tree,
-}
 
 /// Result of a try to merge a group.
 enum Tried {
@@ -158,11 +150,5 @@ impl MergeQueue {
 
     fn decide(&self, candidate: Candidate, verdict: Verdict) {
         self.line.lock().decide(candidate.id, verdict, candidate.report);
-    }
-}
-
-impl Joined {
-    fn into_candidates(self) -> Vec<Candidate> {
-        self.features.into_iter().map(|(candidate, _)| candidate).collect()
     }
 }

@@ -144,8 +144,8 @@ impl MergeLine {
         self.waiting.iter().any(|candidate| candidate.id == id)
     }
 
-    /// Returns the features of the next batch: all in the line. The first merge has one feature only,
-    /// whose tests have just passed on the same files.
+    /// Returns the features of the next batch: all in the line. The first merge has one feature
+    /// only, whose tests have just passed on the same files.
     pub(super) fn next_batch(&self) -> Vec<Candidate> {
         let count = if self.has_green { self.waiting.len() } else { 1 };
         self.waiting.iter().take(count).cloned().collect()

@@ -3,7 +3,7 @@
 use crate::dependencies::Dependencies;
 use crate::plan::FeatureId;
 
-/// What a feature does, as far as merges depend on it.
+/// State of a feature, as far as merges depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// Not started.

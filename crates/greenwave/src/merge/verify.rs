@@ -7,7 +7,7 @@ use std::path::Path;
 
 use greenwave_testing::{Outcome, Test};
 
-use super::batch::Joined;
+use super::joined::Joined;
 use super::{MergeQueue, Trunk, Verified};
 use crate::error::FeatureError;
 use crate::event::Event;
@@ -53,8 +53,8 @@ enum Blame {
 
 impl MergeQueue {
     /// Runs all tests that must pass on the candidate. Tests whose inputs are unchanged have cached
-    /// results. Returns the counts of each feature's tests; the first counts those of green features
-    /// and guards. The inner error refuses the batch.
+    /// results. Returns the counts of each feature's tests; the first counts those of green
+    /// features and guards. The inner error refuses the batch.
     pub(super) async fn verify_candidate(
         &self,
         mut merge: Merge<'_>,

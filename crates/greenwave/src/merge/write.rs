@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use greenwave_scheduler::Journal;
 use serde::{Deserialize, Serialize};
 
-use super::batch::Joined;
+use super::joined::Joined;
 use super::line::Candidate;
 use super::{MergeQueue, Verified};
 use crate::branch::ResultBranch;
@@ -17,8 +17,8 @@ use crate::error::{Error, FeatureError};
 use crate::event::Event;
 use crate::file_state;
 use crate::green_record::GreenRecord;
-use crate::resume::finish_changes;
 use crate::tree::{self, Change};
+use crate::unfinished::finish_changes;
 use crate::workspace;
 
 /// Version of the record. A record of another version does not count.
@@ -68,8 +68,8 @@ impl BatchRecord {
 }
 
 impl MergeQueue {
-    /// Writes the changes of a batch. Returns `false`, with no file written, if the user has changed
-    /// one of the files meanwhile.
+    /// Writes the changes of a batch. Returns `false`, with no file written, if the user has
+    /// changed one of the files meanwhile.
     pub(super) async fn write_joined(
         &self,
         joined: &Joined,
