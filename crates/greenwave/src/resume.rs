@@ -145,7 +145,7 @@ async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> 
 /// Returns whether all tests of a feature have cached passes for the project's files.
 async fn tests_are_cached(ctx: &RunContext, id: FeatureId, report: &mut FeatureReport) -> bool {
     for test in &ctx.feature(id).tests {
-        match ctx.tests.cached(&ctx.project.root, test).await {
+        match ctx.tests.cached(ctx.project.dir.path(), test).await {
             Ok(Some(outcome)) if outcome.passed() => report_cached(ctx, id, report, test, &outcome).await,
             // An error is reported when the test runs.
             _ => return false,

@@ -15,14 +15,14 @@ pub(crate) async fn finish_changes(ctx: &RunContext, merge: &str, changes: &[Cha
     ctx.steps.pass("inspect an interrupted merge").await;
     let (mut missing, mut changed) = (Vec::new(), None);
     for change in changes {
-        let now = file_state::file_at(&ctx.project.root, &change.path)?;
+        let now = file_state::file_at(&ctx.project.dir, &change.path)?;
         if now == change.before && now != change.after {
             missing.push(change.clone());
         } else if now != change.after {
             changed = Some(change.path.as_str());
         }
     }
-    workspace::remove_temporary_files(&ctx.project.root, changes);
+    workspace::remove_temporary_files(&ctx.project.dir, changes);
     if let Some(path) = changed {
         tracing::warn!(merge, path, "a file was changed since its merge was interrupted");
         if !missing.is_empty() {

@@ -93,7 +93,7 @@ impl MergeQueue {
                 // Without the changes, the features' own tests are red.
                 let without = trunk.green.contains(&owner).then_some(&trunk.tree);
                 if let Blame::Changes(outcome) = self.blame(merge, at, without, workspace, test, &of).await? {
-                    return Ok(Err(refused(&of, &outcome, &[workspace.root(), &ctx.project.root])));
+                    return Ok(Err(refused(&of, &outcome, &[workspace.root(), ctx.project.dir.path()])));
                 }
             }
         }
@@ -127,7 +127,7 @@ impl MergeQueue {
             if !outcome.passed() {
                 match self.blame(merge, 0, Some(&trunk.tree), workspace, &test, &of).await? {
                     Blame::Changes(outcome) => {
-                        return Ok(Some(refused(&of, &outcome, &[workspace.root(), &ctx.project.root])));
+                        return Ok(Some(refused(&of, &outcome, &[workspace.root(), ctx.project.dir.path()])));
                     }
                     Blame::BrokenBefore => {
                         trunk.guards.remove(&test);

@@ -122,7 +122,7 @@ impl MergeQueue {
     ) -> Result<bool, FeatureError> {
         let ctx = &self.ctx;
         for change in changes {
-            if file_state::file_at(&ctx.project.root, &change.path)? != change.before {
+            if file_state::file_at(&ctx.project.dir, &change.path)? != change.before {
                 return Ok(false);
             }
         }
