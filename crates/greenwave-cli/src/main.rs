@@ -17,12 +17,14 @@ mod planfile;
 mod printer;
 mod progress;
 mod reader;
+mod result_keys;
 mod signals;
 mod supervisor;
 mod terminal_text;
 mod testfile;
 mod testview;
 mod text;
+mod user_key;
 
 use clap::Parser;
 

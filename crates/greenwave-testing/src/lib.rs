@@ -51,7 +51,9 @@ mod results;
 mod run;
 mod test;
 
-pub use greenwave_inputs::{Entry, EntryKind, InputSpec, Manifest, check_pattern};
+pub use greenwave_inputs::{
+    Entry, EntryKind, InputSpec, Manifest, SealedContent, StateSeal, UserKey, check_pattern,
+};
 pub use greenwave_process::Jobserver;
 pub use greenwave_sandbox::{Trace, TraceMode, TraceStatus, Tracer};
 pub use greenwave_scheduler::{OrderRules, Stopper};

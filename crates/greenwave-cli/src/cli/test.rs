@@ -83,10 +83,11 @@ pub(super) async fn test(args: &TestArgs) -> Result<Exit, CliError> {
 /// Fetches the results of the project's tests from wherever they are stored.
 pub(super) async fn warm(args: &TestArgs) -> Result<Exit, CliError> {
     let project = project_dir(args.project.as_deref())?;
-    let config = Config::load(&project, &args.overrides()?)?;
+    let config = suite::load_config(&project, args)?;
     if config.settings.cache.enabled {
         // A run continues without a store of results; here it is an error.
-        drop(ResultStore::open(&results_dir(&config)?, &config.settings.testing)?);
+        let settings = &config.settings;
+        drop(ResultStore::open(&results_dir(&config)?, &settings.testing, &settings.result_keys)?);
     }
     let Loaded { suite, .. } = suite::load(&project, args).await?;
     let selected = select(suite.tests(), &args.filters)?;

@@ -79,6 +79,12 @@ impl Suite {
         self.context.ids()
     }
 
+    /// Returns whether files of state in the project were not used because somebody else made them:
+    /// their seal does not verify. They are replaced by the next run.
+    pub fn has_foreign_state(&self) -> bool {
+        self.state.has_foreign_files()
+    }
+
     /// Returns the harnesses of the tests.
     pub fn harnesses(&self) -> &Harnesses {
         &self.context.runner.options().harnesses
@@ -152,7 +158,7 @@ impl Suite {
     /// `age_max`.
     pub fn record_up_to_date(&self, report: &SuiteReport, key: &RecordKey, age_max: Duration) -> bool {
         let SuiteContext { project, tests, runner } = &*self.context;
-        let stored = UpToDateRecord::record(project, tests, runner, report, key, age_max);
+        let stored = UpToDateRecord::record(&self.state, project, tests, runner, report, key, age_max);
         stored.unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot store the up-to-date record");
             false
@@ -243,7 +249,7 @@ impl Suite {
         report: &mut SuiteReport,
         observe: &(impl Fn(SuiteEvent<'_>) + Send + Sync),
     ) -> Result<(), Error> {
-        let mut statistics = Statistics::load(&self.state.path(StateFile::Statistics));
+        let mut statistics = Statistics::load(&self.state);
         let mut log = self.load_log();
         let mut coordinator = Coordinator {
             context: &self.context,
@@ -255,21 +261,24 @@ impl Suite {
             observe,
         };
         coordinator.run(pending).await?;
-        warn_unless_saved(statistics.save(&self.state.path(StateFile::Statistics)));
-        warn_unless_saved(log.save(&self.state.path(StateFile::DependencyLog)));
+        warn_unless_saved(statistics.save(&self.state));
+        warn_unless_saved(log.save(&self.state));
         Ok(())
     }
 
     fn load_log(&self) -> DependencyLog {
-        DependencyLog::load(&self.state.path(StateFile::DependencyLog))
+        DependencyLog::load(&self.state)
     }
 
     /// Saves what lookups have read.
     fn save(&self) {
         let SuiteContext { project, runner, .. } = &*self.context;
+        if !self.state.is_used() {
+            return;
+        }
         let caches = [StateFile::StatCache, StateFile::DirCache].map(|file| self.state.path(file));
-        warn_unless_saved(project.save(&caches[0], &caches[1]).map_err(Error::from));
-        warn_unless_saved(runner.tools().save(&self.state.path(StateFile::Tools)));
+        warn_unless_saved(project.save(&caches[0], &caches[1], self.state.seal()).map_err(Error::from));
+        warn_unless_saved(runner.tools().save(&self.state));
     }
 }
 

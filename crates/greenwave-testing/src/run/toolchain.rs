@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-use crate::results::state::{load_json, save_json};
+use crate::results::state::{StateDirectory, StateFile};
 use crate::run::isolation::tool_homes;
 use crate::{Environment, Error, Tracer};
 use greenwave_inputs::StatCache;
@@ -73,18 +73,18 @@ impl Tools {
     }
 
     /// Loads the versions that an earlier run has saved.
-    pub(crate) fn load(&self, file: &Path) {
-        *self.cached.lock() = load_json(file);
+    pub(crate) fn load(&self, state: &StateDirectory) {
+        *self.cached.lock() = state.load_json(StateFile::Tools);
     }
 
     /// Saves the versions for later runs.
     ///
     /// # Errors
     /// Fails if the file cannot be written.
-    pub(crate) fn save(&self, file: &Path) -> Result<(), Error> {
+    pub(crate) fn save(&self, state: &StateDirectory) -> Result<(), Error> {
         let mut cached = self.cached.lock();
         if cached.is_changed {
-            save_json(file, &*cached)?;
+            state.save_json(StateFile::Tools, &*cached)?;
             cached.is_changed = false;
         }
         Ok(())

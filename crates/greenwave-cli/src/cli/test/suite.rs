@@ -6,7 +6,8 @@ use std::sync::{Arc, Once};
 
 use greenwave::{Environment, ResultStore, Test};
 use greenwave_testing::{
-    Discovery, Harnesses, Jobserver, ListingContext, RunnerOptions, Suite, SuiteOptions, TestId,
+    Discovery, DiscoveryNote, Harnesses, Jobserver, ListingContext, RunnerOptions, Suite, SuiteOptions,
+    TestId,
 };
 
 use super::args::TestArgs;
@@ -16,8 +17,10 @@ use crate::dirs::results_dir;
 use crate::error::CliError;
 use crate::jobserver;
 use crate::output;
+use crate::result_keys::result_keys;
 use crate::signals::StopOnSignal;
 use crate::supervisor;
+use crate::user_key::user_key;
 
 /// The tests of a project, ready to run.
 pub(super) struct Loaded {
@@ -28,23 +31,34 @@ pub(super) struct Loaded {
 
 /// Opens the suite of the tests that the settings file declares, or else of the discovered ones.
 pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliError> {
-    let mut config = Config::load(project, &args.overrides()?)?;
+    let mut config = load_config(project, args)?;
     let environment = supervisor::environment();
     let file = std::mem::take(&mut config.tests);
     let mut tests = file.tests;
     let is_declared = !tests.is_empty();
     if !is_declared {
         let found = discover(project, &environment, &config, args).await?;
-        found.notes.iter().for_each(|note| output::note(&note.to_string()));
+        let shown = found.notes.iter().filter(|note| args.verbose || **note != DiscoveryNote::ForeignState);
+        shown.for_each(|note| output::note(&note.to_string()));
         tests = found.tests;
     }
     let suite = open(project, tests, file.resources, environment, &config, args, args.fail_fast)?;
+    if args.verbose && is_declared && suite.has_foreign_state() {
+        output::note(&DiscoveryNote::ForeignState.to_string());
+    }
     let settings = &config.settings;
     let has_default_cache =
         settings.cache.enabled && settings.cache.directory.is_none() && settings.testing.audit == 0.0;
     let text = config.text.filter(|_| has_default_cache && is_declared);
     let recordable = text.map(|text| Recordable { text, ttl: settings.testing.ttl });
     Ok(Loaded { suite: Arc::new(suite), recordable })
+}
+
+/// Loads the settings, and the keys of stored results.
+pub(super) fn load_config(project: &Path, args: &TestArgs) -> Result<Config, CliError> {
+    let mut config = Config::load(project, &args.overrides()?)?;
+    config.settings.result_keys = result_keys(project, &mut config)?;
+    Ok(config)
 }
 
 /// Discovers the tests of a project. With `--per-test`, each function is a test.
@@ -55,7 +69,8 @@ pub(super) async fn discover(
     args: &TestArgs,
 ) -> Result<Discovery, CliError> {
     let harnesses = Harnesses::builtin();
-    let mut found = greenwave_testing::discover(project, &harnesses, environment).await?;
+    let key = user_key(project)?;
+    let mut found = greenwave_testing::discover(project, &harnesses, environment, &key).await?;
     if !args.per_test {
         return Ok(found);
     }
@@ -123,14 +138,16 @@ fn open(
     };
     let cache = results.map(ResultStore::into_cache);
     let suite = Suite::builder(project).tests(tests).environment(environment).cache(cache);
-    Ok(suite.runner(runner).options(options).open()?)
+    Ok(suite.key(user_key(project)?).runner(runner).options(options).open()?)
 }
 
 /// Opens the store of results. If that fails, prints one warning, and tests run without.
 fn open_results(config: &Config) -> Option<ResultStore> {
     static WARNED: Once = Once::new();
-    let opened = results_dir(config)
-        .and_then(|dir| ResultStore::open(&dir, &config.settings.testing).map_err(CliError::Results));
+    let opened = results_dir(config).and_then(|dir| {
+        ResultStore::open(&dir, &config.settings.testing, &config.settings.result_keys)
+            .map_err(CliError::Results)
+    });
     let warn = |error: &CliError| WARNED.call_once(|| output::warn("running without cached results", error));
     opened.inspect_err(warn).ok()
 }
