@@ -245,6 +245,7 @@ const KEYS: &[Key] = &[
             TraceMode::Required => "\"required\"".to_owned(),
         },
     },
+    key!("testing.protect_state", flag, testing.protect_state),
     key!("testing.follow_load", flag, testing.follow_load),
     Key {
         name: "testing.audit",

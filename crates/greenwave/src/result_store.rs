@@ -1,6 +1,7 @@
 //! The store of test results: a directory that all worktrees of a user share, and optionally a
 //! server that a team shares.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -83,7 +84,11 @@ impl ResultStore {
         let failed = |source: BoxError| ResultStoreError::Open { path: directory.to_owned(), source };
         let options = DiskOptions { disk_bytes_max: Some(settings.disk_limit), ..DiskOptions::default() };
         let disk = DiskBackend::open(directory, options).map_err(|error| failed(error.into()))?;
-        let leases = FileLeases::open(directory.join("leases")).map_err(|error| failed(error.into()))?;
+        let leases = FileLeases::open(Self::leases_path(directory)).map_err(|error| failed(error.into()))?;
+        // Guards of tests permit writing to it, which requires that it exists.
+        let ports = Self::ports_path(directory);
+        let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&ports);
+        created.map_err(|error| failed(error.into()))?;
         let tier = Tier::new("disk", Arc::new(disk.clone()));
         let mut tiers = vec![Tier { secrets: keys.directory_secrets(), ..tier }];
         if let Some(tier) = remote(settings)? {
@@ -107,6 +112,11 @@ impl ResultStore {
     /// Returns the file that records the ports assigned to tests. Does not open the store.
     pub fn ports_path(directory: &Path) -> PathBuf {
         directory.join("ports")
+    }
+
+    /// Returns the directory of the locks of results that are being computed.
+    pub fn leases_path(directory: &Path) -> PathBuf {
+        directory.join("leases")
     }
 
     /// Returns the file in which projects share the hashes of files outside of all projects.

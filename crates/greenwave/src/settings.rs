@@ -69,6 +69,9 @@ pub struct TestingSettings {
     /// Whether tests are traced to discover dependencies beyond the declared inputs, and what
     /// happens where tracing is unavailable.
     pub trace: TraceMode,
+    /// Whether tests are kept from reading the user's key and changing stored results, where the
+    /// kernel can do so.
+    pub protect_state: bool,
     /// Whether fewer tests run at once while other programs load the machine.
     pub follow_load: bool,
     /// Share of cached results that are verified by running the test again, from 0 to 1.
@@ -186,6 +189,7 @@ impl Default for Settings {
                 remote_write: true,
                 remote_key: Vec::new(),
                 trace: TraceMode::WhenPossible,
+                protect_state: true,
                 follow_load: true,
                 audit: 0.0,
             },

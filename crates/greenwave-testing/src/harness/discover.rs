@@ -73,7 +73,7 @@ pub async fn discover(
             Some(earlier) => earlier.discovery.clone(),
             None => {
                 let discovery = harness.discover(&project).await?;
-                if !is_racy {
+                if !is_racy && !environment.is_inspecting() {
                     let new = StoredDiscovery { key, discovery: discovery.clone() };
                     stored.harnesses.insert(harness.name().to_owned(), new);
                     has_changed = true;

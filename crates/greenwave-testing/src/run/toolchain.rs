@@ -61,6 +61,10 @@ struct ToolVersion {
     states: String,
 }
 
+/// Files with which version managers select the version of a tool, beside those of rustup.
+const SELECTORS: [&str; 5] =
+    [".python-version", ".tool-versions", "mise.toml", ".mise.toml", ".node-version"];
+
 /// Maximum number of cached versions.
 const VERSIONS_MAX: usize = 64;
 
@@ -141,6 +145,7 @@ impl Tools {
         let cached = self.cached.lock().versions.get(&query).cloned();
         let version: Arc<[u8]> = match cached.filter(|version| version.is_valid(&states)) {
             Some(version) => version.text.into(),
+            None if all.is_inspecting() && selects_toolchain(directory) => Arc::from([]),
             None => {
                 let version = probe_version(probe, directory, all, environment, &states).await;
                 let mut cached = self.cached.lock();
@@ -219,6 +224,13 @@ pub(crate) fn resolve(program: &str, directory: &Path, path: Option<&OsStr>) -> 
         return Some(directory.join(program)).filter(usable);
     }
     std::env::split_paths(path?).map(|parent| directory.join(parent).join(program)).find(usable)
+}
+
+/// Returns whether a file at or above a directory selects a toolchain, which may be a program of the
+/// project.
+fn selects_toolchain(directory: &Path) -> bool {
+    let exists = |name: &&str| directory.ancestors().any(|parent| parent.join(name).exists());
+    toolchain_file(directory).is_some() || SELECTORS.iter().any(exists)
 }
 
 /// Returns the file that selects the Rust toolchain of a directory, searched as rustup does.

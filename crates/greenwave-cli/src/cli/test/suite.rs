@@ -6,14 +6,14 @@ use std::sync::{Arc, Once};
 
 use greenwave::{Environment, ResultStore, Test};
 use greenwave_testing::{
-    Discovery, DiscoveryNote, Harnesses, Jobserver, ListingContext, RunnerOptions, Suite, SuiteOptions,
-    TestId,
+    Discovery, DiscoveryNote, Guard, Harnesses, Jobserver, LazyGuard, ListingContext, RunnerOptions, Suite,
+    SuiteOptions, TestId, TraceMode, TraceStatus,
 };
 
 use super::args::TestArgs;
 use super::fast_path::Recordable;
 use crate::config::Config;
-use crate::dirs::results_dir;
+use crate::dirs::{private_dirs, results_dir};
 use crate::error::CliError;
 use crate::jobserver;
 use crate::output;
@@ -33,6 +33,7 @@ pub(super) struct Loaded {
 pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliError> {
     let mut config = load_config(project, args)?;
     let environment = supervisor::environment();
+    let environment = if args.is_inspection() { environment.inspecting() } else { environment };
     let file = std::mem::take(&mut config.tests);
     let mut tests = file.tests;
     let is_declared = !tests.is_empty();
@@ -72,6 +73,10 @@ pub(super) async fn discover(
     let key = user_key(project)?;
     let mut found = greenwave_testing::discover(project, &harnesses, environment, &key).await?;
     if !args.per_test {
+        return Ok(found);
+    }
+    if args.is_inspection() {
+        output::note("the single tests are not listed, which would run code of the project");
         return Ok(found);
     }
     let context = ListingContext::new(project, environment);
@@ -123,8 +128,9 @@ fn open(
         jobserver: jobserver::outer().or_else(|| Jobserver::new(workers).ok()),
         // Tests see the same directories and ports with and without a cache.
         ports: dir.as_deref().map(ResultStore::ports_path),
-        results: dir,
         files: results.as_ref().map(ResultStore::files_path),
+        guard: guard(project, config, dir.as_deref()),
+        results: dir,
         harnesses: Harnesses::builtin(),
     };
     let options = SuiteOptions {
@@ -139,6 +145,26 @@ fn open(
     let cache = results.map(ResultStore::into_cache);
     let suite = Suite::builder(project).tests(tests).environment(environment).cache(cache);
     Ok(suite.key(user_key(project)?).runner(runner).options(options).open()?)
+}
+
+/// Returns the guard of tests: they can neither read the user's key nor change stored results.
+///
+/// A run inside another run needs none, since the outer guard holds for its tests as well.
+fn guard(project: &Path, config: &Config, results: Option<&Path>) -> Option<Arc<LazyGuard>> {
+    let is_inner = TraceStatus::of(TraceMode::WhenPossible) == TraceStatus::TracedByOuter;
+    if is_inner || !config.settings.testing.protect_state {
+        return None;
+    }
+    let guard = private_dirs().into_iter().fold(Guard::new(), Guard::hidden);
+    let guard = match results {
+        // Runs inside tests lock files there.
+        Some(results) => guard
+            .read_only(results)
+            .writable(ResultStore::ports_path(results))
+            .writable(ResultStore::leases_path(results)),
+        None => guard,
+    };
+    Some(Arc::new(LazyGuard::new(guard, vec![project.to_owned(), std::env::temp_dir()])))
 }
 
 /// Opens the store of results. If that fails, prints one warning, and tests run without.
