@@ -532,7 +532,7 @@ impl TieredState {
     }
 
     /// Returns the record if it verifies and is young enough. Otherwise quarantines it and removes
-    /// it from the tier, unless the tier's own secrets do not verify it.
+    /// it from the tier, unless another user's secret may verify it.
     async fn accept(&self, tier: &TierHandle, key: &Key, stored: &Bytes) -> Option<Record> {
         let mut is_untrusted = false;
         match self.decode(self.secrets(tier.tier()), key, stored) {
@@ -544,8 +544,12 @@ impl TieredState {
             Err(None) => {}
             Err(Some(reason)) => {
                 let name = tier.tier().name.clone();
-                is_untrusted = !tier.tier().secrets.is_empty()
-                    && matches!(reason, RecordError::Corrupt | RecordError::Untrusted { .. });
+                is_untrusted = match reason {
+                    // It belongs to those who have its secret.
+                    RecordError::Untrusted { sealed: true } => true,
+                    RecordError::Corrupt | RecordError::Untrusted { .. } => !tier.tier().secrets.is_empty(),
+                    _ => false,
+                };
                 if !is_untrusted {
                     tracing::warn!(tier = name, %key, %reason, "invalid record: treated as a miss");
                 } else if tier.counters().untrusted_records.get() == 0 {
