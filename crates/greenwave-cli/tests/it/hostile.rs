@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::Command;
 
 use greenwave_testkit::server::Server;
-use rustix::fs::Mode;
 
 use crate::program::{Finished, Program};
 use crate::shell_plan::{self, Report, ShellFeature};
@@ -130,24 +129,27 @@ fn processes_show_no_secrets_to_a_test() {
         pid=$(sed -n 's/^PPid:[[:space:]]*//p' /proc/$pid/status)\ndone > out 2> /dev/null\ntrue\n";
     let dir = project(script);
     let remote = "testing.remote=redis://me:hunter2@127.0.0.1:1";
-    let run = test(&dir, &["--set", remote, "--set", "testing.remote_write=false"]);
-    let run = run.variable("GREENWAVE_TESTING_REMOTE", "redis://:hunter3@127.0.0.1:1");
-    run.variable("DEPLOY_TOKEN", "s3cret").variable("PLAIN", "visible").run().with_code(0);
-    let shown = dir.read("p/out");
-    assert!(shown.contains("seen"), "the program was inspected: {shown}");
-    for secret in ["s3cret", "hunter2", "hunter3", "visible"] {
-        assert!(!shown.contains(secret), "{secret} in {shown}");
+    // Whether or not the kernel denies the test to look.
+    for protect in ["testing.protect_state=true", "testing.protect_state=false"] {
+        let run = test(&dir, &["--no-cache", "--set", remote, "--set", protect]);
+        let run = run.variable("GREENWAVE_TESTING_REMOTE", "redis://:hunter3@127.0.0.1:1");
+        run.variable("DEPLOY_TOKEN", "s3cret").variable("PLAIN", "visible").run().with_code(0);
+        let shown = dir.read("p/out");
+        assert!(shown.contains("seen"), "the program was inspected: {shown}");
+        for secret in ["s3cret", "hunter2", "hunter3", "visible"] {
+            assert!(!shown.contains(secret), "{secret} in {shown}");
+        }
+        assert!(shown.contains("redis://me:*******@127.0.0.1:1"), "{shown}");
     }
-    assert!(shown.contains("redis://me:*******@127.0.0.1:1"), "{shown}");
 }
 
 #[test]
 fn private_directories_of_a_test_are_closed_under_any_umask() {
     let dir = project("stat -c %a \"$TMPDIR/..\" \"$TMPDIR\" \"$HOME\" > out");
-    let earlier = rustix::process::umask(Mode::empty());
-    let done = test(&dir, &[]).start();
-    rustix::process::umask(earlier);
-    done.finish().with_code(0);
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 0; exec \"$0\" test", env!("CARGO_BIN_EXE_greenwave")]);
+    let run = Program::of(command).within(&dir.path("p")).variable("XDG_STATE_HOME", dir.path(STATE));
+    run.variable("XDG_CACHE_HOME", dir.path("cache")).variable("HOME", dir.path("home")).run().with_code(0);
     assert_eq!(dir.read("p/out"), "700\n700\n700\n");
 }
 
