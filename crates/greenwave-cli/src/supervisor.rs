@@ -10,7 +10,7 @@ use crate::secrets::is_secret_setting;
 /// The first argument of a supervisor. It shows in lists of processes.
 const ARGUMENT: &str = "supervise-children";
 
-/// Serves as a supervisor if the first argument says so, and returns the exit code.
+/// Serves as a supervisor if the first argument demands it, and returns the exit code.
 ///
 /// Must be called before any thread is started.
 pub(crate) fn serve_if_asked() -> Option<i32> {

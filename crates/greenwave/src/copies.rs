@@ -37,7 +37,7 @@ pub(crate) struct Copies {
     included: OnceLock<Vec<String>>,
 }
 
-/// Parts of a plan that say what is in a copy besides the files of the project.
+/// Parts of a plan that add files to a copy besides the files of the project.
 #[derive(Debug, Default)]
 pub(crate) struct CopyOptions {
     pub(crate) include: Vec<String>,
@@ -169,8 +169,8 @@ impl Copies {
     }
 }
 
-/// Returns the variables that agents get: those that confine git to a copy, and without a value
-/// those that would point it elsewhere.
+/// Returns the variables that agents get: variables that confine git to a copy, and without a value
+/// variables that would point it elsewhere.
 pub(crate) fn agent_variables(base: &Path, root: &ProjectRoot) -> Vec<(OsString, Option<OsString>)> {
     let removed = LOCAL_VARIABLES.iter().map(|name| (OsString::from(name), None));
     let set = git_variables(base, root).into_iter().map(|(name, value)| (name.into(), Some(value.into())));

@@ -251,7 +251,7 @@ impl Engine {
         // Aborted stages leave their writes to other threads. This waits for them.
         drop(ctx.project.in_flight.write().await);
         if let Err(error) = self.close(durations, &errors, &run).await {
-            // The features that need the space have failed, and the report says so.
+            // The features that need the space have failed, which the report shows.
             if !ctx.disk_full.observe(&error, &ctx.project.root) {
                 return Err(error);
             }

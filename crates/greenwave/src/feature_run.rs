@@ -210,8 +210,8 @@ impl FeatureRun {
         Ok(())
     }
 
-    /// Takes a feature whose tests pass before any code is written as green, if the user says so or
-    /// a receipt shows that an agent wrote the code.
+    /// Takes a feature whose tests pass before any code is written as green, if the user demands it
+    /// or a receipt shows that an agent wrote the code.
     async fn adopt_if_passing(
         &mut self,
         result: Result<StageResult, FeatureError>,
@@ -348,7 +348,7 @@ impl FeatureRun {
         }
     }
 
-    /// Returns what was said in the last attempt.
+    /// Returns the messages of the last attempt.
     fn details(&self) -> AttemptDetails {
         match &self.state {
             FeatureState::Active(active) => active.details(),

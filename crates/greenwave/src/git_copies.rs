@@ -1,4 +1,4 @@
-//! Gives each working copy of a git project a repository of its own.
+//! Gives each working copy of a git project a separate repository.
 //!
 //! A copy shares nothing that can be written with the user's repository: no refs, no stash, no
 //! index, no hard links. It borrows objects: those of the base commit from a repository of the run,
@@ -301,7 +301,7 @@ fn tags(repository: &UserRepository, head: &str) -> Vec<u8> {
 fn config(repository: &UserRepository) -> String {
     let of_user = |name: &str| git::config(&repository.top, name);
     let mut text = String::new();
-    // Files of a fresh copy have the time of the index, whatever their inode is.
+    // Files of a fresh copy have the time of the index; their inodes differ.
     text.push_str(
         "\tcheckStat = minimal\n\ttrustctime = false\n\tfsmonitor = false\n\tuntrackedCache = false\n",
     );

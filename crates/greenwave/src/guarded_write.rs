@@ -81,7 +81,7 @@ pub(crate) fn remove(path: &Path, before: Option<File>) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Removes what a killed process has left beside the file of a change. A version that the user
+/// Removes remains of a killed process beside the file of a change. A version that the user
 /// wrote at that moment is put back.
 pub(crate) fn recover(root: &Path, change: &Change) {
     let path = root.join(&change.path);
@@ -126,7 +126,7 @@ fn is_unsupported(error: &io::Error) -> bool {
 fn put_back(swap: &Path, path: &Path, after: Option<File>) -> io::Result<()> {
     match exchange(swap, path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // The user has removed the new file: the version before is what is left.
+            // The user has removed the new file: only the version before remains.
             return fs::rename(swap, path).and_then(|()| fs::File::create(swap).map(drop));
         }
         exchanged => exchanged?,
@@ -134,7 +134,7 @@ fn put_back(swap: &Path, path: &Path, after: Option<File>) -> io::Result<()> {
     if state_of(swap)? != after { exchange(swap, path) } else { Ok(()) }
 }
 
-/// Returns a new name beside a file that tells which file it belongs to.
+/// Returns a new name beside a file that contains the name of that file.
 fn swap_path(path: &Path) -> PathBuf {
     let mut name = swap_prefix(path);
     name.push(format!("{:x}-{:x}", std::process::id(), counter()));

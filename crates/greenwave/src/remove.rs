@@ -1,4 +1,4 @@
-//! Removes files and directories whatever programs have done to their permissions.
+//! Removes files and directories, even if programs have changed their permissions.
 
 use std::fs;
 use std::io;

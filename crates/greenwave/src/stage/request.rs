@@ -195,7 +195,7 @@ impl Stage<'_> {
         Ok(answer)
     }
 
-    /// Takes what the agent changed in its directory, if that counts, and the parts of its answer.
+    /// Takes the agent's changes in its directory, if they count, and the parts of its answer.
     async fn take_work(&mut self, attempt: u32, answer: Answer) -> Result<(), Unusable> {
         let ctx = self.ctx;
         let store = &ctx.store;
@@ -207,7 +207,8 @@ impl Stage<'_> {
         let touched: BTreeSet<String> = changes.iter().map(|change| change.path.clone()).collect();
         let root = self.active.workspace.root().to_owned();
         if touched.is_empty() {
-            // The parts are applied to what the tree says, whatever the agent has left on disk.
+            // The parts are applied to the files of the tree, not to the files that the agent left
+            // on disk.
             self.active.workspace.reset(&before, store).await?;
         }
         let size = |path: &str| root.join(path).symlink_metadata().map_or(0, |found| found.len() as usize);
@@ -248,7 +249,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Finds what the agent has changed in its directory.
+    /// Finds the agent's changes in its directory.
     async fn scan(&mut self) -> Result<Vec<Change>, Unusable> {
         let scan = self.active.workspace.scan(&self.ctx.store).await?;
         let root = self.active.workspace.root();

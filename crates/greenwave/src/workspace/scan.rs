@@ -151,7 +151,7 @@ impl Workspace {
         Ok(Scan { changes, refused })
     }
 
-    /// Resets the directory to a tree, whatever programs have left there: restores changed and
+    /// Resets the directory to a tree, with any leftovers of programs in it: restores changed and
     /// deleted files and their modes, and removes everything that the tree does not have.
     ///
     /// Build output, and files that the ignore files of the tree exclude, stay.
@@ -322,7 +322,7 @@ fn is_hard_link(listed: &ListedFile) -> bool {
     listed.links > 1 && listed.kind != EntryKind::Symlink
 }
 
-/// Removes what the tree does not have, and what is in the way of its files and directories.
+/// Removes paths that the tree does not have, and obstacles to its files and directories.
 /// Restores modes.
 fn clean(root: &Path, observed: Observed, tree: &Tree) -> Result<(), Error> {
     let remove = |path: &Path| remove_all(path).map_err(Error::io("remove", path));
