@@ -112,8 +112,8 @@ pub struct TierStats {
     /// Records that did not verify, had another schema, or were too old. Each also counts as a
     /// miss.
     pub invalid_records: u64,
-    /// Invalid records whose seal was missing or wrong in a tier with secrets, and sealed records in
-    /// a tier without.
+    /// Invalid records whose seal was missing or wrong in a tier with secrets, and sealed records
+    /// in a tier without.
     pub untrusted_records: u64,
     /// Calls that failed. They fail the caller only if the tier reports failures.
     pub errors: u64,

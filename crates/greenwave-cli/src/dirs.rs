@@ -29,8 +29,8 @@ pub(crate) fn results_dir(config: &Config) -> Result<PathBuf, CliError> {
     }
 }
 
-/// Returns the directory of the key that seals the state of projects: `keys` in the directory of the
-/// user's state.
+/// Returns the directory of the key that seals the state of projects: `keys` in the directory of
+/// the user's state.
 pub(crate) fn key_dir() -> Option<PathBuf> {
     state_dir().map(|state| state.join("keys"))
 }

@@ -12,6 +12,7 @@ mod error;
 mod exit;
 mod format;
 mod jobserver;
+mod key_error;
 mod output;
 mod planfile;
 mod printer;

@@ -1,35 +1,19 @@
 //! The keys of stored results, and where they come from.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Once;
 
 use greenwave::{KeySource, RemoteKey, ResultKeys};
 
 use crate::config::{Config, Origin};
 use crate::error::CliError;
+use crate::key_error::{KEY, KeyError};
 use crate::output;
 use crate::user_key::{resolved, user_key};
 
-/// Setting with the sources of keys.
-const KEY: &str = "testing.remote_key";
-
-/// The reason why a key cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum KeyError {
-    /// Whoever can read the project could make a test pass.
-    #[error("invalid value `{0}` for `{KEY}`: expected a file outside of the project")]
-    InProject(KeySource),
-    /// The key can be guessed.
-    #[error("invalid key in {0}: expected {min} bytes or more", min = RemoteKey::BYTES_MIN)]
-    TooShort(KeySource),
-    /// The file cannot be read.
-    #[error("cannot read key {}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-}
-
-/// Reads a key. Returns `None` if the file or the variable does not exist. One line break at the end
-/// of a file is not part of the key.
+/// Reads a key. Returns `None` if the file or the variable does not exist. One line break at the
+/// end of a file is not part of the key.
 fn read(source: &KeySource, project: &Path) -> Result<Option<RemoteKey>, KeyError> {
     let bytes = match source {
         KeySource::File(path) => {
@@ -61,7 +45,7 @@ fn read(source: &KeySource, project: &Path) -> Result<Option<RemoteKey>, KeyErro
 /// # Errors
 /// [`CliError::Key`].
 pub(crate) fn result_keys(project: &Path, config: &mut Config) -> Result<ResultKeys, CliError> {
-    // A directory that a file of the project names may hold what the project's author has put there.
+    // The author of a project may have filled a directory that a file of the project names.
     let is_chosen = matches!(config.origin("cache.directory"), Some(Origin::File(_)));
     let directory = if is_chosen && config.settings.cache.directory.is_some() {
         Some(user_key(project)?.derive("greenwave 2026-11 results in a directory"))
@@ -85,7 +69,7 @@ fn note_missing(config: &mut Config) {
     static NOTED: Once = Once::new();
     let text = if config.settings.testing.remote_key.is_empty() {
         format!(
-            "results on the server are not authenticated: whoever can write there can make a test \
+            "results on the server are not authenticated: anyone who can write there can make a test \
              pass (set `{KEY}`)"
         )
     } else {

@@ -1,4 +1,4 @@
-//! Removes secrets from what the kernel shows of this process: its environment and its arguments.
+//! Hides the environment of this process, and passwords among its arguments, from other processes.
 //!
 //! Programs of the same user, such as tests and agents, can read `/proc/PID/environ`, and those of
 //! every user `/proc/PID/cmdline`. Both files show the memory that the process was started with.
@@ -16,9 +16,9 @@ pub(crate) unsafe fn hide_environment() {
     unsafe extern "C" {
         static mut environ: *mut *mut c_char;
     }
-    // SAFETY: `environ` points to a list of C strings that ends with a null pointer, or is null. The
-    // caller guarantees that nobody else uses them. The strings that replace them are never freed,
-    // as `getenv` requires.
+    // SAFETY: `environ` points to a list of C strings that ends with a null pointer, or is null.
+    // The caller guarantees that nobody else uses them. The strings that replace them are never
+    // freed, as `getenv` requires.
     unsafe {
         let mut entry = environ;
         while !entry.is_null() && !(*entry).is_null() {

@@ -67,8 +67,8 @@ impl UserKey {
             match read_key(&path) {
                 Ok(key) => return Ok(key),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => create_key(directory, &path)?,
-                // A process that replaces the key at this moment may lose its new one. What it seals
-                // is then absent later.
+                // A process that replaces the key at this moment may lose its new one. What it
+                // seals is then absent later.
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => match fs::remove_file(&path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}

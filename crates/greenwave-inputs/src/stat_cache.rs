@@ -35,8 +35,8 @@ pub struct StatCache {
 }
 
 impl StatCache {
-    /// Creates a cache from the content of a sealed file. Returns an empty cache if there is none or
-    /// it is damaged.
+    /// Creates a cache from the content of a sealed file. Returns an empty cache if there is none
+    /// or it is damaged.
     pub fn load(content: Option<&[u8]>) -> Self {
         Self { entries: content.and_then(decode).unwrap_or_default(), ..Self::default() }
     }

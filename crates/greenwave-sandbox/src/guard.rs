@@ -16,12 +16,12 @@ mod rules;
 /// Unlike a [`Confinement`](crate::Confinement), a guard leaves everything else as it is. What it
 /// costs the command depends on how the kernel enforces it:
 ///
-/// - Landlock (Linux 5.19): the command cannot mount, and cannot use new entries of directories that
-///   contain a protected one, such as a new file directly in the home directory. Restricting a
+/// - Landlock (Linux 5.19): the command cannot mount, and cannot use new entries of directories
+///   that contain a protected one, such as a new file directly in the home directory. Restricting a
 ///   command takes about 20 microseconds.
 /// - A mount namespace, where a protected directory lies in one that commands create files in: the
-///   command has no capability that would undo the mounts, and `rename(2)` fails with `EXDEV` between
-///   the inside and the outside of a directory that contains a protected one.
+///   command has no capability that would undo the mounts, and `rename(2)` fails with `EXDEV`
+///   between the inside and the outside of a directory that contains a protected one.
 ///
 /// In both cases it does not gain privileges from set-user-id programs.
 ///
@@ -71,7 +71,8 @@ impl Guard {
         self
     }
 
-    /// Permits changes in a directory inside of a read-only one. One that does not exist is skipped.
+    /// Permits changes in a directory inside of a read-only one. One that does not exist is
+    /// skipped.
     #[must_use]
     pub fn writable(mut self, directory: impl Into<PathBuf>) -> Self {
         self.writable.push(directory.into());

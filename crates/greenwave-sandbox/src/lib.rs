@@ -5,8 +5,8 @@
 //! their system calls with seccomp. It needs no privileges, no `ptrace` and no preloaded library,
 //! and it sees static programs too. [`ReadRules`] make the kernel refuse reads inside a directory
 //! that were not allowed, with Landlock. A [`Confinement`] permits a command to write to some paths
-//! only, hides others and restricts its network, by mounts or by Landlock. A [`Guard`] protects a few
-//! directories from a command that may otherwise do what its user may.
+//! only, hides others and restricts its network, by mounts or by Landlock. A [`Guard`] protects a
+//! few directories from a command that may otherwise do what its user may.
 //!
 //! ```
 //! use std::process::Command;

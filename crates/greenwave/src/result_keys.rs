@@ -57,8 +57,8 @@ impl fmt::Debug for RemoteKey {
     }
 }
 
-/// Keys that authenticate stored test results. By default, there are none: whoever can write to the
-/// directory or the server can make a test pass.
+/// Keys that authenticate stored test results. By default, there are none: anyone who can write to
+/// the directory or the server can make a test pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResultKeys {
     /// Seals the results in the directory. Required if somebody else could have filled it, as the

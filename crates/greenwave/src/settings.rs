@@ -35,7 +35,7 @@ pub struct Settings {
     pub run: RunSettings,
     /// Key that seals the state in the project's directory and the receipts. State that was sealed
     /// with another key, or not at all, is not used. Without a key, state is neither sealed nor
-    /// verified: whoever made the project's directory decides what earlier runs have done.
+    /// verified: the author of the project's directory decides which features are done.
     pub user_key: Option<UserKey>,
     /// Directories that neither agents nor tests may read, such as that of `user_key`.
     pub private: Vec<PathBuf>,

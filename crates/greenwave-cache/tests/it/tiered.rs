@@ -309,7 +309,7 @@ async fn each_tier_has_its_own_secrets_which_can_be_replaced() {
     let copied = local.get(&key(1)).await.unwrap().unwrap();
     assert_eq!(Record::decode(&key(1), &copied, 1), Ok(record("one")));
     both.put(&key(3), &record("three")).await.unwrap();
-    // Whoever does not have the secret of a record misses it, and leaves it to others.
+    // A user without the secret of a record misses it, and leaves it to others.
     for number in 1..=3 {
         local.remove(&key(number)).await.unwrap();
     }

@@ -11,10 +11,10 @@ use rustix::process::{getegid, geteuid};
 
 use super::super::Guard;
 
-/// Capabilities that a guarded command does not have, by number (`linux/capability.h`): with them it
-/// could undo the mounts, or read files and memory in other ways. Reading any file by handle,
-/// modules, raw devices, `chroot`, `ptrace`, administration, device nodes, performance monitoring, BPF
-/// and checkpoints.
+/// Capabilities that a guarded command does not have, by number (`linux/capability.h`): with them
+/// it could undo the mounts, or read files and memory in other ways. Reading any file by handle,
+/// modules, raw devices, `chroot`, `ptrace`, administration, device nodes, performance monitoring,
+/// BPF and checkpoints.
 const DROPPED: [u8; 10] = [2, 16, 17, 18, 19, 21, 27, 38, 39, 40];
 /// `CAP_SYS_ADMIN`, with which mounts need no user namespace.
 const ADMINISTRATION: u64 = 1 << 21;

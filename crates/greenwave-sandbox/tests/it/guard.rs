@@ -1,4 +1,5 @@
-//! Tests of guards: what is protected stays so by either way of the kernel, and nothing else changes.
+//! Tests of guards: what is protected stays so by either way of the kernel, and nothing else
+//! changes.
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests are tests")]
 
@@ -8,7 +9,8 @@ use std::process::Command;
 
 use greenwave_sandbox::{Guard, PreparedGuard, Strength, Tracer};
 
-/// A directory with the protected directories `secret` and `results`, and the open directory `work`.
+/// A directory with the protected directories `secret` and `results`, and the open directory
+/// `work`.
 struct Places(tempfile::TempDir);
 
 impl Places {

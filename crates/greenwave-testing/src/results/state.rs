@@ -57,7 +57,7 @@ impl StateFile {
 /// The directory `.greenwave/tests` of a project.
 ///
 /// Every file in it is sealed. A file whose seal does not verify counts as missing: a clone brings
-/// the files of whoever made it. `docs/formats/state.md` describes the files.
+/// the files of its author. `docs/formats/state.md` describes the files.
 #[derive(Debug, Clone)]
 pub(crate) struct StateDirectory {
     path: PathBuf,

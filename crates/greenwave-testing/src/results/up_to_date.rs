@@ -9,9 +9,9 @@
 //! directories and input files, states of discovered dependencies, fingerprints of programs, values
 //! of variables. Only files whose timestamps are not racy are recorded.
 //!
-//! The file is sealed like all state. A project may come from someone who can write to its directory
-//! but not to the results, and who must not be able to forge a record. `docs/formats/state.md`
-//! describes the layout of the file.
+//! The file is sealed like all state. A project may come from someone who can write to its
+//! directory but not to the results, and who must not be able to forge a record.
+//! `docs/formats/state.md` describes the layout of the file.
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;

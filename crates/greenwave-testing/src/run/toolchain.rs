@@ -226,8 +226,8 @@ pub(crate) fn resolve(program: &str, directory: &Path, path: Option<&OsStr>) -> 
     std::env::split_paths(path?).map(|parent| directory.join(parent).join(program)).find(usable)
 }
 
-/// Returns whether a file at or above a directory selects a toolchain, which may be a program of the
-/// project.
+/// Returns whether a file at or above a directory selects a toolchain, which may be a program of
+/// the project.
 fn selects_toolchain(directory: &Path) -> bool {
     let exists = |name: &&str| directory.ancestors().any(|parent| parent.join(name).exists());
     toolchain_file(directory).is_some() || SELECTORS.iter().any(exists)

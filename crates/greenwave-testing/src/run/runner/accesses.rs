@@ -54,7 +54,8 @@ impl<'a> AccessFilter<'a> {
             .as_ref()
             .is_some_and(|home| path.starts_with(home) && !is_cargo_setting(path, home))
             || self.go_caches.iter().any(|cache| path.starts_with(cache));
-        // Results that runs inside the test look up depend only on accesses that are traced as well.
+        // Results that runs inside the test look up depend only on accesses that are traced as
+        // well.
         let is_result = self.results.is_some_and(|results| path.starts_with(results));
         !(path.starts_with(self.own_directory) || is_download || is_result)
     }
