@@ -31,10 +31,13 @@ pub fn forget(plan: &Plan, settings: &Settings, features: &[String]) -> Result<V
     let receipts = Receipts::new(settings);
     for feature in plan.features.iter().filter(|feature| features.contains(&feature.id)) {
         let removed = receipts.remove(&definition(feature));
-        removed
-            .map_err(Error::io("remove receipts from", settings.receipts.as_deref().unwrap_or(&state_dir)))?;
+        removed.map_err(Error::io(
+            "remove receipts from",
+            settings.receipts.as_deref().unwrap_or(state_dir.path()),
+        ))?;
     }
-    let journal = RunJournal::open(&state_dir.join("journal"), settings.seal_of(&plan.project)?)?;
+    let directory = state_dir::create(&state_dir, "journal")?;
+    let journal = RunJournal::open(directory, settings.seal_of(&plan.project)?)?;
     let records = journal.finished()?;
     let mut forgotten = Vec::new();
     for feature in features {

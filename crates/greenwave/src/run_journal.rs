@@ -28,7 +28,7 @@ impl RunJournal {
     ///
     /// # Errors
     /// [`Error::Schedule`], as for all methods.
-    pub(crate) fn open(directory: &Path, seal: Option<StateSeal>) -> Result<Self, Error> {
+    pub(crate) fn open(directory: impl AsRef<Path>, seal: Option<StateSeal>) -> Result<Self, Error> {
         Ok(Self { journal: Journal::open(directory)?, seal })
     }
 
