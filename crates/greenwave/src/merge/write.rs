@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use greenwave_scheduler::Journal;
 use serde::{Deserialize, Serialize};
 
 use super::joined::Joined;
@@ -17,6 +16,7 @@ use crate::error::{Error, FeatureError};
 use crate::event::Event;
 use crate::file_state;
 use crate::green_record::GreenRecord;
+use crate::run_journal::RunJournal;
 use crate::tree::{self, Change};
 use crate::unfinished::finish_changes;
 use crate::workspace;
@@ -41,7 +41,7 @@ impl BatchRecord {
     const KEY: &str = "merge/batch";
 
     /// Reads the record of a batch that was interrupted, if there is one.
-    fn read(journal: &Journal) -> Result<Option<Self>, Error> {
+    fn read(journal: &RunJournal) -> Result<Option<Self>, Error> {
         let records = journal.finished()?;
         let record = records.get(Self::KEY).and_then(|bytes| serde_json::from_slice(bytes).ok());
         Ok(record.filter(|record: &Self| record.version == VERSION))
@@ -49,14 +49,14 @@ impl BatchRecord {
 
     fn write(&self, ctx: &RunContext) -> Result<(), Error> {
         let text = serde_json::to_vec(self).expect("strings, numbers and lists always serialise");
-        Ok(ctx.journal.record(Self::KEY, &text)?)
+        ctx.journal.record(Self::KEY, &text)
     }
 
     /// Removes a feature from the record of an interrupted batch, if there is one.
     ///
     /// # Errors
     /// Those of the journal.
-    pub(crate) fn forget(journal: &Journal, feature: &str) -> Result<bool, Error> {
+    pub(crate) fn forget(journal: &RunJournal, feature: &str) -> Result<bool, Error> {
         let Some(mut record) = Self::read(journal)? else { return Ok(false) };
         let is_removed = record.features.remove(feature).is_some();
         if is_removed {
@@ -101,7 +101,7 @@ impl MergeQueue {
             }
         }
         if joined.features.len() > 1 {
-            self.ctx.journal.forget(BatchRecord::KEY).map_err(Error::from)?;
+            self.ctx.journal.forget(BatchRecord::KEY)?;
         }
         self.ctx.steps.pass("publish a merge").await;
         for ((feature, changes), Verified { retested, cached }) in joined.features.iter().zip(verified) {
@@ -118,7 +118,7 @@ impl MergeQueue {
         &self,
         changes: &[Change],
         record: impl Fn() -> Result<(), Error>,
-        forget: impl Fn() -> Result<(), greenwave_scheduler::Error>,
+        forget: impl Fn() -> Result<(), Error>,
     ) -> Result<bool, FeatureError> {
         let ctx = &self.ctx;
         for change in changes {
@@ -134,7 +134,7 @@ impl MergeQueue {
         let written = workspace::apply_or_revert(&ctx.project, changes, &ctx.store).await;
         ctx.steps.pass("record a merge as written").await;
         let Err(error) = written else { return Ok(true) };
-        forget().map_err(Error::from)?;
+        forget()?;
         match error {
             Error::ConcurrentEdit { .. } => Ok(false),
             error => Err(error.into()),
@@ -180,7 +180,7 @@ impl MergeQueue {
         ctx.steps.pass("write a merge").await;
         if let Err(error) = branch.advance(&first, &last) {
             let key = if let [(id, _)] = &records[..] { id.as_str() } else { BatchRecord::KEY };
-            ctx.journal.forget(key).map_err(Error::from)?;
+            ctx.journal.forget(key)?;
             return Err(error.into());
         }
         for (id, record) in records {
@@ -214,7 +214,7 @@ impl MergeQueue {
     }
 
     fn record(&self, id: &str, record: &GreenRecord) -> Result<(), Error> {
-        Ok(self.ctx.journal.record(id, &record.encode())?)
+        self.ctx.journal.record(id, &record.encode())
     }
 }
 
