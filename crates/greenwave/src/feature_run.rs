@@ -339,7 +339,7 @@ impl FeatureRun {
         self.queue.set_standing(self.id, self.standing());
     }
 
-    /// Returns what the feature does, as far as merges depend on it.
+    /// Returns the state of the feature, as far as merges depend on it.
     fn standing(&self) -> Standing {
         match self.state.phase() {
             Phase::Waiting if matches!(self.state, FeatureState::Waiting { .. }) => Standing::Unstarted,

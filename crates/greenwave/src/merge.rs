@@ -161,7 +161,7 @@ impl MergeQueue {
         Ok(())
     }
 
-    /// Records what a feature does, so that merges wait for it or not.
+    /// Records the state of a feature, so that merges wait for it or not.
     pub(crate) fn set_standing(&self, id: FeatureId, standing: Standing) {
         self.line.lock().set(id, standing);
     }

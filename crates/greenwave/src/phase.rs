@@ -53,7 +53,7 @@ pub enum PhaseEvent {
     Adopted,
     /// The agent cannot take the request at the moment.
     Overloaded,
-    /// The feature merges the batch of all that are queued.
+    /// The feature merges the batch of all queued features.
     Elected,
     /// The user changed the same lines of a file as the answer.
     Overlapped,

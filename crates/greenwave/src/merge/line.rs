@@ -27,7 +27,7 @@ const SHARE: u32 = 10;
 #[derive(Debug, Clone)]
 pub(super) struct Candidate {
     pub(super) id: FeatureId,
-    /// Number of attempts so far.
+    /// Number of attempts.
     pub(super) attempts: u32,
     /// Changes of the feature.
     pub(super) own: Arc<[Change]>,
@@ -110,7 +110,7 @@ impl MergeLine {
         self.set(id, Standing::Queued);
     }
 
-    /// Records what a feature does.
+    /// Records the state of a feature.
     pub(super) fn set(&mut self, id: FeatureId, standing: Standing) {
         self.standings.set(id, standing);
         if standing != Standing::Queued && standing != Standing::Working {
@@ -126,7 +126,7 @@ impl MergeLine {
         self.waiting.iter().for_each(|candidate| candidate.ready.notify_one());
     }
 
-    /// Returns what a feature in the line does next.
+    /// Returns the next step of a feature in the line.
     pub(super) fn turn(&mut self, id: FeatureId) -> Turn {
         if let Some(decided) = self.verdicts.remove(&id) {
             return Turn::Decided(Box::new(decided));

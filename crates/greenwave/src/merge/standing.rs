@@ -1,4 +1,4 @@
-//! Counts what the features of a run do, to decide whether merges can wait.
+//! Counts the features of a run by their state, to decide whether merges can wait.
 
 use crate::dependencies::Dependencies;
 use crate::plan::FeatureId;
