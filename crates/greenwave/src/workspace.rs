@@ -136,14 +136,16 @@ impl Workspace {
         self.reset(tree, store).await?;
         let Some(copies) = self.copies.clone() else { return Ok(()) };
         let options = copies.options();
-        if !options.include.is_empty() {
+        let needed = copies.needed();
+        if !options.include.is_empty() || !needed.is_empty() {
             let (mut included, root) = (std::mem::take(&mut self.included), self.dir().clone());
             let from = Arc::clone(&copies);
             let restored = self.blocking(move || {
                 let paths = from.included()?;
                 let project = &from.root.path;
                 let project = Dir::open(project).map_err(Error::io("open", project))?;
-                let restored = included.restore(&project, &root, paths);
+                let paths: Vec<String> = paths.iter().cloned().chain(needed).collect();
+                let restored = included.restore(&project, &root, &paths);
                 restored.map_err(|(path, source)| Error::io("copy", &path)(source))?;
                 Ok(included)
             });

@@ -15,6 +15,7 @@ mod harnesses;
 mod help;
 mod hostile;
 mod human_output;
+mod ignored_files;
 mod kill;
 mod metrics;
 mod per_test;
