@@ -439,7 +439,7 @@ fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
     }
     let guards = match &mut plan.guards {
         Guards::Tests(tests) => &mut tests[..],
-        Guards::Auto | Guards::Off => &mut [],
+        Guards::Auto | Guards::Off => &mut plan.declared[..],
     };
     let of_features = plan.features.iter_mut().flat_map(|it| it.tests.iter_mut().chain(&mut it.review));
     {

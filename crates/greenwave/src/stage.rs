@@ -142,7 +142,7 @@ impl Stage<'_> {
     async fn describe_failure(&mut self, reason: &str, output: &[u8]) -> Result<String, Error> {
         let feedback = self.feedback(output);
         let mut changed = Vec::new();
-        if let Some(refused) = &self.active.refused {
+        if let Some((refused, _)) = &self.active.refused {
             let changes = tree::changes(refused, self.active.workspace.tree());
             for change in changes.into_iter().take(CHANGED_FILES_MAX) {
                 changed.push(file_change(&self.ctx.store, change).await?);
