@@ -476,3 +476,39 @@ fn a_flushed_value_does_not_depend_on_an_unflushed_dictionary() {
     machine.cut_power(Unsynced::None);
     assert_eq!(open().get(b"key").unwrap().unwrap(), value(200).repeat(4));
 }
+
+#[test]
+fn a_flush_that_had_no_descriptor_for_the_directory_can_be_repeated() {
+    for unsynced in [Unsynced::None, Unsynced::Some] {
+        let machine = Machine::new(1);
+        let log = open_with_stopped_clock(&machine.process());
+        log.put(b"key", b"value").unwrap();
+        machine.set_faults(Faults { open_files: 1, ..Faults::default() });
+        for _ in 0..2 {
+            let error = log.flush().unwrap_err();
+            assert!(matches!(error, Error::Io { source, .. } if source.raw_os_error() == Some(24)));
+        }
+        machine.set_faults(Faults::default());
+        log.flush().unwrap();
+        machine.cut_power(unsynced);
+        let log = open_with_stopped_clock(&machine.process());
+        assert_eq!(log.get(b"key").unwrap().unwrap(), "value");
+    }
+}
+
+#[test]
+fn a_flush_after_a_failed_sync_fails() {
+    for shared in [false, true] {
+        let machine = Machine::new(1);
+        let (one, two) = (machine.process(), machine.process());
+        let (writer, other) = (open_with_stopped_clock(&one), open_with_stopped_clock(&two));
+        writer.put(b"key", b"value").unwrap();
+        other.refresh().unwrap();
+        let flush = || if shared { other.flush_shared() } else { writer.flush() };
+        machine.set_faults(Faults { sync: 1000, ..Faults::default() });
+        flush().unwrap_err();
+        machine.set_faults(Faults::default());
+        // The kernel may have discarded what the first sync did not write.
+        flush().unwrap_err();
+    }
+}
