@@ -512,3 +512,38 @@ fn a_flush_after_a_failed_sync_fails() {
         flush().unwrap_err();
     }
 }
+
+#[test]
+fn a_value_is_not_lost_if_a_refresh_fails_before_it_reads_the_dictionary() {
+    let settings = LogSettings { compressed: true, ..UNCOMPRESSED };
+    let value =
+        |number: u32| format!("{{\"name\": \"test {number}\", \"result\": \"passed\", \"attempts\": 1}}");
+    let mut partial = 0;
+    // Other processes choose other ids of segments, and so another order of reading.
+    for others in 0..8 {
+        for open_files in 1..16 {
+            let machine = Machine::new(1);
+            (0..others).for_each(|_| drop(machine.process()));
+            let open = || Log::open_simulated(&machine.process(), "/log", options(&settings)).unwrap();
+            let (writer, reader) = (open(), open());
+            (0..60).for_each(|number: u32| {
+                writer.put(&number.to_le_bytes(), value(number).as_bytes()).unwrap();
+            });
+            assert!(writer.train_dictionary(1024).unwrap());
+            (0..8).for_each(|number: u8| writer.put(b"other", &[number; 900]).unwrap());
+            (0..4).for_each(|seed| {
+                let mut random = Random::new(seed);
+                writer.put(b"other", &random.next_u64().to_le_bytes().repeat(112)).unwrap();
+            });
+            writer.put(b"key", value(7).repeat(4).as_bytes()).unwrap();
+            machine.set_faults(Faults { open_files, ..Faults::default() });
+            let refreshed = reader.refresh();
+            machine.set_faults(Faults::default());
+            partial += u32::from(refreshed.is_err() && reader.contains(b"key"));
+            if reader.contains(b"key") {
+                assert_eq!(reader.get(b"key").unwrap().unwrap(), value(7).repeat(4));
+            }
+        }
+    }
+    assert!(partial > 0);
+}
