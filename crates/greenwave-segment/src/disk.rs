@@ -70,6 +70,15 @@ impl Disk {
         }
     }
 
+    /// Returns whether this is the disk of a simulated machine.
+    pub(crate) fn is_simulated(&self) -> bool {
+        match self {
+            Self::Os => false,
+            #[cfg(feature = "simulation")]
+            Self::Simulated(_) => true,
+        }
+    }
+
     /// Lists the names of the regular files in a directory. Skips names that are not UTF-8, which
     /// no file of a log has.
     pub(crate) fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
