@@ -41,9 +41,9 @@ impl Unreliable {
 
     /// Records the value of a key that is about to change.
     async fn changes(&self, key: &Bytes) -> Result<(), BoxError> {
-        if let Some(unflushed) = &self.unflushed
-            && !unflushed.lock().contains_key(key)
-        {
+        let Some(unflushed) = &self.unflushed else { return Ok(()) };
+        let is_first = !unflushed.lock().contains_key(key);
+        if is_first {
             let old = self.cold.get(key).await?;
             unflushed.lock().insert(key.clone(), old);
         }
@@ -53,7 +53,8 @@ impl Unreliable {
     /// Undoes some of the changes that were not flushed, in any order.
     async fn crash(&self) {
         let Some(unflushed) = &self.unflushed else { return };
-        for (key, old) in std::mem::take(&mut *unflushed.lock()) {
+        let changed = std::mem::take(&mut *unflushed.lock());
+        for (key, old) in changed {
             if self.random.lock().chance(50) {
                 match old {
                     Some(old) => self.cold.put_many(vec![(key, old).into()]).await.unwrap(),
