@@ -101,8 +101,9 @@ impl<'a> Appender<'a> {
         self.flush()
     }
 
-    /// Syncs the directory if necessary, and returns the rest of a flush. The directory comes first:
-    /// an index file whose segment has no directory entry means that flushed records were lost.
+    /// Syncs the directory if necessary, and returns the rest of a flush. The directory comes
+    /// first: an index file whose segment has no directory entry means that flushed records were
+    /// lost.
     fn take_due(&self, synced: &mut SyncProgress) -> Result<FlushWork, Error> {
         loop {
             {

@@ -1,5 +1,8 @@
 //! Encodes values as record bytes and decodes them, reusing zstd contexts.
 
+#[cfg(feature = "simulation")]
+mod idle;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -125,7 +128,7 @@ impl Codec {
         Self {
             compression,
             #[cfg(feature = "simulation")]
-            pools: crate::simulation::take_contexts(compression),
+            pools: idle::take(compression),
             #[cfg(not(feature = "simulation"))]
             pools: ContextPools::default(),
             dictionaries: RwLock::default(),
@@ -280,7 +283,7 @@ impl Codec {
 #[cfg(feature = "simulation")]
 impl Drop for Codec {
     fn drop(&mut self) {
-        crate::simulation::return_contexts(self.compression, std::mem::take(&mut self.pools));
+        idle::store(self.compression, std::mem::take(&mut self.pools));
     }
 }
 

@@ -55,8 +55,8 @@ impl<'a> Trainer<'a> {
         Ok(true)
     }
 
-    /// Returns the minimum number of samples. A simulation has few values, and its dictionaries need
-    /// not be good ones.
+    /// Returns the minimum number of samples. A simulation has few values, and its dictionaries
+    /// need not be good ones.
     fn samples_min(&self) -> usize {
         if self.inner.disk.is_simulated() { 2 } else { SAMPLES_MIN }
     }

@@ -27,7 +27,6 @@
 //! }
 //! ```
 
-mod contexts;
 mod disk;
 mod schedule;
 
@@ -40,7 +39,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::access::{Access, FileStatus};
-pub(crate) use contexts::{return_contexts, take_contexts};
 use disk::SimulatedDisk;
 use schedule::wait;
 pub use schedule::{Schedule, clock, pause};

@@ -79,7 +79,7 @@ impl Script {
     }
 }
 
-/// What the processes of a run have done.
+/// Computations of a run, and the expected results.
 #[derive(Debug, Default)]
 struct Oracle {
     /// Process that computes each key.
@@ -208,14 +208,14 @@ fn run(script: &Script) -> Result<(u64, u64), String> {
     check_end(&machine, &oracle, false)
 }
 
-/// Checks that no lease remains, and that a new process computes what is missing and nothing else.
+/// Checks that no lease remains, and that a new process computes only the missing results.
 fn check_end(machine: &Machine, oracle: &Shared, cut: bool) -> Result<(u64, u64), String> {
     {
         let mut oracle = oracle.borrow_mut();
         oracle.wrong.take().map_or(Ok(()), Err)?;
         oracle.computing.clear();
         if cut {
-            // Nothing was flushed, so everything may be lost.
+            // No result was flushed, so all of them may be lost.
             oracle.stored.clear();
         }
     }

@@ -547,3 +547,68 @@ fn a_value_is_not_lost_if_a_refresh_fails_before_it_reads_the_dictionary() {
     }
     assert!(partial > 0);
 }
+
+/// Flushes a value of `key`, replaces it in the log that `train` returns without a flush, and cuts
+/// the power. Returns whether the new value was compressed with a dictionary.
+fn check_dictionary_and_power_cut(seed: u64, train: impl FnOnce(&Machine) -> Log) -> bool {
+    let machine = Machine::new(seed);
+    let old = sample(1_000).repeat(4);
+    {
+        let log = open_compressed(&machine.process());
+        (0..8).for_each(|number: u32| log.put(&number.to_le_bytes(), sample(number).as_bytes()).unwrap());
+        log.put(b"key", old.as_bytes()).unwrap();
+        log.flush().unwrap();
+    }
+    let log = train(&machine);
+    let before = log.stats().stored_bytes;
+    let new = sample(7);
+    log.put(b"key", new.as_bytes()).unwrap();
+    let is_short = log.stats().stored_bytes < before;
+    machine.cut_power(Unsynced::Some);
+    let log = open_compressed(&machine.process());
+    let value = log.get(b"key").unwrap().expect("an unflushed value hides the flushed one");
+    assert!(value == old || value == new, "seed {seed}");
+    is_short
+}
+
+fn open_compressed(process: &Process) -> Log {
+    let settings = LogSettings { compressed: true, ..UNCOMPRESSED };
+    Log::open_simulated(process, "/log", options(&settings)).unwrap()
+}
+
+fn sample(number: u32) -> String {
+    format!("{{\"name\": \"test {number}\", \"result\": \"passed\", \"attempts\": 1, \"output\": \"\"}}")
+}
+
+#[test]
+fn an_unflushed_value_with_a_new_dictionary_does_not_hide_a_flushed_one() {
+    let mut short = 0;
+    for seed in 0..100 {
+        short += u32::from(check_dictionary_and_power_cut(seed, |machine| {
+            let log = open_compressed(&machine.process());
+            assert!(log.train_dictionary(1024).unwrap());
+            log
+        }));
+    }
+    assert!(short > 0);
+}
+
+#[test]
+fn an_unflushed_value_with_a_dictionary_of_a_killed_process_does_not_hide_a_flushed_one() {
+    let mut short = 0;
+    for steps in (0..400).step_by(3) {
+        for seed in 0..10 {
+            short += u32::from(check_dictionary_and_power_cut(seed, |machine| {
+                let mut schedule = Schedule::new();
+                let one = machine.process();
+                schedule.spawn(&one.clone(), move || {
+                    assert!(open_compressed(&one).train_dictionary(1024).unwrap());
+                });
+                (0..steps).for_each(|_| drop(schedule.step(0)));
+                schedule.kill(0);
+                open_compressed(&machine.process())
+            }));
+        }
+    }
+    assert!(short > 0);
+}

@@ -1,5 +1,5 @@
 //! A store on a cold tier whose calls fail at random, before or after they took effect, and which
-//! loses a random part of what was not flushed when the store's process ends.
+//! loses a random part of the unflushed changes when the store's process ends.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -222,7 +222,7 @@ async fn run(seed: u64, cold: Arc<dyn ColdTier>, loses_unflushed: bool) -> u64 {
     crashes
 }
 
-/// Reads every name after a crash. What it has from now on is known.
+/// Reads every name after a crash, and makes the result the expected one.
 async fn settle(model: &mut Model, store: &Store, cold: &Unreliable, seed: u64) {
     let failures = std::mem::take(&mut *cold.failures.lock());
     for name in 0..NAMES {

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use crate::codec::ContextPools;
+use super::ContextPools;
 use crate::options::Compression;
 
 /// Maximum number of pools; those of more logs are dropped.
@@ -15,7 +15,7 @@ thread_local! {
 }
 
 /// Returns the pools of a closed log with the same compression, or new ones.
-pub(crate) fn take_contexts(compression: Compression) -> ContextPools {
+pub(super) fn take(compression: Compression) -> ContextPools {
     let taken = IDLE.try_with(|idle| {
         let mut idle = idle.borrow_mut();
         let found = idle.iter().position(|(of, _)| *of == compression)?;
@@ -25,7 +25,7 @@ pub(crate) fn take_contexts(compression: Compression) -> ContextPools {
 }
 
 /// Stores the pools of a log that is closed.
-pub(crate) fn return_contexts(compression: Compression, pools: ContextPools) {
+pub(super) fn store(compression: Compression, pools: ContextPools) {
     if compression == Compression::None {
         return;
     }
