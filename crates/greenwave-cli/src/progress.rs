@@ -318,9 +318,9 @@ fn summary(report: &Report) -> Vec<String> {
         _ => format!(" (saved {})", duration(totals.time_saved)),
     };
     lines.push(format!(
-        "{}, {} run, {} cached{saved}",
+        "{}, {} were run, {} cached{saved}",
         plural(totals.requests as usize, "agent request"),
-        plural(totals.tests_run as usize, "test"),
+        plural(totals.tests_run as usize, "test command"),
         totals.tests_cached
     ));
     lines
