@@ -604,7 +604,9 @@ fn an_unflushed_value_with_a_dictionary_of_a_killed_process_does_not_hide_a_flus
                 schedule.spawn(&one.clone(), move || {
                     assert!(open_compressed(&one).train_dictionary(1024).unwrap());
                 });
-                (0..steps).for_each(|_| drop(schedule.step(0)));
+                for _ in 0..steps {
+                    schedule.step(0);
+                }
                 schedule.kill(0);
                 open_compressed(&machine.process())
             }));
