@@ -89,6 +89,7 @@ impl PlanFile {
         Ok(Self {
             include: include.iter().map(|pattern| (pattern.value.clone(), pattern.at.clone())).collect(),
             plan: Plan {
+                declared: Vec::new(),
                 name,
                 project: dir.join(&project.value),
                 agents,
@@ -228,7 +229,7 @@ fn agent(
     Ok(agent)
 }
 
-/// Takes one of a few values; the first one if the key does not exist.
+/// Takes a value of a list; the first one if the key does not exist.
 fn choice<T: Copy>(
     document: &Document,
     table: &mut Table<'_>,

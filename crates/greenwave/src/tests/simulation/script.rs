@@ -166,7 +166,7 @@ pub(super) struct FeatureScript {
 /// Kind of interruption of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Interruption {
-    /// From this step on nothing has an effect, as after SIGKILL.
+    /// Operations from this step on have no effect, as after SIGKILL.
     Kill,
     /// The run is stopped through its `Stopper`.
     Stop,
@@ -255,6 +255,11 @@ impl Script {
             patience_ms: random.chance(60).then(|| 1 + random.below(20_000) as u64),
             on_branch: false,
         }
+    }
+
+    /// Returns whether there are more features than can be in progress at once.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.features.len() > self.features_max as usize
     }
 
     /// Returns scripts that are a little simpler, the simplest first.
