@@ -172,7 +172,7 @@ impl Machine {
             self.restore_task(state, at, step, *chosen);
         }
         if let Step::AddAfterFailed { .. } = step {
-            self.push_task(TaskState::Failed, 0, 0, 0, true);
+            self.push_task(TaskState::Failed, 0, 0, 0, false);
             (self.dispatcher.stats.tasks, self.dispatcher.stats.failed) = (state.len + 1, 1);
         }
     }
@@ -215,7 +215,7 @@ impl Machine {
         let dispatcher = &mut self.dispatcher;
         let to = dispatcher.dependants.len();
         dispatcher.tasks[at].dependants = from as u32..to as u32;
-        let class = dispatcher.tasks[at].class();
+        let class = dispatcher.class_of(TaskId::from_index(at));
         match case {
             TaskState::Ready(_) => {
                 let ranked = (rank, std::cmp::Reverse(TaskId::from_index(at)));
@@ -223,7 +223,7 @@ impl Machine {
                 dispatcher.classes[class].count += 1;
             }
             TaskState::Running(_) => {
-                for &(pool, units) in &dispatcher.wants[usize::from(kind)] {
+                for &(pool, units) in &dispatcher.wants[usize::from(kind)].units {
                     dispatcher.free[pool] -= i64::from(units);
                     if let Some(pool) = dispatcher.stats.pools.get_mut(pool) {
                         pool.used += units;
@@ -234,9 +234,9 @@ impl Machine {
         }
     }
 
-    fn push_task(&mut self, state: TaskState, rank: u64, kind: u8, overtaken: u32, begun: bool) {
+    fn push_task(&mut self, state: TaskState, rank: u64, kind: u8, overtaken: u32, has_slot: bool) {
         let (dependants, wants, took) = (0..0, u32::from(kind), Duration::ZERO);
-        self.dispatcher.tasks.push(Task { state, rank, dependants, wants, overtaken, begun, took });
+        self.dispatcher.tasks.push(Task { state, rank, dependants, wants, overtaken, has_slot, took });
     }
 
     /// Sends the event of a step to the dispatcher.
