@@ -49,8 +49,8 @@ type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 ///
 /// Concurrent misses of the same URL make one request. The other callers wait, and reuse its
 /// response if they may. If it fails, each of them makes a request of its own, all at once. If it
-/// panics or is dropped, the next caller makes the request, and the others wait for that. Once a response to a URL could not be stored, later requests for that URL
-/// do not wait for each other.
+/// panics or is dropped, the next caller makes the request, and the others wait for that. Once a
+/// response to a URL could not be stored, later requests for that URL do not wait for each other.
 ///
 /// - A stored response is returned with its original fields, including `Date` and `Expires`, and
 ///   with an `Age` in seconds.
