@@ -25,6 +25,15 @@ const LIB: &str = "";
 /// The long runs. `cargo test` runs the same tests with few rounds.
 const RUNS: &[Run] = &[
     Run {
+        name: "agents",
+        package: "greenwave-cli",
+        features: "",
+        target: "it",
+        tests: "agent_rounds::",
+        variable: "GREENWAVE_AGENT_ROUNDS",
+        rounds: 100,
+    },
+    Run {
         name: "cache-kills",
         package: "greenwave-cache",
         features: "",
