@@ -89,6 +89,7 @@ impl PlanFile {
         Ok(Self {
             include: include.iter().map(|pattern| (pattern.value.clone(), pattern.at.clone())).collect(),
             plan: Plan {
+                declared: Vec::new(),
                 name,
                 file: Some(document.path.clone()),
                 project: dir.join(&project.value),

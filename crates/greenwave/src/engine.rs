@@ -9,8 +9,7 @@ use std::sync::atomic::AtomicUsize;
 use greenwave_agents::{AgentPool, Gate, Preflight};
 use greenwave_dir::Dir;
 use greenwave_scheduler::{
-    Durations, Executor, Graph, Journal, OnFailure, Progress, ScheduleStats, Stopper, TaskFailure, TaskId,
-    TaskOutcome,
+    Durations, Executor, Graph, OnFailure, Progress, ScheduleStats, Stopper, TaskFailure, TaskId, TaskOutcome,
 };
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
@@ -44,6 +43,7 @@ use crate::receipts::Receipts;
 use crate::report::{Report, Totals};
 use crate::resources::{self, WORKERS};
 use crate::resume::{self, Resumed};
+use crate::run_journal::RunJournal;
 use crate::scope::RunScope;
 use crate::settings::Settings;
 use crate::state::FeatureState;
@@ -97,8 +97,9 @@ impl Engine {
         let mask = Mask::new(environment.texts());
         let notes = preflight(&plan, &environment).into_iter().filter(|problem| !problem.is_error).collect();
         let (steps, supervisor) = (Steps::default(), environment.supervisor().cloned());
+        let seal = settings.seal_of(&plan.project)?;
         let runner = |settings: &Settings, state_dir: &Dir| -> Result<Arc<dyn TestRunner>, Error> {
-            let cache = adapters::cache(settings, state_dir)?;
+            let cache = adapters::cache(settings, state_dir, seal.as_ref())?;
             Ok(Arc::new(Runner::new(environment, cache)))
         };
         let mut engine = Self::assemble(plan, settings, agents, steps, mask, (&copies, supervisor), runner)?;
@@ -142,6 +143,7 @@ impl Engine {
     ) -> Result<Self, Error> {
         let graph = plan.graph()?;
         let (state_dir, lock) = state_dir::lock(&plan.project)?;
+        let seal = settings.seal_of(&plan.project)?;
         let root = ProjectRoot::of(&plan.project)?;
         place_tests(&mut plan, &root);
         let options = CopyOptions {
@@ -159,8 +161,8 @@ impl Engine {
         let ctx = RunContext {
             definitions: plan.features.iter().map(green_record::definition).collect(),
             flusher: Flusher::new(store.clone()),
-            attempts: Attempts::new(store.clone(), adapters::ATTEMPTS),
-            journal: Journal::open(state_dir::create(&state_dir, "journal")?)?,
+            attempts: Attempts::new(store.clone(), &adapters::attempts_namespace(seal.as_ref())),
+            journal: RunJournal::open(state_dir::create(&state_dir, "journal")?, seal)?,
             tests,
             project: Destination {
                 dir: open_project(&copies.root.path)?,
@@ -170,7 +172,7 @@ impl Engine {
             },
             steps,
             gates: agents.keys().map(|name| (name.clone(), Gate::new(settings.pool.size))).collect(),
-            receipts: Receipts::new(settings.receipts.clone()),
+            receipts: Receipts::new(&settings),
             disk_full: DiskFull::default(),
             unsaved: Mutex::default(),
             working: AtomicUsize::new(0),
@@ -333,13 +335,20 @@ impl Engine {
         Ok(head)
     }
 
-    /// Adds the results on the branch to the files that the run starts from.
+    /// Adds the results on the branch to the files that the run starts from, in the order in which
+    /// they were merged: the changes of a result include lines of the results before it.
     async fn add_results(&self, mut tree: Tree, resumed: &[Resumed]) -> Result<Tree, Error> {
-        if self.ctx.branch.is_none() {
-            return Ok(tree);
-        }
-        for &id in self.ctx.dependencies.in_order() {
-            let FeatureState::Waiting { record: Some(record) } = &resumed[id.index()].state else { continue };
+        let Some(branch) = &self.ctx.branch else { return Ok(tree) };
+        let record_of = |id: FeatureId| match &resumed[id.index()].state {
+            FeatureState::Waiting { record } => record.as_ref(),
+            _ => None,
+        };
+        let mut records: Vec<_> =
+            self.ctx.dependencies.in_order().iter().filter_map(|&id| record_of(id)).collect();
+        let commits = branch.commits()?;
+        records
+            .sort_by_key(|record| commits.iter().position(|commit| Some(commit) == record.commit.as_ref()));
+        for record in records {
             match tree::join(&tree, &record.merged, &self.ctx.store).await? {
                 Ok(changes) => tree::apply(&mut tree, &changes),
                 // The feature's tests decide.
@@ -394,6 +403,7 @@ impl Engine {
         let ctx = &self.ctx;
         for ((id, feature), error) in ctx.ids().zip(&*run.features).zip(errors) {
             let mut feature = feature.lock().await;
+            feature.settle().await;
             if feature.became_green() {
                 durations.observe(&duration_key(&ctx.feature(id).id), feature.report().busy);
             }
@@ -437,7 +447,7 @@ fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
     }
     let guards = match &mut plan.guards {
         Guards::Tests(tests) => &mut tests[..],
-        Guards::Auto | Guards::Off => &mut [],
+        Guards::Auto | Guards::Off => &mut plan.declared[..],
     };
     let of_features = plan.features.iter_mut().flat_map(|it| it.tests.iter_mut().chain(&mut it.review));
     {
