@@ -349,9 +349,8 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
     Ok((feature, locations))
 }
 
-/// Reads `guards`: `"auto"`, `"off"`, or a list of tests.
-/// Reads the changes of the list of protected files: a list of patterns, or a table of patterns that
-/// are added and removed.
+/// Reads `guards`: `"auto"`, `"off"`, or a list of tests. Reads the changes of the list of
+/// protected files: a list of patterns, or a table of patterns that are added and removed.
 fn protect(root: &mut Table<'_>) -> Result<Vec<String>, Diagnostic> {
     if root.is_list("protect") {
         return root.patterns("protect");

@@ -17,7 +17,8 @@ use crate::Error;
 /// readers must verify a checksum.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be written, or is a link or not a file. The old content remains.
+/// [`Error::Io`] if the file cannot be written, or is a link or not a file. The old content
+/// remains.
 pub fn replace_file(file: &Path, bytes: &[u8]) -> Result<(), Error> {
     let directory = file.parent().unwrap_or(Path::new("."));
     let name = file.file_name().unwrap_or_default();

@@ -131,13 +131,14 @@ fn a_plan_in_the_project_is_not_the_agents_to_change() {
     let script = "answer plan.toml x; answer one.txt x";
     let plan = shell_plan::plan(&[ShellFeature::new("one", script, "test -f one.txt")]);
     let plan = plan.replace("project = \"project\"\n", "");
-    let dir = TestDir::empty().with("plan.toml", &plan);
-    let report = Report::of(&dir.run_plan().with_code(1));
+    let dir = TestDir::empty().with("project/plan.toml", &plan);
+    let run = dir.greenwave(["run", "project/plan.toml", "--no-metrics", "--format", "json"]).run();
+    let report = Report::of(&run.with_code(1));
     assert_eq!(
         report.rejections("one"),
         ["`plan.toml` is part of the plan: it is not the agent's to change"]
     );
-    assert_eq!(dir.read("plan.toml"), plan);
+    assert_eq!(dir.read("project/plan.toml"), plan);
 }
 
 #[test]

@@ -46,8 +46,8 @@ impl Stage<'_> {
         })
     }
 
-    /// Refuses an attempt that changes protected files, or files that cannot be merged, and restores
-    /// them. The other changes stay.
+    /// Refuses an attempt that changes protected files, or files that cannot be merged, and
+    /// restores them. The other changes stay.
     pub(super) async fn refuse_protected(&mut self) -> Result<Option<StageResult>, FeatureError> {
         let plan = PlanFiles::new(&self.ctx.plan, &self.ctx.copies.root);
         let protection = Protection::new(self.feature(), &self.ctx.plan.protect, plan);
