@@ -68,6 +68,12 @@ pub enum Network {
     None,
 }
 
+/// Returns the version of Landlock in the kernel, from 1. `None` without Landlock.
+#[must_use]
+pub fn landlock_version() -> Option<u32> {
+    rules::landlock_version()
+}
+
 /// Paths that a command may write or may not read, and its network. Without any path, it may read
 /// everything and write nothing but the usual devices.
 ///
@@ -109,8 +115,9 @@ impl Confinement {
         self
     }
 
-    /// Hides a file, or a directory with everything below it: the command cannot read it. A path
-    /// that does not exist is skipped, and so is one that contains a writable path.
+    /// Hides a file, or a directory with everything below it: the command cannot read it. Writable
+    /// and [readable](Self::readable) paths inside remain visible. A path that does not exist is
+    /// skipped.
     ///
     /// Under [`Strength::Landlock`], the entries beside a hidden path and beside each of its
     /// ancestors are permitted one by one: a file that is created there later cannot be read. Names
@@ -121,7 +128,7 @@ impl Confinement {
         self
     }
 
-    /// Permits reading a path that is also [hidden](Self::hidden) by itself.
+    /// Permits reading a path that is [hidden](Self::hidden), or in a hidden directory.
     #[must_use]
     pub fn readable(mut self, path: impl Into<PathBuf>) -> Self {
         self.readable.push(path.into());
@@ -156,8 +163,7 @@ impl Confinement {
         };
         let (writable, readable) = (existing(&self.writable), existing(&self.readable));
         let mut hidden = existing(&self.hidden);
-        hidden
-            .retain(|path| !readable.contains(path) && !writable.iter().any(|inner| inner.starts_with(path)));
+        hidden.retain(|path| !readable.contains(path) && !writable.contains(path));
         Self { writable, hidden, readable, network: self.network }
     }
 }

@@ -58,7 +58,7 @@ mod seccomp;
 mod trace;
 mod tracer;
 
-pub use confinement::{Confinement, Network, PreparedConfinement, Strength};
+pub use confinement::{Confinement, Network, PreparedConfinement, Strength, landlock_version};
 pub use error::Error;
 pub use landlock::{AllowedReads, ReadRules};
 pub use seccomp::kernel_object_exists;
