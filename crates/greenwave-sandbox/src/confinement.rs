@@ -142,6 +142,11 @@ impl Confinement {
         self
     }
 
+    /// Returns the network.
+    pub(crate) fn restricted_network(&self) -> Network {
+        self.network
+    }
+
     /// Prepares the confinement for one or more commands. Paths are resolved now.
     ///
     /// # Errors

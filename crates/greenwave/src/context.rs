@@ -1,7 +1,6 @@
 //! The parts that all stages of a run share.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -9,7 +8,6 @@ use greenwave_agents::{AgentPool, Gate};
 use greenwave_scheduler::Journal;
 use greenwave_storage::{Attempts, Store};
 use greenwave_streaming::{Budget, Fanout};
-use greenwave_testing::STATE_DIRECTORY;
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
@@ -52,6 +50,8 @@ pub(crate) struct RunContext {
     pub(crate) selected: BTreeSet<FeatureId>,
     /// Notes about the plan, published at the start.
     pub(crate) notes: Vec<Problem>,
+    /// How agents and tests are confined, published at the start.
+    pub(crate) confined: Option<Event>,
     /// Tests that must not run beside others.
     pub(crate) ports: FixedPorts,
     pub(crate) steps: Steps,
@@ -109,10 +109,5 @@ impl RunContext {
     /// Returns the hash of a feature's definition.
     pub(crate) fn definition(&self, id: FeatureId) -> &str {
         &self.definitions[id.index()]
-    }
-
-    /// Returns the directory for temporary files of requests to agents, such as prompts.
-    pub(crate) fn temporary_dir(&self) -> PathBuf {
-        self.plan.project.join(STATE_DIRECTORY).join("tmp")
     }
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use greenwave_testing::{Environment, Supervisor};
+use greenwave_testing::Environment;
+use tempfile::TempDir;
 
 use crate::error::Error;
 use crate::git::LOCAL_VARIABLES;
@@ -16,12 +17,18 @@ use crate::included;
 use crate::project_root::ProjectRoot;
 use crate::remove::remove_all;
 use crate::settings::Settings;
+use crate::setup::Starter;
 use crate::state_dir;
 
 /// Maximum length of the readable part of a directory's name, in bytes.
 const NAME_BYTES_MAX: usize = 60;
 /// Number of hexadecimal digits of the hash in a directory's name.
 const HASH_DIGITS: usize = 16;
+
+/// Name of the directory for data that the copies of a plan share.
+const SHARED: &str = ".base";
+/// Name of the file above all copies at which git stops to search for a repository.
+const REPOSITORY_BARRIER: &str = ".git";
 
 /// The working copies of a run.
 #[derive(Debug)]
@@ -46,8 +53,7 @@ pub(crate) struct CopyOptions {
     pub(crate) teardown: Vec<Vec<String>>,
     /// Time limit of each command.
     pub(crate) time_max: Duration,
-    /// Starts the commands.
-    pub(crate) supervisor: Option<Supervisor>,
+    pub(crate) starter: Starter,
 }
 
 /// Returns the directory of all working copies of a user: the setting `run.directory`, or
@@ -82,11 +88,7 @@ impl Copies {
             return Err(failed(std::io::Error::other("the directory is in the project")));
         }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(base).map_err(failed)?;
-        let project = project.canonicalize().map_err(Error::io("find", project))?;
-        let hash = blake3::hash(project.as_os_str().as_encoded_bytes()).to_hex();
-        let name = project.file_name().unwrap_or_default().to_string_lossy();
-        let of_project = base.join(format!("{}-{}", slug(&name), &hash[..HASH_DIGITS]));
-        let of_plan = of_project.join(slug(plan));
+        let (of_project, of_plan) = directories(base, project, plan)?;
         let (git, included) = (OnceLock::new(), OnceLock::new());
         let copies = Self { of_project, of_plan, root, git, options, included };
         copies.create_directory().map_err(failed)?;
@@ -96,7 +98,7 @@ impl Copies {
     fn create_directory(&self) -> std::io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.of_project)?;
         // Stops the search for a repository, so that git in a copy never finds one above it.
-        fs::write(self.of_project.join(".git"), "gitdir: no-repository\n")
+        fs::write(self.of_project.join(REPOSITORY_BARRIER), "gitdir: no-repository\n")
     }
 
     /// Removes copies that a killed run has left behind.
@@ -110,6 +112,7 @@ impl Copies {
                 state_dir::set_aside_stale(of_project, &entry.path())?;
             }
         }
+        self.clear_temporary_dirs();
         state_dir::remove_set_aside(of_project)
     }
 
@@ -125,9 +128,34 @@ impl Copies {
         self.of_project.clone()
     }
 
+    /// Creates a directory for temporary files of one program that works in a copy. It has a short
+    /// path, because names of sockets are limited to about 100 bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn temporary_dir(&self) -> Result<TempDir, Error> {
+        let created = tempfile::Builder::new().prefix(&self.temporary_prefix()).tempdir();
+        created.map_err(Error::io("create a directory in", std::env::temp_dir()))
+    }
+
+    /// Returns the start of the names of temporary directories, which no other project uses.
+    fn temporary_prefix(&self) -> String {
+        let hash = blake3::hash(self.of_project.as_os_str().as_encoded_bytes()).to_hex();
+        format!("greenwave-{}-", &hash[..HASH_DIGITS])
+    }
+
+    /// Removes temporary directories that a killed run has left behind.
+    fn clear_temporary_dirs(&self) {
+        let prefix = self.temporary_prefix();
+        let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
+            let _ = remove_all(&entry.path());
+        }
+    }
+
     /// Returns the directory for data that copies share.
     pub(crate) fn shared_dir(&self) -> PathBuf {
-        self.of_plan.join(".base")
+        self.of_plan.join(SHARED)
     }
 
     /// Returns the base of the copies' repositories, once it is created.
@@ -167,6 +195,26 @@ impl Copies {
     pub(crate) fn variables(&self) -> Vec<(String, String)> {
         git_variables(&self.of_project, &self.root)
     }
+}
+
+/// Returns the directories of all copies of a project and of those of a plan, below `base`.
+fn directories(base: &Path, project: &Path, plan: &str) -> Result<(PathBuf, PathBuf), Error> {
+    let project = project.canonicalize().map_err(Error::io("find", project))?;
+    let hash = blake3::hash(project.as_os_str().as_encoded_bytes()).to_hex();
+    let name = project.file_name().unwrap_or_default().to_string_lossy();
+    let of_project = base.join(format!("{}-{}", slug(&name), &hash[..HASH_DIGITS]));
+    let of_plan = of_project.join(slug(plan));
+    Ok((of_project, of_plan))
+}
+
+/// Returns the paths below `base` that programs in all copies of a plan read: the data that copies
+/// share, and the file at which git stops to search for a repository.
+///
+/// # Errors
+/// [`Error::Io`] if the project's path cannot be resolved.
+pub(crate) fn shared_paths(base: &Path, project: &Path, plan: &str) -> Result<[PathBuf; 2], Error> {
+    let (of_project, of_plan) = directories(base, project, plan)?;
+    Ok([of_plan.join(SHARED), of_project.join(REPOSITORY_BARRIER)])
 }
 
 /// Returns the variables that agents get: those that confine git to a copy, and without a value

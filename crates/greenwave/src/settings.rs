@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use greenwave_testing::TraceMode;
 
+use crate::confinement::ConfineMode;
+
 /// Settings of a run. The default is the `development` profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -38,6 +40,8 @@ pub struct RunSettings {
     /// Directory of the working copies. `None` for `greenwave` in `$XDG_STATE_HOME`, or else in
     /// `~/.local/state`.
     pub directory: Option<PathBuf>,
+    /// How agents and tests are confined, unless the plan says so.
+    pub confine: ConfineMode,
 }
 
 /// Settings for a project's tests (`greenwave test`).
