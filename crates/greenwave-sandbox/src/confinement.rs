@@ -1,6 +1,6 @@
 //! Confines a command: which files it may write, which it may not read, and which network it has.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -95,6 +95,9 @@ pub fn landlock_version() -> Option<u32> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Confinement {
     writable: Vec<PathBuf>,
+    /// Directories with the start of the names that may be changed in them.
+    additions: Vec<(PathBuf, OsString)>,
+    protected: Vec<PathBuf>,
     hidden: Vec<PathBuf>,
     readable: Vec<PathBuf>,
     network: Network,
@@ -112,6 +115,16 @@ impl Confinement {
     #[must_use]
     pub fn writable(mut self, path: impl Into<PathBuf>) -> Self {
         self.writable.push(path.into());
+        self
+    }
+
+    /// Permits creating entries in a directory, and changing those whose names begin with `prefix`.
+    /// Other entries that exist when the command starts stay as they are, unless they are
+    /// [writable](Self::writable). [`Strength::Landlock`] permits no new entries, because it cannot
+    /// except existing ones.
+    #[must_use]
+    pub fn additions_in(mut self, directory: impl Into<PathBuf>, prefix: impl Into<OsString>) -> Self {
+        self.additions.push((directory.into(), prefix.into()));
         self
     }
 
@@ -166,10 +179,22 @@ impl Confinement {
             paths.dedup();
             paths
         };
-        let (writable, readable) = (existing(&self.writable), existing(&self.readable));
+        let (mut writable, readable) = (existing(&self.writable), existing(&self.readable));
+        let (mut additions, mut protected) = (Vec::new(), Vec::new());
+        for (directory, prefix) in &self.additions {
+            let Ok(directory) = directory.canonicalize() else { continue };
+            for entry in directory.read_dir().into_iter().flatten().flatten() {
+                let is_own = entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
+                let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+                let paths = if is_own && !is_link { &mut writable } else { &mut protected };
+                paths.push(entry.path());
+            }
+            additions.push((directory, prefix.clone()));
+        }
+        protected.retain(|path| !writable.contains(path) && !path.is_symlink());
         let mut hidden = existing(&self.hidden);
         hidden.retain(|path| !readable.contains(path) && !writable.contains(path));
-        Self { writable, hidden, readable, network: self.network }
+        Self { writable, additions, protected, hidden, readable, network: self.network }
     }
 }
 

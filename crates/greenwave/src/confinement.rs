@@ -77,6 +77,9 @@ impl RunConfinement {
         if strength.is_some() {
             paths::create_directories(&own);
         }
+        if let Some((directory, prefix)) = agents::beside_script(&spec.command, &self.places) {
+            confinement = confinement.additions_in(directory, prefix);
+        }
         let others = agents::all_state(&self.places).filter(|path| !own.contains(path));
         confinement = others.fold(confinement, Confinement::hidden);
         confinement = own.iter().fold(confinement, Confinement::writable);

@@ -7,6 +7,7 @@ mod agent_edits;
 mod attempts;
 mod cargo_products;
 mod clock;
+mod confinement;
 mod conflicts;
 mod demo;
 mod fast_path;

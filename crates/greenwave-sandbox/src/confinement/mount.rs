@@ -6,6 +6,7 @@
 //! mounts or reach another process's files; in a user namespace of its own, the mounts are locked.
 //! Where Landlock can do so, it keeps signals and abstract Unix sockets inside.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, NulError};
 use std::fs;
 use std::io;
@@ -33,6 +34,8 @@ const KERNEL: [&str; 6] =
 #[derive(Debug)]
 pub(in crate::confinement) struct MountPlan {
     writable: Vec<PathBuf>,
+    /// Paths inside of writable ones that are not.
+    protected: Vec<PathBuf>,
     hidden: Vec<Hidden>,
     network: Network,
     /// A Landlock rule set that keeps signals and abstract sockets inside, if the kernel has it.
@@ -54,8 +57,14 @@ impl MountPlan {
             let flags = rustix::fs::statvfs(path).map(|found| found.f_flag);
             flags.is_ok_and(|flags| flags.contains(rustix::fs::StatVfsMountFlags::RDONLY))
         };
-        let writable = confinement.writable.iter().filter(|path| !is_read_only(path)).cloned().collect();
-        Self { writable, hidden: hidden(confinement), network: confinement.network, scope: scope_rules() }
+        let writable = confinement.writable.iter().chain(confinement.additions.iter().map(|(path, _)| path));
+        Self {
+            writable: writable.filter(|path| !is_read_only(path)).cloned().collect(),
+            protected: confinement.protected.clone(),
+            hidden: hidden(confinement),
+            network: confinement.network,
+            scope: scope_rules(),
+        }
     }
 
     pub(super) fn attach(&self, command: &mut impl BeforeExec, directory: &Path) -> io::Result<()> {
@@ -81,7 +90,9 @@ impl MountPlan {
                 setups.push(on_itself(path)?);
             }
         }
-        for path in &self.writable {
+        // Outer ones first, so that inner ones are mounted on them.
+        let mounted: BTreeSet<&PathBuf> = self.writable.iter().chain(&self.protected).collect();
+        for path in mounted {
             setups.push(on_itself(path)?);
         }
         // The raw devices of the machine hold every file. Other users cannot open them.

@@ -1,14 +1,17 @@
 //! The state of well-known agents in the user's home.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::paths::Places;
+use super::paths::{Places, holds_projects};
 
 /// Maximum size of a script in which names of agents are searched, in bytes.
 const SCRIPT_BYTES_MAX: u64 = 64 * 1024;
+
+/// Maximum number of files beside a script that may write beside itself.
+const BESIDE_MAX: usize = 200;
 
 /// An agent, by the name of its program.
 struct KnownAgent {
@@ -72,6 +75,26 @@ pub(super) fn own_state(command: &[String], places: &Places) -> Vec<PathBuf> {
     texts.extend(command.iter().filter_map(|word| script(Path::new(word))));
     let names = |agent: &&KnownAgent| texts.iter().any(|text| contains_word(text, agent.program));
     AGENTS.iter().filter(names).flat_map(|agent| state(agent, places)).collect()
+}
+
+/// Returns the directory of a script that is the agent's program, and the start of the names of
+/// files that belong to it, such as `agent.sh.log`. Scripts write such files beside themselves.
+///
+/// `None` for a script in the project, in a directory of installed programs, in the home directory
+/// itself or in one for temporary files, and where many files lie beside it.
+pub(super) fn beside_script(command: &[String], places: &Places) -> Option<(PathBuf, OsString)> {
+    let program = Path::new(command.first()?);
+    script(program).filter(|_| program.is_absolute())?;
+    let program = program.canonicalize().ok()?;
+    let directory = program.parent()?;
+    let is_general = places.home.iter().chain(&places.programs).any(|other| other == directory);
+    if is_general || directory.starts_with(&places.root) || !holds_projects(directory) {
+        return None;
+    }
+    let mut prefix = program.file_name()?.to_owned();
+    prefix.push(".");
+    let is_small = directory.read_dir().ok()?.count() <= BESIDE_MAX;
+    is_small.then(|| (directory.to_owned(), prefix))
 }
 
 /// Returns the paths of an agent's state.

@@ -2,7 +2,7 @@
 //! package managers, and the state of greenwave itself.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -148,8 +148,12 @@ pub(super) struct Places {
     pub(super) sockets: Vec<PathBuf>,
     pub(super) readable: Vec<PathBuf>,
     pub(super) caches: Vec<PathBuf>,
+    /// Directories in which programs are searched.
+    pub(super) programs: Vec<PathBuf>,
+    /// The project, or the repository or workspace around it.
+    pub(super) root: PathBuf,
     /// Variables of the environment whose values are absolute paths.
-    variables: BTreeMap<String, PathBuf>,
+    pub(super) variables: BTreeMap<String, PathBuf>,
 }
 
 impl Places {
@@ -179,9 +183,12 @@ impl Places {
         }
         places.add_sockets();
         let beside = root.parent().filter(|parent| holds_projects(parent)).map(Path::to_owned);
+        places.root.clone_from(&root);
+        let path = environment.get("PATH").map(std::env::split_paths).into_iter().flatten();
+        places.programs = path.collect();
         let searched: Vec<PathBuf> = [root].into_iter().chain(beside).chain(places.home.clone()).collect();
         places.hidden.extend(env_files(&searched));
-        places.add_caches(environment.get("PATH"));
+        places.add_caches();
         Ok(places)
     }
 
@@ -217,11 +224,9 @@ impl Places {
         self.sockets.extend(named);
     }
 
-    fn add_caches(&mut self, search_path: Option<&OsStr>) {
-        let program_exists = |name: &str| {
-            let directories = search_path.map(std::env::split_paths).into_iter().flatten();
-            directories.into_iter().any(|directory| directory.join(name).is_file())
-        };
+    fn add_caches(&mut self) {
+        let program_exists =
+            |name: &str| self.programs.iter().any(|directory| directory.join(name).is_file());
         for cache in &CACHES {
             let default = || Some(self.home.as_ref()?.join(cache.home));
             let Some(directory) = self.variable(cache.variable).or_else(default) else { continue };
@@ -252,7 +257,7 @@ fn holds_credentials(path: &Path) -> bool {
 
 /// Returns whether the directory beside a project may hold other projects of the user, unlike the
 /// root and directories of temporary files.
-fn holds_projects(directory: &Path) -> bool {
+pub(super) fn holds_projects(directory: &Path) -> bool {
     const STICKY: u32 = 0o1000;
     directory.parent().is_some()
         && directory.metadata().is_ok_and(|metadata| metadata.permissions().mode() & STICKY == 0)
