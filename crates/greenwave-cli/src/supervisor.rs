@@ -8,7 +8,7 @@ use greenwave::{Environment, Supervisor};
 /// The first argument of a supervisor. It shows in lists of processes.
 const ARGUMENT: &str = "supervise-children";
 
-/// Serves as a supervisor if the first argument says so, and returns the exit code.
+/// Serves as a supervisor if the first argument demands it, and returns the exit code.
 ///
 /// Must be called before any thread is started.
 pub(crate) fn serve_if_asked() -> Option<i32> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use greenwave_agents::{Agent, AgentPool, AgentPoolOptions, CommandAgent, Script, ScriptedAgent};
 use greenwave_cache::{DiskBackend, DiskOptions, FileLeases, MemoryBackend, Tier, Tiered, TieredOptions};
+use greenwave_dir::Dir;
 use greenwave_pooling::{BatchOptions, Batcher};
 use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
 use greenwave_testing::{SCHEMA, Supervisor};
@@ -15,6 +16,7 @@ use crate::confinement::RunConfinement;
 use crate::error::Error;
 use crate::plan::{AgentSpec, CommandSpec, Plan};
 use crate::settings::{Compression, Settings};
+use crate::state_dir;
 
 /// Mean size of a result, in bytes. The memory limit of the cache is this times the number of
 /// entries.
@@ -86,11 +88,14 @@ pub(crate) fn store(settings: &Settings, directory: &Path) -> Result<Store, Erro
 }
 
 /// Opens the cache of test results: memory over disk. Returns `None` if the cache is disabled.
-pub(crate) fn cache(settings: &Settings, state_dir: &Path) -> Result<Option<Tiered>, Error> {
+pub(crate) fn cache(settings: &Settings, state_dir: &Dir) -> Result<Option<Tiered>, Error> {
     if !settings.cache.enabled {
         return Ok(None);
     }
-    let directory = settings.cache.directory.clone().unwrap_or_else(|| state_dir.join("results"));
+    let directory = match &settings.cache.directory {
+        Some(directory) => directory.clone(),
+        None => state_dir::create(state_dir, "results")?,
+    };
     let failed =
         |source: greenwave_cache::Error| Error::Cache { path: directory.clone(), source: source.into() };
     let bytes_max = RESULT_BYTES_MEAN * settings.cache.entries as u64;

@@ -16,7 +16,7 @@ pub struct AttemptLog {
     attempts: Attempts,
 }
 
-/// An attempt at a feature, with all that was said.
+/// An attempt at a feature, with its complete transcript.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StoredAttempt {
     /// Id of the feature.

@@ -15,7 +15,7 @@ use crate::git::{self, UserRepository};
 use crate::git_copies;
 use crate::tree::{self, Change};
 
-/// Object id that stands for a ref that does not exist yet.
+/// Object id that git uses for a ref that does not exist yet.
 const NO_OBJECT: &str = "";
 
 /// The branch that results are committed to.

@@ -63,7 +63,7 @@ pub(crate) struct RunContext {
     pub(crate) project: Destination,
     /// Pools of agent sessions, by the agent's name in the plan.
     pub(crate) agents: BTreeMap<String, AgentPool>,
-    /// Removes secrets from what is stored and shown.
+    /// Removes secrets from stored and displayed text.
     pub(crate) mask: Mask,
     /// Hold back requests to overloaded agents, by the agent's name in the plan.
     pub(crate) gates: BTreeMap<String, Gate>,

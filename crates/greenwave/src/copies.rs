@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use greenwave_dir::{Access, Dir, FileKind};
 use greenwave_testing::Environment;
 use tempfile::TempDir;
 
@@ -15,7 +16,6 @@ use crate::git::LOCAL_VARIABLES;
 use crate::git_copies::GitBase;
 use crate::included;
 use crate::project_root::ProjectRoot;
-use crate::remove::remove_all;
 use crate::settings::Settings;
 use crate::setup::Starter;
 use crate::state_dir;
@@ -24,7 +24,6 @@ use crate::state_dir;
 const NAME_BYTES_MAX: usize = 60;
 /// Number of hexadecimal digits of the hash in a directory's name.
 const HASH_DIGITS: usize = 16;
-
 /// Name of the directory for data that the copies of a plan share.
 const SHARED: &str = ".base";
 /// Name of the file above all copies at which git stops to search for a repository.
@@ -33,10 +32,12 @@ const REPOSITORY_BARRIER: &str = ".git";
 /// The working copies of a run.
 #[derive(Debug)]
 pub(crate) struct Copies {
+    /// Directory of the copies of all projects.
+    base: Dir,
     /// Directory of all copies of this project.
-    of_project: PathBuf,
-    /// Directory of the copies of this plan.
-    of_plan: PathBuf,
+    of_project: Dir,
+    /// Name of the directory of the copies of this plan.
+    plan: String,
     pub(crate) root: ProjectRoot,
     git: OnceLock<GitBase>,
     options: CopyOptions,
@@ -44,7 +45,7 @@ pub(crate) struct Copies {
     included: OnceLock<Vec<String>>,
 }
 
-/// Parts of a plan that say what is in a copy besides the files of the project.
+/// Parts of a plan that add files to a copy besides the files of the project.
 #[derive(Debug, Default)]
 pub(crate) struct CopyOptions {
     pub(crate) include: Vec<String>,
@@ -85,20 +86,12 @@ impl Copies {
         let failed = |source| Error::RunDirectory { path: base.to_owned(), source };
         let base_exists = base.ancestors().find_map(|above| above.canonicalize().ok());
         if base_exists.is_some_and(|base| base.starts_with(&root.path)) {
-            return Err(failed(std::io::Error::other("the directory is in the project")));
+            return Err(failed(io::Error::other("the directory is in the project")));
         }
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(base).map_err(failed)?;
-        let (of_project, of_plan) = directories(base, project, plan)?;
+        let base = Dir::create(base, 0o700).map_err(failed)?;
+        let of_project = create_directory(&base, &project_name(project)?).map_err(failed)?;
         let (git, included) = (OnceLock::new(), OnceLock::new());
-        let copies = Self { of_project, of_plan, root, git, options, included };
-        copies.create_directory().map_err(failed)?;
-        Ok(copies)
-    }
-
-    fn create_directory(&self) -> std::io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.of_project)?;
-        // Stops the search for a repository, so that git in a copy never finds one above it.
-        fs::write(self.of_project.join(REPOSITORY_BARRIER), "gitdir: no-repository\n")
+        Ok(Self { base, of_project, plan: slug(plan), root, git, options, included })
     }
 
     /// Removes copies that a killed run has left behind.
@@ -107,9 +100,9 @@ impl Copies {
     /// [`Error::Io`].
     pub(crate) fn clear(&self) -> Result<(), Error> {
         let of_project = &self.of_project;
-        for entry in fs::read_dir(of_project).map_err(Error::io("list", of_project))?.flatten() {
-            if entry.path().is_dir() && !state_dir::is_set_aside(&entry.file_name()) {
-                state_dir::set_aside_stale(of_project, &entry.path())?;
+        for entry in of_project.entries().map_err(Error::io("list", of_project.path()))? {
+            if entry.kind == FileKind::Directory && !state_dir::is_set_aside(&entry.name) {
+                state_dir::set_aside_stale(of_project, &entry.name)?;
             }
         }
         self.clear_temporary_dirs();
@@ -118,14 +111,16 @@ impl Copies {
 
     /// Removes the directory at the end of a run.
     pub(crate) fn remove(&self) {
-        if let Err(error) = remove_all(&self.of_project) {
-            tracing::warn!(%error, directory = %self.of_project.display(), "cannot remove the working copies");
+        let path = self.of_project.path();
+        let name = path.file_name().unwrap_or_default();
+        if let Err(error) = self.base.remove_all(name) {
+            tracing::warn!(%error, directory = %path.display(), "cannot remove the working copies");
         }
     }
 
     /// Returns the directory of all copies of the project.
     pub(crate) fn directory(&self) -> PathBuf {
-        self.of_project.clone()
+        self.of_project.path().to_owned()
     }
 
     /// Creates a directory for temporary files of one program that works in a copy. It has a short
@@ -140,7 +135,7 @@ impl Copies {
 
     /// Returns the start of the names of temporary directories, which no other project uses.
     fn temporary_prefix(&self) -> String {
-        let hash = blake3::hash(self.of_project.as_os_str().as_encoded_bytes()).to_hex();
+        let hash = blake3::hash(self.of_project.path().as_os_str().as_encoded_bytes()).to_hex();
         format!("greenwave-{}-", &hash[..HASH_DIGITS])
     }
 
@@ -149,13 +144,17 @@ impl Copies {
         let prefix = self.temporary_prefix();
         let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
-            let _ = remove_all(&entry.path());
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 
-    /// Returns the directory for data that copies share.
-    pub(crate) fn shared_dir(&self) -> PathBuf {
-        self.of_plan.join(SHARED)
+    /// Opens the directory for data that copies share. Creates it if it does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn shared_dir(&self) -> Result<Dir, Error> {
+        let plan = self.plan_dir()?;
+        plan.create_subdirectory(SHARED, 0o700).map_err(Error::io("create", plan.path().join(SHARED)))
     }
 
     /// Returns the base of the copies' repositories, once it is created.
@@ -186,25 +185,27 @@ impl Copies {
         Ok(self.included.get_or_init(|| found.iter().map(|path| self.root.within(path)).collect()))
     }
 
-    /// Returns the directory of a working copy.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.of_plan.join(name)
+    /// Opens the directory of the plan's working copies. Creates it if it does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn plan_dir(&self) -> Result<Dir, Error> {
+        let path = self.of_project.path().join(&self.plan);
+        self.of_project.create_subdirectory(&self.plan, 0o777).map_err(Error::io("create", path))
     }
 
     /// Returns the variables that confine git to a copy.
     pub(crate) fn variables(&self) -> Vec<(String, String)> {
-        git_variables(&self.of_project, &self.root)
+        git_variables(self.of_project.path(), &self.root)
     }
 }
 
-/// Returns the directories of all copies of a project and of those of a plan, below `base`.
-fn directories(base: &Path, project: &Path, plan: &str) -> Result<(PathBuf, PathBuf), Error> {
+/// Returns the name of the directory of all copies of a project.
+fn project_name(project: &Path) -> Result<String, Error> {
     let project = project.canonicalize().map_err(Error::io("find", project))?;
     let hash = blake3::hash(project.as_os_str().as_encoded_bytes()).to_hex();
     let name = project.file_name().unwrap_or_default().to_string_lossy();
-    let of_project = base.join(format!("{}-{}", slug(&name), &hash[..HASH_DIGITS]));
-    let of_plan = of_project.join(slug(plan));
-    Ok((of_project, of_plan))
+    Ok(format!("{}-{}", slug(&name), &hash[..HASH_DIGITS]))
 }
 
 /// Returns the paths below `base` that programs in all copies of a plan read: the data that copies
@@ -213,12 +214,21 @@ fn directories(base: &Path, project: &Path, plan: &str) -> Result<(PathBuf, Path
 /// # Errors
 /// [`Error::Io`] if the project's path cannot be resolved.
 pub(crate) fn shared_paths(base: &Path, project: &Path, plan: &str) -> Result<[PathBuf; 2], Error> {
-    let (of_project, of_plan) = directories(base, project, plan)?;
-    Ok([of_plan.join(SHARED), of_project.join(REPOSITORY_BARRIER)])
+    let of_project = base.join(project_name(project)?);
+    Ok([of_project.join(slug(plan)).join(SHARED), of_project.join(REPOSITORY_BARRIER)])
 }
 
-/// Returns the variables that agents get: those that confine git to a copy, and without a value
-/// those that would point it elsewhere.
+/// Creates the directory of all copies of a project.
+fn create_directory(base: &Dir, name: &str) -> io::Result<Dir> {
+    let of_project = base.create_subdirectory(name, 0o700)?;
+    // Stops the search for a repository, so that git in a copy never finds one above it.
+    let mut barrier = of_project.open_file(REPOSITORY_BARRIER, Access::Create, 0o600)?;
+    barrier.write_all(b"gitdir: no-repository\n")?;
+    Ok(of_project)
+}
+
+/// Returns the variables that agents get: variables that confine git to a copy, and without a value
+/// variables that would point it elsewhere.
 pub(crate) fn agent_variables(base: &Path, root: &ProjectRoot) -> Vec<(OsString, Option<OsString>)> {
     let removed = LOCAL_VARIABLES.iter().map(|name| (OsString::from(name), None));
     let set = git_variables(base, root).into_iter().map(|(name, value)| (name.into(), Some(value.into())));

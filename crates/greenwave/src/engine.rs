@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use greenwave_agents::{AgentPool, Gate, Preflight};
+use greenwave_dir::Dir;
 use greenwave_scheduler::{
     Durations, Executor, Graph, Journal, OnFailure, Progress, ScheduleStats, Stopper, TaskFailure, TaskId,
     TaskOutcome,
@@ -41,7 +42,6 @@ use crate::plan::{BaseKind, FeatureId, Guards, Plan, ResultKind};
 use crate::preflight::{Problem, preflight};
 use crate::project_root::ProjectRoot;
 use crate::receipts::Receipts;
-use crate::remove::remove_all;
 use crate::report::{Report, Totals};
 use crate::resources::{self, WORKERS};
 use crate::resume::{self, Resumed};
@@ -104,7 +104,7 @@ impl Engine {
         let confined = confinement.event(&plan);
         let (steps, supervisor) = (Steps::default(), environment.supervisor().cloned());
         let starter = Starter { supervisor, sandbox };
-        let runner = |settings: &Settings, state_dir: &Path| -> Result<Arc<dyn TestRunner>, Error> {
+        let runner = |settings: &Settings, state_dir: &Dir| -> Result<Arc<dyn TestRunner>, Error> {
             let cache = adapters::cache(settings, state_dir)?;
             Ok(Arc::new(Runner::new(environment, cache)))
         };
@@ -145,7 +145,7 @@ impl Engine {
         steps: Steps,
         mask: Mask,
         (copies, starter): (&Path, Starter),
-        tests: impl FnOnce(&Settings, &Path) -> Result<Arc<dyn TestRunner>, Error>,
+        tests: impl FnOnce(&Settings, &Dir) -> Result<Arc<dyn TestRunner>, Error>,
     ) -> Result<Self, Error> {
         let graph = plan.graph()?;
         let (state_dir, lock) = state_dir::lock(&plan.project)?;
@@ -161,16 +161,16 @@ impl Engine {
         };
         let copies = Copies::new(copies, root, &plan.project, &plan.name, options)?;
         let branch = result_branch(&plan, &copies)?;
-        let store = adapters::store(&settings, &state_dir.join("store"))?;
+        let store = adapters::store(&settings, &state_dir::create(&state_dir, "store")?)?;
         let tests = tests(&settings, &state_dir)?;
         let ctx = RunContext {
             definitions: plan.features.iter().map(green_record::definition).collect(),
             flusher: Flusher::new(store.clone()),
             attempts: Attempts::new(store.clone(), adapters::ATTEMPTS),
-            journal: Journal::open(state_dir.join("journal"))?,
+            journal: Journal::open(state_dir::create(&state_dir, "journal")?)?,
             tests,
             project: Destination {
-                root: copies.root.path.clone(),
+                dir: open_project(&copies.root.path)?,
                 in_flight: Arc::new(RwLock::new(Some(lock))),
                 steps: steps.clone(),
                 is_project: true,
@@ -260,8 +260,8 @@ impl Engine {
         // Aborted stages leave their writes to other threads. This waits for them.
         drop(ctx.project.in_flight.write().await);
         if let Err(error) = self.close(durations, &errors, &run).await {
-            // The features that need the space have failed, and the report says so.
-            if !ctx.disk_full.observe(&error, &ctx.project.root) {
+            // The features that need the space have failed, which the report shows.
+            if !ctx.disk_full.observe(&error, ctx.project.dir.path()) {
                 return Err(error);
             }
             tracing::warn!(error = chain(&error), "cannot store the state of the run");
@@ -318,7 +318,7 @@ impl Engine {
             tree = self.head_tree(&repository, &tree).await?;
         }
         let mtime = workspace.write_first(&tree, &ctx.store).await?;
-        let (directory, copy, files) = (ctx.copies.shared_dir(), workspace.root().to_owned(), tree.clone());
+        let (directory, copy, files) = (ctx.copies.shared_dir()?, workspace.dir().clone(), tree.clone());
         let base =
             workspace.blocking(move || GitBase::create(&repository, &directory, &copy, files, mtime)).await?;
         let commit = root.repository.as_ref().and_then(|repository| repository.head.clone());
@@ -330,10 +330,12 @@ impl Engine {
     /// Returns the files of the user's `HEAD`, with those of submodules as they are in `tree`.
     async fn head_tree(&self, repository: &UserRepository, tree: &Tree) -> Result<Tree, Error> {
         let ctx = &self.ctx;
-        let directory = ctx.copies.shared_dir().join("head");
-        let files = repository.check_out_head(&directory)?;
+        let shared = ctx.copies.shared_dir()?;
+        let path = shared.path().join("head");
+        let directory = shared.create_subdirectory("head", 0o777).map_err(Error::io("create", &path))?;
+        let files = repository.check_out_head(&path)?;
         let mut head = workspace::read_files(&directory, &files, &ctx.store).await?;
-        remove_all(&directory).map_err(Error::io("remove", &directory))?;
+        shared.remove_all("head").map_err(Error::io("remove", &path))?;
         for (submodule, _) in repository.tracked()?.submodules {
             let below = format!("{submodule}/");
             let files = tree.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below));
@@ -472,6 +474,10 @@ fn result_branch(plan: &Plan, copies: &Copies) -> Result<Option<ResultBranch>, E
     }
     let repository = repository.ok_or(Error::NoRepository { key: "result", value: "branch" })?;
     ResultBranch::new(repository, &plan.name, &copies.directory()).map(Some)
+}
+
+fn open_project(path: &Path) -> Result<Dir, Error> {
+    Dir::open(path).map_err(Error::io("open", path))
 }
 
 fn note_event(problem: &Problem) -> Event {

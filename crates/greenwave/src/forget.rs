@@ -32,10 +32,12 @@ pub fn forget(plan: &Plan, settings: &Settings, features: &[String]) -> Result<V
     let receipts = Receipts::new(settings.receipts.clone());
     for feature in plan.features.iter().filter(|feature| features.contains(&feature.id)) {
         let removed = receipts.remove(&definition(feature));
-        removed
-            .map_err(Error::io("remove receipts from", settings.receipts.as_deref().unwrap_or(&state_dir)))?;
+        removed.map_err(Error::io(
+            "remove receipts from",
+            settings.receipts.as_deref().unwrap_or(state_dir.path()),
+        ))?;
     }
-    let journal = Journal::open(state_dir.join("journal"))?;
+    let journal = Journal::open(state_dir::create(&state_dir, "journal")?)?;
     let records = journal.finished()?;
     let mut forgotten = Vec::new();
     for feature in features {

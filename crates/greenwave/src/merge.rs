@@ -260,7 +260,7 @@ impl MergeQueue {
     ) -> Result<bool, FeatureError> {
         let ctx = &self.ctx;
         for change in joined {
-            if file_state::file_at(&ctx.project.root, &change.path)? != change.before {
+            if file_state::file_at(&ctx.project.dir, &change.path)? != change.before {
                 return Ok(false);
             }
         }

@@ -45,7 +45,8 @@ pub enum PhaseEvent {
     TestsFailed,
     /// The tests failed as they must, and attempt `n` continues the attempts of an earlier run.
     Continued(u32),
-    /// The tests pass before any code was written in this run, and the user adopts what is there.
+    /// The tests pass before any code was written in this run, and the user adopts the present
+    /// code.
     Adopted,
     /// The agent cannot take the request at the moment.
     Overloaded,

@@ -6,10 +6,10 @@
 //! finds it.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use greenwave_dir::Dir;
 use serde::{Deserialize, Serialize};
 
 use crate::file_state;
@@ -99,19 +99,17 @@ impl Receipts {
 
 impl Receipt {
     fn is_in(&self, project: &Path) -> bool {
+        let Ok(project) = Dir::open(project) else { return false };
         let now: Vec<Option<File>> =
-            self.files.iter().map(|file| file_state::file_at(project, &file.path).ok().flatten()).collect();
+            self.files.iter().map(|file| file_state::file_at(&project, &file.path).ok().flatten()).collect();
         now.iter().all(Option::is_some)
             && self.files.iter().zip(&now).any(|(file, now)| *now == Some(file.state))
     }
 }
 
 fn write_file(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.write_all(text)?;
-    file.persist(path)?;
-    Ok(())
+    let name = path.file_name().unwrap_or_default();
+    Dir::create(directory, 0o700)?.replace_file(name, text, 0o600)
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub enum ResultStoreError {
     },
     /// The entries of the store cannot be listed or removed.
     #[error("cannot {operation} the test results in {}", path.display())]
-    AccessMode {
+    Entries {
         /// The operation, as a verb.
         operation: &'static str,
         /// Directory of the store.
@@ -143,7 +143,7 @@ impl ResultStore {
     /// Reads and verifies every entry on disk. Removes corrupt entries.
     ///
     /// # Errors
-    /// [`ResultStoreError::AccessMode`] if the entries cannot be listed.
+    /// [`ResultStoreError::Entries`] if the entries cannot be listed.
     pub async fn verify(&self) -> Result<ResultStoreStats, ResultStoreError> {
         let keys = self.keys("list").await?;
         let mut entries = 0;
@@ -158,7 +158,7 @@ impl ResultStore {
     /// Returns the size of the store. Does not verify entries.
     ///
     /// # Errors
-    /// [`ResultStoreError::AccessMode`] if the entries cannot be listed.
+    /// [`ResultStoreError::Entries`] if the entries cannot be listed.
     pub async fn stats(&self) -> Result<ResultStoreStats, ResultStoreError> {
         let entries = self.keys("list").await?.len();
         Ok(ResultStoreStats { entries, damaged: 0, disk_bytes: self.disk.stats().disk_bytes })
@@ -167,7 +167,7 @@ impl ResultStore {
     /// Removes all entries on disk, and returns their number. Entries on the server expire there.
     ///
     /// # Errors
-    /// [`ResultStoreError::AccessMode`] if the entries cannot be listed or removed.
+    /// [`ResultStoreError::Entries`] if the entries cannot be listed or removed.
     pub async fn clear(&self) -> Result<usize, ResultStoreError> {
         use greenwave_cache::Backend;
         let keys = self.keys("list").await?;
@@ -185,7 +185,7 @@ impl ResultStore {
 
     fn failed(&self, operation: &'static str) -> impl Fn(BoxError) -> ResultStoreError + use<> {
         let path = self.directory.clone();
-        move |source| ResultStoreError::AccessMode { operation, path: path.clone(), source }
+        move |source| ResultStoreError::Entries { operation, path: path.clone(), source }
     }
 }
 

@@ -131,7 +131,7 @@ impl Stage<'_> {
 
     /// Extracts what matters from the output of a failing test.
     fn feedback(&self, output: &[u8]) -> Feedback {
-        Feedback::of_output(output, &[self.active.workspace.root(), &self.ctx.project.root])
+        Feedback::of_output(output, &[self.active.workspace.root(), self.ctx.project.dir.path()])
     }
 
     /// Describes a failing test, and what changed since the last refused answer.

@@ -1,4 +1,4 @@
-//! `greenwave attempts`: lists the attempts at features, and shows what was said and changed.
+//! `greenwave attempts`: lists the attempts at features, and shows their messages and changes.
 
 use std::path::{Path, PathBuf};
 

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use greenwave::ResultStore;
 
 use super::settings::SetArgs;
-use super::test::{self, TestArgs};
+use super::test::{self, WarmArgs};
 use crate::config::Config;
 use crate::dirs::results_dir;
 use crate::error::CliError;
@@ -26,7 +26,7 @@ pub(super) enum CacheCommand {
     /// Read and verify all stored records, and remove damaged ones.
     Verify(CacheArgs),
     /// Fetch results for the project's tests from a server, without running tests.
-    Warm(Box<TestArgs>),
+    Warm(Box<WarmArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -39,12 +39,12 @@ pub(super) struct CacheArgs {
 }
 
 /// Runs the command.
-pub(super) async fn cache(command: &CacheCommand) -> Result<Exit, CliError> {
+pub(super) async fn cache(command: CacheCommand) -> Result<Exit, CliError> {
     match command {
-        CacheCommand::Stats(args) => stats(args).await,
-        CacheCommand::Clear(args) => clear(args).await,
-        CacheCommand::Verify(args) => verify(args).await,
-        CacheCommand::Warm(args) => test::warm(args).await,
+        CacheCommand::Stats(args) => stats(&args).await,
+        CacheCommand::Clear(args) => clear(&args).await,
+        CacheCommand::Verify(args) => verify(&args).await,
+        CacheCommand::Warm(args) => test::warm(*args).await,
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) struct ForgetArgs {
     features: Vec<String>,
 }
 
-/// Removes the records of features, and prints what was removed. The project stays as it is.
+/// Removes the records of features, and prints them. The project stays as it is.
 pub(super) fn forget(args: &ForgetArgs) -> Result<Exit, CliError> {
     let file = PlanFile::read(&args.plan)?;
     let settings = Settings { receipts: receipts_dir(), ..Settings::default() };

@@ -42,7 +42,7 @@ pub(super) struct RunArgs {
         default_missing_value = "plan"
     )]
     check: Option<CheckDepth>,
-    /// Run only this feature and those that it depends on (repeat, or separate by commas).
+    /// Run only this feature and its dependencies (repeat, or separate by commas).
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
     only: Vec<String>,
     /// Start nothing new after the first feature that fails.
@@ -131,7 +131,7 @@ fn checked(file: &PlanFile, scope: &RunScope) -> Result<Vec<Problem>, CliError> 
 /// Runs the plan in a file.
 ///
 /// `adopt` names the features that are green if their tests pass before any code is written; an
-/// empty list stands for all.
+/// empty list means all.
 ///
 /// # Errors
 /// Those of the plan, the settings and the run, and [`CliError::NoSuchFeature`].

@@ -33,7 +33,7 @@ use crate::supervisor;
 use crate::testview::{TestView, Totals, tracing_note};
 use crate::text::plural;
 
-pub(super) use self::args::TestArgs;
+pub(super) use self::args::{TestArgs, WarmArgs};
 
 /// Runs the command.
 pub(super) async fn test(args: &TestArgs) -> Result<Exit, CliError> {
@@ -81,7 +81,8 @@ pub(super) async fn test(args: &TestArgs) -> Result<Exit, CliError> {
 }
 
 /// Fetches the results of the project's tests from wherever they are stored.
-pub(super) async fn warm(args: &TestArgs) -> Result<Exit, CliError> {
+pub(super) async fn warm(args: WarmArgs) -> Result<Exit, CliError> {
+    let args = &args.into_test_args();
     let project = project_dir(args.project.as_deref())?;
     let config = Config::load(&project, &args.overrides()?)?;
     if config.settings.cache.enabled {

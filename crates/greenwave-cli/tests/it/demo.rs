@@ -197,7 +197,7 @@ fn the_first_run_prints_the_progress_of_each_feature() {
     let (progress, table) = other.stdout.split_once("\n\n").expect("a blank line precedes the table");
     let mut by_feature = BTreeMap::<&str, Vec<&str>>::new();
     for line in progress.lines().filter(|line| line.starts_with("  ")) {
-        // What was said in a rejected attempt.
+        // The messages of a rejected attempt.
         if line.starts_with("      ") {
             continue;
         }

@@ -17,7 +17,7 @@ use super::super::{Confinement, Network, Strength, unavailable};
 use super::{DEVICES, DROPPED, SHARED_MEMORY, network};
 use crate::Error;
 
-/// The newest version whose rights are used. Older kernels enforce those that they have.
+/// The newest version whose rights are used. Older kernels enforce the ones that they support.
 const VERSION: ABI = ABI::V6;
 /// Maximum number of permitted paths.
 const PATHS_MAX: usize = 20_000;
@@ -96,7 +96,7 @@ fn rules(confinement: &Confinement, readable: &BTreeSet<PathBuf>) -> Result<Rule
     let all = all & !(AccessFs::MakeBlock | AccessFs::MakeChar);
     let writable = confinement.writable.iter().map(PathBuf::as_path);
     for path in writable.chain([Path::new(SHARED_MEMORY)]) {
-        // What is hidden stays hidden inside of a writable directory.
+        // A hidden path stays hidden inside of a writable directory.
         let is_above_hidden = confinement.hidden.iter().any(|hidden| hidden.starts_with(path));
         let rights = if is_above_hidden { all & !(AccessFs::ReadFile | AccessFs::Execute) } else { all };
         rules = add(rules, path, rights)?;

@@ -1,4 +1,4 @@
-//! The tests that harnesses discover, and what a discovery depends on.
+//! The tests that harnesses discover, and the dependencies of a discovery.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 /// Environment variable that lists the toolchain locations that a run has set for its tests, so
-/// that a run inside a test can tell them from the user's own.
+/// that a run inside a test can distinguish them from the user's own.
 pub const TOOL_HOMES_VARIABLE: &str = "GREENWAVE_OUTER_TOOL_HOMES";
 
 /// The environment of tests: the variables that they select from, and the supervisor of their

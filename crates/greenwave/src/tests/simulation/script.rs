@@ -146,7 +146,7 @@ pub(super) struct FeatureScript {
 /// Kind of interruption of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Interruption {
-    /// From this step on nothing has an effect, as after SIGKILL.
+    /// Operations from this step on have no effect, as after SIGKILL.
     Kill,
     /// The run is stopped through its `Stopper`.
     Stop,

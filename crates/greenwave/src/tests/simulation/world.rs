@@ -77,7 +77,7 @@ pub(super) struct Observed {
     pub(super) failed_before: BTreeSet<usize>,
     /// Features that failed in this run.
     pub(super) failed_now: BTreeSet<usize>,
-    /// Overloads of each feature's agent so far.
+    /// Overloads of each feature's agent up to now.
     overloads: BTreeMap<usize, u32>,
     /// Features that are started and not ended.
     pub(super) started: BTreeSet<usize>,
@@ -470,7 +470,8 @@ impl Drop for RequestGuard {
 }
 
 impl SimulatedAgent {
-    /// Returns the error of an agent whose provider limits requests, as often as the script says.
+    /// Returns the error of an agent whose provider limits requests, as often as the script
+    /// demands.
     fn overload(&self) -> Option<AgentError> {
         let mut observed = self.world.observed.lock();
         let overloads = observed.overloads.entry(self.feature).or_default();
