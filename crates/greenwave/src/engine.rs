@@ -9,8 +9,7 @@ use std::sync::atomic::AtomicUsize;
 use greenwave_agents::{AgentPool, Gate, Preflight};
 use greenwave_dir::Dir;
 use greenwave_scheduler::{
-    Durations, Executor, Graph, Journal, OnFailure, Progress, ScheduleStats, Stopper, TaskFailure, TaskId,
-    TaskOutcome,
+    Durations, Executor, Graph, OnFailure, Progress, ScheduleStats, Stopper, TaskFailure, TaskId, TaskOutcome,
 };
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
@@ -45,6 +44,7 @@ use crate::receipts::Receipts;
 use crate::report::{Report, Totals};
 use crate::resources::{self, WORKERS};
 use crate::resume::{self, Resumed};
+use crate::run_journal::RunJournal;
 use crate::scope::RunScope;
 use crate::settings::Settings;
 use crate::setup::Starter;
@@ -104,8 +104,9 @@ impl Engine {
         let confined = confinement.event(&plan);
         let (steps, supervisor) = (Steps::default(), environment.supervisor().cloned());
         let starter = Starter { supervisor, sandbox };
+        let seal = settings.seal_of(&plan.project)?;
         let runner = |settings: &Settings, state_dir: &Dir| -> Result<Arc<dyn TestRunner>, Error> {
-            let cache = adapters::cache(settings, state_dir)?;
+            let cache = adapters::cache(settings, state_dir, seal.as_ref())?;
             Ok(Arc::new(Runner::new(environment, cache)))
         };
         let mut engine = Self::assemble(plan, settings, agents, steps, mask, (&copies, starter), runner)?;
@@ -149,6 +150,7 @@ impl Engine {
     ) -> Result<Self, Error> {
         let graph = plan.graph()?;
         let (state_dir, lock) = state_dir::lock(&plan.project)?;
+        let seal = settings.seal_of(&plan.project)?;
         let root = ProjectRoot::of(&plan.project)?;
         place_tests(&mut plan, &root);
         let options = CopyOptions {
@@ -166,8 +168,8 @@ impl Engine {
         let ctx = RunContext {
             definitions: plan.features.iter().map(green_record::definition).collect(),
             flusher: Flusher::new(store.clone()),
-            attempts: Attempts::new(store.clone(), adapters::ATTEMPTS),
-            journal: Journal::open(state_dir::create(&state_dir, "journal")?)?,
+            attempts: Attempts::new(store.clone(), &adapters::attempts_namespace(seal.as_ref())),
+            journal: RunJournal::open(state_dir::create(&state_dir, "journal")?, seal)?,
             tests,
             project: Destination {
                 dir: open_project(&copies.root.path)?,
@@ -177,7 +179,7 @@ impl Engine {
             },
             steps,
             gates: agents.keys().map(|name| (name.clone(), Gate::new(settings.pool.size))).collect(),
-            receipts: Receipts::new(settings.receipts.clone()),
+            receipts: Receipts::new(&settings),
             disk_full: DiskFull::default(),
             unsaved: Mutex::default(),
             working: AtomicUsize::new(0),

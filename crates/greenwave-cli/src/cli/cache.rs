@@ -12,6 +12,7 @@ use crate::dirs::results_dir;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output;
+use crate::result_keys::result_keys;
 use crate::text::plural;
 
 /// Exit code of `verify` if a record was damaged.
@@ -49,9 +50,10 @@ pub(super) async fn cache(command: CacheCommand) -> Result<Exit, CliError> {
 }
 
 fn open(args: &CacheArgs) -> Result<(Config, PathBuf, ResultStore), CliError> {
-    let config = Config::load(&args.project, &args.set.overrides(None, [])?)?;
+    let mut config = Config::load(&args.project, &args.set.overrides(None, [])?)?;
     let dir = results_dir(&config)?;
-    let results = ResultStore::open(&dir, &config.settings.testing)?;
+    let keys = result_keys(&args.project, &mut config)?;
+    let results = ResultStore::open(&dir, &config.settings.testing, &keys)?;
     Ok((config, dir, results))
 }
 

@@ -13,6 +13,7 @@ mod demo;
 mod fast_path;
 mod harnesses;
 mod help;
+mod hostile;
 mod human_output;
 mod kill;
 mod metrics;

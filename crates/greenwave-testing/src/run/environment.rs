@@ -23,6 +23,7 @@ pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
     supervisor: Option<Supervisor>,
     sandbox: Option<Sandbox>,
+    is_inspecting: bool,
 }
 
 impl Environment {
@@ -49,7 +50,8 @@ impl Environment {
 
     /// Creates an environment from variables such as those of `std::env::vars_os()`.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        Self { variables: variables.into_iter().collect(), supervisor: None, sandbox: None }
+        let variables = variables.into_iter().collect();
+        Self { variables, supervisor: None, sandbox: None, is_inspecting: false }
     }
 
     /// Has a supervisor start tests and the programs that discover and build them, so that nothing
@@ -57,6 +59,18 @@ impl Environment {
     #[must_use]
     pub fn supervised_by(self, supervisor: Supervisor) -> Self {
         Self { supervisor: Some(supervisor), ..self }
+    }
+
+    /// Has discovery and lookups start no program that the project provides or configures. What
+    /// cannot be known without one counts as missing.
+    #[must_use]
+    pub fn inspecting(self) -> Self {
+        Self { is_inspecting: true, ..self }
+    }
+
+    /// Returns whether no program of the project may be started.
+    pub(crate) fn is_inspecting(&self) -> bool {
+        self.is_inspecting
     }
 
     /// Returns the supervisor of processes, if there is one.

@@ -126,6 +126,9 @@ pub(crate) async fn run(
     }
     let writable = vec![job.project.to_owned(), job.own.to_owned()];
     environment.confine(&mut command, &job.directory, writable).map_err(failed)?;
+    if let Some(guard) = options.guard.as_ref().and_then(|guard| guard.get().ok()) {
+        guard.attach(&mut command, &job.directory)?;
+    }
     if let Some(strict) = strict {
         strict.attach(&mut command)?;
     }

@@ -148,6 +148,11 @@ impl TestArgs {
         self.set.overrides(self.profile.as_ref(), flags)
     }
 
+    /// Returns whether the command only shows something, so that it runs no code of the project.
+    pub(super) fn is_inspection(&self) -> bool {
+        self.dry_run || self.explain.is_some()
+    }
+
     /// Returns the file for the summary. An empty name, as in an empty variable, means none.
     pub(super) fn summary(&self) -> Option<&Path> {
         self.summary.as_deref().filter(|path| !path.as_os_str().is_empty())
