@@ -88,7 +88,7 @@ impl CommandAgent {
     }
 
     /// Confines the program. It can write to the request's root and its temporary directory in
-    /// addition to what the sandbox permits.
+    /// addition to the paths of the sandbox.
     #[must_use]
     pub fn confined_by(self, sandbox: Option<Sandbox>) -> Self {
         Self { sandbox, ..self }

@@ -7,7 +7,7 @@ use greenwave_process::BeforeExec;
 use crate::{Confinement, Error, Strength};
 
 /// A confinement with its strength, for programs that confine many commands in the same way, each
-/// with writable paths of its own.
+/// with further writable paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
     confinement: Confinement,

@@ -21,7 +21,7 @@ use crate::settings::Settings;
 pub(crate) struct RunConfinement {
     /// Strength of tests and, unless they have another one, of agents. `None` if not confined.
     strength: Option<Strength>,
-    /// Why nothing is confined, unless it is.
+    /// Reason for running unconfined.
     off: Option<String>,
     options: ConfineOptions,
     places: Places,
@@ -129,7 +129,7 @@ impl RunConfinement {
 /// The result of a choice of strength.
 enum Found {
     Strength(Strength),
-    /// Nothing is confined, for this reason.
+    /// No confinement, for this reason.
     Off(String),
 }
 

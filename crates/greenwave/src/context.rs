@@ -50,7 +50,7 @@ pub(crate) struct RunContext {
     pub(crate) selected: BTreeSet<FeatureId>,
     /// Notes about the plan, published at the start.
     pub(crate) notes: Vec<Problem>,
-    /// How agents and tests are confined, published at the start.
+    /// Event with the confinement of agents and tests, published at the start.
     pub(crate) confined: Option<Event>,
     /// Tests that must not run beside others.
     pub(crate) ports: FixedPorts,

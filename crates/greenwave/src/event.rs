@@ -59,11 +59,11 @@ pub enum Event {
     },
     /// Agents and tests are confined, or not.
     Confinement {
-        /// How tests are confined, and agents that do not set it: `mount`, `landlock` or `off`.
+        /// Confinement of tests, and of agents that do not set it: `mount`, `landlock` or `off`.
         strength: &'static str,
         /// Version of Landlock in the kernel, if that is used.
         landlock: Option<u32>,
-        /// Why nothing is confined.
+        /// Reason why agents and tests run unconfined.
         reason: Option<String>,
         /// Agents that set it, by name, and how each is confined.
         agents: BTreeMap<String, &'static str>,

@@ -51,7 +51,7 @@ pub struct RunSettings {
     /// Directory of the working copies. `None` for `greenwave` in `$XDG_STATE_HOME`, or else in
     /// `~/.local/state`.
     pub directory: Option<PathBuf>,
-    /// How agents and tests are confined, unless the plan says so.
+    /// Confinement of agents and tests, unless the plan sets it.
     pub confine: ConfineMode,
 }
 

@@ -78,7 +78,7 @@ pub(crate) fn key(commands: &[Vec<String>], inputs: &[String], tree: &Tree) -> [
     *hasher.finalize().as_bytes()
 }
 
-/// What starts the commands of a run.
+/// Starts the commands of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Starter {
     pub(crate) supervisor: Option<Supervisor>,

@@ -184,7 +184,7 @@ impl Workspace {
         }
     }
 
-    /// Returns what a command needs that works in this workspace.
+    /// Returns the setting of a command that works in this workspace.
     fn setting<'a>(
         &'a self,
         directory: &'a Path,

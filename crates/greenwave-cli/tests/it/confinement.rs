@@ -1,4 +1,4 @@
-//! What agents and tests of a run can touch, in every strength that this system has.
+//! Tests the confinement of agents and tests of a run, in every strength that this system has.
 
 #![expect(clippy::print_stderr, reason = "tests say what they skip")]
 

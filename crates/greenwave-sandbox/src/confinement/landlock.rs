@@ -134,7 +134,7 @@ impl Marks {
         })
     }
 
-    /// Collects paths that together cover what is visible at and below a path. A directory with a
+    /// Collects paths that together cover the visible part at and below a path. A directory with a
     /// marked path is covered by its entries.
     fn cover(&self, path: &Path, is_visible: bool, paths: &mut BTreeSet<PathBuf>) -> Result<(), Error> {
         if self.below(path).next().is_none() {

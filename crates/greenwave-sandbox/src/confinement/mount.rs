@@ -140,7 +140,7 @@ impl Hidden {
             setups.push(mount(c"tmpfs", &path, c"tmpfs", flags | libc::MS_RDONLY, options));
             return Ok(());
         }
-        // Relative paths lead to what is covered, absolute ones to the cover.
+        // Relative paths lead to the covered directory, absolute ones to the cover.
         setups.push(Setup::Enter(path.clone()));
         setups.push(mount(c"tmpfs", &path, c"tmpfs", flags, c"size=1m,mode=0755"));
         for (visible, is_directory) in &self.visible {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use greenwave_sandbox::Network;
 
-/// How agents and tests are confined.
+/// Way in which agents and tests are confined.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ConfineMode {
     /// By mounts if the system permits it, else by Landlock, else not at all.
@@ -21,7 +21,7 @@ pub enum ConfineMode {
 /// Options of the confinement in a plan, or of one agent in addition to the plan's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConfineOptions {
-    /// How to confine. `None` for the settings of the run, or for an agent the plan's.
+    /// Way to confine. `None` for the settings of the run, or for an agent the plan's.
     pub mode: Option<ConfineMode>,
     /// Paths that may be written to, absolute.
     pub writable: Vec<PathBuf>,
