@@ -113,6 +113,15 @@ const RUNS: &[Run] = &[
         rounds: 1_000_000,
     },
     Run {
+        name: "storage-failing-tiers",
+        package: "greenwave-storage",
+        features: "object",
+        target: "it",
+        tests: "unreliable::",
+        variable: "GREENWAVE_UNRELIABLE_ROUNDS",
+        rounds: 50_000,
+    },
+    Run {
         name: "storage-kills",
         package: "greenwave-storage",
         features: "",

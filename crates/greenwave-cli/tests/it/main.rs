@@ -5,6 +5,7 @@
 
 mod agent_edits;
 mod attempts;
+mod batches;
 mod cargo_products;
 mod clock;
 mod confinement;
@@ -15,6 +16,7 @@ mod harnesses;
 mod help;
 mod hostile;
 mod human_output;
+mod ignored_files;
 mod kill;
 mod metrics;
 mod per_test;
