@@ -22,6 +22,15 @@ struct Run {
 /// The long runs. `cargo test` runs the same tests with few rounds.
 const RUNS: &[Run] = &[
     Run {
+        name: "agents",
+        package: "greenwave-cli",
+        features: "",
+        target: "it",
+        tests: "agent_rounds::",
+        variable: "GREENWAVE_AGENT_ROUNDS",
+        rounds: 100,
+    },
+    Run {
         name: "cache-kills",
         package: "greenwave-cache",
         features: "",
@@ -111,6 +120,15 @@ const RUNS: &[Run] = &[
         tests: "",
         variable: "GREENWAVE_SIMULATION_SEEDS",
         rounds: 1_000_000,
+    },
+    Run {
+        name: "storage-failing-tiers",
+        package: "greenwave-storage",
+        features: "object",
+        target: "it",
+        tests: "unreliable::",
+        variable: "GREENWAVE_UNRELIABLE_ROUNDS",
+        rounds: 50_000,
     },
     Run {
         name: "storage-kills",

@@ -396,6 +396,7 @@ impl Engine {
         let ctx = &self.ctx;
         for ((id, feature), error) in ctx.ids().zip(&*run.features).zip(errors) {
             let mut feature = feature.lock().await;
+            feature.settle().await;
             if feature.became_green() {
                 durations.observe(&duration_key(&ctx.feature(id).id), feature.report().busy);
             }
@@ -438,7 +439,7 @@ fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
     }
     let guards = match &mut plan.guards {
         Guards::Tests(tests) => &mut tests[..],
-        Guards::Auto | Guards::Off => &mut [],
+        Guards::Auto | Guards::Off => &mut plan.declared[..],
     };
     let of_features = plan.features.iter_mut().flat_map(|it| it.tests.iter_mut().chain(&mut it.review));
     {

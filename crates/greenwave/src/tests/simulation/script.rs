@@ -197,6 +197,11 @@ impl Script {
         }
     }
 
+    /// Returns whether there are more features than can be in progress at once.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.features.len() > self.features_max as usize
+    }
+
     /// Returns scripts that are a little simpler, the simplest first.
     pub(super) fn simpler(&self) -> Vec<Script> {
         let mut simpler = Vec::new();

@@ -33,6 +33,8 @@ pub(super) const UNITS: u32 = 2;
 
 /// The step before a file of the project is written.
 const WRITE: &str = "write a file";
+/// The step after an interrupted batch of merges was finished or reverted.
+const BATCH_FINISHED: &str = "forget an interrupted batch";
 /// The first step after all stages have ended.
 const CLOSE: &str = "store durations";
 
@@ -57,6 +59,8 @@ pub(super) struct Observed {
     pub(super) steps: usize,
     pub(super) interruption: Option<(Interruption, usize)>,
     dead: bool,
+    /// Number of batches that were interrupted while they were written.
+    pub(super) batches_finished: usize,
     /// Whether all stages have ended and the run is about to return.
     pub(super) closing: bool,
     /// Whether the interruption has happened.
@@ -115,6 +119,7 @@ impl StepObserver for World {
             return false;
         }
         observed.closing |= name == CLOSE;
+        observed.batches_finished += usize::from(name == BATCH_FINISHED);
         let now = observed.steps;
         observed.steps += 1;
         assert!(now < STEPS_MAX, "the run loops");
