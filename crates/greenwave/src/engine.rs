@@ -346,13 +346,20 @@ impl Engine {
         Ok(head)
     }
 
-    /// Adds the results on the branch to the files that the run starts from.
+    /// Adds the results on the branch to the files that the run starts from, in the order in which
+    /// they were merged: the changes of a result include lines of the results before it.
     async fn add_results(&self, mut tree: Tree, resumed: &[Resumed]) -> Result<Tree, Error> {
-        if self.ctx.branch.is_none() {
-            return Ok(tree);
-        }
-        for &id in self.ctx.dependencies.in_order() {
-            let FeatureState::Waiting { record: Some(record) } = &resumed[id.index()].state else { continue };
+        let Some(branch) = &self.ctx.branch else { return Ok(tree) };
+        let record_of = |id: FeatureId| match &resumed[id.index()].state {
+            FeatureState::Waiting { record } => record.as_ref(),
+            _ => None,
+        };
+        let mut records: Vec<_> =
+            self.ctx.dependencies.in_order().iter().filter_map(|&id| record_of(id)).collect();
+        let commits = branch.commits()?;
+        records
+            .sort_by_key(|record| commits.iter().position(|commit| Some(commit) == record.commit.as_ref()));
+        for record in records {
             match tree::join(&tree, &record.merged, &self.ctx.store).await? {
                 Ok(changes) => tree::apply(&mut tree, &changes),
                 // The feature's tests decide.

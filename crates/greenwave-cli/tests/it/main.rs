@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is test code")]
 
 mod agent_edits;
+mod agent_rounds;
 mod attempts;
 mod batches;
 mod cargo_products;
