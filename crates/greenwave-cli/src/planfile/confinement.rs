@@ -60,7 +60,7 @@ fn paths(
     paths.collect()
 }
 
-/// Reads a key whose value is one of a few words.
+/// Reads a key with a few valid words.
 fn choice<T: Copy>(
     document: &Document,
     table: &mut Table<'_>,

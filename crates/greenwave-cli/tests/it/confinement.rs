@@ -64,7 +64,7 @@ fn dir() -> TestDir {
         .with("other/readme", "text\n")
 }
 
-/// Runs a feature whose agent and test both make the attempts, and returns what they found.
+/// Runs a feature whose agent and test both make the attempts, and returns their results.
 fn attempts(dir: &TestDir, lines: &str) -> (String, String) {
     let variables = format!("D='{}'", dir.path("").display());
     let agent = format!("{variables}\n{ATTEMPTS}\nanswer one.txt \"$found\"");
