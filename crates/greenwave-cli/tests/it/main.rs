@@ -18,6 +18,7 @@ mod metrics;
 mod per_test;
 mod plans;
 mod program;
+mod pytest;
 mod random;
 mod rejected_answers;
 mod run_command;

@@ -17,7 +17,7 @@ use crate::{Environment, Error};
 use greenwave_inputs::{FileStamp, Selection, codec, hash_file, list_files, now_ns};
 
 /// Version of the file of stored discoveries.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Discoveries by the name of the harness.
 #[derive(Default, Serialize, Deserialize)]
@@ -79,8 +79,7 @@ pub async fn discover(
                 discovery
             }
         };
-        all.tests.extend(discovery.tests);
-        all.notes.extend(discovery.notes);
+        all.extend(discovery);
     }
     if has_changed {
         store(&file, &stored);
@@ -98,8 +97,7 @@ impl Harnesses {
         let mut all = Discovery::default();
         for harness in self.iter() {
             let discovery = harness.discover(project).await?;
-            all.tests.extend(discovery.tests);
-            all.notes.extend(discovery.notes);
+            all.extend(discovery);
         }
         all.make_names_unique();
         Ok(all)

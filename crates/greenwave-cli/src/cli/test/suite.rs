@@ -6,7 +6,8 @@ use std::sync::{Arc, Once};
 
 use greenwave::{Environment, ResultStore, Test};
 use greenwave_testing::{
-    Discovery, Harnesses, Jobserver, ListingContext, RunnerOptions, Suite, SuiteOptions, TestId,
+    Discovery, Harnesses, Jobserver, ListingContext, Outcome, RunnerOptions, Suite, SuiteOptions,
+    SuiteReport, TestId, TraceStatus,
 };
 
 use super::args::TestArgs;
@@ -56,6 +57,16 @@ pub(super) async fn discover(
 ) -> Result<Discovery, CliError> {
     let harnesses = Harnesses::builtin();
     let mut found = greenwave_testing::discover(project, &harnesses, environment).await?;
+    let run = async |commands: Vec<Test>| run_commands(project, commands, environment, config, args).await;
+    if !found.collections.is_empty() {
+        let is_traced = matches!(TraceStatus::of(config.settings.testing.trace), TraceStatus::Traced);
+        let commands = found.collection_commands(&harnesses, project, is_traced);
+        let report = run(commands.clone()).await?;
+        found.collect(
+            &harnesses,
+            &ListingContext::new(project, environment).with(outcomes(&commands, &report)),
+        );
+    }
     if !args.per_test {
         return Ok(found);
     }
@@ -65,19 +76,36 @@ pub(super) async fn discover(
         found.split(&harnesses, &context).await?;
         return Ok(found);
     }
-    let resources = BTreeMap::new();
-    // A program that cannot be listed must not keep others from being listed, so no `--fail-fast`.
-    let suite = open(project, listings.clone(), resources, environment.clone(), config, args, false)?;
+    let report = run(listings.clone()).await?;
+    found.split(&harnesses, &context.with(outcomes(&listings, &report))).await?;
+    Ok(found)
+}
+
+/// Returns the outcomes of commands that ran as a suite.
+fn outcomes<'a>(
+    commands: &'a [Test],
+    report: &'a SuiteReport,
+) -> impl Iterator<Item = (&'a Test, Option<&'a Outcome>)> {
+    commands.iter().zip(report.results.iter().map(|result| result.as_ref()?.as_ref().ok()))
+}
+
+/// Runs commands that say which tests there are, unless their results are cached.
+async fn run_commands(
+    project: &Path,
+    commands: Vec<Test>,
+    environment: &Environment,
+    config: &Config,
+    args: &TestArgs,
+) -> Result<SuiteReport, CliError> {
+    // A command that fails must not keep others from running, so no `--fail-fast`.
+    let suite = open(project, commands, BTreeMap::new(), environment.clone(), config, args, false)?;
     let signals = StopOnSignal::start(suite.stopper())?;
     let all: Vec<TestId> = suite.ids().collect();
     let report = suite.run(&all, |_| {}).await?;
-    if let Some(code) = signals.finish() {
-        return Err(CliError::Stopped { code });
+    match signals.finish() {
+        Some(code) => Err(CliError::Stopped { code }),
+        None => Ok(report),
     }
-    let outcomes = report.results.iter().map(|result| result.as_ref()?.as_ref().ok());
-    let context = context.with(listings.iter().zip(outcomes));
-    found.split(&harnesses, &context).await?;
-    Ok(found)
 }
 
 fn open(
