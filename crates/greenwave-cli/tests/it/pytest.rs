@@ -211,8 +211,9 @@ fn a_collection_runs_again_only_if_a_file_that_it_read_has_changed() {
         class YamlItem(pytest.Item):\n\
         \x20   def runtest(self):\n\
         \x20       pass\n";
-    let files: Vec<String> = (0..16).map(|number| format!("f{number}.yaml")).collect();
-    let more = [("pytest.ini", "[pytest]\n"), ("conftest.py", collector), ("docs/page.md", "one")];
+    let files: Vec<String> = (0..16).map(|number| format!("tests/f{number}.yaml")).collect();
+    let settings = "[pytest]\ntestpaths = tests\n";
+    let more = [("pytest.ini", settings), ("tests/conftest.py", collector), ("docs/page.md", "one")];
     let all: Vec<(&str, &str)> = files.iter().map(|file| (file.as_str(), "")).chain(more).collect();
     let Some(suite) = Suite::new(&all) else { return };
     let names = || suite.run().into_iter().map(|(name, ..)| name).collect::<Vec<_>>();
@@ -221,6 +222,6 @@ fn a_collection_runs_again_only_if_a_file_that_it_read_has_changed() {
     let before = names();
     suite.dir.write("p/docs/page.md", "two");
     assert_eq!(names(), before);
-    suite.dir.write("p/conftest.py", &format!("{collector}\n# changed\n"));
+    suite.dir.write("p/tests/conftest.py", &format!("{collector}\n# changed\n"));
     assert_ne!(names(), before);
 }
