@@ -1,8 +1,10 @@
 //! Metadata of entries of a directory.
 
 use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, Stat, fstat};
 
 /// Kind of an entry of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +60,14 @@ impl fmt::Display for FileKind {
 pub struct Metadata(pub(crate) Stat);
 
 impl Metadata {
+    /// Reads the metadata of an open file.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn of(file: impl AsFd) -> io::Result<Self> {
+        Ok(Self(fstat(file)?))
+    }
+
     /// Returns the kind of the entry.
     pub fn kind(&self) -> FileKind {
         FileKind::of(FileType::from_raw_mode(self.0.st_mode))

@@ -5,7 +5,8 @@
 //! their system calls with seccomp. It needs no privileges, no `ptrace` and no preloaded library,
 //! and it sees static programs too. [`ReadRules`] make the kernel refuse reads inside a directory
 //! that were not allowed, with Landlock. A [`Confinement`] permits a command to write to some paths
-//! only, hides others and restricts its network, by mounts or by Landlock.
+//! only, hides others and restricts its network, by mounts or by Landlock. A [`Guard`] protects a
+//! few directories from a command that may otherwise do what its user may.
 //!
 //! ```
 //! use std::process::Command;
@@ -49,6 +50,7 @@
 
 mod confinement;
 mod error;
+mod guard;
 mod landlock;
 #[cfg_attr(
     not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
@@ -60,6 +62,7 @@ mod tracer;
 
 pub use confinement::{Confinement, Network, PreparedConfinement, Strength};
 pub use error::Error;
+pub use guard::{Guard, LazyGuard, PreparedGuard};
 pub use landlock::{AllowedReads, ReadRules};
 pub use seccomp::kernel_object_exists;
 pub use trace::{Access, KernelObjects, Trace};

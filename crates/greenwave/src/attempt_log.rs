@@ -60,8 +60,8 @@ impl AttemptLog {
         if !directory.exists() {
             return Ok(None);
         }
-        let store = adapters::store(settings, &directory)?;
-        Ok(Some(Self { attempts: Attempts::new(store, adapters::ATTEMPTS) }))
+        let (store, seal) = (adapters::store(settings, &directory)?, settings.seal_of(project)?);
+        Ok(Some(Self { attempts: Attempts::new(store, &adapters::attempts_namespace(seal.as_ref())) }))
     }
 
     /// Returns the features that have attempts, sorted by id.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use greenwave_agents::{AgentPool, Gate};
-use greenwave_scheduler::Journal;
 use greenwave_storage::{Attempts, Store};
 use greenwave_streaming::{Budget, Fanout};
 use greenwave_testing::STATE_DIRECTORY;
@@ -26,6 +25,7 @@ use crate::plan::{Feature, FeatureId, Plan};
 use crate::preflight::Problem;
 use crate::receipts::Receipts;
 use crate::report::Totals;
+use crate::run_journal::RunJournal;
 use crate::scope::RunScope;
 use crate::settings::Settings;
 use crate::steps::Steps;
@@ -44,7 +44,7 @@ pub(crate) struct RunContext {
     pub(crate) store: Store,
     pub(crate) flusher: Flusher,
     pub(crate) attempts: Attempts,
-    pub(crate) journal: Journal,
+    pub(crate) journal: RunJournal,
     pub(crate) tests: Arc<dyn TestRunner>,
     /// Part of the plan that the run does.
     pub(crate) scope: RunScope,

@@ -217,7 +217,7 @@ impl FeatureRun {
         result: Result<StageResult, FeatureError>,
     ) -> Result<StageResult, FeatureError> {
         let is_passing = matches!(result, Err(FeatureError::AlreadyPassing { .. }));
-        let (definition, project) = (self.ctx.definition(self.id), &self.ctx.project.root);
+        let (definition, project) = (self.ctx.definition(self.id), self.ctx.project.dir.path());
         let is_adopted = || self.ctx.feature(self.id).adopt || self.ctx.receipts.matches(definition, project);
         if !is_passing || !is_adopted() {
             return result;
@@ -267,7 +267,7 @@ impl FeatureRun {
     async fn end_with(&mut self, error: FeatureError) -> Step<(), FeatureError> {
         let directory = match &error {
             FeatureError::Run(Error::Io { path, .. }) => path.parent().unwrap_or(path),
-            _ => &self.ctx.project.root,
+            _ => self.ctx.project.dir.path(),
         };
         self.ctx.disk_full.observe(&error, directory);
         self.fail(&error).await;

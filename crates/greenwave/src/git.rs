@@ -206,14 +206,13 @@ impl UserRepository {
         settings
     }
 
-    /// Writes the files of `HEAD` into a directory, and returns their paths. Filters do not run,
-    /// and the user's index stays as it is.
+    /// Writes the files of `HEAD` into an existing directory, and returns their paths. Filters do
+    /// not run, and the user's index stays as it is.
     ///
     /// # Errors
     /// [`Error::Git`] or [`Error::Io`].
     pub(crate) fn check_out_head(&self, directory: &Path) -> Result<Vec<String>, Error> {
         let operation = "check out HEAD";
-        std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
         let git = || {
             let mut command = command(&self.top);
             command.env("GIT_INDEX_FILE", directory.with_extension("index"));

@@ -260,7 +260,7 @@ impl MergeQueue {
     ) -> Result<bool, FeatureError> {
         let ctx = &self.ctx;
         for change in joined {
-            if file_state::file_at(&ctx.project.root, &change.path)? != change.before {
+            if file_state::file_at(&ctx.project.dir, &change.path)? != change.before {
                 return Ok(false);
             }
         }
@@ -275,19 +275,19 @@ impl MergeQueue {
             written: false,
             commit: None,
         };
-        ctx.journal.record(feature, &record.encode()).map_err(Error::from)?;
+        ctx.journal.record(feature, &record.encode())?;
         ctx.steps.pass("write a merge").await;
         let written = workspace::apply_or_revert(&ctx.project, joined, &ctx.store).await;
         ctx.steps.pass("record a merge as written").await;
         if let Err(error) = written {
-            ctx.journal.forget(feature).map_err(Error::from)?;
+            ctx.journal.forget(feature)?;
             return match error {
                 Error::ConcurrentEdit { .. } => Ok(false),
                 error => Err(error.into()),
             };
         }
         let record = GreenRecord { written: true, ..record };
-        ctx.journal.record(feature, &record.encode()).map_err(Error::from)?;
+        ctx.journal.record(feature, &record.encode())?;
         ctx.receipts.write(ctx.definition(id), joined);
         ctx.steps.pass("publish a merge").await;
         let Verified { retested, cached } = verified;
@@ -319,14 +319,14 @@ impl MergeQueue {
             commit: Some(commit.clone()),
         };
         ctx.steps.pass("record a merge").await;
-        ctx.journal.record(&feature.id, &record.encode()).map_err(Error::from)?;
+        ctx.journal.record(&feature.id, &record.encode())?;
         ctx.steps.pass("write a merge").await;
         if let Err(error) = branch.advance(&commit) {
-            ctx.journal.forget(&feature.id).map_err(Error::from)?;
+            ctx.journal.forget(&feature.id)?;
             return Err(error.into());
         }
         let record = GreenRecord { written: true, ..record };
-        ctx.journal.record(&feature.id, &record.encode()).map_err(Error::from)?;
+        ctx.journal.record(&feature.id, &record.encode())?;
         let Verified { retested, cached } = verified;
         let files = joined.len();
         ctx.emit(Event::Merged { feature: feature.id.clone(), files, retested, cached }).await;

@@ -140,14 +140,14 @@ async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> 
     ctx.steps.pass("inspect an interrupted merge").await;
     let (mut missing, mut changed) = (Vec::new(), None);
     for change in &record.merged {
-        let now = file_state::file_at(&ctx.project.root, &change.path)?;
+        let now = file_state::file_at(&ctx.project.dir, &change.path)?;
         if now == change.before && now != change.after {
             missing.push(change.clone());
         } else if now != change.after {
             changed = Some(change.path.as_str());
         }
     }
-    workspace::remove_temporary_files(&ctx.project.root, &record.merged);
+    workspace::remove_temporary_files(&ctx.project.dir, &record.merged);
     if let Some(path) = changed {
         tracing::warn!(feature, path, "a file was changed since its merge was interrupted");
         if !missing.is_empty() {
@@ -169,7 +169,7 @@ async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> 
 /// Returns whether all tests of a feature have cached passes for the project's files.
 async fn tests_are_cached(ctx: &RunContext, id: FeatureId, report: &mut FeatureReport) -> bool {
     for test in &ctx.feature(id).tests {
-        match ctx.tests.cached(&ctx.project.root, test).await {
+        match ctx.tests.cached(ctx.project.dir.path(), test).await {
             Ok(Some(outcome)) if outcome.passed() => report_cached(ctx, id, report, test, &outcome).await,
             // An error is reported when the test runs.
             _ => return false,

@@ -12,6 +12,7 @@ mod demo;
 mod fast_path;
 mod harnesses;
 mod help;
+mod hostile;
 mod human_output;
 mod kill;
 mod metrics;

@@ -259,7 +259,7 @@ impl Finished {
         events
     }
 
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let signal = self.status.signal();
         format!("{} {signal:?}\n--- stdout\n{}--- stderr\n{}", self.status, self.stdout, self.stderr)
     }

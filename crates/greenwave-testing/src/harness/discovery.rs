@@ -74,6 +74,8 @@ pub enum DiscoveryNote {
         /// Directory as the manifest names it.
         directory: String,
     },
+    /// Stored discoveries in the project were not used, because somebody else made them.
+    ForeignState,
 }
 
 /// Everything that the discovery of a harness depends on, beside the names of the project's files.
@@ -144,6 +146,9 @@ impl fmt::Display for DiscoveryNote {
             }
             DiscoveryNote::RunsAsAWhole { test, reason } => {
                 write!(formatter, "{test} runs in one process: {reason}")
+            }
+            DiscoveryNote::ForeignState => {
+                formatter.write_str("the state in .greenwave was not made here by this user, and is replaced")
             }
             DiscoveryNote::OutsideDependency { manifest, directory } => write!(
                 formatter,

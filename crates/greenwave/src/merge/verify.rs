@@ -76,7 +76,7 @@ impl MergeQueue {
                 // Without the changes, the feature's own tests are red.
                 let without = (owner != merge.id).then_some(&trunk.tree);
                 if let Blame::Feature(outcome) = self.blame(merge, without, workspace, test, &of).await? {
-                    return Ok(Err(refused(&of, &outcome, &[workspace.root(), &ctx.project.root])));
+                    return Ok(Err(refused(&of, &outcome, &[workspace.root(), ctx.project.dir.path()])));
                 }
             }
         }
@@ -108,7 +108,7 @@ impl MergeQueue {
             if !outcome.passed() {
                 match self.blame(merge, Some(&trunk.tree), workspace, &test, &of).await? {
                     Blame::Feature(outcome) => {
-                        return Ok(Some(refused(&of, &outcome, &[workspace.root(), &ctx.project.root])));
+                        return Ok(Some(refused(&of, &outcome, &[workspace.root(), ctx.project.dir.path()])));
                     }
                     Blame::BrokenBefore => {
                         trunk.guards.remove(&test);

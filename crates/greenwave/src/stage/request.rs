@@ -1,6 +1,9 @@
 //! Sends a request to an agent and takes its work into the workspace.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -252,11 +255,12 @@ impl Stage<'_> {
     /// Finds the agent's changes in its directory.
     async fn scan(&mut self) -> Result<Vec<Change>, Unusable> {
         let scan = self.active.workspace.scan(&self.ctx.store).await?;
-        let root = self.active.workspace.root();
         for change in &scan.changes {
             confine::plain(&change.path).map_err(|error| Unusable::Answer(error.to_string()))?;
-            let is_link = change.after.is_some_and(|file| file.kind == EntryKind::Symlink);
-            if is_link && !confine::stays_inside_by_name(root, &root.join(&change.path)) {
+            let Some(link) = change.after.filter(|file| file.kind == EntryKind::Symlink) else { continue };
+            let target = tree::content(&self.ctx.store, &link.blob).await?;
+            let target = Path::new(OsStr::from_bytes(&target));
+            if !confine::stays_inside_by_name(Path::new(&change.path), target) {
                 let problem = PathProblem::LinkOutside(change.path.clone());
                 let error = PathError { path: change.path.clone(), problem };
                 return Err(Unusable::Answer(error.to_string()));

@@ -6,19 +6,21 @@ use std::sync::{Arc, Once};
 
 use greenwave::{Environment, ResultStore, Test};
 use greenwave_testing::{
-    Discovery, Harnesses, Jobserver, ListingContext, Outcome, RunnerOptions, Suite, SuiteOptions,
-    SuiteReport, TestId, TraceStatus,
+    Discovery, DiscoveryNote, Guard, Harnesses, Inspection, Jobserver, LazyGuard, ListingContext, Outcome,
+    RunnerOptions, Suite, SuiteOptions, TestId, TraceMode, TraceStatus,
 };
 
 use super::args::TestArgs;
 use super::fast_path::Recordable;
 use crate::config::Config;
-use crate::dirs::results_dir;
+use crate::dirs::{private_dirs, results_dir};
 use crate::error::CliError;
 use crate::jobserver;
 use crate::output;
+use crate::result_keys::result_keys;
 use crate::signals::StopOnSignal;
 use crate::supervisor;
+use crate::user_key::user_key;
 
 /// The tests of a project, ready to run.
 pub(super) struct Loaded {
@@ -29,23 +31,35 @@ pub(super) struct Loaded {
 
 /// Opens the suite of the tests that the settings file declares, or else of the discovered ones.
 pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliError> {
-    let mut config = Config::load(project, &args.overrides()?)?;
+    let mut config = load_config(project, args)?;
     let environment = supervisor::environment();
+    let environment = if args.is_inspection() { environment.inspecting() } else { environment };
     let file = std::mem::take(&mut config.tests);
     let mut tests = file.tests;
     let is_declared = !tests.is_empty();
     if !is_declared {
         let found = discover(project, &environment, &config, args).await?;
-        found.notes.iter().for_each(|note| output::note(&note.to_string()));
+        let shown = found.notes.iter().filter(|note| args.verbose || **note != DiscoveryNote::ForeignState);
+        shown.for_each(|note| output::note(&note.to_string()));
         tests = found.tests;
     }
     let suite = open(project, tests, file.resources, environment, &config, args, args.fail_fast)?;
+    if args.verbose && is_declared && suite.has_foreign_state() {
+        output::note(&DiscoveryNote::ForeignState.to_string());
+    }
     let settings = &config.settings;
     let has_default_cache =
         settings.cache.enabled && settings.cache.directory.is_none() && settings.testing.audit == 0.0;
     let text = config.text.filter(|_| has_default_cache && is_declared);
     let recordable = text.map(|text| Recordable { text, ttl: settings.testing.ttl });
     Ok(Loaded { suite: Arc::new(suite), recordable })
+}
+
+/// Loads the settings, and the keys of stored results.
+pub(super) fn load_config(project: &Path, args: &TestArgs) -> Result<Config, CliError> {
+    let mut config = Config::load(project, &args.overrides()?)?;
+    config.settings.result_keys = result_keys(project, &mut config)?;
+    Ok(config)
 }
 
 /// Discovers the tests of a project. With `--per-test`, each function is a test.
@@ -56,18 +70,21 @@ pub(super) async fn discover(
     args: &TestArgs,
 ) -> Result<Discovery, CliError> {
     let harnesses = Harnesses::builtin();
-    let mut found = greenwave_testing::discover(project, &harnesses, environment).await?;
-    let run = async |commands: Vec<Test>| run_commands(project, commands, environment, config, args).await;
+    let key = user_key(project)?;
+    let mut found = greenwave_testing::discover(project, &harnesses, environment, &key).await?;
+    let run = async |commands: &[Test]| run_commands(project, commands, environment, config, args).await;
     if !found.collections.is_empty() {
         let is_traced = matches!(TraceStatus::of(config.settings.testing.trace), TraceStatus::Traced);
         let commands = found.collection_commands(&harnesses, project, is_traced);
-        let report = run(commands.clone()).await?;
-        found.collect(
-            &harnesses,
-            &ListingContext::new(project, environment).with(outcomes(&commands, &report)),
-        );
+        let outcomes = run(&commands).await?;
+        let context = ListingContext::new(project, environment);
+        found.collect(&harnesses, &context.with(commands.iter().zip(outcomes.iter().map(Option::as_ref))));
     }
     if !args.per_test {
+        return Ok(found);
+    }
+    if args.is_inspection() {
+        output::note("the single tests are not listed, which would run code of the project");
         return Ok(found);
     }
     let context = ListingContext::new(project, environment);
@@ -76,35 +93,36 @@ pub(super) async fn discover(
         found.split(&harnesses, &context).await?;
         return Ok(found);
     }
-    let report = run(listings.clone()).await?;
-    found.split(&harnesses, &context.with(outcomes(&listings, &report))).await?;
+    let outcomes = run(&listings).await?;
+    let context = context.with(listings.iter().zip(outcomes.iter().map(Option::as_ref)));
+    found.split(&harnesses, &context).await?;
     Ok(found)
 }
 
-/// Returns the outcomes of commands that ran as a suite.
-fn outcomes<'a>(
-    commands: &'a [Test],
-    report: &'a SuiteReport,
-) -> impl Iterator<Item = (&'a Test, Option<&'a Outcome>)> {
-    commands.iter().zip(report.results.iter().map(|result| result.as_ref()?.as_ref().ok()))
-}
-
-/// Runs commands that say which tests there are, unless their results are cached.
+/// Runs commands that say which tests there are, unless their results are cached. An inspection
+/// runs none.
 async fn run_commands(
     project: &Path,
-    commands: Vec<Test>,
+    commands: &[Test],
     environment: &Environment,
     config: &Config,
     args: &TestArgs,
-) -> Result<SuiteReport, CliError> {
+) -> Result<Vec<Option<Outcome>>, CliError> {
     // A command that fails must not keep others from running, so no `--fail-fast`.
-    let suite = open(project, commands, BTreeMap::new(), environment.clone(), config, args, false)?;
+    let suite = open(project, commands.to_vec(), BTreeMap::new(), environment.clone(), config, args, false)?;
+    if args.is_inspection() {
+        let cached = |found| match found {
+            Ok(Inspection::Cached(outcome)) => Some(outcome),
+            _ => None,
+        };
+        return Ok(suite.inspect().await?.into_iter().map(cached).collect());
+    }
     let signals = StopOnSignal::start(suite.stopper())?;
     let all: Vec<TestId> = suite.ids().collect();
     let report = suite.run(&all, |_| {}).await?;
     match signals.finish() {
         Some(code) => Err(CliError::Stopped { code }),
-        None => Ok(report),
+        None => Ok(report.results.into_iter().map(|result| result?.ok()).collect()),
     }
 }
 
@@ -136,8 +154,9 @@ fn open(
         jobserver: jobserver::outer().or_else(|| Jobserver::new(workers).ok()),
         // Tests see the same directories and ports with and without a cache.
         ports: dir.as_deref().map(ResultStore::ports_path),
-        results: dir,
         files: results.as_ref().map(ResultStore::files_path),
+        guard: guard(project, config, dir.as_deref()),
+        results: dir,
         harnesses: Harnesses::builtin(),
     };
     let options = SuiteOptions {
@@ -151,14 +170,36 @@ fn open(
     };
     let cache = results.map(ResultStore::into_cache);
     let suite = Suite::builder(project).tests(tests).environment(environment).cache(cache);
-    Ok(suite.runner(runner).options(options).open()?)
+    Ok(suite.key(user_key(project)?).runner(runner).options(options).open()?)
+}
+
+/// Returns the guard of tests: they can neither read the user's key nor change stored results.
+///
+/// A run inside another run needs none, since the outer guard holds for its tests as well.
+fn guard(project: &Path, config: &Config, results: Option<&Path>) -> Option<Arc<LazyGuard>> {
+    let is_inner = TraceStatus::of(TraceMode::WhenPossible) == TraceStatus::TracedByOuter;
+    if is_inner || !config.settings.testing.protect_state {
+        return None;
+    }
+    let guard = private_dirs().into_iter().fold(Guard::new(), Guard::hidden);
+    let guard = match results {
+        // Runs inside tests lock files there.
+        Some(results) => guard
+            .read_only(results)
+            .writable(ResultStore::ports_path(results))
+            .writable(ResultStore::leases_path(results)),
+        None => guard,
+    };
+    Some(Arc::new(LazyGuard::new(guard, vec![project.to_owned(), std::env::temp_dir()])))
 }
 
 /// Opens the store of results. If that fails, prints one warning, and tests run without.
 fn open_results(config: &Config) -> Option<ResultStore> {
     static WARNED: Once = Once::new();
-    let opened = results_dir(config)
-        .and_then(|dir| ResultStore::open(&dir, &config.settings.testing).map_err(CliError::Results));
+    let opened = results_dir(config).and_then(|dir| {
+        ResultStore::open(&dir, &config.settings.testing, &config.settings.result_keys)
+            .map_err(CliError::Results)
+    });
     let warn = |error: &CliError| WARNED.call_once(|| output::warn("running without cached results", error));
     opened.inspect_err(warn).ok()
 }
