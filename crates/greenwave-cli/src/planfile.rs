@@ -89,6 +89,7 @@ impl PlanFile {
         Ok(Self {
             include: include.iter().map(|pattern| (pattern.value.clone(), pattern.at.clone())).collect(),
             plan: Plan {
+                declared: Vec::new(),
                 name,
                 project: dir.join(&project.value),
                 agents,

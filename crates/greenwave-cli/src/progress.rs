@@ -318,9 +318,10 @@ fn summary(report: &Report) -> Vec<String> {
         _ => format!(" (saved {})", duration(totals.time_saved)),
     };
     lines.push(format!(
-        "{}, {} run, {} cached{saved}",
+        "{}, {} {} run, {} cached{saved}",
         plural(totals.requests as usize, "agent request"),
-        plural(totals.tests_run as usize, "test"),
+        plural(totals.tests_run as usize, "test command"),
+        if totals.tests_run == 1 { "was" } else { "were" },
         totals.tests_cached
     ));
     lines

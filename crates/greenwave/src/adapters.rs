@@ -110,7 +110,7 @@ pub(crate) fn cache(
     };
     let failed =
         |source: greenwave_cache::Error| Error::Cache { path: directory.clone(), source: source.into() };
-    let bytes_max = RESULT_BYTES_MEAN * settings.cache.entries as u64;
+    let bytes_max = RESULT_BYTES_MEAN.saturating_mul(settings.cache.entries as u64);
     let memory = MemoryBackend::new(settings.cache.entries, bytes_max).map_err(failed)?;
     let disk = DiskBackend::open(&directory, DiskOptions::default()).map_err(failed)?;
     let tier = |name: &str, backend| Tier::new(name, backend);

@@ -101,6 +101,11 @@ impl RunContext {
         (0..self.plan.features.len()).map(FeatureId::from_index)
     }
 
+    /// Returns whether the run has more features than can be in progress at once.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.selected.len() > self.settings.parallel.features as usize
+    }
+
     /// Returns a feature of the plan.
     pub(crate) fn feature(&self, id: FeatureId) -> &Feature {
         &self.plan.features[id.index()]

@@ -1,5 +1,6 @@
 //! The directory of a run's working copies, outside of the project.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use greenwave_dir::{Access, Dir, FileKind};
 use greenwave_testing::{Environment, Supervisor};
+use parking_lot::Mutex;
 
 use crate::error::Error;
 use crate::git::LOCAL_VARIABLES;
@@ -24,6 +26,10 @@ const HASH_DIGITS: usize = 16;
 /// Name of the directory for data that the copies of a plan share.
 const SHARED: &str = ".base";
 
+/// Maximum number of ignored files that are copied because a test needs them. Directories of
+/// installed packages have more: the plan decides about them.
+const NEEDED_FILES_MAX: usize = 2000;
+
 /// The working copies of a run.
 #[derive(Debug)]
 pub(crate) struct Copies {
@@ -38,6 +44,8 @@ pub(crate) struct Copies {
     options: CopyOptions,
     /// Included files, relative to the root. Listed once for all copies of the run.
     included: OnceLock<Vec<String>>,
+    /// Ignored files that tests turned out to need, relative to the root.
+    needed: Mutex<BTreeSet<String>>,
 }
 
 /// Parts of a plan that add files to a copy besides the files of the project.
@@ -91,7 +99,8 @@ impl Copies {
         let name = format!("{}-{}", slug(&name), &hash[..HASH_DIGITS]);
         let of_project = create_directory(&base, &name).map_err(failed)?;
         let (git, included) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { base, of_project, plan: slug(plan), root, git, options, included })
+        let (plan, needed) = (slug(plan), Mutex::default());
+        Ok(Self { base, of_project, plan, root, git, options, included, needed })
     }
 
     /// Removes copies that a killed run has left behind.
@@ -157,6 +166,28 @@ impl Copies {
         let project = self.root.path.join(&self.root.project);
         let found = included::find(&project, &self.options.include).map_err(Error::io("list", &project))?;
         Ok(self.included.get_or_init(|| found.iter().map(|path| self.root.within(path)).collect()))
+    }
+
+    /// Adds an ignored file or directory, relative to the root, to all copies from their next reset
+    /// on. Returns `false` if it has no file, or too many, or was added before.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn include_needed(&self, path: &str) -> Result<bool, Error> {
+        let root = &self.root.path;
+        let found = included::find(root, &[path.to_owned()]).map_err(Error::io("list", root))?;
+        if found.len() > NEEDED_FILES_MAX {
+            return Ok(false);
+        }
+        let mut needed = self.needed.lock();
+        let count = needed.len();
+        needed.extend(found);
+        Ok(needed.len() > count)
+    }
+
+    /// Returns the ignored files that tests turned out to need, relative to the root.
+    pub(crate) fn needed(&self) -> Vec<String> {
+        self.needed.lock().iter().cloned().collect()
     }
 
     /// Opens the directory of the plan's working copies. Creates it if it does not exist.

@@ -335,13 +335,20 @@ impl Engine {
         Ok(head)
     }
 
-    /// Adds the results on the branch to the files that the run starts from.
+    /// Adds the results on the branch to the files that the run starts from, in the order in which
+    /// they were merged: the changes of a result include lines of the results before it.
     async fn add_results(&self, mut tree: Tree, resumed: &[Resumed]) -> Result<Tree, Error> {
-        if self.ctx.branch.is_none() {
-            return Ok(tree);
-        }
-        for &id in self.ctx.dependencies.in_order() {
-            let FeatureState::Waiting { record: Some(record) } = &resumed[id.index()].state else { continue };
+        let Some(branch) = &self.ctx.branch else { return Ok(tree) };
+        let record_of = |id: FeatureId| match &resumed[id.index()].state {
+            FeatureState::Waiting { record } => record.as_ref(),
+            _ => None,
+        };
+        let mut records: Vec<_> =
+            self.ctx.dependencies.in_order().iter().filter_map(|&id| record_of(id)).collect();
+        let commits = branch.commits()?;
+        records
+            .sort_by_key(|record| commits.iter().position(|commit| Some(commit) == record.commit.as_ref()));
+        for record in records {
             match tree::join(&tree, &record.merged, &self.ctx.store).await? {
                 Ok(changes) => tree::apply(&mut tree, &changes),
                 // The feature's tests decide.
@@ -396,6 +403,7 @@ impl Engine {
         let ctx = &self.ctx;
         for ((id, feature), error) in ctx.ids().zip(&*run.features).zip(errors) {
             let mut feature = feature.lock().await;
+            feature.settle().await;
             if feature.became_green() {
                 durations.observe(&duration_key(&ctx.feature(id).id), feature.report().busy);
             }
@@ -438,7 +446,7 @@ fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
     }
     let guards = match &mut plan.guards {
         Guards::Tests(tests) => &mut tests[..],
-        Guards::Auto | Guards::Off => &mut [],
+        Guards::Auto | Guards::Off => &mut plan.declared[..],
     };
     let of_features = plan.features.iter_mut().flat_map(|it| it.tests.iter_mut().chain(&mut it.review));
     {

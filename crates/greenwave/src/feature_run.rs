@@ -15,7 +15,7 @@ use crate::continuation;
 use crate::error::{Error, FeatureError, chain};
 use crate::event::{AttemptDetails, Event};
 use crate::green_record::GreenRecord;
-use crate::merge::MergeQueue;
+use crate::merge::{MergeQueue, Standing};
 use crate::phase::{FeaturePolicy, Phase, PhaseEvent};
 use crate::plan::FeatureId;
 use crate::report::FeatureReport;
@@ -49,7 +49,7 @@ impl FeatureRun {
 
     /// Returns the resources that the first stage of a feature holds.
     pub(crate) fn first_needs(ctx: &RunContext, id: FeatureId) -> Needs {
-        resources::needs(ctx.feature(id), Phase::Red)
+        resources::needs(&ctx.plan, ctx.feature(id), Phase::Red, ctx.is_crowded())
     }
 
     /// Runs the next stage, and returns the scheduler's next step for the feature.
@@ -77,14 +77,15 @@ impl FeatureRun {
         if phase.is_final() {
             self.state.end(phase);
         }
+        self.queue.set_standing(self.id, self.standing());
     }
 
     /// Ends a feature whose stage did not survive, unless its failure is reported already.
     pub(crate) async fn fail_if_running(&mut self, error: &FeatureError) {
         if self.state.phase() != Phase::Failed {
-            self.set_working(false);
             let details = self.details();
             self.state.end(Phase::Failed);
+            self.set_working(false);
             self.report_failure(error, details).await;
         }
     }
@@ -150,10 +151,10 @@ impl FeatureRun {
 
     async fn complete(&mut self, event: PhaseEvent) -> Step<(), FeatureError> {
         if event == PhaseEvent::TestsFailed && self.ctx.scope.red_only {
-            self.set_working(false);
             if let Some(workspace) = self.state.end(Phase::Red) {
                 workspace.remove();
             }
+            self.set_working(false);
             return Step::Done(());
         }
         if event == PhaseEvent::TestsFailed
@@ -245,7 +246,7 @@ impl FeatureRun {
         let mut is_repeated = false;
         if let FeatureState::Active(active) = &mut self.state {
             active.feedback = feedback;
-            is_repeated = active.refuse_answer();
+            is_repeated = active.refuse_answer(&reason);
         }
         if attempt > 0
             && let Err(error) = self.record_attempt(attempt + 1, false).await
@@ -335,12 +336,39 @@ impl FeatureRun {
             _ => {}
         }
         self.is_working = is_working;
+        self.queue.set_standing(self.id, self.standing());
+    }
+
+    /// Returns the state of the feature, as far as merges depend on it.
+    fn standing(&self) -> Standing {
+        match self.state.phase() {
+            Phase::Waiting if matches!(self.state, FeatureState::Waiting { .. }) => Standing::Unstarted,
+            Phase::Green(_) => Standing::Green,
+            Phase::Failed | Phase::Skipped => Standing::Failed,
+            Phase::Red if matches!(self.state, FeatureState::Ended(_)) => Standing::Failed,
+            Phase::Paused(_) => Standing::Paused,
+            Phase::Blocked(_) => Standing::Blocked,
+            _ => Standing::Working,
+        }
+    }
+
+    /// Ends a feature that a batch has merged and that was stopped before it could say so.
+    pub(crate) async fn settle(&mut self) {
+        if matches!(self.state, FeatureState::Active(_)) && self.queue.take_merged(self.id) {
+            self.enter(PhaseEvent::Passed).await;
+            if let Err(error) = self.forget_attempts().await {
+                tracing::warn!(error = chain(&error), "cannot remove the record of attempts");
+            }
+        }
     }
 
     async fn fail(&mut self, error: &FeatureError) {
-        self.set_working(false);
         let details = self.details();
         let workspace = self.state.end(Phase::Failed);
+        self.set_working(false);
+        if self.ctx.scope.fail_fast {
+            self.queue.stop_waiting();
+        }
         self.report_failure(error, details).await;
         if let Some(workspace) = workspace {
             workspace.tear_down().await;
@@ -364,7 +392,7 @@ impl FeatureRun {
     }
 
     fn needs(&self, phase: Phase) -> Needs {
-        resources::needs(self.ctx.feature(self.id), phase)
+        resources::needs(&self.ctx.plan, self.ctx.feature(self.id), phase, self.ctx.is_crowded())
     }
 }
 

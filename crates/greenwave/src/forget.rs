@@ -3,6 +3,7 @@
 use crate::attempt_record::AttemptRecord;
 use crate::error::Error;
 use crate::green_record::definition;
+use crate::merge::BatchRecord;
 use crate::plan::Plan;
 use crate::receipts::Receipts;
 use crate::run_journal::RunJournal;
@@ -43,8 +44,9 @@ pub fn forget(plan: &Plan, settings: &Settings, features: &[String]) -> Result<V
     for feature in features {
         let key = AttemptRecord::key(feature);
         let attempt = records.get(&key);
-        let green = records.contains_key(feature);
-        if green {
+        let is_in_batch = BatchRecord::forget(&journal, feature)?;
+        let green = records.contains_key(feature) || is_in_batch;
+        if records.contains_key(feature) {
             journal.forget(feature)?;
         }
         if attempt.is_some() {

@@ -113,6 +113,7 @@ mod test_runner;
 mod tests;
 mod transcript;
 mod tree;
+mod unfinished;
 mod user_edits;
 mod workspace;
 

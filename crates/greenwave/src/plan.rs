@@ -47,6 +47,9 @@ pub struct Plan {
     pub protect: Vec<String>,
     /// Tests that pass at the start and must pass after every merge.
     pub guards: Guards,
+    /// Tests that the project's `greenwave.toml` declares. With [`Guards::Auto`] and at least one
+    /// such test, these are the guards, as they are what `greenwave test` runs.
+    pub declared: Vec<Test>,
 }
 
 /// State of a project that working copies start from.
@@ -72,7 +75,8 @@ pub enum ResultKind {
 /// The tests that pass at the start of a run and must pass after every merge.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Guards {
-    /// The tests that are discovered in the project, as `greenwave test` does.
+    /// The tests that `greenwave test` runs: those of [`Plan::declared`], or else those that are
+    /// discovered in the project.
     #[default]
     Auto,
     /// No tests.

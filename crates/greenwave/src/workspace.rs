@@ -136,14 +136,16 @@ impl Workspace {
         self.reset(tree, store).await?;
         let Some(copies) = self.copies.clone() else { return Ok(()) };
         let options = copies.options();
-        if !options.include.is_empty() {
+        let needed = copies.needed();
+        if !options.include.is_empty() || !needed.is_empty() {
             let (mut included, root) = (std::mem::take(&mut self.included), self.dir().clone());
             let from = Arc::clone(&copies);
             let restored = self.blocking(move || {
                 let paths = from.included()?;
                 let project = &from.root.path;
                 let project = Dir::open(project).map_err(Error::io("open", project))?;
-                let restored = included.restore(&project, &root, paths);
+                let paths: Vec<String> = paths.iter().cloned().chain(needed).collect();
+                let restored = included.restore(&project, &root, &paths);
                 restored.map_err(|(path, source)| Error::io("copy", &path)(source))?;
                 Ok(included)
             });
@@ -208,8 +210,34 @@ impl Workspace {
         self.copies.as_ref().map(|copies| copies.root.project.clone()).unwrap_or_default()
     }
 
+    /// Removes the directory and remembers its files, so that others can use the space.
+    pub(crate) async fn suspend(&mut self) {
+        self.tear_down().await;
+        self.remove_directory();
+        (self.stamps, self.included) = (scan::StampedFiles::default(), Included::default());
+        (self.is_fresh, self.setup_key) = (true, None);
+        self.repositories.clear();
+        self.set_up.clear();
+    }
+
+    /// Creates the directory of a suspended workspace again, empty. Its files are written by the
+    /// next [`reset`](Self::reset).
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn wake(&mut self) -> Result<(), Error> {
+        let (Some(copies), Some(name)) = (&self.copies, self.root().file_name()) else { return Ok(()) };
+        let dir = copies.plan_dir()?.create_subdirectory(name, 0o777);
+        self.destination.dir = dir.map_err(Error::io("create", self.root()))?;
+        Ok(())
+    }
+
     /// Removes the directory.
     pub(crate) fn remove(self) {
+        self.remove_directory();
+    }
+
+    fn remove_directory(&self) {
         if let Err(error) = remove_all(self.root()) {
             tracing::warn!(%error, directory = %self.root().display(), "cannot remove a workspace");
         }

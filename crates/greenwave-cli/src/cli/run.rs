@@ -149,6 +149,7 @@ pub(super) async fn run_plan(
     set_adopted(&mut file.plan, adopt)?;
     checked(&file, &scope)?;
     let config = Config::load(&file.plan.project, &options.settings.overrides()?)?;
+    file.plan.declared = config.tests.tests;
     let user_key = Some(user_key(&file.plan.project)?);
     let settings =
         Settings { receipts: receipts_dir(), user_key, private: private_dirs(), ..config.settings };

@@ -183,7 +183,7 @@ fn the_project_has_only_the_files_of_the_answers() {
 fn the_second_run_is_answered_from_the_cache() {
     let second = &demo().second;
     assert_eq!(second.status.code(), Some(0), "{second:?}");
-    assert!(second.stdout.contains("0 agent requests, 0 tests run, 10 cached (saved "));
+    assert!(second.stdout.contains("0 agent requests, 0 test commands were run, 10 cached (saved "));
     assert_eq!(demo().files, demo().files_after_second);
     snapshots::check("second_run", &second.stdout);
 }

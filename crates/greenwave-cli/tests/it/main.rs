@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is test code")]
 
 mod agent_edits;
+mod agent_rounds;
 mod attempts;
+mod batches;
 mod cargo_products;
 mod clock;
 mod conflicts;
@@ -14,6 +16,7 @@ mod harnesses;
 mod help;
 mod hostile;
 mod human_output;
+mod ignored_files;
 mod kill;
 mod metrics;
 mod per_test;

@@ -162,6 +162,20 @@ fn guards_are_discovered_and_can_be_switched_off() {
 }
 
 #[test]
+fn tests_that_the_project_declares_are_guards() {
+    let features = [ShellFeature::new("one", "answer one.txt x; answer old.txt lost", "test -f one.txt")];
+    let declared = "[[test]]\nname = \"old\"\ncommand = [\"grep\", \"-q\", \"present\", \"old.txt\"]\n";
+    let dir =
+        dir("", &features).with("project/old.txt", "present\n").with("project/greenwave.toml", declared);
+    let report = Report::of(&dir.run_plan().with_code(1));
+    assert_eq!(
+        report.rejections("one"),
+        ["after merging, test `old`, which passed before, failed with exit code 1"]
+    );
+    assert_eq!(dir.read("project/old.txt"), "present\n");
+}
+
+#[test]
 fn a_flaky_test_on_a_merge_costs_no_attempt() {
     // Fails every second time that it runs on a merge with `two.txt`, and never without.
     let flaky = "test -f one.txt || exit 1; test -f two.txt || exit 0; \
