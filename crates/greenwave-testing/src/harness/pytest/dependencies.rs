@@ -1,4 +1,4 @@
-//! Finds the local projects that a Python project depends on, in the manifests of uv, Poetry and pip.
+//! Finds the local projects that a Python project depends on, in manifests of uv, Poetry and pip.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
