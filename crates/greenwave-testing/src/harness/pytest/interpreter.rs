@@ -119,8 +119,8 @@ impl Interpreter {
     }
 }
 
-/// Returns whether pytest is installed in a virtual environment. A directory without `pyvenv.cfg` is
-/// no environment, and its interpreter may find pytest elsewhere.
+/// Returns whether pytest is installed in a virtual environment. A directory without `pyvenv.cfg`
+/// is no environment, and its interpreter may find pytest elsewhere.
 fn has_pytest(environment: &Path) -> bool {
     let libraries = || std::fs::read_dir(environment.join("lib")).into_iter().flatten().flatten();
     !environment.join("pyvenv.cfg").exists()
