@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::path::Path;
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 
 use greenwave_process::{Child, Spawn, Supervisor};
+use greenwave_sandbox::LazyGuard;
 use tokio::process::Command;
+
+use crate::run::isolation::cargo_home;
 
 /// Environment variable that lists the toolchain locations that a run has set for its tests, so
 /// that a run inside a test can distinguish them from the user's own.
@@ -20,6 +25,7 @@ pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
     supervisor: Option<Supervisor>,
     is_inspecting: bool,
+    guard: Option<Arc<LazyGuard>>,
 }
 
 impl Environment {
@@ -46,7 +52,12 @@ impl Environment {
 
     /// Creates an environment from variables such as those of `std::env::vars_os()`.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        Self { variables: variables.into_iter().collect(), supervisor: None, is_inspecting: false }
+        Self {
+            variables: variables.into_iter().collect(),
+            supervisor: None,
+            is_inspecting: false,
+            guard: None,
+        }
     }
 
     /// Has a supervisor start tests and the programs that discover and build them, so that nothing
@@ -54,6 +65,18 @@ impl Environment {
     #[must_use]
     pub fn supervised_by(self, supervisor: Supervisor) -> Self {
         Self { supervisor: Some(supervisor), ..self }
+    }
+
+    /// Has a guard hold for the programs that run code of the project to build it or to list its
+    /// tests. Where the kernel cannot enforce it, they run without.
+    #[must_use]
+    pub fn guarded_by(self, guard: Option<Arc<LazyGuard>>) -> Self {
+        Self { guard, ..self }
+    }
+
+    /// Returns the guard, if there is one.
+    pub fn guard(&self) -> Option<&Arc<LazyGuard>> {
+        self.guard.as_ref()
     }
 
     /// Has discovery and lookups start no program that the project provides or configures. What
@@ -80,6 +103,21 @@ impl Environment {
             return command.stdin(Stdio::null()).output().await;
         }
         let spawn = Spawn::from_command(command.as_std(), [])?;
+        Child::output_of(self.supervisor.as_ref(), spawn).await
+    }
+
+    /// Runs a command that executes code of the project like [`output`](Self::output), under the
+    /// guard if there is one. Kills everything that it started if the future is dropped.
+    pub(crate) async fn guarded_output(&self, command: &mut Command) -> io::Result<Output> {
+        if let (Some(_), Some(home)) = (&self.guard, cargo_home(self)) {
+            // Under a guard, cargo could not create it.
+            let _ = std::fs::create_dir_all(home);
+        }
+        let mut spawn = Spawn::from_command(command.as_std(), [])?;
+        if let Some(guard) = self.guard.as_ref().and_then(|guard| guard.get().ok()) {
+            let directory = command.as_std().get_current_dir().unwrap_or(Path::new("/")).to_owned();
+            guard.attach(&mut spawn, &directory).map_err(io::Error::other)?;
+        }
         Child::output_of(self.supervisor.as_ref(), spawn).await
     }
 
