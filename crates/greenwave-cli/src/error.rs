@@ -131,6 +131,15 @@ impl CliError {
             CliError::Run(greenwave::Error::Agent {
                 source: greenwave::AgentError::NotFound { .. }, ..
             }) => "install the program, or correct `command` of the agent in the plan",
+            CliError::Run(greenwave::Error::Confinement { .. }) => {
+                "set `confine = \"auto\"` to use what this system has"
+            }
+            CliError::Run(greenwave::Error::Network { source: None }) => {
+                "remove `confine = \"off\"`, or set `network = \"open\"`"
+            }
+            CliError::Run(greenwave::Error::Network { .. }) => {
+                "allow unprivileged user namespaces, or set `network = \"open\"`"
+            }
             CliError::NoTests => {
                 "run this in a cargo, pytest, go or npm project, or declare `[[test]]` in greenwave.toml"
             }

@@ -13,6 +13,8 @@ use crate::diagnostic::{Diagnostic, Document};
 use crate::error::CliError;
 use crate::reader::{Located, SETTINGS_FILE, Table};
 
+pub(crate) mod confinement;
+
 /// Number of attempts of features that do not set it.
 const ATTEMPTS: u32 = 3;
 
@@ -72,6 +74,7 @@ impl PlanFile {
         let setup_inputs = root.patterns("setup_inputs")?;
         let teardown = root.commands("teardown")?;
         let (resources, resource_locations) = split(root.counts("resources")?);
+        let confinement = confinement::read(&document, &mut root, &dir)?;
         let (agents, agent_locations) = split(agents(&document, &mut root, &dir, &dir.join(&project.value))?);
         let mut features = Vec::new();
         let mut feature_locations = Vec::new();
@@ -103,6 +106,7 @@ impl PlanFile {
                 teardown,
                 protect,
                 guards,
+                confinement,
             },
             project: project.at,
             agents: agent_locations,
@@ -217,6 +221,7 @@ fn agent(
                 edits,
                 wait_on: wait_on(&mut table)?,
                 wait_max: table.time_limit("wait_max")?,
+                confinement: confinement::read(document, &mut table, dir)?,
             })
         }
         other => {

@@ -8,6 +8,7 @@ use greenwave_agents::{UnknownPlaceholder, WaitOn, check_placeholders};
 use greenwave_scheduler::{Graph, GraphBuilder};
 use greenwave_testing::Test;
 
+use crate::confinement::ConfineOptions;
 use crate::included;
 
 /// Maximum length of a feature's id, in bytes. The id names a directory.
@@ -47,6 +48,8 @@ pub struct Plan {
     pub protect: Vec<String>,
     /// Tests that pass at the start and must pass after every merge.
     pub guards: Guards,
+    /// Confinement of agents and tests.
+    pub confinement: ConfineOptions,
     /// Tests that the project's `greenwave.toml` declares. With [`Guards::Auto`] and at least one
     /// such test, these are the guards, as they are what `greenwave test` runs.
     pub declared: Vec<Test>,
@@ -118,6 +121,8 @@ pub struct CommandSpec {
     pub wait_max: Option<Duration>,
     /// Source of the agent's work.
     pub edits: Edits,
+    /// Confinement of this agent, in addition to the plan's.
+    pub confinement: ConfineOptions,
 }
 
 /// Source of the work of an agent.

@@ -9,6 +9,7 @@ mod attempts;
 mod batches;
 mod cargo_products;
 mod clock;
+mod confinement;
 mod conflicts;
 mod demo;
 mod fast_path;
