@@ -23,6 +23,7 @@ mod metrics;
 mod per_test;
 mod plans;
 mod program;
+mod pytest;
 mod random;
 mod rejected_answers;
 mod run_command;
