@@ -12,8 +12,6 @@ use greenwave_sandbox::{LazyGuard, PreparedGuard, Sandbox};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::run::isolation::cargo_home;
-
 /// Environment variable that lists the toolchain locations that a run has set for its tests, so
 /// that a run inside a test can distinguish them from the user's own.
 pub const TOOL_HOMES_VARIABLE: &str = "GREENWAVE_OUTER_TOOL_HOMES";
@@ -111,10 +109,6 @@ impl Environment {
     /// Runs a command that executes code of the project like [`output`](Self::output), under the
     /// guard if there is one.
     pub(crate) async fn guarded_output(&self, command: &mut Command) -> io::Result<Output> {
-        if let (Some(_), Some(home)) = (&self.guard, cargo_home(self)) {
-            // Under a guard, cargo could not create it.
-            let _ = std::fs::create_dir_all(home);
-        }
         let guard = self.guard.as_ref().and_then(|guard| guard.get().ok());
         self.output_under(command, guard).await
     }

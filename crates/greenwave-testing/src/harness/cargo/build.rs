@@ -445,6 +445,10 @@ fn package_variables(package: &Package) -> Vec<(OsString, OsString)> {
 /// Runs a command of cargo that may run for long, and kills everything that it started if the
 /// future is dropped.
 async fn build_output(command: &mut Command, environment: &Environment) -> io::Result<Output> {
+    if let (Some(_), Some(home)) = (environment.guard(), cargo_home(environment)) {
+        // Under a guard, cargo could not create it.
+        let _ = std::fs::create_dir_all(home);
+    }
     environment.guarded_output(command).await
 }
 
