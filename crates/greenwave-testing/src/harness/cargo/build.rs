@@ -447,7 +447,7 @@ fn package_variables(package: &Package) -> Vec<(OsString, OsString)> {
 async fn build_output(command: &mut Command, environment: &Environment) -> io::Result<Output> {
     if let (Some(_), Some(home)) = (environment.guard(), cargo_home(environment)) {
         // Under a guard, cargo could not create it.
-        let _ = std::fs::create_dir_all(home);
+        let _ = fs::create_dir_all(home);
     }
     environment.guarded_output(command).await
 }
