@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Output;
+use std::sync::Arc;
 
 use greenwave_process::{BeforeExec, Child, Spawn, Supervisor};
-use greenwave_sandbox::Sandbox;
+use greenwave_sandbox::{LazyGuard, PreparedGuard, Sandbox};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -24,6 +25,7 @@ pub struct Environment {
     supervisor: Option<Supervisor>,
     sandbox: Option<Sandbox>,
     is_inspecting: bool,
+    guard: Option<Arc<LazyGuard>>,
 }
 
 impl Environment {
@@ -51,7 +53,7 @@ impl Environment {
     /// Creates an environment from variables such as those of `std::env::vars_os()`.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let variables = variables.into_iter().collect();
-        Self { variables, supervisor: None, sandbox: None, is_inspecting: false }
+        Self { variables, supervisor: None, sandbox: None, is_inspecting: false, guard: None }
     }
 
     /// Has a supervisor start tests and the programs that discover and build them, so that nothing
@@ -59,6 +61,18 @@ impl Environment {
     #[must_use]
     pub fn supervised_by(self, supervisor: Supervisor) -> Self {
         Self { supervisor: Some(supervisor), ..self }
+    }
+
+    /// Has a guard hold for the programs that run code of the project to build it or to list its
+    /// tests. Where the kernel cannot enforce it, they run without.
+    #[must_use]
+    pub fn guarded_by(self, guard: Option<Arc<LazyGuard>>) -> Self {
+        Self { guard, ..self }
+    }
+
+    /// Returns the guard, if there is one.
+    pub fn guard(&self) -> Option<&Arc<LazyGuard>> {
+        self.guard.as_ref()
     }
 
     /// Has discovery and lookups start no program that the project provides or configures. What
@@ -89,6 +103,17 @@ impl Environment {
     /// one. Captures its output and its errors; its standard input is empty. If tests are confined,
     /// it can write to its working directory and has a temporary directory.
     pub(crate) async fn output(&self, command: &mut Command) -> io::Result<Output> {
+        self.output_under(command, None).await
+    }
+
+    /// Runs a command that executes code of the project like [`output`](Self::output), under the
+    /// guard if there is one.
+    pub(crate) async fn guarded_output(&self, command: &mut Command) -> io::Result<Output> {
+        let guard = self.guard.as_ref().and_then(|guard| guard.get().ok());
+        self.output_under(command, guard).await
+    }
+
+    async fn output_under(&self, command: &mut Command, guard: Option<&PreparedGuard>) -> io::Result<Output> {
         let temporary = match &self.sandbox {
             Some(_) => Some(tempfile::Builder::new().prefix("greenwave-test-").tempdir()?),
             None => None,
@@ -98,12 +123,12 @@ impl Environment {
         let writable = temporary.iter().map(TempDir::path).chain(directory.as_deref());
         let writable: Vec<PathBuf> = writable.map(Path::to_owned).collect();
         let directory = directory.unwrap_or_else(|| PathBuf::from("/"));
-        if self.supervisor.is_none() {
-            self.confine(command, &directory, writable)?;
-            return command.stdin(Stdio::null()).output().await;
-        }
+        // The process leads a group, which is killed if the future is dropped.
         let mut spawn = Spawn::from_command(command.as_std(), [])?;
         self.confine(&mut spawn, &directory, writable)?;
+        if let Some(guard) = guard {
+            guard.attach(&mut spawn, &directory).map_err(io::Error::other)?;
+        }
         Child::output_of(self.supervisor.as_ref(), spawn).await
     }
 

@@ -203,6 +203,7 @@ impl Places {
         self.hidden.push(plan.project.join(STATE_DIRECTORY));
         self.hidden.extend(settings.cache.directory.clone());
         self.hidden.extend(settings.receipts.clone());
+        self.hidden.extend(settings.private.iter().cloned());
         let kinds = [
             ("XDG_STATE_HOME", ".local/state"),
             ("XDG_CACHE_HOME", ".cache"),

@@ -33,6 +33,8 @@ pub(super) struct Loaded {
 pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliError> {
     let mut config = load_config(project, args)?;
     let environment = supervisor::environment();
+    let guard = guard(project, &config);
+    let environment = environment.guarded_by(guard);
     let environment = if args.is_inspection() { environment.inspecting() } else { environment };
     let file = std::mem::take(&mut config.tests);
     let mut tests = file.tests;
@@ -155,7 +157,7 @@ fn open(
         // Tests see the same directories and ports with and without a cache.
         ports: dir.as_deref().map(ResultStore::ports_path),
         files: results.as_ref().map(ResultStore::files_path),
-        guard: guard(project, config, dir.as_deref()),
+        guard: environment.guard().cloned(),
         results: dir,
         harnesses: Harnesses::builtin(),
     };
@@ -176,18 +178,23 @@ fn open(
 /// Returns the guard of tests: they can neither read the user's key nor change stored results.
 ///
 /// A run inside another run needs none, since the outer guard holds for its tests as well.
-fn guard(project: &Path, config: &Config, results: Option<&Path>) -> Option<Arc<LazyGuard>> {
+fn guard(project: &Path, config: &Config) -> Option<Arc<LazyGuard>> {
     let is_inner = TraceStatus::of(TraceMode::WhenPossible) == TraceStatus::TracedByOuter;
     if is_inner || !config.settings.testing.protect_state {
         return None;
     }
     let guard = private_dirs().into_iter().fold(Guard::new(), Guard::hidden);
+    let results = results_dir(config).ok().and_then(|dir| std::path::absolute(dir).ok());
+    if let (Some(results), true) = (&results, config.settings.cache.enabled) {
+        // Opening the store reports an error.
+        let _ = ResultStore::create_lock_directories(results);
+    }
     let guard = match results {
         // Runs inside tests lock files there.
         Some(results) => guard
-            .read_only(results)
-            .writable(ResultStore::ports_path(results))
-            .writable(ResultStore::leases_path(results)),
+            .writable(ResultStore::ports_path(&results))
+            .writable(ResultStore::leases_path(&results))
+            .read_only(results),
         None => guard,
     };
     Some(Arc::new(LazyGuard::new(guard, vec![project.to_owned(), std::env::temp_dir()])))

@@ -77,7 +77,7 @@ async fn collect(
     command.args(tests.iter().filter_map(|test| test.command.last()));
     command.current_dir(directory).env_clear().envs(environment.visible(&[]));
     command.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(TIME_MAX, environment.output(&mut command)).await;
+    let output = tokio::time::timeout(TIME_MAX, environment.guarded_output(&mut command)).await;
     let output = output
         .map_err(|_| failed(Problem::TimedOut { command: COMMAND, seconds: TIME_MAX.as_secs() }))?
         .map_err(|source| failed(Problem::Start { program: program.to_owned(), source }))?;
