@@ -225,3 +225,35 @@ fn a_collection_runs_again_only_if_a_file_that_it_read_has_changed() {
     suite.dir.write("p/tests/conftest.py", &format!("{collector}\n# changed\n"));
     assert_ne!(names(), before);
 }
+
+#[test]
+fn arguments_of_the_user_and_of_a_variable_go_to_pytest() {
+    let both = format!("{PASSES}{FAILS}");
+    let Some(suite) = Suite::new(&[("test_a.py", both.as_str()), ("test_b.py", FAILS)]) else { return };
+    let run = |arguments: &[&str], addopts: &str| {
+        let all = ["test", "--format", "json"].into_iter().chain(arguments.iter().copied());
+        let program = Program::new(all).within(&suite.dir.path("p")).variable("PYTEST_ADDOPTS", addopts);
+        verdicts(&program.variable("XDG_CACHE_HOME", suite.dir.path("cache")).run())
+    };
+    let passed = [("py:test_a.py".to_owned(), true, false)];
+    assert_eq!(run(&["--", "-k", "passes"], ""), passed);
+    assert_eq!(run(&[], "-k passes --verbose"), passed);
+    assert_eq!(run(&[], "").iter().filter(|(_, passed, _)| !passed).count(), 2);
+    // Arguments that name what to run belong to one process.
+    assert_eq!(run(&["--", "test_b.py"], ""), [("py:.".to_owned(), false, false)]);
+}
+
+#[test]
+fn a_failure_that_names_a_withheld_variable_ends_with_a_hint() {
+    let test = "import os\ndef test_database():\n    assert os.environ['DATABASE_URL']\n";
+    let Some(suite) = Suite::new(&[("test_a.py", test)]) else { return };
+    let run = || {
+        let program = Program::new(["test"]).within(&suite.dir.path("p")).variable("DATABASE_URL", "x");
+        program.variable("XDG_CACHE_HOME", suite.dir.path("cache")).run()
+    };
+    let finished = run().with_code(1);
+    assert!(finished.stdout.contains("env = [\"DATABASE_URL\"]"), "{}", finished.stdout);
+    let declared = "[[test]]\nname = \"t\"\ncommand = \".venv/bin/python -m pytest test_a.py\"\nenv = [\"DATABASE_*\"]\n";
+    suite.dir.write("p/greenwave.toml", declared);
+    run().with_code(0);
+}

@@ -8,6 +8,13 @@ use super::registry::Harnesses;
 use crate::Test;
 
 impl Discovery {
+    /// Appends arguments of the user to the commands of collections, and so to those of the tests
+    /// that they find. Returns whether there is a collection.
+    pub fn add_arguments(&mut self, arguments: &[String]) -> bool {
+        self.collections.iter_mut().for_each(|test| test.command.extend_from_slice(arguments));
+        !self.collections.is_empty()
+    }
+
     /// Returns the commands whose outcome [`collect`](Self::collect) needs, to be run as a
     /// [`Suite`](crate::Suite) before it.
     ///

@@ -16,6 +16,27 @@ use tokio::process::Command;
 /// that a run inside a test can distinguish them from the user's own.
 pub const TOOL_HOMES_VARIABLE: &str = "GREENWAVE_OUTER_TOOL_HOMES";
 
+/// Stands for any characters in the name of a declared variable.
+const WILDCARD: char = '*';
+
+/// Returns whether each test has a value of its own for a variable, so that a pattern does not
+/// select the user's.
+fn is_private(name: &str) -> bool {
+    matches!(name, "HOME" | "TMPDIR") || name.starts_with("GREENWAVE_")
+}
+
+/// Returns whether a pattern matches a whole name.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once(WILDCARD) else { return pattern == name };
+    let Some(mut left) = name.strip_prefix(start) else { return false };
+    let (middle, end) = rest.rsplit_once(WILDCARD).unwrap_or(("", rest));
+    for part in middle.split(WILDCARD) {
+        let Some(at) = left.find(part) else { return false };
+        left = &left[at + part.len()..];
+    }
+    left.ends_with(end)
+}
+
 /// The environment of tests: the variables that they select from, and the supervisor of their
 /// processes. A test sees the variables of [`BASE`](Environment::BASE)
 /// and those that it declares, and all of these are part of its key.
@@ -158,13 +179,46 @@ impl Environment {
     /// key either, so that both runs derive the same keys.
     pub(crate) fn visible<'a>(&'a self, declared: &'a [String]) -> BTreeMap<&'a str, &'a OsStr> {
         let base = Self::BASE.into_iter().filter(|name| !self.is_set_by_outer(name));
-        let names = base.chain(declared.iter().map(String::as_str));
-        names.filter_map(|name| Some((name, self.get(name)?))).collect()
+        let (patterns, names): (Vec<&str>, Vec<&str>) =
+            declared.iter().map(String::as_str).partition(|name| name.contains(WILDCARD));
+        let mut visible: BTreeMap<&str, &OsStr> =
+            base.chain(names).filter_map(|name| Some((name, self.get(name)?))).collect();
+        if !patterns.is_empty() {
+            let all =
+                self.variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value.as_os_str())));
+            visible.extend(all.filter(|(name, _)| {
+                !self.is_set_by_outer(name)
+                    && !is_private(name)
+                    && patterns.iter().any(|pattern| matches(pattern, name))
+            }));
+        }
+        visible
     }
 
     /// Returns whether an outer run has set this location of a toolchain for its tests.
     pub(crate) fn is_set_by_outer(&self, name: &str) -> bool {
         let set = self.get(TOOL_HOMES_VARIABLE).and_then(OsStr::to_str);
         set.is_some_and(|set| set.split(',').any(|other| other == name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_selects_variables_by_name() {
+        let names = ["APP_A", "APP_B_URL", "APP", "XAPP_A", "HOME", "GREENWAVE_PORT_FIRST"];
+        let environment = Environment::new(names.map(|name| (name.into(), "1".into())));
+        let visible = |pattern: &str| {
+            let declared = [pattern.to_owned()];
+            environment.visible(&declared).into_keys().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(visible("APP_*"), ["APP_A", "APP_B_URL"]);
+        assert_eq!(visible("APP_*_URL"), ["APP_B_URL"]);
+        assert_eq!(visible("*APP*A"), ["APP_A", "XAPP_A"]);
+        assert_eq!(visible("*"), ["APP", "APP_A", "APP_B_URL", "XAPP_A"]);
+        assert_eq!(visible("APP_A*A"), Vec::<String>::new());
+        assert_eq!(visible("APP"), ["APP"]);
     }
 }

@@ -39,6 +39,11 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
     let file = std::mem::take(&mut config.tests);
     let mut tests = file.tests;
     let is_declared = !tests.is_empty();
+    if is_declared && !args.arguments.is_empty() {
+        output::note(
+            "the arguments after `--` are for discovered tests of pytest, and this project declares its tests",
+        );
+    }
     if !is_declared {
         let found = discover(project, &environment, &config, args).await?;
         let shown = found.notes.iter().filter(|note| args.verbose || **note != DiscoveryNote::ForeignState);
@@ -74,6 +79,9 @@ pub(super) async fn discover(
     let harnesses = Harnesses::builtin();
     let key = user_key(project)?;
     let mut found = greenwave_testing::discover(project, &harnesses, environment, &key).await?;
+    if !found.add_arguments(&args.arguments) && !args.arguments.is_empty() {
+        output::note("the arguments after `--` are for pytest, which this project does not use");
+    }
     let run = async |commands: &[Test]| run_commands(project, commands, environment, config, args).await;
     if !found.collections.is_empty() {
         let is_traced = matches!(TraceStatus::of(config.settings.testing.trace), TraceStatus::Traced);

@@ -20,6 +20,7 @@ use crate::results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status
 use crate::run::isolation::Isolation;
 use crate::run::options::RESULTS_VARIABLE;
 use crate::run::process::{self, Job, ProcessResult};
+use crate::run::withheld;
 use crate::run::workspace::{Built, Workspace};
 use crate::{Error, Test};
 
@@ -240,7 +241,12 @@ impl TestJob<'_> {
             return None;
         }
         let crash = Crash { test: self.test, process: &finished(process), rerun: self };
-        self.runner.harness(self.test).explain_crash(&crash).await
+        let crash = self.runner.harness(self.test).explain_crash(&crash).await;
+        let is_failure = process.status != Status::Passed;
+        let withheld =
+            is_failure.then(|| withheld::explain(self.test, &self.runner.environment, &process.output));
+        let all: String = crash.into_iter().chain(withheld.flatten()).collect();
+        (!all.is_empty()).then_some(all)
     }
 }
 
