@@ -32,7 +32,7 @@ use state::Setting;
 
 /// Variable with the number of tasks of a long run: 3, 4 or 5.
 const TASKS: &str = "GREENWAVE_SCHEDULER_TASKS";
-/// Variable with the number of kinds of needs of a long run, up to 9.
+/// Variable with the number of kinds of needs of a long run, up to 10.
 const KINDS: &str = "GREENWAVE_SCHEDULER_KINDS";
 
 /// Returns the number of tasks that have not ended at the same time, and of kinds of needs.
@@ -40,12 +40,12 @@ fn size() -> (usize, u8) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u8>().unwrap());
     let (tasks, usual) = match number(TASKS) {
         None => (3, 6),
-        Some(tasks @ 3..=4) => (tasks, 9),
+        Some(tasks @ 3..=4) => (tasks, 10),
         // All kinds would take days.
         Some(5) => (5, 4),
         Some(other) => panic!("invalid value {other} for {TASKS}: expected 3, 4 or 5"),
     };
-    (usize::from(tasks), number(KINDS).unwrap_or(usual).clamp(1, 9))
+    (usize::from(tasks), number(KINDS).unwrap_or(usual).clamp(1, 10))
 }
 
 #[test]
@@ -80,8 +80,8 @@ fn every_state_has_a_number() {
             states.insert(format!("{state:?}"));
         }
     }
-    // Up to three tasks, each with one of 14 values, and 7 values of the run.
-    assert_eq!(states.len(), (1 + 14 + 14 * 14 + 14 * 14 * 14) * 7);
+    // Up to three tasks, each with one of 15 values, and 7 values of the run.
+    assert_eq!(states.len(), (1 + 15 + 15 * 15 + 15 * 15 * 15) * 7);
 }
 
 #[test]

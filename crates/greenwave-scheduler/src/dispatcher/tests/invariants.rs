@@ -29,16 +29,12 @@ impl Transition<'_> {
         self.tasks[at].position < self.tasks[other].position
     }
 
-    fn is_begun(&self, at: usize) -> bool {
-        self.tasks[at].was_begun() || self.starts.contains(&at)
-    }
-
     fn count(&self, is: impl Fn(TaskState) -> bool) -> usize {
         self.tasks().iter().filter(|task| is(task.state)).count()
     }
 
     fn in_flight(&self) -> usize {
-        (0..self.len).filter(|at| self.tasks[*at].is_open() && self.is_begun(*at)).count()
+        self.tasks().iter().filter(|task| task.is_open() && task.has_slot()).count()
     }
 
     fn ready(&self) -> impl Iterator<Item = usize> + '_ {
@@ -89,7 +85,7 @@ impl Transition<'_> {
             let Some(before) = task.before else { continue };
             let is_right = match (before, task.state) {
                 (OpenTask::Waiting { .. }, _)
-                | (OpenTask::Delayed, TaskState::Delayed(_))
+                | (OpenTask::Delayed { .. }, TaskState::Delayed(_))
                 | (OpenTask::Running { .. }, TaskState::Running(_)) => true,
                 (OpenTask::Ready { .. }, state) => {
                     matches!(state, TaskState::Running(_)) == self.starts.contains(&at)
@@ -174,7 +170,8 @@ impl Transition<'_> {
     }
 
     fn has_slot(&self, at: usize) -> bool {
-        self.is_begun(at) || self.in_flight() < self.setting.tasks_max
+        let task = &self.tasks[at];
+        task.has_slot() || !task.needs_slot() || self.in_flight() < self.setting.tasks_max
     }
 
     fn fits(&self, at: usize) -> bool {
@@ -236,7 +233,8 @@ impl Transition<'_> {
     /// earlier overtakes were counted.
     fn check_overtaken(&self, waiting: usize) -> Result<(), String> {
         let tasks_max = self.setting.tasks_max;
-        let was_begun = |at: usize| self.tasks[at].was_begun();
+        // Tasks that take no slot when they start.
+        let was_begun = |at: usize| self.tasks[at].kept_slot() || !self.tasks[at].needs_slot();
         let class = |at: usize| (self.tasks[at].kind, was_begun(at));
         let is_behind = |other: usize| class(other) == class(waiting) && self.is_above(other, waiting);
         if self.ready().any(is_behind) {
@@ -247,7 +245,7 @@ impl Transition<'_> {
             _ => 0,
         };
         // Excludes tasks that begin in this step.
-        let mut in_flight = (0..self.len).filter(|at| was_begun(*at) && self.tasks[*at].is_open()).count();
+        let mut in_flight = self.tasks().iter().filter(|task| task.kept_slot() && task.is_open()).count();
         for (number, &start) in self.starts.iter().enumerate() {
             let begins = !was_begun(start);
             let was_in_flight = in_flight;

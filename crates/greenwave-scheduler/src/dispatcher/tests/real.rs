@@ -20,7 +20,6 @@ struct RealTask {
     /// Needs of the current stage.
     kind: u8,
     after: Vec<usize>,
-    is_begun: bool,
 }
 
 /// A run with its dispatcher.
@@ -47,7 +46,7 @@ impl RealRun {
                 builder.depends_on(at.to_string(), before.to_string());
             });
             let (rank, kind) = (random.below(4), random.below(setting.kinds.into()) as u8);
-            tasks.push(RealTask { rank, kind, after: bits_of(after).collect(), is_begun: false });
+            tasks.push(RealTask { rank, kind, after: bits_of(after).collect() });
         }
         let on_failure = *random.one_of(&[OnFailure::KeepGoing, OnFailure::StopAtFirst]);
         let limits = crate::Limits { on_failure, ..limits(&setting) };
@@ -88,8 +87,8 @@ impl RealRun {
         };
         let task = |at: usize| {
             let id = TaskId::from_index(open[at]);
-            let RealTask { kind, is_begun, .. } = self.tasks[open[at]];
-            let of_stage = (kind, is_begun, self.dispatcher.overtaken(id));
+            let (kind, has_slot) = (self.tasks[open[at]].kind, self.dispatcher.tasks[open[at]].has_slot);
+            let of_stage = (kind, has_slot, self.dispatcher.overtaken(id));
             (bits(at), open_task(&self.setting, self.is_stopped, self.dispatcher.state(id), of_stage))
         };
         let admitted = self.dispatcher.stats().pool("workers").unwrap().admitted;
@@ -106,7 +105,7 @@ impl RealRun {
     fn choose(&self, random: &mut Random, state: &State) -> Option<Step> {
         let kind = random.below(self.setting.kinds.into()) as u8;
         let running = state.positions(|task| matches!(task, OpenTask::Running { .. }));
-        let delayed = state.positions(|task| task == OpenTask::Delayed);
+        let delayed = state.positions(|task| matches!(task, OpenTask::Delayed { .. }));
         let mut steps = Vec::new();
         for at in bits_of(running) {
             steps.extend([Step::Done(at), Step::Done(at), Step::Next(at, kind), Step::Retry(at)]);
@@ -229,7 +228,7 @@ impl RealRun {
         let addition =
             Addition { id: "added", rank, needs: &needs_of(kind), after: &after_ids, before: &before_ids };
         let id = self.dispatcher.add(self.now, addition, &mut self.actions).unwrap().index();
-        self.tasks.push(RealTask { rank, kind, after, is_begun: false });
+        self.tasks.push(RealTask { rank, kind, after });
         before.iter().for_each(|later| self.tasks[*later].after.push(id));
     }
 
@@ -238,9 +237,7 @@ impl RealRun {
             Action::Start(task) => Some(task.index()),
             Action::Skip(..) => None,
         };
-        let starts: Vec<usize> = self.actions.iter().filter_map(start).collect();
-        starts.iter().for_each(|at| self.tasks[*at].is_begun = true);
-        starts
+        self.actions.iter().filter_map(start).collect()
     }
 }
 
@@ -256,7 +253,7 @@ fn compare(seed: u64) -> Result<usize, String> {
         tasks,
         tasks_max: *random.one_of(&[1, 2, 3, usize::MAX]),
         overtakes_max: *random.one_of(&[0, 1, 2, u32::MAX]),
-        kinds: 1 + random.below(9) as u8,
+        kinds: 1 + random.below(10) as u8,
     };
     let graph = *random.one_of(&graphs(tasks));
     let mut run = RealRun::new(&mut random, setting, &graph);

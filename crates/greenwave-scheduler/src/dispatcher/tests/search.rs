@@ -1,6 +1,6 @@
 //! Explores all states of a setting.
 
-use super::state::{Numbering, OpenTask, Setting, State, WORKERS, bits_of};
+use super::state::{KINDS, Numbering, OpenTask, Setting, State, WORKERS, bits_of};
 use super::step::{ChosenKinds, Machine, Step, canonical, depends};
 use crate::OnFailure;
 
@@ -65,7 +65,7 @@ impl Search {
                 self.end_stage(state, at)?;
             }
         }
-        let delayed = state.positions(|task| task == OpenTask::Delayed);
+        let delayed = state.positions(|task| matches!(task, OpenTask::Delayed { .. }));
         for woken in subsets(delayed).filter(|woken| *woken != 0) {
             self.visit_with_kinds(state, Step::Tick { woken }, woken)?;
         }
@@ -134,7 +134,16 @@ impl Search {
         let max = self.kinds(state) - 1;
         let mut kinds = ChosenKinds::default();
         loop {
-            self.visit_with(state, step, &kinds)?;
+            // A stage has the same needs when it is retried.
+            let is_possible = bits_of(ready).all(|at| match state.tasks[at] {
+                OpenTask::Delayed { has_slot } => {
+                    state.is_stopped || KINDS[usize::from(kinds[at])].has_slot == has_slot
+                }
+                _ => true,
+            });
+            if is_possible {
+                self.visit_with(state, step, &kinds)?;
+            }
             let Some(at) = bits_of(ready).find(|at| kinds[*at] < max) else { return Ok(()) };
             bits_of(ready).filter(|other| *other < at).for_each(|other| kinds[other] = 0);
             kinds[at] += 1;

@@ -18,19 +18,22 @@ pub(super) enum LockUse {
 pub(super) struct Kind {
     pub(super) workers: u32,
     pub(super) lock: LockUse,
+    /// Whether the stage counts under `tasks_max`.
+    pub(super) has_slot: bool,
 }
 
 const fn kind(workers: u32, lock: LockUse) -> Kind {
-    Kind { workers, lock }
+    Kind { workers, lock, has_slot: true }
 }
 
-/// Every combination of a number of workers and a use of the lock. Searches with fewer kinds use
-/// the first ones.
-pub(super) const KINDS: [Kind; 9] = [
+/// Every combination of a number of workers and a use of the lock, and a stage that only waits,
+/// outside of `tasks_max`. Searches with fewer kinds use the first ones.
+pub(super) const KINDS: [Kind; 10] = [
     kind(1, LockUse::Free),
     kind(2, LockUse::Free),
     kind(1, LockUse::Shared),
     kind(0, LockUse::Exclusive),
+    Kind { workers: 0, lock: LockUse::Free, has_slot: false },
     kind(0, LockUse::Free),
     kind(1, LockUse::Exclusive),
     kind(0, LockUse::Shared),
@@ -63,19 +66,20 @@ pub(super) enum OpenTask {
     /// Waits for the tasks at these positions, a bit set.
     Waiting { after: u8 },
     /// Waits for resources of a kind.
-    Ready { is_begun: bool, kind: u8, overtaken: u32 },
+    Ready { has_slot: bool, kind: u8, overtaken: u32 },
     /// Holds resources of a kind.
     Running { kind: u8 },
     /// Waits for a retry.
-    Delayed,
+    Delayed { has_slot: bool },
 }
 
 impl OpenTask {
-    pub(super) fn is_begun(self) -> bool {
+    /// Returns true if the task holds a slot under `tasks_max`.
+    pub(super) fn has_slot(self) -> bool {
         match self {
             Self::Waiting { .. } => false,
-            Self::Ready { is_begun, .. } => is_begun,
-            Self::Running { .. } | Self::Delayed => true,
+            Self::Ready { has_slot, .. } | Self::Delayed { has_slot } => has_slot,
+            Self::Running { kind } => KINDS[usize::from(kind)].has_slot,
         }
     }
 }
@@ -99,7 +103,7 @@ pub(super) struct State {
 impl State {
     /// A run without tasks.
     pub(super) const EMPTY: Self = Self {
-        tasks: [OpenTask::Delayed; TASKS_MAX],
+        tasks: [OpenTask::Delayed { has_slot: true }; TASKS_MAX],
         len: 0,
         admitted: WORKERS,
         is_paused: false,
@@ -139,9 +143,9 @@ impl Numbering {
             u32::MAX => 1,
             max => u64::from(max) + 1,
         };
-        // No task, a delayed one, a running one, a ready one, or one that waits for any of the
+        // No task, a delayed one with or without a slot, a running one, a ready one, or one that waits for any of the
         // others.
-        let base = 2 + kinds + 2 * kinds * levels + (1 << (setting.tasks - 1)) - 1;
+        let base = 3 + kinds + 2 * kinds * levels + (1 << (setting.tasks - 1)) - 1;
         Self { tasks: setting.tasks, kinds, levels, base }
     }
 
@@ -162,15 +166,15 @@ impl Numbering {
 
     fn code(&self, at: usize, task: OpenTask) -> u64 {
         match task {
-            OpenTask::Delayed => 1,
-            OpenTask::Running { kind } => 2 + u64::from(kind),
-            OpenTask::Ready { is_begun, kind, overtaken } => {
-                let class = u64::from(is_begun) * self.kinds + u64::from(kind);
-                2 + self.kinds + class * self.levels + u64::from(overtaken)
+            OpenTask::Delayed { has_slot } => 1 + u64::from(has_slot),
+            OpenTask::Running { kind } => 3 + u64::from(kind),
+            OpenTask::Ready { has_slot, kind, overtaken } => {
+                let class = u64::from(has_slot) * self.kinds + u64::from(kind);
+                3 + self.kinds + class * self.levels + u64::from(overtaken)
             }
             OpenTask::Waiting { after } => {
                 let others = after & ((1 << at) - 1) | after >> (at + 1) << at;
-                2 + self.kinds + 2 * self.kinds * self.levels + u64::from(others) - 1
+                3 + self.kinds + 2 * self.kinds * self.levels + u64::from(others) - 1
             }
         }
     }
@@ -196,18 +200,18 @@ impl Numbering {
     }
 
     fn task(&self, at: usize, code: u64) -> OpenTask {
-        if code == 1 {
-            return OpenTask::Delayed;
+        if code <= 2 {
+            return OpenTask::Delayed { has_slot: code == 2 };
         }
-        let code = code - 2;
+        let code = code - 3;
         if code < self.kinds {
             return OpenTask::Running { kind: code as u8 };
         }
         let code = code - self.kinds;
         if code < 2 * self.kinds * self.levels {
             let class = code / self.levels;
-            let (is_begun, kind) = (class >= self.kinds, (class % self.kinds) as u8);
-            return OpenTask::Ready { is_begun, kind, overtaken: (code % self.levels) as u32 };
+            let (has_slot, kind) = (class >= self.kinds, (class % self.kinds) as u8);
+            return OpenTask::Ready { has_slot, kind, overtaken: (code % self.levels) as u32 };
         }
         let others = (code - 2 * self.kinds * self.levels + 1) as u8;
         OpenTask::Waiting { after: others & ((1 << at) - 1) | others >> at << (at + 1) }

@@ -91,7 +91,10 @@ pub(super) struct Machine {
 /// Returns the needs of a kind.
 pub(super) fn needs_of(kind: u8) -> Needs {
     let kind = KINDS[usize::from(kind)];
-    let needs = Needs::nothing().of("workers", kind.workers);
+    let mut needs = Needs::nothing().of("workers", kind.workers);
+    if !kind.has_slot {
+        needs = needs.without_task_slot();
+    }
     match kind.lock {
         LockUse::Free => needs,
         LockUse::Shared => needs.shared("lock"),
@@ -189,7 +192,7 @@ impl Machine {
             }
         }
         let stats = &mut self.dispatcher.stats;
-        stats.in_flight += usize::from(task.is_begun());
+        stats.in_flight += usize::from(task.has_slot());
         let (case, kind, overtaken) = match task {
             OpenTask::Waiting { after } => {
                 stats.waiting += 1;
@@ -203,7 +206,7 @@ impl Machine {
                 stats.running += 1;
                 (TaskState::Running(Duration::ZERO), kind, 0)
             }
-            OpenTask::Delayed => {
+            OpenTask::Delayed { .. } => {
                 stats.delayed += 1;
                 let is_due = matches!(step, Step::Tick { woken } if woken & 1 << at != 0);
                 let until = if is_due { NOW } else { 2 * NOW };
@@ -211,7 +214,7 @@ impl Machine {
                 (TaskState::Delayed(until), chosen, 0)
             }
         };
-        self.push_task(case, rank, kind, overtaken, task.is_begun());
+        self.push_task(case, rank, kind, overtaken, task.has_slot());
         let dispatcher = &mut self.dispatcher;
         let to = dispatcher.dependants.len();
         dispatcher.tasks[at].dependants = from as u32..to as u32;
@@ -355,9 +358,23 @@ impl TaskAfter {
         matches!(self.state, TaskState::Running(_))
     }
 
-    /// Returns true if the task had begun before the step.
-    pub(super) fn was_begun(&self) -> bool {
-        self.before.is_some_and(OpenTask::is_begun)
+    /// Returns true if the current stage counts under `tasks_max`.
+    pub(super) fn needs_slot(&self) -> bool {
+        KINDS[usize::from(self.kind)].has_slot
+    }
+
+    /// Returns true if the task holds a slot after the event and before any start.
+    pub(super) fn kept_slot(&self) -> bool {
+        self.before.is_some_and(OpenTask::has_slot) && self.needs_slot()
+    }
+
+    /// Returns true if the task holds a slot after the step.
+    pub(super) fn has_slot(&self) -> bool {
+        match (self.state, self.before) {
+            (TaskState::Delayed(_), Some(OpenTask::Delayed { has_slot })) => has_slot,
+            (TaskState::Running(_) | TaskState::Delayed(_), _) => self.needs_slot(),
+            _ => self.kept_slot(),
+        }
     }
 }
 
@@ -385,8 +402,8 @@ impl Transition<'_> {
 
     fn task(&self, at: usize) -> OpenTask {
         let task = &self.tasks[at];
-        let begun = task.was_begun() || self.starts.contains(&at);
-        open_task(self.setting, self.is_stopped, task.state, (task.kind, begun, task.overtaken))
+        let of_stage = (task.kind, task.has_slot(), task.overtaken);
+        open_task(self.setting, self.is_stopped, task.state, of_stage)
     }
 }
 
@@ -395,19 +412,19 @@ pub(super) fn open_task(
     setting: &Setting,
     is_stopped: bool,
     state: TaskState,
-    (kind, is_begun, overtaken): (u8, bool, u32),
+    (kind, has_slot, overtaken): (u8, bool, u32),
 ) -> OpenTask {
     match state {
-        TaskState::Ready(_) if is_stopped => OpenTask::Ready { is_begun, kind: 0, overtaken: 0 },
+        TaskState::Ready(_) if is_stopped => OpenTask::Ready { has_slot: false, kind: 0, overtaken: 0 },
         TaskState::Ready(_) => {
             let overtaken = match setting.overtakes_max {
                 u32::MAX => 0,
                 max => overtaken.min(max),
             };
-            OpenTask::Ready { is_begun, kind, overtaken }
+            OpenTask::Ready { has_slot, kind, overtaken }
         }
         TaskState::Running(_) => OpenTask::Running { kind },
-        TaskState::Delayed(_) => OpenTask::Delayed,
+        TaskState::Delayed(_) => OpenTask::Delayed { has_slot },
         _ => OpenTask::Waiting { after: 0 },
     }
 }
