@@ -30,7 +30,8 @@ impl Sandbox {
         self.strength
     }
 
-    /// Confines a command and everything that it starts. `directory` is its working directory.
+    /// Confines a command and everything that it starts. `directory` is its working directory, which
+    /// it can read even if it lies below a hidden one.
     /// `writable` are paths that it may write to in addition to those of the confinement.
     ///
     /// Resolves all paths, which takes from 0.1 ms to some milliseconds if many files lie beside
@@ -45,7 +46,8 @@ impl Sandbox {
         directory: &Path,
         writable: impl IntoIterator<Item = P>,
     ) -> Result<(), Error> {
-        let confinement = writable.into_iter().fold(self.confinement.clone(), Confinement::writable);
+        let confinement = self.confinement.clone().readable(directory);
+        let confinement = writable.into_iter().fold(confinement, Confinement::writable);
         confinement.prepare(self.strength)?.attach(command, directory)
     }
 }
