@@ -6,6 +6,7 @@ mod copies;
 mod explore;
 mod model;
 mod processes;
+mod regressions;
 mod run;
 mod script;
 
