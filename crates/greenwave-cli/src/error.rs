@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
+use greenwave_dir::{FileKind, Refused, refused};
+
 use crate::config::ConfigError;
 use crate::diagnostic::Diagnostic;
 
@@ -101,6 +103,13 @@ impl CliError {
         if let CliError::Problem { hint, .. } = self {
             return hint.clone();
         }
+        if let Some(refused) = refused_entry(self) {
+            return Some(if refused.kind() == FileKind::Link {
+                "remove the symbolic link: greenwave writes nothing through it".to_owned()
+            } else {
+                format!("move {} away", refused.kind())
+            });
+        }
         self.fixed_hint().map(str::to_owned)
     }
 
@@ -131,6 +140,15 @@ impl CliError {
             CliError::Run(greenwave::Error::Agent {
                 source: greenwave::AgentError::NotFound { .. }, ..
             }) => "install the program, or correct `command` of the agent in the plan",
+            CliError::Run(greenwave::Error::Confinement { .. }) => {
+                "set `confine = \"auto\"` to use what this system has"
+            }
+            CliError::Run(greenwave::Error::Network { source: None }) => {
+                "remove `confine = \"off\"`, or set `network = \"open\"`"
+            }
+            CliError::Run(greenwave::Error::Network { .. }) => {
+                "allow unprivileged user namespaces, or set `network = \"open\"`"
+            }
             CliError::NoTests => {
                 "run this in a cargo, pytest, go or npm project, or declare `[[test]]` in greenwave.toml"
             }
@@ -158,4 +176,11 @@ impl CliError {
             _ => return None,
         })
     }
+}
+
+/// Returns the entry that an operation refused to follow or to replace, if that is the cause of an
+/// error.
+fn refused_entry<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Refused> {
+    let mut chain = std::iter::successors(Some(error), |error| error.source());
+    chain.find_map(|error| refused(error.downcast_ref::<std::io::Error>()?))
 }

@@ -78,7 +78,7 @@ impl GuardSet {
         }
     }
 
-    /// Finds the guards of the plan, and runs them on the project's files. Those that fail are not
+    /// Finds the guards of the plan, and runs them on the project's files. Tests that fail are not
     /// guards, which is reported.
     ///
     /// # Errors

@@ -9,6 +9,8 @@ use greenwave_testing::{StateSeal, TraceMode, UserKey};
 use crate::error::Error;
 use crate::result_keys::{KeySource, ResultKeys};
 
+use crate::confinement::ConfineMode;
+
 /// Settings of a run. The default is the `development` profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -49,6 +51,8 @@ pub struct RunSettings {
     /// Directory of the working copies. `None` for `greenwave` in `$XDG_STATE_HOME`, or else in
     /// `~/.local/state`.
     pub directory: Option<PathBuf>,
+    /// Confinement of agents and tests, unless the plan sets it.
+    pub confine: ConfineMode,
 }
 
 /// Settings for a project's tests (`greenwave test`).

@@ -20,7 +20,7 @@ fn counting(dir: &TestDir, script: &str) -> String {
 }
 
 fn write_plan(dir: &TestDir, features: &[ShellFeature]) {
-    dir.write("plan.toml", shell_plan::plan(features));
+    dir.write("plan.toml", shell_plan::unconfined(features));
 }
 
 fn requests(dir: &TestDir) -> u32 {

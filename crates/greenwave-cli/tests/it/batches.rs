@@ -88,7 +88,7 @@ fn a_conflict_within_a_batch_costs_one_feature_an_attempt() {
 
 #[test]
 fn a_flaky_test_of_a_batch_costs_no_attempt() {
-    // Fails once, when the files of other features are there.
+    // Fails once, when the files of other features exist.
     let flaky = "test -f flaky.txt || exit 1; test -f f1.txt || exit 0; ! mkdir ../../../seen 2>/dev/null";
     let mut features = many(5);
     features.push(ShellFeature::new("flaky", "answer flaky.txt x", flaky));

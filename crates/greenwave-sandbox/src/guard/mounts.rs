@@ -34,10 +34,20 @@ pub(super) fn mounts(guard: &Guard, directory: &Path) -> Result<Vec<Setup>, NulE
         steps.push(mount(&path, &path, c"", libc::MS_BIND | libc::MS_REC, c""));
     }
     for path in &guard.read_only {
-        steps.push(Setup::SetReadOnly { path: c_path(path)?, read_only: true, recursive: true });
+        steps.push(Setup::SetAttributes {
+            path: c_path(path)?,
+            set: libc::MOUNT_ATTR_RDONLY,
+            clear: 0,
+            recursive: true,
+        });
     }
     for path in &guard.writable {
-        steps.push(Setup::SetReadOnly { path: c_path(path)?, read_only: false, recursive: true });
+        steps.push(Setup::SetAttributes {
+            path: c_path(path)?,
+            set: 0,
+            clear: libc::MOUNT_ATTR_RDONLY,
+            recursive: true,
+        });
     }
     let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_RDONLY;
     for path in &guard.hidden {

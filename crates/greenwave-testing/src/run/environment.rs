@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-use greenwave_process::{Child, Spawn, Supervisor};
+use greenwave_process::{BeforeExec, Child, Spawn, Supervisor};
+use greenwave_sandbox::Sandbox;
+use tempfile::TempDir;
 use tokio::process::Command;
 
 /// Environment variable that lists the toolchain locations that a run has set for its tests, so
@@ -19,6 +22,7 @@ pub const TOOL_HOMES_VARIABLE: &str = "GREENWAVE_OUTER_TOOL_HOMES";
 pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
     supervisor: Option<Supervisor>,
+    sandbox: Option<Sandbox>,
     is_inspecting: bool,
 }
 
@@ -46,7 +50,8 @@ impl Environment {
 
     /// Creates an environment from variables such as those of `std::env::vars_os()`.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        Self { variables: variables.into_iter().collect(), supervisor: None, is_inspecting: false }
+        let variables = variables.into_iter().collect();
+        Self { variables, supervisor: None, sandbox: None, is_inspecting: false }
     }
 
     /// Has a supervisor start tests and the programs that discover and build them, so that nothing
@@ -73,14 +78,44 @@ impl Environment {
         self.supervisor.as_ref()
     }
 
+    /// Confines tests, and the programs that discover and build them. They can write to the project
+    /// and to private directories in addition to what the sandbox permits.
+    #[must_use]
+    pub fn confined_by(self, sandbox: Option<Sandbox>) -> Self {
+        Self { sandbox, ..self }
+    }
+
     /// Runs a command whose variables were cleared to its end, under the supervisor if there is
-    /// one. Captures its output and its errors; its standard input is empty.
+    /// one. Captures its output and its errors; its standard input is empty. If tests are confined,
+    /// it can write to its working directory and has a temporary directory.
     pub(crate) async fn output(&self, command: &mut Command) -> io::Result<Output> {
+        let temporary = match &self.sandbox {
+            Some(_) => Some(tempfile::Builder::new().prefix("greenwave-test-").tempdir()?),
+            None => None,
+        };
+        command.envs(temporary.iter().map(|directory| ("TMPDIR", directory.path())));
+        let directory = command.as_std().get_current_dir().map(Path::to_owned);
+        let writable = temporary.iter().map(TempDir::path).chain(directory.as_deref());
+        let writable: Vec<PathBuf> = writable.map(Path::to_owned).collect();
+        let directory = directory.unwrap_or_else(|| PathBuf::from("/"));
         if self.supervisor.is_none() {
+            self.confine(command, &directory, writable)?;
             return command.stdin(Stdio::null()).output().await;
         }
-        let spawn = Spawn::from_command(command.as_std(), [])?;
+        let mut spawn = Spawn::from_command(command.as_std(), [])?;
+        self.confine(&mut spawn, &directory, writable)?;
         Child::output_of(self.supervisor.as_ref(), spawn).await
+    }
+
+    /// Confines a command if tests are confined. It can write to these paths in addition.
+    pub(crate) fn confine(
+        &self,
+        command: &mut impl BeforeExec,
+        directory: &Path,
+        writable: Vec<PathBuf>,
+    ) -> io::Result<()> {
+        let Some(sandbox) = &self.sandbox else { return Ok(()) };
+        sandbox.attach(command, directory, writable).map_err(io::Error::other)
     }
 
     /// Returns the value of a variable.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Once};
 
 use greenwave::{Environment, ResultStore, Test};
 use greenwave_testing::{
-    Discovery, DiscoveryNote, Guard, Harnesses, Jobserver, LazyGuard, ListingContext, RunnerOptions, Suite,
-    SuiteOptions, TestId, TraceMode, TraceStatus,
+    Discovery, DiscoveryNote, Guard, Harnesses, Inspection, Jobserver, LazyGuard, ListingContext, Outcome,
+    RunnerOptions, Suite, SuiteOptions, TestId, TraceMode, TraceStatus,
 };
 
 use super::args::TestArgs;
@@ -72,6 +72,14 @@ pub(super) async fn discover(
     let harnesses = Harnesses::builtin();
     let key = user_key(project)?;
     let mut found = greenwave_testing::discover(project, &harnesses, environment, &key).await?;
+    let run = async |commands: &[Test]| run_commands(project, commands, environment, config, args).await;
+    if !found.collections.is_empty() {
+        let is_traced = matches!(TraceStatus::of(config.settings.testing.trace), TraceStatus::Traced);
+        let commands = found.collection_commands(&harnesses, project, is_traced);
+        let outcomes = run(&commands).await?;
+        let context = ListingContext::new(project, environment);
+        found.collect(&harnesses, &context.with(commands.iter().zip(outcomes.iter().map(Option::as_ref))));
+    }
     if !args.per_test {
         return Ok(found);
     }
@@ -85,19 +93,37 @@ pub(super) async fn discover(
         found.split(&harnesses, &context).await?;
         return Ok(found);
     }
-    let resources = BTreeMap::new();
-    // A program that cannot be listed must not keep others from being listed, so no `--fail-fast`.
-    let suite = open(project, listings.clone(), resources, environment.clone(), config, args, false)?;
+    let outcomes = run(&listings).await?;
+    let context = context.with(listings.iter().zip(outcomes.iter().map(Option::as_ref)));
+    found.split(&harnesses, &context).await?;
+    Ok(found)
+}
+
+/// Runs commands that say which tests there are, unless their results are cached. An inspection
+/// runs none.
+async fn run_commands(
+    project: &Path,
+    commands: &[Test],
+    environment: &Environment,
+    config: &Config,
+    args: &TestArgs,
+) -> Result<Vec<Option<Outcome>>, CliError> {
+    // A command that fails must not keep others from running, so no `--fail-fast`.
+    let suite = open(project, commands.to_vec(), BTreeMap::new(), environment.clone(), config, args, false)?;
+    if args.is_inspection() {
+        let cached = |found| match found {
+            Ok(Inspection::Cached(outcome)) => Some(outcome),
+            _ => None,
+        };
+        return Ok(suite.inspect().await?.into_iter().map(cached).collect());
+    }
     let signals = StopOnSignal::start(suite.stopper())?;
     let all: Vec<TestId> = suite.ids().collect();
     let report = suite.run(&all, |_| {}).await?;
-    if let Some(code) = signals.finish() {
-        return Err(CliError::Stopped { code });
+    match signals.finish() {
+        Some(code) => Err(CliError::Stopped { code }),
+        None => Ok(report.results.into_iter().map(|result| result?.ok()).collect()),
     }
-    let outcomes = report.results.iter().map(|result| result.as_ref()?.as_ref().ok());
-    let context = context.with(listings.iter().zip(outcomes));
-    found.split(&harnesses, &context).await?;
-    Ok(found)
 }
 
 fn open(

@@ -29,7 +29,7 @@ const OUTPUT_LINES_MAX: usize = 15;
 /// [`Error::Discover`] if pytest is missing, does not end in two minutes, or cannot import a file.
 pub(super) async fn list(tests: &[&Test], context: &ListingContext<'_>) -> Result<Vec<Listing>, Error> {
     let mut groups: BTreeMap<(&Path, &str), Vec<&Test>> = BTreeMap::new();
-    for test in tests {
+    for test in tests.iter().filter(|test| super::is_file(test)) {
         if let Some(program) = test.command.first() {
             groups.entry((&test.directory, program)).or_default().push(test);
         }

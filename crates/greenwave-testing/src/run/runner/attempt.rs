@@ -217,9 +217,10 @@ impl TestJob<'_> {
             directory: launch.directory.clone(),
             variables,
             own: isolation.directory(),
+            project: self.workspace.project(),
         };
         let rules = if runner.options.strict { Some(self.read_rules(launch)?) } else { None };
-        process::run(&job, &runner.options, runner.environment.supervisor(), rules.as_ref()).await
+        process::run(&job, &runner.options, &runner.environment, rules.as_ref()).await
     }
 
     /// Returns rules that allow the test to read its inputs, its outputs and its program.

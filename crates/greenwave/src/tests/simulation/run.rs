@@ -14,6 +14,7 @@ use super::script::{Answer, Guard, Interruption, Script};
 use super::world::{ANSWER_MAX, GUARD, SimulatedAgent, SimulatedTests, TEST_MAX, UNITS, World, is_done};
 use crate::engine::Engine;
 use crate::mask::Mask;
+use crate::setup::Starter;
 use crate::steps::Steps;
 use crate::{
     AgentSpec, CommandSpec, Edits, Event, Feature, Guards, Plan, Report, ResultKind, Settings, adapters,
@@ -192,7 +193,7 @@ fn open(world: &Arc<World>) -> Result<Engine, crate::Error> {
     let agents: BTreeMap<_, _> = (0..plan.features.len()).map(pool).collect();
     let steps = Steps::observed_by(Arc::clone(world) as _);
     let copies = world.project.with_file_name("copies");
-    Engine::assemble(plan, settings, agents, steps, Mask::default(), (&copies, None), |_, _| {
+    Engine::assemble(plan, settings, agents, steps, Mask::default(), (&copies, Starter::default()), |_, _| {
         Ok(Arc::new(SimulatedTests(Arc::clone(world))))
     })
 }
