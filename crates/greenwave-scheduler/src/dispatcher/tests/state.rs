@@ -143,8 +143,8 @@ impl Numbering {
             u32::MAX => 1,
             max => u64::from(max) + 1,
         };
-        // No task, a delayed one with or without a slot, a running one, a ready one, or one that waits for any of the
-        // others.
+        // No task, a delayed one with or without a slot, a running one, a ready one, or one that
+        // waits for any of the others.
         let base = 3 + kinds + 2 * kinds * levels + (1 << (setting.tasks - 1)) - 1;
         Self { tasks: setting.tasks, kinds, levels, base }
     }
