@@ -222,7 +222,7 @@ fn a_collection_runs_again_only_if_a_file_that_it_read_has_changed() {
     let before = names();
     suite.dir.write("p/docs/page.md", "two");
     assert_eq!(names(), before);
-    suite.dir.write("p/tests/conftest.py", &format!("{collector}\n# changed\n"));
+    suite.dir.write("p/tests/conftest.py", format!("{collector}\n# changed\n"));
     assert_ne!(names(), before);
 }
 

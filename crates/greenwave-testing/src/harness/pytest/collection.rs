@@ -93,11 +93,11 @@ impl Collected {
     fn discovery(self, collection: &Test, outcome: &Outcome, directories: &[&Path]) -> Discovery {
         let base = base(collection);
         let Some(header) = self.header.filter(|header| header.is_finished) else {
-            return Discovery { tests: vec![whole(&base, Vec::new())], ..Discovery::default() };
+            return Discovery { tests: vec![whole(&base, &[])], ..Discovery::default() };
         };
         if let Some(reason) = header.whole.first() {
             let is_empty = self.files.is_empty() && header.errors.is_empty();
-            let tests = if is_empty { Vec::new() } else { vec![whole(&base, header.outputs)] };
+            let tests = if is_empty { Vec::new() } else { vec![whole(&base, &header.outputs)] };
             let note =
                 DiscoveryNote::RunsAsAWhole { test: whole_name(&base.directory), reason: reason.clone() };
             let notes = if is_empty { Vec::new() } else { vec![note] };
@@ -124,7 +124,7 @@ fn whole_name(directory: &Path) -> String {
 }
 
 /// Returns the test that runs everything in one process.
-fn whole(base: &Test, outputs: Vec<String>) -> Test {
+fn whole(base: &Test, outputs: &[String]) -> Test {
     let outputs = outputs.iter().filter_map(|output| {
         let path = within(&base.directory, output)?;
         Some(format!("/{}", path.to_str()?))
@@ -137,9 +137,9 @@ fn whole(base: &Test, outputs: Vec<String>) -> Test {
 fn failing(base: &Test, header: &Header, status: Status) -> Test {
     let is_interrupted = matches!(status, Status::Failed(ExitReason::Code(1 | INTERRUPTED)));
     if header.errors.is_empty() || !is_interrupted {
-        return whole(base, Vec::new());
+        return whole(base, &[]);
     }
-    let mut test = whole(base, Vec::new());
+    let mut test = whole(base, &[]);
     test.name.push_str(" (collection)");
     test.command.push("--collect-only".to_owned());
     test
