@@ -30,9 +30,9 @@ impl Sandbox {
         self.strength
     }
 
-    /// Confines a command and everything that it starts. `directory` is its working directory, which
-    /// it can read even if it lies below a hidden one.
-    /// `writable` are paths that it may write to in addition to those of the confinement.
+    /// Confines a command and everything that it starts. `directory` is its working directory,
+    /// which it can read even if it lies below a hidden one. `writable` are paths that it may write
+    /// to in addition to those of the confinement.
     ///
     /// Resolves all paths, which takes from 0.1 ms to some milliseconds if many files lie beside
     /// hidden ones. Attach a [`Tracer`](crate::Tracer) after this.
