@@ -1,7 +1,6 @@
 //! Confines a command: which files it may write, which it may not read, and which network it has.
 
-use std::ffi::{CString, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use greenwave_process::BeforeExec;
@@ -221,9 +220,4 @@ fn unavailable(strength: Strength, reason: &dyn ToString) -> Error {
         Strength::Landlock => "confinement by Landlock",
     };
     Error::Unavailable { facility, reason: reason.to_string() }
-}
-
-#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "used by the implementation for Linux"))]
-fn c_path(path: &Path) -> Result<CString, std::ffi::NulError> {
-    CString::new(path.as_os_str().as_bytes())
 }

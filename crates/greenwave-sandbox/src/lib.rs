@@ -52,6 +52,8 @@ mod confinement;
 mod error;
 mod guard;
 mod landlock;
+#[cfg(target_os = "linux")]
+mod namespace;
 mod sandbox;
 #[cfg_attr(
     not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),

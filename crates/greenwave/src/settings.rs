@@ -73,8 +73,8 @@ pub struct TestingSettings {
     /// Whether tests are traced to discover dependencies beyond the declared inputs, and what
     /// happens where tracing is unavailable.
     pub trace: TraceMode,
-    /// Whether tests are kept from reading the user's key and changing stored results, where the
-    /// kernel can do so.
+    /// Prevents tests from reading the user's key and from changing stored results, on kernels that
+    /// can enforce it.
     pub protect_state: bool,
     /// Whether fewer tests run at once while other programs load the machine.
     pub follow_load: bool,

@@ -7,7 +7,7 @@
 //! Where Landlock can do so, it keeps signals and abstract Unix sockets inside.
 
 use std::collections::BTreeSet;
-use std::ffi::{CStr, CString, NulError};
+use std::ffi::NulError;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,14 +15,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use greenwave_process::{BeforeExec, Setup};
-use rustix::process::{getegid, geteuid};
+use rustix::process::geteuid;
 
-use super::super::c_path;
 use super::landlock::scope_rules;
 use super::{Confinement, DEVICES, DROPPED, Network, SHARED_MEMORY};
+use crate::namespace::{attributes, c_path, mount, namespaces};
 
-/// `CAP_SYS_ADMIN`, with which mounts need no user namespace.
-const ADMINISTRATION: u64 = 1 << 21;
 /// Directory of terminals, which gets a file system without the terminals of others.
 const TERMINALS: &str = "/dev/pts";
 /// Parts of `/proc` that root can write to without any capability and that hold for the whole
@@ -76,7 +74,7 @@ impl MountPlan {
 
     fn setups(&self, directory: &Path) -> io::Result<Vec<Setup>> {
         let is_root = geteuid().is_root();
-        let mut setups = namespaces(self.network);
+        let mut setups = namespaces(if self.network == Network::Open { 0 } else { libc::CLONE_NEWNET });
         // Mounts of the system appear here, and none of here appears there.
         setups.push(mount(c"none", c"/", c"", libc::MS_REC | libc::MS_SLAVE, c""));
         let on_itself = |path: &Path| -> Result<Setup, NulError> {
@@ -197,34 +195,6 @@ fn private_devices(setups: &mut Vec<Setup>) {
     }
 }
 
-/// Returns the steps that move a process into its namespaces.
-fn namespaces(network: Network) -> Vec<Setup> {
-    let mut flags = libc::CLONE_NEWNS;
-    if network != Network::Open {
-        flags |= libc::CLONE_NEWNET;
-    }
-    if is_administrator() {
-        return vec![Setup::Unshare(flags)];
-    }
-    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-    let write = |path: &CStr, content: String| Setup::Write { path: path.into(), content: content.into() };
-    vec![
-        Setup::Unshare(flags | libc::CLONE_NEWUSER),
-        write(c"/proc/self/setgroups", "deny".to_owned()),
-        write(c"/proc/self/uid_map", format!("{user} {user} 1")),
-        write(c"/proc/self/gid_map", format!("{group} {group} 1")),
-    ]
-}
-
-/// Returns whether this process may mount without a user namespace.
-fn is_administrator() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    effective
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & ADMINISTRATION != 0)
-}
-
 fn is_mount_point(path: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
     device(path).is_some() && device(path) != device(path.parent().unwrap_or(path))
@@ -235,19 +205,4 @@ fn is_device(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
 
     path.symlink_metadata().is_ok_and(|found| found.file_type().is_char_device())
-}
-
-fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong, options: &CStr) -> Setup {
-    let owned = CString::from;
-    Setup::Mount {
-        source: owned(source),
-        target: owned(target),
-        kind: owned(kind),
-        flags,
-        options: owned(options),
-    }
-}
-
-fn attributes(path: &CStr, set: u64, clear: u64, recursive: bool) -> Setup {
-    Setup::SetAttributes { path: path.into(), set, clear, recursive }
 }
