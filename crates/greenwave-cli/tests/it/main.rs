@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is test code")]
 
 mod agent_edits;
+mod agent_output;
 mod agent_rounds;
 mod attempts;
 mod batches;
@@ -13,6 +14,7 @@ mod confinement;
 mod conflicts;
 mod demo;
 mod fast_path;
+mod flaky_tests;
 mod harnesses;
 mod help;
 mod hostile;
@@ -28,6 +30,7 @@ mod pytest;
 mod random;
 mod rejected_answers;
 mod run_command;
+mod selection;
 mod settings;
 mod shell_plan;
 mod signals;

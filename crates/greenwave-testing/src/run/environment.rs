@@ -26,7 +26,7 @@ fn is_private(name: &str) -> bool {
 }
 
 /// Returns whether a pattern matches a whole name.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches_pattern(pattern: &str, name: &str) -> bool {
     let Some((start, rest)) = pattern.split_once(WILDCARD) else { return pattern == name };
     let Some(mut left) = name.strip_prefix(start) else { return false };
     let (middle, end) = rest.rsplit_once(WILDCARD).unwrap_or(("", rest));
@@ -189,7 +189,7 @@ impl Environment {
             visible.extend(all.filter(|(name, _)| {
                 !self.is_set_by_outer(name)
                     && !is_private(name)
-                    && patterns.iter().any(|pattern| matches(pattern, name))
+                    && patterns.iter().any(|pattern| matches_pattern(pattern, name))
             }));
         }
         visible
