@@ -97,7 +97,9 @@ fn agents_and_tests_reach_their_copy_only() {
         outside.wait().unwrap();
         let scoped = greenwave::landlock_version().is_some_and(|version| version >= 6);
         let kill = if scoped { "" } else { " KILL" };
-        assert_eq!(agent, format!("TMPDIR PROMPT git sibling{kill}"), "{strength}");
+        // With mounts, an agent has a home directory of its own.
+        let home = if strength == "mount" { " HOME" } else { "" };
+        assert_eq!(agent, format!("TMPDIR PROMPT git{home} sibling{kill}"), "{strength}");
         assert_eq!(test, format!("TMPDIR git sibling{kill}"), "{strength}");
         assert_eq!(dir.read("project/keep.txt"), TestDir::with_project().read("project/keep.txt"));
         assert!(!dir.path("home/written").exists() && !dir.path("project/new.txt").exists());
@@ -172,4 +174,24 @@ fn a_script_can_write_a_log_beside_itself() {
     dir.write("plan.toml", plan);
     plan_of(&dir).run().with_code(1);
     assert_eq!(dir.read("agent.sh.log"), "1\n2\n");
+}
+
+/// Coding programs replace their state in the home directory by renaming another file, and leave
+/// files for themselves in the project.
+#[test]
+fn state_of_an_agent_is_replaced_and_its_leftovers_are_not_taken() {
+    let dir = dir();
+    if !strengths(&dir).contains(&"mount") {
+        return;
+    }
+    dir.write("home/.claude.json", "old");
+    let script = ": claude aider; echo new > ~/.c.tmp && mv ~/.c.tmp ~/.claude.json; mkdir -p ~/.cache/other; \
+                  echo x > ~/.cache/other/x; mkdir .aider.tags.cache; echo x > .aider.tags.cache/x; \
+                  echo x > .aider.history; test \"$AIDER_GITIGNORE\" = false && echo x > one.txt";
+    let plan = shell_plan::plan(&[ShellFeature::new("one", script, "test -f one.txt")]);
+    dir.write("plan.toml", format!("confine = \"mount\"\n{plan}"));
+    plan_of(&dir).run().with_code(0);
+    assert_eq!(dir.read("home/.claude.json"), "new\n");
+    let files = dir.files("project");
+    assert!(!files.keys().any(|path| path.contains(".aider")), "{:?}", files.keys());
 }
