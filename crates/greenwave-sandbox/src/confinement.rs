@@ -125,8 +125,9 @@ impl Confinement {
 
     /// Permits creating entries in a directory, and changing those whose names begin with `prefix`.
     /// Other entries that exist when the command starts stay as they are, unless they are
-    /// [writable](Self::writable). [`Strength::Landlock`] permits no new entries, because it cannot
-    /// except existing ones.
+    /// [writable](Self::writable). [`Strength::Landlock`] permits only new regular files whose
+    /// names begin with `prefix`, in the first of such directories, and costs 5 to 10 microseconds
+    /// for each file that the command opens; a [`Tracer`](crate::Tracer) cannot be attached then.
     #[must_use]
     pub fn additions_in(mut self, directory: impl Into<PathBuf>, prefix: impl Into<OsString>) -> Self {
         self.additions.push((directory.into(), prefix.into()));

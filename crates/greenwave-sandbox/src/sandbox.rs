@@ -31,9 +31,9 @@ impl Sandbox {
         self.strength
     }
 
-    /// Creates the [private directory](Confinement::private_in) of one command at `path`, which must
-    /// not exist and must be one of the command's writable paths or in one of them. Returns the
-    /// sandbox of the command with it. `None` if the confinement needs no such directory.
+    /// Creates the [private directory](Confinement::private_in) of one command at `path`, which
+    /// must not exist and must be one of the command's writable paths or in one of them. Returns
+    /// the sandbox of the command with it. `None` if the confinement needs no such directory.
     ///
     /// # Errors
     /// The error of the operating system.
