@@ -146,7 +146,7 @@ impl CliError {
             CliError::ReadTimings { source, .. } if source.kind() == ErrorKind::NotFound => {
                 "create the file with `greenwave test --timings FILE`"
             }
-            CliError::Timings { .. } => "create the file anew with `greenwave test --timings FILE`",
+            CliError::Timings { .. } => "create the file again with `greenwave test --timings FILE`",
             CliError::NoSuchAttempt { .. } => "list all attempts with `greenwave attempts PLAN`",
             CliError::Report { .. } => "name a file that can be written",
             CliError::SeveralTests { .. } => "give the full name of one of them",

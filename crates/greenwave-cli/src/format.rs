@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn variables_of_agents_choose_their_output() {
         for name in ["AI_AGENT", "CLAUDECODE", "CODEX_SANDBOX", "GEMINI_CLI", "CURSOR_AGENT"] {
-            assert_eq!(default_for(&[("HOME", "/home/ann"), (name, "1")]), Show::Agent, "{name}");
+            assert_eq!(default_for(&[("HOME", "/root"), (name, "1")]), Show::Agent, "{name}");
         }
     }
 

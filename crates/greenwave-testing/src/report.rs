@@ -83,8 +83,8 @@ pub enum TestResult {
     NotRun,
 }
 
-/// Numbers of tests in a run. `passed`, `failed`, `quarantined`, `errors` and `not_run` add up to all
-/// of them.
+/// Numbers of tests in a run. `passed`, `failed`, `quarantined`, `errors` and `not_run` add up to
+/// all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RunStats {
     /// Tests that passed.

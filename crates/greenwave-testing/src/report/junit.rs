@@ -87,8 +87,8 @@ fn skipped(message: &str) -> TestCaseStatus {
     status
 }
 
-/// Converts the report of a single test. A failure in quarantine counts as skipped, since readers of
-/// the format know no other status that does not fail a build.
+/// Converts the report of a single test. A failure in quarantine counts as skipped, since readers
+/// of the format know no other status that does not fail a build.
 fn single(suite: &str, case: &CaseReport, quarantine: Option<&str>) -> TestCase {
     let status = match (case.status, quarantine) {
         (CaseStatus::Failed, Some(quarantine)) => skipped(&format!("failed; {quarantine}")),

@@ -10,7 +10,7 @@ use crate::run::environment::matches_pattern;
 /// A test that is in quarantine: its failures are reported, and do not fail a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantineEntry {
-    /// Name of the test. A `*` stands for any characters.
+    /// Name of the test. A `*` matches any characters.
     test: String,
     /// The last day, in UTC. Afterwards failures count again.
     until: NaiveDate,
@@ -24,8 +24,9 @@ pub struct QuarantineEntry {
 pub struct InvalidDay;
 
 impl QuarantineEntry {
-    /// Creates an entry for the test of this name, in which a `*` stands for any characters. `until`
-    /// is the last day in UTC, such as `2030-12-31`.
+    /// Creates an entry for the test of this name, in which a `*` matches any
+    /// characters.
+    /// `until` is the last day in UTC, such as `2030-12-31`.
     ///
     /// # Errors
     /// [`InvalidDay`] if `until` is not a day.
@@ -58,12 +59,12 @@ impl Quarantine {
         self.entries.iter().find(|entry| entry.until >= self.today && matches_pattern(&entry.test, test))
     }
 
-    /// Returns the entries whose last day is over.
+    /// Returns the entries whose last day has passed.
     pub fn ended(&self) -> impl Iterator<Item = &QuarantineEntry> {
         self.entries.iter().filter(|entry| entry.until < self.today)
     }
 
-    /// Returns the entries that match none of the tests.
+    /// Returns the entries that match no test.
     pub fn unmatched<'q>(&'q self, tests: &'q [crate::Test]) -> impl Iterator<Item = &'q QuarantineEntry> {
         let matches =
             |entry: &&QuarantineEntry| tests.iter().any(|test| matches_pattern(&entry.test, &test.name));

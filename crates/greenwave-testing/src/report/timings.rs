@@ -10,8 +10,8 @@ const VERSION: u32 = 1;
 
 /// Expected durations of tests, by name.
 ///
-/// As text it is JSON, `{"version": 1, "milliseconds": {"NAME": 12.5}}`, with the names in order, so
-/// that files differ only in what has changed.
+/// As text it is JSON, `{"version": 1, "milliseconds": {"NAME": 12.5}}`, with the names in order,
+/// so that files differ only in what has changed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Timings(BTreeMap<String, Duration>);
 
@@ -63,7 +63,7 @@ impl Timings {
         self.0.len()
     }
 
-    /// Returns whether there is no test.
+    /// Returns whether the file names no test.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

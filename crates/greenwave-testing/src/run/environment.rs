@@ -16,7 +16,7 @@ use tokio::process::Command;
 /// that a run inside a test can distinguish them from the user's own.
 pub const TOOL_HOMES_VARIABLE: &str = "GREENWAVE_OUTER_TOOL_HOMES";
 
-/// Stands for any characters in the name of a declared variable.
+/// Matches any characters in the name of a declared variable.
 const WILDCARD: char = '*';
 
 /// Returns whether each test has a value of its own for a variable, so that a pattern does not

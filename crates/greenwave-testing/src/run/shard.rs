@@ -9,7 +9,7 @@ use std::time::Duration;
 ///
 /// Every machine computes the same parts from the same names and durations, so together they run
 /// each test exactly once. Durations must therefore be the same on all machines: they come from a
-/// file ([`Timings`](crate::Timings)), not from what a machine has learned.
+/// file ([`Timings`](crate::Timings)), not from a machine's own statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
     /// The number of this part, from 1.
@@ -27,7 +27,7 @@ impl Shard {
     /// Returns the indexes of the tests in this part, in order. `tests` holds the name and the
     /// expected duration of each test.
     ///
-    /// Each test goes to the part that has the least to do so far, the longest tests first
+    /// Each test goes to the part with the lowest total, the longest tests first
     /// (Graham, "Bounds on Multiprocessing Timing Anomalies", 1969): the longest part takes at most
     /// 4/3 of the shortest possible time. A test without a duration is expected to take the median
     /// of the others.
