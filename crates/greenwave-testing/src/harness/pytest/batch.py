@@ -19,6 +19,30 @@ def pytest_configure(config):
     # Worker processes of pytest-xdist send their reports to the process that started them.
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Results(config), "greenwave_results")
+    version = int(pytest.__version__.split(".")[0])
+    # The hook has other arguments before version 7.
+    if version >= 7:
+        config.pluginmanager.register(Siblings(config, version), "greenwave_siblings")
+
+
+class Siblings:
+    """Keeps pytest from examining files that the command line does not name.
+
+    To find a named file, pytest asks for each other name in its directory whether it is a
+    directory or a virtual environment, so that the result would depend on all of them.
+    """
+
+    def __init__(self, config, version):
+        # Node ids follow the name of the file.
+        words = [str(word).split("::")[0] for word in config.args]
+        # Version 7 needs `__init__.py` for the fixtures of packages.
+        self.names_files = version >= 8 and bool(words) and all(os.path.isfile(word) for word in words)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_ignore_collect(self, collection_path):
+        # pytest does not ask about named files and the directories above them. Repositories and
+        # their linked worktrees have another kind of file at `.git`.
+        return True if self.names_files or collection_path.name == ".git" else None
 
 
 class Results:

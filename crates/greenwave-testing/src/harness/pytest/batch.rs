@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::harness::batch::{Batch, BatchCommand, BatchResult};
+use crate::harness::launch::LaunchSpec;
 use crate::results::outcome::{ExitReason, Status};
 use crate::{Environment, Error, Test, TestCount};
 
@@ -31,9 +32,7 @@ impl Batch for PytestBatch {
         environment: &Environment,
     ) -> Result<BatchCommand, Error> {
         let Some(first) = tests.first() else { return Ok(BatchCommand::default()) };
-        let plugin = directory.join(PLUGIN_NAME).with_extension("py");
-        std::fs::write(&plugin, PLUGIN).map_err(Error::io("write", &plugin))?;
-        let variables = vec![(PYTHON_PATH.into(), python_path(first, directory, environment))];
+        let variables = vec![write_plugin(first, directory, environment)?];
         Ok(BatchCommand { arguments: arguments(first, tests), variables })
     }
 
@@ -52,6 +51,35 @@ impl Batch for PytestBatch {
         };
         tests.iter().map(result).collect()
     }
+}
+
+/// Adds the plugin to the process of a test that runs alone.
+///
+/// # Errors
+/// [`Error::Io`] if the plugin cannot be written.
+pub(super) fn equip(
+    test: &Test,
+    mut command: LaunchSpec,
+    directory: &Path,
+    environment: &Environment,
+) -> Result<LaunchSpec, Error> {
+    // The words of the user come last, since theirs may be files.
+    let at = if command.arguments.first().is_some_and(|word| word == "-m") { 2 } else { 0 };
+    let at = at.min(command.arguments.len());
+    command.arguments.splice(at..at, ["-p", PLUGIN_NAME].map(OsString::from));
+    let variable = write_plugin(test, directory, environment)?;
+    Ok(command.replace_variables([variable]))
+}
+
+/// Writes the plugin, and returns the variable with which Python finds it.
+fn write_plugin(
+    test: &Test,
+    directory: &Path,
+    environment: &Environment,
+) -> Result<(OsString, OsString), Error> {
+    let plugin = directory.join(PLUGIN_NAME).with_extension("py");
+    std::fs::write(&plugin, PLUGIN).map_err(Error::io("write", &plugin))?;
+    Ok((PYTHON_PATH.into(), python_path(test, directory, environment)))
 }
 
 /// Returns the module path that contains the plugin, followed by that of the test.
