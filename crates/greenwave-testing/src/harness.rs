@@ -136,6 +136,14 @@ pub trait Harness: Debug + Send + Sync + 'static {
     /// Returns `command` unchanged unless a build output replaces it.
     fn launch(&self, test: &Test, built: Option<&dyn BuildOutput>, command: LaunchSpec) -> LaunchSpec;
 
+    /// Returns whether the harness's own runner runs such tests one after another, in the order of
+    /// [`discover`](Self::discover).
+    ///
+    /// Such a test runs again without company if it fails while others run.
+    fn is_serial(&self, _test: &Test) -> bool {
+        false
+    }
+
     /// Changes the process of a test that runs alone. `directory` is private to the process, and
     /// files may be written to it.
     ///

@@ -134,6 +134,11 @@ impl Harness for PytestHarness {
         command
     }
 
+    fn is_serial(&self, test: &Test) -> bool {
+        let names_test = test.command.last().is_some_and(|word| word.contains("::"));
+        is_file(test) || (is_discovered(test) && names_test)
+    }
+
     fn equip(
         &self,
         test: &Test,
@@ -319,7 +324,7 @@ fn base(
     Test {
         directory: root.to_owned(),
         directories,
-        outputs: [".pytest_cache/", "__pycache__/"].map(str::to_owned).to_vec(),
+        outputs: [".pytest_cache/", "__pycache__/", ".hypothesis/"].map(str::to_owned).to_vec(),
         env: vec![ARGUMENTS.to_owned()],
         set: BTreeMap::from([("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned())]),
         harness: HarnessName::new(HARNESS),

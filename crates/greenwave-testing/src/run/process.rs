@@ -151,10 +151,7 @@ pub(crate) async fn run(
     let harness = options.harnesses.get(&test.harness);
     let exit_code = ended.status.and_then(|status| status.code());
     let Summary { count, verdict: summary } = harness.parse_summary(test, exit_code, &ended.output);
-    let mut output = ended.output;
-    if let Some(name) = harness.result_file(test) {
-        append_file(&mut output, &job.own.join("tmp").join(name)).await;
-    }
+    let output = with_file(ended.output, harness.result_file(test), job.own).await;
     let status = match ended.status {
         None => Status::TimedOut(test.time_max),
         Some(status) => verdict(status, summary),
@@ -172,20 +169,22 @@ pub(crate) async fn run(
     })
 }
 
-/// Appends a file to an output, after a line break. The output of a process that writes no such
-/// file stays as it is, and so does that of a process whose file is larger than
-/// [`RESULT_BYTES_MAX`].
-async fn append_file(output: &mut Vec<u8>, file: &Path) {
-    let file = file.to_owned();
+/// Appends the file with this name in the temporary directory to an output, after a line break. The
+/// output of a process that writes no such file stays as it is, and so does that of a process whose
+/// file is larger than [`RESULT_BYTES_MAX`].
+async fn with_file(mut output: Vec<u8>, name: Option<&str>, own: &Path) -> Vec<u8> {
+    let Some(name) = name else { return output };
+    let file = own.join("tmp").join(name);
     let read = move || {
-        let is_small = std::fs::symlink_metadata(&file)
-            .is_ok_and(|it| it.is_file() && it.len() <= RESULT_BYTES_MAX);
+        let is_small =
+            std::fs::symlink_metadata(&file).is_ok_and(|it| it.is_file() && it.len() <= RESULT_BYTES_MAX);
         if is_small { std::fs::read(&file).ok() } else { None }
     };
     if let Some(text) = blocking(read).await {
         output.push(b'\n');
         output.extend(text);
     }
+    output
 }
 
 impl Seen {

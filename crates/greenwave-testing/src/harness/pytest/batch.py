@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+# Limit of the text about failures in one file.
+TEXT_CHARS_MAX = 200_000
 HERE = os.path.dirname(os.path.abspath(__file__))
 paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
 if paths[0] == HERE:
@@ -77,6 +79,8 @@ class Results:
     def pytest_collectreport(self, report):
         if report.nodeid and not report.passed:
             self.add(report.nodeid, "skipped" if report.skipped else "failed", 0.0)
+            if report.failed:
+                self.explain(report)
 
     def pytest_deselected(self, items):
         for item in items:
@@ -95,6 +99,7 @@ class Results:
         file["seconds"] += report.duration
         if report.failed:
             self.add(report.nodeid, "failed", 0.0)
+            self.explain(report)
         elif report.skipped:
             self.add(report.nodeid, "skipped", 0.0)
         elif report.when == "call":
@@ -105,6 +110,13 @@ class Results:
         file[result] += 1
         file["seconds"] += seconds
         file["text"] += "%s %s\n" % (nodeid, result.upper())
+
+    def explain(self, report):
+        parts = [getattr(report, "longreprtext", "") or str(report.longrepr or "")]
+        parts += ["--- %s ---\n%s" % section for section in getattr(report, "sections", [])]
+        text = self.file(report.nodeid)
+        room = TEXT_CHARS_MAX - len(text["text"])
+        text["text"] += "".join(part.rstrip("\n") + "\n" for part in parts)[: max(room, 0)]
 
     def pytest_sessionfinish(self, session, exitstatus):
         is_stopped = bool(session.shouldstop or session.shouldfail) or int(exitstatus) not in (0, 1, 5)

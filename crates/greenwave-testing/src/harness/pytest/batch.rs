@@ -47,7 +47,8 @@ impl Batch for PytestBatch {
             let has_passed = result.has_passed() || (may_deselect && result.is_deselected());
             // pytest stops before the last test with `-x`.
             let is_complete = !results.is_stopped || result.left == 0;
-            (has_passed && is_complete).then(|| result.to_batch_result())
+            let has_passed = has_passed && is_complete;
+            (has_passed || result.failed > 0).then(|| result.to_batch_result(has_passed))
         };
         tests.iter().map(result).collect()
     }
@@ -145,8 +146,9 @@ impl FileResult {
         self.deselected && self.failed + self.passed + self.skipped == 0 && self.left <= 0
     }
 
-    fn to_batch_result(&self) -> BatchResult {
+    fn to_batch_result(&self, passed: bool) -> BatchResult {
         BatchResult {
+            passed,
             count: TestCount { passed: self.passed, failed: self.failed },
             output: self.output(),
             duration: Duration::try_from_secs_f64(self.seconds).unwrap_or_default(),
@@ -158,8 +160,10 @@ impl FileResult {
         if self.is_deselected() {
             return "all its tests are deselected by pytest's settings\n".to_owned();
         }
-        let skipped = if self.skipped > 0 { format!(", {} skipped", self.skipped) } else { String::new() };
-        format!("{}{} passed{skipped} in {:.2}s\n", self.text, self.passed, self.seconds)
+        let counts = [(self.failed, "failed"), (self.passed, "passed"), (self.skipped, "skipped")];
+        let counts = counts.iter().filter(|(count, word)| *count > 0 || *word == "passed");
+        let counts: Vec<String> = counts.map(|(count, word)| format!("{count} {word}")).collect();
+        format!("{}{} in {:.2}s\n", self.text, counts.join(", "), self.seconds)
     }
 }
 
@@ -189,7 +193,8 @@ mod tests {
         let passed = Some("a.py::one PASSED\n1 passed, 1 skipped in 0.75s\n".to_owned());
         let deselected = Some("all its tests are deselected by pytest's settings\n".to_owned());
         let failed = Status::Failed(ExitReason::Code(1));
-        assert_eq!(results(text, failed), [passed, None, deselected]);
+        let second = Some("1 failed, 1 passed in 1.00s\n".to_owned());
+        assert_eq!(results(text, failed), [passed, second, deselected]);
         assert_eq!(results(text, Status::Failed(ExitReason::Signal(9))), [None, None, None]);
         assert_eq!(results(&text[..text.len() / 2], failed), [None, None, None]);
     }
