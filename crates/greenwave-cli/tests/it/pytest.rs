@@ -195,6 +195,9 @@ fn errors_of_the_collection_are_failures_with_the_text_of_pytest() {
         return;
     };
     suite.check(&[("py:test_a.py", true), ("py:. (collection)", false)]);
+    // A hook that fails ends pytest after it has collected all files.
+    suite.dir.write("p/conftest.py", "def pytest_collection_modifyitems():\n    raise ValueError\n");
+    suite.check(&[("py:.", false)]);
     suite.dir.write("p/conftest.py", "import no_such_helper\n");
     suite.check(&[("py:.", false)]);
     let program = Program::new(["test"]).within(&suite.dir.path("p"));

@@ -62,7 +62,7 @@ class Results:
         return self.words[name]
 
     def file(self, nodeid):
-        empty = {"passed": 0, "skipped": 0, "failed": 0, "left": 0, "seconds": 0.0, "text": ""}
+        empty = {"passed": 0, "skipped": 0, "failed": 0, "left": 0, "seconds": 0.0, "text": [], "chars": 0}
         return self.files.setdefault(self.word(nodeid), empty)
 
     def learn(self, node):
@@ -109,16 +109,19 @@ class Results:
         file = self.file(nodeid)
         file[result] += 1
         file["seconds"] += seconds
-        file["text"] += "%s %s\n" % (nodeid, result.upper())
+        file["text"].append("%s %s\n" % (nodeid, result.upper()))
 
     def explain(self, report):
         parts = [getattr(report, "longreprtext", "") or str(report.longrepr or "")]
         parts += ["--- %s ---\n%s" % section for section in getattr(report, "sections", [])]
-        text = self.file(report.nodeid)
-        room = TEXT_CHARS_MAX - len(text["text"])
-        text["text"] += "".join(part.rstrip("\n") + "\n" for part in parts)[: max(room, 0)]
+        file = self.file(report.nodeid)
+        text = "".join(part.rstrip("\n") + "\n" for part in parts)[: TEXT_CHARS_MAX - file["chars"]]
+        file["chars"] += len(text)
+        file["text"].append(text)
 
     def pytest_sessionfinish(self, session, exitstatus):
         is_stopped = bool(session.shouldstop or session.shouldfail) or int(exitstatus) not in (0, 1, 5)
         with open(os.path.join(HERE, "results"), "w", encoding="utf-8", errors="surrogateescape") as out:
+            for file in self.files.values():
+                file["text"] = "".join(file["text"])
             json.dump({"is_stopped": is_stopped, "files": self.files}, out)

@@ -104,7 +104,8 @@ impl Collected {
 
     fn discovery(self, collection: &Test, outcome: &Outcome, directories: &[&Path]) -> Discovery {
         let base = base(collection);
-        let Some(header) = self.header.filter(|header| header.is_finished) else {
+        let is_usable = outcome.status == Status::Passed || is_interrupted(outcome.status);
+        let Some(header) = self.header.filter(|header| header.is_finished && is_usable) else {
             return Discovery { tests: vec![whole(&base, &[])], ..Discovery::default() };
         };
         if let Some(reason) = header.whole.first() {
@@ -118,7 +119,7 @@ impl Collected {
         let own = self.files.into_iter().filter(|file| is_owner(&base.directory, &file.file, directories));
         let mut tests = tests_of(&base, &header.pinned, own.collect());
         if outcome.status != Status::Passed {
-            tests.push(failing(&base, &header, outcome.status));
+            tests.push(failing(&base, &header));
         }
         Discovery { tests, ..Discovery::default() }
     }
@@ -147,10 +148,14 @@ fn whole(base: &Test, outputs: &[String]) -> Test {
     Test { name: whole_name(&base.directory), outputs, ..base.clone() }
 }
 
+/// Returns whether a collection ended by itself, with errors of some files.
+fn is_interrupted(status: Status) -> bool {
+    matches!(status, Status::Failed(ExitReason::Code(1 | INTERRUPTED)))
+}
+
 /// Returns a test that fails like the collection, since pytest runs nothing after an error.
-fn failing(base: &Test, header: &Header, status: Status) -> Test {
-    let is_interrupted = matches!(status, Status::Failed(ExitReason::Code(1 | INTERRUPTED)));
-    if header.errors.is_empty() || !is_interrupted {
+fn failing(base: &Test, header: &Header) -> Test {
+    if header.errors.is_empty() {
         return whole(base, &[]);
     }
     let mut test = whole(base, &[]);
