@@ -9,8 +9,8 @@ use crate::pytest::{PASSES, Suite};
 
 #[test]
 fn a_file_that_fails_beside_others_passes_without_them() {
-    // Two files need one lock. Whoever has it waits until the other has tried to take it, or has
-    // passed before.
+    // Two files need one lock. The file that has it waits until the other has tried to take it, or
+    // has passed before.
     let test = |own: &str, other: &str| {
         format!(
             "import os\n\

@@ -1,4 +1,4 @@
-//! Replaces discovered tests by those that a harness's own collection finds.
+//! Replaces discovered tests by the tests that a harness's own collection finds.
 
 use std::path::Path;
 

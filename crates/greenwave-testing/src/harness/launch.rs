@@ -67,7 +67,7 @@ impl LaunchSpec {
         self
     }
 
-    /// Sets environment variables, in place of those that the test declares.
+    /// Sets environment variables, also if the test declares other values.
     #[must_use]
     pub fn replace_variables(mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         self.replaced.extend(variables);

@@ -47,7 +47,7 @@ pub enum Interference {
     FailsAfterOthers,
     /// The test passes after other tests in the same process, and fails alone.
     NeedsOthers,
-    /// The test fails after some tests in the same process, and passes after all that precede it.
+    /// The test fails after some of the tests before it in the same process, and passes after all.
     FailsAfterSome,
 }
 

@@ -296,7 +296,8 @@ impl ProjectWorkspace<'_> {
         Ok(ran)
     }
 
-    /// Runs tests in one process, and returns the results of those that clearly passed or failed.
+    /// Runs tests in one process, and returns the results of the tests that clearly passed or
+    /// failed.
     async fn start_process(
         &self,
         ids: &[TestId],

@@ -1,7 +1,7 @@
 //! Gives tests the verdict of a runner that runs them one after another in one process.
 //!
 //! Tests of such a runner may share a port or a file, or what earlier tests leave in the process.
-//! A test that fails runs again under the conditions of its own runner, unless this takes too long.
+//! A test that fails runs again under the conditions of the runner, unless this takes too long.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ impl ProjectWorkspace<'_> {
         self.inputs.earlier.get(&id).is_some_and(|it| it.depends_on_order)
     }
 
-    /// Runs tests after all that precede them, in one process and without company.
+    /// Runs tests after their predecessors, in one process and without company.
     pub(super) async fn run_in_order(&self, batch: &[TestId]) -> Results {
         let mut results = Results::new();
         let ran = self.run_up_to(batch).await.unwrap_or_default();
@@ -145,7 +145,7 @@ impl ProjectWorkspace<'_> {
         ids.iter().filter(has_passed).copied().collect()
     }
 
-    /// Runs the tests up to the last of `ids` in the order of their own runner, in one process and
+    /// Runs the tests up to the last of `ids` in the order of their runner, in one process and
     /// without company. Returns the results of `ids`.
     async fn run_up_to(&self, ids: &[TestId]) -> Result<OneProcess, Error> {
         let Some(last) = ids.iter().max() else { return Ok(OneProcess::default()) };
@@ -177,8 +177,8 @@ impl ProjectWorkspace<'_> {
             && context.runner.harness(test).is_serial(test)
     }
 
-    /// Returns whether a test that failed alone is worth a run after the tests before it: it did not
-    /// fail the last time, and they take little time.
+    /// Returns whether a test that failed alone is worth a run after the tests before it: its last
+    /// result was a pass, and they take little time.
     fn is_worth_an_order(&self, id: TestId) -> bool {
         let earlier = &self.inputs.earlier;
         let before = self.before(id);
