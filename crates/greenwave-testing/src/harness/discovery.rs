@@ -184,7 +184,7 @@ impl DiscoveryNote {
             DiscoveryNote::NothingBuilt { directory, script, tool } => write!(
                 formatter,
                 "{}: `{script}` cannot run, since `{tool}` is not installed: the tests of packages run by \
-                 themselves, and what they need is not built",
+                 themselves, and nothing builds what they need",
                 directory.join("package.json").display()
             ),
             DiscoveryNote::WatchMode { test, change } => {
