@@ -12,12 +12,12 @@ use greenwave_testing::{RESULTS_VARIABLE, TOOL_HOMES_VARIABLE, TraceMode};
 use toml::de::DeValue;
 
 use crate::diagnostic::{Diagnostic, Document};
+use crate::password::masked;
 use crate::planfile::confinement::MODES;
 use crate::reader::{
     DURATION, DURATION_ABOVE_ZERO, SETTINGS_FILE, Table, bytes, duration, invalid_value, number, suggestion,
     whole,
 };
-use crate::secrets::masked;
 use crate::testfile::TestFile;
 use crate::text::list;
 

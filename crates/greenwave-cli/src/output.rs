@@ -8,7 +8,7 @@ use console::Style;
 
 use crate::error::CliError;
 use crate::exit::{INVALID_INPUT, SUCCESS};
-use crate::secrets::masked;
+use crate::password::masked;
 use crate::terminal_text::{SafeStderr, safe};
 
 /// The first error of writing to standard output.
