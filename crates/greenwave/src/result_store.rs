@@ -73,8 +73,8 @@ impl ResultStore {
     /// Opens the store in a directory, and the server that the settings name.
     ///
     /// Creates a missing directory with mode 0700. A server that is down is not an error: lookups
-    /// on it miss. Neither is an address that cannot be used: [`take_remote_problem`] returns it, and the
-    /// store has the directory only.
+    /// on it miss. Neither is an address that cannot be used: [`take_remote_problem`] returns it,
+    /// and the store has the directory only.
     ///
     /// # Errors
     /// [`ResultStoreError::Open`].

@@ -51,7 +51,7 @@ pub enum DiscoveryNote {
         /// Reason, a sentence whose subject is the script.
         reason: String,
     },
-    /// Tests of packages run without the tool that would build what they need.
+    /// Tests of packages run without the tool that would build their dependencies.
     NothingBuilt {
         /// Directory of the workspace, relative to the project.
         directory: PathBuf,
@@ -60,7 +60,7 @@ pub enum DiscoveryNote {
         /// Name of the tool, which is not installed.
         tool: String,
     },
-    /// A script was changed so that it does not watch files for ever.
+    /// A script was changed so that it does not watch files indefinitely.
     WatchMode {
         /// Name of the test.
         test: String,

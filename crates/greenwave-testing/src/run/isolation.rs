@@ -156,8 +156,8 @@ impl Isolation {
     }
 }
 
-/// Returns the toolchain variables that are not set and whose default location exists, those that
-/// an outer run has set, and those of the user that tests do not see anyway.
+/// Returns toolchain variables with their values: the user's, unless tests see them already; those
+/// of an outer run; and default locations that exist.
 pub(crate) fn tool_homes(environment: &Environment) -> impl Iterator<Item = (&'static str, PathBuf)> + '_ {
     let home = environment.get("HOME").map(Path::new);
     HOMES.into_iter().filter_map(move |(name, directory)| {

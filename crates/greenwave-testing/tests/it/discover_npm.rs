@@ -135,7 +135,7 @@ fn a_script_that_does_more_than_run_the_tests_of_members_runs_as_one_test() {
     let note =
         format!("package.json runs as one test, `{choosing}`: it chooses the packages whose tests it runs");
     check_root(choosing, &[], &["npm:root test"], &[&note]);
-    // What it does not name runs by itself.
+    // Other members run by themselves.
     let named = "eslint . && npm test -w a";
     let note = format!("package.json runs as one test, `{named}`: {reason}");
     check_root(named, &[], &["npm:root test", "npm:b test"], &[&note]);

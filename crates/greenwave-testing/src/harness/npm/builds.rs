@@ -1,4 +1,4 @@
-//! Tells whether tools build packages before their tests, and what they write.
+//! Reads from configuration whether tools build packages before their tests, and their outputs.
 
 use std::path::Path;
 
@@ -64,15 +64,14 @@ pub(super) fn turbo_outputs(project: &Project, root: &Path) -> Vec<String> {
     let lists = tasks(&configuration).into_iter().flatten();
     let lists = lists.filter_map(|(_, task)| task.get("outputs").and_then(Value::as_array));
     let mut patterns: Vec<String> = lists.flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-    // A pattern that leaves the package, and one that excludes, say nothing about what is written.
+    // Patterns that leave the package or exclude files name no output.
     patterns.retain(|pattern| !pattern.starts_with(['!', '/', '$']) && !pattern.contains(".."));
     patterns.sort();
     patterns.dedup();
     patterns
 }
 
-/// Returns whether a tool can be started in the directory of a workspace, or is to be installed
-/// with its dependencies.
+/// Returns whether a tool is installed for a workspace or on the PATH, or declared as a dependency.
 pub(super) fn is_available(project: &Project, root: &Path, package: &Package, tool: &str) -> bool {
     let local = project.root().join(root).join("node_modules/.bin").join(tool);
     package.declares(tool) || local.exists() || project.has_program(tool)

@@ -77,7 +77,7 @@ impl Package {
         })
     }
 
-    /// Returns the script `test`, unless it is empty or the one that `npm init` writes.
+    /// Returns the script `test`, unless it is empty or the placeholder of `npm init`.
     pub(super) fn test_script(&self) -> Option<&str> {
         let script = self.scripts.get("test")?.as_str()?;
         (!script.contains(PLACEHOLDER) && !script.trim().is_empty()).then_some(script)

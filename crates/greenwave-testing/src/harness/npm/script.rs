@@ -1,4 +1,4 @@
-//! Tells what a package's test script runs: tests of other packages, or something else.
+//! Analyzes test scripts: whether they run tests of other packages, or something else.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use super::shell::{self, Word};
 
 /// Maximum number of scripts that lead to one another.
 const DEPTH_MAX: usize = 8;
-/// Programs that choose packages by rules of their own.
+/// Programs that choose packages by their own rules.
 const CHOOSERS: [&str; 8] = ["nx", "rush", "lage", "moon", "wsrun", "ultra", "oao", "wireit"];
 
-/// A part of what a test script runs.
+/// A part of the work of a test script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     /// The script `test` of every member of the workspace.
@@ -39,8 +39,8 @@ pub(super) enum Tool {
     Lerna,
 }
 
-/// Returns the steps of a package's script, with the scripts that it calls in the same package and
-/// those that run before and after it.
+/// Returns the steps of a package's script, including the scripts that it calls in the same package
+/// and its hooks (`pre…`, `post…`).
 pub(super) fn steps(scripts: &BTreeMap<String, Value>, name: &str) -> Vec<Step> {
     let mut found = Vec::new();
     Reader { scripts }.follow(name, 0, &mut found);
@@ -51,7 +51,7 @@ struct Reader<'s> {
     scripts: &'s BTreeMap<String, Value>,
 }
 
-/// What a simple command does, before the scripts that it names are followed.
+/// The effect of a simple command, before the scripts that it names are followed.
 enum Command {
     Step(Step),
     Scripts(Vec<String>),
@@ -216,7 +216,7 @@ impl Reader<'_> {
             }
             ["--filter" | "-F", _, name] if names_tests(name) => Some(CHOSEN),
             [flag, name] if flag.starts_with("--filter=") && names_tests(name) => Some(CHOSEN),
-            // `bun test` is a test runner of its own.
+            // `bun test` is a test runner.
             [name] if arguments.len() == 2 && self.scripts.contains_key(*name) => {
                 Some(Command::Scripts(vec![(*name).to_owned()]))
             }

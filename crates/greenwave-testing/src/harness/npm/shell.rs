@@ -25,7 +25,7 @@ pub(super) struct Line {
     pub(super) is_conjunction: bool,
 }
 
-/// Splits a line. Quotes and backslashes count; nothing is expanded.
+/// Splits a line. Quotes and backslashes count; variables are not expanded.
 pub(super) fn split(line: &str) -> Line {
     let mut splitter = Splitter { line, at: 0, found: Line { is_conjunction: true, ..Line::default() } };
     splitter.found.commands.push(Vec::new());

@@ -38,7 +38,7 @@ pub(super) struct Units<'p> {
     pub(super) dependencies: &'p BTreeMap<PathBuf, Vec<PathBuf>>,
 }
 
-/// How the tests of a workspace run.
+/// A way to run the tests of a workspace.
 enum Plan {
     /// The root's own script and those of the members run by themselves.
     Separate,
@@ -207,8 +207,8 @@ impl Units<'_> {
         }
     }
 
-    /// Returns patterns of what the tools in a package's scripts write, and those in the members'
-    /// scripts if they run as a whole. Directories with files of the project are not written.
+    /// Returns patterns of the files that tools in a package's scripts write, including the members'
+    /// scripts if they run as a whole. Directories with files of the project are not outputs.
     fn outputs(&self, directory: &Path, is_whole: bool) -> Vec<String> {
         let members = self.workspaces.iter().filter(|it| is_whole && it.root == directory);
         let members = members.flat_map(|workspace| workspace.members(self.packages));
@@ -246,7 +246,7 @@ impl Units<'_> {
         builds && self.dependencies.iter().any(is_needed)
     }
 
-    /// Adds a note for each directory in which the dependencies of a test are to be installed.
+    /// Adds a note for each directory that lacks the installed dependencies of a test.
     fn note_missing_installations(&self, found: &mut Discovery) {
         let names: BTreeSet<&str> =
             self.packages.values().filter_map(|package| package.name.as_deref()).collect();

@@ -25,7 +25,7 @@ const ENDING: [(&str, &str, &[&str]); 2] =
 pub(super) struct Ending {
     /// The script without the arguments.
     pub(super) script: String,
-    /// What was changed, as in "without `--watch`".
+    /// The change, as in "without `--watch`".
     pub(super) change: String,
 }
 

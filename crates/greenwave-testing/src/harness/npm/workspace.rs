@@ -19,7 +19,7 @@ pub(super) const PNPM_WORKSPACE: &str = "pnpm-workspace.yaml";
 /// A directory whose packages form one workspace.
 pub(super) struct Workspace<'a> {
     pub(super) root: &'a Path,
-    /// Patterns of directories below the root, and whether each excludes what it matches.
+    /// Patterns of directories below the root, and whether each excludes its matches.
     globs: Vec<(GlobMatcher, bool)>,
     /// Whether the last pattern that matches counts, and not any that excludes.
     is_ordered: bool,
