@@ -207,7 +207,7 @@ impl Units<'_> {
         }
     }
 
-    /// Returns patterns of the files that tools in a package's scripts write, including the members'
+    /// Returns patterns of the files that tools in a package's scripts write, and in the members'
     /// scripts if they run as a whole. Directories with files of the project are not outputs.
     fn outputs(&self, directory: &Path, is_whole: bool) -> Vec<String> {
         let members = self.workspaces.iter().filter(|it| is_whole && it.root == directory);
