@@ -20,7 +20,7 @@ use super::Harness;
 use super::batch::Batch;
 use super::build::{BuildOutput, BuildRequest};
 use super::crash::Crash;
-use super::discovery::{Discovery, DiscoveryInputs};
+use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
 use super::launch::LaunchSpec;
 use super::listing::{Listing, ListingContext};
 use super::problem::Problem;
@@ -240,9 +240,9 @@ fn find(project: &Project) -> Result<Discovery, Error> {
     if !project.files().iter().any(|file| is_python(file)) {
         return Ok(found);
     }
-    let all = settings(project)?;
+    let all = settings(project, &mut found.notes);
     let projects: BTreeSet<&Path> = PROJECTS.iter().flat_map(|name| project.directories_with(name)).collect();
-    let dependencies = dependencies(project, &mut found.notes)?;
+    let dependencies = dependencies(project, &mut found.notes);
     let default = Settings::new(project, Path::new(""), None, None, None)?;
     let above = |path: &Path| {
         projects.iter().rfind(|directory| path.starts_with(directory)).map(|it| it.to_path_buf())
@@ -332,8 +332,9 @@ fn base(
     }
 }
 
-/// Reads the settings of each directory, from the file that pytest would choose.
-fn settings(project: &Project) -> Result<Vec<Settings>, Error> {
+/// Reads the settings of each directory, from the file that pytest would choose. A file that cannot
+/// be read is a note; pytest fails where it needs the file.
+fn settings(project: &Project, notes: &mut Vec<DiscoveryNote>) -> Vec<Settings> {
     let mut directories: BTreeSet<&Path> =
         SETTINGS.iter().flat_map(|(name, ..)| project.directories_with(name)).collect();
     let with_python = with_python(project);
@@ -342,15 +343,20 @@ fn settings(project: &Project) -> Result<Vec<Settings>, Error> {
     for directory in directories {
         for (name, section, counts_anyway) in SETTINGS {
             let path = directory.join(name);
-            if project.has(&path)
-                && let Some(settings) = read(project, directory, &path, section, counts_anyway)?
-            {
-                found.push(settings);
-                break;
+            if !project.has(&path) {
+                continue;
+            }
+            match read(project, directory, &path, section, counts_anyway) {
+                Ok(None) => {}
+                Ok(Some(settings)) => {
+                    found.push(settings);
+                    break;
+                }
+                Err(error) => notes.push(DiscoveryNote::unreadable(&path, &error)),
             }
         }
     }
-    Ok(found)
+    found
 }
 
 fn read(
