@@ -45,7 +45,7 @@ pub(crate) struct TestArgs {
     #[arg(long, value_name = "K/N", conflicts_with = "watch")]
     pub(super) shard: Option<Shard>,
     /// File of the expected durations of tests, which `--shard` reads. Without `--shard`, write the
-    /// durations learned so far to it.
+    /// learned durations to it.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "explain"])]
     pub(super) timings: Option<PathBuf>,
     /// Run tests that have never run here this many times. They pass if they pass each time.
