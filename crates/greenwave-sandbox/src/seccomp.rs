@@ -13,6 +13,7 @@ mod ipc;
 mod log;
 mod nested;
 mod observer;
+mod opener;
 mod resolver;
 mod supervisor;
 mod threads;
@@ -20,4 +21,5 @@ mod tracee;
 
 pub use ipc::kernel_object_exists;
 pub(crate) use nested::is_traced;
+pub(crate) use opener::attach as open_files;
 pub(crate) use supervisor::{Supervisor, attach, available};

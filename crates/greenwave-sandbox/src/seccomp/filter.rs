@@ -27,13 +27,29 @@ impl Filter {
     /// Programs that use rings can do without: containers commonly deny them.
     pub(super) fn reporting() -> Self {
         let reported: Vec<u32> = call::numbers().map(|number| number as u32).collect();
+        Self::of(&reported, &[libc::SYS_io_uring_setup as u32])
+    }
+
+    /// Reports the calls that open files, and all calls of other architectures.
+    ///
+    /// `openat2` fails with `ENOSYS` as well, so that programs use the others.
+    pub(super) fn opening() -> Self {
+        let reported: Vec<u32> = call::OPENING.iter().map(|number| *number as u32).collect();
+        Self::of(&reported, &[libc::SYS_io_uring_setup, libc::SYS_openat2].map(|number| number as u32))
+    }
+
+    /// Reports some calls, and has others fail with `ENOSYS`.
+    fn of(reported: &[u32], failing: &[u32]) -> Self {
+        let count = reported.len() + failing.len();
         let mut program = vec![
             load(std::mem::offset_of!(libc::seccomp_data, arch)),
-            unless_equal(ARCHITECTURE, reported.len() + 4),
+            unless_equal(ARCHITECTURE, count + 3),
             load(std::mem::offset_of!(libc::seccomp_data, nr)),
-            if_at_least(X32_CALLS, reported.len() + 2),
-            if_equal(libc::SYS_io_uring_setup as u32, reported.len() + 2),
+            if_at_least(X32_CALLS, count + 1),
         ];
+        for (at, number) in failing.iter().enumerate() {
+            program.push(if_equal(*number, count + 1 - at));
+        }
         for (at, number) in reported.iter().enumerate() {
             program.push(if_equal(*number, reported.len() - at));
         }
