@@ -8,7 +8,6 @@ mod doc_commands;
 mod failures;
 mod features;
 mod functions;
-mod messages;
 mod metadata;
 pub(crate) mod products;
 mod run_time;

@@ -1,21 +1,19 @@
 //! Builds the test programs of a cargo workspace, and records the sources that each was built from.
 
+mod messages;
+
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::process::Command;
 
 use super::HARNESS;
 use super::doc_commands::{self, DocCommand};
 use super::failures::BuildFailures;
-use super::messages::{Message, MessageReader};
-use super::metadata::{metadata, not_started, refused, tool};
+use super::metadata::{build_output, metadata, not_started, refused, tool};
 use super::products::Products;
 use super::run_time::{LIBRARY_PATH, RunTime};
 use super::target::{CargoTarget, is_nextest, program_arguments};
@@ -25,6 +23,7 @@ use crate::harness::launch::LaunchSpec;
 use crate::run::isolation::cargo_home;
 use crate::{Environment, Error, Test};
 use greenwave_inputs::{AccessKind, now_ns};
+use messages::{Message, MessageReader};
 
 /// The output of one build.
 #[derive(Debug, Default)]
@@ -61,7 +60,8 @@ pub(super) struct Build {
     cargo_variables: Vec<(OsString, OsString)>,
     /// Start of the build, in nanoseconds since the Unix epoch.
     began: i64,
-    /// Ids of packages that cargo considered fresh although their sources changed since they were built.
+    /// Ids of packages that cargo considered fresh although their sources changed after their
+    /// build.
     pub(super) stale: BTreeSet<String>,
     /// The parts that the compiler has rejected.
     pub(super) failures: BuildFailures,
@@ -226,7 +226,7 @@ impl BuildOutput for Build {
         let package = target.package.as_str();
         let mut variables = self.variables.get(package).cloned().unwrap_or_default();
         let is_listing = is_nextest(test);
-        // The compiler has rejected a part of the package that has no tests of its own.
+        // The compiler has rejected an example or a program without tests.
         let is_broken = !self.is_complete && self.failures.fails_package(package);
         let program = self.programs.get(&target).filter(|_| !is_listing && !is_broken);
         let doc = self.docs.get(package).filter(|_| target.is_doc());
@@ -274,16 +274,6 @@ impl BuildOutput for Build {
             Err(source) => Err(not_started(source).discovering(HARNESS, &at)),
         }
     }
-}
-
-/// Runs a command of cargo that may run for long, and kills everything that it started if the
-/// future is dropped.
-pub(super) async fn build_output(command: &mut Command, environment: &Environment) -> io::Result<Output> {
-    if let (Some(_), Some(home)) = (environment.guard(), cargo_home(environment)) {
-        // Under a guard, cargo could not create it.
-        let _ = fs::create_dir_all(home);
-    }
-    environment.guarded_output(command).await
 }
 
 /// Returns the variables that only cargo sees, with an absolute target directory.

@@ -55,7 +55,7 @@ impl CargoConfig {
         config
     }
 
-    /// Appends a file, and then those that it includes, of which the last has precedence.
+    /// Appends a file, and then the files that it includes. A later one has precedence.
     fn add(&mut self, file: &Path, depth: usize) {
         let text = fs::read_to_string(file).unwrap_or_default();
         let (Ok(table), Some(directory)) = (text.parse::<Table>(), file.parent()) else { return };

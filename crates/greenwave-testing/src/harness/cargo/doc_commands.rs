@@ -12,8 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::build::build_output;
-use super::metadata::tool;
+use super::metadata::{build_output, tool};
 use super::run_time::LIBRARY_PATH;
 use crate::harness::build::BuildRequest;
 

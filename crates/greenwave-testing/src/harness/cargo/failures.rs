@@ -11,7 +11,7 @@ use crate::plain_text::plain;
 pub(super) struct BuildFailures {
     messages: Vec<CompilerMessage>,
     units: Vec<FailedUnit>,
-    /// Programs without tests of their own, by package and unit.
+    /// Programs without tests, by package and unit.
     untested: HashSet<(String, String)>,
 }
 

@@ -49,7 +49,7 @@ impl<'m> Features<'m> {
     }
 }
 
-/// Returns what an entry of a feature turns on
+/// Returns the features that an entry of a feature turns on
 /// (<https://doc.rust-lang.org/cargo/reference/features.html>).
 fn enabled_by<'m>(package: &'m Package, directory: &'m Path, entry: &'m str) -> Vec<(&'m Path, &'m str)> {
     let Some((name, feature)) = entry.split_once('/') else { return vec![(directory, entry)] };

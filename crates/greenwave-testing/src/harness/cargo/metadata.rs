@@ -1,14 +1,16 @@
 //! Runs cargo, and reads the metadata of a workspace.
 
 use std::collections::HashMap;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use serde::Deserialize;
 use tokio::process::Command;
 
 use crate::harness::problem::Problem;
-use crate::run::isolation::tool_homes;
+use crate::run::isolation::{cargo_home, tool_homes};
 use crate::{Environment, Error, Test};
 
 use super::variables::{BUILD_VARIABLES, VARIABLES};
@@ -71,7 +73,7 @@ pub(super) struct Dependency {
 }
 
 impl Metadata {
-    /// Returns the packages that cargo selects where none is named.
+    /// Returns the packages that cargo selects by default.
     pub(super) fn default_members(&self) -> impl Iterator<Item = &Package> {
         let all = self.workspace_default_members.is_empty();
         let members = if all { &self.workspace_members } else { &self.workspace_default_members };
@@ -105,7 +107,7 @@ pub(super) async fn metadata(directory: &Path, environment: &Environment) -> Res
 }
 
 /// Returns the problem that cargo did not start.
-pub(super) fn not_started(source: std::io::Error) -> Problem {
+pub(super) fn not_started(source: io::Error) -> Problem {
     Problem::Start { program: "cargo".to_owned(), source }
 }
 
@@ -114,8 +116,8 @@ pub(super) fn refused(command: &'static str, stderr: &[u8]) -> Problem {
     Problem::Failed { command, output: String::from_utf8_lossy(stderr).trim().to_owned() }
 }
 
-/// Creates a process of cargo or the compiler that sees the variables that these tests see, those
-/// that only cargo needs, and the user's home.
+/// Creates a process of cargo or the compiler. It sees the variables that these tests declare,
+/// variables that only cargo needs, and the user's home.
 pub(super) fn tool(program: &str, directory: &Path, environment: &Environment, tests: &[&Test]) -> Command {
     let mut command = Command::new(program);
     command.current_dir(directory).env_clear().stdin(Stdio::null()).kill_on_drop(true);
@@ -126,4 +128,14 @@ pub(super) fn tool(program: &str, directory: &Path, environment: &Environment, t
         command.env("HOME", home);
     }
     command
+}
+
+/// Runs a command of cargo that may run for long, and kills everything that it started if the
+/// future is dropped.
+pub(super) async fn build_output(command: &mut Command, environment: &Environment) -> io::Result<Output> {
+    if let (Some(_), Some(home)) = (environment.guard(), cargo_home(environment)) {
+        // Under a guard, cargo could not create it.
+        let _ = fs::create_dir_all(home);
+    }
+    environment.guarded_output(command).await
 }

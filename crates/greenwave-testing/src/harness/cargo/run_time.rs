@@ -24,7 +24,7 @@ const PROFILE: &str = "debug";
 pub(super) struct RunTime {
     config: CargoConfig,
     toolchain: Toolchain,
-    /// Whether cargo builds for a target that is named, which has directories of its own.
+    /// Whether cargo builds for a named target, into directories for this target.
     has_target: bool,
     /// Variables of `[env]` that do not yield to those of the user.
     variables: BTreeMap<String, OsString>,
@@ -59,7 +59,7 @@ impl RunTime {
         }
     }
 
-    /// Returns the variables of a package's programs, except those that its build script sets
+    /// Returns the variables of a package's programs, without the variables of its build script
     /// (<https://doc.rust-lang.org/cargo/reference/environment-variables.html>).
     pub(super) fn variables(&self, package: &Package) -> Vec<(OsString, OsString)> {
         let configured = self.variables.iter().map(|(name, value)| (name.into(), value.clone()));
@@ -69,7 +69,7 @@ impl RunTime {
     }
 
     /// Returns the search path of dynamic libraries. `linked` are the paths that build scripts
-    /// name, of which those that cargo has built count.
+    /// name. Cargo adds the paths inside its own directories.
     pub(super) fn library_path(&self, metadata: &Metadata, linked: &[PathBuf]) -> Option<OsString> {
         let triple = self.has_target.then_some(self.toolchain.triple.as_str());
         let in_profile = |root: &PathBuf| root.join(triple.unwrap_or_default()).join(PROFILE);

@@ -8,7 +8,7 @@ use cargo_platform::Cfg;
 use super::metadata::tool;
 use crate::{Environment, Test};
 
-/// What the compiler says about itself and the target.
+/// Properties of the compiler and of the target that it builds for.
 #[derive(Debug, Default)]
 pub(super) struct Toolchain {
     /// Directory of the toolchain.

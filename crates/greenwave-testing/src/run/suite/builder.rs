@@ -123,7 +123,7 @@ impl SuiteBuilder {
     }
 }
 
-/// Adds the variables that a harness's tools read to those that its tests declare.
+/// Has tests declare the variables that the tools of their harness read.
 ///
 /// Tests that are built together declare the variables of all of them, since the build sees all.
 fn add_variables(tests: &mut [Test], harnesses: &Harnesses) {

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::build::{Build, Program};
-use super::dep_info::{dep_info, script_reads};
-use super::features::Features;
-use super::metadata::{Metadata, Package, Target};
-use super::run_time::{LIBRARY_PATH, RunTime};
-use super::target::CargoTarget;
+use super::super::dep_info::{dep_info, script_reads};
+use super::super::features::Features;
+use super::super::metadata::{Metadata, Package, Target};
+use super::super::run_time::{LIBRARY_PATH, RunTime};
+use super::super::target::CargoTarget;
+use super::{Build, Program};
 use greenwave_inputs::FileStamp;
 
 /// One line of cargo's output
@@ -231,8 +231,8 @@ impl<'m> MessageReader<'m> {
     }
 }
 
-/// Returns the targets that the selected packages have, and that cargo does not build unless the
-/// features that they require are on. Those that are certainly off are omitted.
+/// Returns the targets of the selected packages that require features which may be on. If cargo
+/// does not build them, the features are off.
 fn left_out(metadata: &Metadata) -> HashMap<CargoTarget, String> {
     let features = Features::of(metadata);
     let targets = metadata.default_members().flat_map(|it| it.targets.iter().map(move |t| (it, t)));
