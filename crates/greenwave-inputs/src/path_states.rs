@@ -118,8 +118,8 @@ impl PathStates {
         }
     }
 
-    /// Creates an empty cache in which names of outputs do not count as names of a directory. All
-    /// other states are those of `all`.
+    /// Creates an empty cache in which names of outputs do not count as names of a directory. Takes
+    /// all other states from `all`.
     pub fn without_outputs(all: &Arc<Self>, selection: &Selection) -> Self {
         let states = Self::new(&all.project, Arc::clone(&all.stat_cache), all.object_exists);
         Self { without: Some((selection.clone(), Arc::clone(all))), ..states }
@@ -128,7 +128,7 @@ impl PathStates {
     /// Reads the names in the directories that contain outputs: the project, `directory` and the
     /// parents of all outputs with a known path.
     ///
-    /// Only a state that was read before a test can prove that the names were the same all the time.
+    /// Only names that were read before a test can prove that another process changed none of them.
     /// The timestamp of a directory does not if the test itself writes to it.
     pub fn read_directories_of_outputs(&self, directory: &Path) {
         let Some((selection, _)) = &self.without else { return };

@@ -1,8 +1,8 @@
 //! Encodes and decodes the cache records of tests.
 //!
 //! The first byte of a payload is its type. `R` is a result: one line of JSON (status and count),
-//! then the output and the content of output files. `L` is a set of discovered dependencies, in the encoding of
-//! [`DiscoveredDeps::encode`].
+//! then the output and the content of output files. `L` is a set of discovered dependencies, in the
+//! encoding of [`DiscoveredDeps::encode`].
 
 use std::sync::Arc;
 use std::time::Duration;
