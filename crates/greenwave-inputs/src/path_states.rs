@@ -357,8 +357,8 @@ fn latest_arrival(directory: &fs::Metadata) -> i64 {
     if stamp.changed > stamp.modified { arrived.max(stamp.changed.saturating_add(tick)) } else { arrived }
 }
 
-/// Hashes the names and types in a directory, except names that are never part of a project and
-/// those that `is_output` excludes by path and whether it is a directory.
+/// Hashes the names and types in a directory, except outputs and names that are never part of a
+/// project. `is_output` receives the path and whether it is a directory.
 fn hash_names(directory: &Path, is_output: impl Fn(&Path, bool) -> bool) -> Option<[u8; 32]> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).ok()? {
