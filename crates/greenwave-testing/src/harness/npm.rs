@@ -1,6 +1,7 @@
 //! npm, pnpm, yarn and bun: one test for each package with a test script.
 
 mod builds;
+mod cases;
 mod manager;
 mod package;
 mod script;
@@ -100,8 +101,8 @@ impl Harness for NpmHarness {
         Summary::of_count(TestCount::find(output))
     }
 
-    fn parse_cases(&self, _output: &str) -> Vec<CaseReport> {
-        Vec::new()
+    fn parse_cases(&self, output: &str) -> Vec<CaseReport> {
+        cases::parse(output)
     }
 
     async fn explain_crash(&self, _crash: &Crash<'_>) -> Option<String> {
