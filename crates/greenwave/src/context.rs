@@ -21,6 +21,7 @@ use crate::fixed_ports::FixedPorts;
 use crate::mask::Mask;
 use crate::plan::{Feature, FeatureId, Plan};
 use crate::preflight::Problem;
+use crate::project_state::Exposure;
 use crate::receipts::Receipts;
 use crate::report::Totals;
 use crate::run_journal::RunJournal;
@@ -52,6 +53,8 @@ pub(crate) struct RunContext {
     pub(crate) notes: Vec<Problem>,
     /// Event with the confinement of agents and tests, published at the start.
     pub(crate) confined: Option<Event>,
+    /// What agents and tests can change in the project. `None` if they can change nothing.
+    pub(crate) exposure: Option<Exposure>,
     /// Tests that must not run beside others.
     pub(crate) ports: FixedPorts,
     pub(crate) steps: Steps,

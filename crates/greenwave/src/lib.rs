@@ -89,6 +89,7 @@ mod phase;
 mod plan;
 mod preflight;
 mod project_root;
+mod project_state;
 mod prompt;
 mod protection;
 mod receipts;

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use greenwave_dir::{Dir, Metadata, Temporary};
 use greenwave_storage::Store;
 use greenwave_testing::{EntryKind, Manifest};
+use parking_lot::Mutex;
 use tokio::sync::RwLock;
 
 use crate::copies::Copies;
@@ -50,6 +51,8 @@ pub(crate) struct Destination {
     /// Whether this is the project, where the user may write at any moment. Each file is then
     /// compared with its expected state immediately before it is written.
     pub(crate) is_project: bool,
+    /// Paths that were written, in the project.
+    pub(crate) written: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// A private directory that holds the files of a tree, plus files that programs have left there.
@@ -80,7 +83,13 @@ impl Workspace {
         parent.remove_all(name).map_err(Error::io("clear", &root))?;
         let dir = parent.create_subdirectory(name, 0o777).map_err(Error::io("create", &root))?;
         // Steps do not matter here: the next run clears the workspaces of a killed run.
-        let destination = Destination { dir, in_flight, steps: Steps::default(), is_project: false };
+        let destination = Destination {
+            dir,
+            in_flight,
+            steps: Steps::default(),
+            is_project: false,
+            written: Arc::default(),
+        };
         let (stamps, repositories) = (scan::StampedFiles::default(), BTreeSet::new());
         Ok(Self {
             destination,
@@ -382,6 +391,7 @@ fn write_one(
     let path = root.path().join(&change.path);
     destination.steps.pass_blocking("write a file").map_err(Error::io("write", &path))?;
     if destination.is_project {
+        destination.written.lock().insert(change.path.clone());
         let now = file_at(root, &change.path)?;
         if now == change.after {
             return Ok(());

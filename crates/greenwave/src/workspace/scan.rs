@@ -384,7 +384,7 @@ fn restore_modes(root: &Dir, tree: &Tree, directories: &BTreeSet<PathBuf>) -> Re
 /// Sets the modification time of written files, in seconds since the Unix epoch.
 fn set_times(root: &Dir, written: &[Change], seconds: i64) -> Result<(), Error> {
     for Change { path, .. } in written {
-        let set = root.set_time(path, seconds);
+        let set = root.set_time(path, seconds, 0);
         set.map_err(Error::io("set the time of", root.path().join(path)))?;
     }
     Ok(())
