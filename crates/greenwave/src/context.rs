@@ -99,6 +99,12 @@ impl RunContext {
         self.events.publish(event).await;
     }
 
+    /// Does work that may block, such as a call of git, in another thread.
+    pub(crate) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.expect("the work does not panic and is not cancelled")
+    }
+
     /// Returns the ids of all features, in the order of the plan.
     pub(crate) fn ids(&self) -> impl Iterator<Item = FeatureId> + use<> {
         (0..self.plan.features.len()).map(FeatureId::from_index)

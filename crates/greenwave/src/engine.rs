@@ -356,7 +356,10 @@ impl Engine {
         let ctx = &self.ctx;
         let root = &ctx.copies.root;
         let tracked = match &root.repository {
-            Some(repository) => repository.tracked()?.files,
+            Some(repository) => {
+                let repository = repository.clone();
+                ctx.blocking(move || repository.tracked()).await?.files
+            }
             None => Vec::new(),
         };
         let mut tree = workspace::capture(&root.path, &tracked, &ctx.store).await?;
@@ -386,10 +389,13 @@ impl Engine {
         let shared = ctx.copies.shared_dir()?;
         let path = shared.path().join("head");
         let directory = shared.create_subdirectory("head", 0o777).map_err(Error::io("create", &path))?;
-        let files = repository.check_out_head(&path)?;
+        let (git, checkout) = (repository.clone(), path.clone());
+        let checked_out =
+            ctx.blocking(move || Ok::<_, Error>((git.check_out_head(&checkout)?, git.tracked()?.submodules)));
+        let (files, submodules) = checked_out.await?;
         let mut head = workspace::read_files(&directory, &files, &ctx.store).await?;
         shared.remove_all("head").map_err(Error::io("remove", &path))?;
-        for (submodule, _) in repository.tracked()?.submodules {
+        for (submodule, _) in submodules {
             let below = format!("{submodule}/");
             let files = tree.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below));
             head.extend(files.map(|(path, file)| (path.clone(), *file)));
@@ -407,7 +413,8 @@ impl Engine {
         };
         let mut records: Vec<_> =
             self.ctx.dependencies.in_order().iter().filter_map(|&id| record_of(id)).collect();
-        let commits = branch.commits()?;
+        let results = branch.clone();
+        let commits = self.ctx.blocking(move || results.commits()).await?;
         records
             .sort_by_key(|record| commits.iter().position(|commit| Some(commit) == record.commit.as_ref()));
         for record in records {
@@ -513,17 +520,7 @@ fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
         Guards::Auto | Guards::Off => &mut plan.declared[..],
     };
     let of_features = plan.features.iter_mut().flat_map(|it| it.tests.iter_mut().chain(&mut it.review));
-    {
-        for test in of_features.chain(guards) {
-            test.directory = Path::new(&root.project).join(&test.directory);
-            for pattern in test.inputs.iter_mut().chain(&mut test.outputs) {
-                *pattern = root.pattern_within(pattern);
-            }
-            for directory in &mut test.directories {
-                *directory = Path::new(&root.project).join(&*directory);
-            }
-        }
-    }
+    of_features.chain(guards).for_each(|test| root.place(test));
 }
 
 /// Returns the branch of the results, if the plan asks for one.

@@ -68,6 +68,7 @@ mod copies;
 mod dependencies;
 mod disk_full;
 mod engine;
+mod env_file;
 mod error;
 mod event;
 mod excerpt;

@@ -157,7 +157,7 @@ impl ProjectState {
             });
         if is_same_file && has_same_content {
             let restored = root.set_time(path, before.modified.0, before.modified.1);
-            slips.note(path, "time", restored);
+            slips.note(path, "time", &restored);
             self.check_mode(root, path, before, now, slips);
         } else if is_same_file && now.size == 0 && before.size > 0 && self.exposure == Exposure::Length {
             match known {
@@ -172,13 +172,13 @@ impl ProjectState {
     fn check_mode(&self, root: &Dir, path: &Path, before: &EntryState, now: EntryState, slips: &mut Slips) {
         if now.mode != before.mode {
             let what = format!("mode {:o} instead of {:o}", now.mode, before.mode);
-            slips.note(path, &what, root.set_permissions(path, before.mode));
+            slips.note(path, &what, &root.set_permissions(path, before.mode));
         }
     }
 }
 
 impl Slips {
-    fn note(&mut self, path: &Path, what: &str, restored: io::Result<()>) {
+    fn note(&mut self, path: &Path, what: &str, restored: &io::Result<()>) {
         let list = if restored.is_ok() { &mut self.metadata } else { &mut self.not_undone };
         list.push(format!("`{}` ({what})", path.display()));
     }

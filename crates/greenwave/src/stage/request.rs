@@ -103,6 +103,7 @@ impl Stage<'_> {
         let before = self.active.workspace.tree().clone();
         // The tests of the last attempt may have left files in the workspace.
         self.active.workspace.start_from(&self.active.base, &before, &self.ctx.store).await?;
+        self.active.workspace.withhold_secrets().await?;
         self.active.transcript = Transcript::default();
         self.active.test_output.clear();
         match self.take_answer(attempt).await {
