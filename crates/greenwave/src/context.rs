@@ -53,7 +53,7 @@ pub(crate) struct RunContext {
     pub(crate) notes: Vec<Problem>,
     /// Event with the confinement of agents and tests, published at the start.
     pub(crate) confined: Option<Event>,
-    /// What agents and tests can change in the project. `None` if they can change nothing.
+    /// Changes of the project that agents and tests can make. `None` if they can change nothing.
     pub(crate) exposure: Option<Exposure>,
     /// Tests that must not run beside others.
     pub(crate) ports: FixedPorts,

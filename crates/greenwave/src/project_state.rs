@@ -21,7 +21,7 @@ const ENTRIES_MAX: usize = 1_000_000;
 /// Maximum number of paths that a description names.
 const NAMES_MAX: usize = 5;
 
-/// What programs of a run can change in the project.
+/// Changes that programs of a run can make in the project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exposure {
     /// Modes and times of files.
@@ -54,7 +54,7 @@ struct EntryState {
 pub(crate) struct Slips {
     /// Descriptions of changes of modes, times and lengths.
     pub(crate) metadata: Vec<String>,
-    /// Paths of those that could not be undone.
+    /// Descriptions of changes that could not be undone.
     pub(crate) not_undone: Vec<String>,
     /// Paths of files that the store has and that were emptied.
     pub(crate) emptied: Vec<String>,

@@ -166,7 +166,7 @@ impl Workspace {
         self.reset(tree, store).await
     }
 
-    /// Copies included files, and those that tests turned out to need, unless they are there.
+    /// Copies included files and files that tests turned out to need, unless they exist.
     ///
     /// # Errors
     /// [`Error::Io`].

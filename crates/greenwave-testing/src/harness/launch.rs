@@ -15,6 +15,8 @@ pub struct LaunchSpec {
     pub(crate) arguments: Vec<OsString>,
     pub(crate) directory: PathBuf,
     pub(crate) variables: Vec<(OsString, OsString)>,
+    /// Variables that replace those of the test as well.
+    pub(crate) replaced: Vec<(OsString, OsString)>,
     /// Dependencies of the program itself, beside the test's inputs.
     pub(crate) dependencies: Vec<(PathBuf, AccessKind)>,
     /// Start of the build that produced the program, in nanoseconds since the Unix epoch.
@@ -23,11 +25,11 @@ pub struct LaunchSpec {
     pub(crate) products: Option<Products>,
     /// An input that changed during the build, so that either state of it may have been compiled.
     pub(crate) changing: Option<PathBuf>,
-    /// The result of the test, if its program could not be built. Then no process is started.
+    /// The result of the test, if it has no program. Then no process is started.
     pub(crate) failure: Option<BuildFailure>,
 }
 
-/// The failure of a build, which takes the place of a test's process.
+/// The result of a build, which takes the place of a test's process. Exit code 0 is a pass.
 #[derive(Debug, Clone)]
 pub(crate) struct BuildFailure {
     pub(crate) messages: Bytes,
@@ -42,6 +44,7 @@ impl LaunchSpec {
             arguments: Vec::new(),
             directory: directory.into(),
             variables: Vec::new(),
+            replaced: Vec::new(),
             dependencies: Vec::new(),
             since: i64::MAX,
             products: None,
@@ -64,6 +67,13 @@ impl LaunchSpec {
         self
     }
 
+    /// Sets environment variables, also if the test declares other values.
+    #[must_use]
+    pub fn replace_variables(mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        self.replaced.extend(variables);
+        self
+    }
+
     /// Adds files that the program was built from, as absolute paths, in a build that began at
     /// `since` (nanoseconds since the Unix epoch).
     ///
@@ -82,5 +92,12 @@ impl LaunchSpec {
     pub fn build_failed(mut self, messages: impl Into<Bytes>, exit_code: i32) -> Self {
         self.failure = Some(BuildFailure { messages: messages.into(), exit_code });
         self
+    }
+
+    /// Replaces the process by a pass with this output, since the build tool leaves the test out
+    /// without an error. Such a pass is never cached.
+    #[must_use]
+    pub(crate) fn left_out(self, reason: impl Into<Bytes>) -> Self {
+        self.build_failed(reason, 0)
     }
 }

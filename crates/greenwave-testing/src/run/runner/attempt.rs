@@ -45,7 +45,9 @@ pub(crate) struct AttemptResult {
 impl AttemptResult {
     fn of_failed_build(failure: BuildFailure) -> Self {
         let BuildFailure { messages, exit_code } = failure;
-        let process = ProcessResult::without_process(Status::Failed(ExitReason::Code(exit_code)), messages);
+        let status =
+            if exit_code == 0 { Status::Passed } else { Status::Failed(ExitReason::Code(exit_code)) };
+        let process = ProcessResult::without_process(status, messages);
         let accesses = TimedAccesses {
             accesses: Arc::default(),
             seen: Arc::clone(&process.seen),
@@ -89,6 +91,7 @@ impl AttemptResult {
             key: *key.as_bytes(),
             attempts: self.attempts,
             undeclared,
+            interference: None,
         }
     }
 }
@@ -114,7 +117,8 @@ impl TestJob<'_> {
         }
         for attempt in 1.. {
             let isolation = self.runner.lend_isolation()?;
-            let mut process = self.run_once(&launch, &isolation).await?;
+            let equipped = self.equip(launch.clone(), &isolation)?;
+            let mut process = self.run_once(&equipped, &isolation).await?;
             if process.status == Status::Passed || attempt > self.test.retries {
                 if let Some(more) = self.explain_crash(&process).await {
                     process.output = [process.output.as_ref(), more.as_bytes()].concat().into();
@@ -151,15 +155,10 @@ impl TestJob<'_> {
     ) -> Result<(AttemptResult, Isolation), Error> {
         let isolation = self.runner.lend_isolation()?;
         let BatchCommand { arguments, variables } = prepare(isolation.directory())?;
-        let mut test = self.test.clone();
-        for (name, _) in &variables {
-            test.set.retain(|own, _| OsStr::new(own) != name);
-        }
-        let plain = self.runner.plain_launch(self.workspace.project(), &test)?;
-        let launch = LaunchSpec { arguments, variables, ..plain };
-        let job = TestJob { test: &test, ..*self };
-        let process = job.run_once(&launch, &isolation).await?;
-        let result = job.attempt_result(process, 1, isolation.directory(), None)?;
+        let plain = self.runner.plain_launch(self.workspace.project(), self.test)?;
+        let launch = LaunchSpec { arguments, ..plain }.replace_variables(variables);
+        let process = self.run_once(&launch, &isolation).await?;
+        let result = self.attempt_result(process, 1, isolation.directory(), None)?;
         Ok((result, isolation))
     }
 
@@ -202,6 +201,12 @@ impl TestJob<'_> {
         Ok(LaunchSpec { changing: built.and_then(|built: &Built| built.changing.clone()), ..launch })
     }
 
+    /// Returns the process of a test that runs alone.
+    fn equip(&self, launch: LaunchSpec, isolation: &Isolation) -> Result<LaunchSpec, Error> {
+        let Self { runner, test, .. } = *self;
+        runner.harness(test).equip(test, launch, isolation.directory(), &runner.environment)
+    }
+
     async fn run_once(&self, launch: &LaunchSpec, isolation: &Isolation) -> Result<ProcessResult, Error> {
         let Self { runner, test, prepared, .. } = *self;
         let os = |(name, value): &(&str, &OsStr)| (OsString::from(name), value.to_os_string());
@@ -211,6 +216,7 @@ impl TestJob<'_> {
         variables.extend(results.map(|directory| (RESULTS_VARIABLE.into(), directory.clone().into())));
         variables.extend(launch.variables.iter().cloned());
         variables.extend(test.set.iter().map(|(name, value)| (name.into(), value.into())));
+        variables.extend(launch.replaced.iter().cloned());
         let job = Job {
             test,
             program: launch.program.clone(),
