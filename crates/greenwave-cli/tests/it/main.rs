@@ -26,6 +26,7 @@ mod kill;
 mod kill_phases;
 mod metrics;
 mod npm;
+mod outputs;
 mod per_test;
 mod plans;
 mod program;
