@@ -62,3 +62,17 @@ fn guards_of_a_subdirectory_are_its_own() {
     let failing = notes.iter().filter(|event: &&Value| event["code"] == "guards-failing").count();
     assert_eq!(failing, 0, "{notes:?}");
 }
+
+/// A linked worktree and a pipe in the copy are scratch.
+#[test]
+fn scratch_of_an_agent_is_left_out() {
+    let dir = TestDir::with_project();
+    let script = "git worktree add -q ./scratch; mkfifo pipe; echo x > one.txt";
+    dir.write("plan.toml", shell_plan::plan(&[ShellFeature::new("one", script, "test -f one.txt")]));
+    repository(&dir);
+    let events = dir.run_plan().with_code(0).events();
+    let not_taken: Vec<&Value> = events.iter().filter(|event| event["event"] == "not_taken").collect();
+    assert!(not_taken.len() == 1 && not_taken[0]["path"] == "pipe", "{not_taken:?}");
+    assert!(dir.path("project/one.txt").exists());
+    assert!(!dir.path("project/scratch").exists() && !dir.path("project/pipe").exists());
+}

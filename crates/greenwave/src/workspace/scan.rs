@@ -41,6 +41,13 @@ pub(crate) struct RefusedEntry {
     pub(crate) problem: EntryProblem,
 }
 
+impl RefusedEntry {
+    /// Returns whether the entry is a pipe, a socket or a device.
+    pub(crate) fn is_special(&self) -> bool {
+        matches!(self.problem, EntryProblem::Special(_))
+    }
+}
+
 /// Reason why an entry cannot be part of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EntryProblem {
