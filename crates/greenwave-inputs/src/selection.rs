@@ -79,9 +79,10 @@ impl Selection {
         is_below && self.inputs.decide(path) != Some(false) && !self.outputs.match_path(path)
     }
 
-    /// Returns whether a path matches the patterns of outputs.
+    /// Returns whether a path matches the patterns of outputs. A pattern for a directory, `out/`,
+    /// matches the path `out`, too, which may not exist yet.
     pub fn is_output(&self, path: &Path) -> bool {
-        self.outputs.match_path(path)
+        self.outputs.decide_as(path, true) == Some(true)
     }
 
     /// Returns files and directories that together contain all outputs, except patterns that match
@@ -186,13 +187,18 @@ impl Patterns {
     /// Returns whether the patterns include or exclude a path. Returns `None` if no pattern
     /// matches.
     fn decide(&self, path: &Path) -> Option<bool> {
+        self.decide_as(path, false)
+    }
+
+    /// Like [`decide`](Self::decide), for the path of a directory if `is_directory`.
+    fn decide_as(&self, path: &Path, is_directory: bool) -> Option<bool> {
         let Some(globs) = &self.globs else {
             return self.plain.iter().any(|plain| path.starts_with(plain)).then_some(true);
         };
         let path = Path::new("/").join(path);
         // A pattern that matches a directory applies to the files in it, unless another one matches
         // them.
-        let decision = |(depth, path): (usize, &Path)| match globs.matched(path, depth > 0) {
+        let decision = |(depth, path): (usize, &Path)| match globs.matched(path, is_directory || depth > 0) {
             ignore::Match::Ignore(_) => Some(true),
             ignore::Match::Whitelist(_) => Some(false),
             ignore::Match::None => None,

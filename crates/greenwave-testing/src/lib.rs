@@ -79,4 +79,4 @@ pub use run::runner::Runner;
 pub use run::suite::report::{Audit, SuiteEvent, SuiteReport};
 pub use run::suite::{Explanation, Inspection, Suite, SuiteBuilder};
 pub use run::test_id::TestId;
-pub use test::{HarnessName, Test};
+pub use test::{HarnessName, JunitReports, Test};

@@ -62,3 +62,17 @@ fn wrong_patterns_are_explained() {
     assert_eq!(check_pattern("../x").unwrap_err(), "expected a path inside the project, without `..`");
     assert!(check_pattern("a[").is_err());
 }
+
+#[test]
+fn a_pattern_of_an_output_directory_matches_the_directory_itself() {
+    let is_output = |pattern: &str, path: &str| {
+        let spec = InputSpec { outputs: vec![pattern.to_owned()], ..InputSpec::default() };
+        Selection::of(&spec).unwrap().is_output(Path::new(path))
+    };
+    for pattern in ["build/out/", "/build/out", "build/out/**", "out/"] {
+        assert!(is_output(pattern, "build/out"), "{pattern}");
+        assert!(is_output(pattern, "build/out/a"), "{pattern}");
+        assert!(!is_output(pattern, "build"), "{pattern}");
+        assert!(!is_output(pattern, "build/outer"), "{pattern}");
+    }
+}

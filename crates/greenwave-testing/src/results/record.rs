@@ -11,9 +11,9 @@ use bytes::Bytes;
 use greenwave_cache::{Key, Record};
 use serde::{Deserialize, Serialize};
 
-use crate::TestCount;
 use crate::results::key::SCHEMA;
 use crate::results::outcome::{Outcome, Source, Status};
+use crate::{CaseReport, CaseStatus, TestCount};
 use greenwave_inputs::DiscoveredDeps;
 use greenwave_inputs::now_ms;
 
@@ -31,6 +31,7 @@ pub(crate) enum StoredRecord {
 pub(crate) struct StoredResult {
     status: Status,
     count: Option<TestCount>,
+    cases: Vec<CaseReport>,
     output: Bytes,
     duration: Duration,
     age: Duration,
@@ -41,7 +42,12 @@ pub(crate) struct StoredResult {
 struct Summary {
     status: Status,
     count: Option<(u32, u32)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cases: Vec<StoredCase>,
 }
+
+/// A single test in a stored result: name, status, microseconds and output.
+type StoredCase = (String, u8, Option<u64>, Option<String>);
 
 const RESULT: u8 = b'R';
 const DEPENDENCIES: u8 = b'L';
@@ -52,6 +58,7 @@ impl StoredResult {
         Outcome {
             status: self.status,
             count: self.count,
+            cases: self.cases,
             output: self.output,
             duration: self.duration,
             source: Source::Cached(self.age),
@@ -63,13 +70,40 @@ impl StoredResult {
 }
 
 /// Returns the record of a result.
-pub(crate) fn result(status: Status, count: Option<TestCount>, output: &[u8], duration: Duration) -> Record {
-    let summary = Summary { status, count: count.map(|count| (count.passed, count.failed)) };
+pub(crate) fn result(
+    status: Status,
+    count: Option<TestCount>,
+    cases: &[CaseReport],
+    output: &[u8],
+    duration: Duration,
+) -> Record {
+    let cases = cases.iter().map(encode_case).collect();
+    let summary = Summary { status, count: count.map(|count| (count.passed, count.failed)), cases };
     let mut payload = vec![RESULT];
-    payload.extend(serde_json::to_vec(&summary).expect("a status and two numbers serialize to JSON"));
+    payload.extend(serde_json::to_vec(&summary).expect("numbers and texts serialize to JSON"));
     payload.push(b'\n');
     payload.extend_from_slice(output);
     new(duration, payload)
+}
+
+fn encode_case(case: &CaseReport) -> StoredCase {
+    let status = match case.status {
+        CaseStatus::Passed => 0,
+        CaseStatus::Failed => 1,
+        CaseStatus::Skipped => 2,
+    };
+    let micros = case.duration.map(|it| u64::try_from(it.as_micros()).unwrap_or(u64::MAX));
+    let output = case.output.as_deref().map(|it| String::from_utf8_lossy(it).into_owned());
+    (case.name.clone(), status, micros, output)
+}
+
+fn decode_case((name, status, micros, output): StoredCase) -> CaseReport {
+    let status = match status {
+        0 => CaseStatus::Passed,
+        1 => CaseStatus::Failed,
+        _ => CaseStatus::Skipped,
+    };
+    CaseReport { name, status, duration: micros.map(Duration::from_micros), output: output.map(Bytes::from) }
 }
 
 /// Returns the record of a set of discovered dependencies.
@@ -95,6 +129,7 @@ impl StoredRecord {
                 Some(StoredRecord::Result(StoredResult {
                     status: summary.status,
                     count: summary.count.map(|(passed, failed)| TestCount { passed, failed }),
+                    cases: summary.cases.into_iter().map(decode_case).collect(),
                     output: record.payload.slice(end + 2..),
                     duration: record.cost,
                     age: Duration::from_millis(now_ms().saturating_sub(record.created_ms)),

@@ -14,15 +14,21 @@ use super::discovered::{Comparison, TimedAccesses};
 use super::prepare::Prepared;
 use super::undeclared::reads_more;
 use crate::harness::cargo::products::Products;
+use crate::harness::junit::xml::JunitCase;
 use crate::harness::launch::BuildFailure;
 use crate::harness::{BatchCommand, BatchResult, Crash, FinishedProcess, LaunchSpec, Rerun};
 use crate::results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
+use crate::run::blocking::blocking;
 use crate::run::isolation::Isolation;
 use crate::run::options::RESULTS_VARIABLE;
 use crate::run::process::{self, Job, ProcessResult};
+use crate::run::reported::{self, ExpectedReports};
 use crate::run::withheld;
 use crate::run::workspace::{Built, Workspace};
-use crate::{Error, Test};
+use crate::{CaseStatus, Error, Test};
+
+/// Maximum number of failed cases that run by themselves; with more, the whole command runs again.
+const CASES_RERUN_MAX: usize = 20;
 
 /// The last attempt at running a test.
 #[derive(Clone)]
@@ -81,6 +87,7 @@ impl AttemptResult {
     /// Returns the outcome of the test.
     pub(super) fn outcome(self, key: &Key, decision: CacheDecision, undeclared: Vec<PathBuf>) -> Outcome {
         Outcome {
+            cases: self.process.cases(),
             status: self.process.status,
             count: self.process.count,
             output: self.process.output,
@@ -112,15 +119,20 @@ impl TestJob<'_> {
         if let Some(failure) = launch.failure {
             return Ok(AttemptResult::of_failed_build(failure));
         }
+        let mut failed: Option<ProcessResult> = None;
         for attempt in 1.. {
             let isolation = self.runner.lend_isolation()?;
-            let mut process = self.run_once(&launch, &isolation).await?;
+            let mut process = match failed.take() {
+                Some(earlier) => self.rerun_cases(earlier).await?,
+                None => self.run_once(&launch, &isolation).await?,
+            };
             if process.status == Status::Passed || attempt > self.test.retries {
                 if let Some(more) = self.explain_crash(&process).await {
                     process.output = [process.output.as_ref(), more.as_bytes()].concat().into();
                 }
                 return self.finish(process, attempt, launch, isolation);
             }
+            failed = Some(process).filter(|process| self.can_rerun_cases(process));
         }
         unreachable!("the loop has no end")
     }
@@ -202,6 +214,46 @@ impl TestJob<'_> {
         Ok(LaunchSpec { changing: built.and_then(|built: &Built| built.changing.clone()), ..launch })
     }
 
+    /// Returns whether the next attempt runs only the failed cases.
+    fn can_rerun_cases(&self, process: &ProcessResult) -> bool {
+        let failed = process.junit.iter().filter(|case| case.report.status == CaseStatus::Failed).count();
+        let can_select = self.test.reports.as_ref().is_some_and(|reports| !reports.select.is_empty());
+        can_select && process.is_explained && failed <= CASES_RERUN_MAX
+    }
+
+    /// Runs each failed case of an earlier attempt by itself, and returns the attempt with the new
+    /// results.
+    async fn rerun_cases(&self, mut process: ProcessResult) -> Result<ProcessResult, Error> {
+        let Some(reports) = &self.test.reports else { return Ok(process) };
+        let mut has_failed = false;
+        for at in 0..process.junit.len() {
+            if process.junit[at].report.status != CaseStatus::Failed {
+                continue;
+            }
+            let selection = reports.selection(&process.junit[at]);
+            let command = self.test.command.iter().cloned().chain(selection).collect();
+            let test = Test { command, ..self.test.clone() };
+            let job = TestJob { test: &test, ..*self };
+            let isolation = self.runner.lend_isolation()?;
+            let alone = job.run_once(&self.launch(&test)?, &isolation).await?;
+            self.runner.take_back(isolation, &alone);
+            process.output = [process.output.as_ref(), b"\n", alone.output.as_ref()].concat().into();
+            process.duration += alone.duration;
+            let (name, class) = (&process.junit[at].name, &process.junit[at].class);
+            let passed = |case: &&JunitCase| case.report.status == CaseStatus::Passed;
+            let case = alone.junit.iter().filter(passed).find(|it| it.name == *name && it.class == *class);
+            match case.filter(|_| alone.status == Status::Passed) {
+                Some(case) => process.junit[at] = case.clone(),
+                None => has_failed = true,
+            }
+        }
+        if !has_failed {
+            process.status = Status::Passed;
+        }
+        process.count = Some(reported::count(&process.junit));
+        Ok(process)
+    }
+
     async fn run_once(&self, launch: &LaunchSpec, isolation: &Isolation) -> Result<ProcessResult, Error> {
         let Self { runner, test, prepared, .. } = *self;
         let os = |(name, value): &(&str, &OsStr)| (OsString::from(name), value.to_os_string());
@@ -211,17 +263,29 @@ impl TestJob<'_> {
         variables.extend(results.map(|directory| (RESULTS_VARIABLE.into(), directory.clone().into())));
         variables.extend(launch.variables.iter().cloned());
         variables.extend(test.set.iter().map(|(name, value)| (name.into(), value.into())));
+        let mut arguments = launch.arguments.clone();
+        let reports = test.reports.as_ref().map(|reports| {
+            ExpectedReports::new(reports, &mut arguments, &launch.directory, isolation.directory())
+        });
         let job = Job {
             test,
             program: launch.program.clone(),
-            arguments: launch.arguments.clone(),
+            arguments,
             directory: launch.directory.clone(),
             variables,
             own: isolation.directory(),
             project: self.workspace.project(),
         };
         let rules = if runner.options.strict { Some(self.read_rules(launch)?) } else { None };
-        process::run(&job, &runner.options, &runner.environment, rules.as_ref()).await
+        let mut process = process::run(&job, &runner.options, &runner.environment, rules.as_ref()).await?;
+        match reports {
+            None => Ok(process),
+            Some(reports) => Ok(blocking(move || {
+                reports.judge(&mut process);
+                process
+            })
+            .await),
+        }
     }
 
     /// Returns rules that allow the test to read its inputs, its outputs and its program.

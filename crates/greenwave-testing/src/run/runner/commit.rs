@@ -51,7 +51,13 @@ impl Commit<'_> {
     pub(super) async fn run(&self, attempt: AttemptResult) -> Result<Committed, Error> {
         let TestJob { workspace, test, prepared, .. } = self.job;
         let process = &attempt.process;
-        let result = record::result(process.status, process.count, &process.output, process.duration);
+        let result = record::result(
+            process.status,
+            process.count,
+            &process.cases(),
+            &process.output,
+            process.duration,
+        );
         if attempt.reads_more {
             self.cache.put_undeclared_marker(test).await;
         }
