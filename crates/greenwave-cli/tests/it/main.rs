@@ -27,6 +27,7 @@ mod per_test;
 mod plans;
 mod program;
 mod pytest;
+mod pytest_processes;
 mod random;
 mod rejected_answers;
 mod remote;

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use greenwave_inputs::{InputSpec, Manifest, check_pattern};
+use std::path::Path;
+
+use greenwave_inputs::{InputSpec, Manifest, Selection, check_pattern};
 
 use crate::support::{Project, paths};
 

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Test};
 
+/// Environment variable that asks a collection for single tests instead of files, with the value
+/// `tests`.
+pub(crate) const SINGLE_TESTS_VARIABLE: &str = "GREENWAVE_COLLECT";
+
 /// The tests that were discovered in a project.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Discovery {

@@ -27,7 +27,7 @@ use super::problem::Problem;
 use super::project::{Project, closure};
 use super::summary::{Summary, SummaryVerdict, TestCount};
 use crate::run::blocking::blocking;
-use crate::{CaseReport, Error, HarnessName, Test};
+use crate::{CaseReport, Environment, Error, HarnessName, Test};
 use batch::PytestBatch;
 use dependencies::dependencies;
 use interpreter::Interpreter;
@@ -134,6 +134,26 @@ impl Harness for PytestHarness {
         command
     }
 
+    fn is_serial(&self, test: &Test) -> bool {
+        let names_test = test.command.last().is_some_and(|word| word.contains("::"));
+        is_file(test) || (is_discovered(test) && names_test)
+    }
+
+    fn equip(
+        &self,
+        test: &Test,
+        command: LaunchSpec,
+        directory: &Path,
+        environment: &Environment,
+    ) -> Result<LaunchSpec, Error> {
+        let is_own = (is_file(test) || is_discovered(test)) && !collection::is_collection(test);
+        if is_own { batch::equip(test, command, directory, environment) } else { Ok(command) }
+    }
+
+    fn result_file(&self, test: &Test) -> Option<&'static str> {
+        collection::result_file(test)
+    }
+
     fn batch(&self, test: &Test) -> Option<&dyn Batch> {
         is_file(test).then_some(&PytestBatch)
     }
@@ -180,15 +200,20 @@ fn none_is_left(test: &Test, exit_code: Option<i32>, output: &[u8]) -> bool {
 /// Returns whether the last word of a test's command is a file, so that other files can share its
 /// process. The command of a single test, `file.py::name`, is meant to run alone.
 fn is_file(test: &Test) -> bool {
-    let is_discovered = || test.command.iter().skip(1).zip(PREFIX).filter(|(word, own)| word == own).count();
     test.command.last().is_some_and(|word| {
         word.ends_with(".py")
-            || (test.command.len() > PREFIX.len() + 1
-                && is_discovered() == PREFIX.len()
+            || (is_discovered(test)
+                && test.command.len() > PREFIX.len() + 1
                 && !word.starts_with('-')
                 && !word.is_empty()
                 && !word.contains("::"))
     })
+}
+
+/// Returns whether a command begins like those of discovered tests.
+fn is_discovered(test: &Test) -> bool {
+    let words = test.command.iter().skip(1).zip(PREFIX);
+    words.filter(|(word, own)| word == own).count() == PREFIX.len()
 }
 
 /// Returns the command that runs a whole suite.
@@ -299,7 +324,7 @@ fn base(
     Test {
         directory: root.to_owned(),
         directories,
-        outputs: [".pytest_cache/", "__pycache__/"].map(str::to_owned).to_vec(),
+        outputs: [".pytest_cache/", "__pycache__/", ".hypothesis/"].map(str::to_owned).to_vec(),
         env: vec![ARGUMENTS.to_owned()],
         set: BTreeMap::from([("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned())]),
         harness: HarnessName::new(HARNESS),

@@ -65,6 +65,7 @@ impl StoredResult {
             key: *key.as_bytes(),
             attempts: 0,
             undeclared: Vec::new(),
+            interference: None,
         }
     }
 }

@@ -357,7 +357,7 @@ async fn pytest_files_are_split_into_collected_tests() {
     let asked = fs::read_to_string(project.directory.path().join("asked")).unwrap();
     assert_eq!(
         asked,
-        "-m pytest -p no:cacheprovider --collect-only -q --rootdir=. t/test_a.py t/test_b.py\n"
+        "-m pytest -o cache_dir=$TMPDIR/pytest_cache -q --collect-only --rootdir=. t/test_a.py t/test_b.py\n"
     );
 
     pytest("echo 'no tests collected'; exit 5");

@@ -83,6 +83,9 @@ pub(super) async fn discover(
         output::note("the arguments after `--` are for pytest, which this project does not use");
     }
     let run = async |commands: &[Test]| run_commands(project, commands, environment, config, args).await;
+    if args.per_test && !args.is_inspection() {
+        found.collect_single_tests();
+    }
     if !found.collections.is_empty() {
         let is_traced = matches!(TraceStatus::of(config.settings.testing.trace), TraceStatus::Traced);
         let commands = found.collection_commands(&harnesses, project, is_traced);

@@ -14,7 +14,6 @@ use super::discovered::{Comparison, TimedAccesses};
 use super::prepare::Prepared;
 use super::undeclared::reads_more;
 use crate::harness::cargo::products::Products;
-use crate::harness::junit::xml::JunitCase;
 use crate::harness::launch::BuildFailure;
 use crate::harness::{BatchCommand, BatchResult, Crash, FinishedProcess, LaunchSpec, Rerun};
 use crate::results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
@@ -22,13 +21,10 @@ use crate::run::blocking::blocking;
 use crate::run::isolation::Isolation;
 use crate::run::options::RESULTS_VARIABLE;
 use crate::run::process::{self, Job, ProcessResult};
-use crate::run::reported::{self, ExpectedReports};
+use crate::run::reported::ExpectedReports;
 use crate::run::withheld;
 use crate::run::workspace::{Built, Workspace};
-use crate::{CaseStatus, Error, Test};
-
-/// Maximum number of failed cases that run by themselves; with more, the whole command runs again.
-const CASES_RERUN_MAX: usize = 20;
+use crate::{Error, Test};
 
 /// The last attempt at running a test.
 #[derive(Clone)]
@@ -96,6 +92,7 @@ impl AttemptResult {
             key: *key.as_bytes(),
             attempts: self.attempts,
             undeclared,
+            interference: None,
         }
     }
 }
@@ -124,7 +121,7 @@ impl TestJob<'_> {
             let isolation = self.runner.lend_isolation()?;
             let mut process = match failed.take() {
                 Some(earlier) => self.rerun_cases(earlier).await?,
-                None => self.run_once(&launch, &isolation).await?,
+                None => self.run_once(&self.equip(launch.clone(), &isolation)?, &isolation).await?,
             };
             if process.status == Status::Passed || attempt > self.test.retries {
                 if let Some(more) = self.explain_crash(&process).await {
@@ -163,15 +160,10 @@ impl TestJob<'_> {
     ) -> Result<(AttemptResult, Isolation), Error> {
         let isolation = self.runner.lend_isolation()?;
         let BatchCommand { arguments, variables } = prepare(isolation.directory())?;
-        let mut test = self.test.clone();
-        for (name, _) in &variables {
-            test.set.retain(|own, _| OsStr::new(own) != name);
-        }
-        let plain = self.runner.plain_launch(self.workspace.project(), &test)?;
-        let launch = LaunchSpec { arguments, variables, ..plain };
-        let job = TestJob { test: &test, ..*self };
-        let process = job.run_once(&launch, &isolation).await?;
-        let result = job.attempt_result(process, 1, isolation.directory(), None)?;
+        let plain = self.runner.plain_launch(self.workspace.project(), self.test)?;
+        let launch = LaunchSpec { arguments, ..plain }.replace_variables(variables);
+        let process = self.run_once(&launch, &isolation).await?;
+        let result = self.attempt_result(process, 1, isolation.directory(), None)?;
         Ok((result, isolation))
     }
 
@@ -206,7 +198,7 @@ impl TestJob<'_> {
     }
 
     /// Returns the process to start for a test.
-    fn launch(&self, test: &Test) -> Result<LaunchSpec, Error> {
+    pub(super) fn launch(&self, test: &Test) -> Result<LaunchSpec, Error> {
         let command = self.runner.plain_launch(self.workspace.project(), test)?;
         let built = self.workspace.built(&test.directory);
         let output = built.map(|built| &*built.output);
@@ -214,47 +206,17 @@ impl TestJob<'_> {
         Ok(LaunchSpec { changing: built.and_then(|built: &Built| built.changing.clone()), ..launch })
     }
 
-    /// Returns whether the next attempt runs only the failed cases.
-    fn can_rerun_cases(&self, process: &ProcessResult) -> bool {
-        let failed = process.junit.iter().filter(|case| case.report.status == CaseStatus::Failed).count();
-        let can_select = self.test.reports.as_ref().is_some_and(|reports| !reports.select.is_empty());
-        can_select && process.is_explained && failed <= CASES_RERUN_MAX
+    /// Returns the process of a test that runs alone.
+    fn equip(&self, launch: LaunchSpec, isolation: &Isolation) -> Result<LaunchSpec, Error> {
+        let Self { runner, test, .. } = *self;
+        runner.harness(test).equip(test, launch, isolation.directory(), &runner.environment)
     }
 
-    /// Runs each failed case of an earlier attempt by itself, and returns the attempt with the new
-    /// results.
-    async fn rerun_cases(&self, mut process: ProcessResult) -> Result<ProcessResult, Error> {
-        let Some(reports) = &self.test.reports else { return Ok(process) };
-        let mut has_failed = false;
-        for at in 0..process.junit.len() {
-            if process.junit[at].report.status != CaseStatus::Failed {
-                continue;
-            }
-            let selection = reports.selection(&process.junit[at]);
-            let command = self.test.command.iter().cloned().chain(selection).collect();
-            let test = Test { command, ..self.test.clone() };
-            let job = TestJob { test: &test, ..*self };
-            let isolation = self.runner.lend_isolation()?;
-            let alone = job.run_once(&self.launch(&test)?, &isolation).await?;
-            self.runner.take_back(isolation, &alone);
-            process.output = [process.output.as_ref(), b"\n", alone.output.as_ref()].concat().into();
-            process.duration += alone.duration;
-            let (name, class) = (&process.junit[at].name, &process.junit[at].class);
-            let passed = |case: &&JunitCase| case.report.status == CaseStatus::Passed;
-            let case = alone.junit.iter().filter(passed).find(|it| it.name == *name && it.class == *class);
-            match case.filter(|_| alone.status == Status::Passed) {
-                Some(case) => process.junit[at] = case.clone(),
-                None => has_failed = true,
-            }
-        }
-        if !has_failed {
-            process.status = Status::Passed;
-        }
-        process.count = Some(reported::count(&process.junit));
-        Ok(process)
-    }
-
-    async fn run_once(&self, launch: &LaunchSpec, isolation: &Isolation) -> Result<ProcessResult, Error> {
+    pub(super) async fn run_once(
+        &self,
+        launch: &LaunchSpec,
+        isolation: &Isolation,
+    ) -> Result<ProcessResult, Error> {
         let Self { runner, test, prepared, .. } = *self;
         let os = |(name, value): &(&str, &OsStr)| (OsString::from(name), value.to_os_string());
         let mut variables: Vec<(OsString, OsString)> = prepared.environment.iter().map(os).collect();
@@ -263,6 +225,7 @@ impl TestJob<'_> {
         variables.extend(results.map(|directory| (RESULTS_VARIABLE.into(), directory.clone().into())));
         variables.extend(launch.variables.iter().cloned());
         variables.extend(test.set.iter().map(|(name, value)| (name.into(), value.into())));
+        variables.extend(launch.replaced.iter().cloned());
         let mut arguments = launch.arguments.clone();
         let reports = test.reports.as_ref().map(|reports| {
             ExpectedReports::new(reports, &mut arguments, &launch.directory, isolation.directory())
@@ -331,12 +294,12 @@ fn finished(process: &ProcessResult) -> FinishedProcess {
 }
 
 impl Runner {
-    fn lend_isolation(&self) -> Result<Isolation, Error> {
+    pub(super) fn lend_isolation(&self) -> Result<Isolation, Error> {
         self.isolations.lend(self.options.ports.as_deref())
     }
 
     /// Returns the directory to the pool unless a leftover process could still write to it.
-    fn take_back(&self, isolation: Isolation, process: &ProcessResult) {
+    pub(super) fn take_back(&self, isolation: Isolation, process: &ProcessResult) {
         let is_clean = !process.left_behind && process.seen.incomplete.is_none();
         if process.status == Status::Passed && is_clean {
             self.isolations.take_back(isolation);
