@@ -56,7 +56,7 @@ impl Selection {
             everything: has_only_exclusions && spec.directories.is_empty(),
             directories,
             inputs: Patterns::new(&spec.inputs)?,
-            outputs: Patterns::new(&spec.outputs)?,
+            outputs: Patterns::new(&spec.outputs.iter().map(|it| with_directory(it)).collect::<Vec<_>>())?,
         })
     }
 
@@ -227,6 +227,17 @@ fn plain(pattern: &str) -> Option<PathBuf> {
     let is_anchored = path.starts_with('/') || inside.contains('/') || path.len() < pattern.len();
     let is_path = !inside.is_empty() && !inside.ends_with('/') && !inside.contains(SPECIAL);
     (is_anchored && is_path && inside.trim() == inside).then(|| PathBuf::from(inside))
+}
+
+/// Returns the pattern of an output without a final `/**`, so that it matches the directory, too.
+fn with_directory(pattern: &str) -> String {
+    match pattern.strip_suffix("/**") {
+        Some(directory) if directory.is_empty() || directory.starts_with('!') => pattern.to_owned(),
+        Some(directory) if directory.contains('/') => directory.to_owned(),
+        // Without a slash, the pattern would match in every directory.
+        Some(directory) => format!("/{directory}"),
+        None => pattern.to_owned(),
+    }
 }
 
 /// Returns the longest path that contains everything that a pattern can match.

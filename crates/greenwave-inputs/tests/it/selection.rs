@@ -68,7 +68,9 @@ fn wrong_patterns_are_explained() {
 #[test]
 fn a_pattern_of_an_output_directory_matches_the_directory_itself() {
     let is_output = |pattern: &str, path: &str| {
-        let spec = InputSpec { outputs: vec![pattern.to_owned()], ..InputSpec::default() };
+        // The second pattern has to be matched as a glob.
+        let outputs = vec![pattern.to_owned(), "*.log".to_owned()];
+        let spec = InputSpec { outputs, ..InputSpec::default() };
         Selection::of(&spec).unwrap().is_output(Path::new(path))
     };
     for pattern in ["build/out/", "/build/out", "build/out/**", "out/"] {
@@ -77,4 +79,5 @@ fn a_pattern_of_an_output_directory_matches_the_directory_itself() {
         assert!(!is_output(pattern, "build"), "{pattern}");
         assert!(!is_output(pattern, "build/outer"), "{pattern}");
     }
+    assert!(is_output("out/**", "out") && !is_output("out/**", "build/out"));
 }
