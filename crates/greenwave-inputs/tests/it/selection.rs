@@ -68,7 +68,7 @@ fn wrong_patterns_are_explained() {
 #[test]
 fn a_pattern_of_an_output_directory_matches_the_directory_itself() {
     let is_output = |pattern: &str, path: &str| {
-        // The second pattern has to be matched as a glob.
+        // With the second pattern, both are matched as globs.
         let outputs = vec![pattern.to_owned(), "*.log".to_owned()];
         let spec = InputSpec { outputs, ..InputSpec::default() };
         Selection::of(&spec).unwrap().is_output(Path::new(path))

@@ -21,7 +21,7 @@ use crate::{CaseReport, Error, Test};
 const HARNESS: &str = "junit";
 
 /// The harness of tests with [`JunitReports`](crate::JunitReports). A user names it; no command is
-/// recognized, and nothing is discovered.
+/// recognized, and no tests are discovered.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct JunitHarness;
 

@@ -42,7 +42,7 @@ struct Pattern {
     glob: GlobMatcher,
 }
 
-/// What the reports say.
+/// The content of all reports of a run.
 #[derive(Debug, Default)]
 struct Judgement {
     cases: Vec<JunitCase>,
@@ -123,7 +123,7 @@ impl ExpectedReports {
         })
     }
 
-    /// Judges a finished process by its reports, and appends what they add to its output. May block
+    /// Judges a finished process by its reports, and appends failures to its output. May block
     /// on file access.
     pub(crate) fn judge(&self, process: &mut ProcessResult) {
         let Judgement { cases, suite_failures, problem } = self.read();

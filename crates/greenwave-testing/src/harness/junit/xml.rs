@@ -1,6 +1,6 @@
-//! Parses JUnit XML reports, of which every tool writes a dialect of its own.
+//! Parses JUnit XML reports in the dialects of many tools.
 //!
-//! The common structure is the one that Jenkins documents
+//! Jenkins documents the common structure
 //! (<https://github.com/jenkinsci/xunit-plugin/blob/master/src/main/resources/org/jenkinsci/plugins/xunit/types/model/xsd/junit-10.xsd>).
 
 use std::borrow::Cow;
