@@ -8,6 +8,7 @@ mod agent_rounds;
 mod attempts;
 mod batches;
 mod cargo_products;
+mod cargo_verdicts;
 mod clock;
 mod confinement;
 mod conflicts;
