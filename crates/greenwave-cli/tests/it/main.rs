@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is test code")]
 
 mod agent_edits;
+mod agent_output;
 mod agent_rounds;
 mod attempts;
 mod batches;
@@ -14,6 +15,7 @@ mod confinement;
 mod conflicts;
 mod demo;
 mod fast_path;
+mod flaky_tests;
 mod harnesses;
 mod help;
 mod hostile;
@@ -33,6 +35,7 @@ mod random;
 mod rejected_answers;
 mod remote;
 mod run_command;
+mod selection;
 mod settings;
 mod shell_plan;
 mod signals;
