@@ -26,6 +26,7 @@ mod junit;
 mod kill;
 mod metrics;
 mod npm;
+mod outputs;
 mod per_test;
 mod plans;
 mod program;

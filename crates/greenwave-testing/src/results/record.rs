@@ -1,8 +1,8 @@
 //! Encodes and decodes the cache records of tests.
 //!
 //! The first byte of a payload is its type. `R` is a result: one line of JSON (status and count),
-//! then the output. `L` is a set of discovered dependencies, in the encoding of
-//! [`DiscoveredDeps::encode`].
+//! then the output and the content of output files. `L` is a set of discovered dependencies, in the
+//! encoding of [`DiscoveredDeps::encode`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::results::key::SCHEMA;
 use crate::results::outcome::{Outcome, Source, Status};
+use crate::results::outputs::{OutputFile, Outputs};
 use crate::{CaseReport, CaseStatus, TestCount};
 use greenwave_inputs::DiscoveredDeps;
 use greenwave_inputs::now_ms;
@@ -33,6 +34,7 @@ pub(crate) struct StoredResult {
     count: Option<TestCount>,
     cases: Vec<CaseReport>,
     output: Bytes,
+    outputs: Outputs,
     duration: Duration,
     age: Duration,
 }
@@ -44,6 +46,12 @@ struct Summary {
     count: Option<(u32, u32)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     cases: Vec<StoredCase>,
+    /// Length of the output, if files follow it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    output_len: Option<usize>,
+    /// The files, and for each whether its content follows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    outputs: Vec<(OutputFile, bool)>,
 }
 
 /// A single test in a stored result: name, status, microseconds and output.
@@ -66,6 +74,7 @@ impl StoredResult {
             attempts: 0,
             undeclared: Vec::new(),
             interference: None,
+            outputs: self.outputs,
         }
     }
 }
@@ -76,14 +85,21 @@ pub(crate) fn result(
     count: Option<TestCount>,
     cases: &[CaseReport],
     output: &[u8],
+    outputs: &[OutputFile],
     duration: Duration,
 ) -> Record {
-    let cases = cases.iter().map(encode_case).collect();
-    let summary = Summary { status, count: count.map(|count| (count.passed, count.failed)), cases };
+    let summary = Summary {
+        status,
+        count: count.map(|count| (count.passed, count.failed)),
+        cases: cases.iter().map(encode_case).collect(),
+        output_len: (!outputs.is_empty()).then_some(output.len()),
+        outputs: outputs.iter().map(|file| (file.clone(), file.content.is_some())).collect(),
+    };
     let mut payload = vec![RESULT];
     payload.extend(serde_json::to_vec(&summary).expect("numbers and texts serialize to JSON"));
     payload.push(b'\n');
     payload.extend_from_slice(output);
+    outputs.iter().filter_map(|file| file.content.as_ref()).for_each(|content| payload.extend(content));
     new(duration, payload)
 }
 
@@ -127,16 +143,66 @@ impl StoredRecord {
             RESULT => {
                 let end = rest.iter().position(|byte| *byte == b'\n')?;
                 let summary: Summary = serde_json::from_slice(&rest[..end]).ok()?;
+                let (output, outputs) =
+                    split(record.payload.slice(end + 2..), summary.output_len, summary.outputs)?;
                 Some(StoredRecord::Result(StoredResult {
                     status: summary.status,
                     count: summary.count.map(|(passed, failed)| TestCount { passed, failed }),
                     cases: summary.cases.into_iter().map(decode_case).collect(),
-                    output: record.payload.slice(end + 2..),
+                    output,
+                    outputs,
                     duration: record.cost,
                     age: Duration::from_millis(now_ms().saturating_sub(record.created_ms)),
                 }))
             }
             _ => None,
         }
+    }
+}
+
+/// Separates the output of a test from the files that follow it. Returns `None` if lengths do not
+/// match.
+fn split(
+    rest: Bytes,
+    output_len: Option<usize>,
+    outputs: Vec<(OutputFile, bool)>,
+) -> Option<(Bytes, Outputs)> {
+    let Some(mut at) = output_len else { return Some((rest, Outputs::default())) };
+    let output = (at <= rest.len()).then(|| rest.slice(..at))?;
+    let mut files = Vec::with_capacity(outputs.len());
+    for (mut file, has_content) in outputs {
+        if has_content {
+            let end = usize::try_from(file.len).ok().and_then(|len| at.checked_add(len))?;
+            file.content = Some((end <= rest.len()).then(|| rest.slice(at..end))?);
+            at = end;
+        }
+        files.push(file);
+    }
+    (at == rest.len()).then(|| (output, files.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn results_with_outputs_survive_encoding() {
+        let file = |path: &str, content: Option<&'static [u8]>| OutputFile {
+            path: PathBuf::from(path),
+            mode: 0o644,
+            len: 3,
+            content: content.map(Bytes::from_static),
+        };
+        let outputs = [file("a", Some(b"one")), file("large", None), file("b", Some(b"two"))];
+        let mut record = result(Status::Passed, None, &[], b"text\n", &outputs, Duration::ZERO);
+        let decoded = |record: &Record| match StoredRecord::decode(record) {
+            Some(StoredRecord::Result(stored)) => Some((stored.output, stored.outputs)),
+            _ => None,
+        };
+        assert_eq!(decoded(&record), Some((Bytes::from_static(b"text\n"), outputs.to_vec().into())));
+        record.payload = record.payload.slice(..record.payload.len() - 1);
+        assert_eq!(decoded(&record), None);
     }
 }
