@@ -68,7 +68,7 @@ pub use harness::{
 };
 pub use report::{
     FailureText, InvalidDay, JsonLine, Quarantine, QuarantineEntry, RunReport, RunStats, TestReport,
-    TestResult, Timings, TimingsError, github_summary, junit,
+    TestResult, Timings, TimingsError, github_annotations, github_summary, junit,
 };
 pub use results::dependencies::Difference;
 pub use results::key::SCHEMA;

@@ -3,6 +3,7 @@
 //! [`junit`] renders them for build servers, [`JsonLine`] for programs, and [`github_summary`] for
 //! the page of a run on GitHub. Nothing in here writes a file.
 
+mod annotations;
 mod failure_text;
 mod github;
 mod json;
@@ -23,6 +24,7 @@ use crate::{
     TraceStatus,
 };
 
+pub use annotations::github_annotations;
 pub use failure_text::FailureText;
 pub use github::github_summary;
 pub use json::JsonLine;
