@@ -22,6 +22,7 @@ mod hostile;
 mod hostile_paths;
 mod human_output;
 mod ignored_files;
+mod junit;
 mod kill;
 mod kill_phases;
 mod metrics;
