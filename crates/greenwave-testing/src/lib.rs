@@ -84,4 +84,4 @@ pub use run::shard::{InvalidShard, Shard};
 pub use run::suite::report::{Audit, SuiteEvent, SuiteReport};
 pub use run::suite::{Explanation, Inspection, Suite, SuiteBuilder};
 pub use run::test_id::TestId;
-pub use test::{HarnessName, Test};
+pub use test::{HarnessName, JunitReports, Test};
