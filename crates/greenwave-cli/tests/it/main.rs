@@ -14,6 +14,7 @@ mod confinement;
 mod conflicts;
 mod demo;
 mod fast_path;
+mod go_verdicts;
 mod harnesses;
 mod help;
 mod hostile;
