@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is test code")]
 
 mod agent_edits;
+mod agent_output;
 mod agent_rounds;
 mod attempts;
 mod batches;
@@ -14,6 +15,7 @@ mod confinement;
 mod conflicts;
 mod demo;
 mod fast_path;
+mod flaky_tests;
 mod go_verdicts;
 mod harnesses;
 mod help;
@@ -24,6 +26,7 @@ mod ignored_files;
 mod kill;
 mod metrics;
 mod npm;
+mod outputs;
 mod per_test;
 mod plans;
 mod program;
@@ -33,6 +36,7 @@ mod random;
 mod rejected_answers;
 mod remote;
 mod run_command;
+mod selection;
 mod settings;
 mod shell_plan;
 mod signals;

@@ -16,7 +16,7 @@ use crate::{Manifest, Test};
 /// Version of the fields of keys and of the payloads of records.
 ///
 /// Increases with each incompatible change, so that older records become misses.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// The way in which a run observes and restricts the reads of tests.
 ///

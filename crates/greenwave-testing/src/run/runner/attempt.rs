@@ -17,6 +17,7 @@ use crate::harness::cargo::products::Products;
 use crate::harness::launch::BuildFailure;
 use crate::harness::{BatchCommand, BatchResult, Crash, FinishedProcess, LaunchSpec, Rerun};
 use crate::results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
+use crate::results::outputs::Outputs;
 use crate::run::isolation::Isolation;
 use crate::run::options::RESULTS_VARIABLE;
 use crate::run::process::{self, Job, ProcessResult};
@@ -92,6 +93,7 @@ impl AttemptResult {
             attempts: self.attempts,
             undeclared,
             interference: None,
+            outputs: Outputs::default(),
         }
     }
 }

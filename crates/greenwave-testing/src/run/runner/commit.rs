@@ -16,8 +16,11 @@ use crate::results::decision::{Change, RunEvidence, SnapshotEvidence, decide_cac
 use crate::results::key;
 use crate::results::key_chain::KeyChain;
 use crate::results::lookup::ResultCache;
-use crate::results::outcome::CacheDecision;
+use crate::results::outcome::{CacheDecision, Status};
+use crate::results::outputs::{self, OutputFile};
 use crate::results::record;
+use crate::run::blocking::blocking;
+use crate::run::process::ProcessResult;
 
 /// A finished test whose result is about to be stored under the last key of its chain.
 pub(super) struct Commit<'a> {
@@ -51,7 +54,9 @@ impl Commit<'_> {
     pub(super) async fn run(&self, attempt: AttemptResult) -> Result<Committed, Error> {
         let TestJob { workspace, test, prepared, .. } = self.job;
         let process = &attempt.process;
-        let result = record::result(process.status, process.count, &process.output, process.duration);
+        let outputs = self.outputs(process).await?;
+        let result =
+            record::result(process.status, process.count, &process.output, &outputs, process.duration);
         if attempt.reads_more {
             self.cache.put_undeclared_marker(test).await;
         }
@@ -74,6 +79,17 @@ impl Commit<'_> {
         }
         let (record, persist) = self.store(discovered.unwrap_or_default(), &states, result).await;
         Ok(Committed { run, record, persist })
+    }
+
+    /// Returns the outputs of a test that passed.
+    async fn outputs(&self, process: &ProcessResult) -> Result<Vec<OutputFile>, Error> {
+        let TestJob { workspace, test, .. } = self.job;
+        if process.status != Status::Passed || test.outputs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (project, selection) = (workspace.project().to_owned(), test.selection()?);
+        let seen = Arc::clone(&process.seen);
+        Ok(blocking(move || outputs::read(&project, &selection, seen.written.iter())).await)
     }
 
     /// Stores a result. Returns the record for the last key of the chain, and whether the caller
