@@ -6,6 +6,7 @@ pub(crate) mod go_homes;
 pub(crate) mod isolation;
 pub(crate) mod options;
 pub(crate) mod process;
+pub(crate) mod reported;
 pub(crate) mod runner;
 pub(crate) mod shard;
 pub(crate) mod suite;

@@ -23,6 +23,7 @@ mod hostile;
 mod hostile_paths;
 mod human_output;
 mod ignored_files;
+mod junit;
 mod kill;
 mod metrics;
 mod npm;

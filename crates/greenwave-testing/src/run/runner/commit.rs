@@ -55,8 +55,14 @@ impl Commit<'_> {
         let TestJob { workspace, test, prepared, .. } = self.job;
         let process = &attempt.process;
         let outputs = self.outputs(process).await?;
-        let result =
-            record::result(process.status, process.count, &process.output, &outputs, process.duration);
+        let result = record::result(
+            process.status,
+            process.count,
+            &process.cases(),
+            &process.output,
+            &outputs,
+            process.duration,
+        );
         if attempt.reads_more {
             self.cache.put_undeclared_marker(test).await;
         }
