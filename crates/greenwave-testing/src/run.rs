@@ -2,6 +2,7 @@
 
 pub(crate) mod blocking;
 pub(crate) mod environment;
+pub(crate) mod go_homes;
 pub(crate) mod isolation;
 pub(crate) mod options;
 pub(crate) mod process;

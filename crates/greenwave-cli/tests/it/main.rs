@@ -16,6 +16,7 @@ mod conflicts;
 mod demo;
 mod fast_path;
 mod flaky_tests;
+mod go_verdicts;
 mod harnesses;
 mod help;
 mod hostile;

@@ -143,7 +143,8 @@ fn read_state(root: &Path, harnesses: &Harnesses, environment: &Environment) -> 
     Ok(State { keys: keys.collect(), files: found.iter().map(|file| file.path.clone()).collect() })
 }
 
-/// Adds the paths and stamps of a harness's programs, and the values of its variables.
+/// Adds the paths and stamps of a harness's programs, its settings, and the values of its
+/// variables.
 fn add_programs(
     hasher: &mut blake3::Hasher,
     root: &Path,
@@ -159,6 +160,9 @@ fn add_programs(
         }
         add(hasher, codec::path_bytes(&path));
         add(hasher, &stamp);
+    }
+    for settings in (inputs.settings)(environment) {
+        add(hasher, &std::fs::read(settings).unwrap_or_default());
     }
     let variables: Vec<String> = inputs.variables.iter().map(|name| (*name).to_owned()).collect();
     for (name, value) in environment.visible(&variables).into_iter().filter(|_| !variables.is_empty()) {

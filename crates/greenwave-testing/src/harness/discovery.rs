@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Test};
+use crate::{Environment, Error, Test};
 
 /// Environment variable that asks a collection for single tests instead of files, with the value
 /// `tests`.
@@ -136,11 +136,20 @@ pub struct DiscoveryInputs {
     pub checked: &'static [&'static str],
     /// Returns whether its programs read this file. Such files are compared by timestamp.
     pub is_source: fn(&Path) -> bool,
+    /// Returns files outside the project with settings that its programs read.
+    pub settings: fn(&Environment) -> Vec<PathBuf>,
 }
 
 impl Default for DiscoveryInputs {
     fn default() -> Self {
-        Self { manifests: &[], programs: &[], variables: &[], checked: &[], is_source: |_| false }
+        Self {
+            manifests: &[],
+            programs: &[],
+            variables: &[],
+            checked: &[],
+            is_source: |_| false,
+            settings: |_| Vec::new(),
+        }
     }
 }
 

@@ -18,13 +18,36 @@ use super::listing::{Listing, ListingContext};
 use super::project::{Project, closure, pattern, within};
 use super::summary::{Summary, TestCount};
 use crate::run::blocking::blocking;
+use crate::run::go_homes::go_settings;
 use crate::{CaseReport, Error, HarnessName, Test};
 use imports::Imports;
 
 const HARNESS: &str = "go";
-/// Variables that change what `go` builds.
-const VARIABLES: [&str; 8] =
-    ["GOFLAGS", "GOOS", "GOARCH", "GOEXPERIMENT", "GOTOOLCHAIN", "GOPROXY", "CGO_ENABLED", "CC"];
+/// Variables that change what `go` builds and how tests run.
+const VARIABLES: [&str; 18] = [
+    "GOFLAGS",
+    "GOOS",
+    "GOARCH",
+    "GOAMD64",
+    "GOARM*",
+    "GO386",
+    "GO111MODULE",
+    "GODEBUG",
+    "GOEXPERIMENT",
+    "GOFIPS140",
+    "GOPROXY",
+    "GORACE",
+    "GOTOOLCHAIN",
+    "GOTRACEBACK",
+    "GOWORK",
+    "CGO_*",
+    "CC",
+    "CXX",
+];
+/// The command that runs the tests of packages. `-count=1` disables Go's own cache of results.
+const COMMAND: [&str; 3] = ["go", "test", "-count=1"];
+/// Argument that selects no test, so that packages are only built and examined.
+const NO_TEST: &str = "-run=^$";
 
 /// `go test` (<https://pkg.go.dev/cmd/go#hdr-Test_packages>).
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +69,7 @@ impl Harness for GoHarness {
             programs: &["go"],
             variables: &VARIABLES,
             is_source,
+            settings: |environment| go_settings(environment).into_iter().collect(),
             ..DiscoveryInputs::default()
         }
     }
@@ -56,6 +80,7 @@ impl Harness for GoHarness {
         if !found.tests.is_empty() {
             let imports = Imports::list(project.root(), &found.tests, project.environment()).await;
             imports.narrow(&mut found.tests, project.files());
+            imports.select(&mut found.tests);
         }
         Ok(found)
     }
@@ -84,8 +109,12 @@ impl Harness for GoHarness {
         None
     }
 
-    fn parse_summary(&self, _test: &Test, _exit_code: Option<i32>, output: &[u8]) -> Summary {
-        Summary::of_count(TestCount::find(output))
+    fn parse_summary(&self, test: &Test, _exit_code: Option<i32>, output: &[u8]) -> Summary {
+        let count = TestCount::find(output);
+        // `go test ./...` succeeds if a package has no tests. Only a selection must match at least
+        // one.
+        let runs_all = test.command.iter().map(String::as_str).take(COMMAND.len()).eq(COMMAND);
+        if runs_all { Summary { count, ..Summary::default() } } else { Summary::of_count(count) }
     }
 
     fn parse_cases(&self, _output: &str) -> Vec<CaseReport> {
@@ -146,15 +175,14 @@ fn test(
         path => format!("./{path}"),
     };
     let inside = package.strip_prefix(module).unwrap_or(package);
-    // `-count=1` disables Go's own cache of test results.
-    let command = ["go", "test", "-count=1", &name(inside)];
+    let package_name = name(inside);
+    let command = COMMAND.into_iter().chain([package_name.as_str()]);
     let directories = closure(module, dependencies);
     let inputs = if directories.is_empty() { Vec::new() } else { workspace_files(project, module) };
     Test {
         directory: module.to_owned(),
         directories,
         inputs,
-        env: VARIABLES.map(str::to_owned).to_vec(),
         harness: HarnessName::new(HARNESS),
         ..Test::new(format!("go:{}", name(package)), command)
     }

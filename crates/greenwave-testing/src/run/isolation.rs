@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::run::environment::TOOL_HOMES_VARIABLE;
+use crate::run::go_homes::go_homes;
 use crate::{Environment, Error, Test};
 
 /// First port that is assigned. Well-known services use lower ports; the system assigns ports from
@@ -20,8 +21,8 @@ const PORT_END: u16 = 32_000;
 const PORTS_EACH: u16 = 16;
 
 /// Toolchain variables with their default locations below the home directory. They are set for
-/// tests, whose own home is empty.
-const HOMES: [(&str, &str); 17] = [
+/// tests, whose own home is empty. Those of Go are in [`go_homes`].
+const HOMES: [(&str, &str); 15] = [
     ("CARGO_HOME", ".cargo"),
     ("RUSTUP_HOME", ".rustup"),
     ("PYENV_ROOT", ".pyenv"),
@@ -36,8 +37,6 @@ const HOMES: [(&str, &str); 17] = [
     ("PLAYWRIGHT_BROWSERS_PATH", ".cache/ms-playwright"),
     ("PUPPETEER_CACHE_DIR", ".cache/puppeteer"),
     ("NUGET_PACKAGES", ".nuget/packages"),
-    ("GOPATH", "go"),
-    ("GOCACHE", ".cache/go-build"),
     ("PYTHONUSERBASE", ".local"),
 ];
 
@@ -139,9 +138,13 @@ impl Isolation {
         if has_own_home {
             variables.push(("HOME".into(), self.directory().join("home").into()));
         }
-        let homes: Vec<(&str, PathBuf)> = tool_homes(environment)
+        let mut homes: Vec<(&str, PathBuf)> = tool_homes(environment)
             .filter(|(name, _)| has_own_home || environment.get(name).is_some())
             .collect();
+        if test.harness.as_str() == "go" {
+            // Go creates missing directories, which later runs find filled.
+            homes.extend(go_homes(environment).into_iter().filter(|(_, path)| !path.exists()));
+        }
         if !homes.is_empty() {
             let names: Vec<&str> = homes.iter().map(|(name, _)| *name).collect();
             variables.push((TOOL_HOMES_VARIABLE.into(), names.join(",").into()));
@@ -160,7 +163,7 @@ impl Isolation {
 /// of an outer run; and default locations that exist.
 pub(crate) fn tool_homes(environment: &Environment) -> impl Iterator<Item = (&'static str, PathBuf)> + '_ {
     let home = environment.get("HOME").map(Path::new);
-    HOMES.into_iter().filter_map(move |(name, directory)| {
+    let homes = HOMES.into_iter().filter_map(move |(name, directory)| {
         if environment.is_set_by_outer(name) {
             return Some((name, PathBuf::from(environment.get(name)?)));
         }
@@ -170,22 +173,14 @@ pub(crate) fn tool_homes(environment: &Environment) -> impl Iterator<Item = (&'s
         }
         let path = home?.join(directory);
         path.is_dir().then_some((name, path))
-    })
+    });
+    homes.chain(go_homes(environment).into_iter().filter(|(_, path)| path.exists()))
 }
 
 /// Returns the home of cargo, which holds downloaded packages.
 pub(crate) fn cargo_home(environment: &Environment) -> Option<PathBuf> {
     let set = environment.get("CARGO_HOME").map(PathBuf::from);
     set.or_else(|| Some(Path::new(environment.get(OsStr::new("HOME"))?).join(".cargo")))
-}
-
-/// Returns Go's module and build caches.
-pub(crate) fn go_caches(environment: &Environment) -> Vec<PathBuf> {
-    let home = environment.get("HOME").map(Path::new);
-    let compiled =
-        environment.get("GOCACHE").map(PathBuf::from).or(home.map(|home| home.join(".cache/go-build")));
-    let path = environment.get("GOPATH").map(PathBuf::from).or(home.map(|home| home.join("go")));
-    compiled.into_iter().chain(path.map(|path| path.join("pkg"))).collect()
 }
 
 /// Locks the file of a free range of ports. The files are never removed, because a process that

@@ -12,7 +12,8 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use super::super::problem::Problem;
-use super::{HARNESS, VARIABLES, is_searched};
+use super::{COMMAND, HARNESS, NO_TEST, VARIABLES, is_searched};
+use crate::run::go_homes::go_homes;
 use crate::run::isolation::tool_homes;
 use crate::run::toolchain::resolve;
 use crate::{Environment, Test};
@@ -35,6 +36,11 @@ pub(super) struct Imports {
     of: BTreeMap<usize, Vec<usize>>,
     /// Files in subdirectories that are embedded into a package.
     embedded: BTreeMap<usize, Vec<PathBuf>>,
+    /// The packages of each module that is listed, relative to the project, and whether they have
+    /// tests under the current build tags.
+    packages: BTreeMap<PathBuf, BTreeMap<PathBuf, bool>>,
+    /// The directories that each module is built from; none if that is the whole project.
+    modules: BTreeMap<PathBuf, Vec<PathBuf>>,
 }
 
 /// The part of a package that `go list -json` prints and that matters here
@@ -47,6 +53,11 @@ struct Package {
     standard: bool,
     incomplete: bool,
     deps: Vec<String>,
+    for_test: String,
+    dep_only: bool,
+    test_go_files: Vec<PathBuf>,
+    #[serde(rename = "XTestGoFiles")]
+    x_test_go_files: Vec<PathBuf>,
     cgo_files: Vec<String>,
     embed_files: Vec<PathBuf>,
     test_embed_files: Vec<PathBuf>,
@@ -58,16 +69,67 @@ impl Imports {
     /// is skipped.
     pub(super) async fn list(project: &Path, tests: &[Test], environment: &Environment) -> Self {
         let modules: BTreeSet<&Path> = tests.iter().map(|test| test.directory.as_path()).collect();
-        let mut imports = Self::default();
+        let of_module = |test: &Test| (test.directory.clone(), test.directories.clone());
+        let mut imports = Self { modules: tests.iter().map(of_module).collect(), ..Self::default() };
         for module in modules {
             match ask(&project.join(module), environment).await {
-                Ok(packages) => imports.add(project, &packages),
+                Ok(packages) => {
+                    imports.add(project, &packages);
+                    imports.add_module(project, module, &packages);
+                }
                 Err(error) => {
                     tracing::debug!(module = %module.display(), ?error, "cannot list Go packages");
                 }
             }
         }
         imports
+    }
+
+    /// Records which packages a module has, and which of them have tests.
+    fn add_module(&mut self, project: &Path, module: &Path, packages: &[Package]) {
+        let is_own = |package: &&Package| {
+            let is_variant = !package.for_test.is_empty() || package.import_path.ends_with(".test");
+            !is_variant && !package.dep_only && !package.standard
+        };
+        let mut found = BTreeMap::new();
+        for package in packages.iter().filter(is_own) {
+            let Ok(directory) = package.dir.strip_prefix(project) else { continue };
+            let has_tests = !package.test_go_files.is_empty() || !package.x_test_go_files.is_empty();
+            found.insert(directory.to_owned(), has_tests);
+        }
+        // `go list` may find no package without saying why. Then `go test` says it.
+        if !found.is_empty() {
+            self.packages.insert(module.to_owned(), found);
+        }
+    }
+
+    /// Removes packages without tests under the current build tags. `go test ./...` also builds the
+    /// packages without tests, so one test for each module does that.
+    pub(super) fn select(&self, tests: &mut Vec<Test>) {
+        tests.retain(|test| {
+            let packages = self.packages.get(&test.directory);
+            packages.is_none_or(|packages| packages.get(&directory_of(test)).copied().unwrap_or(false))
+        });
+        for (module, packages) in &self.packages {
+            let Some(first) = tests.iter().find(|test| test.directory == *module).cloned() else { continue };
+            let untested = packages.iter().filter(|(_, has_tests)| !**has_tests);
+            let name = |directory: &Path| match directory.strip_prefix(module).unwrap_or(directory) {
+                inside if inside.as_os_str().is_empty() => ".".to_owned(),
+                inside => format!("./{}", inside.display()),
+            };
+            let names: Vec<String> = untested.map(|(directory, _)| name(directory)).collect();
+            if !names.is_empty() {
+                let command = COMMAND.iter().chain([&NO_TEST]).map(|word| (*word).to_owned()).chain(names);
+                let place = if module.as_os_str().is_empty() {
+                    ".".to_owned()
+                } else {
+                    format!("./{}", module.display())
+                };
+                let directories = self.modules.get(module).cloned().unwrap_or_default();
+                let name = format!("go:{place} (packages without tests)");
+                tests.push(Test { name, command: command.collect(), directories, ..first });
+            }
+        }
     }
 
     fn add(&mut self, project: &Path, packages: &[Package]) {
@@ -128,9 +190,7 @@ impl Imports {
             .map(|(at, directory)| sources.own(directory, self.embedded.get(&at)))
             .collect();
         for test in tests.iter_mut() {
-            let package = test.command.last().map(|name| test.directory.join(name)).unwrap_or_default();
-            // The package is `.` or `./a`.
-            let package: PathBuf = package.components().filter(|part| *part != Component::CurDir).collect();
+            let package = directory_of(test);
             let Some(needed) = numbers.get(package.as_path()).and_then(|at| self.of.get(at)) else {
                 continue;
             };
@@ -146,6 +206,12 @@ impl Imports {
     }
 }
 
+/// Returns the directory of the package that a test runs, which its command names as `.` or `./a`.
+fn directory_of(test: &Test) -> PathBuf {
+    let package = test.command.last().map(|name| test.directory.join(name)).unwrap_or_default();
+    package.components().filter(|part| *part != Component::CurDir).collect()
+}
+
 /// Runs `go list` in a module.
 async fn ask(module: &Path, environment: &Environment) -> Result<Vec<Package>, Problem> {
     let missing = || Problem::NoSuchProgram { program: HARNESS.to_owned() };
@@ -153,9 +219,8 @@ async fn ask(module: &Path, environment: &Environment) -> Result<Vec<Package>, P
     let declared = VARIABLES.map(str::to_owned);
     let mut command = Command::new(program);
     command.args(["list", "-e", "-deps", "-test", "-json", "./..."]).current_dir(module).env_clear();
-    command.envs(environment.visible(&declared)).envs(tool_homes(environment));
-    // Tests get a private home, so the settings in the user's home must not count here either.
-    command.envs(environment.get("HOME").map(|home| ("HOME", home))).env("GOENV", "off");
+    command.envs(environment.visible(&declared)).envs(tool_homes(environment)).envs(go_homes(environment));
+    command.envs(environment.get("HOME").map(|home| ("HOME", home)));
     if environment.is_inspecting() {
         // Neither another toolchain nor version control.
         command.env("GOTOOLCHAIN", "local").env("GOFLAGS", "-buildvcs=false");

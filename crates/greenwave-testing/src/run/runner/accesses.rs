@@ -7,7 +7,8 @@ use greenwave_inputs::{AccessKind, is_cache_directory};
 
 use crate::Environment;
 use crate::harness::cargo::products::{self, Part, Products, RUSTC_INFO};
-use crate::run::isolation::{cargo_home, go_caches};
+use crate::run::go_homes::go_caches;
+use crate::run::isolation::cargo_home;
 use crate::run::process::Seen;
 
 /// Accesses by path, absolute or relative to the project.

@@ -1,0 +1,68 @@
+//! Go modules whose verdicts depend on build tags, settings and packages without tests.
+
+use std::process::Command;
+
+use greenwave_testkit::service::skip;
+
+use crate::program::{COMPILING_BOUND, Program};
+use crate::test_command::verdicts;
+use crate::test_dir::TestDir;
+
+/// Returns the verdicts of the units of the project `p`, which has a home and caches of its own.
+fn units(dir: &TestDir, variables: &[(&str, &str)]) -> Vec<(String, bool)> {
+    let mut program =
+        Program::new(["test", "--format", "json"]).within(&dir.path("p")).bound(COMPILING_BOUND);
+    program = program.variable("HOME", dir.path("home")).variable("XDG_CACHE_HOME", dir.path("cache"));
+    for (name, value) in variables {
+        program = program.variable(name, value);
+    }
+    verdicts(&program.run()).into_iter().map(|(name, passed, _)| (name, passed)).collect()
+}
+
+fn unit(name: &str, passed: bool) -> (String, bool) {
+    (name.to_owned(), passed)
+}
+
+fn test_file(package: &str, head: &str, body: &str) -> String {
+    format!("{head}package {package}\n\nimport \"testing\"\n\nfunc TestX(t *testing.T) {{ {body} }}\n")
+}
+
+fn has_go() -> bool {
+    let found = Command::new("go").arg("version").output().is_ok();
+    if !found {
+        skip("go is not installed");
+    }
+    found
+}
+
+#[test]
+fn packages_without_tests_under_the_build_tags_have_none() {
+    if !has_go() {
+        return;
+    }
+    let dir = TestDir::empty()
+        .with("home/x", "")
+        .with("p/go.mod", "module example.test/m\n\ngo 1.19\n")
+        .with("p/tagged/d.go", "package tagged\n")
+        .with("p/tagged/x_test.go", test_file("tagged", "//go:build special\n\n", "t.Fatal()"))
+        .with("p/other/x_plan9_test.go", test_file("other", "", "t.Fatal()"))
+        .with("p/ok/x_test.go", test_file("ok", "", ""))
+        .with("p/none/x_test.go", "package none\n\nvar helper = 1\n")
+        .with("p/testdata/x_test.go", test_file("x", "", "t.Fatal()"));
+    let all = |tagged: Option<bool>| {
+        let untested = tagged.is_none().then(|| unit("go:. (packages without tests)", true));
+        let tagged = tagged.map(|passed| unit("go:./tagged", passed));
+        let always = [unit("go:./none", true), unit("go:./ok", true)];
+        untested.into_iter().chain(always).chain(tagged).collect::<Vec<_>>()
+    };
+    assert_eq!(units(&dir, &[]), all(None));
+    assert_eq!(units(&dir, &[("GOFLAGS", "-tags=special")]), all(Some(false)));
+    // As `go env -w GOFLAGS=-tags=special` writes it.
+    dir.write("home/.config/go/env", "GOFLAGS=-tags=special\n");
+    assert_eq!(units(&dir, &[]), all(Some(false)));
+    dir.write("home/.config/go/env", "GOFLAGS=\n");
+    dir.write("p/tagged/d.go", "package tagged\n\nfunc f() { nothing() }\n");
+    assert!(units(&dir, &[]).contains(&unit("go:. (packages without tests)", false)));
+    // The build cache is in the home of the user, where later runs find it.
+    assert!(dir.path("cache/go-build").is_dir());
+}
