@@ -11,6 +11,11 @@ use rustix::net::{
 
 /// Size of an ancillary message with one descriptor, in bytes.
 const ONE_BYTES: usize = rustix::cmsg_space!(ScmRights(1));
+/// Flags of the `sendmsg` call of [`send_one`]: no signal, and a flag that only receivers interpret.
+///
+/// A filter that reports calls must not report this call, which delivers the filter's own
+/// descriptor: it would never be answered. Programs do not send with the second flag.
+pub const SEND_ONE_FLAGS: u32 = (libc::MSG_NOSIGNAL | libc::MSG_TRUNC) as u32;
 /// Maximum number of descriptors in one message, set by the kernel (`SCM_MAX_FD`).
 pub(crate) const DESCRIPTORS_MAX: usize = 253;
 /// Size of an ancillary message with the maximum number of descriptors, in bytes.
@@ -28,7 +33,8 @@ pub fn send_one(socket: &OwnedFd, descriptor: &OwnedFd) -> io::Result<()> {
     if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    sendmsg(socket, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
+    let flags = SendFlags::from_bits_retain(SEND_ONE_FLAGS);
+    sendmsg(socket, &[IoSlice::new(&[0])], &mut control, flags)?;
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
+use crate::Peer;
+
 /// Directories of pseudo file systems, which hold the state of the kernel instead of files.
 const PSEUDO_FILE_SYSTEMS: [&str; 3] = ["/proc", "/sys", "/dev"];
 /// The directory below `/dev` that holds ordinary files.
@@ -25,9 +27,9 @@ pub struct Trace {
     /// if the trace is complete. An incomplete trace proves nothing about paths that it does not
     /// list.
     pub incomplete: Option<String>,
-    /// Whether a process connected to a socket that exists or is not a path: the peer may have read
-    /// files on its behalf. Connections between processes of the command count as well.
-    pub connected: bool,
+    /// What the command exchanged data with, or could have, outside of its own processes. A peer
+    /// may have read files on its behalf, or have passed it open files.
+    pub peers: BTreeSet<Peer>,
 }
 
 /// Accesses to kernel objects that are not files: System V shared memory, semaphores and message

@@ -1,8 +1,9 @@
 //! The seccomp filter that reports system calls.
 
+use greenwave_process::SEND_ONE_FLAGS;
 use libc::sock_filter;
 
-use super::call;
+use super::call::{self, reach};
 
 /// The architecture of this machine's system calls, as a filter sees it (`AUDIT_ARCH_…` of
 /// `linux/audit.h`).
@@ -16,24 +17,32 @@ pub(super) const ARCHITECTURE: u32 = 0xc000_00b7;
 /// architectures.
 pub(super) const X32_CALLS: u32 = 0x4000_0000;
 
+const ARCHITECTURE_OFFSET: usize = std::mem::offset_of!(libc::seccomp_data, arch);
+const NUMBER_OFFSET: usize = std::mem::offset_of!(libc::seccomp_data, nr);
+
 /// A program for the kernel's classic BPF machine.
 #[derive(Debug, Clone)]
 pub(super) struct Filter(Vec<sock_filter>);
 
 impl Filter {
-    /// Reports the calls that take paths, and all calls of other architectures.
+    /// Reports the calls that take paths or reach other processes, and all calls of other
+    /// architectures.
     ///
     /// `io_uring_setup` fails with `ENOSYS`, because a ring reads files without system calls.
     /// Programs that use rings can do without: containers commonly deny them.
     pub(super) fn reporting() -> Self {
+        let conditional: Vec<sock_filter> =
+            [report_send(), report_message(), report_socket(), report_ptrace(), report_clone()].concat();
         let reported: Vec<u32> = call::numbers().map(|number| number as u32).collect();
+        let rest = conditional.len() + reported.len();
         let mut program = vec![
-            load(std::mem::offset_of!(libc::seccomp_data, arch)),
-            unless_equal(ARCHITECTURE, reported.len() + 4),
-            load(std::mem::offset_of!(libc::seccomp_data, nr)),
-            if_at_least(X32_CALLS, reported.len() + 2),
-            if_equal(libc::SYS_io_uring_setup as u32, reported.len() + 2),
+            load(ARCHITECTURE_OFFSET),
+            unless_equal(ARCHITECTURE, rest + 4),
+            load(NUMBER_OFFSET),
+            if_at_least(X32_CALLS, rest + 2),
+            if_equal(libc::SYS_io_uring_setup as u32, rest + 2),
         ];
+        program.extend(conditional);
         for (at, number) in reported.iter().enumerate() {
             program.push(if_equal(*number, reported.len() - at));
         }
@@ -54,6 +63,64 @@ impl Filter {
     }
 }
 
+/// Reports `sendto` with an address. Without one, the peer was reported when it was connected.
+fn report_send() -> Vec<sock_filter> {
+    block(libc::SYS_sendto, &[load(argument(4)), if_unequal(0, 3), load(argument_high(4)), if_unequal(0, 1)])
+}
+
+/// Reports `sendmsg`, except the call by which this crate passes on the filter's descriptor.
+fn report_message() -> Vec<sock_filter> {
+    block(libc::SYS_sendmsg, &[load(argument(2)), if_unequal(SEND_ONE_FLAGS, 1)])
+}
+
+/// Reports `socket` for raw sockets and for families whose addresses are not reported.
+fn report_socket() -> Vec<sock_filter> {
+    let [one, two, three] = reach::ADDRESSED.map(|family| family as u32);
+    let body = [
+        load(argument(0)),
+        if_equal(one, 3),
+        if_equal(two, 2),
+        if_equal(three, 1),
+        always(4),
+        load(argument(1)),
+        mask(reach::SOCKET_TYPE),
+        if_equal(libc::SOCK_RAW as u32, 1),
+    ];
+    block(libc::SYS_socket, &body)
+}
+
+/// Reports `ptrace` when it begins to trace another process.
+fn report_ptrace() -> Vec<sock_filter> {
+    let [attach, seize] = reach::PTRACE_STARTS;
+    block(libc::SYS_ptrace, &[load(argument(0)), if_equal(attach, 2), if_equal(seize, 1)])
+}
+
+/// Reports `clone` if the child shares the memory of its parent, and the parent continues.
+fn report_clone() -> Vec<sock_filter> {
+    let [shared, suspended] = [libc::CLONE_VM as u32, libc::CLONE_VFORK as u32];
+    let body = [load(argument(0)), unless_any(shared, 1), unless_any(suspended, 1)];
+    block(libc::SYS_clone, &body)
+}
+
+/// Returns instructions for the call with this number. Behind `body` stands an instruction that
+/// allows the call, and then one that reports it. Other calls skip the instructions.
+fn block(number: libc::c_long, body: &[sock_filter]) -> Vec<sock_filter> {
+    let mut block = vec![unless_equal(number as u32, body.len() + 2)];
+    block.extend_from_slice(body);
+    block.push(finish(libc::SECCOMP_RET_ALLOW));
+    block.push(finish(libc::SECCOMP_RET_USER_NOTIF));
+    block
+}
+
+/// Returns the offset of the lower half of an argument, on a little-endian machine.
+fn argument(at: usize) -> usize {
+    std::mem::offset_of!(libc::seccomp_data, args) + at * size_of::<u64>()
+}
+
+fn argument_high(at: usize) -> usize {
+    argument(at) + size_of::<u32>()
+}
+
 fn instruction(code: u32, constant: u32, if_true: usize, if_false: usize) -> sock_filter {
     let offset = |count: usize| u8::try_from(count).expect("the program is shorter than the longest jump");
     sock_filter { code: code as u16, jt: offset(if_true), jf: offset(if_false), k: constant }
@@ -71,6 +138,26 @@ fn if_equal(value: u32, skip: usize) -> sock_filter {
 
 fn unless_equal(value: u32, skip: usize) -> sock_filter {
     instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, skip)
+}
+
+/// Skips `skip` instructions if the loaded word differs from `value`.
+fn if_unequal(value: u32, skip: usize) -> sock_filter {
+    unless_equal(value, skip)
+}
+
+/// Skips `skip` instructions if the loaded word has none of the bits of `mask`.
+fn unless_any(mask: u32, skip: usize) -> sock_filter {
+    instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, mask, 0, skip)
+}
+
+/// Clears the bits of the loaded word that are not in `mask`.
+fn mask(mask: u32) -> sock_filter {
+    instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask, 0, 0)
+}
+
+/// Skips `skip` instructions.
+fn always(skip: u32) -> sock_filter {
+    instruction(libc::BPF_JMP | libc::BPF_JA | libc::BPF_K, skip, 0, 0)
 }
 
 fn if_at_least(value: u32, skip: usize) -> sock_filter {

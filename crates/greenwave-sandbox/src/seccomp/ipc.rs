@@ -219,7 +219,7 @@ impl IpcLog {
         }
     }
 
-    fn set_foreign(&mut self, description: String) {
+    pub(super) fn set_foreign(&mut self, description: String) {
         self.foreign.get_or_insert(description);
     }
 

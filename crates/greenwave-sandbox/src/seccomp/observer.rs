@@ -1,9 +1,10 @@
 //! Interprets system calls and records their accesses.
 
-use std::collections::HashSet;
-use std::ffi::OsStr;
+mod reach;
+
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use libc::{c_int, seccomp_notif};
@@ -13,13 +14,22 @@ use super::filter::{ARCHITECTURE, X32_CALLS};
 use super::interpreter::interpreter;
 use super::log::AccessLog;
 use super::nested::{ANSWER, QUESTION};
+use super::processes::Processes;
 use super::resolver::{Resolution, Resolver, Target};
+use super::sockets::Sockets;
 use super::tracee::Tracee;
+use crate::Peer;
 
 /// Maximum number of calls in the set of recorded calls. The set is cleared when it is full.
 const RECORDED_MAX: usize = 200_000;
 /// Maximum nesting of scripts whose interpreters are scripts, as in the kernel.
 const INTERPRETERS_MAX: usize = 5;
+/// Number of times that memory is compared during a call of a command with threads. A thread that
+/// writes in a loop may have restored the content by the time of one comparison.
+const MEMORY_SAMPLES: usize = 3;
+/// Maximum number of threads whose last call is remembered. The calls are forgotten when there are
+/// more.
+const THREADS_MAX: usize = 10_000;
 
 /// The outcome of a reported call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +47,13 @@ pub(super) struct Observer {
     /// Calls that would be recorded in the same way again: an operation with the path before it is
     /// resolved.
     recorded: HashSet<(u64, RawPath)>,
+    sockets: Sockets,
+    processes: Processes,
+    /// Whether processes of the command share memory, as threads do.
+    has_threads: bool,
+    /// The last call of each thread that opened or queried a path, with the path. Filled only if
+    /// there are threads.
+    previous: HashMap<u32, (Call, RawPath)>,
 }
 
 /// An absolute path that may contain symbolic links.
@@ -45,15 +62,6 @@ type RawPath = Vec<u8>;
 /// The operations of [`Observer::recorded`] beside opening, which is stored as its flags.
 const QUERY: u64 = 1 << 32;
 const EXECUTE: u64 = 2 << 32;
-
-/// The address of a socket.
-enum SocketAddress {
-    /// Unreadable or unspecified: the call fails or disconnects.
-    None,
-    /// Not a path.
-    Unnamed,
-    Path(RawPath),
-}
 
 /// The reasons why a call is not recorded.
 enum Skip {
@@ -71,7 +79,15 @@ impl From<io::Error> for Skip {
 
 impl Observer {
     pub(super) fn new(paths_max: usize) -> Self {
-        Self { log: AccessLog::new(paths_max), resolver: Resolver::default(), recorded: HashSet::new() }
+        Self {
+            log: AccessLog::new(paths_max),
+            resolver: Resolver::default(),
+            recorded: HashSet::new(),
+            sockets: Sockets::default(),
+            processes: Processes::default(),
+            has_threads: false,
+            previous: HashMap::new(),
+        }
     }
 
     /// Records a call, and decides its outcome.
@@ -87,14 +103,60 @@ impl Observer {
             return Response::Continue;
         }
         let Some(call) = decode(number.into(), &call.data.args) else { return Response::Continue };
-        match self.record(tracee, call) {
+        self.resolver.trust_device_of(tracee.thread);
+        self.processes.insert(tracee.thread);
+        if self.has_threads {
+            self.check_previous(tracee);
+            tracee.reads.clear();
+        }
+        let response = match self.record(tracee, call) {
             Ok(response) => response,
             Err(Skip::Unreadable(error)) if tracee.is_waiting() => {
                 self.log.incomplete(format!("runs a program whose memory cannot be read ({error})"));
                 Response::Continue
             }
             Err(_) => Response::Continue,
+        };
+        let samples = if self.has_threads { MEMORY_SAMPLES } else { 1 };
+        if !(0..samples).all(|_| tracee.has_stable_memory()) && tracee.is_waiting() {
+            self.log.incomplete("changes the arguments of a system call while it makes the call");
         }
+        if self.has_threads {
+            self.remember(tracee, call);
+        }
+        response
+    }
+
+    /// Remembers a call that may be checked when its thread makes the next one.
+    fn remember(&mut self, it: &Tracee<'_>, call: Call) {
+        if let Some(path) = checked_path(call)
+            && let Ok(path) = raw_path(it, path)
+        {
+            if self.previous.len() >= THREADS_MAX {
+                self.previous.clear();
+            }
+            self.previous.insert(it.thread, (call, path));
+        }
+    }
+
+    /// Records the previous call of a thread once more if another path is in its memory now. The
+    /// kernel may have read that path, if another thread wrote it just before the call. A program
+    /// that reuses the memory depends on one more file than before.
+    fn check_previous(&mut self, it: &Tracee<'_>) {
+        let Some((call, before)) = self.previous.remove(&it.thread) else { return };
+        let Some(argument) = checked_path(call) else { return };
+        let Ok(path) = raw_path(it, argument) else { return };
+        if path == before || !self.resolver.resolve(it.thread, &path, true).target.exists() {
+            return;
+        }
+        let _ = self.record(it, call);
+    }
+
+    fn new_thread_or_process(&mut self, it: &Tracee<'_>, arguments: u64) -> Result<(), Skip> {
+        let [flags] = it.numbers(arguments)?.ok_or(Skip::NoAccess)?;
+        let has = |flag: c_int| flags & flag as u64 != 0;
+        self.has_threads |= has(libc::CLONE_VM) && !has(libc::CLONE_VFORK);
+        Ok(())
     }
 
     fn record(&mut self, it: &Tracee<'_>, call: Call) -> Result<Response, Skip> {
@@ -110,12 +172,17 @@ impl Observer {
             Call::Link { from, to, follow } => self.link(it, from, to, follow)?,
             Call::Truncate { path, length } => self.truncate(it, path, length)?,
             Call::ChangeMetadata { path, follow } => self.change_metadata(it, path, follow)?,
-            Call::Connect { address, length } => self.connect(it, address, length)?,
-            Call::Bind { address, length } => self.bind(it, address, length)?,
+            Call::Socket(call) => self.socket(it, call)?,
+            Call::NewThread { .. } => self.has_threads = true,
+            Call::NewThreadOrProcess { arguments } => self.new_thread_or_process(it, arguments)?,
+            Call::OtherMemory { process } => self.other_memory(process),
+            Call::OtherDescriptor { process } => self.other_descriptor(it, process),
             Call::Ipc(call) if it.is_waiting() => {
                 self.log.ipc(call, |name| it.path(name).ok().flatten());
             }
-            Call::Ipc(_) => {}
+            Call::Ipc(_) | Call::Harmless => {}
+            Call::Keyring => self.log.use_object("the kernel's keyrings".to_owned()),
+            Call::KernelLog => self.log.reach(Peer::Other("the kernel's log".to_owned())),
             Call::Untraceable(reason) => self.log.incomplete(reason),
         }
         Ok(Response::Continue)
@@ -158,6 +225,9 @@ impl Observer {
             libc::O_WRONLY => (false, true),
             _ => (true, true),
         };
+        if resolved.path.starts_with("/proc") && !has(libc::O_PATH) {
+            self.pseudo_file(&resolved.path);
+        }
         match resolved.target {
             Target::Unnamed => {}
             Target::Absent if creates && !must_be_new && has(libc::O_TRUNC) => {
@@ -177,7 +247,8 @@ impl Observer {
                     self.log.write(&resolved.path);
                 }
             }
-            Target::Other if !has(libc::O_PATH) => {
+            Target::Other(node) if !has(libc::O_PATH) => {
+                self.open_node(&resolved, node);
                 self.log.depend(&resolved.path, |access| access.read |= reads);
                 if writes {
                     self.log.write(&resolved.path);
@@ -333,29 +404,6 @@ impl Observer {
         Ok(())
     }
 
-    fn connect(&mut self, it: &Tracee<'_>, address: u64, length: u64) -> Result<(), Skip> {
-        match socket_address(it, address, length)? {
-            SocketAddress::None => {}
-            SocketAddress::Unnamed => self.log.connect(),
-            SocketAddress::Path(path) => {
-                let resolved = self.resolve(it, &path, true);
-                match resolved.target {
-                    Target::Absent | Target::Unreachable => self.depend_on_existence(&resolved),
-                    _ => self.log.connect(),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn bind(&mut self, it: &Tracee<'_>, address: u64, length: u64) -> Result<(), Skip> {
-        if let SocketAddress::Path(path) = socket_address(it, address, length)? {
-            let resolved = self.resolve(it, &path, false);
-            self.create(&resolved, false);
-        }
-        Ok(())
-    }
-
     /// Records a call, unless the same one was recorded before or the caller was killed.
     fn once(
         &mut self,
@@ -397,6 +445,12 @@ impl Observer {
         if resolved.target.exists() {
             self.log.exists(&resolved.path);
         }
+        if let Some(process) = resolved.process {
+            self.foreign_process(process);
+        }
+        if resolved.is_fuse {
+            self.log.reach(Peer::Other("a FUSE file system".to_owned()));
+        }
         resolved
     }
 
@@ -419,6 +473,18 @@ impl Observer {
     fn forget(&mut self) {
         self.resolver.forget();
         self.recorded.clear();
+    }
+}
+
+/// Returns the path of a call that only reads. A call that changes files is not recorded twice: the
+/// earlier state of a file that it replaces would not count any more.
+fn checked_path(call: Call) -> Option<PathArgument> {
+    match call {
+        Call::Query { path, .. } => Some(path),
+        Call::Open { path, flags } if flags & (libc::O_ACCMODE | libc::O_CREAT) == libc::O_RDONLY => {
+            Some(path)
+        }
+        _ => None,
     }
 }
 
@@ -454,25 +520,6 @@ fn raw_path_or_base(it: &Tracee<'_>, argument: PathArgument) -> Result<RawPath, 
         }
         path => path,
     }
-}
-
-/// Reads the address of a socket.
-fn socket_address(it: &Tracee<'_>, address: u64, length: u64) -> Result<SocketAddress, Skip> {
-    let mut socket = [0_u8; size_of::<libc::sockaddr_un>()];
-    let length = usize::try_from(length).unwrap_or(0).min(socket.len());
-    if length < 2 || !it.read(address, &mut socket[..length])? || !it.is_waiting() {
-        return Ok(SocketAddress::None);
-    }
-    let (family, rest) = (c_int::from(u16::from_ne_bytes([socket[0], socket[1]])), &socket[2..length]);
-    if family == libc::AF_UNSPEC {
-        return Ok(SocketAddress::None);
-    }
-    if family != libc::AF_UNIX || rest.first().is_none_or(|byte| *byte == 0) {
-        return Ok(SocketAddress::Unnamed);
-    }
-    let path = rest.split(|byte| *byte == 0).next().unwrap_or_default();
-    let base = it.base(Base::WorkingDirectory)?.ok_or(Skip::NoAccess)?;
-    Ok(SocketAddress::Path(into_bytes(base.join(OsStr::from_bytes(path)))))
 }
 
 fn into_bytes(path: PathBuf) -> Vec<u8> {

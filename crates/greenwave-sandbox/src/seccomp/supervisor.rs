@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use super::filter::Filter;
 use super::observer::{Observer, Response};
 use super::threads;
-use super::tracee::Tracee;
+use super::tracee::{Reads, Tracee};
 use crate::Trace;
 
 /// Time for which processes that a command left behind may continue before the trace is incomplete.
@@ -194,6 +194,7 @@ enum Served {
 /// `stop` was closed.
 fn serve(listener: &OwnedFd, stop: &OwnedFd, observer: &mut Observer) -> Served {
     let mut deadline: Option<Instant> = None;
+    let reads = Reads::default();
     loop {
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         if timeout == Some(Duration::ZERO) {
@@ -201,7 +202,7 @@ fn serve(listener: &OwnedFd, stop: &OwnedFd, observer: &mut Observer) -> Served 
         }
         match wait(listener, deadline.is_none().then_some(stop), timeout) {
             Readiness::Call => {
-                if answer_one(listener, |tracee, call| observer.observe(tracee, call)).is_err() {
+                if answer_one(listener, &reads, |tracee, call| observer.observe(tracee, call)).is_err() {
                     return Served::Failed;
                 }
             }
@@ -214,9 +215,10 @@ fn serve(listener: &OwnedFd, stop: &OwnedFd, observer: &mut Observer) -> Served 
 
 /// Answers every call without recording it until no process is left.
 fn continue_all(listener: &OwnedFd) {
+    let reads = Reads::default();
     loop {
         match wait(listener, None, None) {
-            Readiness::Call if answer_one(listener, |_, _| Response::Continue).is_ok() => {}
+            Readiness::Call if answer_one(listener, &reads, |_, _| Response::Continue).is_ok() => {}
             Readiness::None => {}
             _ => return,
         }
@@ -259,6 +261,7 @@ fn wait(listener: &OwnedFd, stop: Option<&OwnedFd>, timeout: Option<Duration>) -
 /// Receives one call and answers it.
 fn answer_one(
     listener: &OwnedFd,
+    reads: &Reads,
     observe: impl FnOnce(&Tracee<'_>, &seccomp_notif) -> Response,
 ) -> io::Result<()> {
     // SAFETY: `seccomp_notif` consists of integers, for which all-zero bytes are valid.
@@ -278,7 +281,9 @@ fn answer_one(
     }
     // Created before `observe` runs, so that the call is answered even if it panics.
     let mut answer = Answer { listener: listener.as_fd(), call: call.id, response: Response::Continue };
-    answer.response = observe(&Tracee { thread: call.pid, call: call.id, listener: listener.as_fd() }, &call);
+    reads.clear();
+    let tracee = Tracee { thread: call.pid, call: call.id, listener: listener.as_fd(), reads };
+    answer.response = observe(&tracee, &call);
     drop(answer);
     Ok(())
 }

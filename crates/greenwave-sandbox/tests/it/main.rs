@@ -2,5 +2,6 @@
 
 mod confinement;
 mod landlock;
+mod peers;
 mod support;
 mod trace;
