@@ -14,13 +14,14 @@ use crate::source::{code, contains_word, files_below, has_extension, is_test_or_
 use crate::workspace::{Workspace, directory, enabled_by_default};
 
 /// Every package, its layer, and the workspace's packages that it may depend on.
-const LAYERS: [(&str, Layer, &[&str]); 19] = [
-    (SEGMENT, Layer::Foundation, &[]),
+const LAYERS: [(&str, Layer, &[&str]); 20] = [
+    (DIR, Layer::Foundation, &[]),
+    (SEGMENT, Layer::Foundation, &[DIR]),
     ("greenwave-process", Layer::Foundation, &[]),
     ("greenwave-retry", Layer::Foundation, &[]),
     ("greenwave-sandbox", Layer::System, &["greenwave-process"]),
-    ("greenwave-inputs", Layer::System, &[]),
-    ("greenwave-cache", Layer::Library, &["greenwave-retry", SEGMENT]),
+    ("greenwave-inputs", Layer::System, &[DIR]),
+    ("greenwave-cache", Layer::Library, &["greenwave-retry", SEGMENT, DIR]),
     ("greenwave-scheduler", Layer::Library, &[SEGMENT, "greenwave-retry", "greenwave-process"]),
     ("greenwave-storage", Layer::Library, &[SEGMENT]),
     ("greenwave-streaming", Layer::Library, &[SEGMENT, "greenwave-retry"]),
@@ -28,12 +29,13 @@ const LAYERS: [(&str, Layer, &[&str]); 19] = [
     (
         "greenwave-agents",
         Layer::Service,
-        &["greenwave-streaming", "greenwave-pooling", "greenwave-process", "greenwave-sandbox"],
+        &["greenwave-streaming", "greenwave-pooling", "greenwave-process", "greenwave-sandbox", DIR],
     ),
     (
         "greenwave-testing",
         Layer::Service,
         &[
+            DIR,
             "greenwave-cache",
             "greenwave-scheduler",
             "greenwave-inputs",
@@ -46,6 +48,7 @@ const LAYERS: [(&str, Layer, &[&str]); 19] = [
         "greenwave",
         Layer::Engine,
         &[
+            DIR,
             SEGMENT,
             "greenwave-process",
             "greenwave-sandbox",
@@ -60,7 +63,7 @@ const LAYERS: [(&str, Layer, &[&str]); 19] = [
             "greenwave-telemetry",
         ],
     ),
-    ("greenwave-cli", Layer::Program, &["greenwave", "greenwave-testing"]),
+    ("greenwave-cli", Layer::Program, &["greenwave", "greenwave-testing", DIR]),
     (TESTKIT, Layer::Tool, &[]),
     ("greenwave-benches", Layer::Tool, ANYTHING),
     ("greenwave-versus", Layer::Tool, ANYTHING),
@@ -69,6 +72,9 @@ const LAYERS: [(&str, Layer, &[&str]); 19] = [
 
 /// The log that every durable structure is stored in.
 const SEGMENT: &str = "greenwave-segment";
+
+/// Directory handles: everything that writes files in directories of others.
+const DIR: &str = "greenwave-dir";
 
 /// Servers, disks and other code that the tests of several crates share. A dev-dependency only.
 const TESTKIT: &str = "greenwave-testkit";

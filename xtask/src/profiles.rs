@@ -224,7 +224,7 @@ fn write_workload(directory: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Writes a plan of one small file, in a directory of its own.
+/// Writes a plan of one small file, in a new directory.
 fn write_small_plan(directory: &Path) -> Result<PathBuf> {
     let directory = directory.join("small");
     fs::create_dir_all(directory.join("project"))?;

@@ -22,10 +22,6 @@ use crate::workspace::{Workspace, directory};
 use words::WordList;
 pub(crate) use words::words;
 
-/// Directories and files whose width, words and READMEs are not checked yet, until their texts are
-/// rewritten.
-const NOT_YET_REWRITTEN: &[&str] = &[];
-
 /// Files whose text stays as it is.
 const DATA: [&str; 5] = [
     "benches/results",
@@ -81,13 +77,14 @@ pub(crate) fn tidy() -> Result<String> {
         // Binary files have no lines.
         let Ok(text) = fs::read_to_string(root.join(file)) else { continue };
         let mut problems = check_text(file, &text);
-        if !is_data(file) && !is_not_yet_rewritten(file) {
+        if !is_data(file) {
             problems.extend(check_prose(&words, file, &text));
         }
         let shown = file.display();
         violations.extend(problems.into_iter().map(|(line, problem)| format!("{shown}:{line}: {problem}")));
     }
     violations.extend(check_readme(root)?);
+    violations.extend(words::check_idioms(&words)?);
     if let Err(error) = demo_script::demo_script(true) {
         violations.push(error.to_string());
     }
@@ -101,10 +98,6 @@ pub(crate) fn tidy() -> Result<String> {
 /// quotation of retired words.
 fn is_data(file: &Path) -> bool {
     file.starts_with(DEMO_PROJECT) || DATA.iter().any(|entry| file.starts_with(entry))
-}
-
-fn is_not_yet_rewritten(file: &Path) -> bool {
-    NOT_YET_REWRITTEN.iter().any(|entry| file.starts_with(entry))
 }
 
 fn check_top(root: &Path) -> Result<Vec<String>> {
@@ -133,7 +126,7 @@ fn check_packages(workspace: &Workspace) -> Result<Vec<String>> {
         if directory_of(package.name.as_str()) != name {
             violations.push(format!("{shown}: the package is named {}", package.name));
         }
-        let missing = required_pages(package, relative).filter(|page| !absolute.join(page).is_file());
+        let missing = required_pages(package).filter(|page| !absolute.join(page).is_file());
         violations.extend(missing.map(|page| format!("{shown}/{page} is missing")));
     }
     Ok(violations)
@@ -146,10 +139,10 @@ fn directory_of(package: &str) -> &Path {
 }
 
 /// Returns the pages that a published package needs.
-fn required_pages(package: &Package, relative: &Path) -> impl Iterator<Item = &'static str> {
+fn required_pages(package: &Package) -> impl Iterator<Item = &'static str> {
     let is_published = package.publish.as_ref().is_none_or(|registries| !registries.is_empty());
     let changelog = is_published.then_some("CHANGELOG.md");
-    let readme = (is_published && !is_not_yet_rewritten(relative)).then_some("README.md");
+    let readme = is_published.then_some("README.md");
     changelog.into_iter().chain(readme)
 }
 

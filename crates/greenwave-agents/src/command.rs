@@ -31,7 +31,7 @@ const STDERR_BYTES_MAX: usize = 2 * 1024;
 /// that left the program's session may hold the pipe indefinitely.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// Placeholders that pass the prompt. A program that gets it as an argument has an empty standard
-/// input, because some programs append what they read there to the prompt.
+/// input, because some programs append their input to the prompt.
 const PROMPT_PLACEHOLDERS: [&str; 2] = ["prompt", "prompt_file"];
 
 /// An agent that starts a program for each request, in the request's directory.

@@ -106,7 +106,7 @@ pub enum Error {
     Overloaded {
         /// The program as configured.
         program: String,
-        /// The line of its output that says so.
+        /// The line of its output that shows it.
         line: String,
         /// The delay that the output asks for.
         retry_after: Option<Duration>,

@@ -16,7 +16,7 @@ use crate::Error;
 pub enum AgentEvent {
     /// The next bytes of the text, in chunks of any size.
     Text(Bytes),
-    /// The token usage so far, as reported by the agent.
+    /// The token usage up to now, as reported by the agent.
     Usage {
         /// Tokens of the request.
         input_tokens: u64,

@@ -2,7 +2,7 @@
 //!
 //! Arguments are often code in another language, full of braces: JSON, shell, a template. So only
 //! `{feature}`, `{attempt}`, `{prompt_file}`, `{directory}` and `{prompt}` are placeholders, and
-//! all other braces stand for themselves. Two opening braces before a name stand for one:
+//! all other braces are literal. Two opening braces before a name mean a literal one:
 //! `{{prompt}}` is the text `{prompt}`.
 
 use std::borrow::Cow;

@@ -38,7 +38,7 @@ const PHRASES: [&str; 19] = [
 ];
 /// HTTP status codes of overload. They count in lines that speak of a request only.
 const CODES: [&str; 3] = ["429", "503", "529"];
-/// Words of which one makes a number in the same line a status code.
+/// Words that make a number in the same line a status code.
 const CODE_WORDS: [&str; 7] = ["http", "status", "api", "error", "code", "request", "retry"];
 
 /// Words that a delay may follow, in lower case.

@@ -427,7 +427,7 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
 
     fn invalidate(&self, remove: impl Fn(&mut Shard<K, V, P>) -> Vec<Entry<K, V>>) -> usize {
         let one = |locked: &LockedShard<K, V, P>| {
-            // A computation in progress may depend on what is being invalidated.
+            // A computation in progress may depend on an invalidated entry.
             let (cancelled, removed) =
                 locked.with_pending(|pending| (std::mem::take(pending), remove(&mut locked.shard.write())));
             drop(cancelled);

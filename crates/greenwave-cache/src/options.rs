@@ -24,7 +24,7 @@ const SHARDS_MAX: usize = 1024;
 
 /// Configuration of a [`Cache`](crate::Cache).
 pub struct CacheOptions<K, V> {
-    /// Maximum number of entries. With 0 nothing is cached. Default: 10 000.
+    /// Maximum number of entries. 0 disables caching. Default: 10 000.
     pub entries_max: usize,
     /// Maximum weight of all shards together. Requires a [`weigher`](Self::weigher). An entry up to
     /// this weight is cached regardless of the number of shards or processors; a heavier one is

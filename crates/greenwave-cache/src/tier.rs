@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::backend::Backend;
 use crate::catch_panic::catch_panic_async;
 use crate::stats::Counter;
-use crate::{BoxError, Error, Key};
+use crate::{BoxError, Error, Key, Secret};
 
 /// Maximum number of keys in a read-only tier that are skipped because their records do not verify.
 const SKIPPED_KEYS_MAX: usize = 4096;
@@ -37,6 +37,12 @@ pub struct Tier {
     /// Maximum duration of a call. A longer call fails. With zero, every call that does not
     /// complete immediately fails. Default: `None`, the backend's own limit.
     pub timeout: Option<Duration>,
+    /// Secrets of this tier, in place of [`TieredOptions::secret`](crate::TieredOptions::secret).
+    /// The first one seals records on writing; a record that is sealed with any of them is accepted
+    /// on reading, so that a secret can be replaced while others still use it. A record with a
+    /// missing or wrong seal is a miss and stays in the backend: another user may have a newer
+    /// secret. Default: empty. [`Tiered::warm`](crate::Tiered::warm) does not use them.
+    pub secrets: Vec<Secret>,
 }
 
 impl Tier {
@@ -51,6 +57,7 @@ impl Tier {
             on_failure: OnFailure::Ignore,
             ttl_max: None,
             timeout: None,
+            secrets: Vec::new(),
         }
     }
 }
@@ -105,6 +112,9 @@ pub struct TierStats {
     /// Records that did not verify, had another schema, or were too old. Each also counts as a
     /// miss.
     pub invalid_records: u64,
+    /// Invalid records whose seal was missing or wrong in a tier with secrets, and sealed records
+    /// in a tier without.
+    pub untrusted_records: u64,
     /// Calls that failed. They fail the caller only if the tier reports failures.
     pub errors: u64,
     /// Calls that were skipped because the server had failed recently.
@@ -121,6 +131,7 @@ pub(crate) struct Counters {
     pub(crate) puts: Counter,
     pub(crate) backfills: Counter,
     pub(crate) invalid_records: Counter,
+    pub(crate) untrusted_records: Counter,
     errors: Counter,
     skipped: Counter,
     dropped: Counter,
@@ -251,6 +262,7 @@ impl TierHandle {
             puts: counters.puts.get(),
             backfills: counters.backfills.get(),
             invalid_records: counters.invalid_records.get(),
+            untrusted_records: counters.untrusted_records.get(),
             errors: counters.errors.get(),
             skipped: counters.skipped.get(),
             dropped: counters.dropped.get(),

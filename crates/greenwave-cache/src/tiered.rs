@@ -348,12 +348,16 @@ impl Tiered {
     /// Returns the first [`Error::Backend`] of the tiers that [report](crate::OnFailure::Report)
     /// failures.
     pub async fn put(&self, key: &Key, record: &Record) -> Result<(), Error> {
-        let stored = self.state.encode(key, record);
+        let stored = encode(key, record, self.state.options.secret.as_ref());
         let ttl = self.state.remaining_life(record);
         let mut first = Ok(());
         for tier in self.writable() {
             tier.counters().puts.add(1);
-            let written = tier.write(key, stored.clone(), ttl).await;
+            let stored = match tier.tier().secrets.first() {
+                Some(secret) => record.seal(key, secret),
+                None => stored.clone(),
+            };
+            let written = tier.write(key, stored, ttl).await;
             first = first.and(written);
         }
         first
@@ -440,7 +444,7 @@ impl Tiered {
         // them as new.
         let found = self.state.find_many(&keys, 0, Backfill::None).await;
         let records = heats.into_iter().zip(found).filter_map(|((key, heat), record)| {
-            Some(WarmEntry { key, value: self.state.encode(&key, &record?), heat })
+            Some(WarmEntry { key, value: encode(&key, &record?, self.state.options.secret.as_ref()), heat })
         });
         memory.warm(records.collect())
     }
@@ -522,17 +526,16 @@ impl TieredState {
         self.saved_us.add_saturating(u64::try_from(record.cost.as_micros()).unwrap_or(u64::MAX));
     }
 
-    fn encode(&self, key: &Key, record: &Record) -> Bytes {
-        match &self.options.secret {
-            Some(secret) => record.seal(key, secret),
-            None => record.encode(key),
-        }
+    /// Returns the secrets whose seals a tier accepts.
+    fn secrets<'t>(&'t self, tier: &'t Tier) -> &'t [Secret] {
+        if tier.secrets.is_empty() { self.options.secret.as_slice() } else { &tier.secrets }
     }
 
     /// Returns the record if it verifies and is young enough. Otherwise quarantines it and removes
-    /// it from the tier.
+    /// it from the tier, unless another user's secret may verify it.
     async fn accept(&self, tier: &TierHandle, key: &Key, stored: &Bytes) -> Option<Record> {
-        match self.decode(key, stored) {
+        let mut is_untrusted = false;
+        match self.decode(self.secrets(tier.tier()), key, stored) {
             Ok(record) => {
                 tier.counters().hits.add(1);
                 return Some(record);
@@ -540,24 +543,48 @@ impl TieredState {
             // The record is valid, only too old.
             Err(None) => {}
             Err(Some(reason)) => {
-                let tier = tier.tier().name.clone();
-                tracing::warn!(tier, %key, %reason, "invalid record: treated as a miss");
-                self.quarantine_record(QuarantinedRecord { tier, key: *key, reason, bytes: stored.clone() });
+                let name = tier.tier().name.clone();
+                is_untrusted = match reason {
+                    // It belongs to those who have its secret.
+                    RecordError::Untrusted { sealed: true } => true,
+                    RecordError::Corrupt | RecordError::Untrusted { .. } => !tier.tier().secrets.is_empty(),
+                    _ => false,
+                };
+                if !is_untrusted {
+                    tracing::warn!(tier = name, %key, %reason, "invalid record: treated as a miss");
+                } else if tier.counters().untrusted_records.get() == 0 {
+                    // A server may hold thousands of them.
+                    tracing::warn!(tier = name, %key, "records without a valid seal are treated as misses");
+                }
+                let bytes = stored.clone();
+                self.quarantine_record(QuarantinedRecord { tier: name, key: *key, reason, bytes });
             }
         }
         tier.counters().misses.add(1);
         tier.counters().invalid_records.add(1);
-        tier.remove(key).await;
+        if is_untrusted {
+            tier.counters().untrusted_records.add(1);
+        } else {
+            tier.remove(key).await;
+        }
         None
     }
 
-    /// Decodes a record. The error is `None` if the record is valid and only too old.
-    fn decode(&self, key: &Key, stored: &Bytes) -> Result<Record, Option<RecordError>> {
+    /// Decodes a record, which one of the secrets must verify if there are any. The error is `None`
+    /// if the record is valid and only too old.
+    fn decode(&self, secrets: &[Secret], key: &Key, stored: &Bytes) -> Result<Record, Option<RecordError>> {
         let schema = self.options.schema;
-        let record = match &self.options.secret {
-            Some(secret) => Record::unseal(key, stored, schema, secret)?,
-            None => Record::decode(key, stored, schema)?,
+        let mut secrets = secrets.iter();
+        let mut decoded = match secrets.next() {
+            Some(secret) => Record::unseal(key, stored, schema, secret),
+            None => Record::decode(key, stored, schema),
         };
+        for secret in secrets {
+            if decoded == Err(RecordError::Corrupt) {
+                decoded = Record::unseal(key, stored, schema, secret);
+            }
+        }
+        let record = decoded?;
         match self.remaining_life(&record) {
             Some(Duration::ZERO) => Err(None),
             _ => Ok(record),
@@ -581,11 +608,24 @@ impl TieredState {
 
     async fn backfill(&self, found_in: usize, key: &Key, record: &Record, stored: &Bytes) {
         let ttl = self.remaining_life(record);
+        let has_own = |tier: &TierHandle| !tier.tier().secrets.is_empty();
         for tier in self.tiers[..found_in].iter().filter(|tier| tier.is_writable()) {
             tier.counters().backfills.add(1);
+            let stored = if has_own(tier) || has_own(&self.tiers[found_in]) {
+                encode(key, record, self.secrets(tier.tier()).first())
+            } else {
+                stored.clone()
+            };
             // The caller did not request this write, so a failure is only counted.
-            let _ = tier.write(key, stored.clone(), ttl).await;
+            let _ = tier.write(key, stored, ttl).await;
         }
+    }
+}
+
+fn encode(key: &Key, record: &Record, secret: Option<&Secret>) -> Bytes {
+    match secret {
+        Some(secret) => record.seal(key, secret),
+        None => record.encode(key),
     }
 }
 

@@ -59,7 +59,7 @@ impl Cli {
             Command::Attempts(args) => attempts::attempts(&args).await,
             Command::Forget(args) => forget::forget(&args),
             Command::Test(args) => test::test(&args).await,
-            Command::Cache(command) => cache::cache(&command).await,
+            Command::Cache(command) => cache::cache(command).await,
             Command::Init(args) => init::init(&args.plan),
             Command::Graph(args) => graph::graph(&args),
             Command::Profile(profile::ProfileCommand::Show(args)) => profile::show(&args),

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use greenwave::{Compression, Settings, nearest};
+use greenwave::{Compression, KeySource, Settings, nearest};
 use greenwave_testing::{RESULTS_VARIABLE, TOOL_HOMES_VARIABLE, TraceMode};
 use toml::de::DeValue;
 
@@ -198,6 +198,35 @@ const KEYS: &[Key] = &[
     },
     key!("testing.remote_write", flag, testing.remote_write),
     Key {
+        name: "testing.remote_key",
+        expected: "\"file:PATH\" or \"env:NAME\", a list of these, or \"\" for none",
+        max: u64::MAX,
+        set: |settings, value| {
+            settings.testing.remote_key = match (value.as_str(), value.as_array()) {
+                (Some(""), _) => Vec::new(),
+                (Some(source), _) => vec![KeySource::parse(source)?],
+                (None, sources) => sources?
+                    .iter()
+                    .map(|source| KeySource::parse(source.get_ref().as_str()?))
+                    .collect::<Option<_>>()?,
+            };
+            Some(())
+        },
+        show: |settings| {
+            let sources: Vec<String> = settings
+                .testing
+                .remote_key
+                .iter()
+                .map(|source| format!("{:?}", source.to_string()))
+                .collect();
+            match sources.as_slice() {
+                [] => "\"\"".to_owned(),
+                [source] => source.clone(),
+                sources => format!("[{}]", sources.join(", ")),
+            }
+        },
+    },
+    Key {
         name: "testing.trace",
         expected: "true, false or \"required\"",
         max: u64::MAX,
@@ -216,6 +245,7 @@ const KEYS: &[Key] = &[
             TraceMode::Required => "\"required\"".to_owned(),
         },
     },
+    key!("testing.protect_state", flag, testing.protect_state),
     key!("testing.follow_load", flag, testing.follow_load),
     Key {
         name: "testing.audit",
@@ -388,6 +418,11 @@ impl Config {
             let origin = self.origins.get(key.name).map(ToString::to_string).unwrap_or_default();
             (key.name, (key.show)(&self.settings), origin)
         })
+    }
+
+    /// Returns the source of the value of a key.
+    pub(crate) fn origin(&self, key: &str) -> Option<&Origin> {
+        self.origins.get(key)
     }
 
     /// Returns whether a key has the value of the default profile, so that nobody chose it.

@@ -29,12 +29,29 @@ pub(crate) fn results_dir(config: &Config) -> Result<PathBuf, CliError> {
     }
 }
 
-/// Returns the directory of receipts of merged features, which all copies of a project share:
-/// `greenwave/green` in the user's state directory. `None` if the environment names none.
-pub(crate) fn receipts_dir() -> Option<PathBuf> {
+/// Returns the directory of the key that seals the state of projects: `keys` in the directory of
+/// the user's state.
+pub(crate) fn key_dir() -> Option<PathBuf> {
+    state_dir().map(|state| state.join("keys"))
+}
+
+/// Returns the directories that neither tests nor agents may read.
+pub(crate) fn private_dirs() -> Vec<PathBuf> {
+    key_dir().into_iter().chain(receipts_dir()).collect()
+}
+
+/// Returns the directory of the user's own state: `greenwave` in `$XDG_STATE_HOME`, or else in
+/// `~/.local/state`. `None` if the environment names none.
+fn state_dir() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
-    state.map(|state| state.join("greenwave").join("green"))
+    state.map(|state| state.join("greenwave"))
+}
+
+/// Returns the directory of receipts of merged features, which all copies of a project share:
+/// `green` in the directory of the user's state.
+pub(crate) fn receipts_dir() -> Option<PathBuf> {
+    state_dir().map(|state| state.join("green"))
 }
 
 /// Returns the directory of test results for users who have not chosen one.

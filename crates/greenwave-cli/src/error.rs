@@ -50,6 +50,9 @@ pub(crate) enum CliError {
     /// The store of test results failed.
     #[error(transparent)]
     Results(#[from] greenwave::ResultStoreError),
+    /// The key of results on a server cannot be used.
+    #[error(transparent)]
+    Key(#[from] crate::key_error::KeyError),
     /// The project has no tests.
     #[error("no tests found")]
     NoTests,
@@ -133,6 +136,9 @@ impl CliError {
             }
             CliError::Test(greenwave_testing::Error::NotTraced { .. }) => {
                 "allow seccomp user notification, or set `testing.trace = true` to run without tracing"
+            }
+            CliError::Key(crate::key_error::KeyError::TooShort(_)) => {
+                "create a key with `openssl rand -hex 32`"
             }
             CliError::NoResultsDir => "pass `--set cache.directory=DIR`, or `--no-cache`",
             CliError::Results(greenwave::ResultStoreError::Open { .. }) => {

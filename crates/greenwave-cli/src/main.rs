@@ -12,17 +12,21 @@ mod error;
 mod exit;
 mod format;
 mod jobserver;
+mod key_error;
 mod output;
 mod planfile;
 mod printer;
 mod progress;
 mod reader;
+mod result_keys;
+mod secrets;
 mod signals;
 mod supervisor;
 mod terminal_text;
 mod testfile;
 mod testview;
 mod text;
+mod user_key;
 
 use clap::Parser;
 
@@ -35,7 +39,11 @@ fn main() {
     if let Some(code) = supervisor::serve_if_asked() {
         std::process::exit(code);
     }
+    // SAFETY: no other thread runs yet, and no variable is borrowed.
+    unsafe { secrets::hide_environment() };
     let cli = cli::Cli::parse();
+    // SAFETY: as above.
+    unsafe { secrets::hide_passwords_in_arguments() };
     output::log_warnings();
     let exit = run(cli).unwrap_or_else(|error| Exit::from(output::fail(&error)));
     // Exits without running destructors: taking a suite apart, or waiting for blocking threads,

@@ -228,7 +228,7 @@ fn agent(
     Ok(agent)
 }
 
-/// Takes one of a few values; the first one if the key does not exist.
+/// Takes a value of a list; the first one if the key does not exist.
 fn choice<T: Copy>(
     document: &Document,
     table: &mut Table<'_>,

@@ -24,7 +24,7 @@ pub(crate) struct Progress {
     width: usize,
     /// The current phase of each feature that has started.
     phases: BTreeMap<String, &'static str>,
-    /// Features of which a refused attempt was shown.
+    /// Features with a refused attempt that was shown.
     refused: BTreeSet<String>,
     green: usize,
     /// The file of the plan, for hints.
@@ -88,7 +88,7 @@ impl Progress {
         }
     }
 
-    /// Shows what was said in an attempt that was refused, once.
+    /// Shows the messages of a refused attempt, once.
     fn show_details(&mut self, event: &Event) {
         let (feature, details) = match event {
             Event::Refused { feature, details, .. } => {
@@ -318,9 +318,9 @@ fn summary(report: &Report) -> Vec<String> {
         _ => format!(" (saved {})", duration(totals.time_saved)),
     };
     lines.push(format!(
-        "{}, {} run, {} cached{saved}",
+        "{}, {} were run, {} cached{saved}",
         plural(totals.requests as usize, "agent request"),
-        plural(totals.tests_run as usize, "test"),
+        plural(totals.tests_run as usize, "test command"),
         totals.tests_cached
     ));
     lines

@@ -200,10 +200,16 @@ impl<'a> Table<'a> {
         found.iter().map(|path| self.inner_path(key, path)).collect()
     }
 
+    /// Returns a path without `.` components: the empty path for `.`.
     fn inner_path(&self, key: &str, found: &Located<String>) -> Result<PathBuf, Diagnostic> {
-        let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-        if Path::new(&found.value).components().all(is_inside) {
-            return Ok(PathBuf::from(&found.value));
+        let part = |part| match part {
+            Component::Normal(name) => Some(Some(name)),
+            Component::CurDir => Some(None),
+            _ => None,
+        };
+        let parts: Option<Vec<_>> = Path::new(&found.value).components().map(part).collect();
+        if let Some(parts) = parts {
+            return Ok(parts.into_iter().flatten().collect());
         }
         let message =
             invalid_value(&DeValue::String(found.value.as_str().into()), key, "a path inside the project");

@@ -5,10 +5,12 @@ use std::process::Command;
 
 use greenwave::{Environment, Supervisor};
 
+use crate::secrets::is_secret_setting;
+
 /// The first argument of a supervisor. It shows in lists of processes.
 const ARGUMENT: &str = "supervise-children";
 
-/// Serves as a supervisor if the first argument says so, and returns the exit code.
+/// Serves as a supervisor if the first argument demands it, and returns the exit code.
 ///
 /// Must be called before any thread is started.
 pub(crate) fn serve_if_asked() -> Option<i32> {
@@ -21,6 +23,8 @@ pub(crate) fn environment() -> Environment {
     // A path that works even if the program was replaced or removed since it was started.
     let mut command = Command::new("/proc/self/exe");
     command.arg(ARGUMENT).env_clear();
-    let supervisor = Supervisor::new(command).inheriting(std::env::vars_os());
+    // Agents inherit the environment, and need no password of the server of test results.
+    let inherited = std::env::vars_os().filter(|(name, value)| !is_secret_setting(name, value));
+    let supervisor = Supervisor::new(command).inheriting(inherited);
     Environment::new(std::env::vars_os()).supervised_by(supervisor)
 }

@@ -93,7 +93,7 @@ fn changes_direction(character: char) -> bool {
 }
 
 /// Returns the length of the sequence at the start of the text that sets colors or text styles, in
-/// bytes. Returns 0 if there is none.
+/// bytes. Returns 0 without one.
 fn style_length(text: &str) -> usize {
     let Some(parameters) = text.strip_prefix("\x1b[") else { return 0 };
     let is_parameter = |byte: &u8| matches!(byte, b'0'..=b'9' | b';' | b':');

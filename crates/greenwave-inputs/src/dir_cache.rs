@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
 
 use crate::Error;
-use crate::codec::{Header, path_bytes, replace_file};
+use crate::codec::{Header, path_bytes};
+use crate::seal::StateSeal;
 use crate::stamp::FileStamp;
 use crate::walk::{FoundFile, Listing, WalkRoots};
 
@@ -51,11 +52,9 @@ pub struct DurableDirectories {
 }
 
 impl DirCache {
-    /// Loads a cache that an earlier run has saved. Returns `None` if the file does not exist or is
-    /// damaged.
-    pub fn load(file: &Path) -> Option<Self> {
-        let bytes = std::fs::read(file).ok()?;
-        let mut reader = HEADER.checked_reader(&bytes)?;
+    /// Decodes a cache that an earlier run has saved. Returns `None` if it is damaged.
+    pub fn decode(content: &[u8]) -> Option<Self> {
+        let mut reader = HEADER.checked_reader(content)?;
         let roots_digest = reader.array()?;
         let [directory_count, ignore_file_count, file_count] =
             [reader.count()?, reader.count()?, reader.count()?];
@@ -139,11 +138,11 @@ impl DirCache {
         })
     }
 
-    /// Saves the cache if it is new and durable.
+    /// Saves the cache to a sealed file if it is new and durable.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written. The old content remains.
-    pub(crate) fn save(&mut self, file: &Path) -> Result<(), Error> {
+    pub(crate) fn save(&mut self, file: &Path, seal: &StateSeal) -> Result<(), Error> {
         if self.is_saved || !self.is_durable {
             return Ok(());
         }
@@ -158,7 +157,7 @@ impl DirCache {
             let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
             out.path(&file.path).byte(flag(file.is_link, LINK) | flag(file.is_ignored, IGNORED));
         }
-        replace_file(file, &out.with_checksum())?;
+        seal.replace(file, out.with_checksum())?;
         self.is_saved = true;
         Ok(())
     }

@@ -38,6 +38,12 @@
 //! [`PathStates`] reads the states of single paths inside and outside the project, such as the
 //! [`DiscoveredDeps`] that a trace of system calls has found.
 //!
+//! # State in a project
+//!
+//! The caches of a project are stored in its directory, which may be a clone of somebody else's
+//! repository. Their files are sealed with a [`UserKey`]; a file without a valid [`StateSeal`]
+//! counts as missing.
+//!
 //! # Errors
 //!
 //! [`Error`] names the pattern, file or directory. Damaged cache files are not errors: they count
@@ -50,6 +56,7 @@ mod error;
 mod manifest;
 mod path_states;
 mod project_files;
+mod seal;
 mod selection;
 mod snapshot;
 mod stamp;
@@ -63,6 +70,7 @@ pub use error::Error;
 pub use manifest::{Entry, EntryKind, Manifest, ManifestLine, hash_file};
 pub use path_states::{ObjectExists, ObservedStates, PathState, PathStates};
 pub use project_files::ProjectFiles;
+pub use seal::{SealedContent, StateSeal, UserKey};
 pub use selection::{InputSpec, Selection, check_pattern};
 pub use snapshot::{InputSnapshot, Snapshot};
 pub use stamp::{CLOCK_TICK, FileStamp, now_ms, now_ns};

@@ -14,6 +14,7 @@ use crate::Error;
 use crate::dir_cache::{DirCache, DurableDirectories};
 use crate::manifest::Manifest;
 use crate::path_states::ObjectExists;
+use crate::seal::StateSeal;
 use crate::selection::{InputSpec, Selection};
 use crate::snapshot::{InputSnapshot, Snapshot, SnapshotSource};
 use crate::stat_cache::StatCache;
@@ -192,14 +193,14 @@ impl ProjectFiles {
         self.running.send_modify(|running| *running = running.saturating_sub(1));
     }
 
-    /// Saves the stat cache and the directory cache to these files.
+    /// Saves the stat cache and the directory cache to these files, sealed.
     ///
     /// # Errors
     /// [`Error::Io`] if one cannot be written. Its old content remains.
-    pub fn save(&self, stat_cache: &Path, dir_cache: &Path) -> Result<(), Error> {
-        self.source.stat_cache.lock().save(stat_cache)?;
+    pub fn save(&self, stat_cache: &Path, dir_cache: &Path, seal: &StateSeal) -> Result<(), Error> {
+        self.source.stat_cache.lock().save(stat_cache, seal)?;
         match self.source.dir_cache.lock().as_mut() {
-            Some(cache) => cache.save(dir_cache),
+            Some(cache) => cache.save(dir_cache, seal),
             None => Ok(()),
         }
     }

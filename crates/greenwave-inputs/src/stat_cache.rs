@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::Error;
 use crate::codec::{Header, replace_file};
 use crate::manifest::{Entry, EntryKind};
+use crate::seal::StateSeal;
 use crate::stamp::FileStamp;
 
 const HEADER: Header = Header { magic: [0xF5, b'G', b'W', b'I'], version: 1 };
@@ -34,9 +35,10 @@ pub struct StatCache {
 }
 
 impl StatCache {
-    /// Loads a cache from a file. Returns an empty cache if the file does not exist or is damaged.
-    pub fn load(file: &Path) -> Self {
-        Self { entries: load_entries(file), ..Self::default() }
+    /// Creates a cache from the content of a sealed file. Returns an empty cache if there is none
+    /// or it is damaged.
+    pub fn load(content: Option<&[u8]>) -> Self {
+        Self { entries: content.and_then(decode).unwrap_or_default(), ..Self::default() }
     }
 
     /// Shares entries of absolute paths with other projects of the user, through a file. Toolchains
@@ -88,16 +90,16 @@ impl StatCache {
         Some(Self { entries: decode(bytes)?, ..Self::default() })
     }
 
-    /// Saves the cache, and the new entries of absolute paths to the shared file. Does nothing if
-    /// the cache is unchanged.
+    /// Saves the cache to a sealed file, and the new entries of absolute paths to the shared file.
+    /// Does nothing if the cache is unchanged.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written. The old content remains.
-    pub fn save(&mut self, file: &Path) -> Result<(), Error> {
+    pub fn save(&mut self, file: &Path, seal: &StateSeal) -> Result<(), Error> {
         if !self.is_changed {
             return Ok(());
         }
-        replace_file(file, &encode(&self.entries))?;
+        seal.replace(file, encode(&self.entries))?;
         self.is_changed = false;
         match &mut self.shared {
             Some(shared) => shared.save(&self.entries),
@@ -170,6 +172,7 @@ fn decode(file: &[u8]) -> Option<Entries> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::UserKey;
 
     const LATER: i64 = i64::MAX;
 
@@ -185,8 +188,9 @@ mod tests {
     fn projects_share_entries_of_absolute_paths() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = |name: &str| directory.path().join(name);
+        let seal = UserKey::new([0; 32]).for_purpose("test");
         let open = |name: &str| {
-            let mut cache = StatCache::load(&path(name));
+            let mut cache = StatCache::load(seal.read(&path(name)).valid().as_deref());
             cache.share_with(&path("shared"));
             cache
         };
@@ -194,15 +198,15 @@ mod tests {
         one.insert(Path::new("/tool"), stamp(1), entry(1), LATER);
         one.insert(Path::new("inside"), stamp(1), entry(2), LATER);
         two.insert(Path::new("/other"), stamp(1), entry(3), LATER);
-        one.save(&path("one")).expect("saved");
-        two.save(&path("two")).expect("saved");
+        one.save(&path("one"), &seal).expect("saved");
+        two.save(&path("two"), &seal).expect("saved");
         let mut three = open("three");
         assert_eq!(three.lookup(Path::new("/tool"), &stamp(1)), Some(entry(1)));
         assert_eq!(three.lookup(Path::new("/other"), &stamp(1)), Some(entry(3)), "the second save merges");
         assert_eq!(three.lookup(Path::new("/tool"), &stamp(2)), None, "the file has changed");
         assert_eq!(three.lookup(Path::new("inside"), &stamp(1)), None, "relative paths are not shared");
         // A shared entry becomes an entry of the cache itself.
-        three.save(&path("three")).expect("saved");
+        three.save(&path("three"), &seal).expect("saved");
         fs::write(path("shared"), "damaged").expect("written");
         assert_eq!(open("three").lookup(Path::new("/tool"), &stamp(1)), Some(entry(1)));
         assert_eq!(open("four").lookup(Path::new("/tool"), &stamp(1)), None);

@@ -26,10 +26,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Dropping it kills the whole group with `SIGKILL` and does not wait. Once the leader has exited
 /// and was waited for, the rest of its group is killed too.
 ///
-/// With a [`Supervisor`], all of this holds for every descendant, whatever group or session it is
-/// in, and nothing is left when this process ends in any way. Without one, a descendant that moves
-/// itself into another group or session escapes, and so does every descendant if this process
-/// itself is killed with `SIGKILL`.
+/// With a [`Supervisor`], all of this holds for every descendant, in any group or session, and also
+/// when this process ends in any way. Without one, a descendant that moves itself into another
+/// group or session escapes, and so does every descendant if this process itself is killed with
+/// `SIGKILL`.
 #[derive(Debug)]
 pub struct Child {
     leader: Leader,
@@ -105,8 +105,8 @@ impl Child {
     /// it leads a [session](Self::spawn_session).
     ///
     /// A supervisor starts the command's program with its arguments, working directory and
-    /// variables, after those that the supervisor [inherits](Supervisor::inheriting). Closures that
-    /// were added with `pre_exec` are not run.
+    /// variables, after the ones that the supervisor [inherits](Supervisor::inheriting). Closures
+    /// that were added with `pre_exec` are not run.
     ///
     /// # Errors
     /// Fails as [`Command::spawn`] does.
@@ -318,7 +318,7 @@ impl Child {
         Ok(status)
     }
 
-    /// Kills what is left after the leader was waited for. Under a supervisor it is gone
+    /// Kills the remaining processes after the leader was waited for. Under a supervisor it is gone
     /// afterwards.
     async fn end(&mut self) {
         #[cfg(target_os = "linux")]
@@ -488,7 +488,7 @@ impl ProcessGroup {
         self.release();
     }
 
-    /// Drops the id of the group, of which nothing is left.
+    /// Drops the id of the group, which is empty.
     fn release(&self) {
         self.target.lock().take();
     }

@@ -4,8 +4,8 @@
 //! A [`Child`] leads its own process group. Waiting for it, stopping it or dropping it kills the
 //! rest of the group, so a cancelled task leaves no grandchildren behind. A [`Spawn`] starts a
 //! program without copying the memory map of the calling process, which takes a tenth of the time
-//! that `fork` takes. A [`Supervisor`] makes both guarantees hold for descendants in sessions of
-//! their own, and after this process was killed with `SIGKILL`. With the feature `jobserver`, a
+//! that `fork` takes. A [`Supervisor`] makes both guarantees hold for descendants in other
+//! sessions, and after this process was killed with `SIGKILL`. With the feature `jobserver`, a
 //! `Jobserver` shares a budget of parallel work with `make -j` and `cargo`.
 //!
 //! ```

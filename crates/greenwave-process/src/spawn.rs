@@ -89,7 +89,7 @@ impl Spawn {
     /// cleared. The program is searched in `PATH`. Streams and closures are left out.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](io::ErrorKind::NotFound) if there is no such program.
+    /// [`ErrorKind::NotFound`](io::ErrorKind::NotFound) if the program was not found.
     pub fn from_command(
         command: &std::process::Command,
         inherited: impl IntoIterator<Item = (OsString, OsString)>,

@@ -5,10 +5,10 @@
 //! fork of itself that starts the child, adopts every orphan below it (`PR_SET_CHILD_SUBREAPER`)
 //! and holds one end of a socket. This process holds the other end. When it closes that end, or
 //! ends in any way, the reaper kills everything below it. Sessions, double forks and cleared
-//! environments make no difference: whatever a child starts stays below its reaper. Reapers are
-//! used again, so that a child costs one message and no fork of its own.
+//! environments make no difference: all descendants of a child stay below its reaper. Reapers are
+//! used again, so that a child costs one message and no additional fork.
 //!
-//! If a reaper is killed, the supervisor adopts what was below it and kills it.
+//! If a reaper is killed, the supervisor adopts its descendants and kills them.
 
 use std::ffi::OsString;
 use std::io;
@@ -32,8 +32,8 @@ mod wire;
 #[cfg(target_os = "linux")]
 pub(crate) use lease::{ReaperSocket, Supervised, kill, terminate};
 
-/// A supervisor of child processes: after this process ends in any way, `SIGKILL` included, none of
-/// its children and none of their descendants is left.
+/// A supervisor of child processes: after this process ends in any way, `SIGKILL` included, all of
+/// its children and their descendants are killed.
 ///
 /// Clones refer to one supervisor. It is started when the first child is, and ends with the last
 /// clone, whose `drop` waits up to a second for it.

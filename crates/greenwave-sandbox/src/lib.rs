@@ -5,7 +5,8 @@
 //! their system calls with seccomp. It needs no privileges, no `ptrace` and no preloaded library,
 //! and it sees static programs too. [`ReadRules`] make the kernel refuse reads inside a directory
 //! that were not allowed, with Landlock. A [`Confinement`] permits a command to write to some paths
-//! only, hides others and restricts its network, by mounts or by Landlock.
+//! only, hides others and restricts its network, by mounts or by Landlock. A [`Guard`] protects a
+//! few directories from a command that may otherwise do what its user may.
 //!
 //! ```
 //! use std::process::Command;
@@ -51,6 +52,7 @@
 
 mod confinement;
 mod error;
+mod guard;
 mod landlock;
 mod peer;
 #[cfg_attr(
@@ -63,6 +65,7 @@ mod tracer;
 
 pub use confinement::{Confinement, Network, PreparedConfinement, Strength};
 pub use error::Error;
+pub use guard::{Guard, LazyGuard, PreparedGuard};
 pub use landlock::{AllowedReads, ReadRules};
 pub use peer::Peer;
 pub use seccomp::kernel_object_exists;

@@ -21,8 +21,8 @@ const WORKERS: &str = "workers";
 pub struct Limits {
     /// ResourcePools of resources. [`ScheduleStats::lost`] refers to the pool named `workers`.
     pub resources: Resources,
-    /// Maximum number of tasks in progress: begun and not finished, over all their stages. At least
-    /// 1. No limit by default.
+    /// Maximum number of tasks in progress: begun and not finished, over all their stages but those
+    /// [without a slot](Needs::without_task_slot). At least 1. No limit by default.
     pub tasks_max: usize,
     /// Maximum number of times that a ready stage that does not fit is overtaken by stages of lower
     /// rank. 0 forbids overtaking; the default is 16.
@@ -148,9 +148,9 @@ pub struct Dispatcher {
     needs: Arc<HashMap<Needs, u32>>,
     /// The most recent needs: neighbouring tasks often need the same.
     last_needs: Option<(Needs, u32)>,
-    wants: Arc<Vec<Box<[UnitsNeeded]>>>,
-    /// Two classes for each entry of `wants`: for tasks that have not begun, and for tasks that
-    /// have.
+    wants: Arc<Vec<Wants>>,
+    /// Two classes for each entry of `wants`: for tasks that need a slot under `tasks_max` to
+    /// start, and for tasks that have one, or need none.
     classes: Vec<Class>,
     delayed: BinaryHeap<Reverse<(Duration, TaskId)>>,
     order: Order,
@@ -161,6 +161,14 @@ pub struct Dispatcher {
     stats: ScheduleStats,
 }
 
+/// The needs of a stage, resolved to pools.
+#[derive(Debug, Clone)]
+struct Wants {
+    units: Box<[UnitsNeeded]>,
+    /// Whether the stage counts under `tasks_max`.
+    has_task_slot: bool,
+}
+
 #[derive(Debug, Clone)]
 struct Task {
     state: TaskState,
@@ -169,7 +177,8 @@ struct Task {
     /// Needs of the current stage, as an index into `Dispatcher::wants`.
     wants: u32,
     overtaken: u32,
-    begun: bool,
+    /// Whether the task holds a slot under `tasks_max`.
+    has_slot: bool,
     /// Total running time of its stages.
     took: Duration,
 }
@@ -244,7 +253,7 @@ impl Dispatcher {
                 dependants: from..dispatcher.dependants.len() as u32,
                 wants,
                 overtaken: 0,
-                begun: false,
+                has_slot: false,
                 took: Duration::ZERO,
             });
         }
@@ -338,7 +347,7 @@ impl Dispatcher {
         let state = TaskState::Waiting(open.len() as u32);
         let none = self.dependants.len() as u32;
         let (dependants, took) = (none..none, Duration::ZERO);
-        self.tasks.push(Task { state, rank, dependants, wants, overtaken: 0, begun: false, took });
+        self.tasks.push(Task { state, rank, dependants, wants, overtaken: 0, has_slot: false, took });
         (self.stats.tasks, self.stats.waiting) = (self.stats.tasks + 1, self.stats.waiting + 1);
         open.iter().for_each(|before| self.added.entry(*before).or_default().push(task));
         self.add_dependency(task, before);
@@ -409,6 +418,9 @@ impl Dispatcher {
         match self.number_of(needs) {
             Ok(wants) => {
                 self.tasks[task.index()].wants = wants;
+                if !self.wants[wants as usize].has_task_slot {
+                    self.give_slot_back(task);
+                }
                 self.make_ready(task);
                 Ok(())
             }
@@ -418,6 +430,11 @@ impl Dispatcher {
                 Err(too_small(&format!("#{}", task.index()), shortage))
             }
         }
+    }
+
+    fn give_slot_back(&mut self, id: TaskId) {
+        let task = &mut self.tasks[id.index()];
+        self.stats.in_flight -= usize::from(std::mem::take(&mut task.has_slot));
     }
 
     fn done(&mut self, task: TaskId) {
@@ -551,7 +568,8 @@ impl Dispatcher {
         let number = match self.needs.get(needs) {
             Some(&number) => number,
             None => {
-                let wants = Arc::make_mut(&mut self.pools).resolve(needs)?;
+                let units = Arc::make_mut(&mut self.pools).resolve(needs)?;
+                let wants = Wants { units, has_task_slot: needs.has_task_slot() };
                 self.free.extend(self.pools.limits[self.free.len()..].iter().map(|&units| i64::from(units)));
                 Arc::make_mut(&mut self.wants).push(wants);
                 self.classes.extend([Class::default(), Class::default()]);
@@ -573,8 +591,8 @@ impl Dispatcher {
         }
         task.state = TaskState::Ready(self.clock);
         self.stats.ready += 1;
-        let class = task.class();
-        self.classes[class].ready.push((task.rank, Reverse(id)));
+        let (rank, class) = (task.rank, self.class_of(id));
+        self.classes[class].ready.push((rank, Reverse(id)));
         self.classes[class].count += 1;
         self.order.ready(class, id);
     }
@@ -654,15 +672,15 @@ impl Dispatcher {
         }
     }
 
-    /// Returns true if tasks of the class are in progress already, or `tasks_max` allows another to
-    /// begin.
+    /// Returns true if tasks of the class have a slot under `tasks_max`, or need none, or if
+    /// another is free.
     fn has_task_slot(&self, class: usize, slots_reserved: usize) -> bool {
         class % 2 == 1 || self.stats.in_flight.saturating_add(slots_reserved) < self.limits.tasks_max
     }
 
     fn is_reserved(&self, class: usize, reserved: &Reserved) -> bool {
         !self.has_task_slot(class, reserved.slots)
-            || self.wants[class / 2].iter().any(|(pool, _)| reserved.pools[*pool])
+            || self.wants[class / 2].units.iter().any(|(pool, _)| reserved.pools[*pool])
     }
 
     /// Reserves the resources of the first task of a class. If it waits for a slot under
@@ -670,7 +688,7 @@ impl Dispatcher {
     /// unable to get the pools that they need to finish, and the run would deadlock.
     fn reserve(&self, class: usize, reserved: &mut Reserved) {
         if self.has_task_slot(class, reserved.slots) {
-            self.wants[class / 2].iter().for_each(|(pool, _)| reserved.pools[*pool] = true);
+            self.wants[class / 2].units.iter().for_each(|(pool, _)| reserved.pools[*pool] = true);
         }
         reserved.slots += usize::from(class.is_multiple_of(2));
     }
@@ -726,9 +744,12 @@ impl Dispatcher {
         if let TaskState::Ready(since) = task.state {
             self.stats.waited = self.stats.waited.saturating_add(self.clock - since);
         }
-        let class = task.class();
-        self.stats.in_flight += usize::from(!task.begun);
-        task.begun = true;
+        let class = self.class_of(id);
+        let task = &mut self.tasks[id.index()];
+        if class.is_multiple_of(2) {
+            self.stats.in_flight += 1;
+            task.has_slot = true;
+        }
         task.overtaken = 0;
         task.state = TaskState::Running(self.clock);
         self.stats.ready -= 1;
@@ -740,12 +761,23 @@ impl Dispatcher {
             self.classes[class].ready.pop();
         }
         self.order.started(class, id, self.clock);
-        for &(pool, units) in &self.wants[task.wants as usize] {
+        for &(pool, units) in &self.wants[task.wants as usize].units {
             self.free[pool] -= i64::from(units);
             if let Some(pool) = self.stats.pools.get_mut(pool) {
                 pool.take(units);
             }
         }
+    }
+
+    fn class_of(&self, id: TaskId) -> usize {
+        self.class_of_task(&self.tasks[id.index()])
+    }
+
+    /// Returns the class in which a task is queued: the tasks with the same needs that also need a
+    /// slot under `tasks_max`, or also need none.
+    fn class_of_task(&self, task: &Task) -> usize {
+        let has_slot = task.has_slot || !self.wants[task.wants as usize].has_task_slot;
+        task.wants as usize * 2 + usize::from(has_slot)
     }
 
     /// Releases the resources of a running stage. Returns false if the task is not running.
@@ -757,7 +789,7 @@ impl Dispatcher {
         self.order.ended(task.wants, id);
         self.stats.busy = self.stats.busy.saturating_add(took);
         self.stats.running -= 1;
-        for &(pool, units) in &self.wants[task.wants as usize] {
+        for &(pool, units) in &self.wants[task.wants as usize].units {
             self.free[pool] += i64::from(units);
             if let Some(pool) = self.stats.pools.get_mut(pool) {
                 pool.used -= units;
@@ -768,11 +800,11 @@ impl Dispatcher {
 
     fn finish(&mut self, id: TaskId, state: TaskState) {
         let task = &mut self.tasks[id.index()];
-        self.stats.in_flight -= usize::from(task.begun);
-        if !task.begun {
+        if matches!(task.state, TaskState::Waiting(_)) {
             self.order.will_not_start(id);
         }
-        task.state = state;
+        self.give_slot_back(id);
+        self.tasks[id.index()].state = state;
         match state {
             TaskState::Done => self.stats.done += 1,
             TaskState::Failed => self.stats.failed += 1,
@@ -823,28 +855,20 @@ impl Dispatcher {
 impl Choice for Dispatcher {
     fn is_ready(&self, task: TaskId, class: usize) -> bool {
         let task = &self.tasks[task.index()];
-        matches!(task.state, TaskState::Ready(_)) && task.class() == class
+        matches!(task.state, TaskState::Ready(_)) && self.class_of_task(task) == class
     }
 
     fn fits(&self, class: usize) -> bool {
         // The admitted units may be fewer than a stage needs, permanently. Such a stage runs when
         // no other stage uses the pool.
         let is_idle = |pool: usize| self.stats.pools.get(pool).is_some_and(|pool| pool.used == 0);
-        let mut wants = self.wants[class / 2].iter();
+        let mut wants = self.wants[class / 2].units.iter();
         self.has_task_slot(class, 0)
             && wants.all(|&(pool, units)| i64::from(units) <= self.free[pool] || is_idle(pool))
     }
 
     fn first(&self, class: usize) -> Option<(u64, TaskId)> {
         self.classes[class].ready.peek().map(|&(rank, Reverse(task))| (rank, task))
-    }
-}
-
-impl Task {
-    /// Returns the class in which the task is queued: the tasks with the same needs that have also
-    /// begun, or have also not begun.
-    fn class(&self) -> usize {
-        self.wants as usize * 2 + usize::from(self.begun)
     }
 }
 

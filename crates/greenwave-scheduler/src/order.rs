@@ -191,7 +191,7 @@ impl Order {
         let Some(tail) = &mut self.tail else { return };
         tail.has_begun = true;
         tail.running.push((task, nanos(now).saturating_add(tail.duration(task))));
-        // Even classes contain tasks that had not begun before.
+        // Even classes contain the tasks that had not begun before.
         if class.is_multiple_of(2) {
             tail.mark_started(task);
         }
@@ -289,7 +289,9 @@ impl TailGuard {
 
     fn mark_started(&mut self, task: TaskId) {
         let Some(has_started) = self.has_started.get_mut(task.index()) else { return };
-        *has_started = true;
+        if std::mem::replace(has_started, true) {
+            return;
+        }
         self.remaining = self.remaining.saturating_sub(self.durations[task.index()].into());
         self.started_count += 1;
         if self.started_count * 2 > self.by_length.len() {

@@ -44,6 +44,7 @@ enum Need {
     Units(String, u32),
     Shared(String),
     Exclusive(String),
+    NoTaskSlot,
 }
 
 impl Needs {
@@ -69,6 +70,19 @@ impl Needs {
     #[must_use]
     pub fn exclusive(self, lock: impl Into<String>) -> Self {
         self.and(Need::Exclusive(lock.into()))
+    }
+
+    /// Runs the stage outside of [`Limits::tasks_max`](crate::Limits::tasks_max). A task in
+    /// progress gives its slot back as soon as it has a next stage of this kind, and acquires one
+    /// again for a later stage of another kind. For stages in which a task only waits.
+    #[must_use]
+    pub fn without_task_slot(self) -> Self {
+        self.and(Need::NoTaskSlot)
+    }
+
+    /// Returns whether the stage needs one of the slots under `tasks_max`.
+    pub(crate) fn has_task_slot(&self) -> bool {
+        !self.0.contains(&Need::NoTaskSlot)
     }
 
     fn and(mut self, need: Need) -> Self {
@@ -110,7 +124,7 @@ impl ResourcePools {
         let mut wants: Vec<UnitsNeeded> = Vec::new();
         for need in needs.0.iter() {
             let (number, units) = match need {
-                Need::Units(_, 0) => continue,
+                Need::Units(_, 0) | Need::NoTaskSlot => continue,
                 Need::Units(name, units) => {
                     (self.number(name).ok_or_else(|| (name.clone(), *units, 0))?, *units)
                 }

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use greenwave_testing::{
     Batch, BuildOutput, BuildRequest, CaseReport, Crash, Discovery, DiscoveryInputs, Environment, Error,
     Harness, HarnessName, Harnesses, LaunchSpec, Listing, ListingContext, Project, Summary, Test, TestCount,
-    discover,
+    UserKey, discover,
 };
 
 #[derive(Debug)]
@@ -80,10 +80,11 @@ fn test(file: &Path) -> Test {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let project = PathBuf::from(std::env::args_os().nth(1).unwrap_or_else(|| ".".into()));
     let harnesses = Harnesses::builtin().with(Arc::new(Vitest));
-    let found = discover(&project, &harnesses, &Environment::new(std::env::vars_os())).await?;
+    let found =
+        discover(&project, &harnesses, &Environment::new(std::env::vars_os()), &UserKey::random()?).await?;
     print!("{}", found.init_text());
     Ok(())
 }

@@ -34,7 +34,7 @@ use crate::{
     ListingContext, Project, Rerun, Status, Test, TestCount,
 };
 
-/// A harness, and examples of what it understands.
+/// A harness, and examples of its commands and outputs.
 #[derive(Debug, Clone)]
 pub struct Fixture {
     /// The harness under test.

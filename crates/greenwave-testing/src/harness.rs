@@ -42,7 +42,7 @@ pub use project::{Project, parse_toml_manifest};
 pub use registry::Harnesses;
 pub use summary::{CaseReport, CaseStatus, Summary, SummaryVerdict, TestCount};
 
-/// A tool that runs tests: it finds them in a project, and reads what they print.
+/// A tool that runs tests: it finds them in a project, and reads their output.
 ///
 /// A harness never decides whether a result is cached. It says which commands there are and how to
 /// read them; keys, tracing and verdicts are the same for all harnesses.
@@ -63,7 +63,7 @@ pub use summary::{CaseReport, CaseStatus, Summary, SummaryVerdict, TestCount};
 /// - **Errors.** `Ok` means that the answer is complete. An `Err` of `discover` or `list` ends the
 ///   run; an `Err` of [`build`](Self::build) fails the tests of that directory. All calls may be
 ///   repeated.
-/// - **Input.** No method panics, whatever commands, manifests and outputs contain.
+/// - **Input.** No method panics, for any content of commands, manifests and outputs.
 ///
 /// The macro `harness_conformance!` (feature `conformance`) tests what can be tested from outside.
 #[async_trait]

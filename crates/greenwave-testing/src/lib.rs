@@ -51,9 +51,11 @@ mod results;
 mod run;
 mod test;
 
-pub use greenwave_inputs::{Entry, EntryKind, InputSpec, Manifest, check_pattern};
+pub use greenwave_inputs::{
+    Entry, EntryKind, InputSpec, Manifest, SealedContent, StateSeal, UserKey, check_pattern,
+};
 pub use greenwave_process::Jobserver;
-pub use greenwave_sandbox::{Trace, TraceMode, TraceStatus, Tracer};
+pub use greenwave_sandbox::{Guard, LazyGuard, Trace, TraceMode, TraceStatus, Tracer};
 pub use greenwave_scheduler::{OrderRules, Stopper};
 
 pub use error::Error;
@@ -75,6 +77,6 @@ pub use run::environment::TOOL_HOMES_VARIABLE;
 pub use run::options::{RESULTS_VARIABLE, RunnerOptions, SuiteOptions};
 pub use run::runner::Runner;
 pub use run::suite::report::{Audit, SuiteEvent, SuiteReport};
-pub use run::suite::{Explanation, Suite, SuiteBuilder};
+pub use run::suite::{Explanation, Inspection, Suite, SuiteBuilder};
 pub use run::test_id::TestId;
 pub use test::{HarnessName, Test};

@@ -49,7 +49,7 @@ pub struct Test {
 
 /// The name of a [`Harness`](crate::Harness).
 ///
-/// A name that no registered harness has stands for a plain command.
+/// A name that no registered harness has denotes a plain command.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct HarnessName(Cow<'static, str>);

@@ -6,21 +6,35 @@ use std::path::Path;
 use std::sync::Arc;
 
 use greenwave_agents::{Agent, AgentPool, AgentPoolOptions, CommandAgent, Script, ScriptedAgent};
+use greenwave_cache::Secret;
 use greenwave_cache::{DiskBackend, DiskOptions, FileLeases, MemoryBackend, Tier, Tiered, TieredOptions};
+use greenwave_dir::Dir;
 use greenwave_pooling::{BatchOptions, Batcher};
 use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
-use greenwave_testing::{SCHEMA, Supervisor};
+use greenwave_testing::{SCHEMA, StateSeal, Supervisor};
 
 use crate::error::Error;
 use crate::plan::{AgentSpec, CommandSpec, Plan};
 use crate::settings::{Compression, Settings};
+use crate::state_dir;
 
 /// Mean size of a result, in bytes. The memory limit of the cache is this times the number of
 /// entries.
 const RESULT_BYTES_MEAN: u64 = 16 * 1024;
 
-/// Namespace of the attempts in the store.
-pub(crate) const ATTEMPTS: &str = "attempts";
+/// Returns the namespace of the attempts in the store.
+///
+/// With a seal, the name is a secret, so that a store that somebody else has filled holds none of
+/// its names.
+pub(crate) fn attempts_namespace(seal: Option<&StateSeal>) -> String {
+    match seal {
+        Some(seal) => {
+            let secret = blake3::Hash::from_bytes(seal.derive("greenwave 2026-11 names of attempts"));
+            format!("attempts-{}", &secret.to_hex()[..32])
+        }
+        None => "attempts".to_owned(),
+    }
+}
 
 /// Builds the agents of a plan, each with its pool of sessions. Programs get the variables, or lose
 /// those without a value.
@@ -80,11 +94,20 @@ pub(crate) fn store(settings: &Settings, directory: &Path) -> Result<Store, Erro
 }
 
 /// Opens the cache of test results: memory over disk. Returns `None` if the cache is disabled.
-pub(crate) fn cache(settings: &Settings, state_dir: &Path) -> Result<Option<Tiered>, Error> {
+///
+/// Results in the project's directory are sealed, as all its state.
+pub(crate) fn cache(
+    settings: &Settings,
+    state_dir: &Dir,
+    seal: Option<&StateSeal>,
+) -> Result<Option<Tiered>, Error> {
     if !settings.cache.enabled {
         return Ok(None);
     }
-    let directory = settings.cache.directory.clone().unwrap_or_else(|| state_dir.join("results"));
+    let directory = match &settings.cache.directory {
+        Some(directory) => directory.clone(),
+        None => state_dir::create(state_dir, "results")?,
+    };
     let failed =
         |source: greenwave_cache::Error| Error::Cache { path: directory.clone(), source: source.into() };
     let bytes_max = RESULT_BYTES_MEAN * settings.cache.entries as u64;
@@ -96,9 +119,20 @@ pub(crate) fn cache(settings: &Settings, state_dir: &Path) -> Result<Option<Tier
     let options = TieredOptions {
         age_max: Some(settings.cache.ttl),
         leases: Some(Arc::new(leases)),
+        secret: result_secret(settings, seal),
         ..TieredOptions::new(SCHEMA)
     };
     Ok(Some(Tiered::new(tiers, options)))
+}
+
+/// Returns the secret of the results, which is bound to the project unless they are in a directory
+/// of their own that several projects may share.
+fn result_secret(settings: &Settings, seal: Option<&StateSeal>) -> Option<Secret> {
+    let secret = match settings.cache.directory {
+        Some(_) => settings.user_key.as_ref()?.derive("greenwave 2026-11 results in a directory"),
+        None => seal?.derive("greenwave 2026-11 results of runs"),
+    };
+    Some(Secret::new(&secret))
 }
 
 /// Flushes the store, once for all features that request it at the same time.

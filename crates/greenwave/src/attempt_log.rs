@@ -16,7 +16,7 @@ pub struct AttemptLog {
     attempts: Attempts,
 }
 
-/// An attempt at a feature, with all that was said.
+/// An attempt at a feature, with its complete transcript.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StoredAttempt {
     /// Id of the feature.
@@ -60,8 +60,8 @@ impl AttemptLog {
         if !directory.exists() {
             return Ok(None);
         }
-        let store = adapters::store(settings, &directory)?;
-        Ok(Some(Self { attempts: Attempts::new(store, adapters::ATTEMPTS) }))
+        let (store, seal) = (adapters::store(settings, &directory)?, settings.seal_of(project)?);
+        Ok(Some(Self { attempts: Attempts::new(store, &adapters::attempts_namespace(seal.as_ref())) }))
     }
 
     /// Returns the features that have attempts, sorted by id.

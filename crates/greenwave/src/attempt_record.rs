@@ -23,7 +23,7 @@ pub(crate) struct AttemptRecord {
     pub(crate) definition: String,
     /// Number of the attempt, from 1.
     pub(crate) attempt: u32,
-    /// Number of attempts before the current round. A round has as many attempts as the plan says.
+    /// Number of attempts before the current round. The plan sets the number of attempts per round.
     pub(crate) before_round: u32,
     /// Whether the answer to the attempt is complete. Then `changes` holds it.
     pub(crate) answered: bool,
@@ -31,7 +31,7 @@ pub(crate) struct AttemptRecord {
     pub(crate) feedback: String,
     /// Tests that failed at the previous attempt, by the names that their runner prints.
     pub(crate) failing: BTreeSet<String>,
-    /// Changes of the feature so far.
+    /// Changes of the feature up to this attempt.
     pub(crate) changes: Vec<Change>,
 }
 

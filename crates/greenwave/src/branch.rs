@@ -15,7 +15,7 @@ use crate::git::{self, UserRepository};
 use crate::git_copies;
 use crate::tree::{self, Change};
 
-/// Object id that stands for a ref that does not exist yet.
+/// Object id that git uses for a ref that does not exist yet.
 const NO_OBJECT: &str = "";
 
 /// The branch that results are committed to.
@@ -59,7 +59,8 @@ impl ResultBranch {
         self.resolve(&self.name).is_some_and(contains) || self.repository.head.clone().is_some_and(contains)
     }
 
-    /// Creates a commit with changes on top of the tip. Returns its id. The branch does not move.
+    /// Creates a commit with changes on top of `tip`, usually [the tip](Self::tip) of the branch.
+    /// Returns its id. The branch does not move.
     ///
     /// The tip may differ from the state before the changes, because copies have uncommitted work
     /// of the user: such files are merged by lines. Where that fails, the file is committed as it
@@ -69,14 +70,14 @@ impl ResultBranch {
     /// [`Error::Git`] or [`Error::Store`].
     pub(crate) async fn commit(
         &self,
+        tip: Option<&str>,
         changes: &[Change],
         message: &str,
         store: &Store,
     ) -> Result<String, Error> {
         let operation = "commit a result";
-        let tip = self.tip();
         let _ = std::fs::remove_file(&self.index);
-        if let Some(tip) = &tip {
+        if let Some(tip) = tip {
             git::output(self.git().args(["read-tree", tip]), operation)?;
         }
         let mut entries = Vec::new();
@@ -85,7 +86,7 @@ impl ResultBranch {
                 entries.extend_from_slice(format!("0 {}\t{}\0", self.no_object(), change.path).as_bytes());
                 continue;
             };
-            let content = self.joined(tip.as_deref(), change, store).await?;
+            let content = self.joined(tip, change, store).await?;
             let mut hash = self.git();
             hash.args(["hash-object", "-w", "--stdin"]);
             if file.kind == EntryKind::Symlink {
@@ -109,19 +110,20 @@ impl ResultBranch {
         let tree = git::text(self.git().arg("write-tree"), operation)?;
         let mut commit = self.git();
         commit.args(["commit-tree", &tree, "-m", message]);
-        if let Some(tip) = &tip {
+        if let Some(tip) = tip {
             commit.args(["-p", tip]);
         }
         git::text(&mut commit, operation)
     }
 
-    /// Moves the branch to a commit that [`commit`](Self::commit) has made.
+    /// Moves the branch to `commit`, the last of a chain of commits that
+    /// [`commit`](Self::commit) has made. `first` is the first of them.
     ///
     /// # Errors
     /// [`Error::Git`] if somebody else has moved the branch meanwhile.
-    pub(crate) fn advance(&self, commit: &str) -> Result<(), Error> {
+    pub(crate) fn advance(&self, first: &str, commit: &str) -> Result<(), Error> {
         let operation = "move the branch of the results";
-        let parent = self.resolve(&format!("{commit}^"));
+        let parent = self.resolve(&format!("{first}^"));
         let old = match self.resolve(&self.name) {
             Some(_) => parent.unwrap_or_else(|| self.no_object()),
             None => self.no_object(),

@@ -1,4 +1,4 @@
-//! Single tests that an output lists, and those that vanish between two outputs.
+//! Single tests that an output lists, and tests that vanish between two outputs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -27,7 +27,7 @@ pub(crate) struct CaseLog {
 }
 
 impl CaseLog {
-    /// Records what a test ran in a phase.
+    /// Records the single tests that a test command ran in a phase.
     pub(crate) fn record(&mut self, phase: &str, index: usize, outcome: &Outcome) {
         let cases = if phase == "red" { &mut self.red } else { &mut self.last };
         cases.insert(index, Cases::of(outcome));

@@ -71,8 +71,8 @@ pub(crate) fn plain(path: &str) -> Result<String, PathError> {
 
 /// Resolves the symbolic links of a normalised path below a directory.
 ///
-/// The check assumes that nobody else changes the directory at the same time. The directory is a
-/// feature's workspace, in which no program runs while answers are written.
+/// Programs in the directory may change it at any time, so the result is no promise: callers
+/// write the path below a handle of the directory, which follows no link.
 ///
 /// # Errors
 /// [`PathError`] with the path and the link.
@@ -105,18 +105,18 @@ fn resolved(root: &Path, path: &Path) -> Option<String> {
 }
 
 fn stays_inside(root: &Path, link: &Path) -> bool {
+    let (Ok(target), Ok(path)) = (link.read_link(), link.strip_prefix(root)) else { return false };
     // A workspace is deeper than the project, so a link that climbs out leads elsewhere from there.
-    if !stays_inside_by_name(root, link) {
+    if !stays_inside_by_name(path, &target) {
         return false;
     }
     let (root, target) = (root.canonicalize(), link.canonicalize());
     matches!((root, target), (Ok(root), Ok(target)) if target.starts_with(&root))
 }
 
-/// Returns whether the target of a symbolic link, by its name, is below a directory.
-pub(crate) fn stays_inside_by_name(root: &Path, link: &Path) -> bool {
-    let Ok(target) = link.read_link() else { return false };
-    let Ok(link) = link.strip_prefix(root) else { return false };
+/// Returns whether the target of a symbolic link, by its name, is in the directory that the path of
+/// the link is relative to.
+pub(crate) fn stays_inside_by_name(link: &Path, target: &Path) -> bool {
     let mut depth = link.components().count() - 1;
     for part in target.components() {
         match part {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use greenwave_agents::{AgentPool, Gate};
-use greenwave_scheduler::Journal;
 use greenwave_storage::{Attempts, Store};
 use greenwave_streaming::{Budget, Fanout};
 use greenwave_testing::STATE_DIRECTORY;
@@ -26,6 +25,7 @@ use crate::plan::{Feature, FeatureId, Plan};
 use crate::preflight::Problem;
 use crate::receipts::Receipts;
 use crate::report::Totals;
+use crate::run_journal::RunJournal;
 use crate::scope::RunScope;
 use crate::settings::Settings;
 use crate::steps::Steps;
@@ -44,7 +44,7 @@ pub(crate) struct RunContext {
     pub(crate) store: Store,
     pub(crate) flusher: Flusher,
     pub(crate) attempts: Attempts,
-    pub(crate) journal: Journal,
+    pub(crate) journal: RunJournal,
     pub(crate) tests: Arc<dyn TestRunner>,
     /// Part of the plan that the run does.
     pub(crate) scope: RunScope,
@@ -63,7 +63,7 @@ pub(crate) struct RunContext {
     pub(crate) project: Destination,
     /// Pools of agent sessions, by the agent's name in the plan.
     pub(crate) agents: BTreeMap<String, AgentPool>,
-    /// Removes secrets from what is stored and shown.
+    /// Removes secrets from stored and displayed text.
     pub(crate) mask: Mask,
     /// Hold back requests to overloaded agents, by the agent's name in the plan.
     pub(crate) gates: BTreeMap<String, Gate>,
@@ -99,6 +99,11 @@ impl RunContext {
     /// Returns the ids of all features, in the order of the plan.
     pub(crate) fn ids(&self) -> impl Iterator<Item = FeatureId> + use<> {
         (0..self.plan.features.len()).map(FeatureId::from_index)
+    }
+
+    /// Returns whether the run has more features than can be in progress at once.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.selected.len() > self.settings.parallel.features as usize
     }
 
     /// Returns a feature of the plan.

@@ -10,7 +10,7 @@ use crate::tree::{self, Change, Tree};
 
 /// Prepares a feature, whose workspace holds its base, for the attempt that a record describes.
 ///
-/// Returns whether the workspace holds the answer to the attempt, which is to be tested.
+/// Returns whether the workspace holds an untested answer to the attempt.
 ///
 /// # Errors
 /// Those of the store and the workspace.

@@ -1,12 +1,12 @@
 //! The directory of a run's working copies, outside of the project.
 
 use std::ffi::OsString;
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use greenwave_dir::{Access, Dir, FileKind};
 use greenwave_testing::{Environment, Supervisor};
 
 use crate::error::Error;
@@ -14,7 +14,6 @@ use crate::git::LOCAL_VARIABLES;
 use crate::git_copies::GitBase;
 use crate::included;
 use crate::project_root::ProjectRoot;
-use crate::remove::remove_all;
 use crate::settings::Settings;
 use crate::state_dir;
 
@@ -22,14 +21,18 @@ use crate::state_dir;
 const NAME_BYTES_MAX: usize = 60;
 /// Number of hexadecimal digits of the hash in a directory's name.
 const HASH_DIGITS: usize = 16;
+/// Name of the directory for data that the copies of a plan share.
+const SHARED: &str = ".base";
 
 /// The working copies of a run.
 #[derive(Debug)]
 pub(crate) struct Copies {
+    /// Directory of the copies of all projects.
+    base: Dir,
     /// Directory of all copies of this project.
-    of_project: PathBuf,
-    /// Directory of the copies of this plan.
-    of_plan: PathBuf,
+    of_project: Dir,
+    /// Name of the directory of the copies of this plan.
+    plan: String,
     pub(crate) root: ProjectRoot,
     git: OnceLock<GitBase>,
     options: CopyOptions,
@@ -37,7 +40,7 @@ pub(crate) struct Copies {
     included: OnceLock<Vec<String>>,
 }
 
-/// Parts of a plan that say what is in a copy besides the files of the project.
+/// Parts of a plan that add files to a copy besides the files of the project.
 #[derive(Debug, Default)]
 pub(crate) struct CopyOptions {
     pub(crate) include: Vec<String>,
@@ -79,24 +82,16 @@ impl Copies {
         let failed = |source| Error::RunDirectory { path: base.to_owned(), source };
         let base_exists = base.ancestors().find_map(|above| above.canonicalize().ok());
         if base_exists.is_some_and(|base| base.starts_with(&root.path)) {
-            return Err(failed(std::io::Error::other("the directory is in the project")));
+            return Err(failed(io::Error::other("the directory is in the project")));
         }
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(base).map_err(failed)?;
+        let base = Dir::create(base, 0o700).map_err(failed)?;
         let project = project.canonicalize().map_err(Error::io("find", project))?;
         let hash = blake3::hash(project.as_os_str().as_encoded_bytes()).to_hex();
         let name = project.file_name().unwrap_or_default().to_string_lossy();
-        let of_project = base.join(format!("{}-{}", slug(&name), &hash[..HASH_DIGITS]));
-        let of_plan = of_project.join(slug(plan));
+        let name = format!("{}-{}", slug(&name), &hash[..HASH_DIGITS]);
+        let of_project = create_directory(&base, &name).map_err(failed)?;
         let (git, included) = (OnceLock::new(), OnceLock::new());
-        let copies = Self { of_project, of_plan, root, git, options, included };
-        copies.create_directory().map_err(failed)?;
-        Ok(copies)
-    }
-
-    fn create_directory(&self) -> std::io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.of_project)?;
-        // Stops the search for a repository, so that git in a copy never finds one above it.
-        fs::write(self.of_project.join(".git"), "gitdir: no-repository\n")
+        Ok(Self { base, of_project, plan: slug(plan), root, git, options, included })
     }
 
     /// Removes copies that a killed run has left behind.
@@ -105,9 +100,9 @@ impl Copies {
     /// [`Error::Io`].
     pub(crate) fn clear(&self) -> Result<(), Error> {
         let of_project = &self.of_project;
-        for entry in fs::read_dir(of_project).map_err(Error::io("list", of_project))?.flatten() {
-            if entry.path().is_dir() && !state_dir::is_set_aside(&entry.file_name()) {
-                state_dir::set_aside_stale(of_project, &entry.path())?;
+        for entry in of_project.entries().map_err(Error::io("list", of_project.path()))? {
+            if entry.kind == FileKind::Directory && !state_dir::is_set_aside(&entry.name) {
+                state_dir::set_aside_stale(of_project, &entry.name)?;
             }
         }
         state_dir::remove_set_aside(of_project)
@@ -115,19 +110,25 @@ impl Copies {
 
     /// Removes the directory at the end of a run.
     pub(crate) fn remove(&self) {
-        if let Err(error) = remove_all(&self.of_project) {
-            tracing::warn!(%error, directory = %self.of_project.display(), "cannot remove the working copies");
+        let path = self.of_project.path();
+        let name = path.file_name().unwrap_or_default();
+        if let Err(error) = self.base.remove_all(name) {
+            tracing::warn!(%error, directory = %path.display(), "cannot remove the working copies");
         }
     }
 
     /// Returns the directory of all copies of the project.
     pub(crate) fn directory(&self) -> PathBuf {
-        self.of_project.clone()
+        self.of_project.path().to_owned()
     }
 
-    /// Returns the directory for data that copies share.
-    pub(crate) fn shared_dir(&self) -> PathBuf {
-        self.of_plan.join(".base")
+    /// Opens the directory for data that copies share. Creates it if it does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn shared_dir(&self) -> Result<Dir, Error> {
+        let plan = self.plan_dir()?;
+        plan.create_subdirectory(SHARED, 0o700).map_err(Error::io("create", plan.path().join(SHARED)))
     }
 
     /// Returns the base of the copies' repositories, once it is created.
@@ -158,19 +159,32 @@ impl Copies {
         Ok(self.included.get_or_init(|| found.iter().map(|path| self.root.within(path)).collect()))
     }
 
-    /// Returns the directory of a working copy.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.of_plan.join(name)
+    /// Opens the directory of the plan's working copies. Creates it if it does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn plan_dir(&self) -> Result<Dir, Error> {
+        let path = self.of_project.path().join(&self.plan);
+        self.of_project.create_subdirectory(&self.plan, 0o777).map_err(Error::io("create", path))
     }
 
     /// Returns the variables that confine git to a copy.
     pub(crate) fn variables(&self) -> Vec<(String, String)> {
-        git_variables(&self.of_project, &self.root)
+        git_variables(self.of_project.path(), &self.root)
     }
 }
 
-/// Returns the variables that agents get: those that confine git to a copy, and without a value
-/// those that would point it elsewhere.
+/// Creates the directory of all copies of a project.
+fn create_directory(base: &Dir, name: &str) -> io::Result<Dir> {
+    let of_project = base.create_subdirectory(name, 0o700)?;
+    // Stops the search for a repository, so that git in a copy never finds one above it.
+    let mut barrier = of_project.open_file(".git", Access::Create, 0o600)?;
+    barrier.write_all(b"gitdir: no-repository\n")?;
+    Ok(of_project)
+}
+
+/// Returns the variables that agents get: variables that confine git to a copy, and without a value
+/// variables that would point it elsewhere.
 pub(crate) fn agent_variables(base: &Path, root: &ProjectRoot) -> Vec<(OsString, Option<OsString>)> {
     let removed = LOCAL_VARIABLES.iter().map(|name| (OsString::from(name), None));
     let set = git_variables(base, root).into_iter().map(|(name, value)| (name.into(), Some(value.into())));

@@ -33,7 +33,7 @@ impl Dependencies {
         }
     }
 
-    /// Returns all features, each after those that it depends on.
+    /// Returns all features, each after its dependencies.
     pub(crate) fn in_order(&self) -> &[FeatureId] {
         &self.order
     }

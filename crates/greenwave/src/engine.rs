@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use greenwave_agents::{AgentPool, Gate, Preflight};
+use greenwave_dir::Dir;
 use greenwave_scheduler::{
-    Durations, Executor, Graph, Journal, OnFailure, Progress, ScheduleStats, Stopper, TaskFailure, TaskId,
-    TaskOutcome,
+    Durations, Executor, Graph, OnFailure, Progress, ScheduleStats, Stopper, TaskFailure, TaskId, TaskOutcome,
 };
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
@@ -40,10 +40,10 @@ use crate::plan::{BaseKind, FeatureId, Guards, Plan, ResultKind};
 use crate::preflight::{Problem, preflight};
 use crate::project_root::ProjectRoot;
 use crate::receipts::Receipts;
-use crate::remove::remove_all;
 use crate::report::{Report, Totals};
 use crate::resources::{self, WORKERS};
 use crate::resume::{self, Resumed};
+use crate::run_journal::RunJournal;
 use crate::scope::RunScope;
 use crate::settings::Settings;
 use crate::state::FeatureState;
@@ -97,8 +97,9 @@ impl Engine {
         let mask = Mask::new(environment.texts());
         let notes = preflight(&plan, &environment).into_iter().filter(|problem| !problem.is_error).collect();
         let (steps, supervisor) = (Steps::default(), environment.supervisor().cloned());
-        let runner = |settings: &Settings, state_dir: &Path| -> Result<Arc<dyn TestRunner>, Error> {
-            let cache = adapters::cache(settings, state_dir)?;
+        let seal = settings.seal_of(&plan.project)?;
+        let runner = |settings: &Settings, state_dir: &Dir| -> Result<Arc<dyn TestRunner>, Error> {
+            let cache = adapters::cache(settings, state_dir, seal.as_ref())?;
             Ok(Arc::new(Runner::new(environment, cache)))
         };
         let mut engine = Self::assemble(plan, settings, agents, steps, mask, (&copies, supervisor), runner)?;
@@ -138,10 +139,11 @@ impl Engine {
         steps: Steps,
         mask: Mask,
         (copies, supervisor): (&Path, Option<Supervisor>),
-        tests: impl FnOnce(&Settings, &Path) -> Result<Arc<dyn TestRunner>, Error>,
+        tests: impl FnOnce(&Settings, &Dir) -> Result<Arc<dyn TestRunner>, Error>,
     ) -> Result<Self, Error> {
         let graph = plan.graph()?;
         let (state_dir, lock) = state_dir::lock(&plan.project)?;
+        let seal = settings.seal_of(&plan.project)?;
         let root = ProjectRoot::of(&plan.project)?;
         place_tests(&mut plan, &root);
         let options = CopyOptions {
@@ -154,23 +156,23 @@ impl Engine {
         };
         let copies = Copies::new(copies, root, &plan.project, &plan.name, options)?;
         let branch = result_branch(&plan, &copies)?;
-        let store = adapters::store(&settings, &state_dir.join("store"))?;
+        let store = adapters::store(&settings, &state_dir::create(&state_dir, "store")?)?;
         let tests = tests(&settings, &state_dir)?;
         let ctx = RunContext {
             definitions: plan.features.iter().map(green_record::definition).collect(),
             flusher: Flusher::new(store.clone()),
-            attempts: Attempts::new(store.clone(), adapters::ATTEMPTS),
-            journal: Journal::open(state_dir.join("journal"))?,
+            attempts: Attempts::new(store.clone(), &adapters::attempts_namespace(seal.as_ref())),
+            journal: RunJournal::open(state_dir::create(&state_dir, "journal")?, seal)?,
             tests,
             project: Destination {
-                root: copies.root.path.clone(),
+                dir: open_project(&copies.root.path)?,
                 in_flight: Arc::new(RwLock::new(Some(lock))),
                 steps: steps.clone(),
                 is_project: true,
             },
             steps,
             gates: agents.keys().map(|name| (name.clone(), Gate::new(settings.pool.size))).collect(),
-            receipts: Receipts::new(settings.receipts.clone()),
+            receipts: Receipts::new(&settings),
             disk_full: DiskFull::default(),
             unsaved: Mutex::default(),
             working: AtomicUsize::new(0),
@@ -249,8 +251,8 @@ impl Engine {
         // Aborted stages leave their writes to other threads. This waits for them.
         drop(ctx.project.in_flight.write().await);
         if let Err(error) = self.close(durations, &errors, &run).await {
-            // The features that need the space have failed, and the report says so.
-            if !ctx.disk_full.observe(&error, &ctx.project.root) {
+            // The features that need the space have failed, which the report shows.
+            if !ctx.disk_full.observe(&error, ctx.project.dir.path()) {
                 return Err(error);
             }
             tracing::warn!(error = chain(&error), "cannot store the state of the run");
@@ -307,7 +309,7 @@ impl Engine {
             tree = self.head_tree(&repository, &tree).await?;
         }
         let mtime = workspace.write_first(&tree, &ctx.store).await?;
-        let (directory, copy, files) = (ctx.copies.shared_dir(), workspace.root().to_owned(), tree.clone());
+        let (directory, copy, files) = (ctx.copies.shared_dir()?, workspace.dir().clone(), tree.clone());
         let base =
             workspace.blocking(move || GitBase::create(&repository, &directory, &copy, files, mtime)).await?;
         let commit = root.repository.as_ref().and_then(|repository| repository.head.clone());
@@ -319,10 +321,12 @@ impl Engine {
     /// Returns the files of the user's `HEAD`, with those of submodules as they are in `tree`.
     async fn head_tree(&self, repository: &UserRepository, tree: &Tree) -> Result<Tree, Error> {
         let ctx = &self.ctx;
-        let directory = ctx.copies.shared_dir().join("head");
-        let files = repository.check_out_head(&directory)?;
+        let shared = ctx.copies.shared_dir()?;
+        let path = shared.path().join("head");
+        let directory = shared.create_subdirectory("head", 0o777).map_err(Error::io("create", &path))?;
+        let files = repository.check_out_head(&path)?;
         let mut head = workspace::read_files(&directory, &files, &ctx.store).await?;
-        remove_all(&directory).map_err(Error::io("remove", &directory))?;
+        shared.remove_all("head").map_err(Error::io("remove", &path))?;
         for (submodule, _) in repository.tracked()?.submodules {
             let below = format!("{submodule}/");
             let files = tree.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below));
@@ -392,6 +396,7 @@ impl Engine {
         let ctx = &self.ctx;
         for ((id, feature), error) in ctx.ids().zip(&*run.features).zip(errors) {
             let mut feature = feature.lock().await;
+            feature.settle().await;
             if feature.became_green() {
                 durations.observe(&duration_key(&ctx.feature(id).id), feature.report().busy);
             }
@@ -461,6 +466,10 @@ fn result_branch(plan: &Plan, copies: &Copies) -> Result<Option<ResultBranch>, E
     }
     let repository = repository.ok_or(Error::NoRepository { key: "result", value: "branch" })?;
     ResultBranch::new(repository, &plan.name, &copies.directory()).map(Some)
+}
+
+fn open_project(path: &Path) -> Result<Dir, Error> {
+    Dir::open(path).map_err(Error::io("open", path))
 }
 
 fn note_event(problem: &Problem) -> Event {

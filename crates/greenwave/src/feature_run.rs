@@ -15,7 +15,7 @@ use crate::continuation;
 use crate::error::{Error, FeatureError, chain};
 use crate::event::{AttemptDetails, Event};
 use crate::green_record::GreenRecord;
-use crate::merge::MergeQueue;
+use crate::merge::{MergeQueue, Standing};
 use crate::phase::{FeaturePolicy, Phase, PhaseEvent};
 use crate::plan::FeatureId;
 use crate::report::FeatureReport;
@@ -49,7 +49,7 @@ impl FeatureRun {
 
     /// Returns the resources that the first stage of a feature holds.
     pub(crate) fn first_needs(ctx: &RunContext, id: FeatureId) -> Needs {
-        resources::needs(ctx.feature(id), Phase::Red)
+        resources::needs(&ctx.plan, ctx.feature(id), Phase::Red, ctx.is_crowded())
     }
 
     /// Runs the next stage, and returns the scheduler's next step for the feature.
@@ -77,14 +77,15 @@ impl FeatureRun {
         if phase.is_final() {
             self.state.end(phase);
         }
+        self.queue.set_standing(self.id, self.standing());
     }
 
     /// Ends a feature whose stage did not survive, unless its failure is reported already.
     pub(crate) async fn fail_if_running(&mut self, error: &FeatureError) {
         if self.state.phase() != Phase::Failed {
-            self.set_working(false);
             let details = self.details();
             self.state.end(Phase::Failed);
+            self.set_working(false);
             self.report_failure(error, details).await;
         }
     }
@@ -150,10 +151,10 @@ impl FeatureRun {
 
     async fn complete(&mut self, event: PhaseEvent) -> Step<(), FeatureError> {
         if event == PhaseEvent::TestsFailed && self.ctx.scope.red_only {
-            self.set_working(false);
             if let Some(workspace) = self.state.end(Phase::Red) {
                 workspace.remove();
             }
+            self.set_working(false);
             return Step::Done(());
         }
         if event == PhaseEvent::TestsFailed
@@ -210,14 +211,14 @@ impl FeatureRun {
         Ok(())
     }
 
-    /// Takes a feature whose tests pass before any code is written as green, if the user says so or
-    /// a receipt shows that an agent wrote the code.
+    /// Takes a feature whose tests pass before any code is written as green, if the user demands it
+    /// or a receipt shows that an agent wrote the code.
     async fn adopt_if_passing(
         &mut self,
         result: Result<StageResult, FeatureError>,
     ) -> Result<StageResult, FeatureError> {
         let is_passing = matches!(result, Err(FeatureError::AlreadyPassing { .. }));
-        let (definition, project) = (self.ctx.definition(self.id), &self.ctx.project.root);
+        let (definition, project) = (self.ctx.definition(self.id), self.ctx.project.dir.path());
         let is_adopted = || self.ctx.feature(self.id).adopt || self.ctx.receipts.matches(definition, project);
         if !is_passing || !is_adopted() {
             return result;
@@ -267,7 +268,7 @@ impl FeatureRun {
     async fn end_with(&mut self, error: FeatureError) -> Step<(), FeatureError> {
         let directory = match &error {
             FeatureError::Run(Error::Io { path, .. }) => path.parent().unwrap_or(path),
-            _ => &self.ctx.project.root,
+            _ => self.ctx.project.dir.path(),
         };
         self.ctx.disk_full.observe(&error, directory);
         self.fail(&error).await;
@@ -335,12 +336,39 @@ impl FeatureRun {
             _ => {}
         }
         self.is_working = is_working;
+        self.queue.set_standing(self.id, self.standing());
+    }
+
+    /// Returns the state of the feature, as far as merges depend on it.
+    fn standing(&self) -> Standing {
+        match self.state.phase() {
+            Phase::Waiting if matches!(self.state, FeatureState::Waiting { .. }) => Standing::Unstarted,
+            Phase::Green(_) => Standing::Green,
+            Phase::Failed | Phase::Skipped => Standing::Failed,
+            Phase::Red if matches!(self.state, FeatureState::Ended(_)) => Standing::Failed,
+            Phase::Paused(_) => Standing::Paused,
+            Phase::Blocked(_) => Standing::Blocked,
+            _ => Standing::Working,
+        }
+    }
+
+    /// Ends a feature that a batch has merged and that was stopped before it could say so.
+    pub(crate) async fn settle(&mut self) {
+        if matches!(self.state, FeatureState::Active(_)) && self.queue.take_merged(self.id) {
+            self.enter(PhaseEvent::Passed).await;
+            if let Err(error) = self.forget_attempts().await {
+                tracing::warn!(error = chain(&error), "cannot remove the record of attempts");
+            }
+        }
     }
 
     async fn fail(&mut self, error: &FeatureError) {
-        self.set_working(false);
         let details = self.details();
         let workspace = self.state.end(Phase::Failed);
+        self.set_working(false);
+        if self.ctx.scope.fail_fast {
+            self.queue.stop_waiting();
+        }
         self.report_failure(error, details).await;
         if let Some(workspace) = workspace {
             workspace.tear_down().await;
@@ -348,7 +376,7 @@ impl FeatureRun {
         }
     }
 
-    /// Returns what was said in the last attempt.
+    /// Returns the messages of the last attempt.
     fn details(&self) -> AttemptDetails {
         match &self.state {
             FeatureState::Active(active) => active.details(),
@@ -364,7 +392,7 @@ impl FeatureRun {
     }
 
     fn needs(&self, phase: Phase) -> Needs {
-        resources::needs(self.ctx.feature(self.id), phase)
+        resources::needs(&self.ctx.plan, self.ctx.feature(self.id), phase, self.ctx.is_crowded())
     }
 }
 

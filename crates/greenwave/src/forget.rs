@@ -1,12 +1,12 @@
 //! Removes what earlier runs have recorded about features.
 
-use greenwave_scheduler::Journal;
-
 use crate::attempt_record::AttemptRecord;
 use crate::error::Error;
 use crate::green_record::definition;
+use crate::merge::BatchRecord;
 use crate::plan::Plan;
 use crate::receipts::Receipts;
+use crate::run_journal::RunJournal;
 use crate::settings::Settings;
 use crate::state_dir;
 
@@ -29,20 +29,24 @@ pub struct Forgotten {
 /// state cannot be read or written.
 pub fn forget(plan: &Plan, settings: &Settings, features: &[String]) -> Result<Vec<Forgotten>, Error> {
     let (state_dir, _lock) = state_dir::lock(&plan.project)?;
-    let receipts = Receipts::new(settings.receipts.clone());
+    let receipts = Receipts::new(settings);
     for feature in plan.features.iter().filter(|feature| features.contains(&feature.id)) {
         let removed = receipts.remove(&definition(feature));
-        removed
-            .map_err(Error::io("remove receipts from", settings.receipts.as_deref().unwrap_or(&state_dir)))?;
+        removed.map_err(Error::io(
+            "remove receipts from",
+            settings.receipts.as_deref().unwrap_or(state_dir.path()),
+        ))?;
     }
-    let journal = Journal::open(state_dir.join("journal"))?;
+    let directory = state_dir::create(&state_dir, "journal")?;
+    let journal = RunJournal::open(directory, settings.seal_of(&plan.project)?)?;
     let records = journal.finished()?;
     let mut forgotten = Vec::new();
     for feature in features {
         let key = AttemptRecord::key(feature);
         let attempt = records.get(&key);
-        let green = records.contains_key(feature);
-        if green {
+        let is_in_batch = BatchRecord::forget(&journal, feature)?;
+        let green = records.contains_key(feature) || is_in_batch;
+        if records.contains_key(feature) {
             journal.forget(feature)?;
         }
         if attempt.is_some() {

@@ -35,7 +35,7 @@ pub(crate) const LOCAL_VARIABLES: [&str; 16] = [
 pub(crate) struct UserRepository {
     /// The top directory of the worktree, canonical.
     pub(crate) top: PathBuf,
-    /// The directory of objects, of this repository and of those that it borrows from.
+    /// The object directories of this repository and of its alternates.
     pub(crate) objects: Vec<PathBuf>,
     /// The commit of `HEAD`; `None` before the first commit.
     pub(crate) head: Option<String>,
@@ -135,7 +135,7 @@ pub(crate) fn nearest_marker(directory: &Path) -> Option<PathBuf> {
 }
 
 impl UserRepository {
-    /// Describes the repository that tracks files of a directory. Returns `None` if there is none.
+    /// Describes the repository that tracks files of a directory. Returns `None` without one.
     ///
     /// # Errors
     /// [`Error::Git`] if git cannot be run or refuses the repository.
@@ -206,14 +206,13 @@ impl UserRepository {
         settings
     }
 
-    /// Writes the files of `HEAD` into a directory, and returns their paths. Filters do not run,
-    /// and the user's index stays as it is.
+    /// Writes the files of `HEAD` into an existing directory, and returns their paths. Filters do
+    /// not run, and the user's index stays as it is.
     ///
     /// # Errors
     /// [`Error::Git`] or [`Error::Io`].
     pub(crate) fn check_out_head(&self, directory: &Path) -> Result<Vec<String>, Error> {
         let operation = "check out HEAD";
-        std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
         let git = || {
             let mut command = command(&self.top);
             command.env("GIT_INDEX_FILE", directory.with_extension("index"));
@@ -251,7 +250,7 @@ impl UserRepository {
     }
 }
 
-/// Returns a directory of objects and those that it borrows from, as absolute paths.
+/// Returns an object directory and its alternates, as absolute paths.
 ///
 /// Git ignores relative paths in the list of a repository that is itself borrowed from.
 fn with_alternates(objects: &Path) -> Vec<PathBuf> {

@@ -1,4 +1,4 @@
-//! Gives each working copy of a git project a repository of its own.
+//! Gives each working copy of a git project a separate repository.
 //!
 //! A copy shares nothing that can be written with the user's repository: no refs, no stash, no
 //! index, no hard links. It borrows objects: those of the base commit from a repository of the run,
@@ -7,21 +7,23 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use greenwave_dir::{Access, Dir};
 use greenwave_storage::Store;
 use greenwave_testing::EntryKind;
 
 use crate::error::{Error, chain};
 use crate::git::{self, UserRepository};
-use crate::remove::remove_all;
 use crate::tree::{self, Tree};
 
 /// Name of the branch in copies of a repository whose `HEAD` is detached.
 const DETACHED_BRANCH: &str = "greenwave";
+
+/// Maximum size of an index, in bytes. Those of the largest repositories have some 100 MB.
+const INDEX_BYTES_MAX: u64 = 4 << 30;
 
 /// The base of all copies of a run: a repository with the base commit, and an index for it.
 #[derive(Debug)]
@@ -56,14 +58,15 @@ impl GitBase {
     /// [`Error::Git`] or [`Error::Io`].
     pub(crate) fn create(
         repository: &UserRepository,
-        directory: &Path,
-        copy: &Path,
+        directory: &Dir,
+        copy: &Dir,
         tree: Tree,
         mtime: i64,
     ) -> Result<Self, Error> {
-        let objects = directory.join("objects");
-        for path in [objects.join("info"), objects.join("pack")] {
-            fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+        let objects = directory.path().join("objects");
+        for name in ["objects/info", "objects/pack"] {
+            let created = directory.create_subdirectory(name, 0o777);
+            created.map_err(Error::io("create", directory.path().join(name)))?;
         }
         let head =
             match repository.head.as_deref().map(|head| (head, pack_commit(repository, head, &objects))) {
@@ -98,8 +101,9 @@ impl GitBase {
             alternates.extend_from_slice(path.as_os_str().as_bytes());
             alternates.push(b'\n');
         }
-        let path = base.objects.join("info/alternates");
-        fs::write(&path, alternates).map_err(Error::io("write", &path))?;
+        let name = "objects/info/alternates";
+        let written = directory.replace_file(name, &alternates, 0o666);
+        written.map_err(Error::io("write", directory.path().join(name)))?;
         base.write_repository(copy)?;
         Ok(base)
     }
@@ -108,14 +112,14 @@ impl GitBase {
     /// index.
     fn commit_snapshot(
         &mut self,
-        copy: &Path,
+        copy: &Dir,
         head: Option<&str>,
         submodules: &[(String, String)],
     ) -> Result<(), Error> {
         let operation = "commit the snapshot";
         // Objects go into the base, where all copies find them.
         let git = || {
-            let mut command = git::command(copy);
+            let mut command = git::command(copy.path());
             command.env("GIT_OBJECT_DIRECTORY", &self.objects);
             command
         };
@@ -151,8 +155,8 @@ impl GitBase {
             let changed = git::output(&mut changed, operation)?;
             self.uncommitted = changed.iter().filter(|byte| **byte == 0).count();
         }
-        let index = copy.join(".git/index");
-        self.index = fs::read(&index).map_err(Error::io("read", &index))?;
+        let index = copy.read(".git/index", INDEX_BYTES_MAX);
+        self.index = index.map_err(Error::io("read", copy.path().join(".git/index")))?;
         Ok(())
     }
 
@@ -161,7 +165,7 @@ impl GitBase {
     ///
     /// # Errors
     /// [`Error::Git`], [`Error::Io`] or [`Error::Store`].
-    pub(crate) async fn attach(&self, copy: &Path, base: &Tree, store: &Store) -> Result<(), Error> {
+    pub(crate) async fn attach(&self, copy: &Dir, base: &Tree, store: &Store) -> Result<(), Error> {
         self.write_repository(copy)?;
         let changes = tree::changes(&self.tree, base);
         if changes.is_empty() {
@@ -192,34 +196,33 @@ impl GitBase {
         }
         let operation = "commit merged features";
         let arguments = ["fast-import", "--quiet", "--date-format=now", "--force"];
-        git::output_of(git::command(copy).args(arguments), &stream, operation)?;
+        git::output_of(git::command(copy.path()).args(arguments), &stream, operation)?;
         // Entries that are equal in both stay valid. The files may differ from both.
-        git::output(git::command(copy).args(["read-tree", "-m", "-i", "HEAD"]), operation)?;
+        git::output(git::command(copy.path()).args(["read-tree", "-m", "-i", "HEAD"]), operation)?;
         Ok(())
     }
 
     /// Writes a new `.git` into a copy.
-    fn write_repository(&self, copy: &Path) -> Result<(), Error> {
-        let git = copy.join(".git");
-        let failed = |error: io::Error| Error::io("write", &git)(error);
-        remove_all(&git).map_err(failed)?;
+    fn write_repository(&self, copy: &Dir) -> Result<(), Error> {
+        let path = copy.path().join(".git");
+        let failed = |error: io::Error| Error::io("write", &path)(error);
+        copy.remove_all(".git").map_err(failed)?;
+        let git = copy.create_subdirectory(".git", 0o777).map_err(failed)?;
         for directory in ["objects/info", "objects/pack", "refs/heads", "refs/tags", "info"] {
-            fs::create_dir_all(git.join(directory)).map_err(failed)?;
+            git.create_subdirectory(directory, 0o777).map_err(failed)?;
         }
         // Git takes a submodule whose directory does not exist for deleted.
         for submodule in &self.submodules {
-            let path = copy.join(submodule);
-            fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+            let created = copy.create_subdirectory(submodule, 0o777);
+            created.map_err(Error::io("create", copy.path().join(submodule)))?;
         }
-        let write = |name: &str, content: &[u8]| fs::write(git.join(name), content).map_err(failed);
+        let write = |name: &str, content: &[u8]| write_new(&git, name, content).map_err(failed);
         let mut alternates = self.objects.as_os_str().as_bytes().to_owned();
         alternates.push(b'\n');
         write("objects/info/alternates", &alternates)?;
         write("HEAD", format!("ref: refs/heads/{}\n", self.branch).as_bytes())?;
         if !self.commit.is_empty() {
-            let reference = git.join("refs/heads").join(&self.branch);
-            fs::create_dir_all(reference.parent().unwrap_or(&git)).map_err(failed)?;
-            fs::write(&reference, format!("{}\n", self.commit)).map_err(failed)?;
+            write(&format!("refs/heads/{}", self.branch), format!("{}\n", self.commit).as_bytes())?;
         }
         if let Some(shallow) = &self.shallow {
             write("shallow", shallow)?;
@@ -238,6 +241,12 @@ impl GitBase {
         }
         write("config", text.as_bytes())
     }
+}
+
+/// Writes a file that does not exist yet.
+fn write_new(git: &Dir, name: &str, content: &[u8]) -> io::Result<()> {
+    let (parent, name) = git.create_parent(name, 0o777)?;
+    parent.open_file(name, Access::CreateNew, 0o666)?.write_all(content)
 }
 
 /// Returns the mode of a file in a git tree.
@@ -301,7 +310,7 @@ fn tags(repository: &UserRepository, head: &str) -> Vec<u8> {
 fn config(repository: &UserRepository) -> String {
     let of_user = |name: &str| git::config(&repository.top, name);
     let mut text = String::new();
-    // Files of a fresh copy have the time of the index, whatever their inode is.
+    // Files of a fresh copy have the time of the index; their inodes differ.
     text.push_str(
         "\tcheckStat = minimal\n\ttrustctime = false\n\tfsmonitor = false\n\tuntrackedCache = false\n",
     );

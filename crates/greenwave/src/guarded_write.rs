@@ -4,13 +4,10 @@
 //! compared afterwards. If the user has changed it in the meantime, it is put back. What cannot be
 //! noticed is a program that holds the old file open without having written yet.
 
-use std::ffi::OsString;
-use std::fs;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
+use greenwave_dir::{Access, Dir, Temporary};
 
 use crate::file_state::state_of;
 use crate::tree::{Change, File};
@@ -18,131 +15,120 @@ use crate::tree::{Change, File};
 /// Prefix of complete files that are about to be exchanged, and of files after the exchange.
 const PREFIX: &str = ".greenwave-swap-";
 
-/// Puts the file at `temporary` in the place of `path`. Returns `false`, with the project as it
-/// was, if the file at `path` was not in the state `before`.
+/// Puts a temporary file in the place of `name` in its directory. Returns `false`, with the project
+/// as it was, if that file was not in the state `before`.
 ///
 /// # Errors
 /// Those of the file system.
 pub(crate) fn replace(
-    temporary: tempfile::TempPath,
-    path: &Path,
+    temporary: Temporary,
+    name: &OsStr,
     before: Option<File>,
     after: Option<File>,
 ) -> io::Result<bool> {
-    let Some(before) = before else { return create(&temporary, path) };
-    let swap = swap_path(path);
-    fs::rename(&temporary, &swap)?;
-    // The file is gone under its old name.
-    let _ = temporary.keep();
-    let exchanged = exchange(&swap, path);
-    match exchanged {
+    let Some(before) = before else { return create(temporary, name) };
+    let directory = temporary.directory().clone();
+    let swap = swap_name(name);
+    temporary.replace(&swap)?;
+    match directory.exchange(&swap, name) {
         Ok(()) => {}
-        Err(error) if is_unsupported(&error) => {
-            if state_of(path)? != Some(before) {
-                fs::remove_file(&swap)?;
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            if state_of(&directory, name)? != Some(before) {
+                directory.remove_file(&swap)?;
                 return Ok(false);
             }
-            fs::rename(&swap, path)?;
+            directory.rename(&swap, name)?;
             return Ok(true);
         }
         Err(error) => {
-            let _ = fs::remove_file(&swap);
+            let _ = directory.remove_file(&swap);
             return if error.kind() == io::ErrorKind::NotFound { Ok(false) } else { Err(error) };
         }
     }
-    let is_expected = state_of(&swap)? == Some(before);
+    let is_expected = state_of(&directory, &swap)? == Some(before);
     if !is_expected {
-        put_back(&swap, path, after)?;
+        put_back(&directory, &swap, name, after)?;
     }
-    fs::remove_file(&swap)?;
+    directory.remove_file(&swap)?;
     Ok(is_expected)
 }
 
-/// Removes the file at `path`. Returns `false`, with the project as it was, if it was not in the
-/// state `before`.
+/// Removes the file `name`. Returns `false`, with the project as it was, if it was not in the state
+/// `before`.
 ///
 /// # Errors
 /// Those of the file system.
-pub(crate) fn remove(path: &Path, before: Option<File>) -> io::Result<bool> {
-    let swap = swap_path(path);
-    match fs::rename(path, &swap) {
+pub(crate) fn remove(directory: &Dir, name: &OsStr, before: Option<File>) -> io::Result<bool> {
+    let swap = swap_name(name);
+    match directory.rename(name, &swap) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(before.is_none()),
         moved => moved?,
     }
-    if state_of(&swap)? == before {
-        fs::remove_file(&swap)?;
+    if state_of(directory, &swap)? == before {
+        directory.remove_file(&swap)?;
         return Ok(true);
     }
     // A file that the user has created in the meantime is newer.
-    match fs::hard_link(&swap, path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => fs::rename(&swap, path)?,
-        _ => fs::remove_file(&swap)?,
+    match directory.hard_link(&swap, name) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => directory.rename(&swap, name)?,
+        _ => directory.remove_file(&swap)?,
     }
     Ok(false)
 }
 
 /// Removes what a killed process has left beside the file of a change. A version that the user
 /// wrote at that moment is put back.
-pub(crate) fn recover(root: &Path, change: &Change) {
-    let path = root.join(&change.path);
-    for swap in leftovers(&path) {
-        let (Ok(swapped), Ok(now)) = (state_of(&swap), state_of(&path)) else { continue };
+pub(crate) fn recover(root: &Dir, change: &Change) {
+    let Ok((directory, name)) = root.parent(&change.path) else { return };
+    for swap in leftovers(&directory, &name) {
+        let states = (state_of(&directory, &swap), state_of(&directory, &name));
+        let (Ok(swapped), Ok(now)) = states else { continue };
         let is_ours = swapped == change.before || swapped == change.after;
         let recovered = if !is_ours && (now.is_none() || now == change.after) {
-            fs::rename(&swap, &path)
+            directory.rename(&swap, &name)
         } else {
-            fs::remove_file(&swap)
+            directory.remove_file(&swap)
         };
         if let Err(error) = recovered {
-            tracing::warn!(%error, file = %swap.display(), "cannot remove a file of an interrupted merge");
+            let file = directory.path().join(&swap);
+            tracing::warn!(%error, file = %file.display(), "cannot remove a file of an interrupted merge");
         }
     }
 }
 
-fn create(temporary: &Path, path: &Path) -> io::Result<bool> {
-    match renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(true),
-        Err(Errno::EXIST) => Ok(false),
-        // A hard link does not replace a file either.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => match fs::hard_link(temporary, path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error),
-        },
-        Err(error) => Err(error.into()),
+fn create(temporary: Temporary, name: &OsStr) -> io::Result<bool> {
+    match temporary.directory().rename_new(temporary.name(), name) {
+        Ok(()) => {
+            // The file is gone under its old name.
+            let _ = temporary.keep();
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
     }
-}
-
-fn exchange(one: &Path, other: &Path) -> io::Result<()> {
-    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).map_err(io::Error::from)
-}
-
-fn is_unsupported(error: &io::Error) -> bool {
-    let unsupported = [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP].map(Errno::raw_os_error);
-    error.raw_os_error().is_some_and(|code| unsupported.contains(&code))
 }
 
 /// Undoes an exchange. If the user replaces the file once more meanwhile, the newest version stays.
-fn put_back(swap: &Path, path: &Path, after: Option<File>) -> io::Result<()> {
-    match exchange(swap, path) {
+fn put_back(directory: &Dir, swap: &OsStr, name: &OsStr, after: Option<File>) -> io::Result<()> {
+    match directory.exchange(swap, name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // The user has removed the new file: the version before is what is left.
-            return fs::rename(swap, path).and_then(|()| fs::File::create(swap).map(drop));
+            directory.rename(swap, name)?;
+            return directory.open_file(swap, Access::CreateNew, 0o600).map(drop);
         }
         exchanged => exchanged?,
     }
-    if state_of(swap)? != after { exchange(swap, path) } else { Ok(()) }
+    if state_of(directory, swap)? != after { directory.exchange(swap, name) } else { Ok(()) }
 }
 
-/// Returns a new name beside a file that tells which file it belongs to.
-fn swap_path(path: &Path) -> PathBuf {
-    let mut name = swap_prefix(path);
-    name.push(format!("{:x}-{:x}", std::process::id(), counter()));
-    path.with_file_name(name)
+/// Returns a new name that shows which file of the directory it belongs to.
+fn swap_name(name: &OsStr) -> OsString {
+    let mut swap = swap_prefix(name);
+    swap.push(format!("{:x}-{:x}", std::process::id(), counter()));
+    swap
 }
 
-fn swap_prefix(path: &Path) -> OsString {
-    let name = path.file_name().unwrap_or_default();
+fn swap_prefix(name: &OsStr) -> OsString {
     let hash = blake3::hash(name.as_encoded_bytes()).to_hex();
     format!("{PREFIX}{}-", &hash[..16]).into()
 }
@@ -154,18 +140,17 @@ fn counter() -> u64 {
     COUNTER.fetch_add(1, Ordering::Relaxed)
 }
 
-fn leftovers(path: &Path) -> Vec<PathBuf> {
-    let prefix = swap_prefix(path);
-    let entries = path.parent().and_then(|parent| fs::read_dir(parent).ok());
-    let entries = entries.into_iter().flatten().flatten();
-    let named =
-        |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
-    entries.filter(named).map(|entry| entry.path()).collect()
+fn leftovers(directory: &Dir, name: &OsStr) -> Vec<OsString> {
+    let prefix = swap_prefix(name);
+    let names = directory.entries().unwrap_or_default().into_iter().map(|entry| entry.name);
+    names.filter(|name| name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes())).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write;
+    use std::path::Path;
 
     use greenwave_storage::BlobId;
     use greenwave_testing::EntryKind;
@@ -176,10 +161,10 @@ mod tests {
         Some(File { kind: EntryKind::Regular, blob: BlobId::of(text.as_bytes()) })
     }
 
-    fn temporary(dir: &Path, text: &str) -> tempfile::TempPath {
-        let mut file = tempfile::NamedTempFile::new_in(dir).unwrap();
+    fn temporary(dir: &Path, text: &str) -> Temporary {
+        let mut file = Dir::open(dir).unwrap().temporary(".tmp", 0o600).unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        file.into_temp_path()
+        file
     }
 
     /// Returns the names and contents of a directory.
@@ -200,10 +185,10 @@ mod tests {
         if let Some(now) = now {
             fs::write(&path, now).unwrap();
         }
-        let before = before.and_then(file);
+        let (before, name) = (before.and_then(file), OsStr::new("a.txt"));
         let done = match after {
-            Some(text) => replace(temporary(dir.path(), text), &path, before, file(text)).unwrap(),
-            None => remove(&path, before).unwrap(),
+            Some(text) => replace(temporary(dir.path(), text), name, before, file(text)).unwrap(),
+            None => remove(&Dir::open(dir.path()).unwrap(), name, before).unwrap(),
         };
         let left: Vec<_> = expected.1.map(|text| ("a.txt".to_owned(), text.to_owned())).into_iter().collect();
         assert_eq!((done, files(dir.path())), (expected.0, left));
@@ -233,8 +218,8 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("a.txt");
             fs::write(&path, now).unwrap();
-            fs::write(swap_path(&path), swapped).unwrap();
-            recover(dir.path(), &change);
+            fs::write(path.with_file_name(swap_name(OsStr::new("a.txt"))), swapped).unwrap();
+            recover(&Dir::open(dir.path()).unwrap(), &change);
             assert_eq!(files(dir.path()), [("a.txt".to_owned(), expected.to_owned())], "{swapped} {now}");
         }
     }
@@ -266,7 +251,7 @@ mod tests {
                         }
                     });
                     barrier.wait();
-                    replace(new, &path, file("old"), file("new")).unwrap()
+                    replace(new, OsStr::new("a.txt"), file("old"), file("new")).unwrap()
                 });
                 let text = fs::read_to_string(&path).unwrap();
                 assert!(

@@ -152,7 +152,7 @@ fn as_script(test: &Test, root: &Path) -> Option<Test> {
     })
 }
 
-/// Discovers the tests of the project, without those that belong to features of the plan.
+/// Discovers the tests of the project, except the tests of features of the plan.
 async fn discover(run: &GuardRun<'_>) -> Vec<Test> {
     let found = match timeout(DISCOVERY_TIME_MAX, run.ctx.tests.discover(run.root)).await {
         Ok(Ok(tests)) => tests,

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
 use std::path::{Component, Path};
 
+use greenwave_dir::{Access, Dir, FileKind};
 use greenwave_inputs::{ALWAYS_EXCLUDED, FileStamp};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-
-use crate::remove::remove_all;
 
 /// Characters that make a part of a pattern match more than one name.
 const WILDCARDS: [char; 4] = ['*', '?', '[', '\\'];
@@ -67,19 +65,19 @@ impl Included {
     /// The path that cannot be copied, and the error of the operating system.
     pub(crate) fn restore(
         &mut self,
-        from: &Path,
-        to: &Path,
+        from: &Dir,
+        to: &Dir,
         paths: &[String],
     ) -> Result<(), (String, io::Error)> {
         for path in paths {
-            let target = to.join(path);
-            let now = target.symlink_metadata().ok().map(|metadata| FileStamp::from_metadata(&metadata));
+            let stamp = || to.metadata(path).ok().map(|metadata| FileStamp::from_stat(metadata.stat()));
+            let now = stamp();
             if now.is_some() && now.as_ref() == self.0.get(path) {
                 continue;
             }
-            let copied = copy(&from.join(path), to, path).map_err(|error| (path.clone(), error))?;
-            if copied && let Ok(metadata) = target.symlink_metadata() {
-                self.0.insert(path.clone(), FileStamp::from_metadata(&metadata));
+            let copied = copy(from, to, path).map_err(|error| (path.clone(), error))?;
+            if copied && let Some(stamp) = stamp() {
+                self.0.insert(path.clone(), stamp);
             }
         }
         Ok(())
@@ -92,35 +90,31 @@ impl Included {
 }
 
 /// Copies a file or link. Returns `false` if it does not exist any more.
-fn copy(source: &Path, to: &Path, path: &str) -> io::Result<bool> {
-    let target = to.join(path);
-    let metadata = match source.symlink_metadata() {
+fn copy(from: &Dir, to: &Dir, path: &str) -> io::Result<bool> {
+    let metadata = match from.metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         other => other?,
     };
     // A program may have put a link or a file in the place of a directory.
-    let mut directory = to.to_owned();
-    for part in Path::new(path).parent().into_iter().flat_map(Path::components) {
-        directory.push(part);
-        if directory.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir()) {
-            remove_all(&directory)?;
-        }
-        match fs::create_dir(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+    let mut parents: Vec<&Path> = Path::new(path).ancestors().skip(1).collect();
+    parents.reverse();
+    for parent in parents.into_iter().filter(|parent| *parent != Path::new("")) {
+        if to.metadata(parent).is_ok_and(|metadata| !metadata.is_dir()) {
+            to.remove_all(parent)?;
         }
     }
-    remove_all(&target)?;
-    if metadata.is_symlink() {
-        symlink(fs::read_link(source)?, &target)?;
+    to.remove_all(path)?;
+    let (parent, name) = to.create_parent(path, 0o777)?;
+    if metadata.kind() == FileKind::Link {
+        parent.symlink(from.read_link(path)?, name)?;
         return Ok(true);
     }
-    fs::copy(source, &target)?;
-    let times = fs::FileTimes::new().set_modified(metadata.modified()?);
-    // A file without permission to write is left with the time of its copy.
-    if let Ok(file) = fs::File::options().append(true).open(&target) {
-        file.set_times(times)?;
-    }
+    let mut source = from.open_file(path, Access::Read, 0)?;
+    let mut target = parent.open_file(name, Access::CreateNew, 0o600)?;
+    io::copy(&mut source, &mut target)?;
+    let metadata = source.metadata()?;
+    target.set_permissions(metadata.permissions())?;
+    target.set_times(fs::FileTimes::new().set_modified(metadata.modified()?))?;
     Ok(true)
 }
 
@@ -148,6 +142,8 @@ fn starts(patterns: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -190,7 +186,8 @@ mod tests {
         fs::write(from.path().join("gen/a"), "a").unwrap();
         let paths = ["gen/a".to_owned()];
         let mut included = Included::default();
-        let mut restore = || included.restore(from.path(), to.path(), &paths).unwrap();
+        let dirs = [from.path(), to.path()].map(|path| Dir::open(path).unwrap());
+        let mut restore = || included.restore(&dirs[0], &dirs[1], &paths).unwrap();
         restore();
         let copy = to.path().join("gen/a");
         assert_eq!(fs::read_to_string(&copy).unwrap(), "a");

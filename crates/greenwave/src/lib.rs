@@ -95,8 +95,10 @@ mod red;
 mod remove;
 mod report;
 mod resources;
+mod result_keys;
 mod result_store;
 mod resume;
+mod run_journal;
 mod scope;
 mod settings;
 mod setup;
@@ -111,6 +113,7 @@ mod test_runner;
 mod tests;
 mod transcript;
 mod tree;
+mod unfinished;
 mod user_edits;
 mod workspace;
 
@@ -124,7 +127,7 @@ pub use greenwave_agents::{Error as AgentError, WaitOn};
 pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
 pub use greenwave_testing::{
-    Environment, Error as TestError, STATE_DIRECTORY, Supervisor, Test, check_pattern, supervise,
+    Environment, Error as TestError, STATE_DIRECTORY, Supervisor, Test, UserKey, check_pattern, supervise,
 };
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
 pub use plan::{
@@ -133,6 +136,7 @@ pub use plan::{
 };
 pub use preflight::{Problem, preflight};
 pub use report::{FeatureReport, Report, Totals};
+pub use result_keys::{KeySource, RemoteKey, ResultKeys};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
 pub use scope::RunScope;
 pub use settings::{

@@ -1,9 +1,15 @@
-//! Merges green features into the project, one at a time.
+//! Merges features whose tests pass into the project, in batches.
 //!
-//! A merge joins the feature's changes with the changes of other features, tests the result, and
+//! A merge joins the changes of the batch with the changes of other features, tests the result, and
 //! writes it so that a kill at any moment leaves nothing half done.
 
+mod batch;
+mod joined;
+mod line;
+mod standing;
+mod verdict;
 mod verify;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,11 +17,10 @@ use std::sync::Arc;
 use greenwave_testing::Outcome;
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::Instant;
 
 use crate::context::RunContext;
 use crate::error::{Error, FeatureError};
-use crate::event::Event;
-use crate::file_state;
 use crate::green_record::GreenRecord;
 use crate::guards::GuardSet;
 use crate::phase::PhaseEvent;
@@ -24,8 +29,12 @@ use crate::report::FeatureReport;
 use crate::state::{ActiveFeature, StageResult, Wait};
 use crate::tree::{self, Change, Conflict, Tree};
 use crate::user_edits;
-use crate::workspace::{self, Workspace};
-use verify::Merge;
+use crate::workspace::Workspace;
+use line::{Candidate, MergeLine, Turn};
+pub(crate) use standing::Standing;
+use standing::Standings;
+use verdict::Verdict;
+pub(crate) use write::{BatchRecord, finish_batch};
 
 /// Maximum number of times that a merge starts again because the user changes its files.
 const JOIN_TRIES_MAX: usize = 20;
@@ -43,6 +52,7 @@ pub(crate) struct MergeQueue {
     /// changes are part of `start`.
     changes: Mutex<BTreeMap<FeatureId, Vec<Change>>>,
     trunk: AsyncMutex<Trunk>,
+    line: Mutex<MergeLine>,
 }
 
 /// The project as the run has made it.
@@ -87,6 +97,12 @@ impl MergeQueue {
         workspace: Option<Workspace>,
     ) -> Self {
         let changes = green.iter().map(|&id| (id, Vec::new())).collect();
+        let has_green = !green.is_empty();
+        let slots = ctx.settings.parallel.features as usize;
+        let mut standings = Standings::new(&ctx.dependencies, ctx.plan.features.len(), slots);
+        for id in ctx.ids().filter(|id| green.contains(id) || !ctx.selected.contains(id)) {
+            standings.set(id, Standing::Green);
+        }
         let trunk = Trunk {
             tree: start.clone(),
             merged: start.clone(),
@@ -94,7 +110,13 @@ impl MergeQueue {
             workspace,
             guards: GuardSet::default(),
         };
-        Self { ctx, start, changes: Mutex::new(changes), trunk: AsyncMutex::new(trunk) }
+        Self {
+            ctx,
+            start,
+            changes: Mutex::new(changes),
+            trunk: AsyncMutex::new(trunk),
+            line: Mutex::new(MergeLine::new(standings, has_green)),
+        }
     }
 
     /// Returns the current files of the project. Waits for the merge in progress.
@@ -139,7 +161,51 @@ impl MergeQueue {
         Ok(())
     }
 
-    /// Merges a feature into the project. Waits for the merge in progress.
+    /// Records the state of a feature, so that merges wait for it or not.
+    pub(crate) fn set_standing(&self, id: FeatureId, standing: Standing) {
+        self.line.lock().set(id, standing);
+    }
+
+    /// Lets no feature wait for others any more.
+    pub(crate) fn stop_waiting(&self) {
+        self.line.lock().close();
+    }
+
+    /// Returns whether a batch has merged a feature that was stopped before it could say so.
+    pub(crate) fn take_merged(&self, id: FeatureId) -> bool {
+        self.line.lock().take_merged(id)
+    }
+
+    /// Waits until a batch is due, or until a batch of another feature has merged this one.
+    ///
+    /// # Errors
+    /// Those of [`merge`](Self::merge).
+    pub(crate) async fn wait_in_line(
+        &self,
+        id: FeatureId,
+        active: &mut ActiveFeature,
+        report: &mut FeatureReport,
+    ) -> Result<StageResult, FeatureError> {
+        let own = tree::changes(&active.base, active.workspace.tree());
+        let candidate = Candidate::new(id, active.phase.attempt(), own);
+        if self.ctx.is_crowded() {
+            // Other features need the slot, and the disk.
+            active.workspace.suspend().await;
+        }
+        self.line.lock().arrive(candidate.clone());
+        loop {
+            let turn = self.line.lock().turn(id);
+            match turn {
+                Turn::Leads => return Ok(StageResult::Completed(PhaseEvent::Elected)),
+                Turn::Decided(decided) => {
+                    return self.conclude(active, report, &candidate.own, *decided).await;
+                }
+                Turn::Waits(until) => candidate.ready(until).await,
+            }
+        }
+    }
+
+    /// Merges a feature into the project, together with all others that wait for their merge.
     ///
     /// Edits that the user made meanwhile become part of the result. If one overlaps with the
     /// feature's changes, the feature is blocked.
@@ -153,54 +219,51 @@ impl MergeQueue {
         active: &mut ActiveFeature,
         report: &mut FeatureReport,
     ) -> Result<StageResult, FeatureError> {
-        let store = &self.ctx.store;
+        let _batch = RunningBatch { queue: self, started: Instant::now() };
         let own = tree::changes(&active.base, active.workspace.tree());
         let mut trunk = self.trunk.lock().await;
-        for _ in 0..JOIN_TRIES_MAX {
-            self.ctx.steps.pass("join").await;
-            let edited = user_edits::take_in(&self.ctx, &trunk.tree, &own).await?;
-            let joined = match tree::join(&edited, &own, store).await? {
-                Ok(joined) => joined,
-                Err(conflict) => {
-                    return match self.user_conflict(&trunk, &edited, &own, &conflict).await? {
-                        Some(wait) => Ok(block(active, wait)),
-                        None => self.refuse_conflict(active, &edited, &own, &conflict).await,
-                    };
-                }
-            };
-            trunk.tree = edited;
-            let mut candidate = trunk.tree.clone();
-            tree::apply(&mut candidate, &joined);
-            let verified =
-                match self.verify_candidate(Merge { id, report, candidate: &candidate }, &mut trunk).await? {
-                    Ok(verified) => verified,
-                    Err(refused) => {
-                        // The next attempt starts from the project, with these files on top.
-                        active.base.clone_from(&trunk.tree);
-                        active.workspace.reset(&candidate, store).await?;
-                        return Ok(refused);
-                    }
-                };
-            if self.ctx.branch.is_some() {
-                self.write_commit(id, report.attempts, &joined, verified).await?;
-            } else if !self.write(id, report.attempts, &joined, verified).await? {
-                // The user changed a file of the merge meanwhile.
-                continue;
+        loop {
+            let turn = self.line.lock().turn(id);
+            if let Turn::Decided(decided) = turn {
+                drop(trunk);
+                return self.conclude(active, report, &own, *decided).await;
             }
-            self.ctx.steps.pass("become green").await;
-            // The run's own changes, without the user's edits.
-            match tree::join(&trunk.merged, &own, store).await? {
-                Ok(merged) => tree::apply(&mut trunk.merged, &merged),
-                Err(_) => trunk.merged.clone_from(&candidate),
+            if !self.line.lock().has(id) {
+                return Err(FeatureError::Internal("a feature is merged outside of the line".to_owned()));
             }
-            trunk.tree = candidate;
-            trunk.green.insert(id);
-            self.changes.lock().insert(id, own);
-            return Ok(StageResult::Completed(PhaseEvent::Passed));
+            self.merge_batch(&mut trunk).await?;
         }
-        // Without changes nothing can be changed meanwhile.
-        let change = own.first().ok_or_else(|| FeatureError::Internal("a merge has no files".to_owned()))?;
-        Ok(block(active, user_edits::wait_for(&self.ctx, change)?))
+    }
+
+    /// Carries out the verdict on a feature.
+    async fn conclude(
+        &self,
+        active: &mut ActiveFeature,
+        report: &mut FeatureReport,
+        own: &[Change],
+        (verdict, counts): (Verdict, FeatureReport),
+    ) -> Result<StageResult, FeatureError> {
+        report.tests_run += counts.tests_run;
+        report.tests_cached += counts.tests_cached;
+        match verdict {
+            Verdict::Merged => Ok(StageResult::Completed(PhaseEvent::Passed)),
+            Verdict::Blocked(wait) => {
+                active.waits_for = Some(wait);
+                Ok(StageResult::Completed(PhaseEvent::Overlapped))
+            }
+            Verdict::Conflict { trunk, conflict } => {
+                active.workspace.wake()?;
+                self.refuse_conflict(active, &trunk, own, &conflict).await
+            }
+            Verdict::Refused { trunk, candidate, refusal } => {
+                active.workspace.wake()?;
+                // The next attempt starts from the project, with these files on top.
+                active.base = trunk;
+                active.workspace.reset(&candidate, &self.ctx.store).await?;
+                Ok(refusal)
+            }
+            Verdict::Failed(error) => Err(error),
+        }
     }
 
     /// Returns what a feature waits for if its changes conflict with an edit of the user, and not
@@ -248,91 +311,6 @@ impl MergeQueue {
         Workspace::in_copies(&self.ctx.copies, MERGE_COPY, &self.ctx.project.in_flight)
     }
 
-    /// Writes the changes into the project. Records them first, so that the next run finishes a
-    /// merge that was interrupted. Returns `false`, with no file written, if the user has changed
-    /// one of the files meanwhile.
-    async fn write(
-        &self,
-        id: FeatureId,
-        attempts: u32,
-        joined: &[Change],
-        verified: Verified,
-    ) -> Result<bool, FeatureError> {
-        let ctx = &self.ctx;
-        for change in joined {
-            if file_state::file_at(&ctx.project.root, &change.path)? != change.before {
-                return Ok(false);
-            }
-        }
-        ctx.steps.pass("flush before a merge").await;
-        ctx.flusher.flush().await?;
-        ctx.steps.pass("record a merge").await;
-        let feature = &ctx.feature(id).id;
-        let record = GreenRecord {
-            definition: ctx.definition(id).to_owned(),
-            attempts,
-            merged: joined.to_vec(),
-            written: false,
-            commit: None,
-        };
-        ctx.journal.record(feature, &record.encode()).map_err(Error::from)?;
-        ctx.steps.pass("write a merge").await;
-        let written = workspace::apply_or_revert(&ctx.project, joined, &ctx.store).await;
-        ctx.steps.pass("record a merge as written").await;
-        if let Err(error) = written {
-            ctx.journal.forget(feature).map_err(Error::from)?;
-            return match error {
-                Error::ConcurrentEdit { .. } => Ok(false),
-                error => Err(error.into()),
-            };
-        }
-        let record = GreenRecord { written: true, ..record };
-        ctx.journal.record(feature, &record.encode()).map_err(Error::from)?;
-        ctx.receipts.write(ctx.definition(id), joined);
-        ctx.steps.pass("publish a merge").await;
-        let Verified { retested, cached } = verified;
-        ctx.emit(Event::Merged { feature: feature.clone(), files: joined.len(), retested, cached }).await;
-        Ok(true)
-    }
-
-    /// Commits the changes to the branch of the results. Records them first, so that the next run
-    /// finishes a merge that was interrupted.
-    async fn write_commit(
-        &self,
-        id: FeatureId,
-        attempts: u32,
-        joined: &[Change],
-        verified: Verified,
-    ) -> Result<(), FeatureError> {
-        let ctx = &self.ctx;
-        let Some(branch) = &ctx.branch else { return Ok(()) };
-        ctx.flusher.flush().await?;
-        let feature = ctx.feature(id);
-        let title = if feature.title.is_empty() { &feature.id } else { &feature.title };
-        let message = format!("{title}\n\nFeature: {}", feature.id);
-        let commit = branch.commit(joined, &message, &ctx.store).await?;
-        let record = GreenRecord {
-            definition: ctx.definition(id).to_owned(),
-            attempts,
-            merged: joined.to_vec(),
-            written: false,
-            commit: Some(commit.clone()),
-        };
-        ctx.steps.pass("record a merge").await;
-        ctx.journal.record(&feature.id, &record.encode()).map_err(Error::from)?;
-        ctx.steps.pass("write a merge").await;
-        if let Err(error) = branch.advance(&commit) {
-            ctx.journal.forget(&feature.id).map_err(Error::from)?;
-            return Err(error.into());
-        }
-        let record = GreenRecord { written: true, ..record };
-        ctx.journal.record(&feature.id, &record.encode()).map_err(Error::from)?;
-        let Verified { retested, cached } = verified;
-        let files = joined.len();
-        ctx.emit(Event::Merged { feature: feature.id.clone(), files, retested, cached }).await;
-        Ok(())
-    }
-
     /// Refuses an attempt whose changes conflict with the project.
     ///
     /// The next prompt shows both sides. The next attempt starts from the project, with the
@@ -362,8 +340,14 @@ impl MergeQueue {
     }
 }
 
-/// Blocks a feature until the user changes a file.
-fn block(active: &mut ActiveFeature, wait: Wait) -> StageResult {
-    active.waits_for = Some(wait);
-    StageResult::Completed(PhaseEvent::Overlapped)
+/// A batch that is being merged. Lets the next batch begin at its end, even if it panics.
+struct RunningBatch<'a> {
+    queue: &'a MergeQueue,
+    started: Instant,
+}
+
+impl Drop for RunningBatch<'_> {
+    fn drop(&mut self) {
+        self.queue.line.lock().batch_ended(self.started.elapsed());
+    }
 }

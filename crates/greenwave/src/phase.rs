@@ -22,7 +22,10 @@ pub enum Phase {
     Testing(u32),
     /// Running the review command on the answer of attempt `n`.
     Reviewing(u32),
-    /// Merging the answer of attempt `n` into the project.
+    /// The answer of attempt `n` waits to be merged into the project, in a batch with others.
+    Queued(u32),
+    /// Merging the answer of attempt `n` into the project, with those of other features that are
+    /// [`Queued`](Self::Queued).
     Merging(u32),
     /// The answer of attempt `n` waits because it overlaps with an edit of the user.
     Blocked(u32),
@@ -45,10 +48,13 @@ pub enum PhaseEvent {
     TestsFailed,
     /// The tests failed as they must, and attempt `n` continues the attempts of an earlier run.
     Continued(u32),
-    /// The tests pass before any code was written in this run, and the user adopts what is there.
+    /// The tests pass before any code was written in this run, and the user adopts the present
+    /// code.
     Adopted,
     /// The agent cannot take the request at the moment.
     Overloaded,
+    /// The feature merges the batch of all queued features.
+    Elected,
     /// The user changed the same lines of a file as the answer.
     Overlapped,
     /// The agent can work again, or the user has changed the file.
@@ -90,14 +96,22 @@ impl Phase {
             (P::Red, E::Adopted) => P::Green(0),
             (P::Prompting(n), E::Overloaded) => P::Paused(n),
             (P::Paused(n), E::Released) => P::Prompting(n),
-            (P::Merging(n), E::Overlapped) => P::Blocked(n),
-            (P::Blocked(n), E::Released) => P::Merging(n),
+            (P::Queued(n) | P::Merging(n), E::Overlapped) => P::Blocked(n),
+            (P::Blocked(n), E::Released) => P::Queued(n),
             (P::Prompting(n), E::Answered) => P::Testing(n),
             (P::Testing(n), E::Passed) if policy.review => P::Reviewing(n),
-            (P::Testing(n) | P::Reviewing(n), E::Passed) => P::Merging(n),
-            (P::Merging(n), E::Passed) => P::Green(n),
-            (P::Prompting(n) | P::Testing(n) | P::Reviewing(n) | P::Merging(n), E::Refused) => {
-                if n < policy.attempts_max { P::Prompting(n + 1) } else { P::Failed }
+            (P::Testing(n) | P::Reviewing(n), E::Passed) => P::Queued(n),
+            (P::Queued(n), E::Elected) => P::Merging(n),
+            (P::Queued(n) | P::Merging(n), E::Passed) => P::Green(n),
+            (
+                P::Prompting(n) | P::Testing(n) | P::Reviewing(n) | P::Queued(n) | P::Merging(n),
+                E::Refused,
+            ) => {
+                if n < policy.attempts_max {
+                    P::Prompting(n + 1)
+                } else {
+                    P::Failed
+                }
             }
             _ => self,
         }
@@ -110,6 +124,7 @@ impl Phase {
             | Phase::Paused(n)
             | Phase::Testing(n)
             | Phase::Reviewing(n)
+            | Phase::Queued(n)
             | Phase::Merging(n)
             | Phase::Blocked(n)
             | Phase::Green(n) => n,
@@ -130,7 +145,7 @@ impl Phase {
             Phase::Red => "red",
             Phase::Prompting(_) | Phase::Testing(_) => "yellow",
             Phase::Reviewing(_) => "review",
-            Phase::Merging(_) => "merging",
+            Phase::Queued(_) | Phase::Merging(_) => "merging",
             Phase::Green(_) => "green",
             Phase::Failed => "failed",
             Phase::Skipped => "skipped",

@@ -155,7 +155,7 @@ pub struct Feature {
     /// Command that must succeed before the merge. Runs in the feature's workspace.
     pub review: Option<Test>,
     /// Regular expression that the output of the failing tests must match before the code exists.
-    /// `None` to decide by what the test runner reports.
+    /// `None` to decide by the report of the test runner.
     pub red: Option<String>,
     /// Patterns of tests and other protected files that the agent may change, in the syntax of
     /// `.gitignore`.
@@ -263,7 +263,7 @@ pub enum PlanError {
     Placeholder {
         /// Name of the agent.
         agent: String,
-        /// The placeholder, and those that exist.
+        /// The placeholder, and the valid ones.
         #[source]
         source: UnknownPlaceholder,
     },
@@ -556,7 +556,7 @@ fn stays_inside(directory: &std::path::Path) -> bool {
 /// Checks a regular expression for the output of tests.
 ///
 /// # Errors
-/// Returns what is wrong with the expression and what was expected.
+/// Returns the error in the expression and the expected form.
 pub fn check_expression(expression: &str) -> Result<(), String> {
     match regex_lite::Regex::new(expression) {
         Ok(_) => Ok(()),

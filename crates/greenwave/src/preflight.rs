@@ -107,7 +107,7 @@ fn check_program(
     path: Option<&OsStr>,
 ) -> Option<Problem> {
     let program = test.command.first()?;
-    // A path inside the project can be what the feature or one of its dependencies creates.
+    // The feature or one of its dependencies can create a path inside the project.
     if program.contains('/') && !program.starts_with('/') {
         return None;
     }

@@ -3,26 +3,38 @@
 //! A receipt proves that a feature's tests failed before an agent wrote the code, and passed after.
 //! It lets a fresh clone, or a project whose `.greenwave` was removed, continue with the features
 //! that are done. Its name is the hash of the feature's definition, so that every copy of a project
-//! finds it.
+//! finds it. Its content is sealed with the user's key.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use greenwave_dir::Dir;
 use serde::{Deserialize, Serialize};
 
+use greenwave_testing::{StateSeal, UserKey};
+
 use crate::file_state;
+use crate::settings::Settings;
 use crate::tree::{Change, File};
 
 /// Version of the format. A receipt of another version does not count.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Maximum number of receipts of one definition that are examined.
 const RECEIPTS_MAX: usize = 64;
 
+/// Purpose of the key of the seals.
+const PURPOSE: &str = "greenwave 2026-11 receipts of features";
+/// Name of receipts in their seals.
+const NAME: &str = "receipt";
+
 /// A directory of receipts.
 #[derive(Debug, Clone)]
-pub(crate) struct Receipts(Option<PathBuf>);
+pub(crate) struct Receipts {
+    /// `None` if no receipt is written or found.
+    directory: Option<PathBuf>,
+    seal: Option<StateSeal>,
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Receipt {
@@ -38,16 +50,19 @@ struct MergedFile {
 }
 
 impl Receipts {
-    /// Uses a directory, which is created when the first receipt is written. With `None`, no
-    /// receipt is written or found.
-    pub(crate) fn new(directory: Option<PathBuf>) -> Self {
-        Self(directory)
+    /// Uses the directory of the settings, which is created when the first receipt is written.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self::open(settings.receipts.clone(), settings.user_key.as_ref())
+    }
+
+    fn open(directory: Option<PathBuf>, key: Option<&UserKey>) -> Self {
+        Self { directory, seal: key.map(|key| key.for_purpose(PURPOSE)) }
     }
 
     /// Stores that a feature was merged. A failure is only logged: the journal has the record that
     /// later runs in this project use.
     pub(crate) fn write(&self, definition: &str, merged: &[Change]) {
-        let Some(directory) = &self.0 else { return };
+        let Some(directory) = &self.directory else { return };
         let file = |change: &Change| Some(MergedFile { path: change.path.clone(), state: change.after? });
         let files: Vec<MergedFile> = merged.iter().filter_map(file).collect();
         if files.is_empty() {
@@ -57,6 +72,10 @@ impl Receipts {
         let text = serde_json::to_vec(&receipt).expect("strings, numbers and lists always serialise");
         let hash = blake3::hash(&text).to_hex();
         let path = directory.join(format!("{definition}-{}.json", &hash[..16]));
+        let text = match &self.seal {
+            Some(seal) => seal.seal(NAME, text),
+            None => text,
+        };
         if let Err(error) = write_file(directory, &path, &text) {
             tracing::warn!(%error, file = %path.display(), "cannot write the receipt of a feature");
         }
@@ -65,15 +84,22 @@ impl Receipts {
     /// Returns whether a feature was merged with files that the project has: all of them exist, and
     /// at least one is unchanged.
     pub(crate) fn matches(&self, definition: &str, project: &Path) -> bool {
-        let Some(directory) = &self.0 else { return false };
+        let Some(directory) = &self.directory else { return false };
         let prefix = format!("{definition}-");
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();
         let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
         named.take(RECEIPTS_MAX).any(|entry| {
-            let receipt = fs::read(entry.path()).ok();
-            let receipt = receipt.and_then(|text| serde_json::from_slice::<Receipt>(&text).ok());
+            let receipt = fs::read(entry.path()).ok().and_then(|sealed| self.decode(&sealed));
             receipt.is_some_and(|receipt| receipt.version == VERSION && receipt.is_in(project))
         })
+    }
+
+    fn decode(&self, sealed: &[u8]) -> Option<Receipt> {
+        let text = match &self.seal {
+            Some(seal) => seal.unseal(NAME, sealed)?,
+            None => sealed,
+        };
+        serde_json::from_slice(text).ok()
     }
 
     /// Removes the receipts of a feature.
@@ -81,7 +107,7 @@ impl Receipts {
     /// # Errors
     /// Those of the file system.
     pub(crate) fn remove(&self, definition: &str) -> io::Result<()> {
-        let Some(directory) = &self.0 else { return Ok(()) };
+        let Some(directory) = &self.directory else { return Ok(()) };
         let prefix = format!("{definition}-");
         let entries = match fs::read_dir(directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -99,19 +125,17 @@ impl Receipts {
 
 impl Receipt {
     fn is_in(&self, project: &Path) -> bool {
+        let Ok(project) = Dir::open(project) else { return false };
         let now: Vec<Option<File>> =
-            self.files.iter().map(|file| file_state::file_at(project, &file.path).ok().flatten()).collect();
+            self.files.iter().map(|file| file_state::file_at(&project, &file.path).ok().flatten()).collect();
         now.iter().all(Option::is_some)
             && self.files.iter().zip(&now).any(|(file, now)| *now == Some(file.state))
     }
 }
 
 fn write_file(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.write_all(text)?;
-    file.persist(path)?;
-    Ok(())
+    let name = path.file_name().unwrap_or_default();
+    Dir::create(directory, 0o700)?.replace_file(name, text, 0o600)
 }
 
 #[cfg(test)]
@@ -132,11 +156,14 @@ mod tests {
             let after = Some(File { kind: greenwave_testing::EntryKind::Regular, blob });
             Change { path: path.to_owned(), before: None, after }
         };
-        let receipts = Receipts::new(Some(dir.path().join("state/green")));
+        let open =
+            |key: u8| Receipts::open(Some(dir.path().join("state/green")), Some(&UserKey::new([key; 32])));
+        let receipts = open(1);
         assert!(!receipts.matches("hash", &project));
         receipts.write("hash", &[change("a", "one"), change("b", "two")]);
         assert!(receipts.matches("hash", &project));
         assert!(!receipts.matches("other", &project) && !receipts.matches("hash", &other));
+        assert!(!open(2).matches("hash", &project), "the receipt of somebody else");
         fs::remove_file(project.join("b")).unwrap();
         assert!(!receipts.matches("hash", &project));
         fs::write(project.join("b"), "").unwrap();

@@ -1,5 +1,7 @@
 //! Scheduler resources: the limits of a run, and the needs of each phase.
 
+use std::collections::BTreeMap;
+
 use greenwave_scheduler::{Limits, Needs, Resources};
 
 use crate::phase::Phase;
@@ -15,16 +17,27 @@ pub(crate) const AGENTS: &str = ":agents";
 const MERGE: &str = ":merge";
 
 /// Returns the resources that a feature holds in a phase.
-pub(crate) fn needs(feature: &Feature, phase: Phase) -> Needs {
-    let tests = || {
-        let of_plan = feature.resources.iter();
-        of_plan.fold(Needs::nothing(), |needs, (name, units)| needs.of(name, *units)).of(WORKERS, 1)
+///
+/// A merge runs the tests of other features, too, so it holds what any of them needs. In a crowded
+/// run, with more features than can be in progress, a feature that is ready to be merged makes room
+/// for others.
+pub(crate) fn needs(plan: &Plan, feature: &Feature, phase: Phase, is_crowded: bool) -> Needs {
+    let tests = |features: &[Feature]| {
+        let mut units: BTreeMap<&str, u32> = BTreeMap::new();
+        for (name, needed) in features.iter().flat_map(|feature| &feature.resources) {
+            let units = units.entry(name).or_default();
+            *units = (*units).max(*needed);
+        }
+        let needs = Needs::nothing().of(WORKERS, 1);
+        units.into_iter().fold(needs, |needs, (name, units)| needs.of(name, units))
     };
+    let outside = |needs: Needs| if is_crowded { needs.without_task_slot() } else { needs };
     match phase {
         Phase::Prompting(_) => Needs::nothing().of(AGENTS, 1),
-        Phase::Merging(_) => tests().of(MERGE, 1),
-        Phase::Paused(_) | Phase::Blocked(_) => Needs::nothing(),
-        _ => tests(),
+        Phase::Queued(_) | Phase::Blocked(_) => outside(Needs::nothing()),
+        Phase::Merging(_) => outside(tests(&plan.features).of(MERGE, 1)),
+        Phase::Paused(_) => Needs::nothing(),
+        _ => tests(std::slice::from_ref(feature)),
     }
 }
 

@@ -1,8 +1,7 @@
 //! The store of test results: a directory that all worktrees of a user share, and optionally a
 //! server that a team shares.
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,10 +11,9 @@ use greenwave_cache::{
 };
 use greenwave_testing::SCHEMA;
 
+use crate::result_keys::ResultKeys;
 use crate::settings::TestingSettings;
 
-/// Name of the file that holds the secret of a store, 32 bytes.
-const SECRET: &str = "secret";
 /// Maximum number of queued writes to the server.
 const QUEUED_MAX: usize = 1024;
 
@@ -49,7 +47,7 @@ pub enum ResultStoreError {
     },
     /// The entries of the store cannot be listed or removed.
     #[error("cannot {operation} the test results in {}", path.display())]
-    AccessMode {
+    Entries {
         /// The operation, as a verb.
         operation: &'static str,
         /// Directory of the store.
@@ -78,14 +76,23 @@ impl ResultStore {
     ///
     /// # Errors
     /// [`ResultStoreError::Open`] or [`ResultStoreError::Remote`].
-    pub fn open(directory: &Path, settings: &TestingSettings) -> Result<Self, ResultStoreError> {
+    pub fn open(
+        directory: &Path,
+        settings: &TestingSettings,
+        keys: &ResultKeys,
+    ) -> Result<Self, ResultStoreError> {
         let failed = |source: BoxError| ResultStoreError::Open { path: directory.to_owned(), source };
         let options = DiskOptions { disk_bytes_max: Some(settings.disk_limit), ..DiskOptions::default() };
         let disk = DiskBackend::open(directory, options).map_err(|error| failed(error.into()))?;
-        let leases = FileLeases::open(directory.join("leases")).map_err(|error| failed(error.into()))?;
-        let mut tiers = vec![Tier::new("disk", Arc::new(disk.clone()))];
+        let leases = FileLeases::open(Self::leases_path(directory)).map_err(|error| failed(error.into()))?;
+        // Guards of tests permit writing to it, which requires that it exists.
+        let ports = Self::ports_path(directory);
+        let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&ports);
+        created.map_err(|error| failed(error.into()))?;
+        let tier = Tier::new("disk", Arc::new(disk.clone()));
+        let mut tiers = vec![Tier { secrets: keys.directory_secrets(), ..tier }];
         if let Some(tier) = remote(settings)? {
-            tiers.push(tier);
+            tiers.push(Tier { secrets: keys.remote_secrets(), ..tier });
         }
         let options = TieredOptions {
             age_max: Some(settings.ttl),
@@ -102,32 +109,14 @@ impl ResultStore {
         DiskBackend::fingerprint(directory).ok()
     }
 
-    /// Returns the secret of a store. Returns `None` if the store has no secret yet.
-    ///
-    /// Only users who can read the results can read the secret. A record that is sealed with it was
-    /// made by a user who could have stored results as well.
-    pub fn secret(directory: &Path) -> Option<[u8; 32]> {
-        std::fs::read(directory.join(SECRET)).ok()?.try_into().ok()
-    }
-
-    /// Returns the secret of a store, and creates a missing one. Returns `None` if that fails.
-    pub fn secret_or_create(directory: &Path) -> Option<[u8; 32]> {
-        if let Some(secret) = Self::secret(directory) {
-            return Some(secret);
-        }
-        let mut secret = [0; 32];
-        File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut secret)).ok()?;
-        // The file is private to its owner and appears as a whole. If two processes create a secret
-        // at once, the first one wins.
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory).ok()?;
-        file.write_all(&secret).ok()?;
-        let _ = file.persist_noclobber(directory.join(SECRET));
-        Self::secret(directory)
-    }
-
     /// Returns the file that records the ports assigned to tests. Does not open the store.
     pub fn ports_path(directory: &Path) -> PathBuf {
         directory.join("ports")
+    }
+
+    /// Returns the directory of the locks of results that are being computed.
+    pub fn leases_path(directory: &Path) -> PathBuf {
+        directory.join("leases")
     }
 
     /// Returns the file in which projects share the hashes of files outside of all projects.
@@ -143,7 +132,7 @@ impl ResultStore {
     /// Reads and verifies every entry on disk. Removes corrupt entries.
     ///
     /// # Errors
-    /// [`ResultStoreError::AccessMode`] if the entries cannot be listed.
+    /// [`ResultStoreError::Entries`] if the entries cannot be listed.
     pub async fn verify(&self) -> Result<ResultStoreStats, ResultStoreError> {
         let keys = self.keys("list").await?;
         let mut entries = 0;
@@ -158,7 +147,7 @@ impl ResultStore {
     /// Returns the size of the store. Does not verify entries.
     ///
     /// # Errors
-    /// [`ResultStoreError::AccessMode`] if the entries cannot be listed.
+    /// [`ResultStoreError::Entries`] if the entries cannot be listed.
     pub async fn stats(&self) -> Result<ResultStoreStats, ResultStoreError> {
         let entries = self.keys("list").await?.len();
         Ok(ResultStoreStats { entries, damaged: 0, disk_bytes: self.disk.stats().disk_bytes })
@@ -167,7 +156,7 @@ impl ResultStore {
     /// Removes all entries on disk, and returns their number. Entries on the server expire there.
     ///
     /// # Errors
-    /// [`ResultStoreError::AccessMode`] if the entries cannot be listed or removed.
+    /// [`ResultStoreError::Entries`] if the entries cannot be listed or removed.
     pub async fn clear(&self) -> Result<usize, ResultStoreError> {
         use greenwave_cache::Backend;
         let keys = self.keys("list").await?;
@@ -185,7 +174,7 @@ impl ResultStore {
 
     fn failed(&self, operation: &'static str) -> impl Fn(BoxError) -> ResultStoreError + use<> {
         let path = self.directory.clone();
-        move |source| ResultStoreError::AccessMode { operation, path: path.clone(), source }
+        move |source| ResultStoreError::Entries { operation, path: path.clone(), source }
     }
 }
 

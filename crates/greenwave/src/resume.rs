@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use crate::attempt_record::AttemptRecord;
 use crate::branch::ResultBranch;
 use crate::context::RunContext;
-use crate::error::{Error, chain};
+use crate::error::Error;
 use crate::event::Event;
-use crate::file_state;
 use crate::green_record::{self, GreenRecord};
+use crate::merge::finish_batch;
 use crate::phase::Phase;
 use crate::plan::{Feature, FeatureId};
 use crate::report::FeatureReport;
 use crate::state::FeatureState;
 use crate::test_results::report_cached;
-use crate::workspace;
+use crate::unfinished::finish_changes;
 
 /// State and report with which a feature starts.
 #[derive(Debug)]
@@ -42,6 +42,7 @@ impl Default for Resumed {
 /// Fails if the journal or the project cannot be read or written.
 pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
     rename_records(ctx)?;
+    let finished_now = finish_batch(ctx).await?;
     let records = ctx.journal.finished()?;
     let mut features: BTreeMap<FeatureId, Resumed> = ctx.ids().map(|id| (id, Resumed::default())).collect();
     let is_up_to_date = |feature: &Resumed| matches!(feature.state, FeatureState::Ended(Phase::Green(_)));
@@ -66,7 +67,7 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
         if record.definition != ctx.definition(id) {
             continue;
         }
-        let was_written = record.written;
+        let was_written = record.written && !finished_now.contains(name);
         let mut report = FeatureReport::default();
         // Results on a branch are not in the project's files, where cached results are looked up.
         let is_in_files = ctx.branch.is_none();
@@ -125,41 +126,16 @@ fn rename_records(ctx: &RunContext) -> Result<(), Error> {
 /// the user's `HEAD`. Moves the branch if the run was interrupted just before.
 fn finish_commit(branch: &ResultBranch, record: &GreenRecord) -> bool {
     let Some(commit) = &record.commit else { return false };
-    branch.contains(commit) || (!record.written && branch.advance(commit).is_ok() && branch.contains(commit))
+    branch.contains(commit)
+        || (!record.written && branch.advance(commit, commit).is_ok() && branch.contains(commit))
 }
 
-/// Finishes a merge that was interrupted. Returns `false` if that is impossible and the files that
-/// the merge had written are reverted.
-///
-/// A file that the user has changed since is left as it is. If all other files are written, the
-/// merge counts as finished before that change, and the tests decide.
+/// Finishes the merge of one feature, see [`finish_changes`].
 async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> Result<bool, Error> {
     if record.written {
         return Ok(true);
     }
-    ctx.steps.pass("inspect an interrupted merge").await;
-    let (mut missing, mut changed) = (Vec::new(), None);
-    for change in &record.merged {
-        let now = file_state::file_at(&ctx.project.root, &change.path)?;
-        if now == change.before && now != change.after {
-            missing.push(change.clone());
-        } else if now != change.after {
-            changed = Some(change.path.as_str());
-        }
-    }
-    workspace::remove_temporary_files(&ctx.project.root, &record.merged);
-    if let Some(path) = changed {
-        tracing::warn!(feature, path, "a file was changed since its merge was interrupted");
-        if !missing.is_empty() {
-            workspace::revert(&ctx.project, &record.merged, &ctx.store).await;
-            return Ok(false);
-        }
-    }
-    let written = workspace::apply(&ctx.project, &missing, &ctx.store).await;
-    ctx.steps.pass("finish an interrupted merge").await;
-    if let Err(error) = written {
-        tracing::warn!(feature, error = chain(&error), "cannot finish an interrupted merge; reverting it");
-        workspace::revert(&ctx.project, &record.merged, &ctx.store).await;
+    if !finish_changes(ctx, feature, &record.merged).await? {
         return Ok(false);
     }
     ctx.journal.record(feature, &GreenRecord { written: true, ..record.clone() }.encode())?;
@@ -169,7 +145,7 @@ async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> 
 /// Returns whether all tests of a feature have cached passes for the project's files.
 async fn tests_are_cached(ctx: &RunContext, id: FeatureId, report: &mut FeatureReport) -> bool {
     for test in &ctx.feature(id).tests {
-        match ctx.tests.cached(&ctx.project.root, test).await {
+        match ctx.tests.cached(ctx.project.dir.path(), test).await {
             Ok(Some(outcome)) if outcome.passed() => report_cached(ctx, id, report, test, &outcome).await,
             // An error is reported when the test runs.
             _ => return false,

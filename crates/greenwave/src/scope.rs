@@ -7,7 +7,7 @@ use crate::plan::{FeatureId, Plan, PlanError, nearest};
 /// Part of a plan that a run does. The default is all of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunScope {
-    /// Ids of the features that run, beside those that they depend on. Empty for all features.
+    /// Ids of the features that run, besides their dependencies. Empty for all features.
     pub only: Vec<String>,
     /// Whether no stage starts after the first feature that fails.
     pub fail_fast: bool,
@@ -16,7 +16,7 @@ pub struct RunScope {
 }
 
 impl RunScope {
-    /// Returns the features that run: those of [`only`](Self::only), with all that they depend on.
+    /// Returns the features that run: those of [`only`](Self::only), with their dependencies.
     ///
     /// # Errors
     /// [`PlanError::UnknownSelection`] for an id that the plan does not have.

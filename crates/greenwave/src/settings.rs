@@ -1,10 +1,13 @@
 //! Settings of a run: limits, sizes and times.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use greenwave_testing::TraceMode;
+use greenwave_testing::{StateSeal, TraceMode, UserKey};
+
+use crate::error::Error;
+use crate::result_keys::{KeySource, ResultKeys};
 
 /// Settings of a run. The default is the `development` profile.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +33,14 @@ pub struct Settings {
     pub receipts: Option<PathBuf>,
     /// Runs of plans.
     pub run: RunSettings,
+    /// Key that seals the state in the project's directory and the receipts. State that was sealed
+    /// with another key, or not at all, is not used. Without a key, state is neither sealed nor
+    /// verified: the author of the project's directory decides which features are done.
+    pub user_key: Option<UserKey>,
+    /// Directories that neither agents nor tests may read, such as that of `user_key`.
+    pub private: Vec<PathBuf>,
+    /// Keys that authenticate test results, beside those in the project's directory.
+    pub result_keys: ResultKeys,
 }
 
 /// Settings of runs of plans.
@@ -53,9 +64,14 @@ pub struct TestingSettings {
     pub remote: String,
     /// Whether results are written to the server as well as read.
     pub remote_write: bool,
+    /// Sources of the keys of [`ResultKeys::remote`].
+    pub remote_key: Vec<KeySource>,
     /// Whether tests are traced to discover dependencies beyond the declared inputs, and what
     /// happens where tracing is unavailable.
     pub trace: TraceMode,
+    /// Whether tests are kept from reading the user's key and changing stored results, where the
+    /// kernel can do so.
+    pub protect_state: bool,
     /// Whether fewer tests run at once while other programs load the machine.
     pub follow_load: bool,
     /// Share of cached results that are verified by running the test again, from 0 to 1.
@@ -171,12 +187,28 @@ impl Default for Settings {
                 disk_limit: 1_000_000_000,
                 remote: String::new(),
                 remote_write: true,
+                remote_key: Vec::new(),
                 trace: TraceMode::WhenPossible,
+                protect_state: true,
                 follow_load: true,
                 audit: 0.0,
             },
             receipts: None,
             run: RunSettings::default(),
+            user_key: None,
+            private: Vec::new(),
+            result_keys: ResultKeys::default(),
         }
+    }
+}
+
+impl Settings {
+    /// Returns the seal of a project's state, if there is a key.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the project does not exist.
+    pub(crate) fn seal_of(&self, project: &Path) -> Result<Option<StateSeal>, Error> {
+        let seal = self.user_key.as_ref().map(|key| key.for_project(project));
+        seal.transpose().map_err(Error::io("find", project))
     }
 }

@@ -43,6 +43,7 @@ impl Stage<'_> {
             Phase::Prompting(attempt) => self.request(attempt).await,
             Phase::Testing(attempt) => self.test(attempt).await,
             Phase::Reviewing(_) => self.review().await,
+            Phase::Queued(_) => self.queue.wait_in_line(self.id, self.active, self.report).await,
             Phase::Merging(_) => self.queue.merge(self.id, self.active, self.report).await,
             Phase::Paused(_) => self.wait_for_agent().await,
             Phase::Blocked(_) => self.queue.wait_for_user(self.active).await,
@@ -57,7 +58,7 @@ impl Stage<'_> {
         self.active.reset_to(self.queue.tree().await, &self.ctx.store).await?;
         if self.run_tests("checking").await?.is_some() {
             self.ctx.steps.pass("forget a feature").await;
-            self.ctx.journal.forget(&self.feature().id).map_err(Error::from)?;
+            self.ctx.journal.forget(&self.feature().id)?;
             return Ok(StageResult::refused("it was green in an earlier run, and its tests fail now"));
         }
         self.queue.add_resumed(self.id).await;
@@ -131,7 +132,7 @@ impl Stage<'_> {
 
     /// Extracts what matters from the output of a failing test.
     fn feedback(&self, output: &[u8]) -> Feedback {
-        Feedback::of_output(output, &[self.active.workspace.root(), &self.ctx.project.root])
+        Feedback::of_output(output, &[self.active.workspace.root(), self.ctx.project.dir.path()])
     }
 
     /// Describes a failing test, and what changed since the last refused answer.

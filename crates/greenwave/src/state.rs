@@ -132,12 +132,12 @@ impl ActiveFeature {
     pub(crate) fn refuse_answer(&mut self) -> bool {
         let answer = self.answer.take();
         let is_repeated = answer.is_some() && answer == self.refused;
-        // An attempt without an answer that could be tested says nothing about the code.
+        // An attempt without a testable answer is no evidence about the code.
         self.refused = answer;
         is_repeated
     }
 
-    /// Returns what was said in the last attempt.
+    /// Returns the messages of the last attempt.
     pub(crate) fn details(&self) -> AttemptDetails {
         let Transcript { words, stderr, exit } = self.transcript.clone();
         AttemptDetails { test_output: self.test_output.clone(), words, stderr, exit }

@@ -1,10 +1,12 @@
 //! The directory that holds a project's state: its lock, and leftovers of interrupted runs.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use greenwave_dir::{Access, Dir};
 use greenwave_testing::STATE_DIRECTORY;
 
 use crate::error::Error;
@@ -13,21 +15,25 @@ use crate::error::Error;
 const LOCK_TRIES_MAX: u32 = 20;
 /// Time between two tries.
 const LOCK_RETRY_AFTER: Duration = Duration::from_millis(25);
+/// Name of the lock file.
+const LOCK: &str = "lock";
+/// Name of the file that excludes the state from version control.
+const IGNORE: &str = ".gitignore";
 /// Prefix of directories that hold moved leftovers.
 const STALE_PREFIX: &str = "old-";
 
-/// Creates and locks the state directory of a project. Returns its path and the lock.
+/// Creates and locks the state directory of a project. Returns it with the lock.
 ///
 /// # Errors
-/// [`Error::Busy`] if another run holds the lock, and [`Error::Io`].
-pub(crate) fn lock(project: &Path) -> Result<(PathBuf, fs::File), Error> {
-    let state = project.join(STATE_DIRECTORY);
-    let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(&state);
-    created.map_err(Error::io("create", &state))?;
-    let ignore = state.join(".gitignore");
-    fs::write(&ignore, "*\n").map_err(Error::io("write", &ignore))?;
-    let path = state.join("lock");
-    let lock = fs::File::create(&path).map_err(Error::io("open", &path))?;
+/// [`Error::Busy`] if another run holds the lock, and [`Error::Io`], also if the project has a link
+/// in the place of the directory or of a file in it.
+pub(crate) fn lock(project: &Path) -> Result<(Dir, fs::File), Error> {
+    let path = project.join(STATE_DIRECTORY);
+    let opened = Dir::open(project).and_then(|project| project.create_subdirectory(STATE_DIRECTORY, 0o700));
+    let state = opened.map_err(Error::io("create", &path))?;
+    exclude_from_version_control(&state).map_err(Error::io("write", path.join(IGNORE)))?;
+    let path = path.join(LOCK);
+    let lock = state.open_file(LOCK, Access::Create, 0o666).map_err(Error::io("open", &path))?;
     // A run that is killed while it spawns a program leaves its lock to the child until exec.
     for _ in 0..LOCK_TRIES_MAX {
         match lock.try_lock() {
@@ -39,31 +45,48 @@ pub(crate) fn lock(project: &Path) -> Result<(PathBuf, fs::File), Error> {
     Err(Error::Busy { project: project.to_owned() })
 }
 
+/// Creates a directory below the state directory, and returns its path.
+///
+/// # Errors
+/// [`Error::Io`], also if the project has a link in its place.
+pub(crate) fn create(state: &Dir, name: &str) -> Result<PathBuf, Error> {
+    let path = state.path().join(name);
+    state.create_subdirectory(name, 0o700).map_err(Error::io("create", &path))?;
+    Ok(path)
+}
+
+fn exclude_from_version_control(state: &Dir) -> io::Result<()> {
+    let mut ignore = state.open_file(IGNORE, Access::Create, 0o666)?;
+    // A file that somebody has written stays as it is.
+    if ignore.metadata()?.len() == 0 { ignore.write_all(b"*\n") } else { Ok(()) }
+}
+
 /// Moves a directory of an earlier run aside, then removes as much of it as possible.
 ///
 /// Programs of a killed run may still write there, so the directory is renamed first.
-pub(crate) fn set_aside_stale(state_dir: &Path, directory: &Path) -> Result<(), Error> {
-    let aside = tempfile::Builder::new().prefix(STALE_PREFIX).tempdir_in(state_dir);
-    let aside = aside.map_err(Error::io("create a directory in", state_dir))?.keep();
-    match fs::rename(directory, aside.join("work")) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::io("move", directory)(error));
+pub(crate) fn set_aside_stale(parent: &Dir, name: &OsStr) -> Result<(), Error> {
+    let created = parent.temporary_subdirectory(STALE_PREFIX, 0o700);
+    let aside = created.map_err(Error::io("create a directory in", parent.path()))?;
+    let aside = Path::new(aside.path().file_name().unwrap_or_default()).join("work");
+    match parent.rename(name, aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::io("move", parent.path().join(name))(error));
         }
         _ => {}
     }
-    remove_set_aside(state_dir)
+    remove_set_aside(parent)
 }
 
 /// Returns whether a directory has the name of one that was moved aside.
-pub(crate) fn is_set_aside(name: &std::ffi::OsStr) -> bool {
+pub(crate) fn is_set_aside(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(STALE_PREFIX.as_bytes())
 }
 
 /// Removes as much as possible of the directories that were moved aside.
-pub(crate) fn remove_set_aside(state_dir: &Path) -> Result<(), Error> {
-    for entry in fs::read_dir(state_dir).map_err(Error::io("list", state_dir))?.flatten() {
-        if is_set_aside(&entry.file_name()) {
-            let _ = crate::remove::remove_all(&entry.path());
+pub(crate) fn remove_set_aside(parent: &Dir) -> Result<(), Error> {
+    for entry in parent.entries().map_err(Error::io("list", parent.path()))? {
+        if is_set_aside(&entry.name) {
+            let _ = parent.remove_all(&entry.name);
         }
     }
     Ok(())

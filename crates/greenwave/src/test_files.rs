@@ -62,7 +62,7 @@ pub(crate) fn is_runner_settings(path: &str) -> bool {
     is_cargo || is_older || SETTINGS.contains(&name) || SETTINGS_STEMS.iter().any(|stem| has_stem(stem))
 }
 
-/// Returns whether the name of a script says that it tests or checks something.
+/// Returns whether a script tests or checks something, by its name.
 pub(crate) fn is_test_script(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let stem = name.split('.').next().unwrap_or(name).to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! Records what an agent says while it works, bounded, cleaned and without secrets.
+//! Records an agent's output while it works, bounded, cleaned and without secrets.
 
 use greenwave_agents::{AgentEvent, Error as AgentError};
 use greenwave_storage::Transcript;
@@ -37,7 +37,7 @@ impl Recorder {
         }
     }
 
-    /// Returns what was recorded so far.
+    /// Returns the transcript up to now.
     pub(crate) fn transcript(&self, mask: &Mask) -> Transcript {
         let text = |excerpt: &Excerpt| mask.apply(excerpt.text().trim_end()).into_owned();
         Transcript { words: text(&self.words), stderr: text(&self.stderr), exit: self.exit.clone() }

@@ -23,11 +23,11 @@ pub(crate) async fn take_in(ctx: &RunContext, tree: &Tree, changes: &[Change]) -
         return Ok(edited);
     }
     for Change { path, .. } in changes {
-        if file_state::file_at(&ctx.project.root, path)? == tree.get(path).copied() {
+        if file_state::file_at(&ctx.project.dir, path)? == tree.get(path).copied() {
             continue;
         }
         // Reads the file once more, so that its content is stored exactly as it enters the tree.
-        match file_state::capture_file(&ctx.project.root, path, &ctx.store).await? {
+        match file_state::capture_file(&ctx.project.dir, path, &ctx.store).await? {
             Some(file) => edited.insert(path.clone(), file),
             None => edited.remove(path),
         };
@@ -40,7 +40,7 @@ pub(crate) async fn take_in(ctx: &RunContext, tree: &Tree, changes: &[Change]) -
 /// # Errors
 /// [`Error::Io`] if the file cannot be read.
 pub(crate) fn wait_for(ctx: &RunContext, change: &Change) -> Result<Wait, Error> {
-    let now = file_state::file_at(&ctx.project.root, &change.path)?;
+    let now = file_state::file_at(&ctx.project.dir, &change.path)?;
     Ok(Wait::User { path: change.path.clone(), now, is_new: change.before.is_none() })
 }
 
@@ -59,7 +59,7 @@ pub(crate) async fn wait(
     let mut idle_polls = 0;
     while idle_polls < 2 {
         tokio::time::sleep(POLL).await;
-        if file_state::file_at(&ctx.project.root, &path)? != now {
+        if file_state::file_at(&ctx.project.dir, &path)? != now {
             return Ok(());
         }
         // Relaxed: see `FeatureRun::set_working`.

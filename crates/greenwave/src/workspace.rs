@@ -4,21 +4,23 @@ mod listing;
 mod scan;
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use greenwave_dir::{Dir, Metadata, Temporary};
 use greenwave_storage::Store;
 use greenwave_testing::{EntryKind, Manifest};
 use tokio::sync::RwLock;
 
 use crate::copies::Copies;
 use crate::error::Error;
-use crate::file_state::{file_at, read};
+use crate::file_state::{file_at, kind_of, read};
 use crate::guarded_write;
 use crate::included::Included;
 use crate::remove::remove_all;
@@ -40,7 +42,8 @@ pub(crate) type InFlight = Arc<RwLock<Option<fs::File>>>;
 /// A directory in which changes are written.
 #[derive(Debug, Clone)]
 pub(crate) struct Destination {
-    pub(crate) root: PathBuf,
+    /// The directory. Writes go through this handle, so that a link never leads them elsewhere.
+    pub(crate) dir: Dir,
     pub(crate) in_flight: InFlight,
     pub(crate) steps: Steps,
     /// Whether this is the project, where the user may write at any moment. Each file is then
@@ -67,16 +70,16 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Creates an empty workspace. Removes files of an earlier run from the directory.
+    /// Creates an empty workspace in a directory. Removes files of an earlier run from it.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(crate) fn new(root: PathBuf, in_flight: InFlight) -> Result<Self, Error> {
+    pub(crate) fn new(parent: &Dir, name: &str, in_flight: InFlight) -> Result<Self, Error> {
+        let root = parent.path().join(name);
+        parent.remove_all(name).map_err(Error::io("clear", &root))?;
+        let dir = parent.create_subdirectory(name, 0o777).map_err(Error::io("create", &root))?;
         // Steps do not matter here: the next run clears the workspaces of a killed run.
-        let destination = Destination { root, in_flight, steps: Steps::default(), is_project: false };
-        let root = &destination.root;
-        remove_all(root).map_err(Error::io("clear", root))?;
-        fs::create_dir_all(root).map_err(Error::io("create", root))?;
+        let destination = Destination { dir, in_flight, steps: Steps::default(), is_project: false };
         let (stamps, repositories) = (scan::StampedFiles::default(), BTreeSet::new());
         Ok(Self {
             destination,
@@ -96,13 +99,18 @@ impl Workspace {
     /// # Errors
     /// [`Error::Io`].
     pub(crate) fn in_copies(copies: &Arc<Copies>, name: &str, in_flight: &InFlight) -> Result<Self, Error> {
-        let workspace = Self::new(copies.path(name), Arc::clone(in_flight))?;
+        let workspace = Self::new(&copies.plan_dir()?, name, Arc::clone(in_flight))?;
         Ok(Self { copies: Some(Arc::clone(copies)), ..workspace })
     }
 
     /// Returns the directory.
     pub(crate) fn root(&self) -> &Path {
-        &self.destination.root
+        self.destination.dir.path()
+    }
+
+    /// Returns the handle of the directory.
+    pub(crate) fn dir(&self) -> &Dir {
+        &self.destination.dir
     }
 
     /// Returns the project's directory in the workspace. It differs from [`root`](Self::root) if
@@ -129,11 +137,13 @@ impl Workspace {
         let Some(copies) = self.copies.clone() else { return Ok(()) };
         let options = copies.options();
         if !options.include.is_empty() {
-            let (mut included, root) = (std::mem::take(&mut self.included), self.root().to_owned());
+            let (mut included, root) = (std::mem::take(&mut self.included), self.dir().clone());
             let from = Arc::clone(&copies);
             let restored = self.blocking(move || {
                 let paths = from.included()?;
-                let restored = included.restore(&from.root.path, &root, paths);
+                let project = &from.root.path;
+                let project = Dir::open(project).map_err(Error::io("open", project))?;
+                let restored = included.restore(&project, &root, paths);
                 restored.map_err(|(path, source)| Error::io("copy", &path)(source))?;
                 Ok(included)
             });
@@ -143,8 +153,7 @@ impl Workspace {
         if options.setup.is_empty() || self.setup_key == Some(key) {
             return Ok(());
         }
-        let directory = self.directory();
-        fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
+        let directory = self.create_directory()?;
         self.setup_key = None;
         for command in &options.setup {
             let supervisor = options.supervisor.as_ref();
@@ -180,11 +189,18 @@ impl Workspace {
     pub(crate) async fn start_from(&mut self, base: &Tree, tree: &Tree, store: &Store) -> Result<(), Error> {
         self.prepare(tree, store).await?;
         if let Some(git) = self.copies.as_ref().and_then(|copies| copies.git()) {
-            git.attach(self.root(), base, store).await?;
+            git.attach(self.dir(), base, store).await?;
             self.repositories.insert(String::new());
         }
+        self.create_directory().map(drop)
+    }
+
+    /// Creates the project's directory in the workspace, and returns its path.
+    fn create_directory(&self) -> Result<PathBuf, Error> {
         let directory = self.directory();
-        fs::create_dir_all(&directory).map_err(Error::io("create", &directory))
+        let created = self.dir().create_subdirectory(self.project(), 0o777);
+        created.map_err(Error::io("create", &directory))?;
+        Ok(directory)
     }
 
     /// Returns the path of the project in the workspace; empty if it is the whole workspace.
@@ -192,8 +208,34 @@ impl Workspace {
         self.copies.as_ref().map(|copies| copies.root.project.clone()).unwrap_or_default()
     }
 
+    /// Removes the directory and remembers its files, so that others can use the space.
+    pub(crate) async fn suspend(&mut self) {
+        self.tear_down().await;
+        self.remove_directory();
+        (self.stamps, self.included) = (scan::StampedFiles::default(), Included::default());
+        (self.is_fresh, self.setup_key) = (true, None);
+        self.repositories.clear();
+        self.set_up.clear();
+    }
+
+    /// Creates the directory of a suspended workspace again, empty. Its files are written by the
+    /// next [`reset`](Self::reset).
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn wake(&mut self) -> Result<(), Error> {
+        let (Some(copies), Some(name)) = (&self.copies, self.root().file_name()) else { return Ok(()) };
+        let dir = copies.plan_dir()?.create_subdirectory(name, 0o777);
+        self.destination.dir = dir.map_err(Error::io("create", self.root()))?;
+        Ok(())
+    }
+
     /// Removes the directory.
     pub(crate) fn remove(self) {
+        self.remove_directory();
+    }
+
+    fn remove_directory(&self) {
         if let Err(error) = remove_all(self.root()) {
             tracing::warn!(%error, directory = %self.root().display(), "cannot remove a workspace");
         }
@@ -207,6 +249,7 @@ impl Workspace {
 pub(crate) async fn capture(project: &Path, tracked: &[String], store: &Store) -> Result<Tree, Error> {
     let manifest =
         Manifest::of_project(project).map_err(|source| Error::Project { source: source.into() })?;
+    let dir = Dir::open(project).map_err(Error::io("open", project))?;
     let mut files = Vec::new();
     for (path, entry) in manifest.files() {
         match path.to_str() {
@@ -216,21 +259,21 @@ pub(crate) async fn capture(project: &Path, tracked: &[String], store: &Store) -
     }
     let listed: BTreeSet<String> = files.iter().map(|(name, _)| name.clone()).collect();
     for name in tracked.iter().filter(|name| !listed.contains(*name)) {
-        files.extend(kind_at(&project.join(name)).map(|kind| (name.clone(), kind)));
+        files.extend(kind_at(&dir, name).map(|kind| (name.clone(), kind)));
     }
-    read_kinds(project, files, store).await
+    read_kinds(&dir, files, store).await
 }
 
 /// Reads files and links below a directory into the store. Leaves out paths that have neither.
-pub(crate) async fn read_files(root: &Path, paths: &[String], store: &Store) -> Result<Tree, Error> {
-    let kind = |path: &String| Some((path.clone(), kind_at(&root.join(path))?));
+pub(crate) async fn read_files(root: &Dir, paths: &[String], store: &Store) -> Result<Tree, Error> {
+    let kind = |path: &String| Some((path.clone(), kind_at(root, path)?));
     read_kinds(root, paths.iter().filter_map(kind).collect(), store).await
 }
 
-async fn read_kinds(project: &Path, files: Vec<(String, EntryKind)>, store: &Store) -> Result<Tree, Error> {
+async fn read_kinds(project: &Dir, files: Vec<(String, EntryKind)>, store: &Store) -> Result<Tree, Error> {
     let mut tree = Tree::new();
     for (name, kind) in files {
-        let content = read(&project.join(&name), kind).map_err(Error::io("read", project.join(&name)))?;
+        let content = read(project, &name, kind).map_err(Error::io("read", project.path().join(&name)))?;
         let blob = store.put_blob(content).await.map_err(Error::store("write to"))?;
         tree.insert(name, File { kind, blob });
     }
@@ -238,17 +281,8 @@ async fn read_kinds(project: &Path, files: Vec<(String, EntryKind)>, store: &Sto
 }
 
 /// Returns the kind of a file or link. Returns `None` for other entries.
-fn kind_at(path: &Path) -> Option<EntryKind> {
-    let metadata = path.symlink_metadata().ok()?;
-    if metadata.is_symlink() {
-        Some(EntryKind::Symlink)
-    } else if !metadata.is_file() {
-        None
-    } else if metadata.permissions().mode() & 0o100 != 0 {
-        Some(EntryKind::Executable)
-    } else {
-        Some(EntryKind::Regular)
-    }
+fn kind_at(root: &Dir, path: &str) -> Option<EntryKind> {
+    kind_of(&root.metadata(path).ok()?)
 }
 
 /// Writes all changes or none: if one fails, reverts those before it.
@@ -266,7 +300,7 @@ pub(crate) async fn apply_or_revert(
 pub(crate) async fn revert(destination: &Destination, changes: &[Change], store: &Store) {
     for change in changes {
         let inverse = Change { path: change.path.clone(), before: change.after, after: change.before };
-        let was_made = file_at(&destination.root, &change.path)
+        let was_made = file_at(&destination.dir, &change.path)
             .is_ok_and(|now| now == change.after && now != change.before);
         if was_made && let Err(error) = apply(destination, &[inverse], store).await {
             tracing::warn!(%error, path = change.path, "cannot revert a file of a failed merge");
@@ -275,17 +309,14 @@ pub(crate) async fn revert(destination: &Destination, changes: &[Change], store:
 }
 
 /// Removes temporary files that a killed process has left beside the changed files.
-pub(crate) fn remove_temporary_files(root: &Path, changes: &[Change]) {
+pub(crate) fn remove_temporary_files(root: &Dir, changes: &[Change]) {
     for change in changes {
         guarded_write::recover(root, change);
-        let path = root.join(&change.path);
-        let entries = path.parent().and_then(|parent| fs::read_dir(parent).ok());
-        let entries = entries.into_iter().flatten().flatten();
-        let is_temporary = |entry: &fs::DirEntry| {
-            entry.file_name().as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes())
-        };
-        for entry in entries.filter(is_temporary) {
-            let _ = fs::remove_file(entry.path());
+        let Ok((directory, _)) = root.parent(&change.path) else { continue };
+        let names = directory.entries().unwrap_or_default().into_iter().map(|entry| entry.name);
+        let is_temporary = |name: &OsString| name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes());
+        for name in names.filter(is_temporary) {
+            let _ = directory.remove_file(&name);
         }
     }
 }
@@ -332,10 +363,11 @@ fn write_one(
     change: &Change,
     content: Option<&(EntryKind, Bytes)>,
 ) -> Result<(), Error> {
-    let path = destination.root.join(&change.path);
+    let root = &destination.dir;
+    let path = root.path().join(&change.path);
     destination.steps.pass_blocking("write a file").map_err(Error::io("write", &path))?;
     if destination.is_project {
-        let now = file_at(&destination.root, &change.path)?;
+        let now = file_at(root, &change.path)?;
         if now == change.after {
             return Ok(());
         }
@@ -345,17 +377,15 @@ fn write_one(
     }
     if !destination.is_project {
         return match content {
-            Some((kind, content)) => put(&path, *kind, content).map_err(Error::io("write", &path)),
-            None => remove(&destination.root, &path).map_err(Error::io("remove", &path)),
+            Some((kind, content)) => {
+                put(root, &change.path, *kind, content).map_err(Error::io("write", &path))
+            }
+            None => remove(root, &change.path).map_err(Error::io("remove", &path)),
         };
     }
     let written = match content {
-        Some((kind, content)) => put_guarded(&path, *kind, content, change),
-        None => guarded_write::remove(&path, change.before).inspect(|removed| {
-            if *removed {
-                remove_empty_parents(&destination.root, &path);
-            }
-        }),
+        Some((kind, content)) => put_guarded(root, *kind, content, change),
+        None => remove_guarded(root, change),
     };
     if written.map_err(Error::io("write", &path))? {
         Ok(())
@@ -365,40 +395,51 @@ fn write_one(
 }
 
 /// Like [`put`], but only if the file is still in the state before the change.
-fn put_guarded(path: &Path, kind: EntryKind, content: &[u8], change: &Change) -> io::Result<bool> {
-    let temporary = temporary(path, kind, content)?;
-    guarded_write::replace(temporary, path, change.before, change.after)
+fn put_guarded(root: &Dir, kind: EntryKind, content: &[u8], change: &Change) -> io::Result<bool> {
+    let (temporary, name) = temporary(root, &change.path, kind, content)?;
+    guarded_write::replace(temporary, &name, change.before, change.after)
+}
+
+/// Like [`remove`], but only if the file is still in the state before the change.
+fn remove_guarded(root: &Dir, change: &Change) -> io::Result<bool> {
+    let (directory, name) = match root.parent(&change.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(change.before.is_none()),
+        parent => parent?,
+    };
+    let is_removed = guarded_write::remove(&directory, &name, change.before)?;
+    if is_removed {
+        remove_empty_parents(root, &change.path);
+    }
+    Ok(is_removed)
 }
 
 /// Writes a temporary file and renames it, so that a reader finds the whole old or the whole new
 /// file.
-fn put(path: &Path, kind: EntryKind, content: &[u8]) -> io::Result<()> {
-    temporary(path, kind, content)?.persist(path).map_err(|error| error.error)
+fn put(root: &Dir, path: &str, kind: EntryKind, content: &[u8]) -> io::Result<()> {
+    let (temporary, name) = temporary(root, path, kind, content)?;
+    temporary.replace(name)
 }
 
-/// Writes a temporary file beside the file that it is to replace, with its permissions.
-fn temporary(path: &Path, kind: EntryKind, content: &[u8]) -> io::Result<tempfile::TempPath> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(parent)?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(TEMPORARY_PREFIX);
+/// Writes a temporary file beside the file that it is to replace, with its permissions. Returns it
+/// with the name of that file.
+fn temporary(root: &Dir, path: &str, kind: EntryKind, content: &[u8]) -> io::Result<(Temporary, OsString)> {
+    let (parent, name) = root.create_parent(path, 0o777)?;
     if kind == EntryKind::Symlink {
-        let target = Path::new(std::ffi::OsStr::from_bytes(content));
-        return Ok(builder.make_in(parent, |path| symlink(target, path))?.into_temp_path());
+        return Ok((parent.temporary_link(TEMPORARY_PREFIX, OsStr::from_bytes(content))?, name));
     }
-    let mode = if kind == EntryKind::Executable { 0o777 } else { 0o666 };
-    let mut temporary = builder.permissions(fs::Permissions::from_mode(mode)).tempfile_in(parent)?;
+    let permissions = if kind == EntryKind::Executable { 0o777 } else { 0o666 };
+    let mut temporary = parent.temporary(TEMPORARY_PREFIX, permissions)?;
     temporary.write_all(content)?;
-    if let Some(mode) = replaced_mode(path, kind) {
-        temporary.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    if let Some(mode) = replaced_mode(&parent, &name, kind) {
+        temporary.file().set_permissions(fs::Permissions::from_mode(mode))?;
     }
-    Ok(temporary.into_temp_path())
+    Ok((temporary, name))
 }
 
 /// Returns the permissions for a file that replaces another: those of the old file, with only the
 /// executable bits adapted to `kind`. Returns `None` without a file to replace.
-fn replaced_mode(path: &Path, kind: EntryKind) -> Option<u32> {
-    let mode = path.symlink_metadata().ok().filter(fs::Metadata::is_file)?.permissions().mode() & 0o777;
+fn replaced_mode(directory: &Dir, name: &OsStr, kind: EntryKind) -> Option<u32> {
+    let mode = directory.metadata(name).ok().filter(Metadata::is_file)?.permissions() & 0o777;
     let is_executable = mode & 0o100 != 0;
     match kind {
         EntryKind::Executable if !is_executable => Some(mode | (mode & 0o444) >> 2),
@@ -408,8 +449,8 @@ fn replaced_mode(path: &Path, kind: EntryKind) -> Option<u32> {
 }
 
 /// Removes a file, and the directories that are empty without it.
-fn remove(root: &Path, path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+fn remove(root: &Dir, path: &str) -> io::Result<()> {
+    match root.remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
@@ -417,8 +458,8 @@ fn remove(root: &Path, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn remove_empty_parents(root: &Path, path: &Path) {
-    let parents = path.ancestors().skip(1).take_while(|parent| *parent != root);
+fn remove_empty_parents(root: &Dir, path: &str) {
+    let parents = Path::new(path).ancestors().skip(1).filter(|parent| *parent != Path::new(""));
     // Stops at the first directory that is not empty.
-    let _ = parents.map(fs::remove_dir).find(Result::is_err);
+    let _ = parents.map(|parent| root.remove_empty(parent)).find(Result::is_err);
 }

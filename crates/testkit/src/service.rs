@@ -35,7 +35,7 @@ pub fn is_available<E: Display>(what: &str, found: &Result<(), E>) -> bool {
 /// Compiles a C program in a directory. Returns `None` if no compiler is available.
 ///
 /// # Panics
-/// If the source cannot be written, or there is no compiler and the environment requires all
+/// If the source cannot be written, or no compiler is installed and the environment requires all
 /// services.
 pub fn compile(directory: &Path, name: &str, source: &str, flags: &[&str]) -> Option<PathBuf> {
     let (text, program) = (directory.join(name).with_extension("c"), directory.join(name));

@@ -142,7 +142,7 @@ fn the_libraries_of_layer_2_do_not_depend_on_each_other() {
     let workspace = TestWorkspace::new().package("greenwave-cache", &["greenwave-storage"]);
     check(
         workspace,
-        "greenwave-cache depends on greenwave-storage: of the workspace it may use greenwave-retry, greenwave-segment",
+        "greenwave-cache depends on greenwave-storage: of the workspace it may use greenwave-retry, greenwave-segment, greenwave-dir",
     );
     let workspace = TestWorkspace::new().package("greenwave-cache", &["greenwave-segment"]);
     check(
@@ -158,17 +158,18 @@ fn lower_layers_do_not_depend_on_higher_ones() {
         check(workspace, &format!("{from} depends on {to}: of the workspace it may use {allowed}"));
         assert_eq!(TestWorkspace::new().package(from, &[&format!("dev:{to}")]).violations(), [""; 0]);
     };
-    check_pair("greenwave-segment", "greenwave-cache", "nothing");
+    check_pair("greenwave-segment", "greenwave-cache", "greenwave-dir");
+    check_pair("greenwave-dir", "greenwave-segment", "nothing");
     check_pair("greenwave-process", "greenwave-sandbox", "nothing");
     check_pair("greenwave-sandbox", "greenwave-inputs", "greenwave-process");
-    check_pair("greenwave-inputs", "greenwave-testing", "nothing");
+    check_pair("greenwave-inputs", "greenwave-testing", "greenwave-dir");
     check_pair(
         "greenwave-agents",
         "greenwave-cache",
-        "greenwave-streaming, greenwave-pooling, greenwave-process, greenwave-sandbox",
+        "greenwave-streaming, greenwave-pooling, greenwave-process, greenwave-sandbox, greenwave-dir",
     );
     check_pair("greenwave-telemetry", "greenwave-scheduler", "nothing");
-    check_pair("greenwave-cli", "greenwave-cache", "greenwave, greenwave-testing");
+    check_pair("greenwave-cli", "greenwave-cache", "greenwave, greenwave-testing, greenwave-dir");
     check_pair("xtask", "greenwave", "nothing");
     check_pair("greenwave-testkit", "greenwave-cache", "nothing");
 }

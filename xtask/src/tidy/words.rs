@@ -17,6 +17,9 @@ use crate::source::{DEMO_PROJECT, files_below, has_extension};
 /// The list of words.
 pub(super) const LIST: &str = "xtask/words.toml";
 
+/// Maximum number of home-made idioms per 1,000 comment words of a crate.
+const IDIOMS_MAX: f64 = 1.0;
+
 /// Patterns of words that are refused, and of idioms that are counted.
 #[derive(Debug)]
 pub(super) struct WordList {
@@ -142,12 +145,7 @@ fn readable(file: &Path, text: &str) -> Vec<Passage> {
 pub(crate) fn words(directories: &[PathBuf], list_hits: bool) -> Result<String> {
     let list = WordList::load()?;
     let mut report = String::new();
-    let mut directories = directories.to_vec();
-    if directories.is_empty() {
-        directories = fs::read_dir(root().join("crates"))?.map(|it| Ok(it?.path())).collect::<Result<_>>()?;
-        directories.extend(["xtask", "benches"].map(|name| root().join(name)));
-        directories.sort();
-    }
+    let directories = if directories.is_empty() { all_directories()? } else { directories.to_vec() };
     for directory in directories {
         let usage = Usage::of(&list, &directory)?;
         if list_hits {
@@ -159,6 +157,34 @@ pub(crate) fn words(directories: &[PathBuf], list_hits: bool) -> Result<String> 
         let _ = writeln!(report, "{name}: {words} comment words, {idioms} idioms, {rate:.1} per 1,000");
     }
     Ok(report.trim_end().to_owned())
+}
+
+/// Returns the directories with more than [`IDIOMS_MAX`] idioms per 1,000 comment words.
+///
+/// # Errors
+/// If a file cannot be read.
+pub(super) fn check_idioms(list: &WordList) -> Result<Vec<String>> {
+    let mut violations = Vec::new();
+    for directory in all_directories()? {
+        let rate = Usage::of(list, &directory)?.per_thousand();
+        if rate > IDIOMS_MAX {
+            let name = directory.strip_prefix(root()).unwrap_or(&directory).display();
+            violations.push(format!(
+                "{name}: {rate:.1} home-made idioms per 1,000 comment words, of at most {IDIOMS_MAX:.1}: see \
+                 `cargo xtask words -v {name}`"
+            ));
+        }
+    }
+    Ok(violations)
+}
+
+/// Returns the directories of the crates, the xtask and the benchmarks.
+fn all_directories() -> Result<Vec<PathBuf>> {
+    let mut directories: Vec<_> =
+        fs::read_dir(root().join("crates"))?.map(|it| Ok(it?.path())).collect::<Result<_>>()?;
+    directories.extend(["xtask", "benches"].map(|name| root().join(name)));
+    directories.sort();
+    Ok(directories)
 }
 
 /// The comment words of a directory, and the idioms among them.

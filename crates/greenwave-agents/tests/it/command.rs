@@ -186,7 +186,7 @@ async fn standard_error_and_the_exit_are_events() {
     assert!(matches!(error, Error::Exited { .. }));
 }
 
-/// A process in a session of its own survives the group, and holds the pipes open.
+/// A process in another session survives the group, and holds the pipes open.
 #[tokio::test]
 async fn a_daemon_that_holds_the_pipes_does_not_delay_the_end() {
     let script = "setsid sleep 20 & echo done";

@@ -32,7 +32,7 @@ impl Default for DiskOptions {
 }
 
 /// Stores results in a directory, on [`greenwave_segment`]. Every read first picks up the changes
-/// of other processes, which takes one or two microseconds if there are none.
+/// of other processes, which takes one or two microseconds without any.
 #[derive(Debug, Clone)]
 pub struct DiskBackend {
     log: Arc<Log>,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::{BoxError, Error, Key};
 
-/// Maximum length of the key prefix. memcached allows 250 bytes, of which the key needs 64.
+/// Maximum length of the key prefix. memcached allows 250 bytes, and the key needs 64 of them.
 const PREFIX_BYTES_MAX: usize = 128;
 
 /// Replaces delays that would overflow the clock.

@@ -1,4 +1,4 @@
-//! Options for remote backends on servers that respond, and on those that do not.
+//! Options for remote backends on servers that respond, and on servers that do not.
 
 use std::time::Duration;
 

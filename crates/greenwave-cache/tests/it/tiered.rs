@@ -288,6 +288,45 @@ async fn forged_records_in_a_shared_tier_are_rejected() {
 }
 
 #[tokio::test]
+async fn each_tier_has_its_own_secrets_which_can_be_replaced() {
+    let (local, server) = (memory(), memory());
+    let open = |secrets: &[&str]| {
+        let secrets = secrets.iter().map(|secret| Secret::new(secret.as_bytes())).collect();
+        let tiers = vec![tier("local", local.clone()), Tier { secrets, ..tier("server", server.clone()) }];
+        Tiered::new(tiers, options())
+    };
+    let old = open(&["old"]);
+    old.put(&key(1), &record("one")).await.unwrap();
+    old.put(&key(2), &record("two")).await.unwrap();
+    let stored = server.get(&key(1)).await.unwrap().unwrap();
+    assert_eq!(Record::unseal(&key(1), &stored, 1, &Secret::new(b"old")), Ok(record("one")));
+    let stored = local.get(&key(1)).await.unwrap().unwrap();
+    assert_eq!(Record::decode(&key(1), &stored, 1), Ok(record("one")), "the local tier has no secret");
+    // Both secrets are accepted, and the new one seals. What is found is copied without a seal.
+    local.remove(&key(1)).await.unwrap();
+    let both = open(&["new", "old"]);
+    assert_eq!(both.get(&key(1)).await, Some(record("one")));
+    let copied = local.get(&key(1)).await.unwrap().unwrap();
+    assert_eq!(Record::decode(&key(1), &copied, 1), Ok(record("one")));
+    both.put(&key(3), &record("three")).await.unwrap();
+    // A user without the secret of a record misses it, and leaves it to others.
+    for number in 1..=3 {
+        local.remove(&key(number)).await.unwrap();
+    }
+    server.put(&key(4), record("forged").encode(&key(4)), None).await.unwrap();
+    let new = open(&["new"]);
+    let found = new.get_many(&[key(1), key(3), key(4)]).await;
+    assert_eq!(found, [None, Some(record("three")), None]);
+    assert_eq!(old.get(&key(3)).await, Some(record("three")), "from the local tier");
+    local.remove(&key(3)).await.unwrap();
+    assert_eq!(old.get(&key(3)).await, None);
+    assert_eq!(server.stats().entries, 4, "untrusted records stay");
+    let stats = new.stats();
+    assert_eq!((stats.tiers[1].untrusted_records, stats.tiers[1].invalid_records), (2, 2));
+    assert_eq!(stats.tiers[0].untrusted_records, 0);
+}
+
+#[tokio::test]
 async fn invalid_records_of_a_read_only_tier_are_read_once() {
     let shared = memory();
     shared.put(&key(1), "garbage".into(), None).await.unwrap();

@@ -1,4 +1,4 @@
-//! `greenwave attempts`: lists the attempts at features, and shows what was said and changed.
+//! `greenwave attempts`: lists the attempts at features, and shows their messages and changes.
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,7 @@ use crate::format::Format;
 use crate::output;
 use crate::planfile::PlanFile;
 use crate::text::printable;
+use crate::user_key::user_key;
 
 #[derive(Debug, Args)]
 pub(super) struct AttemptsArgs {
@@ -45,6 +46,7 @@ pub(super) async fn attempts(args: &AttemptsArgs) -> Result<Exit, CliError> {
         None => PathBuf::from("."),
     };
     let settings = Config::load(&project, &args.settings.overrides()?)?.settings;
+    let settings = greenwave::Settings { user_key: Some(user_key(&project)?), ..settings };
     let found = find(&project, &settings, feature.as_deref()).await?;
     let found: Vec<StoredAttempt> =
         found.into_iter().filter(|found| args.attempt.is_none_or(|number| number == found.number)).collect();

@@ -6,12 +6,13 @@ use clap::{Args, Subcommand};
 use greenwave::ResultStore;
 
 use super::settings::SetArgs;
-use super::test::{self, TestArgs};
+use super::test::{self, WarmArgs};
 use crate::config::Config;
 use crate::dirs::results_dir;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output;
+use crate::result_keys::result_keys;
 use crate::text::plural;
 
 /// Exit code of `verify` if a record was damaged.
@@ -26,7 +27,7 @@ pub(super) enum CacheCommand {
     /// Read and verify all stored records, and remove damaged ones.
     Verify(CacheArgs),
     /// Fetch results for the project's tests from a server, without running tests.
-    Warm(Box<TestArgs>),
+    Warm(Box<WarmArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -39,19 +40,20 @@ pub(super) struct CacheArgs {
 }
 
 /// Runs the command.
-pub(super) async fn cache(command: &CacheCommand) -> Result<Exit, CliError> {
+pub(super) async fn cache(command: CacheCommand) -> Result<Exit, CliError> {
     match command {
-        CacheCommand::Stats(args) => stats(args).await,
-        CacheCommand::Clear(args) => clear(args).await,
-        CacheCommand::Verify(args) => verify(args).await,
-        CacheCommand::Warm(args) => test::warm(args).await,
+        CacheCommand::Stats(args) => stats(&args).await,
+        CacheCommand::Clear(args) => clear(&args).await,
+        CacheCommand::Verify(args) => verify(&args).await,
+        CacheCommand::Warm(args) => test::warm(*args).await,
     }
 }
 
 fn open(args: &CacheArgs) -> Result<(Config, PathBuf, ResultStore), CliError> {
-    let config = Config::load(&args.project, &args.set.overrides(None, [])?)?;
+    let mut config = Config::load(&args.project, &args.set.overrides(None, [])?)?;
     let dir = results_dir(&config)?;
-    let results = ResultStore::open(&dir, &config.settings.testing)?;
+    let keys = result_keys(&args.project, &mut config)?;
+    let results = ResultStore::open(&dir, &config.settings.testing, &keys)?;
     Ok((config, dir, results))
 }
 

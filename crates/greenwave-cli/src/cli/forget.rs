@@ -10,6 +10,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output;
 use crate::planfile::PlanFile;
+use crate::user_key::user_key;
 
 #[derive(Debug, Args)]
 pub(super) struct ForgetArgs {
@@ -21,10 +22,14 @@ pub(super) struct ForgetArgs {
     features: Vec<String>,
 }
 
-/// Removes the records of features, and prints what was removed. The project stays as it is.
+/// Removes the records of features, and prints them. The project stays as it is.
 pub(super) fn forget(args: &ForgetArgs) -> Result<Exit, CliError> {
     let file = PlanFile::read(&args.plan)?;
-    let settings = Settings { receipts: receipts_dir(), ..Settings::default() };
+    let settings = Settings {
+        receipts: receipts_dir(),
+        user_key: Some(user_key(&file.plan.project)?),
+        ..Settings::default()
+    };
     let forgotten = greenwave::forget(&file.plan, &settings, &args.features)?;
     for (feature, what) in args.features.iter().zip(forgotten) {
         output::answer(&match what {

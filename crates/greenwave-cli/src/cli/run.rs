@@ -11,7 +11,7 @@ use greenwave::{
 
 use super::settings::SettingsArgs;
 use crate::config::Config;
-use crate::dirs::receipts_dir;
+use crate::dirs::{private_dirs, receipts_dir};
 use crate::error::CliError;
 use crate::exit::{Exit, INVALID_INPUT, NOT_GREEN};
 use crate::format::Format;
@@ -21,6 +21,7 @@ use crate::progress::Progress;
 use crate::signals::StopOnSignal;
 use crate::supervisor;
 use crate::text::plural;
+use crate::user_key::user_key;
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -42,7 +43,7 @@ pub(super) struct RunArgs {
         default_missing_value = "plan"
     )]
     check: Option<CheckDepth>,
-    /// Run only this feature and those that it depends on (repeat, or separate by commas).
+    /// Run only this feature and its dependencies (repeat, or separate by commas).
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
     only: Vec<String>,
     /// Start nothing new after the first feature that fails.
@@ -131,7 +132,7 @@ fn checked(file: &PlanFile, scope: &RunScope) -> Result<Vec<Problem>, CliError> 
 /// Runs the plan in a file.
 ///
 /// `adopt` names the features that are green if their tests pass before any code is written; an
-/// empty list stands for all.
+/// empty list means all.
 ///
 /// # Errors
 /// Those of the plan, the settings and the run, and [`CliError::NoSuchFeature`].
@@ -148,7 +149,9 @@ pub(super) async fn run_plan(
     set_adopted(&mut file.plan, adopt)?;
     checked(&file, &scope)?;
     let config = Config::load(&file.plan.project, &options.settings.overrides()?)?;
-    let settings = Settings { receipts: receipts_dir(), ..config.settings };
+    let user_key = Some(user_key(&file.plan.project)?);
+    let settings =
+        Settings { receipts: receipts_dir(), user_key, private: private_dirs(), ..config.settings };
     let metrics = settings.metrics.clone();
     let endpoint = if metrics.enabled {
         Some(MetricsEndpoint::bind(SocketAddr::new(metrics.address, metrics.port)).await?)

@@ -11,7 +11,7 @@ mod suite;
 mod watch;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::{Instant, SystemTime};
 
 use greenwave::ResultStore;
@@ -33,7 +33,7 @@ use crate::supervisor;
 use crate::testview::{TestView, Totals, tracing_note};
 use crate::text::plural;
 
-pub(super) use self::args::TestArgs;
+pub(super) use self::args::{TestArgs, WarmArgs};
 
 /// Runs the command.
 pub(super) async fn test(args: &TestArgs) -> Result<Exit, CliError> {
@@ -81,12 +81,14 @@ pub(super) async fn test(args: &TestArgs) -> Result<Exit, CliError> {
 }
 
 /// Fetches the results of the project's tests from wherever they are stored.
-pub(super) async fn warm(args: &TestArgs) -> Result<Exit, CliError> {
+pub(super) async fn warm(args: WarmArgs) -> Result<Exit, CliError> {
+    let args = &args.into_test_args();
     let project = project_dir(args.project.as_deref())?;
-    let config = Config::load(&project, &args.overrides()?)?;
+    let config = suite::load_config(&project, args)?;
     if config.settings.cache.enabled {
         // A run continues without a store of results; here it is an error.
-        drop(ResultStore::open(&results_dir(&config)?, &config.settings.testing)?);
+        let settings = &config.settings;
+        drop(ResultStore::open(&results_dir(&config)?, &settings.testing, &settings.result_keys)?);
     }
     let Loaded { suite, .. } = suite::load(&project, args).await?;
     let selected = select(suite.tests(), &args.filters)?;
@@ -110,6 +112,19 @@ async fn init(project: &Path, args: &TestArgs) -> Result<Exit, CliError> {
     Ok(Exit::SUCCESS)
 }
 
+/// Prints notes about tests without a guard, and about results that are not authentic.
+fn note_state(suite: &Suite) {
+    static NOTED: Once = Once::new();
+    if let Some(problem) = suite.guard_problem() {
+        let text = format!("tests could read the user's key and change stored results: {problem}");
+        NOTED.call_once(|| output::note(&text));
+    }
+    for tier in suite.cache_stats().tiers.iter().filter(|tier| tier.untrusted_records > 0) {
+        let records = plural(usize::try_from(tier.untrusted_records).unwrap_or(usize::MAX), "record");
+        output::note(&format!("{records} on {} had no valid seal and counted as misses", tier.name));
+    }
+}
+
 /// Runs tests and writes the reports. Returns no report if a signal stopped the run.
 async fn run(
     suite: &Arc<Suite>,
@@ -125,6 +140,7 @@ async fn run(
     let running =
         tokio::spawn(async move { runner.run(&tests, move |event| shown.lock().event(&event)).await });
     let report = running.await.expect("a run does not panic and is not cancelled")?;
+    note_state(suite);
     let view = view.lock();
     if let Some(code) = signals.finish() {
         view.stopped();

@@ -11,7 +11,7 @@ use greenwave_testkit::service::skip;
 use rustix::fs::OFlags;
 
 use crate::program::{Finished, Program, until};
-use crate::test_dir::TestDir;
+use crate::test_dir::{STATE, TestDir};
 
 /// A project whose runs use a clock that can be set.
 pub(crate) struct Clocked {
@@ -57,6 +57,7 @@ impl Clocked {
     pub(crate) fn greenwave<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Program {
         let program = Program::new(args).within(&self.dir.path("p"));
         let program = program.variable("XDG_CACHE_HOME", self.dir.path("cache"));
+        let program = program.variable("XDG_STATE_HOME", self.dir.path(STATE));
         let program = program.variable("LD_PRELOAD", &self.library);
         let program = program.variable("FAKETIME_TIMESTAMP_FILE", self.dir.path("clock"));
         // The program reads the file at every call, and the monotonic clock is not changed.

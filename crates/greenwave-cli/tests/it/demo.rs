@@ -183,7 +183,7 @@ fn the_project_has_only_the_files_of_the_answers() {
 fn the_second_run_is_answered_from_the_cache() {
     let second = &demo().second;
     assert_eq!(second.status.code(), Some(0), "{second:?}");
-    assert!(second.stdout.contains("0 agent requests, 0 tests run, 10 cached (saved "));
+    assert!(second.stdout.contains("0 agent requests, 0 test commands were run, 10 cached (saved "));
     assert_eq!(demo().files, demo().files_after_second);
     snapshots::check("second_run", &second.stdout);
 }
@@ -197,7 +197,7 @@ fn the_first_run_prints_the_progress_of_each_feature() {
     let (progress, table) = other.stdout.split_once("\n\n").expect("a blank line precedes the table");
     let mut by_feature = BTreeMap::<&str, Vec<&str>>::new();
     for line in progress.lines().filter(|line| line.starts_with("  ")) {
-        // What was said in a rejected attempt.
+        // The messages of a rejected attempt.
         if line.starts_with("      ") {
             continue;
         }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use crate::clock::{Clocked, HOUR};
 use crate::program::{Finished, Program};
-use crate::test_dir::TestDir;
+use crate::test_dir::{STATE, TestDir};
 
 const CONFIG: &str = r#"
 [testing]
@@ -215,12 +215,12 @@ fn a_record_cannot_be_forged() {
         fs::write(&path, &whole[..length]).unwrap();
         project.takes_slow_path_once();
     }
-    // A record that was sealed with another secret is ignored.
-    let secret = project.0.dir.path("cache/greenwave/tests/secret");
-    assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
-    fs::write(&secret, [7; 32]).unwrap();
+    // A record that was sealed with another key is ignored.
+    let key = project.0.dir.path(STATE).join("greenwave/keys/key");
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    fs::write(&key, [7; 32]).unwrap();
     project.takes_slow_path_once();
-    fs::remove_file(&secret).unwrap();
+    fs::remove_file(&key).unwrap();
     project.takes_slow_path_once();
     // A record is bound to the path of its project.
     fs::rename(project.0.dir.path("p"), project.0.dir.path("q")).unwrap();

@@ -129,7 +129,7 @@ fn tests_that_cannot_be_compiled_fail_with_the_messages_of_the_build() {
         let program = Program::new(["test", "--format", "json", "--keep-failures"]).within(&dir.path("p"));
         program.variable("XDG_CACHE_HOME", dir.path("cache")).bound(COMPILING_BOUND).run().with_code(1)
     };
-    // A failed build is not cached: nobody has traced what it depends on.
+    // A failed build is not cached: its dependencies were not traced.
     for _ in 0..2 {
         let events = run().report();
         let event = |name: &str| events.iter().find(|event| event["name"] == name).unwrap();
@@ -167,7 +167,7 @@ fn python() -> Option<String> {
     program(&[&python("python3"), &python("/usr/bin/python3")])
 }
 
-/// Makes the project in `p` use this Python, whatever the path has.
+/// Makes the project in `p` use this Python instead of the one on the path.
 fn use_pytest(dir: &TestDir, python: &str) {
     let which = Command::new(python).args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
     std::fs::create_dir_all(dir.path("p/.venv/bin")).unwrap();

@@ -5,6 +5,7 @@
 
 mod agent_edits;
 mod attempts;
+mod batches;
 mod cargo_products;
 mod clock;
 mod conflicts;
@@ -12,6 +13,7 @@ mod demo;
 mod fast_path;
 mod harnesses;
 mod help;
+mod hostile;
 mod human_output;
 mod kill;
 mod metrics;

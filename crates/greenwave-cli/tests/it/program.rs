@@ -69,7 +69,7 @@ impl Program {
         for name in INHERITED {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
-        // Working copies of tests do not belong into the home of the user.
+        // Copies of tests do not belong into the home of the user.
         command.env("XDG_STATE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"));
         Self { command, bound: BOUND, lines_max: usize::MAX }
     }
@@ -259,7 +259,7 @@ impl Finished {
         events
     }
 
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let signal = self.status.signal();
         format!("{} {signal:?}\n--- stdout\n{}--- stderr\n{}", self.status, self.stdout, self.stderr)
     }

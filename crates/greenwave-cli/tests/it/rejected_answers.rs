@@ -52,10 +52,11 @@ fn run(dir: &TestDir, bad: ShellFeature) -> Report {
     assert_eq!(report.reason("after"), "depends on `bad`, which failed");
     assert_eq!(report.reason("later"), "depends on `bad`, which failed");
     assert_eq!(dir.files(""), expected);
-    // The user's state holds the receipt of the green feature, and no working copy is left.
+    // The user's state holds the key and the receipt of the green feature. No working copy is left.
     let state = fs::read_dir(dir.path(STATE).join("greenwave")).unwrap();
-    let state: Vec<_> = state.map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(state, ["green"]);
+    let mut state: Vec<_> = state.map(|entry| entry.unwrap().file_name()).collect();
+    state.sort();
+    assert_eq!(state, ["green", "keys"]);
     report
 }
 

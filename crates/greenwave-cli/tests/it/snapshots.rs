@@ -17,7 +17,7 @@ const FILTERS: [(&str, &str); 8] = [
 const ORDER_FILTERS: [(&str, &str); 4] = [
     (r"\d+ run, \d+ cached", "[N] run, [N] cached"),
     (r"\d+ of \d+ cached", "[N] of [N] cached"),
-    (r"\d+ tests run, \d+ cached", "[N] tests run, [N] cached"),
+    (r"\d+ test commands were run, \d+ cached", "[N] test commands were run, [N] cached"),
     (r"Sequential .*\n", ""),
 ];
 

@@ -45,7 +45,7 @@ pub(crate) struct Probe {
     /// Steps between the two runs.
     #[serde(default)]
     pub(crate) change: Vec<Step>,
-    /// Steps that remove what is outside the probe's directory.
+    /// Steps that remove objects outside the probe's directory.
     #[serde(default)]
     pub(crate) after: Vec<Step>,
     pub(crate) expect: Expect,

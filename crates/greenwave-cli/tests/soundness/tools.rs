@@ -200,7 +200,7 @@ impl Tool {
             (Tool::Nx(_), Caching::Off) => &["run", "probe:test", "--skip-nx-cache"],
             (Tool::Testmon(_), Caching::On) => &["-m", "pytest", "-q", "--testmon"],
             (Tool::Testmon(_), Caching::Off) => &["-m", "pytest", "-q", "-p", "no:testmon"],
-            // Without a pattern of packages there is no cache.
+            // Caching requires a pattern of packages.
             (Tool::Go, Caching::On) => &["test", "./..."],
             (Tool::Go, Caching::Off) => &["test", "-count=1", "./..."],
         });

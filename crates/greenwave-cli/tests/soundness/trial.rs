@@ -30,7 +30,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// Compares the outcome with the one that greenwave is held to.
+    /// Compares the outcome with the required one.
     ///
     /// # Errors
     /// If they differ.

@@ -5,19 +5,26 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use greenwave_inputs::{DirCache, Error, InputSpec, ProjectFiles, StatCache};
+use greenwave_inputs::{
+    DirCache, Error, InputSpec, ProjectFiles, SealedContent, StatCache, StateSeal, UserKey,
+};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::support::{Project, paths};
+
+fn seal() -> StateSeal {
+    UserKey::new([7; 32]).for_purpose("snapshots")
+}
 
 fn open(project: &Project, tests: &[(&str, &str)], state: Option<&Path>) -> ProjectFiles {
     let specs = tests.iter().map(|(name, pattern)| {
         let spec = InputSpec { inputs: vec![(*pattern).to_owned()], ..InputSpec::default() };
         ((*name).to_owned(), spec)
     });
-    let stat_cache = state.map_or_else(StatCache::default, |state| StatCache::load(&state.join("stat")));
-    let dir_cache = state.and_then(|state| DirCache::load(&state.join("dir")));
+    let read = |name: &str| state.and_then(|state| seal().read(&state.join(name)).valid());
+    let stat_cache = StatCache::load(read("stat").as_deref());
+    let dir_cache = read("dir").and_then(|content| DirCache::decode(&content));
     let specs: Vec<_> = specs.collect();
     ProjectFiles::new(project.root(), Arc::new(Mutex::new(stat_cache)), dir_cache, specs, |_| None).unwrap()
 }
@@ -71,11 +78,11 @@ async fn recent_files_are_not_cached_between_runs() {
     let snapshot = files.latest().await.unwrap();
     files.hash_all(&snapshot);
     assert_eq!(snapshot.files().filter(|(_, entry)| entry.is_some()).count(), 1);
-    files.save(&state.path().join("stat"), &state.path().join("dir")).unwrap();
+    files.save(&state.path().join("stat"), &state.path().join("dir"), &seal()).unwrap();
     // All timestamps are racy, although the modification time alone would not be.
     project.age("a");
     assert!(files.durable_directories().is_none());
-    assert!(DirCache::load(&state.path().join("dir")).is_none());
+    assert_eq!(seal().read(&state.path().join("dir")), SealedContent::Missing);
     let files = open(&project, &[("a", "/a")], Some(state.path()));
     let snapshot = files.latest().await.unwrap();
     assert_eq!(snapshot.files().filter(|(_, entry)| entry.is_some()).count(), 0);

@@ -1,4 +1,4 @@
-//! Tells a supervisor or a reaper that a child has exited.
+//! Notifies a supervisor or a reaper that a child has exited.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -24,7 +24,7 @@ impl ChildEvents {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(file) }))
     }
 
-    /// Forgets the events so far.
+    /// Discards pending events.
     pub(super) fn clear(&self) {
         let mut bytes = [0; size_of::<libc::signalfd_siginfo>()];
         while rustix::io::read(&self.0, &mut bytes).is_ok_and(|count| count > 0) {}

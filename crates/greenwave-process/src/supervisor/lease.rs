@@ -126,14 +126,14 @@ impl Supervised {
         Ok(())
     }
 
-    /// Kills what is left after the child has exited, and waits for it. Cancel safe.
+    /// Kills the remaining processes after the child has exited, and waits for them. Cancel safe.
     pub(crate) async fn finish(&mut self) {
         self.read_answers().ok();
         if !self.is_empty {
             if let Some(socket) = &self.socket {
                 let _ = kill(socket.get_ref().as_fd());
             }
-            // On an error the reaper is gone, and the supervisor kills what it had.
+            // On an error the reaper is gone, and the supervisor kills its processes.
             let _ = tokio::time::timeout(DEATH_TIME_MAX, self.wait_until_empty()).await;
         }
     }

@@ -1,4 +1,4 @@
-//! A reaper: starts one child at a time, adopts its orphans, and kills what is left.
+//! A reaper: starts one child at a time, adopts its orphans, and kills the remaining ones.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -26,8 +26,8 @@ const FIRST_FILE: libc::c_uint = 3;
 /// A running reaper.
 struct Reaper {
     pid: Pid,
-    /// The pidfd, readable once the reaper has exited. `SIGCHLD` would be lost in a process with
-    /// more threads than this one, of which another does not block it.
+    /// The pidfd, readable once the reaper has exited. `SIGCHLD` would be lost in a process
+    /// with another thread that does not block it.
     ended: OwnedFd,
 }
 
@@ -64,8 +64,8 @@ pub(super) fn serve() -> io::Result<()> {
 /// Detaches this process from the terminal and its signals, and from everything that it inherited,
 /// except for the socket on standard input, which is returned.
 fn detach() -> io::Result<OwnedFd> {
-    // Not a session: the scheduler shares the processor between sessions, so that children in one
-    // of their own would wait for each other and for this program.
+    // Not a session: the scheduler shares the processor between sessions, so that children in a
+    // separate session would wait for each other and for this program.
     rustix::process::setpgid(None, None)?;
     leave_terminal();
     // SAFETY: closes descriptors that nothing in this process uses: it is at its start.
@@ -119,7 +119,7 @@ fn fork_reaper(client: &OwnedFd, reapers: &mut Vec<Reaper>) -> io::Result<()> {
     }
 }
 
-/// Reaps what has exited. If a reaper did, kills the orphans that it has left to this process.
+/// Reaps exited processes. If a reaper exited, kills the orphans that it has left to this process.
 /// Returns whether this process has children.
 fn reap(reapers: &mut Vec<Reaper>) -> bool {
     let mut has_lost_reaper = false;

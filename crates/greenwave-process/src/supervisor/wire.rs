@@ -3,7 +3,7 @@
 //! A request is [`REQUEST`], its length in four bytes, and a [`Spawn`] as length-prefixed fields;
 //! its descriptors accompany the first byte. A command is one byte. An answer is a kind and a
 //! number, of four bytes each. All numbers are little-endian. Both ends are the same program, so
-//! there is no version.
+//! the protocol has no version.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;

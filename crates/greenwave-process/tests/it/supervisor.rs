@@ -11,7 +11,7 @@ use greenwave_process::{Child, Spawn, Supervisor, supervise};
 const ENTRY: &str = "supervisor::serves_as_a_supervisor_when_started_as_one";
 /// Name of the test that this program runs as a client that is killed.
 const CLIENT: &str = "supervisor::serves_as_a_client_that_is_killed";
-/// Variable that tells these two apart from tests.
+/// Variable that distinguishes these two from tests.
 const ROLE: &str = "GREENWAVE_PROCESS_TEST_ROLE";
 
 /// A script that escapes in several ways: a session, a double fork, both with an empty environment,

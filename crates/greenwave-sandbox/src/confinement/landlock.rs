@@ -15,7 +15,7 @@ use super::super::{Confinement, Network, Strength, unavailable};
 use super::network;
 use crate::Error;
 
-/// The newest version whose rights are used. Older kernels enforce those that they have.
+/// The newest version whose rights are used. Older kernels enforce the ones that they support.
 const VERSION: ABI = ABI::V6;
 /// Maximum number of permitted paths.
 const PATHS_MAX: usize = 20_000;
@@ -81,7 +81,7 @@ fn rules(confinement: &Confinement, readable: &BTreeSet<PathBuf>) -> Result<Rule
     }
     let writable = confinement.writable.iter().map(PathBuf::as_path);
     for path in writable.chain([Path::new(SHARED_MEMORY)]) {
-        // What is hidden stays hidden inside of a writable directory.
+        // A hidden path stays hidden inside of a writable directory.
         let is_above_hidden = confinement.hidden.iter().any(|hidden| hidden.starts_with(path));
         let rights = if is_above_hidden { all & !(AccessFs::ReadFile | AccessFs::Execute) } else { all };
         rules = add(rules, path, rights)?;

@@ -3,7 +3,7 @@
 //! Everything is made read-only, except for the writable paths, which are mounted on themselves
 //! before. Hidden directories are covered by an empty file system and hidden files by `/dev/null`.
 //! The command keeps its user and its paths. It has no capability with which it could change
-//! mounts or reach another process's files; in a user namespace of its own, the mounts are locked.
+//! mounts or reach another process's files; in a separate user namespace, the mounts are locked.
 
 use std::ffi::{CStr, CString, NulError};
 use std::fs;

@@ -13,7 +13,7 @@ const ARCHITECTURE: u32 = if cfg!(target_arch = "x86_64") {
 };
 /// The smallest call number of the x32 ABI.
 const X32_CALLS: u32 = 0x4000_0000;
-/// The families of sockets that stay: Unix sockets and those that talk to the kernel.
+/// The families of sockets that stay: Unix sockets and sockets to the kernel.
 const LOCAL: [c_int; 2] = [libc::AF_UNIX, libc::AF_NETLINK];
 
 /// Returns a filter under which `socket` fails with `EACCES` for every other family, and

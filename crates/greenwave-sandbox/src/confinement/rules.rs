@@ -59,7 +59,7 @@ pub(super) fn available(strength: Strength) -> Result<(), String> {
     result.clone()
 }
 
-/// Confines a shell that does nothing: what is permitted cannot be seen in any other way.
+/// Confines a shell that does nothing: a permission shows only in its effect.
 fn probe(strength: Strength) -> Result<(), String> {
     let confinement = Confinement::new();
     let rules = Rules::new(&confinement, strength).map_err(|error| error.to_string())?;

@@ -43,7 +43,7 @@ impl Machine {
         hidden.into_iter().fold(Confinement::new(), Confinement::hidden).writable(self.path("copy"))
     }
 
-    /// Runs a script in the copy, and returns what it prints.
+    /// Runs a script in the copy, and returns its output.
     fn run(&self, confinement: &Confinement, strength: Strength, script: &str) -> String {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]).current_dir(self.path("copy"));

@@ -16,7 +16,7 @@ use greenwave_sandbox::{Access, Trace, Tracer};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::support::{can_trace, compile, is_available, static_reader};
+use crate::support::{can_trace, compile, static_reader};
 
 /// A temporary directory in which commands run.
 struct Directory(TempDir);

@@ -13,6 +13,8 @@ use proptest::prelude::*;
 #[derive(Debug, Clone)]
 struct Case {
     tasks: Vec<Vec<(u64, u32, u32)>>,
+    /// Length of the stages that need no slot under `tasks_max`; 0 for none.
+    without_slot: u64,
     edges: Vec<(usize, usize)>,
     fails: Vec<bool>,
     workers: u32,
@@ -23,14 +25,15 @@ struct Case {
 fn cases() -> impl Strategy<Value = Case> {
     let stage = (0u64..20, 0u32..3, 0u32..2);
     let tasks = proptest::collection::vec(proptest::collection::vec(stage, 1..4), 1..25);
-    (tasks, 2u32..4, 1u32..3, 1usize..30).prop_flat_map(|(tasks, workers, gpus, tasks_max)| {
+    let limits = (2u32..4, 1u32..3, 1usize..30, 0u64..4);
+    (tasks, limits).prop_flat_map(|(tasks, (workers, gpus, tasks_max, without_slot))| {
         let count = tasks.len();
         let edges = proptest::collection::vec((0..count, 0..count), 0..count * 2);
         let fails = proptest::collection::vec(proptest::bool::weighted(0.1), count);
         (edges, fails).prop_map(move |(edges, fails)| {
             let forward = |(a, b): (usize, usize)| (a.max(b), a.min(b));
             let edges = edges.into_iter().map(forward).filter(|(a, b)| a != b).collect();
-            Case { tasks: tasks.clone(), edges, fails, workers, gpus, tasks_max }
+            Case { tasks: tasks.clone(), without_slot, edges, fails, workers, gpus, tasks_max }
         })
     })
 }
@@ -49,7 +52,12 @@ impl Case {
 
     fn needs(&self, task: TaskId, stage: usize) -> Needs {
         let (_, workers, gpus) = self.tasks[task.index()][stage];
-        Needs::nothing().of("workers", workers).of("gpu", gpus)
+        let needs = Needs::nothing().of("workers", workers).of("gpu", gpus);
+        if self.has_slot(task, stage) { needs } else { needs.without_task_slot() }
+    }
+
+    fn has_slot(&self, task: TaskId, stage: usize) -> bool {
+        self.without_slot == 0 || self.tasks[task.index()][stage].0 != self.without_slot
     }
 
     /// Runs the case in virtual time and checks the invariants after each event. Returns the order
@@ -99,7 +107,9 @@ impl Case {
         };
         assert!(sum(|stage| stage.1) <= self.workers && sum(|stage| stage.2) <= self.gpus);
         assert_eq!(dispatcher.stats().pool("workers").unwrap().used, sum(|stage| stage.1));
-        assert!(dispatcher.stats().in_flight <= self.tasks_max);
+        let has_slot = running.iter().filter(|((_, task), stage)| self.has_slot(*task, **stage));
+        let in_flight = dispatcher.stats().in_flight;
+        assert!(has_slot.count() <= in_flight && in_flight <= self.tasks_max);
     }
 
     fn check_all_settled(&self, graph: &Graph<()>, dispatcher: &Dispatcher) {
@@ -159,6 +169,29 @@ fn a_wide_task_is_not_starved_by_narrow_ones() {
         let ended = running.remove(0);
         dispatcher.handle(Duration::from_secs(step), DispatchEvent::Done(ended), &mut actions).unwrap();
     }
+}
+
+/// The first task waits in its second stage. The second one begins meanwhile, and has to end before
+/// the first one has a slot for its third stage.
+#[test]
+fn a_task_that_waits_without_a_slot_makes_room_for_another() {
+    let mut graph = GraphBuilder::new();
+    graph.task("a", ()).task("b", ());
+    let graph = graph.build().unwrap();
+    let [a, b] = ["a", "b"].map(|id| graph.find(id).unwrap());
+    let limits = Limits { tasks_max: 1, ..Limits::default() };
+    let mut dispatcher = Dispatcher::new(&graph, limits, &[], |_| Needs::nothing()).unwrap();
+    let mut actions = Vec::new();
+    let mut handle = |event| {
+        dispatcher.handle(Duration::ZERO, event, &mut actions).unwrap();
+        (std::mem::take(&mut actions), dispatcher.stats().in_flight)
+    };
+    let (waits, works) = (Needs::nothing().without_task_slot(), Needs::nothing());
+    assert_eq!(handle(DispatchEvent::Begin), (vec![Action::Start(a)], 1));
+    assert_eq!(handle(DispatchEvent::Next(a, &waits)), (vec![Action::Start(a), Action::Start(b)], 1));
+    assert_eq!(handle(DispatchEvent::Next(a, &works)), (vec![], 1));
+    assert_eq!(handle(DispatchEvent::Done(b)), (vec![Action::Start(a)], 1));
+    assert_eq!(handle(DispatchEvent::Done(a)), (vec![], 0));
 }
 
 #[test]

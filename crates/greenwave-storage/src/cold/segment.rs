@@ -172,7 +172,7 @@ impl SegmentColdTier {
         trained.map_err(Error::cold("train a dictionary"))
     }
 
-    /// Compacts full segments of which at least half is garbage. Runs automatically, in the
+    /// Compacts full segments that are at least half garbage. Runs automatically, in the
     /// background, once half of the disk bytes and at least 16 MiB are garbage.
     ///
     /// # Errors

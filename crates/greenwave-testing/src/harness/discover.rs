@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::discovery::{Discovery, DiscoveryInputs};
+use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
 use super::project::Project;
 use super::registry::Harnesses;
-use crate::results::state::{StateDirectory, StateFile, load_json, save_json};
+use crate::results::state::{StateDirectory, StateFile};
 use crate::run::blocking::blocking;
 use crate::run::toolchain::resolve;
 use crate::{Environment, Error};
-use greenwave_inputs::{FileStamp, Selection, codec, hash_file, list_files, now_ns};
+use greenwave_inputs::{FileStamp, Selection, UserKey, codec, hash_file, list_files, now_ns};
 
 /// Version of the file of stored discoveries.
 const VERSION: u32 = 2;
@@ -48,7 +48,8 @@ struct HarnessKey {
 /// Discovers the tests of a project with each of the harnesses.
 ///
 /// A result is stored in the project's state directory, and reused while no file is added or
-/// removed and nothing that the harness's [`DiscoveryInputs`] name changes.
+/// removed and nothing that the harness's [`DiscoveryInputs`] name changes. The key seals it: a
+/// result that somebody else has put there is not used.
 ///
 /// # Errors
 /// [`Error::Discover`] if a manifest is invalid or a harness's program fails; [`Error::Io`] if the
@@ -57,12 +58,13 @@ pub async fn discover(
     project: &Path,
     harnesses: &Harnesses,
     environment: &Environment,
+    key: &UserKey,
 ) -> Result<Discovery, Error> {
     let root = project.canonicalize().map_err(Error::io("find", project))?;
-    let file = StateDirectory::open(&root)?.path(StateFile::Discoveries);
+    let directory = StateDirectory::open(&root, key)?;
     let (at, of, variables) = (root.clone(), harnesses.clone(), environment.clone());
     let state = blocking(move || read_state(&at, &of, &variables)).await?;
-    let mut stored: Stored = load_json(&file);
+    let mut stored: Stored = directory.load_json(StateFile::Discoveries);
     let project = Project::new(&root, state.files, environment);
     let (mut all, mut has_changed) = (Discovery::default(), false);
     for (harness, HarnessKey { key, is_racy }) in harnesses.iter().zip(state.keys) {
@@ -71,7 +73,7 @@ pub async fn discover(
             Some(earlier) => earlier.discovery.clone(),
             None => {
                 let discovery = harness.discover(&project).await?;
-                if !is_racy {
+                if !is_racy && !environment.is_inspecting() {
                     let new = StoredDiscovery { key, discovery: discovery.clone() };
                     stored.harnesses.insert(harness.name().to_owned(), new);
                     has_changed = true;
@@ -82,8 +84,11 @@ pub async fn discover(
         all.tests.extend(discovery.tests);
         all.notes.extend(discovery.notes);
     }
-    if has_changed {
-        store(&file, &stored);
+    if has_changed && let Err(error) = directory.save_json(StateFile::Discoveries, &stored) {
+        tracing::warn!(%error, "cannot store which tests were discovered");
+    }
+    if directory.has_foreign_files() {
+        all.notes.push(DiscoveryNote::ForeignState);
     }
     all.make_names_unique();
     Ok(all)
@@ -103,12 +108,6 @@ impl Harnesses {
         }
         all.make_names_unique();
         Ok(all)
-    }
-}
-
-fn store(file: &Path, stored: &Stored) {
-    if let Err(error) = save_json(file, stored) {
-        tracing::warn!(%error, "cannot store which tests were discovered");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The tests that harnesses discover, and what a discovery depends on.
+//! The tests that harnesses discover, and the dependencies of a discovery.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,6 +49,8 @@ pub enum DiscoveryNote {
         /// Directory as the manifest names it.
         directory: String,
     },
+    /// Stored discoveries in the project were not used, because somebody else made them.
+    ForeignState,
 }
 
 /// Everything that the discovery of a harness depends on, beside the names of the project's files.
@@ -103,6 +105,9 @@ impl fmt::Display for DiscoveryNote {
                     formatter,
                     "the single tests of {test} cannot be listed, so it runs as a whole: {problem}"
                 )
+            }
+            DiscoveryNote::ForeignState => {
+                formatter.write_str("the state in .greenwave was not made here by this user, and is replaced")
             }
             DiscoveryNote::OutsideDependency { manifest, directory } => write!(
                 formatter,

@@ -46,7 +46,10 @@ impl Discovery {
 fn table(test: &Test) -> String {
     let texts = |texts: &[String]| Value::from(texts.to_vec());
     let path = |path: &Path| path.to_string_lossy().into_owned();
-    let directories: Vec<String> = test.directories.iter().map(|directory| path(directory)).collect();
+    let directory_text = |path: &Path| {
+        if path.as_os_str().is_empty() { ".".to_owned() } else { path.to_string_lossy().into_owned() }
+    };
+    let directories: Vec<_> = test.directories.iter().map(|directory| directory_text(directory)).collect();
     let mut keys = vec![("name", Value::from(test.name.as_str())), ("command", texts(&test.command))];
     if !test.directory.as_os_str().is_empty() {
         keys.push(("directory", Value::from(path(&test.directory))));
@@ -79,4 +82,19 @@ fn table(test: &Test) -> String {
     }
     let lines = keys.into_iter().map(|(key, value)| format!("{key} = {value}\n"));
     std::iter::once("[[test]]\n".to_owned()).chain(lines).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn the_project_directory_is_written_as_a_dot() {
+        let mut test = Test::new("t", ["true"]);
+        test.directories = vec![PathBuf::new(), PathBuf::from("a")];
+        let text = table(&test);
+        assert!(text.contains(r#" = [".", "a"]"#), "{text}");
+    }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::results::state::{load_json, save_json};
+use crate::results::state::{StateDirectory, StateFile};
 use crate::{Error, Manifest, Status};
 use greenwave_inputs::{ObservedStates, text};
 
@@ -105,8 +105,8 @@ impl fmt::Display for Difference {
 
 impl DependencyLog {
     /// Loads the log that an earlier run saved. A missing or damaged file counts as empty.
-    pub(crate) fn load(file: &Path) -> Self {
-        load_json(file)
+    pub(crate) fn load(state: &StateDirectory) -> Self {
+        state.load_json(StateFile::DependencyLog)
     }
 
     /// Returns the last run of a test.
@@ -205,7 +205,7 @@ impl DependencyLog {
     ///
     /// # Errors
     /// [`Error::Inputs`] if the file cannot be replaced.
-    pub(crate) fn save(&mut self, file: &Path) -> Result<(), Error> {
+    pub(crate) fn save(&mut self, state: &StateDirectory) -> Result<(), Error> {
         if !self.is_changed {
             return Ok(());
         }
@@ -219,7 +219,7 @@ impl DependencyLog {
                 referenced.contains(hash) && paths <= PATHS_MAX
             });
         }
-        save_json(file, &self)?;
+        state.save_json(StateFile::DependencyLog, &self)?;
         self.is_changed = false;
         Ok(())
     }

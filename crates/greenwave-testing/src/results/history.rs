@@ -1,13 +1,12 @@
 //! Statistics of earlier runs: durations, failures and flakiness of each test.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use greenwave_scheduler::TaskHistory;
 use serde::{Deserialize, Serialize};
 
-use crate::results::state::{load_json, save_json};
+use crate::results::state::{StateDirectory, StateFile};
 use crate::{Error, Outcome};
 
 /// Maximum number of tests with statistics. Further tests are not recorded.
@@ -42,8 +41,8 @@ pub(crate) struct TestStatistics {
 
 impl Statistics {
     /// Loads the statistics that an earlier run saved. A missing or damaged file counts as empty.
-    pub(crate) fn load(file: &Path) -> Self {
-        load_json(file)
+    pub(crate) fn load(state: &StateDirectory) -> Self {
+        state.load_json(StateFile::Statistics)
     }
 
     /// Adds an outcome. Ignores cached results, since the test did not run.
@@ -90,9 +89,9 @@ impl Statistics {
     ///
     /// # Errors
     /// [`Error::Inputs`] if the file cannot be replaced.
-    pub(crate) fn save(&mut self, file: &Path) -> Result<(), Error> {
+    pub(crate) fn save(&mut self, state: &StateDirectory) -> Result<(), Error> {
         if self.is_changed {
-            save_json(file, &self)?;
+            state.save_json(StateFile::Statistics, &self)?;
             self.is_changed = false;
         }
         Ok(())

@@ -3,21 +3,23 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use greenwave_inputs::codec;
+use greenwave_inputs::{SealedContent, StateSeal, UserKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::Error;
+use crate::{Error, TraceMode, TraceStatus};
 
 /// Name of the directory of Greenwave's state in a project.
 pub const STATE_DIRECTORY: &str = ".greenwave";
 
 /// Name of the subdirectory with the state of the project's own tests.
-pub(crate) const TESTS: &str = "tests";
+const TESTS: &str = "tests";
 
 /// Name of the file that excludes the state from version control.
-pub(crate) const IGNORE: &str = ".gitignore";
+const IGNORE: &str = ".gitignore";
 
 /// A file in the directory of state.
 #[derive(Debug, Clone, Copy)]
@@ -39,11 +41,6 @@ pub(crate) enum StateFile {
 }
 
 impl StateFile {
-    /// Returns the file's path in a project.
-    pub(crate) fn in_project(self, project: &Path) -> PathBuf {
-        project.join(STATE_DIRECTORY).join(TESTS).join(self.name())
-    }
-
     fn name(self) -> &'static str {
         match self {
             StateFile::UpToDate => "answer",
@@ -59,19 +56,43 @@ impl StateFile {
 
 /// The directory `.greenwave/tests` of a project.
 ///
-/// `docs/formats/state.md` describes the files in it.
+/// Every file in it is sealed. A file whose seal does not verify counts as missing: a clone brings
+/// the files of its author. `docs/formats/state.md` describes the files.
 #[derive(Debug, Clone)]
-pub(crate) struct StateDirectory(PathBuf);
+pub(crate) struct StateDirectory {
+    path: PathBuf,
+    seal: StateSeal,
+    /// Whether a file was not used because its seal does not verify.
+    has_foreign: Arc<AtomicBool>,
+    /// Whether files are read and written. In a run inside another run they are not: the outer
+    /// run's test would depend on them.
+    is_used: bool,
+}
 
 impl StateDirectory {
+    /// Opens the directory of a project, which need not exist.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the project does not exist.
+    pub(crate) fn existing(project: &Path, key: &UserKey) -> Result<Self, Error> {
+        let seal = key.for_project(project).map_err(Error::io("find", project))?;
+        let path = project.join(STATE_DIRECTORY).join(TESTS);
+        let is_used = TraceStatus::of(TraceMode::WhenPossible) != TraceStatus::TracedByOuter;
+        Ok(Self { path, seal, has_foreign: Arc::default(), is_used })
+    }
+
     /// Opens the directory. Creates it, with access for the current user only, if it is missing.
     ///
     /// # Errors
-    /// [`Error::ForeignState`] if another user owns the directory, since its contents are trusted.
+    /// [`Error::ForeignState`] if another user owns the directory.
     /// [`Error::Io`] if it cannot be created or examined.
-    pub(crate) fn open(project: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(project: &Path, key: &UserKey) -> Result<Self, Error> {
+        let opened = Self::existing(project, key)?;
+        if !opened.is_used {
+            return Ok(opened);
+        }
         let state = project.join(STATE_DIRECTORY);
-        let directory = state.join(TESTS);
+        let directory = opened.path.clone();
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -87,27 +108,76 @@ impl StateDirectory {
         if !ignore.exists() {
             fs::write(&ignore, "*\n").map_err(Error::io("write", &ignore))?;
         }
-        Ok(Self(directory))
+        Ok(opened)
+    }
+
+    /// Returns the path of the directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.path
     }
 
     /// Returns the path of a file in the directory.
     pub(crate) fn path(&self, file: StateFile) -> PathBuf {
-        self.0.join(file.name())
+        self.path.join(file.name())
     }
-}
 
-/// Loads a JSON file of state. A file that is missing, damaged or of another version counts as
-/// empty.
-pub(crate) fn load_json<T: DeserializeOwned + Default>(file: &Path) -> T {
-    let loaded = fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    loaded.unwrap_or_default()
-}
+    /// Returns whether files are read and written.
+    pub(crate) fn is_used(&self) -> bool {
+        self.is_used
+    }
 
-/// Replaces a JSON file of state.
-///
-/// # Errors
-/// [`Error::Inputs`] if the file cannot be replaced.
-pub(crate) fn save_json(file: &Path, value: &impl Serialize) -> Result<(), Error> {
-    let bytes = serde_json::to_vec(value).expect("state has no map keys other than strings");
-    Ok(codec::replace_file(file, &bytes)?)
+    /// Returns the seal of the files.
+    pub(crate) fn seal(&self) -> &StateSeal {
+        &self.seal
+    }
+
+    /// Returns whether a file was not used because its seal does not verify: somebody else made it,
+    /// or it belongs to another directory.
+    pub(crate) fn has_foreign_files(&self) -> bool {
+        self.has_foreign.load(Ordering::Relaxed)
+    }
+
+    /// Reads a file. Returns `None` if it is missing or its seal does not verify.
+    pub(crate) fn read(&self, file: StateFile) -> Option<Vec<u8>> {
+        if !self.is_used {
+            return None;
+        }
+        let content = self.seal.read(&self.path(file));
+        if content == SealedContent::Foreign {
+            self.has_foreign.store(true, Ordering::Relaxed);
+        }
+        content.valid()
+    }
+
+    /// Returns the content of a file that was read. Returns `None` if the seal does not verify.
+    pub(crate) fn unseal<'b>(&self, file: StateFile, sealed: &'b [u8]) -> Option<&'b [u8]> {
+        self.seal.unseal(file.name(), sealed)
+    }
+
+    /// Replaces a file.
+    ///
+    /// # Errors
+    /// [`Error::Inputs`] if the file cannot be replaced.
+    pub(crate) fn replace(&self, file: StateFile, content: Vec<u8>) -> Result<(), Error> {
+        if !self.is_used {
+            return Ok(());
+        }
+        Ok(self.seal.replace(&self.path(file), content)?)
+    }
+
+    /// Loads a JSON file. A file that is missing, foreign, damaged or of another version counts as
+    /// empty.
+    pub(crate) fn load_json<T: DeserializeOwned + Default>(&self, file: StateFile) -> T {
+        let loaded = self.read(file).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        loaded.unwrap_or_default()
+    }
+
+    /// Replaces a JSON file.
+    ///
+    /// # Errors
+    /// [`Error::Inputs`] if the file cannot be replaced.
+    pub(crate) fn save_json(&self, file: StateFile, value: &impl Serialize) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(value).expect("state has no map keys other than strings");
+        self.replace(file, bytes)
+    }
 }

@@ -9,9 +9,9 @@
 //! directories and input files, states of discovered dependencies, fingerprints of programs, values
 //! of variables. Only files whose timestamps are not racy are recorded.
 //!
-//! The file is sealed with a secret that is stored next to the results. A project may come from
-//! someone who can write to its directory but not to the results, and who must not be able to forge
-//! a record. `docs/formats/state.md` describes the layout of the file.
+//! The file is sealed like all state. A project may come from someone who can write to its
+//! directory but not to the results, and who must not be able to forge a record.
+//! `docs/formats/state.md` describes the layout of the file.
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;
@@ -31,23 +31,22 @@ use rustix::fs::{AtFlags, CWD, Mode as FileMode, OFlags, openat, statat};
 use crate::results::key::{SCHEMA, inherited};
 use crate::results::lookup_inputs::LookupInputs;
 use crate::results::outcome::Source;
-use crate::results::state::StateFile;
+use crate::results::state::{StateDirectory, StateFile};
 use crate::run::options::RunnerOptions;
 use crate::run::runner::Runner;
 use crate::run::runner::prepare::program_location;
 use crate::run::suite::report::SuiteReport;
 use crate::{Environment, Error, Test, TraceMode, TraceStatus};
-use greenwave_inputs::StatCache;
 use greenwave_inputs::codec::{self, Header, Reader, Writer};
 use greenwave_inputs::{DiscoveredDeps, PathStates};
 use greenwave_inputs::{Entry, EntryKind};
 use greenwave_inputs::{FileStamp, now_ms};
 use greenwave_inputs::{ProjectFiles, Snapshot};
+use greenwave_inputs::{StatCache, UserKey};
 
-const HEADER: Header = Header { magic: [0xF5, b'G', b'W', b'A'], version: 1 };
+const HEADER: Header = Header { magic: [0xF5, b'G', b'W', b'A'], version: 2 };
 /// Position of the digest of the key.
 const KEY_DIGEST: Range<usize> = 8..40;
-const SEAL_BYTES: usize = 32;
 const TRACE: u8 = 1;
 const STRICT: u8 = 2;
 const CACHE_FAILURES: u8 = 4;
@@ -59,7 +58,7 @@ const THREADS_MAX: usize = 4;
 const PATHS_MAX: usize = 1 << 20;
 
 /// The part of an up-to-date record's dependencies that its caller determines.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct RecordKey {
     /// Hash of everything that decides which tests the project has and how they are looked up:
     /// the file of tests, settings, the program itself. See [`UpToDateRecord::question`].
@@ -68,8 +67,8 @@ pub struct RecordKey {
     ///
     /// A caller records a run only if the hash was the same before the lookups and after them.
     pub results: [u8; 32],
-    /// Secret that seals records. Only users who can write results may be able to read it.
-    pub secret: [u8; 32],
+    /// Key that seals the state of projects.
+    pub user: UserKey,
 }
 
 /// A statement that all tests of a project are cached passes.
@@ -102,25 +101,23 @@ impl UpToDateRecord {
     /// missing, damaged or foreign record counts as outdated.
     pub async fn check(project: &Path, environment: &Environment, key: &RecordKey) -> Option<Self> {
         let root = project.canonicalize().ok()?;
-        let file = fs::read(StateFile::UpToDate.in_project(&root)).ok()?;
+        let state = StateDirectory::existing(&root, &key.user).ok()?;
+        let file = fs::read(state.path(StateFile::UpToDate)).ok()?;
         // Avoids hashing a long file that is outdated anyway.
         if file.get(KEY_DIGEST)? != key.digest() {
             return None;
         }
-        let body = RecordBody::decode(unseal(&file, &key.secret)?)?;
+        let body = RecordBody::decode(state.unseal(StateFile::UpToDate, &file)?)?;
         let index = Arc::new(Mutex::new(StatCache::decode(body.outside)?));
         // Another user's state directory is an error, which the full lookup reports.
-        if fs::symlink_metadata(StateFile::Tools.in_project(&root).parent()?).ok()?.uid()
-            != rustix::process::geteuid().as_raw()
-        {
+        if state.directory().symlink_metadata().ok()?.uid() != rustix::process::geteuid().as_raw() {
             return None;
         }
         let runner = Runner::with_index(environment.clone(), None, body.runner_options(), Arc::clone(&index));
         if !body.is_current(&root, &runner, index) {
             return None;
         }
-        let tools = StateFile::Tools.in_project(&root);
-        runner.tools().load(&tools);
+        runner.tools().load(&state);
         let mut are_same = true;
         for program in &body.programs {
             let now = runner.tool_digest(&root, &program.test).await.ok();
@@ -128,7 +125,7 @@ impl UpToDateRecord {
         }
         // Versions that tools have just reported are valid even if the record is outdated. Without
         // them, the next check is slower but not wrong, so an error is ignored.
-        let _ = runner.tools().save(&tools);
+        let _ = runner.tools().save(&state);
         let tracing = runner.trace_status();
         are_same.then_some(Self { tests: body.tests, saved: body.saved, tracing })
     }
@@ -139,6 +136,7 @@ impl UpToDateRecord {
     /// # Errors
     /// [`Error::Inputs`] if the file cannot be written.
     pub(crate) fn record(
+        state: &StateDirectory,
         project: &ProjectFiles,
         tests: &[Test],
         runner: &Runner,
@@ -176,9 +174,7 @@ impl UpToDateRecord {
         for block in blocks {
             put_stamped(&mut out, block);
         }
-        let seal = seal(&out.0, &key.secret);
-        out.bytes(seal.as_bytes());
-        codec::replace_file(&StateFile::UpToDate.in_project(project.root()), &out.0)?;
+        state.replace(StateFile::UpToDate, out.0)?;
         Ok(true)
     }
 }
@@ -267,17 +263,6 @@ fn flags(options: &RunnerOptions) -> u8 {
     flag(options.trace != TraceMode::Off, TRACE)
         | flag(options.strict, STRICT)
         | flag(options.cache_failures, CACHE_FAILURES)
-}
-
-fn seal(body: &[u8], secret: &[u8; 32]) -> blake3::Hash {
-    blake3::keyed_hash(&blake3::derive_key("greenwave tests 2026-11 answer seal", secret), body)
-}
-
-fn unseal<'b>(file: &'b [u8], secret: &[u8; 32]) -> Option<&'b [u8]> {
-    let (body, sealed) = file.split_at_checked(file.len().checked_sub(SEAL_BYTES)?)?;
-    let sealed: [u8; SEAL_BYTES] = sealed.try_into().ok()?;
-    // `blake3::Hash` compares in constant time.
-    (seal(body, secret) == blake3::Hash::from_bytes(sealed)).then_some(body)
 }
 
 /// The decoded contents of a record's file.

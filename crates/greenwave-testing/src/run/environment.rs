@@ -9,7 +9,7 @@ use greenwave_process::{Child, Spawn, Supervisor};
 use tokio::process::Command;
 
 /// Environment variable that lists the toolchain locations that a run has set for its tests, so
-/// that a run inside a test can tell them from the user's own.
+/// that a run inside a test can distinguish them from the user's own.
 pub const TOOL_HOMES_VARIABLE: &str = "GREENWAVE_OUTER_TOOL_HOMES";
 
 /// The environment of tests: the variables that they select from, and the supervisor of their
@@ -19,6 +19,7 @@ pub const TOOL_HOMES_VARIABLE: &str = "GREENWAVE_OUTER_TOOL_HOMES";
 pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
     supervisor: Option<Supervisor>,
+    is_inspecting: bool,
 }
 
 impl Environment {
@@ -45,7 +46,7 @@ impl Environment {
 
     /// Creates an environment from variables such as those of `std::env::vars_os()`.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        Self { variables: variables.into_iter().collect(), supervisor: None }
+        Self { variables: variables.into_iter().collect(), supervisor: None, is_inspecting: false }
     }
 
     /// Has a supervisor start tests and the programs that discover and build them, so that nothing
@@ -53,6 +54,18 @@ impl Environment {
     #[must_use]
     pub fn supervised_by(self, supervisor: Supervisor) -> Self {
         Self { supervisor: Some(supervisor), ..self }
+    }
+
+    /// Has discovery and lookups start no program that the project provides or configures. What
+    /// cannot be known without one counts as missing.
+    #[must_use]
+    pub fn inspecting(self) -> Self {
+        Self { is_inspecting: true, ..self }
+    }
+
+    /// Returns whether no program of the project may be started.
+    pub(crate) fn is_inspecting(&self) -> bool {
+        self.is_inspecting
     }
 
     /// Returns the supervisor of processes, if there is one.

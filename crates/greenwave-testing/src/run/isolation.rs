@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -46,7 +46,7 @@ pub(crate) struct IsolationPool {
     free: Mutex<Vec<Isolation>>,
 }
 
-/// A private directory with the identities of itself and its subdirectories.
+/// A directory that other users cannot enter, with the identities of itself and its subdirectories.
 #[derive(Debug)]
 struct PrivateDir {
     directory: TempDir,
@@ -88,9 +88,10 @@ impl IsolationPool {
 
 impl PrivateDir {
     fn new() -> io::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("greenwave-test-").tempdir()?;
+        let private = fs::Permissions::from_mode(0o700);
+        let directory = tempfile::Builder::new().prefix("greenwave-test-").permissions(private).tempdir()?;
         for name in SUBDIRECTORIES {
-            fs::create_dir(directory.path().join(name))?;
+            fs::DirBuilder::new().mode(0o700).create(directory.path().join(name))?;
         }
         let identities = identities(directory.path())?;
         Ok(Self { directory, identities })

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use greenwave_process::Jobserver;
-use greenwave_sandbox::TraceMode;
+use greenwave_sandbox::{LazyGuard, TraceMode};
 use greenwave_scheduler::OrderRules;
 
 use crate::harness::Harnesses;
@@ -32,6 +33,9 @@ pub struct RunnerOptions {
     /// File through which a user's projects share the hashes of files outside of them. Without it,
     /// each project hashes these files itself.
     pub files: Option<PathBuf>,
+    /// Guard that keeps tests from reading and changing what they must not. Where the kernel cannot
+    /// enforce it, tests run without.
+    pub guard: Option<Arc<LazyGuard>>,
     /// The harnesses that launch tests and read their output.
     pub harnesses: Harnesses,
 }

@@ -121,6 +121,9 @@ pub(crate) async fn run(
     if let Some(jobserver) = &options.jobserver {
         jobserver.offer_to(&mut command);
     }
+    if let Some(guard) = options.guard.as_ref().and_then(|guard| guard.get().ok()) {
+        guard.attach(&mut command, &job.directory)?;
+    }
     if let Some(strict) = strict {
         strict.attach(&mut command)?;
     }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use greenwave_cache::TieredStats;
 use greenwave_inputs::Snapshot;
 use greenwave_scheduler::{Executor, Stopper};
 use tokio::time::Instant;
@@ -36,6 +37,17 @@ use crate::{Error, Test};
 
 pub use self::builder::SuiteBuilder;
 pub use self::explain::Explanation;
+
+/// The result of a test as far as it can be known without running or building anything.
+#[derive(Debug)]
+pub enum Inspection {
+    /// The result is cached.
+    Cached(Outcome),
+    /// The result is cached unless the build of the test's program would change what it depends on.
+    DependsOnBuild(Outcome),
+    /// No result is cached.
+    Missing,
+}
 
 /// The tests of a project, ready to be looked up and run.
 ///
@@ -79,6 +91,24 @@ impl Suite {
         self.context.ids()
     }
 
+    /// Returns whether files of state in the project were not used because somebody else made them:
+    /// their seal does not verify. They are replaced by the next run.
+    pub fn has_foreign_state(&self) -> bool {
+        self.state.has_foreign_files()
+    }
+
+    /// Returns the reason why tests ran without [`RunnerOptions::guard`](crate::RunnerOptions::guard),
+    /// if they did.
+    pub fn guard_problem(&self) -> Option<String> {
+        let guard = self.context.runner.options().guard.as_ref()?;
+        guard.problem().map(ToString::to_string)
+    }
+
+    /// Returns the figures of the cache.
+    pub fn cache_stats(&self) -> TieredStats {
+        self.context.runner.stats()
+    }
+
     /// Returns the harnesses of the tests.
     pub fn harnesses(&self) -> &Harnesses {
         &self.context.runner.options().harnesses
@@ -103,6 +133,26 @@ impl Suite {
         let lookup = self.lookup_all().await?;
         self.save();
         Ok(lookup.found.into_iter().map(|(_, found)| outcome(found)).collect())
+    }
+
+    /// Looks up the results of all tests, ordered by id, without running or building anything.
+    ///
+    /// # Errors
+    /// Returns an error if the project cannot be read.
+    pub async fn inspect(&self) -> Result<Vec<Result<Inspection, Error>>, Error> {
+        let inspection = |found: Result<Lookup, Error>| match found {
+            Ok(Lookup::Hit(outcome, chain)) if chain.builds().next().is_some() => {
+                Ok(Inspection::DependsOnBuild(outcome))
+            }
+            Ok(Lookup::Hit(outcome, _)) => Ok(Inspection::Cached(outcome)),
+            Ok(Lookup::Miss(_) | Lookup::Corrupt) => Ok(Inspection::Missing),
+            Err(error) => Err(error),
+        };
+        let all: Vec<TestId> = self.ids().collect();
+        let snapshot = self.context.scan().await?;
+        let lookup = SuiteLookup::without_builds(&self.context, &snapshot, &all).await;
+        self.save();
+        Ok(lookup.found.into_iter().map(|(_, found)| inspection(found)).collect())
     }
 
     /// Returns the key at which the lookup of each test ends, ordered by id. A key that differs
@@ -152,7 +202,7 @@ impl Suite {
     /// `age_max`.
     pub fn record_up_to_date(&self, report: &SuiteReport, key: &RecordKey, age_max: Duration) -> bool {
         let SuiteContext { project, tests, runner } = &*self.context;
-        let stored = UpToDateRecord::record(project, tests, runner, report, key, age_max);
+        let stored = UpToDateRecord::record(&self.state, project, tests, runner, report, key, age_max);
         stored.unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot store the up-to-date record");
             false
@@ -243,7 +293,7 @@ impl Suite {
         report: &mut SuiteReport,
         observe: &(impl Fn(SuiteEvent<'_>) + Send + Sync),
     ) -> Result<(), Error> {
-        let mut statistics = Statistics::load(&self.state.path(StateFile::Statistics));
+        let mut statistics = Statistics::load(&self.state);
         let mut log = self.load_log();
         let mut coordinator = Coordinator {
             context: &self.context,
@@ -255,21 +305,24 @@ impl Suite {
             observe,
         };
         coordinator.run(pending).await?;
-        warn_unless_saved(statistics.save(&self.state.path(StateFile::Statistics)));
-        warn_unless_saved(log.save(&self.state.path(StateFile::DependencyLog)));
+        warn_unless_saved(statistics.save(&self.state));
+        warn_unless_saved(log.save(&self.state));
         Ok(())
     }
 
     fn load_log(&self) -> DependencyLog {
-        DependencyLog::load(&self.state.path(StateFile::DependencyLog))
+        DependencyLog::load(&self.state)
     }
 
     /// Saves what lookups have read.
     fn save(&self) {
         let SuiteContext { project, runner, .. } = &*self.context;
+        if !self.state.is_used() {
+            return;
+        }
         let caches = [StateFile::StatCache, StateFile::DirCache].map(|file| self.state.path(file));
-        warn_unless_saved(project.save(&caches[0], &caches[1]).map_err(Error::from));
-        warn_unless_saved(runner.tools().save(&self.state.path(StateFile::Tools)));
+        warn_unless_saved(project.save(&caches[0], &caches[1], self.state.seal()).map_err(Error::from));
+        warn_unless_saved(runner.tools().save(&self.state));
     }
 }
 

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-use crate::results::state::{load_json, save_json};
+use crate::results::state::{StateDirectory, StateFile};
 use crate::run::isolation::tool_homes;
 use crate::{Environment, Error, Tracer};
 use greenwave_inputs::StatCache;
@@ -61,6 +61,10 @@ struct ToolVersion {
     states: String,
 }
 
+/// Files with which version managers select the version of a tool, beside those of rustup.
+const SELECTORS: [&str; 5] =
+    [".python-version", ".tool-versions", "mise.toml", ".mise.toml", ".node-version"];
+
 /// Maximum number of cached versions.
 const VERSIONS_MAX: usize = 64;
 
@@ -73,18 +77,18 @@ impl Tools {
     }
 
     /// Loads the versions that an earlier run has saved.
-    pub(crate) fn load(&self, file: &Path) {
-        *self.cached.lock() = load_json(file);
+    pub(crate) fn load(&self, state: &StateDirectory) {
+        *self.cached.lock() = state.load_json(StateFile::Tools);
     }
 
     /// Saves the versions for later runs.
     ///
     /// # Errors
     /// Fails if the file cannot be written.
-    pub(crate) fn save(&self, file: &Path) -> Result<(), Error> {
+    pub(crate) fn save(&self, state: &StateDirectory) -> Result<(), Error> {
         let mut cached = self.cached.lock();
         if cached.is_changed {
-            save_json(file, &*cached)?;
+            state.save_json(StateFile::Tools, &*cached)?;
             cached.is_changed = false;
         }
         Ok(())
@@ -141,6 +145,7 @@ impl Tools {
         let cached = self.cached.lock().versions.get(&query).cloned();
         let version: Arc<[u8]> = match cached.filter(|version| version.is_valid(&states)) {
             Some(version) => version.text.into(),
+            None if all.is_inspecting() && selects_toolchain(directory) => Arc::from([]),
             None => {
                 let version = probe_version(probe, directory, all, environment, &states).await;
                 let mut cached = self.cached.lock();
@@ -219,6 +224,13 @@ pub(crate) fn resolve(program: &str, directory: &Path, path: Option<&OsStr>) -> 
         return Some(directory.join(program)).filter(usable);
     }
     std::env::split_paths(path?).map(|parent| directory.join(parent).join(program)).find(usable)
+}
+
+/// Returns whether a file at or above a directory selects a toolchain, which may be a program of
+/// the project.
+fn selects_toolchain(directory: &Path) -> bool {
+    let exists = |name: &&str| directory.ancestors().any(|parent| parent.join(name).exists());
+    toolchain_file(directory).is_some() || SELECTORS.iter().any(exists)
 }
 
 /// Returns the file that selects the Rust toolchain of a directory, searched as rustup does.

@@ -5,7 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use greenwave_testing::{Discovery, Environment, Error, Harnesses, ListingContext, Test};
+use greenwave_testing::{
+    Discovery, DiscoveryNote, Environment, Error, Harnesses, ListingContext, Test, UserKey,
+};
 use tempfile::TempDir;
 
 /// A project, and a directory with programs for its `PATH`.
@@ -387,15 +389,18 @@ async fn a_discovery_is_reused_until_a_manifest_or_the_list_of_files_changes() {
     let project = Project::new(&[("pytest.ini", "[pytest]\n"), ("test_a.py", "")]);
     let environment = project.programs(&["python3"]);
     let root = project.directory.path();
+    let key = UserKey::new([1; 32]);
     let names = async || -> Vec<String> {
-        let found = greenwave_testing::discover(root, &Harnesses::builtin(), &environment).await.unwrap();
+        let found =
+            greenwave_testing::discover(root, &Harnesses::builtin(), &environment, &key).await.unwrap();
         found.tests.into_iter().map(|test| test.name).collect()
     };
     // Marks the stored discovery, so that a reused one differs from a new one.
+    let file = root.join(greenwave_testing::STATE_DIRECTORY).join("tests/found.json");
+    let seal = key.for_project(root).unwrap();
     let mark = || {
-        let file = root.join(greenwave_testing::STATE_DIRECTORY).join("tests/found.json");
-        let text = fs::read_to_string(&file).unwrap();
-        fs::write(file, text.replace("py:test_a.py", "stored")).unwrap();
+        let text = String::from_utf8(seal.read(&file).valid().unwrap()).unwrap();
+        seal.replace(&file, text.replace("py:test_a.py", "stored").into()).unwrap();
     };
     assert_eq!(names().await, ["py:test_a.py"]);
     mark();
@@ -407,4 +412,29 @@ async fn a_discovery_is_reused_until_a_manifest_or_the_list_of_files_changes() {
     mark();
     fs::write(root.join("test_b.py"), "").unwrap();
     assert_eq!(names().await, ["py:test_a.py", "py:test_b.py"]);
+
+    // A stored discovery of somebody else, or of another project, is not used.
+    let foreign = [
+        fs::read(&file).unwrap().split_last_chunk::<32>().unwrap().0.to_vec(),
+        UserKey::new([2; 32])
+            .for_project(root)
+            .unwrap()
+            .seal("found.json", seal.read(&file).valid().unwrap()),
+        key.for_project(project.directory.path().parent().unwrap())
+            .unwrap()
+            .seal("found.json", seal.read(&file).valid().unwrap()),
+        key.for_project(root).unwrap().seal("tools.json", seal.read(&file).valid().unwrap()),
+    ];
+    for bytes in foreign {
+        fs::write(&file, String::from_utf8_lossy(&bytes).replace("py:test_a.py", "stored").as_bytes())
+            .unwrap();
+        assert_eq!(names().await, ["py:test_a.py", "py:test_b.py"]);
+        fs::write(&file, &bytes).unwrap();
+        let found =
+            greenwave_testing::discover(root, &Harnesses::builtin(), &environment, &key).await.unwrap();
+        assert_eq!(found.notes, [DiscoveryNote::ForeignState]);
+        let found =
+            greenwave_testing::discover(root, &Harnesses::builtin(), &environment, &key).await.unwrap();
+        assert!(found.notes.is_empty(), "the file was replaced");
+    }
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
-use greenwave_testing::{Environment, Runner, RunnerOptions, SCHEMA, Suite, Test, TraceMode, TraceStatus};
+use greenwave_testing::{
+    Environment, Runner, RunnerOptions, SCHEMA, Suite, Test, TraceMode, TraceStatus, UserKey,
+};
 use greenwave_testkit::random::Random;
 
 /// Returns the number of rounds of edits. `cargo xtask long testing-edits` sets a larger one.
@@ -94,7 +96,7 @@ async fn no_edit_makes_a_result_stale() {
     let path = || [("PATH".into(), std::env::var_os("PATH").unwrap())];
     let backend = Arc::new(MemoryBackend::new(100_000, 64 << 20).unwrap());
     let uncached_runner = Runner::new(Environment::new(path()), None);
-    let (mut cached, mut edits) = (0, Vec::new());
+    let (key, mut cached, mut edits) = (UserKey::new([3; 32]), 0, Vec::new());
     for round in 0..rounds() {
         let tier = Tier::new("memory", Arc::clone(&backend) as Arc<dyn greenwave_cache::Backend>);
         let cache = Tiered::new(vec![tier], TieredOptions::new(SCHEMA));
@@ -105,7 +107,8 @@ async fn no_edit_makes_a_result_stale() {
             tests.iter_mut().for_each(|test| test.inputs.clear());
         }
         // A new suite per round, as in a new process: all state is in the project's directory.
-        let suite = Suite::builder(project).tests(tests).environment(Environment::new(path()));
+        let suite =
+            Suite::builder(project).tests(tests).environment(Environment::new(path())).key(key.clone());
         let suite = suite.cache(Some(cache)).runner(options).open();
         let suite = suite.unwrap();
         let ids: Vec<_> = suite.ids().collect();

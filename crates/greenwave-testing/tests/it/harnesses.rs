@@ -1,4 +1,4 @@
-//! The promises of `Harness`, kept by all built-in harnesses.
+//! The promises of `Harness`, which all built-in harnesses keep.
 
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@ pub(crate) struct FilePatch<'t> {
     pub(crate) path: Cow<'t, str>,
     /// Path of the file after the change, if it differs.
     pub(crate) new_path: Option<Cow<'t, str>>,
-    /// Whether the file becomes executable or ceases to be, if the diff says so.
+    /// The new executable bit of the file, if the diff changes its mode.
     pub(crate) executable: Option<bool>,
     hunks: Vec<Hunk<'t>>,
 }
@@ -358,7 +358,7 @@ fn length_by_count(body: &[&str], mut old: usize, mut new: usize) -> Option<usiz
     is_end.then_some(length)
 }
 
-/// Returns the number of lines of a hunk by what they look like.
+/// Counts the lines of a hunk by their first characters.
 fn length_by_form(body: &[&str]) -> usize {
     let is_end = |at: usize| {
         let line = body[at];

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-/// Words of comments that stand for lines that were left out, in lower case.
+/// Words of comments that replace omitted lines, in lower case.
 const PHRASES: [&str; 24] = [
     "existing",
     "unchanged",
@@ -37,14 +37,14 @@ const COMMENTS: [&str; 14] =
 /// Share of the lines whose loss counts as the loss of most of a file.
 const LOST_MIN: f64 = 0.5;
 
-/// Share of the lines that may be lost when the comment also has an ellipsis, which stands for
+/// Share of the lines that may be lost when the comment also has an ellipsis, which replaces
 /// lines that were left out beyond doubt.
 const LOST_WITH_ELLIPSIS_MIN: f64 = 0.25;
 
 /// Minimum number of lines of a file that can count as lost.
 const LOST_LINES_MIN: usize = 3;
 
-/// Returns the comment that stands for the rest of a file, and the number of lines that the answer
+/// Returns the comment that replaces the rest of a file, and the number of lines that the answer
 /// loses, if it loses most of the file. Returns `None` for a file that merely has such words.
 pub(crate) fn lost_lines(before: &str, after: &str) -> Option<(String, usize)> {
     let (lost, total) = count_lost(before, after);
@@ -52,7 +52,7 @@ pub(crate) fn lost_lines(before: &str, after: &str) -> Option<(String, usize)> {
         return None;
     }
     let share = lost as f64 / total as f64;
-    // A comment that the file had before does not stand for its rest.
+    // A comment that the file had before replaces nothing.
     let is_new = |line: &&str| !before.lines().any(|other| other.trim() == *line);
     let stands_for_rest = |line: &&str| {
         is_elision(line)
@@ -62,7 +62,7 @@ pub(crate) fn lost_lines(before: &str, after: &str) -> Option<(String, usize)> {
     Some((comment.chars().take(120).collect(), lost))
 }
 
-/// Returns whether a text has a comment that stands for lines that were left out.
+/// Returns whether a text has a comment that replaces omitted lines.
 pub(crate) fn has_elision(text: &str) -> bool {
     text.lines().any(|line| is_elision(line).is_some())
 }
@@ -91,7 +91,7 @@ fn count_lost(before: &str, after: &str) -> (usize, usize) {
     (lost, total)
 }
 
-/// Returns whether a line is a comment that stands for lines that were left out, and then whether
+/// Returns whether a line is a comment that replaces omitted lines, and then whether
 /// it has an ellipsis.
 fn is_elision(line: &str) -> Option<bool> {
     let line = line.trim();
@@ -150,7 +150,7 @@ mod tests {
     fn files_that_merely_have_such_words_are_whole() {
         let words = "# ... existing code unchanged ...\n# keep the rest\n";
         let whole = [
-            // Nothing is lost.
+            // The answer loses no line.
             (file(0..50), file(0..50) + words),
             (String::new(), words.to_owned()),
             // The words were there before.

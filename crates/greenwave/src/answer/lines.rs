@@ -19,8 +19,8 @@ impl<'t> Lines<'t> {
 
     /// Returns the starts of all runs of lines, from index `from`, that equal `wanted`.
     ///
-    /// Exact matches count. If there is none, lines that differ only in white space at their ends
-    /// count.
+    /// Exact matches count. Without an exact match, lines that differ only in white space at their
+    /// ends count.
     pub(super) fn find(&self, wanted: &[&str], from: usize) -> Vec<usize> {
         let matches = |equal: &dyn Fn(&str, &str) -> bool| -> Vec<usize> {
             let last = self.lines.len().checked_sub(wanted.len());
@@ -37,7 +37,7 @@ impl<'t> Lines<'t> {
         matches(&|line, wanted| line.trim_end() == wanted.trim_end())
     }
 
-    /// Returns the only match, or why there is none.
+    /// Returns the only match, or the reason for its absence.
     pub(super) fn find_one(&self, wanted: &[&str], from: usize) -> Result<usize, EditProblem> {
         match self.find(wanted, from)[..] {
             [start] => Ok(start),

@@ -17,7 +17,7 @@ pub(crate) struct FileChange {
 }
 
 /// Describes the progress since the last attempt: tests that pass now, that still fail and that
-/// newly fail, and the files that changed. Returns an empty text if nothing is to be said.
+/// newly fail, and the files that changed. Returns an empty text if neither changed.
 pub(crate) fn describe_progress(
     failing_before: &BTreeSet<String>,
     failing_now: &BTreeSet<String>,

@@ -1,8 +1,8 @@
-//! Removes what a terminal would interpret from the output of a program.
+//! Removes control sequences from the output of a program.
 
 use std::path::Path;
 
-/// Returns the text as it would stand on a terminal: without escape sequences, with carriage
+/// Returns the text as a terminal would show it: without escape sequences, with carriage
 /// returns and backspaces applied, and without other control characters.
 pub(super) fn plain(text: &str) -> String {
     let text = without_escapes(text);

@@ -118,7 +118,7 @@ fn is_passing_tap(line: &str) -> bool {
     number.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// Returns whether a line says nothing about a failure.
+/// Returns whether a line is irrelevant to a failure.
 fn is_noise(runner: Runner, line: &str) -> bool {
     let trimmed = line.trim_start();
     let starts = |words: &[&str]| words.iter().any(|word| trimmed.starts_with(word));

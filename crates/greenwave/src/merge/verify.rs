@@ -1,12 +1,13 @@
-//! Tests a merge: the feature's own tests, those of all green features, and the guards.
+//! Tests a batch of merges: the features' own tests, those of all green features, and the guards.
 //!
-//! A test that fails is repeated before an attempt is refused for it. Without the feature's
-//! changes, it shows whether they are to blame; with them, whether the test is flaky.
+//! A test that fails is repeated before the batch fails for it. Without the batch's changes, it
+//! shows whether they are to blame; with them, whether the test is flaky.
 
 use std::path::Path;
 
 use greenwave_testing::{Outcome, Test};
 
+use super::joined::Joined;
 use super::{MergeQueue, Trunk, Verified};
 use crate::error::FeatureError;
 use crate::event::Event;
@@ -22,17 +23,28 @@ use crate::workspace::Workspace;
 /// Label of the phase under which results are reported.
 const PHASE: &str = "merging";
 
-/// The feature that is merged, and the files with and without its changes.
+/// The features that are merged, and the files with their changes.
 pub(super) struct Merge<'a> {
-    pub(super) id: FeatureId,
-    pub(super) report: &'a mut FeatureReport,
-    pub(super) candidate: &'a Tree,
+    pub(super) joined: &'a mut Joined,
+}
+
+impl Merge<'_> {
+    /// Returns the files with the changes.
+    fn candidate(&self) -> &Tree {
+        &self.joined.files
+    }
+
+    /// Returns a feature of the batch, and its report.
+    fn feature(&mut self, at: usize) -> (FeatureId, &mut FeatureReport) {
+        let (candidate, _) = &mut self.joined.features[at];
+        (candidate.id, &mut candidate.report)
+    }
 }
 
 /// Verdict on a test that failed on the candidate.
 enum Blame {
-    /// The feature's changes broke it.
-    Feature(Outcome),
+    /// The changes broke it.
+    Changes(Outcome),
     /// It fails without them, too.
     BrokenBefore,
     /// It passed when it was repeated.
@@ -41,12 +53,13 @@ enum Blame {
 
 impl MergeQueue {
     /// Runs all tests that must pass on the candidate. Tests whose inputs are unchanged have cached
-    /// results. The inner error refuses the attempt.
+    /// results. Returns the counts of each feature's tests; the first counts those of green
+    /// features and guards. The inner error refuses the batch.
     pub(super) async fn verify_candidate(
         &self,
         mut merge: Merge<'_>,
         trunk: &mut Trunk,
-    ) -> Result<Result<Verified, StageResult>, FeatureError> {
+    ) -> Result<Result<Vec<Verified>, StageResult>, FeatureError> {
         let mut workspace = match trunk.workspace.take() {
             Some(workspace) => workspace,
             None => self.new_workspace()?,
@@ -61,29 +74,33 @@ impl MergeQueue {
         merge: &mut Merge<'_>,
         trunk: &mut Trunk,
         workspace: &mut Workspace,
-    ) -> Result<Result<Verified, StageResult>, FeatureError> {
+    ) -> Result<Result<Vec<Verified>, StageResult>, FeatureError> {
         let ctx = &self.ctx;
-        workspace.prepare(merge.candidate, &ctx.store).await?;
-        let mut verified = Verified::default();
-        for owner in std::iter::once(merge.id).chain(trunk.green.iter().copied()) {
+        workspace.prepare(merge.candidate(), &ctx.store).await?;
+        let count = merge.joined.features.len();
+        let mut verified = vec![Verified::default(); count];
+        let own: Vec<FeatureId> = merge.joined.features.iter().map(|(feature, _)| feature.id).collect();
+        let own = own.into_iter().enumerate();
+        for (at, owner) in own.chain(trunk.green.iter().map(|&owner| (0, owner))) {
             for test in &ctx.feature(owner).tests {
                 let of = format!("`{}` of `{}`", test.name, ctx.feature(owner).id);
-                let outcome = run_test(ctx, merge.id, merge.report, test, workspace.root(), PHASE).await?;
-                verified.add(&outcome);
+                let (id, report) = merge.feature(at);
+                let outcome = run_test(ctx, id, report, test, workspace.root(), PHASE).await?;
+                verified[at].add(&outcome);
                 if outcome.passed() {
                     continue;
                 }
-                // Without the changes, the feature's own tests are red.
-                let without = (owner != merge.id).then_some(&trunk.tree);
-                if let Blame::Feature(outcome) = self.blame(merge, without, workspace, test, &of).await? {
-                    return Ok(Err(refused(&of, &outcome, &[workspace.root(), &ctx.project.root])));
+                // Without the changes, the features' own tests are red.
+                let without = trunk.green.contains(&owner).then_some(&trunk.tree);
+                if let Blame::Changes(outcome) = self.blame(merge, at, without, workspace, test, &of).await? {
+                    return Ok(Err(refused(&of, &outcome, &[workspace.root(), ctx.project.dir.path()])));
                 }
             }
         }
-        Ok(self.verify_guards(merge, trunk, workspace, &mut verified).await?.map_or(Ok(verified), Err))
+        Ok(self.verify_guards(merge, trunk, workspace, &mut verified[0]).await?.map_or(Ok(verified), Err))
     }
 
-    /// Runs the guards. Returns a refusal if the feature's changes broke one.
+    /// Runs the guards. Returns a refusal if the changes broke one.
     async fn verify_guards(
         &self,
         merge: &mut Merge<'_>,
@@ -94,21 +111,23 @@ impl MergeQueue {
         let ctx = &self.ctx;
         if !trunk.guards.is_ready() {
             workspace.prepare(&trunk.tree, &ctx.store).await?;
-            let run = GuardRun { ctx, id: merge.id, report: merge.report, root: workspace.root() };
-            trunk.guards.prepare(run).await?;
-            workspace.prepare(merge.candidate, &ctx.store).await?;
+            let (id, report) = merge.feature(0);
+            trunk.guards.prepare(GuardRun { ctx, id, report, root: workspace.root() }).await?;
+            workspace.prepare(merge.candidate(), &ctx.store).await?;
         }
         // A feature that may change tests may remove some.
-        let may_edit = !ctx.feature(merge.id).may_edit.is_empty();
+        let mut features = merge.joined.features.iter();
+        let may_edit = features.all(|(feature, _)| !ctx.feature(feature.id).may_edit.is_empty());
         let mut outcomes = Vec::new();
         for test in trunk.guards.tests() {
             let of = format!("`{}`, which passed before,", test.name);
-            let outcome = run_test(ctx, merge.id, merge.report, &test, workspace.root(), PHASE).await?;
+            let (id, report) = merge.feature(0);
+            let outcome = run_test(ctx, id, report, &test, workspace.root(), PHASE).await?;
             verified.add(&outcome);
             if !outcome.passed() {
-                match self.blame(merge, Some(&trunk.tree), workspace, &test, &of).await? {
-                    Blame::Feature(outcome) => {
-                        return Ok(Some(refused(&of, &outcome, &[workspace.root(), &ctx.project.root])));
+                match self.blame(merge, 0, Some(&trunk.tree), workspace, &test, &of).await? {
+                    Blame::Changes(outcome) => {
+                        return Ok(Some(refused(&of, &outcome, &[workspace.root(), ctx.project.dir.path()])));
                     }
                     Blame::BrokenBefore => {
                         trunk.guards.remove(&test);
@@ -129,11 +148,13 @@ impl MergeQueue {
         Ok(None)
     }
 
-    /// Repeats a test that failed on the candidate: first on the files `without` the feature's
-    /// changes, if there are any, then on the candidate. Leaves the candidate in the workspace.
+    /// Repeats a test that failed on the candidate: first on the files `without` the changes, if
+    /// there are any, then on the candidate. Leaves the candidate in the workspace. The results are
+    /// reported for the feature `at` this place in the batch.
     async fn blame(
         &self,
         merge: &mut Merge<'_>,
+        at: usize,
         without: Option<&Tree>,
         workspace: &mut Workspace,
         test: &Test,
@@ -142,20 +163,22 @@ impl MergeQueue {
         let ctx = &self.ctx;
         if let Some(without) = without {
             workspace.prepare(without, &ctx.store).await?;
-            let outcome = repeat_test(ctx, merge.id, merge.report, test, workspace.root(), PHASE).await?;
-            workspace.prepare(merge.candidate, &ctx.store).await?;
+            let (id, report) = merge.feature(at);
+            let outcome = repeat_test(ctx, id, report, test, workspace.root(), PHASE).await?;
+            workspace.prepare(merge.candidate(), &ctx.store).await?;
             if !outcome.passed() {
                 let message = format!("test {of} fails without this feature's changes, too: not its fault");
-                self.note(merge.id, "broken-before", message).await;
+                self.note(id, "broken-before", message).await;
                 return Ok(Blame::BrokenBefore);
             }
         }
-        let outcome = repeat_test(ctx, merge.id, merge.report, test, workspace.root(), PHASE).await?;
+        let (id, report) = merge.feature(at);
+        let outcome = repeat_test(ctx, id, report, test, workspace.root(), PHASE).await?;
         if !outcome.passed() {
-            return Ok(Blame::Feature(outcome));
+            return Ok(Blame::Changes(outcome));
         }
         let message = format!("test {of} failed and passed when it was repeated: it is flaky");
-        self.note(merge.id, "flaky-test", message).await;
+        self.note(id, "flaky-test", message).await;
         Ok(Blame::Flaky)
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use greenwave_testing::parse_toml_manifest;
 use serde_json::Value;
 
-/// Names of manifests of which only parts are protected.
+/// Names of manifests with protected parts.
 const MANIFESTS: [&str; 6] =
     ["package.json", "Cargo.toml", "pyproject.toml", "setup.cfg", "Makefile", "makefile"];
 /// Beginnings of the names of files with settings of Vite, which can hold those of Vitest.
@@ -13,7 +13,7 @@ const VITE: &str = "vite.config.";
 /// Keys of `package.json` with settings of test runners.
 const RUNNERS: [&str; 8] = ["jest", "vitest", "mocha", "ava", "tap", "c8", "nyc", "playwright"];
 
-/// Returns whether a file is a manifest of which parts are protected.
+/// Returns whether a file is a manifest with protected parts.
 pub(crate) fn has_protected_parts(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     MANIFESTS.contains(&name) || name.starts_with(VITE) || matches!(name, "GNUmakefile" | "justfile")

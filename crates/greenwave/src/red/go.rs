@@ -46,7 +46,7 @@ pub(super) fn findings(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<F
     findings
 }
 
-/// A package inside the project's own module can be the one that the feature adds.
+/// The feature can add a package inside the project's own module.
 fn missing_package(package: &str, project: &ProjectNames) -> Finding {
     if project.contains_package(package) {
         return Finding::Genuine;

@@ -1,4 +1,4 @@
-//! Rules for the way in which a process ended, whatever it ran.
+//! Rules for the way in which a process ended, for all programs.
 
 use std::sync::LazyLock;
 
@@ -44,7 +44,7 @@ pub(crate) fn is_broken_command(status: Status) -> bool {
     matches!(status, Status::Failed(ExitReason::Code(NOT_EXECUTABLE | NOT_FOUND) | ExitReason::Signal(_)))
 }
 
-/// Returns what the end of the process says; `None` if the output decides.
+/// Classifies the end of the process; `None` if the output decides.
 pub(super) fn finding(failed: &FailedTest<'_>, project: &ProjectNames) -> Option<Finding> {
     let output = failed.output;
     let code = match failed.status {

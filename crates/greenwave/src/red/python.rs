@@ -165,7 +165,7 @@ fn first_error(output: &str) -> &str {
 /// Reads the errors in tracebacks, those of pytest included.
 fn errors(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<Finding> {
     let mut findings = Vec::new();
-    // The innermost file of the traceback so far.
+    // The innermost file of the traceback up to this line.
     let mut place: Option<&str> = None;
     // Whether pytest quotes the source of a syntax error.
     let mut is_quoted = false;

@@ -1,4 +1,4 @@
-//! Outputs that real tools printed, and what the rules say about them.
+//! Outputs that real tools printed, and their classification by the rules.
 //!
 //! Each case in `outputs/` has the command, its exit code, the files of the project, and what is
 //! expected: `red`, or a part of the reason why the test could not run.

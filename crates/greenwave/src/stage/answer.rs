@@ -1,9 +1,9 @@
-//! Takes an agent's work: the parts of its answer, and what it changed in its directory.
+//! Takes an agent's work: the parts of its answer, and the changes in its directory.
 //!
 //! The work is applied to a draft of the workspace's tree. It is taken as a whole or not at all:
 //! the workspace is written only after every part was applied.
 //!
-//! An agent that edits files itself also prints a summary, with excerpts of what it did. So if it
+//! An agent that edits files itself also prints a summary, with excerpts of its edits. So if it
 //! has changed its directory, that counts, and a block of the answer is taken only if it adds
 //! something: a file that the agent has not touched, given as a whole, or an edit that applies to
 //! such a file. Other blocks are reported. If the agent has changed nothing itself, its answer is
@@ -387,7 +387,7 @@ pub(super) async fn part_of(unit: &Unit<'_>, store: &Store) -> Result<Option<Ans
         UnitKind::Edit if path.is_none() || !answer::has_elision(&text()) => unusable(format!(
             "{name} is given in part only; answer with the whole file, or with search/replace blocks"
         )),
-        // A whole file in which comments stand for lines, or which merely has such comments.
+        // A whole file in which comments replace lines, or which merely has such comments.
         UnitKind::File | UnitKind::Edit => {
             // Copied, because a slice would keep the whole chunk of the answer in memory.
             let content = Bytes::copy_from_slice(&unit.bytes());

@@ -1,6 +1,9 @@
 //! Sends a request to an agent and takes its work into the workspace.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -195,7 +198,7 @@ impl Stage<'_> {
         Ok(answer)
     }
 
-    /// Takes what the agent changed in its directory, if that counts, and the parts of its answer.
+    /// Takes the agent's changes in its directory, if they count, and the parts of its answer.
     async fn take_work(&mut self, attempt: u32, answer: Answer) -> Result<(), Unusable> {
         let ctx = self.ctx;
         let store = &ctx.store;
@@ -207,7 +210,8 @@ impl Stage<'_> {
         let touched: BTreeSet<String> = changes.iter().map(|change| change.path.clone()).collect();
         let root = self.active.workspace.root().to_owned();
         if touched.is_empty() {
-            // The parts are applied to what the tree says, whatever the agent has left on disk.
+            // The parts are applied to the files of the tree, not to the files that the agent left
+            // on disk.
             self.active.workspace.reset(&before, store).await?;
         }
         let size = |path: &str| root.join(path).symlink_metadata().map_or(0, |found| found.len() as usize);
@@ -248,14 +252,15 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Finds what the agent has changed in its directory.
+    /// Finds the agent's changes in its directory.
     async fn scan(&mut self) -> Result<Vec<Change>, Unusable> {
         let scan = self.active.workspace.scan(&self.ctx.store).await?;
-        let root = self.active.workspace.root();
         for change in &scan.changes {
             confine::plain(&change.path).map_err(|error| Unusable::Answer(error.to_string()))?;
-            let is_link = change.after.is_some_and(|file| file.kind == EntryKind::Symlink);
-            if is_link && !confine::stays_inside_by_name(root, &root.join(&change.path)) {
+            let Some(link) = change.after.filter(|file| file.kind == EntryKind::Symlink) else { continue };
+            let target = tree::content(&self.ctx.store, &link.blob).await?;
+            let target = Path::new(OsStr::from_bytes(&target));
+            if !confine::stays_inside_by_name(Path::new(&change.path), target) {
                 let problem = PathProblem::LinkOutside(change.path.clone());
                 let error = PathError { path: change.path.clone(), problem };
                 return Err(Unusable::Answer(error.to_string()));

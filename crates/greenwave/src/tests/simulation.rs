@@ -94,9 +94,12 @@ fn is_long() -> bool {
 }
 
 /// Checks all scripts. Panics with the first that breaks a rule, shrunk.
-fn check(scripts: &[Script]) {
+fn check(scripts: &[Script]) -> Coverage {
     match run_all(&|index| scripts[index].clone(), scripts.len()) {
-        Ok(coverage) => print(&format!("{coverage:?}")),
+        Ok(coverage) => {
+            print(&format!("{coverage:?}"));
+            coverage
+        }
         Err((index, why)) => {
             let (script, shrunk_why) = run::shrink(scripts[index].clone(), why.clone());
             panic!("{why}\n{}\nshrunk to: {shrunk_why}\n{script}", scripts[index]);
@@ -132,6 +135,30 @@ fn three_features_are_interrupted_at_every_step() {
         due.map(move |kind| at(kinds[kind], step))
     });
     check(&scripts.collect::<Vec<_>>());
+}
+
+/// Merges a batch, one of whose features breaks the test of another, and interrupts the run. In the
+/// second script, features that wait for their merge make room for others.
+#[test]
+fn a_batch_is_interrupted_at_every_step() {
+    let breaks = FeatureScript { answer_ms: 900, ..feature(&[Answer::Breaks(0), Answer::Good]) };
+    let scripts = [
+        vec![feature(&[Answer::Good]), feature(&[Answer::Shared]), feature(&[Answer::Shared])],
+        vec![feature(&[Answer::Good]), feature(&[Answer::Good]), breaks, feature(&[Answer::Shared])],
+    ];
+    let mut coverage = Coverage::default();
+    for (features_max, features) in [(3, scripts[0].clone()), (2, scripts[1].clone())] {
+        let script = Script { features_max, ..script(features) };
+        let at = |kind, step| Script { interruptions: vec![(kind, step)], ..script.clone() };
+        let kinds = Interruption::ALL;
+        let every = if is_long() { 1 } else { kinds.len() - 1 };
+        let scripts = (0..steps(&script)).flat_map(|step| {
+            let due = (0..kinds.len()).filter(move |kind| (step + kind) % every == 0);
+            due.map(move |kind| at(kinds[kind], step))
+        });
+        coverage.add(&check(&scripts.collect::<Vec<_>>()));
+    }
+    assert!(coverage.batches_finished > 0, "no batch was interrupted while it was written");
 }
 
 /// Kills a run during its merge, and interrupts the next run, which finishes the merge.

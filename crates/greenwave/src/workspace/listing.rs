@@ -1,18 +1,17 @@
 //! Lists the entries of a working copy without following links.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use greenwave_dir::{Access, Dir, FileKind, Metadata};
 use greenwave_inputs::{ALWAYS_EXCLUDED, FileStamp, is_cache_directory};
 use greenwave_testing::EntryKind;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::remove::make_accessible;
+use crate::file_state::kind_of;
 
 /// Names of the files that exclude others. Rules of the later name take precedence.
 pub(super) const IGNORE_FILES: [&str; 2] = [".gitignore", ".ignore"];
@@ -89,25 +88,18 @@ impl std::fmt::Display for SpecialFile {
 
 impl ListedFile {
     /// Returns the description of a file or link, or `None` for other entries.
-    pub(super) fn of(metadata: &fs::Metadata) -> Option<Self> {
-        let kind = if metadata.is_symlink() {
-            EntryKind::Symlink
-        } else if !metadata.is_file() {
-            return None;
-        } else if metadata.permissions().mode() & 0o100 != 0 {
-            EntryKind::Executable
-        } else {
-            EntryKind::Regular
-        };
-        Some(Self { kind, stamp: FileStamp::from_metadata(metadata), links: metadata.nlink() })
+    pub(super) fn of(metadata: &Metadata) -> Option<Self> {
+        let stamp = FileStamp::from_stat(metadata.stat());
+        Some(Self { kind: kind_of(metadata)?, stamp, links: metadata.links() })
     }
 }
 
 /// Lists a directory. `repositories` are the directories whose `.git` belongs to the working copy.
 ///
-/// Makes directories accessible whose permissions would prevent the listing.
+/// Makes directories accessible whose permissions would prevent the listing. Entries that programs
+/// remove or replace meanwhile are left out.
 pub(super) fn list(
-    root: &Path,
+    root: &Dir,
     rules: IgnoreRules<'_>,
     repositories: &BTreeSet<String>,
 ) -> io::Result<Listing> {
@@ -115,28 +107,29 @@ pub(super) fn list(
     // Not recursive, because a program can nest directories deeper than the stack.
     let mut pending = vec![(String::new(), Vec::new())];
     while let Some((directory, mut matchers)) = pending.pop() {
-        let path = root.join(&directory);
-        make_accessible(&path)?;
-        matchers.extend(matcher(root, &directory, rules));
-        for entry in fs::read_dir(&path)? {
-            let entry = entry?;
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
-                listing.not_utf8.push(Path::new(&directory).join(entry.file_name()));
+        let opened = match open_accessible(root, &directory) {
+            Err(error) if is_gone(&error) && !directory.is_empty() => continue,
+            opened => opened?,
+        };
+        matchers.extend(matcher(&opened, &directory, rules));
+        for entry in opened.entries()? {
+            let Some(name) = entry.name.to_str() else {
+                listing.not_utf8.push(Path::new(&directory).join(entry.name));
                 continue;
             };
-            let relative = if directory.is_empty() { name.clone() } else { format!("{directory}/{name}") };
-            if ALWAYS_EXCLUDED.contains(&name.as_str()) {
+            let relative = if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") };
+            if ALWAYS_EXCLUDED.contains(&name) {
                 if name == ".git" && !repositories.contains(&directory) {
                     listing.foreign_repositories.push(relative);
                 }
                 continue;
             }
-            let metadata = match entry.path().symlink_metadata() {
+            let metadata = match opened.metadata(name) {
                 Ok(metadata) => metadata,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            if is_ignored(&matchers, &entry.path(), &name, metadata.is_dir()) {
+            if is_ignored(&matchers, &root.path().join(&relative), name, metadata.is_dir()) {
                 continue;
             }
             if metadata.is_dir() {
@@ -145,21 +138,31 @@ pub(super) fn list(
             } else if let Some(file) = ListedFile::of(&metadata) {
                 listing.files.insert(relative, file);
             } else {
-                listing.special.insert(relative, special(&metadata));
+                listing.special.insert(relative, special(metadata.kind()));
             }
         }
     }
     Ok(listing)
 }
 
-fn special(metadata: &fs::Metadata) -> SpecialFile {
-    let kind = metadata.file_type();
-    if kind.is_fifo() {
-        SpecialFile::Pipe
-    } else if kind.is_socket() {
-        SpecialFile::Socket
-    } else {
-        SpecialFile::Device
+/// Opens a directory, and gives its owner all permissions.
+fn open_accessible(root: &Dir, directory: &str) -> io::Result<Dir> {
+    let permissions = root.metadata(directory)?.permissions();
+    if permissions & 0o700 != 0o700 && !directory.is_empty() {
+        root.set_permissions(directory, permissions | 0o700)?;
+    }
+    root.subdirectory(directory)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn special(kind: FileKind) -> SpecialFile {
+    match kind {
+        FileKind::Pipe => SpecialFile::Pipe,
+        FileKind::Socket => SpecialFile::Socket,
+        _ => SpecialFile::Device,
     }
 }
 
@@ -175,14 +178,14 @@ fn is_ignored(matchers: &[Gitignore], path: &Path, name: &str, is_directory: boo
 }
 
 /// Returns the rules of the ignore files in a directory, if it has any.
-fn matcher(root: &Path, directory: &str, rules: IgnoreRules<'_>) -> Option<Gitignore> {
-    let mut builder = GitignoreBuilder::new(root.join(directory));
+fn matcher(opened: &Dir, directory: &str, rules: IgnoreRules<'_>) -> Option<Gitignore> {
+    let mut builder = GitignoreBuilder::new(opened.path());
     let mut has_rules = false;
     for name in IGNORE_FILES {
-        let path = if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") };
         let text = match rules {
-            IgnoreRules::OnDisk => read_ignore_file(&root.join(path)),
-            IgnoreRules::Given(files) => files.get(&path).cloned(),
+            IgnoreRules::OnDisk => read_ignore_file(opened, name),
+            IgnoreRules::Given(files) if directory.is_empty() => files.get(name).cloned(),
+            IgnoreRules::Given(files) => files.get(&format!("{directory}/{name}")).cloned(),
         };
         for line in String::from_utf8_lossy(&text.unwrap_or_default()).lines() {
             // An invalid line has no effect, as in git.
@@ -194,12 +197,9 @@ fn matcher(root: &Path, directory: &str, rules: IgnoreRules<'_>) -> Option<Gitig
 
 /// Reads an ignore file. A pipe in its place is not waited for, and a link is not followed, as in
 /// git.
-fn read_ignore_file(path: &Path) -> Option<Bytes> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+fn read_ignore_file(directory: &Dir, name: &str) -> Option<Bytes> {
+    let file = directory.open_file(name, Access::Read, 0).ok()?;
     let mut content = Vec::new();
-    if file.metadata().ok()?.is_file() {
-        file.take(IGNORE_FILE_BYTES_MAX).read_to_end(&mut content).ok()?;
-    }
+    file.take(IGNORE_FILE_BYTES_MAX).read_to_end(&mut content).ok()?;
     Some(content.into())
 }

@@ -1,23 +1,21 @@
 //! Finds what programs have changed in a workspace, and resets a workspace to a tree.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use greenwave_dir::{Access, Dir, Metadata, refused};
 use greenwave_inputs::{CLOCK_TICK, FileStamp, now_ns};
 use greenwave_storage::{BlobId, Store};
 use greenwave_testing::EntryKind;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 
 use super::listing::{self, IGNORE_FILES, IgnoreRules, ListedFile, Listing, SpecialFile};
 use super::{Workspace, apply};
 use crate::error::Error;
-use crate::remove::remove_all;
 use crate::tree::{self, Change, File, Tree};
 
 /// Age of the files in a fresh copy, in seconds.
@@ -89,13 +87,13 @@ impl StampedFiles {
     }
 
     /// Records files that were written by this process, and by nobody else since.
-    fn record_written(&mut self, root: &Path, changes: &[Change]) {
+    fn record_written(&mut self, root: &Dir, changes: &[Change]) {
         let mut stamped = Vec::new();
         for change in changes {
-            let metadata = root.join(&change.path).symlink_metadata().ok();
+            let metadata = root.metadata(&change.path).ok();
             match (change.after, metadata) {
                 (Some(file), Some(metadata)) => {
-                    stamped.push((change.path.clone(), FileStamp::from_metadata(&metadata), file));
+                    stamped.push((change.path.clone(), FileStamp::from_stat(metadata.stat()), file));
                 }
                 _ => drop(self.0.remove(&change.path)),
             }
@@ -132,7 +130,8 @@ impl Workspace {
         for change in &changes {
             if let Some(file) = change.after {
                 let path = self.root().join(&change.path);
-                let content = super::read(&path, file.kind).map_err(Error::io("read", &path))?;
+                let read = super::read(self.dir(), &change.path, file.kind);
+                let content = read.map_err(Error::io("read", &path))?;
                 let stored = store.put_blob(content).await.map_err(Error::store("write to"))?;
                 if stored != file.blob {
                     let source =
@@ -151,7 +150,7 @@ impl Workspace {
         Ok(Scan { changes, refused })
     }
 
-    /// Resets the directory to a tree, whatever programs have left there: restores changed and
+    /// Resets the directory to a tree, with any leftovers of programs in it: restores changed and
     /// deleted files and their modes, and removes everything that the tree does not have.
     ///
     /// Build output, and files that the ignore files of the tree exclude, stay.
@@ -173,15 +172,15 @@ impl Workspace {
             files.remove(&path);
         }
         let changes = tree::changes(&observed.files, tree);
-        let (root, wanted) = (self.root().to_owned(), tree.clone());
+        let (root, wanted) = (self.dir().clone(), tree.clone());
         self.blocking(move || clean(&root, observed, &wanted)).await?;
         let written: Vec<Change> = changes.into_iter().filter(|change| change.after.is_some()).collect();
         apply(&self.destination, &written, store).await?;
         if let Some(git) = self.copies.as_ref().and_then(|copies| copies.git()).filter(|_| self.is_fresh) {
-            set_times(&self.destination.root, &written, git.mtime)?;
+            set_times(&self.destination.dir, &written, git.mtime)?;
         }
         self.is_fresh = false;
-        self.stamps.record_written(&self.destination.root, &written);
+        self.stamps.record_written(&self.destination.dir, &written);
         self.tree.clone_from(tree);
         Ok(())
     }
@@ -193,8 +192,8 @@ impl Workspace {
         let mtime = now_ns() / 1_000_000_000 - MTIME_AGE_S;
         self.reset(tree, store).await?;
         let written = tree::changes(&Tree::new(), tree);
-        set_times(&self.destination.root, &written, mtime)?;
-        self.stamps.record_written(&self.destination.root, &written);
+        set_times(&self.destination.dir, &written, mtime)?;
+        self.stamps.record_written(&self.destination.dir, &written);
         self.repositories.insert(String::new());
         Ok(mtime)
     }
@@ -206,7 +205,7 @@ impl Workspace {
         rules: Option<BTreeMap<String, Bytes>>,
         always: Tree,
     ) -> Result<Observed, Error> {
-        let (root, repositories) = (self.root().to_owned(), self.repositories.clone());
+        let (root, repositories) = (self.dir().clone(), self.repositories.clone());
         let mut stamps = std::mem::take(&mut self.stamps);
         let (stamps, observed) = self
             .blocking(move || {
@@ -246,24 +245,16 @@ impl Workspace {
 }
 
 fn observe(
-    root: &Path,
+    root: &Dir,
     rules: IgnoreRules<'_>,
     repositories: &BTreeSet<String>,
     always: &Tree,
     stamps: &mut StampedFiles,
 ) -> Result<Observed, Error> {
-    let mut listing = listing::list(root, rules, repositories).map_err(Error::io("list", root))?;
-    let mut directories: HashMap<PathBuf, bool> = HashMap::new();
+    let mut listing = listing::list(root, rules, repositories).map_err(Error::io("list", root.path()))?;
     for path in always.keys().filter(|path| !listing.files.contains_key(*path)).cloned().collect::<Vec<_>>() {
-        // A file behind a link to a directory is not the file of the tree.
-        let mut parents = Path::new(&path).ancestors().skip(1).filter(|parent| *parent != Path::new(""));
-        let is_directory = |parent: &Path| {
-            *directories.entry(parent.to_owned()).or_insert_with(|| {
-                root.join(parent).symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
-            })
-        };
-        if parents.all(is_directory)
-            && let Ok(metadata) = root.join(&path).symlink_metadata()
+        // A file behind a link to a directory is not the file of the tree, and is not found.
+        if let Ok(metadata) = root.metadata(&path)
             && let Some(file) = ListedFile::of(&metadata)
         {
             listing.files.insert(path, file);
@@ -277,7 +268,7 @@ fn observe(
             files.extend(always.get(path).map(|file| (path.clone(), *file)));
         } else if let Some(file) = stamps.get(path, listed) {
             files.insert(path.clone(), file);
-        } else if let Some((file, stamp, at)) = read_file(&root.join(path), *listed)? {
+        } else if let Some((file, stamp, at)) = read_file(root, path, *listed)? {
             stamps.0.insert(path.clone(), StampedFile { stamp, file, at });
             files.insert(path.clone(), file);
         }
@@ -287,22 +278,22 @@ fn observe(
 
 /// Reads a file or link, and returns it with its stamp and the time before the file was read.
 /// Returns `None` if it does not exist any more.
-fn read_file(path: &Path, listed: ListedFile) -> Result<Option<(File, FileStamp, i64)>, Error> {
+fn read_file(root: &Dir, path: &str, listed: ListedFile) -> Result<Option<(File, FileStamp, i64)>, Error> {
     let at = now_ns();
     let read = || -> io::Result<(File, FileStamp)> {
         if listed.kind == EntryKind::Symlink {
-            let target = fs::read_link(path)?;
+            let target = root.read_link(path)?;
             let blob = BlobId::of(target.as_os_str().as_bytes());
             return Ok((File { kind: listed.kind, blob }, listed.stamp));
         }
         // A file with several links may be a file of the user, whose mode must not change.
         if listed.stamp.mode & 0o400 == 0 && listed.links == 1 {
-            fs::set_permissions(path, fs::Permissions::from_mode(listed.stamp.mode & 0o7777 | 0o600))?;
+            root.set_permissions(path, listed.stamp.mode & 0o7777 | 0o600)?;
         }
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-        let metadata = file.metadata()?;
-        let Some(now) = ListedFile::of(&metadata) else { return Err(io::ErrorKind::NotFound.into()) };
+        let file = root.open_file(path, Access::Read, 0)?;
+        let Some(now) = ListedFile::of(&Metadata::of(&file)?) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(file.take(FILE_BYTES_MAX))?;
         let blob = BlobId::from_bytes(*hasher.finalize().as_bytes());
@@ -310,10 +301,8 @@ fn read_file(path: &Path, listed: ListedFile) -> Result<Option<(File, FileStamp,
     };
     match read() {
         Ok((file, stamp)) => Ok(Some((file, stamp, at))),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(None)
-        }
-        Err(error) => Err(Error::io("read", path)(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || refused(&error).is_some() => Ok(None),
+        Err(error) => Err(Error::io("read", root.path().join(path))(error)),
     }
 }
 
@@ -322,18 +311,18 @@ fn is_hard_link(listed: &ListedFile) -> bool {
     listed.links > 1 && listed.kind != EntryKind::Symlink
 }
 
-/// Removes what the tree does not have, and what is in the way of its files and directories.
+/// Removes paths that the tree does not have, and obstacles to its files and directories.
 /// Restores modes.
-fn clean(root: &Path, observed: Observed, tree: &Tree) -> Result<(), Error> {
-    let remove = |path: &Path| remove_all(path).map_err(Error::io("remove", path));
+fn clean(root: &Dir, observed: Observed, tree: &Tree) -> Result<(), Error> {
+    let remove = |path: &Path| root.remove_all(path).map_err(Error::io("remove", root.path().join(path)));
     let Listing { files, directories, special, not_utf8, foreign_repositories } = observed.listing;
     for path in foreign_repositories.iter().chain(special.keys()) {
-        remove(&root.join(path))?;
+        remove(Path::new(path))?;
     }
-    not_utf8.iter().try_for_each(|path| remove(&root.join(path)))?;
+    not_utf8.iter().try_for_each(|path| remove(path))?;
     for (path, listed) in &files {
         if !tree.contains_key(path) || is_hard_link(listed) {
-            remove(&root.join(path))?;
+            remove(Path::new(path))?;
         }
     }
     let mut wanted_directories = BTreeSet::new();
@@ -346,46 +335,45 @@ fn clean(root: &Path, observed: Observed, tree: &Tree) -> Result<(), Error> {
             }
         }
     }
-    for directory in wanted_directories.iter().map(|directory| root.join(directory)) {
-        match directory.symlink_metadata() {
-            Ok(metadata) if !metadata.is_dir() => remove(&directory)?,
+    for directory in &wanted_directories {
+        match root.metadata(directory) {
+            Ok(metadata) if !metadata.is_dir() => remove(directory)?,
             _ => {}
         }
     }
     for directory in directories.iter().rev().map(Path::new) {
         if !wanted_directories.contains(directory) {
             // Fails if ignored files are in it.
-            let _ = fs::remove_dir(root.join(directory));
+            let _ = root.remove_empty(directory);
         }
     }
-    for path in tree.keys().map(|path| root.join(path)) {
-        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            remove(&path)?;
+    for path in tree.keys().map(Path::new) {
+        if root.metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+            remove(path)?;
         }
     }
     restore_modes(root, tree, &wanted_directories)
 }
 
-fn restore_modes(root: &Path, tree: &Tree, directories: &BTreeSet<PathBuf>) -> Result<(), Error> {
-    let umask = umask_of(root).map_err(Error::io("write in", root))?;
-    let set = |path: &Path, metadata: &fs::Metadata, mode: u32| {
-        if metadata.permissions().mode() & 0o7777 == mode {
+fn restore_modes(root: &Dir, tree: &Tree, directories: &BTreeSet<PathBuf>) -> Result<(), Error> {
+    let umask = umask_of(root).map_err(Error::io("write in", root.path()))?;
+    let set = |path: &Path, metadata: &Metadata, permissions: u32| {
+        if metadata.permissions() == permissions {
             return Ok(());
         }
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))
-            .map_err(Error::io("restore the mode of", path))
+        let set = root.set_permissions(path, permissions);
+        set.map_err(Error::io("restore the mode of", root.path().join(path)))
     };
-    for directory in directories.iter().map(|directory| root.join(directory)) {
-        if let Ok(metadata) = directory.symlink_metadata() {
-            set(&directory, &metadata, 0o777 & !umask | 0o700)?;
+    for directory in directories {
+        if let Ok(metadata) = root.metadata(directory) {
+            set(directory, &metadata, 0o777 & !umask | 0o700)?;
         }
     }
     for (path, file) in tree {
-        let path = root.join(path);
-        match path.symlink_metadata() {
-            Ok(metadata) if metadata.is_file() && metadata.nlink() == 1 => {
+        match root.metadata(path) {
+            Ok(metadata) if metadata.is_file() && metadata.links() == 1 => {
                 let all = if file.kind == EntryKind::Executable { 0o777 } else { 0o666 };
-                set(&path, &metadata, all & !umask | 0o600)?;
+                set(Path::new(path), &metadata, all & !umask | 0o600)?;
             }
             _ => {}
         }
@@ -394,24 +382,18 @@ fn restore_modes(root: &Path, tree: &Tree, directories: &BTreeSet<PathBuf>) -> R
 }
 
 /// Sets the modification time of written files, in seconds since the Unix epoch.
-fn set_times(root: &Path, written: &[Change], seconds: i64) -> Result<(), Error> {
-    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
-    let times = Timestamps { last_access: time, last_modification: time };
-    for path in written.iter().map(|change| root.join(&change.path)) {
-        let set = rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW);
-        set.map_err(|error| Error::io("set the time of", &path)(error.into()))?;
+fn set_times(root: &Dir, written: &[Change], seconds: i64) -> Result<(), Error> {
+    for Change { path, .. } in written {
+        let set = root.set_time(path, seconds);
+        set.map_err(Error::io("set the time of", root.path().join(path)))?;
     }
     Ok(())
 }
 
 /// Returns the permissions that new files lack, as bits.
-fn umask_of(directory: &Path) -> io::Result<u32> {
-    let permissions = fs::Permissions::from_mode(0o777);
-    let probe = tempfile::Builder::new()
-        .prefix(super::TEMPORARY_PREFIX)
-        .permissions(permissions)
-        .tempfile_in(directory)?;
-    Ok(!probe.as_file().metadata()?.permissions().mode() & 0o777)
+fn umask_of(directory: &Dir) -> io::Result<u32> {
+    let probe = directory.temporary(super::TEMPORARY_PREFIX, 0o777)?;
+    Ok(!probe.file().metadata()?.permissions().mode() & 0o777)
 }
 
 #[cfg(test)]

@@ -442,7 +442,7 @@ fn a_copy_is_set_up_once_and_torn_down() {
     assert_eq!(report.totals.requests, 0);
 }
 
-/// One commit for each feature on a branch of its own, while everything of the user stays.
+/// One commit for each feature on a separate branch, while everything of the user stays.
 #[test]
 fn results_go_to_a_branch() {
     let user = User::with_everything("sha1");

@@ -3,7 +3,8 @@
 use greenwave::{FeaturePolicy, Phase, PhaseEvent};
 use proptest::prelude::*;
 
-const EVENTS: [PhaseEvent; 7] = [
+const EVENTS: [PhaseEvent; 8] = [
+    PhaseEvent::Elected,
     PhaseEvent::Started,
     PhaseEvent::Resumed,
     PhaseEvent::TestsFailed,
@@ -20,6 +21,7 @@ fn events() -> impl Strategy<Value = Vec<PhaseEvent>> {
         Just(PhaseEvent::TestsFailed),
         Just(PhaseEvent::Answered),
         Just(PhaseEvent::Passed),
+        Just(PhaseEvent::Elected),
         Just(PhaseEvent::Refused),
     ];
     proptest::collection::vec(prop_oneof![4 => forward, 1 => proptest::sample::select(&EVENTS[..])], 0..40)
@@ -72,7 +74,7 @@ proptest! {
             return Ok(());
         }
         let at = |phase: Phase| path.iter().position(|other| *other == phase);
-        let required = [Phase::Red, Phase::Prompting(attempt), Phase::Testing(attempt), Phase::Merging(attempt)];
+        let required = [Phase::Red, Phase::Prompting(attempt), Phase::Testing(attempt), Phase::Queued(attempt)];
         let order: Vec<_> = required.into_iter().map(at).collect();
         prop_assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{:?}", path);
         let reviewed = at(Phase::Reviewing(attempt)).is_some();
@@ -95,12 +97,12 @@ proptest! {
 fn a_feature_passes_through_all_phases() {
     use PhaseEvent as H;
     let policy = FeaturePolicy { attempts_max: 2, review: true };
-    let events =
-        [H::Started, H::TestsFailed, H::Answered, H::Refused, H::Answered, H::Passed, H::Passed, H::Passed];
+    let attempts = [H::Started, H::TestsFailed, H::Answered, H::Refused, H::Answered];
+    let events = [&attempts[..], &[H::Passed, H::Passed, H::Elected, H::Passed]].concat();
     let labels: Vec<_> = path(&events, policy).into_iter().map(|phase| phase.to_string()).collect();
     assert_eq!(
         labels,
-        ["waiting", "red", "yellow", "yellow", "yellow", "yellow", "review", "merging", "green"]
+        ["waiting", "red", "yellow", "yellow", "yellow", "yellow", "review", "merging", "merging", "green"]
     );
     let failed = path(&[H::Started, H::TestsFailed, H::Refused, H::Answered, H::Refused], policy);
     assert_eq!(failed.last(), Some(&Phase::Failed));

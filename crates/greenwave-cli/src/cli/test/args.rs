@@ -80,6 +80,62 @@ pub(crate) struct TestArgs {
     set: SetArgs,
 }
 
+/// The arguments of `greenwave cache warm`.
+#[derive(Debug, Args)]
+pub(crate) struct WarmArgs {
+    /// Fetch only results of tests whose names contain one of these.
+    #[arg(value_name = "NAME")]
+    filters: Vec<String>,
+    /// Project directory [default: the nearest directory with a greenwave.toml at or above the
+    /// current one, or else the current one].
+    #[arg(long, value_name = "DIR")]
+    project: Option<PathBuf>,
+    /// Fetch the result of each test individually instead of per file or test binary.
+    #[arg(long)]
+    per_test: bool,
+    /// Fetch from a server, such as redis://host:6379 or memcached://host:11211 (testing.remote).
+    #[arg(long, value_name = "URL")]
+    remote: Option<String>,
+    /// Number of builds to run in parallel (parallel.workers) [default: number of CPUs].
+    #[arg(short, long, value_name = "COUNT")]
+    jobs: Option<String>,
+    /// Use the settings of a profile: development, production or memory-constrained.
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    #[command(flatten)]
+    set: SetArgs,
+}
+
+impl WarmArgs {
+    /// Returns the arguments of a test run that looks up the same results.
+    pub(super) fn into_test_args(self) -> TestArgs {
+        TestArgs {
+            filters: self.filters,
+            project: self.project,
+            init: false,
+            dry_run: false,
+            explain: None,
+            per_test: self.per_test,
+            affected: None,
+            watch: false,
+            fail_fast: false,
+            strict: false,
+            keep_failures: false,
+            audit: None,
+            remote: self.remote,
+            output: Show::None,
+            verbose: false,
+            format: Format::Human,
+            junit: None,
+            summary: None,
+            jobs: self.jobs,
+            no_cache: false,
+            profile: self.profile,
+            set: self.set,
+        }
+    }
+}
+
 impl TestArgs {
     /// Returns the settings that the arguments and the environment change.
     pub(crate) fn overrides(&self) -> Result<Overrides, ConfigError> {
@@ -90,6 +146,11 @@ impl TestArgs {
             off("--no-cache", "cache.enabled", self.no_cache),
         ];
         self.set.overrides(self.profile.as_ref(), flags)
+    }
+
+    /// Returns whether the command only shows something, so that it runs no code of the project.
+    pub(super) fn is_inspection(&self) -> bool {
+        self.dry_run || self.explain.is_some()
     }
 
     /// Returns the file for the summary. An empty name, as in an empty variable, means none.

@@ -22,6 +22,11 @@ pub(super) async fn explain(suite: &Suite, name: &str) -> Result<Exit, CliError>
 
 fn lines(name: &str, explanation: &Explanation) -> Vec<String> {
     let mut lines = vec![match &explanation.cached {
+        Some(outcome) if explanation.depends_on_build => format!(
+            "{name}: cached if a build changes nothing that it reads, {} in {}",
+            outcome.status,
+            duration(outcome.duration)
+        ),
         Some(outcome) => format!("{name}: cached, {} in {}", outcome.status, duration(outcome.duration)),
         None => format!("{name}: not cached, to run"),
     }];

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use greenwave::{Environment, ResultStore};
+use greenwave::{Environment, ResultStore, UserKey};
 use greenwave_testing::{RecordKey, Suite, SuiteReport, TraceMode, TraceStatus, UpToDateRecord};
 
 use super::args::TestArgs;
@@ -18,6 +18,7 @@ use crate::dirs::default_results_dir;
 use crate::error::CliError;
 use crate::format::{Format, Show};
 use crate::reader::SETTINGS_FILE;
+use crate::user_key::user_key;
 
 /// An up-to-date check for one call of `greenwave test`.
 pub(super) struct FastPath {
@@ -60,9 +61,9 @@ impl FastPath {
 
     /// Returns the record if the project is up to date.
     pub(super) async fn check(&self) -> Option<UpToDateRecord> {
-        let secret = ResultStore::secret(&self.results)?;
+        let user = user_key(&self.project).ok()?;
         let text = std::fs::read(self.project.join(SETTINGS_FILE)).ok()?;
-        let key = self.key(&text, secret);
+        let key = self.key(&text, user);
         UpToDateRecord::check(&self.project, &Environment::new(std::env::vars_os()), &key).await
     }
 
@@ -72,14 +73,14 @@ impl FastPath {
         if ResultStore::fingerprint(&self.results) != Some(self.fingerprint) {
             return;
         }
-        if let Some(secret) = ResultStore::secret_or_create(&self.results) {
-            suite.record_up_to_date(report, &self.key(recordable.text.as_bytes(), secret), recordable.ttl);
+        if let Ok(user) = user_key(&self.project) {
+            suite.record_up_to_date(report, &self.key(recordable.text.as_bytes(), user), recordable.ttl);
         }
     }
 
-    fn key(&self, text: &[u8], secret: [u8; 32]) -> RecordKey {
+    fn key(&self, text: &[u8], user: UserKey) -> RecordKey {
         let parts = [text].into_iter().chain(self.parts.iter().map(Vec::as_slice));
-        RecordKey { question: UpToDateRecord::question(parts), results: self.fingerprint, secret }
+        RecordKey { question: UpToDateRecord::question(parts), results: self.fingerprint, user }
     }
 }
 

@@ -6,18 +6,21 @@ use std::sync::{Arc, Once};
 
 use greenwave::{Environment, ResultStore, Test};
 use greenwave_testing::{
-    Discovery, Harnesses, Jobserver, ListingContext, RunnerOptions, Suite, SuiteOptions, TestId,
+    Discovery, DiscoveryNote, Guard, Harnesses, Jobserver, LazyGuard, ListingContext, RunnerOptions, Suite,
+    SuiteOptions, TestId, TraceMode, TraceStatus,
 };
 
 use super::args::TestArgs;
 use super::fast_path::Recordable;
 use crate::config::Config;
-use crate::dirs::results_dir;
+use crate::dirs::{private_dirs, results_dir};
 use crate::error::CliError;
 use crate::jobserver;
 use crate::output;
+use crate::result_keys::result_keys;
 use crate::signals::StopOnSignal;
 use crate::supervisor;
+use crate::user_key::user_key;
 
 /// The tests of a project, ready to run.
 pub(super) struct Loaded {
@@ -28,23 +31,35 @@ pub(super) struct Loaded {
 
 /// Opens the suite of the tests that the settings file declares, or else of the discovered ones.
 pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliError> {
-    let mut config = Config::load(project, &args.overrides()?)?;
+    let mut config = load_config(project, args)?;
     let environment = supervisor::environment();
+    let environment = if args.is_inspection() { environment.inspecting() } else { environment };
     let file = std::mem::take(&mut config.tests);
     let mut tests = file.tests;
     let is_declared = !tests.is_empty();
     if !is_declared {
         let found = discover(project, &environment, &config, args).await?;
-        found.notes.iter().for_each(|note| output::note(&note.to_string()));
+        let shown = found.notes.iter().filter(|note| args.verbose || **note != DiscoveryNote::ForeignState);
+        shown.for_each(|note| output::note(&note.to_string()));
         tests = found.tests;
     }
     let suite = open(project, tests, file.resources, environment, &config, args, args.fail_fast)?;
+    if args.verbose && is_declared && suite.has_foreign_state() {
+        output::note(&DiscoveryNote::ForeignState.to_string());
+    }
     let settings = &config.settings;
     let has_default_cache =
         settings.cache.enabled && settings.cache.directory.is_none() && settings.testing.audit == 0.0;
     let text = config.text.filter(|_| has_default_cache && is_declared);
     let recordable = text.map(|text| Recordable { text, ttl: settings.testing.ttl });
     Ok(Loaded { suite: Arc::new(suite), recordable })
+}
+
+/// Loads the settings, and the keys of stored results.
+pub(super) fn load_config(project: &Path, args: &TestArgs) -> Result<Config, CliError> {
+    let mut config = Config::load(project, &args.overrides()?)?;
+    config.settings.result_keys = result_keys(project, &mut config)?;
+    Ok(config)
 }
 
 /// Discovers the tests of a project. With `--per-test`, each function is a test.
@@ -55,8 +70,13 @@ pub(super) async fn discover(
     args: &TestArgs,
 ) -> Result<Discovery, CliError> {
     let harnesses = Harnesses::builtin();
-    let mut found = greenwave_testing::discover(project, &harnesses, environment).await?;
+    let key = user_key(project)?;
+    let mut found = greenwave_testing::discover(project, &harnesses, environment, &key).await?;
     if !args.per_test {
+        return Ok(found);
+    }
+    if args.is_inspection() {
+        output::note("the single tests are not listed, which would run code of the project");
         return Ok(found);
     }
     let context = ListingContext::new(project, environment);
@@ -108,8 +128,9 @@ fn open(
         jobserver: jobserver::outer().or_else(|| Jobserver::new(workers).ok()),
         // Tests see the same directories and ports with and without a cache.
         ports: dir.as_deref().map(ResultStore::ports_path),
-        results: dir,
         files: results.as_ref().map(ResultStore::files_path),
+        guard: guard(project, config, dir.as_deref()),
+        results: dir,
         harnesses: Harnesses::builtin(),
     };
     let options = SuiteOptions {
@@ -123,14 +144,36 @@ fn open(
     };
     let cache = results.map(ResultStore::into_cache);
     let suite = Suite::builder(project).tests(tests).environment(environment).cache(cache);
-    Ok(suite.runner(runner).options(options).open()?)
+    Ok(suite.key(user_key(project)?).runner(runner).options(options).open()?)
+}
+
+/// Returns the guard of tests: they can neither read the user's key nor change stored results.
+///
+/// A run inside another run needs none, since the outer guard holds for its tests as well.
+fn guard(project: &Path, config: &Config, results: Option<&Path>) -> Option<Arc<LazyGuard>> {
+    let is_inner = TraceStatus::of(TraceMode::WhenPossible) == TraceStatus::TracedByOuter;
+    if is_inner || !config.settings.testing.protect_state {
+        return None;
+    }
+    let guard = private_dirs().into_iter().fold(Guard::new(), Guard::hidden);
+    let guard = match results {
+        // Runs inside tests lock files there.
+        Some(results) => guard
+            .read_only(results)
+            .writable(ResultStore::ports_path(results))
+            .writable(ResultStore::leases_path(results)),
+        None => guard,
+    };
+    Some(Arc::new(LazyGuard::new(guard, vec![project.to_owned(), std::env::temp_dir()])))
 }
 
 /// Opens the store of results. If that fails, prints one warning, and tests run without.
 fn open_results(config: &Config) -> Option<ResultStore> {
     static WARNED: Once = Once::new();
-    let opened = results_dir(config)
-        .and_then(|dir| ResultStore::open(&dir, &config.settings.testing).map_err(CliError::Results));
+    let opened = results_dir(config).and_then(|dir| {
+        ResultStore::open(&dir, &config.settings.testing, &config.settings.result_keys)
+            .map_err(CliError::Results)
+    });
     let warn = |error: &CliError| WARNED.call_once(|| output::warn("running without cached results", error));
     opened.inspect_err(warn).ok()
 }

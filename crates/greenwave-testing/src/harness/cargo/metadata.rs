@@ -57,6 +57,11 @@ pub(super) struct Dependency {
 pub(super) async fn metadata(directory: &Path, environment: &Environment) -> Result<Metadata, Error> {
     let arguments = ["metadata", "--format-version", "1", "--no-deps"];
     let mut command = cargo(directory, environment, arguments);
+    if environment.is_inspecting() {
+        // In the project's directory, rustup and cargo would run a toolchain and a compiler that
+        // the project names.
+        command.arg("--manifest-path").arg(directory.join("Cargo.toml")).current_dir("/");
+    }
     let failed = |problem: Problem| problem.discovering("cargo", directory);
     let output = environment.output(&mut command).await.map_err(|source| failed(not_started(source)))?;
     if !output.status.success() {

@@ -156,6 +156,10 @@ async fn ask(module: &Path, environment: &Environment) -> Result<Vec<Package>, P
     command.envs(environment.visible(&declared)).envs(tool_homes(environment));
     // Tests get a private home, so the settings in the user's home must not count here either.
     command.envs(environment.get("HOME").map(|home| ("HOME", home))).env("GOENV", "off");
+    if environment.is_inspecting() {
+        // Neither another toolchain nor version control.
+        command.env("GOTOOLCHAIN", "local").env("GOFLAGS", "-buildvcs=false");
+    }
     // Stays in this process group, so that Ctrl-C ends it: no signal handler is installed yet.
     command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(TIME_MAX, environment.output(&mut command)).await;

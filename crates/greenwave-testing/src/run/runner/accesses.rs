@@ -7,7 +7,6 @@ use greenwave_inputs::{AccessKind, is_cache_directory};
 
 use crate::Environment;
 use crate::harness::cargo::products::{self, Part, Products, RUSTC_INFO};
-use crate::results::state::{IGNORE, STATE_DIRECTORY, TESTS};
 use crate::run::isolation::{cargo_home, go_caches};
 use crate::run::process::Seen;
 
@@ -23,7 +22,6 @@ pub(super) struct OwnAccesses {
 
 /// Directories in which accesses are no dependencies of a test.
 pub(super) struct AccessFilter<'a> {
-    project: &'a Path,
     /// Directory of results.
     results: Option<&'a Path>,
     /// The private directory of the test.
@@ -33,18 +31,13 @@ pub(super) struct AccessFilter<'a> {
 }
 
 impl<'a> AccessFilter<'a> {
-    pub(super) fn new(
-        project: &'a Path,
-        environment: &Environment,
-        results: Option<&'a Path>,
-        own_directory: &'a Path,
-    ) -> Self {
+    pub(super) fn new(environment: &Environment, results: Option<&'a Path>, own_directory: &'a Path) -> Self {
         let (cargo_home, go_caches) = (cargo_home(environment), go_caches(environment));
-        Self { project, results, own_directory, cargo_home, go_caches }
+        Self { results, own_directory, cargo_home, go_caches }
     }
 
     /// Returns the accesses that the result of a test depends on. Leaves out the directory of the
-    /// run, state, downloads, and build products whose sources are dependencies anyway.
+    /// run, stored results, downloads, and build products whose sources are dependencies anyway.
     pub(super) fn apply(&self, seen: &Seen, products: Option<&Products>) -> OwnAccesses {
         let accesses = seen.accesses.iter().filter(|(path, _)| self.counts(path)).cloned().collect();
         let (accesses, unbuilt) = match products {
@@ -61,19 +54,11 @@ impl<'a> AccessFilter<'a> {
             .as_ref()
             .is_some_and(|home| path.starts_with(home) && !is_cargo_setting(path, home))
             || self.go_caches.iter().any(|cache| path.starts_with(cache));
-        // State of runs inside the test depends only on accesses that are traced as well.
-        let is_state = path.strip_prefix(self.project).is_ok_and(is_state)
-            || self.results.is_some_and(|results| path.starts_with(results));
-        !(path.starts_with(self.own_directory) || is_download || is_state)
+        // Results that runs inside the test look up depend only on accesses that are traced as
+        // well.
+        let is_result = self.results.is_some_and(|results| path.starts_with(results));
+        !(path.starts_with(self.own_directory) || is_download || is_result)
     }
-}
-
-/// Returns whether a path, relative to the project, is state of Greenwave: of this project, or of
-/// projects inside it.
-fn is_state(path: &Path) -> bool {
-    let mut rest = path.iter().skip_while(|name| *name != STATE_DIRECTORY);
-    path.starts_with(STATE_DIRECTORY)
-        || (rest.next().is_some() && rest.next().is_none_or(|name| name == TESTS || name == IGNORE))
 }
 
 fn is_cargo_setting(path: &Path, home: &Path) -> bool {

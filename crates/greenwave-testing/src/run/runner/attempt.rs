@@ -172,7 +172,7 @@ impl TestJob<'_> {
         let Self { runner, workspace, test, prepared } = *self;
         let (project, environment) = (workspace.project(), &runner.environment);
         let results = runner.options.results.as_deref();
-        let filter = AccessFilter::new(project, environment, results, own_directory);
+        let filter = AccessFilter::new(environment, results, own_directory);
         let OwnAccesses { accesses, unbuilt } = filter.apply(&process.seen, products.as_ref());
         Ok(AttemptResult {
             reads_more: reads_more(project, environment, test, prepared, &accesses, products.as_ref())?,

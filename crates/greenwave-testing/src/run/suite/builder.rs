@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use greenwave_cache::Tiered;
-use greenwave_inputs::{DirCache, ProjectFiles, StatCache};
+use greenwave_inputs::{DirCache, ProjectFiles, StatCache, UserKey};
 use greenwave_sandbox::{TraceMode, TraceStatus};
 use greenwave_scheduler::{Executor, LoadOptions, Workers};
 use parking_lot::Mutex;
@@ -29,6 +29,7 @@ pub struct SuiteBuilder {
     cache: Option<Tiered>,
     runner: RunnerOptions,
     options: SuiteOptions,
+    key: Option<UserKey>,
 }
 
 impl SuiteBuilder {
@@ -40,6 +41,7 @@ impl SuiteBuilder {
             cache: None,
             runner: RunnerOptions::default(),
             options: SuiteOptions::default(),
+            key: None,
         }
     }
 
@@ -70,6 +72,12 @@ impl SuiteBuilder {
         Self { options, ..self }
     }
 
+    /// Sets the key that seals the state in the project's directory. State that was sealed with
+    /// another key, or not at all, is not used. Without a key, no later suite uses the state.
+    pub fn key(self, key: UserKey) -> Self {
+        Self { key: Some(key), ..self }
+    }
+
     /// Opens the suite. State is stored in the directory `.greenwave` of the project.
     ///
     /// # Errors
@@ -77,7 +85,7 @@ impl SuiteBuilder {
     /// tracing is required but not available, [`Error::Inputs`] if an input pattern is invalid, and
     /// [`Error::Io`] if the state directory cannot be created.
     pub fn open(self) -> Result<Suite, Error> {
-        let Self { project, tests, environment, cache, runner, options } = self;
+        let Self { project, tests, environment, cache, runner, options, key } = self;
         let root = project.canonicalize().map_err(Error::io("find", project))?;
         let tracing = TraceStatus::of(runner.trace);
         if let (TraceMode::Required, TraceStatus::Unavailable(reason)) = (runner.trace, &tracing) {
@@ -87,13 +95,14 @@ impl SuiteBuilder {
         if let Some(twice) = tests.iter().find(|test| !names.insert(test.name.as_str())) {
             return Err(Error::DuplicateName { test: twice.name.clone() });
         }
-        let state = StateDirectory::open(&root)?;
+        let key = key.map_or_else(UserKey::random, Ok).map_err(Error::io("read", "/dev/urandom"))?;
+        let state = StateDirectory::open(&root, &key)?;
         // An outer tracer sees the names in a directory only if this process reads them.
         let dir_cache = match tracing {
             TraceStatus::TracedByOuter => None,
-            _ => DirCache::load(&state.path(StateFile::DirCache)),
+            _ => state.read(StateFile::DirCache).and_then(|content| DirCache::decode(&content)),
         };
-        let mut index = StatCache::load(&state.path(StateFile::StatCache));
+        let mut index = StatCache::load(state.read(StateFile::StatCache).as_deref());
         if let Some(files) = &runner.files {
             index.share_with(files);
         }
@@ -102,7 +111,7 @@ impl SuiteBuilder {
         let object_exists = greenwave_sandbox::kernel_object_exists;
         let project = ProjectFiles::new(&root, Arc::clone(&index), dir_cache, specs, object_exists)?;
         let runner = Runner::with_index(environment, cache, runner, index);
-        runner.tools().load(&state.path(StateFile::Tools));
+        runner.tools().load(&state);
         let mut executor = Executor::new(limits(&tests, &options));
         executor.workers = Workers { follow: options.follow_load.then(LoadOptions::default) };
         if let Some(jobserver) = &runner.options().jobserver {

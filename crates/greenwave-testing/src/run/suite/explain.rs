@@ -19,6 +19,8 @@ use crate::run::test_id::TestId;
 pub struct Explanation {
     /// The cached result.
     pub cached: Option<Outcome>,
+    /// Whether the result is valid only if a build of the test's program would change nothing.
+    pub depends_on_build: bool,
     /// Age and status of the last run in this project, and the reason why its result was not
     /// stored.
     pub last: Option<(Duration, Status, Option<String>)>,
@@ -41,8 +43,7 @@ pub(super) async fn explain(
     id: TestId,
     log: &DependencyLog,
 ) -> Result<Explanation, Error> {
-    // This lookup also builds the programs that the result depends on.
-    let found = SuiteLookup::run(context, &context.scan().await?, &[id]).await.found.pop();
+    let found = SuiteLookup::without_builds(context, &context.scan().await?, &[id]).await.found.pop();
     let is_hit = matches!(found, Some((_, Ok(Lookup::Hit(..)))));
     let (snapshot, test) = (context.scan().await?, context.test(id));
     let mut prepared = context.runner.prepare_all(&context.project, &snapshot, &[test]).await;
@@ -52,6 +53,7 @@ pub(super) async fn explain(
         Lookup::Miss(chain) => (None, Some(chain)),
         Lookup::Corrupt => (None, None),
     };
+    let depends_on_build = chain.as_ref().is_some_and(|chain| chain.builds().next().is_some());
     let discovered = chain.map(|chain| chain.dependencies().to_vec()).unwrap_or_default();
     let mut now = prepared.dependency_record(test, &discovered, &prepared.snapshot.states);
     let stored = log.last_stored(&test.name);
@@ -76,5 +78,6 @@ pub(super) async fn explain(
             .map(|(path, _)| path.clone())
             .collect(),
         cached,
+        depends_on_build,
     })
 }

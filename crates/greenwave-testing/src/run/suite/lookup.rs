@@ -38,10 +38,7 @@ impl SuiteLookup {
         snapshot: &Arc<Snapshot>,
         wanted: &[TestId],
     ) -> Self {
-        let (found, lookup_inputs) = lookup_once(context, snapshot, wanted).await;
-        let (builds, distrusted) = (Builds::default(), HashMap::new());
-        let mut lookup = Self { found, builds, distrusted, lookup_inputs };
-        lookup.distrust_undeclared_reads(context).await;
+        let mut lookup = Self::without_builds(context, snapshot, wanted).await;
         let depends_on_build = |(id, found): &(TestId, Result<Lookup, Error>)| match found {
             Ok(Lookup::Hit(_, chain)) if chain.builds().next().is_some() => Some(*id),
             _ => None,
@@ -52,6 +49,20 @@ impl SuiteLookup {
             lookup.lookup_inputs = None;
             lookup.build_and_repeat(context, dependent).await;
         }
+        lookup
+    }
+
+    /// Looks up results and builds nothing. A result that depends on a build is valid only if the
+    /// build would change nothing.
+    pub(super) async fn without_builds(
+        context: &SuiteContext,
+        snapshot: &Arc<Snapshot>,
+        wanted: &[TestId],
+    ) -> Self {
+        let (found, lookup_inputs) = lookup_once(context, snapshot, wanted).await;
+        let (builds, distrusted) = (Builds::default(), HashMap::new());
+        let mut lookup = Self { found, builds, distrusted, lookup_inputs };
+        lookup.distrust_undeclared_reads(context).await;
         lookup
     }
 

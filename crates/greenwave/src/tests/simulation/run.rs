@@ -24,6 +24,7 @@ pub(super) struct Coverage {
     pub(super) runs: usize,
     pub(super) steps: usize,
     pub(super) interrupted: usize,
+    pub(super) batches_finished: usize,
     pub(super) green: usize,
     pub(super) failed: usize,
     pub(super) skipped: usize,
@@ -35,6 +36,7 @@ impl Coverage {
         self.runs += other.runs;
         self.steps += other.steps;
         self.interrupted += other.interrupted;
+        self.batches_finished += other.batches_finished;
         self.green += other.green;
         self.failed += other.failed;
         self.skipped += other.skipped;
@@ -69,6 +71,7 @@ pub(super) fn run(script: &Script) -> Result<Coverage, String> {
         }
         last = ended;
     }
+    coverage.batches_finished = world.observed.lock().batches_finished;
     for feature in last.iter().flat_map(|report| &report.features) {
         match feature.phase {
             "green" => coverage.green += 1,
@@ -269,6 +272,10 @@ fn record_event(world: &World, ends: &mut BTreeMap<String, &'static str>, event:
             if ends.contains_key(feature) {
                 world.violation(format!("{feature} has ended, and continues: {event:?}"));
             }
+            if matches!(event, Event::Phase { phase: "merging", .. }) && world.script.is_crowded() {
+                // It makes room for others.
+                world.observed.lock().started.remove(&number(feature));
+            }
             return;
         }
         _ => return,
@@ -276,7 +283,7 @@ fn record_event(world: &World, ends: &mut BTreeMap<String, &'static str>, event:
     if let Some(before) = ends.insert(feature.clone(), end) {
         world.violation(format!("{feature} ends twice: {before}, then {end}"));
     }
-    let at: usize = feature[1..].parse().unwrap();
+    let at = number(feature);
     world.observed.lock().started.remove(&at);
     if end == "failed" {
         world.observed.lock().failed_now.insert(at);
@@ -290,6 +297,11 @@ fn record_event(world: &World, ends: &mut BTreeMap<String, &'static str>, event:
             other => world.violation(format!("{feature} is green, and the project has {other:?}")),
         }
     }
+}
+
+/// Returns the number of a feature in its id.
+fn number(feature: &str) -> usize {
+    feature[1..].parse().unwrap()
 }
 
 /// Records the merged file of a feature, which must never change afterwards.

@@ -146,7 +146,7 @@ pub(super) struct FeatureScript {
 /// Kind of interruption of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Interruption {
-    /// From this step on nothing has an effect, as after SIGKILL.
+    /// Operations from this step on have no effect, as after SIGKILL.
     Kill,
     /// The run is stopped through its `Stopper`.
     Stop,
@@ -195,6 +195,11 @@ impl Script {
             interruptions,
             forgetful,
         }
+    }
+
+    /// Returns whether there are more features than can be in progress at once.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.features.len() > self.features_max as usize
     }
 
     /// Returns scripts that are a little simpler, the simplest first.

@@ -33,6 +33,8 @@ pub(super) const UNITS: u32 = 2;
 
 /// The step before a file of the project is written.
 const WRITE: &str = "write a file";
+/// The step after an interrupted batch of merges was finished or reverted.
+const BATCH_FINISHED: &str = "forget an interrupted batch";
 /// The first step after all stages have ended.
 const CLOSE: &str = "store durations";
 
@@ -57,6 +59,8 @@ pub(super) struct Observed {
     pub(super) steps: usize,
     pub(super) interruption: Option<(Interruption, usize)>,
     dead: bool,
+    /// Number of batches that were interrupted while they were written.
+    pub(super) batches_finished: usize,
     /// Whether all stages have ended and the run is about to return.
     pub(super) closing: bool,
     /// Whether the interruption has happened.
@@ -77,7 +81,7 @@ pub(super) struct Observed {
     pub(super) failed_before: BTreeSet<usize>,
     /// Features that failed in this run.
     pub(super) failed_now: BTreeSet<usize>,
-    /// Overloads of each feature's agent so far.
+    /// Overloads of each feature's agent up to now.
     overloads: BTreeMap<usize, u32>,
     /// Features that are started and not ended.
     pub(super) started: BTreeSet<usize>,
@@ -115,6 +119,7 @@ impl StepObserver for World {
             return false;
         }
         observed.closing |= name == CLOSE;
+        observed.batches_finished += usize::from(name == BATCH_FINISHED);
         let now = observed.steps;
         observed.steps += 1;
         assert!(now < STEPS_MAX, "the run loops");
@@ -470,7 +475,8 @@ impl Drop for RequestGuard {
 }
 
 impl SimulatedAgent {
-    /// Returns the error of an agent whose provider limits requests, as often as the script says.
+    /// Returns the error of an agent whose provider limits requests, as often as the script
+    /// demands.
     fn overload(&self) -> Option<AgentError> {
         let mut observed = self.world.observed.lock();
         let overloads = observed.overloads.entry(self.feature).or_default();

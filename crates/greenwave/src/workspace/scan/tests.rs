@@ -1,19 +1,26 @@
 //! Tests scans and resets of workspaces that programs have changed in every way.
 
-use std::os::unix::fs::symlink;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 
 use greenwave_storage::{MemoryColdTier, StoreOptions};
 use tokio::sync::RwLock;
 
 use super::*;
+use crate::remove::remove_all;
 
 fn store() -> Store {
     Store::open(StoreOptions::default(), Arc::new(MemoryColdTier::default())).unwrap()
 }
 
 fn workspace(root: &Path) -> Workspace {
-    Workspace::new(root.to_owned(), Arc::new(RwLock::new(None))).unwrap()
+    Workspace::new(
+        &Dir::open(root.parent().unwrap()).unwrap(),
+        root.file_name().unwrap().to_str().unwrap(),
+        Arc::new(RwLock::new(None)),
+    )
+    .unwrap()
 }
 
 async fn tree(store: &Store, files: &[(&str, EntryKind, &str)]) -> Tree {

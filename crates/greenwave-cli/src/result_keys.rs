@@ -1,0 +1,104 @@
+//! The keys of stored results, and where they come from.
+
+use std::io;
+use std::path::Path;
+use std::sync::Once;
+
+use greenwave::{KeySource, RemoteKey, ResultKeys};
+
+use crate::config::{Config, Origin};
+use crate::error::CliError;
+use crate::key_error::{KEY, KeyError};
+use crate::output;
+use crate::user_key::{resolved, user_key};
+
+/// Reads a key. Returns `None` if the file or the variable does not exist. One line break at the
+/// end of a file is not part of the key.
+fn read(source: &KeySource, project: &Path) -> Result<Option<RemoteKey>, KeyError> {
+    let bytes = match source {
+        KeySource::File(path) => {
+            let path = project.join(path);
+            if resolved(&path).starts_with(resolved(project)) {
+                return Err(KeyError::InProject(source.clone()));
+            }
+            match std::fs::read(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(source) => return Err(KeyError::Read { path, source }),
+                Ok(mut bytes) => {
+                    bytes.pop_if(|byte| *byte == b'\n');
+                    bytes.pop_if(|byte| *byte == b'\r');
+                    bytes
+                }
+            }
+        }
+        KeySource::Variable(name) => match std::env::var_os(name) {
+            Some(value) if !value.is_empty() => value.into_encoded_bytes(),
+            _ => return Ok(None),
+        },
+    };
+    RemoteKey::new(&bytes).map(Some).ok_or_else(|| KeyError::TooShort(source.clone()))
+}
+
+/// Returns the keys of stored results. If the settings name keys for the server and none of them
+/// exists, removes the server from the settings, with a note.
+///
+/// # Errors
+/// [`CliError::Key`].
+pub(crate) fn result_keys(project: &Path, config: &mut Config) -> Result<ResultKeys, CliError> {
+    // The author of a project may have filled a directory that a file of the project names.
+    let is_chosen = matches!(config.origin("cache.directory"), Some(Origin::File(_)));
+    let directory = if is_chosen && config.settings.cache.directory.is_some() {
+        Some(user_key(project)?.derive("greenwave 2026-11 results in a directory"))
+    } else {
+        None
+    };
+    let mut keys = ResultKeys { directory, remote: Vec::new() };
+    if config.settings.testing.remote.is_empty() {
+        return Ok(keys);
+    }
+    for source in &config.settings.testing.remote_key {
+        keys.remote.extend(read(source, project)?);
+    }
+    if keys.remote.is_empty() {
+        note_missing(config);
+    }
+    Ok(keys)
+}
+
+fn note_missing(config: &mut Config) {
+    static NOTED: Once = Once::new();
+    let text = if config.settings.testing.remote_key.is_empty() {
+        format!(
+            "results on the server are not authenticated: anyone who can write there can make a test \
+             pass (set `{KEY}`)"
+        )
+    } else {
+        config.settings.testing.remote.clear();
+        let sources: Vec<String> =
+            config.settings.testing.remote_key.iter().map(|source| format!("`{source}`")).collect();
+        format!("results on the server are not used: no key in {}", sources.join(" or "))
+    };
+    NOTED.call_once(|| output::note(&text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_in_files_are_outside_of_the_project_and_long_enough() {
+        let directory = tempfile::tempdir().unwrap();
+        let project = directory.path().join("project");
+        std::fs::create_dir(&project).unwrap();
+        std::fs::write(directory.path().join("key"), "0123456789abcdef\n").unwrap();
+        std::fs::write(directory.path().join("short"), "0123456789abcde\n").unwrap();
+        std::os::unix::fs::symlink(&project, directory.path().join("link")).unwrap();
+        let read_file = |path: &str| read(&KeySource::File(path.into()), &project);
+        assert_eq!(read_file("../key").unwrap(), RemoteKey::new(b"0123456789abcdef"));
+        assert_eq!(read_file("../missing").unwrap(), None);
+        assert!(matches!(read_file("../short"), Err(KeyError::TooShort(_))));
+        for path in ["key", "../link/key", "../project/missing"] {
+            assert!(matches!(read_file(path), Err(KeyError::InProject(_))), "{path}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Hostile projects and tests: state that somebody else has made, secrets in reach of a test, and
+//! commands that must run no code of the project.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use greenwave_testkit::server::Server;
+
+use crate::program::{Finished, Program};
+use crate::shell_plan::{self, Report, ShellFeature};
+use crate::test_dir::{STATE, TestDir};
+
+/// Runs `greenwave test` in the directory `p` with caches and state in the test's directory.
+fn test(dir: &TestDir, args: &[&str]) -> Program {
+    let program = dir.greenwave(["test"].into_iter().chain(args.iter().copied())).within(&dir.path("p"));
+    program.variable("XDG_CACHE_HOME", dir.path("cache")).variable("HOME", dir.path("home"))
+}
+
+fn project(script: &str) -> TestDir {
+    let settings = "[[test]]\nname = \"t\"\ncommand = [\"sh\", \"test.sh\"]\ninputs = [\"test.sh\"]\noutputs = [\"out\"]\n";
+    let dir = TestDir::empty().with("p/greenwave.toml", settings).with("p/test.sh", script);
+    fs::create_dir(dir.path("home")).unwrap();
+    dir
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+fn git(dir: &TestDir, args: &[&str]) {
+    let output = Command::new("git").arg("-C").arg(dir.path("p")).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_list_of_tests_that_a_clone_brings_is_not_used() {
+    let dir =
+        TestDir::empty().with("p/setup.cfg", "[tool:pytest]\n").with("p/test_a.py", "def test(): pass\n");
+    let list =
+        |dir: &TestDir, state: &str| test(dir, &["--dry-run"]).variable("XDG_STATE_HOME", dir.path(state));
+    list(&dir, "attacker").run().with_code(0);
+    // The attacker seals the changed list with another key.
+    let found = dir.path("p/.greenwave/tests/found.json");
+    // A dry run stores no list.
+    assert!(!found.exists());
+    test(&dir, &["--no-cache"]).variable("XDG_STATE_HOME", dir.path("attacker")).run();
+    let key: [u8; 32] = fs::read(dir.path("attacker/greenwave/keys/key")).unwrap().try_into().unwrap();
+    let seal = greenwave_testing::UserKey::new(key).for_project(&dir.path("p")).unwrap();
+    let text = String::from_utf8(seal.read(&found).valid().unwrap()).unwrap();
+    assert!(text.contains("py:test_a.py"), "{text}");
+    seal.replace(&found, text.replace("py:test_a.py", "forged").into_bytes()).unwrap();
+    assert!(list(&dir, "attacker").run().with_code(0).stdout.contains("forged"));
+    let shown = test(&dir, &["--dry-run", "--verbose"]).run().with_code(0);
+    assert!(shown.stdout.contains("py:test_a.py") && !shown.stdout.contains("forged"), "{}", shown.stdout);
+    assert!(shown.stderr.contains("was not made here by this user"), "{}", shown.stderr);
+}
+
+#[test]
+fn a_journal_that_a_clone_brings_is_not_used() {
+    let dir = TestDir::with_project();
+    let feature = ShellFeature::new("one", "answer one.txt x", "test -f one.txt");
+    dir.write("plan.toml", shell_plan::plan(&[feature]));
+    let run = |state: &str| dir.plan().variable("XDG_STATE_HOME", dir.path(state)).run();
+    assert_eq!(Report::of(&run("attacker").with_code(0)).requests(), 1);
+    assert_eq!(Report::of(&run("attacker").with_code(0)).requests(), 0, "the feature is up to date");
+    // For another user, nothing proves that the tests failed before the file was there.
+    let report = Report::of(&run(STATE).with_code(1));
+    assert!(report.reason("one").starts_with("tests pass before"), "{}", report.reason("one"));
+    // For the same user, the journal does not hold at another place.
+    copy(&dir.path("project"), &dir.path("copy"));
+    fs::remove_dir_all(dir.path("project")).unwrap();
+    copy(&dir.path("copy"), &dir.path("project"));
+    fs::remove_dir_all(dir.path("attacker/greenwave/green")).unwrap();
+    let report = Report::of(&run("attacker").with_code(1));
+    assert!(report.reason("one").starts_with("tests pass before"), "{}", report.reason("one"));
+}
+
+#[test]
+fn results_in_a_directory_that_the_project_chooses_are_sealed() {
+    let dir = project("exit 0");
+    let settings = dir.read("p/greenwave.toml");
+    dir.write("p/greenwave.toml", format!("cache.directory = \"stored\"\n{settings}"));
+    let cached = |state: &str| {
+        let done = test(&dir, &[]).variable("XDG_STATE_HOME", dir.path(state)).run().with_code(0);
+        done.stdout.contains("all cached")
+    };
+    assert!(!cached("attacker"));
+    assert!(cached("attacker"));
+    assert!(!cached(STATE), "somebody else stored the result");
+    assert!(cached(STATE));
+}
+
+#[test]
+fn a_test_can_neither_read_the_key_nor_change_results() {
+    let dir = project("");
+    let (key, results) = (dir.path(STATE).join("greenwave/keys"), dir.path("cache/greenwave/tests"));
+    let script = format!(
+        "cd ..\n! cat {key}/key && ! cp -r {key}/key here || exit 1\n\
+         ! echo forged > {results}/forged || exit 2\n\
+         for file in {results}/*; do ! mv $file moved && ! echo forged >> $file; done || exit 3\n\
+         ! rm -r {results} && ! mv {results} moved && ! mv {parent} moved || exit 4\n\
+         echo new > allowed && rm allowed || exit 5\n",
+        key = key.display(),
+        results = results.display(),
+        parent = results.parent().unwrap().display(),
+    );
+    dir.write("p/test.sh", script);
+    let done = test(&dir, &["--output", "all"]).run();
+    if done.stderr.contains("tests could read") {
+        greenwave_testkit::service::skip("the kernel cannot protect directories");
+        return;
+    }
+    done.with_code(0);
+    assert_eq!(fs::read(key.join("key")).unwrap().len(), 32);
+    assert!(!results.join("forged").exists());
+    let unprotected = test(&dir, &["--set", "testing.protect_state=false"]).run();
+    assert_eq!(unprotected.status.code(), Some(1), "without protection, the test reads the key");
+}
+
+#[test]
+fn processes_show_no_secrets_to_a_test() {
+    // From the test up to the program that started it, and no further.
+    let script = "pid=$$\nwhile [ \"$pid\" -gt 1 ]; do\n\
+        tr '\\0' '\\n' < /proc/$pid/environ; tr '\\0' ' ' < /proc/$pid/cmdline\n\
+        [ \"$(cat /proc/$pid/comm)\" = greenwave ] && echo seen && break\n\
+        pid=$(sed -n 's/^PPid:[[:space:]]*//p' /proc/$pid/status)\ndone > out 2> /dev/null\ntrue\n";
+    let dir = project(script);
+    let remote = "testing.remote=redis://me:hunter2@127.0.0.1:1";
+    // Whether or not the kernel denies the test to look.
+    for protect in ["testing.protect_state=true", "testing.protect_state=false"] {
+        let run = test(&dir, &["--no-cache", "--set", remote, "--set", protect]);
+        let run = run.variable("GREENWAVE_TESTING_REMOTE", "redis://:hunter3@127.0.0.1:1");
+        run.variable("DEPLOY_TOKEN", "s3cret").variable("PLAIN", "visible").run().with_code(0);
+        let shown = dir.read("p/out");
+        assert!(shown.contains("seen"), "the program was inspected: {shown}");
+        for secret in ["s3cret", "hunter2", "hunter3", "visible"] {
+            assert!(!shown.contains(secret), "{secret} in {shown}");
+        }
+        assert!(shown.contains("redis://me:*******@127.0.0.1:1"), "{shown}");
+    }
+}
+
+#[test]
+fn private_directories_of_a_test_are_closed_under_any_umask() {
+    let dir = project("stat -c %a \"$TMPDIR/..\" \"$TMPDIR\" \"$HOME\" > out");
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 0; exec \"$0\" test", env!("CARGO_BIN_EXE_greenwave")]);
+    let run = Program::of(command).within(&dir.path("p")).variable("XDG_STATE_HOME", dir.path(STATE));
+    run.variable("XDG_CACHE_HOME", dir.path("cache")).variable("HOME", dir.path("home")).run().with_code(0);
+    assert_eq!(dir.read("p/out"), "700\n700\n700\n");
+}
+
+/// A project in which every program that a command might start writes the file `ran`.
+fn booby_trapped() -> TestDir {
+    let dir = TestDir::empty()
+        .with("p/Cargo.toml", "[package]\nname = \"trap\"\nversion = \"0.1.0\"\nedition = \"2021\"\n")
+        .with("p/build.rs", "fn main() { std::fs::write(\"ran\", \"build.rs\").unwrap(); }\n")
+        .with("p/src/lib.rs", "#[test]\nfn t() {}\n")
+        .with("p/rust-toolchain.toml", "[toolchain]\npath = \"toolchain\"\n")
+        .with(
+            "p/.cargo/config.toml",
+            "[build]\nrustc = \"toolchain/bin/rustc\"\nrustc-wrapper = \"toolchain/bin/rustc\"\n",
+        )
+        .with("p/setup.cfg", "[tool:pytest]\n")
+        .with("p/conftest.py", "open('ran', 'w').write('conftest')\n")
+        .with("p/test_a.py", "open('ran', 'w').write('test_a')\n")
+        .with("p/go.mod", "module trap\n\ngo 1.18\n")
+        .with("p/trap_test.go", "package trap\n")
+        .with("p/package.json", r#"{"name":"trap","scripts":{"test":"touch ran","pretest":"touch ran"}}"#)
+        .with("p/.npmrc", "node-options=--require ./trap.js\n")
+        .with("p/trap.js", "require('fs').writeFileSync('ran', 'trap.js')\n");
+    fs::create_dir(dir.path("home")).unwrap();
+    for name in ["cargo", "rustc", "filter", "monitor", "hooks/post-index-change"] {
+        let path = format!("p/toolchain/bin/{name}");
+        dir.write(&path, format!("#!/bin/sh\necho {name} >> {}\ncat\n", dir.path("p/ran").display()));
+        fs::set_permissions(dir.path(&path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let program = |name: &str| dir.path("p/toolchain/bin").join(name).display().to_string();
+    dir.write("p/.gitattributes", "*.py filter=trap diff=trap\n");
+    git(&dir, &["init", "--quiet"]);
+    git(&dir, &["add", "."]);
+    git(&dir, &["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "first"]);
+    for (key, value) in [
+        ("core.fsmonitor", program("monitor")),
+        ("core.hooksPath", program("hooks")),
+        ("filter.trap.clean", program("filter")),
+        ("filter.trap.required", "true".to_owned()),
+        ("diff.trap.textconv", program("filter")),
+        ("diff.external", program("filter")),
+    ] {
+        git(&dir, &["config", key, &value]);
+    }
+    dir.write("p/conftest.py", "open('ran', 'w').write('changed conftest')\n");
+    dir
+}
+
+#[test]
+fn commands_that_only_show_something_run_no_code_of_the_project() {
+    let dir = booby_trapped();
+    for args in [
+        &["test", "--dry-run"][..],
+        &["test", "--dry-run", "--per-test"],
+        &["test", "--dry-run", "--affected", "HEAD"],
+        &["test", "--explain", "py:test_a.py"],
+        &["cache", "stats"],
+        &["cache", "verify"],
+    ] {
+        let program = dir.greenwave(args.iter().copied()).within(&dir.path("p"));
+        let program = program.variable("XDG_CACHE_HOME", dir.path("cache"));
+        let done: Finished = program.run();
+        assert!(matches!(done.status.code(), Some(0 | 2)), "{args:?}: {}", done.describe());
+        let ran = fs::read_to_string(dir.path("p/ran"));
+        assert!(ran.is_err(), "{args:?} ran {ran:?}: {}", done.describe());
+    }
+}
+
+#[test]
+fn results_on_a_server_are_believed_only_with_the_key() {
+    let Some(server) = Server::redis() else { return };
+    let dir = project("exit 0");
+    let address = format!("testing.remote=redis://127.0.0.1:{}", server.port());
+    let run = |cache: &str, keys: &str, variables: &[(&str, &str)]| {
+        let run = dir.greenwave(["test", "--set", &address, "--set", keys]).within(&dir.path("p"));
+        let run = run.variable("XDG_CACHE_HOME", dir.path(cache)).variable("HOME", dir.path("home"));
+        let run = variables.iter().fold(run, |run, (name, value)| run.variable(name, value));
+        let done = run.run().with_code(0);
+        (done.stdout.contains("all cached"), done.stderr)
+    };
+    let (old, new) = (("OLD", "0123456789abcdef-old"), ("NEW", "0123456789abcdef-new"));
+    let of_old = "testing.remote_key=env:OLD";
+    let (cached, note) = run("one", of_old, &[old]);
+    assert!(!cached && !note.contains("authenticated"), "{note}");
+    assert!(run("two", of_old, &[old]).0, "the server has the result");
+    // A wrong key and no key: the result is not believed.
+    let (cached, note) = run("three", of_old, &[("OLD", "another key with 16 bytes")]);
+    assert!(!cached && note.contains("on redis had no valid seal and counted as misses"), "{note}");
+    let (cached, note) = run("four", of_old, &[]);
+    assert!(!cached && note.contains("results on the server are not used: no key in `env:OLD`"), "{note}");
+    for secret in ["0123456789abcdef", "another key"] {
+        assert!(!note.contains(secret), "{note}");
+    }
+    let _ = run("five", of_old, &[old]);
+    // A new key is introduced while the old one is in use.
+    let (cached, _) = run("six", "testing.remote_key=[\"env:NEW\", \"env:OLD\"]", &[old, new]);
+    assert!(cached);
+    let (cached, note) = run("seven", "testing.remote_key=\"\"", &[]);
+    assert!(!cached && note.contains("anyone who can write there can make a test pass"), "{note}");
+}

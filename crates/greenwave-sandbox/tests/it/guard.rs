@@ -1,0 +1,149 @@
+//! Tests of guards: what is protected stays so by either way of the kernel, and nothing else
+//! changes.
+
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests are tests")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use greenwave_sandbox::{Guard, PreparedGuard, Strength, Tracer};
+
+/// A directory with the protected directories `secret` and `results`, and the open directory
+/// `work`.
+struct Places(tempfile::TempDir);
+
+impl Places {
+    fn new() -> Self {
+        let places = Self(tempfile::tempdir().unwrap());
+        for name in ["above/secret", "above/results/ports", "work"] {
+            fs::create_dir_all(places.path(name)).unwrap();
+        }
+        fs::write(places.path("above/secret/key"), "1234").unwrap();
+        fs::write(places.path("above/results/segment"), "passed").unwrap();
+        fs::write(places.path("above/other"), "other").unwrap();
+        places
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().canonicalize().unwrap().join(name)
+    }
+
+    fn guard(&self) -> Guard {
+        Guard::new()
+            .hidden(self.path("above/secret"))
+            .read_only(self.path("above/results"))
+            .writable(self.path("above/results/ports"))
+            .hidden("/no/such/directory")
+    }
+
+    /// Runs a script in `work` and returns whether it succeeded.
+    fn run(&self, guard: &PreparedGuard, script: &str) -> bool {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).current_dir(self.path("work"));
+        guard.attach(&mut command, &self.path("work")).unwrap();
+        command.status().unwrap().success()
+    }
+}
+
+/// Runs `check` with each way of the kernel that is available here.
+fn with_each(check: impl Fn(&Places, &PreparedGuard)) {
+    let places = Places::new();
+    let (work, root) = (places.path("work"), places.path("."));
+    let opened: [&[&Path]; 2] = [&[&work], &[&work, &root]];
+    for open in opened {
+        match places.guard().prepare(open) {
+            Ok(guard) => check(&places, &guard),
+            Err(error) => eprintln!("not tested: {error}"),
+        }
+    }
+}
+
+#[test]
+fn protected_directories_can_neither_be_read_nor_changed() {
+    with_each(|places, guard| {
+        for script in [
+            "! cat ../above/secret/key",
+            "! cp ../above/secret/key copy",
+            "! ln ../above/secret/key link",
+            "! mv ../above/secret moved",
+            "! mv ../above moved",
+            "! rm -r ../above/secret",
+            "cat ../above/results/segment",
+            "! sh -c 'echo forged > ../above/results/segment'",
+            "! sh -c 'echo forged > ../above/results/new'",
+            "! rm ../above/results/segment",
+            "! mv ../above/results moved",
+            "! ln ../above/results/segment hard",
+            "! umount ../above/secret 2> /dev/null",
+            "! mount -o remount,rw,bind ../above/results 2> /dev/null",
+        ] {
+            assert!(places.run(guard, script), "{script} under {:?}", guard.strength());
+        }
+        assert_eq!(fs::read_to_string(places.path("above/secret/key")).unwrap(), "1234");
+        assert_eq!(fs::read_to_string(places.path("above/results/segment")).unwrap(), "passed");
+        assert!(!places.path("above/results/new").exists());
+    });
+}
+
+#[test]
+fn everything_else_stays_as_it_is() {
+    with_each(|places, guard| {
+        for script in [
+            "echo x > file && cat file && mkdir d && mv file d/ && rm -r d",
+            "cat ../above/other && echo x >> ../above/other",
+            "echo x > ../above/results/ports/20000",
+            "ls ../above /dev /proc/self > /dev/null && cat /etc/passwd > /dev/null",
+            "sleep 0 & wait; kill -0 $$",
+        ] {
+            assert!(places.run(guard, script), "{script} under {:?}", guard.strength());
+        }
+    });
+}
+
+#[test]
+fn other_processes_cannot_be_inspected() {
+    with_each(|places, guard| {
+        let me = std::process::id();
+        // Root may read more, by a capability (`CAP_PERFMON`) that Landlock leaves.
+        let is_root = rustix::process::geteuid().is_root() && guard.strength() == Strength::Landlock;
+        let files: &[&str] = if is_root { &["mem"] } else { &["environ", "mem", "maps"] };
+        for file in files {
+            // An address that is mapped.
+            let address = if *file == "mem" { (&raw const me).addr() } else { 0 };
+            let dd = format!("dd if=/proc/{me}/{file} bs=1 count=1 skip={address}");
+            let script = format!("! {dd} && head -c 1 /proc/self/environ");
+            assert!(places.run(guard, &script), "{file} under {:?}", guard.strength());
+            assert!(Command::new("sh").args(["-c", &dd]).status().unwrap().success(), "{file} exists");
+        }
+    });
+}
+
+#[test]
+fn guarded_commands_can_be_traced() {
+    if Tracer::available().is_err() {
+        return;
+    }
+    with_each(|places, guard| {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "cat ../above/other; ! cat ../above/secret/key"])
+            .current_dir(places.path("work"));
+        guard.attach(&mut command, &places.path("work")).unwrap();
+        let session = Tracer::default().attach(&mut command).unwrap();
+        assert!(command.status().unwrap().success());
+        let trace = session.blocking_finish();
+        assert_eq!(trace.incomplete, None, "{:?}", guard.strength());
+        assert!(trace.read_paths().any(|path| path == places.path("above/other")), "{:?}", guard.strength());
+    });
+}
+
+#[test]
+fn a_directory_that_commands_create_files_in_is_not_closed() {
+    let places = Places::new();
+    let root = places.path(".");
+    if let Ok(guard) = places.guard().prepare(&[&root]) {
+        assert_eq!(guard.strength(), Strength::Mount);
+        assert!(places.run(&guard, "echo x > ../above/new && cat ../above/new"));
+    }
+}

@@ -1,0 +1,96 @@
+//! Keys that authenticate stored test results.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use greenwave_cache::Secret;
+
+/// Source of a key that authenticates the results on a server. The key itself is never part of a
+/// setting, so that it shows neither in files nor in output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A file outside of the project.
+    File(PathBuf),
+    /// An environment variable.
+    Variable(String),
+}
+
+impl KeySource {
+    /// Parses `file:PATH` or `env:NAME`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':')? {
+            ("file", path) if !path.is_empty() => Some(Self::File(path.into())),
+            ("env", name) if !name.is_empty() && !name.contains('=') => Some(Self::Variable(name.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for KeySource {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(out, "file:{}", path.display()),
+            Self::Variable(name) => write!(out, "env:{name}"),
+        }
+    }
+}
+
+/// A key that authenticates the results on a server. Omitted from `Debug` output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RemoteKey(Vec<u8>);
+
+impl RemoteKey {
+    /// Minimum number of bytes of a key.
+    pub const BYTES_MIN: usize = 16;
+
+    /// Creates a key. Returns `None` if it has fewer than [`BYTES_MIN`](Self::BYTES_MIN) bytes.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() >= Self::BYTES_MIN).then(|| Self(bytes.to_vec()))
+    }
+}
+
+impl fmt::Debug for RemoteKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("RemoteKey")
+    }
+}
+
+/// Keys that authenticate stored test results. By default, there are none: anyone who can write to
+/// the directory or the server can make a test pass.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResultKeys {
+    /// Seals the results in the directory. Required if somebody else could have filled it, as the
+    /// author of a repository that holds it.
+    pub directory: Option<[u8; 32]>,
+    /// Keys of the results on the server. The first one authenticates what this process writes.
+    /// Results that any of them authenticates are accepted.
+    pub remote: Vec<RemoteKey>,
+}
+
+impl ResultKeys {
+    pub(crate) fn directory_secrets(&self) -> Vec<Secret> {
+        self.directory.iter().map(|secret| Secret::new(secret)).collect()
+    }
+
+    pub(crate) fn remote_secrets(&self) -> Vec<Secret> {
+        self.remote.iter().map(|key| Secret::new(&key.0)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_files_and_variables() {
+        let parse = |text: &str| KeySource::parse(text).map(|source| source.to_string());
+        for text in ["file:/etc/key", "file:relative", "env:NAME"] {
+            assert_eq!(parse(text).as_deref(), Some(text));
+        }
+        for text in ["", "secret", "file:", "env:", "env:A=B", "http://x", "FILE:/x"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+}
