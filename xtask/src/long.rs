@@ -11,7 +11,7 @@ struct Run {
     name: &'static str,
     package: &'static str,
     features: &'static str,
-    /// Test target.
+    /// Test target, or [`LIB`].
     target: &'static str,
     /// Filter: prefix of the tests' paths, and further arguments of the test program.
     tests: &'static str,
@@ -19,8 +19,20 @@ struct Run {
     rounds: u64,
 }
 
+/// The unit tests of a package, as a target.
+const LIB: &str = "";
+
 /// The long runs. `cargo test` runs the same tests with few rounds.
 const RUNS: &[Run] = &[
+    Run {
+        name: "agents",
+        package: "greenwave-cli",
+        features: "",
+        target: "it",
+        tests: "agent_rounds::",
+        variable: "GREENWAVE_AGENT_ROUNDS",
+        rounds: 100,
+    },
     Run {
         name: "cache-kills",
         package: "greenwave-cache",
@@ -104,6 +116,24 @@ const RUNS: &[Run] = &[
         rounds: 100_000,
     },
     Run {
+        name: "dir-races",
+        package: "greenwave-dir",
+        features: "",
+        target: "it",
+        tests: "race::",
+        variable: "GREENWAVE_PATH_ROUNDS",
+        rounds: 10_000,
+    },
+    Run {
+        name: "run-races",
+        package: "greenwave",
+        features: "",
+        target: LIB,
+        tests: "workspace::race::",
+        variable: "GREENWAVE_PATH_ROUNDS",
+        rounds: 10_000,
+    },
+    Run {
         name: "storage-schedules",
         package: "greenwave-storage",
         features: "",
@@ -111,6 +141,15 @@ const RUNS: &[Run] = &[
         tests: "",
         variable: "GREENWAVE_SIMULATION_SEEDS",
         rounds: 1_000_000,
+    },
+    Run {
+        name: "storage-failing-tiers",
+        package: "greenwave-storage",
+        features: "object",
+        target: "it",
+        tests: "unreliable::",
+        variable: "GREENWAVE_UNRELIABLE_ROUNDS",
+        rounds: 50_000,
     },
     Run {
         name: "storage-kills",
@@ -148,15 +187,34 @@ const RUNS: &[Run] = &[
         variable: "GREENWAVE_GRAPHS",
         rounds: 3_000,
     },
-    // The number counts kinds of tasks' needs, at most 6. 6 take hours, 4 take one hour.
+    // The number counts tasks that have not ended at the same time: 3, 4 or 5.
     Run {
         name: "scheduler-states",
+        package: "greenwave-scheduler",
+        features: "",
+        target: LIB,
+        tests: "dispatcher::tests::no_state_is_stuck",
+        variable: "GREENWAVE_SCHEDULER_TASKS",
+        rounds: 4,
+    },
+    // The number counts kinds of tasks' needs, at most 6.
+    Run {
+        name: "scheduler-pairs",
         package: "greenwave-scheduler",
         features: "",
         target: "it",
         tests: "states::",
         variable: "GREENWAVE_SCHEDULER_KINDS",
         rounds: 6,
+    },
+    Run {
+        name: "scheduler-walks",
+        package: "greenwave-scheduler",
+        features: "",
+        target: LIB,
+        tests: "dispatcher::tests::real",
+        variable: "GREENWAVE_SCHEDULER_WALKS",
+        rounds: 1_000_000,
     },
     // Needs about 6 GB of memory.
     Run {
@@ -220,7 +278,11 @@ pub(crate) fn long(wanted: &[String], rounds: Option<u64>) -> Result<String> {
     for run in RUNS.iter().filter(|run| wanted.is_empty() || wanted.iter().any(|name| run.name == name)) {
         let started = Instant::now();
         let rounds = rounds.unwrap_or(run.rounds);
-        let mut command = cargo(["test", "--release", "--package", run.package, "--test", run.target]);
+        let mut command = cargo(["test", "--release", "--package", run.package]);
+        match run.target {
+            LIB => command.arg("--lib"),
+            target => command.args(["--test", target]),
+        };
         command.args(["--features", run.features, "--", "--nocapture"]);
         command.args(run.tests.split_whitespace());
         run_visibly(command.env(run.variable, rounds.to_string()))?;

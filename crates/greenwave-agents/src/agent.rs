@@ -87,8 +87,11 @@ pub struct Request {
     pub prompt: String,
     /// The worktree with the current state of the project, for agents that read files themselves.
     pub directory: PathBuf,
-    /// A directory outside of `directory` for temporary files of the request, such as the prompt.
-    /// It is created if it does not exist.
+    /// The directory that the agent may change: `directory`, or the repository or workspace around
+    /// it.
+    pub root: PathBuf,
+    /// A directory outside of `root` for temporary files of the request, such as the prompt. It is
+    /// created if it does not exist.
     pub temporary: PathBuf,
 }
 
@@ -102,12 +105,20 @@ impl Request {
         directory: impl Into<PathBuf>,
         temporary: impl Into<PathBuf>,
     ) -> Self {
+        let directory = directory.into();
         Self {
             feature: feature.into(),
             attempt,
             prompt: prompt.into(),
-            directory: directory.into(),
+            root: directory.clone(),
+            directory,
             temporary: temporary.into(),
         }
+    }
+
+    /// Sets the directory that the agent may change, which contains `directory`.
+    #[must_use]
+    pub fn in_root(self, root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), ..self }
     }
 }

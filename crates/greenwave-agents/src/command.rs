@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use greenwave_process::{Child, Supervisor};
+use greenwave_sandbox::Sandbox;
 use tempfile::TempPath;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
@@ -44,6 +45,7 @@ const PROMPT_PLACEHOLDERS: [&str; 2] = ["prompt", "prompt_file"];
 /// - `GREENWAVE_FEATURE` and `GREENWAVE_ATTEMPT`, as in the [`Request`];
 /// - `GREENWAVE_PROMPT_FILE`, a file with the prompt that only its owner can read (mode 0600). It
 ///   is removed when the program has ended;
+/// - `TMPDIR`, the request's directory for temporary files;
 /// - `TERM=dumb`, `NO_COLOR=1`, `GIT_TERMINAL_PROMPT=0`, `EDITOR=true` and others that keep
 ///   programs from waiting for a person.
 ///
@@ -57,6 +59,7 @@ pub struct CommandAgent {
     supervisor: Option<Supervisor>,
     /// Variables to set, or to remove.
     variables: Vec<(OsString, Option<OsString>)>,
+    sandbox: Option<Sandbox>,
 }
 
 impl CommandAgent {
@@ -64,7 +67,7 @@ impl CommandAgent {
     /// response.
     pub fn new(command: Vec<String>, time_limit: Duration) -> Self {
         let time_limit = time_limit.min(TIME_LIMIT_MAX);
-        Self { command, time_limit, supervisor: None, variables: Vec::new() }
+        Self { command, time_limit, supervisor: None, variables: Vec::new(), sandbox: None }
     }
 
     /// Has a supervisor start the program, so that nothing of it is left when the response or this
@@ -82,6 +85,27 @@ impl CommandAgent {
     ) -> Self {
         self.variables.extend(variables);
         self
+    }
+
+    /// Confines the program. It can write to the request's root and its temporary directory in
+    /// addition to the paths of the sandbox.
+    #[must_use]
+    pub fn confined_by(self, sandbox: Option<Sandbox>) -> Self {
+        Self { sandbox, ..self }
+    }
+
+    /// Starts the program, confined if there is a sandbox.
+    fn start(&self, request: &Request, mut command: Command) -> io::Result<Child> {
+        let supervisor = self.supervisor.as_ref();
+        let Some(sandbox) = &self.sandbox else { return Child::spawn_piped(&mut command, supervisor) };
+        let writable = [&request.root, &request.temporary];
+        let Some(supervisor) = supervisor else {
+            sandbox.attach(&mut command, &request.directory, writable).map_err(io::Error::other)?;
+            return Child::spawn_piped(&mut command, None);
+        };
+        let mut spawn = supervisor.spawn(&command)?;
+        sandbox.attach(&mut spawn, &request.directory, writable).map_err(io::Error::other)?;
+        Child::start_piped(Some(supervisor), spawn)
     }
 
     fn program(&self) -> String {
@@ -131,6 +155,7 @@ impl CommandAgent {
                 None => command.env_remove(name),
             };
         }
+        command.env("TMPDIR", &request.temporary);
         command.env("GREENWAVE_FEATURE", &request.feature);
         command.env("GREENWAVE_ATTEMPT", request.attempt.to_string());
         command.env("GREENWAVE_PROMPT_FILE", prompt_file.as_os_str());
@@ -175,8 +200,7 @@ impl Agent for CommandAgent {
 impl Session for CommandAgent {
     async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
         let prompt_file = self.write_prompt_file(request)?;
-        let mut command = self.command(request, &prompt_file);
-        let started = Child::spawn_piped(&mut command, self.supervisor.as_ref());
+        let started = self.start(request, self.command(request, &prompt_file));
         let mut child = started.map_err(|source| self.start_error(request, source))?;
         let pipes = (child.take_stdin(), child.take_stdout(), child.take_stderr());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {

@@ -12,6 +12,7 @@ use greenwave_testing::{RESULTS_VARIABLE, TOOL_HOMES_VARIABLE, TraceMode};
 use toml::de::DeValue;
 
 use crate::diagnostic::{Diagnostic, Document};
+use crate::planfile::confinement::MODES;
 use crate::reader::{
     DURATION, DURATION_ABOVE_ZERO, SETTINGS_FILE, Table, bytes, duration, invalid_value, number, suggestion,
     whole,
@@ -161,6 +162,20 @@ const KEYS: &[Key] = &[
         show: |settings| {
             let path = settings.run.directory.as_deref().unwrap_or(Path::new(""));
             format!("{:?}", path.display().to_string())
+        },
+    },
+    Key {
+        name: "run.confine",
+        expected: "\"auto\", \"mount\", \"landlock\" or \"off\"",
+        max: u64::MAX,
+        set: |settings, value| {
+            let name = value.as_str()?;
+            settings.run.confine = MODES.iter().find(|(mode, _)| *mode == name)?.1;
+            Some(())
+        },
+        show: |settings| {
+            let mode = MODES.iter().find(|(_, mode)| *mode == settings.run.confine);
+            format!("{:?}", mode.map_or("auto", |(name, _)| name))
         },
     },
     key!("metrics.enabled", flag, metrics.enabled),

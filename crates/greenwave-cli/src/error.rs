@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
+use greenwave_dir::{FileKind, Refused, refused};
+
 use crate::config::ConfigError;
 use crate::diagnostic::Diagnostic;
 
@@ -101,6 +103,13 @@ impl CliError {
         if let CliError::Problem { hint, .. } = self {
             return hint.clone();
         }
+        if let Some(refused) = refused_entry(self) {
+            return Some(if refused.kind() == FileKind::Link {
+                "remove the symbolic link: greenwave writes nothing through it".to_owned()
+            } else {
+                format!("move {} away", refused.kind())
+            });
+        }
         self.fixed_hint().map(str::to_owned)
     }
 
@@ -109,28 +118,7 @@ impl CliError {
             CliError::Metrics(greenwave::TelemetryError::AddressInUse { .. }) => {
                 "pass `--metrics-port 0` for a free port, or `--no-metrics`"
             }
-            CliError::Run(greenwave::Error::Busy { .. }) => {
-                "wait for the other run to end, or use a copy of the project"
-            }
-            CliError::Run(greenwave::Error::Branch { .. }) => {
-                "check out another branch there, or rename the plan"
-            }
-            CliError::Run(greenwave::Error::NoRepository { .. }) => {
-                "run `git init` and commit, or remove the key from the plan"
-            }
-            CliError::Run(greenwave::Error::NoRunDirectory) => {
-                "set HOME, or pass `--set run.directory=DIR` with a directory outside of the project"
-            }
-            CliError::Run(greenwave::Error::RunDirectory { .. }) => {
-                "pass `--set run.directory=DIR` with a writable directory outside of the project"
-            }
-            CliError::Run(greenwave::Error::Agent {
-                source: greenwave::AgentError::ReadScript { .. },
-                ..
-            }) => "give the path relative to the plan's directory",
-            CliError::Run(greenwave::Error::Agent {
-                source: greenwave::AgentError::NotFound { .. }, ..
-            }) => "install the program, or correct `command` of the agent in the plan",
+            CliError::Run(error) => return run_hint(error),
             CliError::NoTests => {
                 "run this in a cargo, pytest, go or npm project, or declare `[[test]]` in greenwave.toml"
             }
@@ -158,4 +146,38 @@ impl CliError {
             _ => return None,
         })
     }
+}
+
+/// Returns the entry that an operation refused to follow or to replace, if that is the cause of an
+/// error.
+fn refused_entry<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Refused> {
+    let mut chain = std::iter::successors(Some(error), |error| error.source());
+    chain.find_map(|error| refused(error.downcast_ref::<std::io::Error>()?))
+}
+
+/// Returns an instruction that would remove the cause of a run's error, if there is one.
+fn run_hint(error: &greenwave::Error) -> Option<&'static str> {
+    Some(match error {
+        greenwave::Error::Busy { .. } => "wait for the other run to end, or use a copy of the project",
+        greenwave::Error::Branch { .. } => "check out another branch there, or rename the plan",
+        greenwave::Error::NoRepository { .. } => "run `git init` and commit, or remove the key from the plan",
+        greenwave::Error::NoRunDirectory => {
+            "set HOME, or pass `--set run.directory=DIR` with a directory outside of the project"
+        }
+        greenwave::Error::RunDirectory { .. } => {
+            "pass `--set run.directory=DIR` with a writable directory outside of the project"
+        }
+        greenwave::Error::Agent { source: greenwave::AgentError::ReadScript { .. }, .. } => {
+            "give the path relative to the plan's directory"
+        }
+        greenwave::Error::Agent { source: greenwave::AgentError::NotFound { .. }, .. } => {
+            "install the program, or correct `command` of the agent in the plan"
+        }
+        greenwave::Error::Confinement { .. } => "set `confine = \"auto\"` to use what this system has",
+        greenwave::Error::Network { source: None } => {
+            "remove `confine = \"off\"`, or set `network = \"open\"`"
+        }
+        greenwave::Error::Network { .. } => "allow unprivileged user namespaces, or set `network = \"open\"`",
+        _ => return None,
+    })
 }

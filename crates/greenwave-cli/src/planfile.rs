@@ -13,6 +13,8 @@ use crate::diagnostic::{Diagnostic, Document};
 use crate::error::CliError;
 use crate::reader::{Located, SETTINGS_FILE, Table};
 
+pub(crate) mod confinement;
+
 /// Number of attempts of features that do not set it.
 const ATTEMPTS: u32 = 3;
 
@@ -72,6 +74,7 @@ impl PlanFile {
         let setup_inputs = root.patterns("setup_inputs")?;
         let teardown = root.commands("teardown")?;
         let (resources, resource_locations) = split(root.counts("resources")?);
+        let confinement = confinement::read(&document, &mut root, &dir)?;
         let (agents, agent_locations) = split(agents(&document, &mut root, &dir, &dir.join(&project.value))?);
         let mut features = Vec::new();
         let mut feature_locations = Vec::new();
@@ -80,7 +83,7 @@ impl PlanFile {
             features.push(feature);
             feature_locations.push(locations);
         }
-        let protect = root.patterns("protect")?;
+        let protect = protect(&mut root)?;
         let guards = guards(&mut root)?;
         reject_settings(&document, &root)?;
         root.finish()?;
@@ -89,7 +92,9 @@ impl PlanFile {
         Ok(Self {
             include: include.iter().map(|pattern| (pattern.value.clone(), pattern.at.clone())).collect(),
             plan: Plan {
+                declared: Vec::new(),
                 name,
+                file: Some(document.path.clone()),
                 project: dir.join(&project.value),
                 agents,
                 resources,
@@ -102,6 +107,7 @@ impl PlanFile {
                 teardown,
                 protect,
                 guards,
+                confinement,
             },
             project: project.at,
             agents: agent_locations,
@@ -216,6 +222,7 @@ fn agent(
                 edits,
                 wait_on: wait_on(&mut table)?,
                 wait_max: table.time_limit("wait_max")?,
+                confinement: confinement::read(document, &mut table, dir)?,
             })
         }
         other => {
@@ -347,7 +354,20 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
     Ok((feature, locations))
 }
 
-/// Reads `guards`: `"auto"`, `"off"`, or a list of tests.
+/// Reads `guards`: `"auto"`, `"off"`, or a list of tests. Reads the changes of the list of
+/// protected files: a list of patterns, or a table of patterns that are added and removed.
+fn protect(root: &mut Table<'_>) -> Result<Vec<String>, Diagnostic> {
+    if root.is_list("protect") {
+        return root.patterns("protect");
+    }
+    let Some(mut table) = root.table("protect")? else { return Ok(Vec::new()) };
+    let mut patterns = table.patterns("files")?;
+    let removed = table.patterns("except")?;
+    table.finish()?;
+    patterns.extend(removed.iter().map(|pattern| format!("!{}", pattern.trim_start_matches('!'))));
+    Ok(patterns)
+}
+
 fn guards(root: &mut Table<'_>) -> Result<Guards, Diagnostic> {
     let accepted = "\"auto\", \"off\" or a list of tests ([[guards]])";
     let word = |text: &str| match text {

@@ -141,6 +141,9 @@ impl Progress {
                 plural(*agents as usize, "concurrent request"),
                 plural(*workers as usize, "test worker"),
             )),
+            Event::Confinement { strength, landlock, reason, agents } => {
+                Some(confinement_text(strength, *landlock, reason.as_deref(), agents))
+            }
             Event::Base { commit, uncommitted, note } => {
                 Some(base_text(commit.as_deref(), *uncommitted, note))
             }
@@ -206,6 +209,30 @@ fn continued_text(attempt: u32, answered: bool, new_round: bool) -> String {
         (false, true) => format!("new round from attempt {attempt}: earlier runs used up the attempts"),
         (false, false) => format!("at attempt {attempt}"),
     }
+}
+
+/// Returns the description of how agents and tests are confined.
+fn confinement_text(
+    strength: &str,
+    landlock: Option<u32>,
+    reason: Option<&str>,
+    agents: &BTreeMap<String, &'static str>,
+) -> String {
+    let mut text = match (strength, landlock, reason) {
+        (_, _, Some(reason)) => format!("Confinement: none ({reason})"),
+        ("mount", ..) => "Confinement: mounts".to_owned(),
+        (_, Some(version), _) => {
+            format!(
+                "Confinement: Landlock {version}, which does not stop changes of modes and times of files"
+            )
+        }
+        (other, ..) => format!("Confinement: {other}"),
+    };
+    for (agent, strength) in agents.iter().filter(|(_, own)| **own != strength) {
+        let own = if *strength == "off" { "is not confined" } else { strength };
+        text.push_str(&format!("; agent `{agent}` {own}"));
+    }
+    text
 }
 
 /// Returns the description of the state of the project that copies start from.
@@ -318,9 +345,10 @@ fn summary(report: &Report) -> Vec<String> {
         _ => format!(" (saved {})", duration(totals.time_saved)),
     };
     lines.push(format!(
-        "{}, {} were run, {} cached{saved}",
+        "{}, {} {} run, {} cached{saved}",
         plural(totals.requests as usize, "agent request"),
         plural(totals.tests_run as usize, "test command"),
+        if totals.tests_run == 1 { "was" } else { "were" },
         totals.tests_cached
     ));
     lines

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::FileKind;
 use crate::resolve::{self, DIRECTORY, Resolution};
 
-/// An open directory. A clone is another handle of the same directory.
+/// A handle of an open directory. Clones share it.
 ///
 /// The directory stays the same one if it is renamed or replaced by another one.
 #[derive(Debug, Clone)]

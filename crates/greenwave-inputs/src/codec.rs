@@ -4,9 +4,10 @@
 //! `docs/formats/state.md` describes the files.
 
 use std::ffi::OsStr;
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use greenwave_dir::Dir;
 
 use crate::Error;
 
@@ -16,14 +17,13 @@ use crate::Error;
 /// readers must verify a checksum.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be written. The old content remains.
+/// [`Error::Io`] if the file cannot be written, or is a link or not a file. The old content
+/// remains.
 pub fn replace_file(file: &Path, bytes: &[u8]) -> Result<(), Error> {
     let directory = file.parent().unwrap_or(Path::new("."));
-    let written = tempfile::Builder::new().prefix(".new-").tempfile_in(directory).and_then(|mut new| {
-        new.write_all(bytes)?;
-        new.persist(file).map_err(|error| error.error)
-    });
-    written.map(drop).map_err(Error::io("write", file))
+    let name = file.file_name().unwrap_or_default();
+    let written = Dir::open(directory).and_then(|directory| directory.replace_file(name, bytes, 0o600));
+    written.map_err(Error::io("write", file))
 }
 
 /// Returns the bytes of a path. Comparing them defines the order of paths in this crate, which

@@ -48,8 +48,9 @@ type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 /// (`CDN-Cache-Control`). Clones share the cache.
 ///
 /// Concurrent misses of the same URL make one request. The other callers wait, and reuse its
-/// response if they may. Once a response to a URL could not be stored, later requests for that URL
-/// do not wait for each other.
+/// response if they may. If it fails, each of them makes a request of its own, all at once. If it
+/// panics or is dropped, the next caller makes the request, and the others wait for that. Once a
+/// response to a URL could not be stored, later requests for that URL do not wait for each other.
 ///
 /// - A stored response is returned with its original fields, including `Date` and `Expires`, and
 ///   with an `Age` in seconds.
@@ -84,9 +85,12 @@ struct HttpCacheInner {
 /// Maximum number of URLs recorded as not storable.
 const UNSTORABLE_MAX: usize = 1024;
 
+/// Held by the caller that makes the request of a key. The value is true once a request has failed.
+type FlightLock = Arc<tokio::sync::Mutex<bool>>;
+
 #[derive(Default)]
 struct InFlight {
-    locks: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
+    locks: HashMap<String, FlightLock>,
     unstorable: HashSet<String>,
 }
 
@@ -219,7 +223,8 @@ impl HttpCache {
     }
 
     /// Fetches a response while concurrent requests for the same key wait, and then look up the key
-    /// again.
+    /// again. If the fetch fails, they no longer wait for each other: with a server that does not
+    /// respond, the n-th caller would wait for n timeouts.
     async fn fetch_once<E, F, Fut>(
         &self,
         key: String,
@@ -231,19 +236,23 @@ impl HttpCache {
         Fut: Future<Output = Result<Response<Bytes>, E>>,
     {
         let flight = self.inner.flight(&key);
-        let _guard = match &flight {
-            Some(flight) => Some(flight.lock.lock().await),
+        let mut guard = match &flight {
+            Some(flight) => Some(flight.lock.lock().await).filter(|has_failed| !**has_failed),
             None => None,
         };
         let directives = RequestDirectives::of(request.headers());
-        match self.lookup(&key, &request, &directives).await {
+        let response = match self.lookup(&key, &request, &directives).await {
             CacheLookup::Fresh(stored) => match self.apply(&request, &stored) {
                 Some(response) => Ok(response),
                 None => fetch(request).await,
             },
             CacheLookup::Stale(stored) => self.revalidate(&key, request, &directives, *stored, fetch).await,
             CacheLookup::Miss => self.fetch_unconditionally(&key, &request, None, fetch).await,
+        };
+        if let Some(has_failed) = guard.as_deref_mut() {
+            *has_failed = response.is_err();
         }
+        response
     }
 
     /// Fetches a response without adding conditions.
@@ -458,7 +467,7 @@ impl HttpCacheInner {
 struct Flight {
     cache: Arc<HttpCacheInner>,
     key: String,
-    lock: Arc<tokio::sync::Mutex<()>>,
+    lock: FlightLock,
 }
 
 impl Drop for Flight {

@@ -228,7 +228,9 @@ impl Child {
     /// map of this process.
     ///
     /// The call blocks until the program is loaded. It takes a tenth of the time of
-    /// [`spawn`](Self::spawn), and less than that in a process with much memory.
+    /// [`spawn`](Self::spawn), and less than that in a process with much memory. A program that is
+    /// open for writing is tried again for a quarter of a second: another thread that forks at the
+    /// wrong moment keeps a descriptor open which this process has already closed.
     ///
     /// # Errors
     /// Fails if the program or its working directory does not exist, if it must not be executed, if

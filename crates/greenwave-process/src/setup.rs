@@ -69,15 +69,25 @@ pub enum Setup {
         /// Options of the file system.
         options: std::ffi::CString,
     },
-    /// Makes a mount read-only or writable (`mount_setattr(2)`).
+    /// Changes the attributes of a mount (`mount_setattr(2)`).
     #[cfg(target_os = "linux")]
-    SetReadOnly {
+    SetAttributes {
         /// Path of the mount point.
         path: std::ffi::CString,
-        /// Whether the mount becomes read-only; otherwise it becomes writable.
-        read_only: bool,
+        /// Attributes to set (`MOUNT_ATTR_…`).
+        set: u64,
+        /// Attributes to clear.
+        clear: u64,
         /// Whether mounts below it change as well.
         recursive: bool,
+    },
+    /// Creates an empty directory or file, unless there is one. Used for mount points.
+    #[cfg(target_os = "linux")]
+    Create {
+        /// Path of the directory or file. Its parent must exist.
+        path: std::ffi::CString,
+        /// Whether it is a directory.
+        directory: bool,
     },
     /// Gives up capabilities for good: those whose bits are set.
     #[cfg(target_os = "linux")]

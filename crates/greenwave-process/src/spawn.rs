@@ -173,7 +173,7 @@ fn find_program(program: &OsStr, path: Option<&OsStr>) -> io::Result<PathBuf> {
     let is_program =
         |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
     let found = candidates.map(|directory| directory.join(program)).find(is_program);
-    found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+    found.ok_or_else(|| rustix::io::Errno::NOENT.into())
 }
 
 impl BeforeExec for Spawn {

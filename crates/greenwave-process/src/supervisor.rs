@@ -14,6 +14,8 @@ use std::ffi::OsString;
 use std::io;
 use std::process::Command;
 
+use crate::Spawn;
+
 #[cfg(target_os = "linux")]
 mod client;
 #[cfg(target_os = "linux")]
@@ -67,6 +69,16 @@ impl Supervisor {
     #[must_use]
     pub fn inheriting(self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         Self { inherited: variables.into_iter().collect(), ..self }
+    }
+
+    /// Creates a builder from the program, arguments, working directory and variables of a command,
+    /// for a child of this supervisor. Variables that the command does not set are those that the
+    /// supervisor [inherits](Self::inheriting). Streams and closures are left out.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](io::ErrorKind::NotFound) if there is no such program.
+    pub fn spawn(&self, command: &tokio::process::Command) -> io::Result<Spawn> {
+        Spawn::from_command(command.as_std(), self.inherited())
     }
 
     pub(crate) fn inherited(&self) -> impl Iterator<Item = (OsString, OsString)> {

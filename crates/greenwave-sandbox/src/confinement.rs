@@ -1,7 +1,6 @@
 //! Confines a command: which files it may write, which it may not read, and which network it has.
 
-use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use greenwave_process::BeforeExec;
@@ -68,6 +67,12 @@ pub enum Network {
     None,
 }
 
+/// Returns the version of Landlock in the kernel, from 1. `None` without Landlock.
+#[must_use]
+pub fn landlock_version() -> Option<u32> {
+    rules::landlock_version()
+}
+
 /// Paths that a command may write or may not read, and its network. Without any path, it may read
 /// everything and write nothing but the usual devices.
 ///
@@ -89,6 +94,9 @@ pub enum Network {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Confinement {
     writable: Vec<PathBuf>,
+    /// Directories with the start of the names that may be changed in them.
+    additions: Vec<(PathBuf, OsString)>,
+    protected: Vec<PathBuf>,
     hidden: Vec<PathBuf>,
     readable: Vec<PathBuf>,
     network: Network,
@@ -109,8 +117,19 @@ impl Confinement {
         self
     }
 
-    /// Hides a file, or a directory with everything below it: the command cannot read it. A path
-    /// that does not exist is skipped, and so is one that contains a writable path.
+    /// Permits creating entries in a directory, and changing those whose names begin with `prefix`.
+    /// Other entries that exist when the command starts stay as they are, unless they are
+    /// [writable](Self::writable). [`Strength::Landlock`] permits no new entries, because it cannot
+    /// except existing ones.
+    #[must_use]
+    pub fn additions_in(mut self, directory: impl Into<PathBuf>, prefix: impl Into<OsString>) -> Self {
+        self.additions.push((directory.into(), prefix.into()));
+        self
+    }
+
+    /// Hides a file, or a directory with everything below it: the command cannot read it. Writable
+    /// and [readable](Self::readable) paths inside remain visible. A path that does not exist is
+    /// skipped.
     ///
     /// Under [`Strength::Landlock`], the entries beside a hidden path and beside each of its
     /// ancestors are permitted one by one: a file that is created there later cannot be read. Names
@@ -121,7 +140,7 @@ impl Confinement {
         self
     }
 
-    /// Permits reading a path that is also [hidden](Self::hidden) by itself.
+    /// Permits reading a path that is [hidden](Self::hidden), or in a hidden directory.
     #[must_use]
     pub fn readable(mut self, path: impl Into<PathBuf>) -> Self {
         self.readable.push(path.into());
@@ -133,6 +152,11 @@ impl Confinement {
     pub fn network(mut self, network: Network) -> Self {
         self.network = network;
         self
+    }
+
+    /// Returns the network.
+    pub(crate) fn restricted_network(&self) -> Network {
+        self.network
     }
 
     /// Prepares the confinement for one or more commands. Paths are resolved now.
@@ -154,11 +178,22 @@ impl Confinement {
             paths.dedup();
             paths
         };
-        let (writable, readable) = (existing(&self.writable), existing(&self.readable));
+        let (mut writable, readable) = (existing(&self.writable), existing(&self.readable));
+        let (mut additions, mut protected) = (Vec::new(), Vec::new());
+        for (directory, prefix) in &self.additions {
+            let Ok(directory) = directory.canonicalize() else { continue };
+            for entry in directory.read_dir().into_iter().flatten().flatten() {
+                let is_own = entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
+                let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+                let paths = if is_own && !is_link { &mut writable } else { &mut protected };
+                paths.push(entry.path());
+            }
+            additions.push((directory, prefix.clone()));
+        }
+        protected.retain(|path| !writable.contains(path) && !path.is_symlink());
         let mut hidden = existing(&self.hidden);
-        hidden
-            .retain(|path| !readable.contains(path) && !writable.iter().any(|inner| inner.starts_with(path)));
-        Self { writable, hidden, readable, network: self.network }
+        hidden.retain(|path| !readable.contains(path) && !writable.contains(path));
+        Self { writable, additions, protected, hidden, readable, network: self.network }
     }
 }
 
@@ -185,9 +220,4 @@ fn unavailable(strength: Strength, reason: &dyn ToString) -> Error {
         Strength::Landlock => "confinement by Landlock",
     };
     Error::Unavailable { facility, reason: reason.to_string() }
-}
-
-#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "used by the implementation for Linux"))]
-fn c_path(path: &Path) -> Result<CString, std::ffi::NulError> {
-    CString::new(path.as_os_str().as_bytes())
 }

@@ -55,6 +55,9 @@ mod error;
 mod guard;
 mod landlock;
 mod peer;
+#[cfg(target_os = "linux")]
+mod namespace;
+mod sandbox;
 #[cfg_attr(
     not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
     path = "unsupported.rs"
@@ -63,11 +66,12 @@ mod seccomp;
 mod trace;
 mod tracer;
 
-pub use confinement::{Confinement, Network, PreparedConfinement, Strength};
+pub use confinement::{Confinement, Network, PreparedConfinement, Strength, landlock_version};
 pub use error::Error;
 pub use guard::{Guard, LazyGuard, PreparedGuard};
 pub use landlock::{AllowedReads, ReadRules};
 pub use peer::Peer;
+pub use sandbox::Sandbox;
 pub use seccomp::kernel_object_exists;
 pub use trace::{Access, KernelObjects, Trace};
 pub use tracer::{TraceMode, TraceSession, TraceStatus, Tracer};

@@ -875,3 +875,6 @@ impl Choice for Dispatcher {
 fn too_small(id: &str, (resource, wanted, limit): (String, u32, u32)) -> Error {
     Error::ResourceTooSmall { id: id.to_owned(), resource, wanted, limit }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use crate::manifest;
 use crate::record::{self, HEADER_BYTES, Header, Kind};
 use crate::refresh::Refresher;
 use crate::segment::Segment;
-use crate::writer::{ActiveSegment, FlushWork, Writer};
+use crate::writer::{ActiveSegment, FlushWork, SyncProgress, Writer};
 use crate::writer_number::WriterNumber;
 
 /// Space that a record takes in the index file in addition to its key, in bytes.
@@ -64,7 +64,7 @@ impl<'a> Appender<'a> {
         if synced.appended >= target && self.inner.writer.lock().retired.is_empty() {
             return Ok(());
         }
-        let due = self.inner.writer.lock().due();
+        let due = self.take_due(&mut synced)?;
         let appended = due.appended;
         let result = self.sync_due(due);
         match &result {
@@ -101,12 +101,26 @@ impl<'a> Appender<'a> {
         self.flush()
     }
 
-    fn sync_due(&self, due: FlushWork) -> Result<(), Error> {
-        // The directory comes first: an index file whose segment has no directory entry means that
-        // flushed records were lost.
-        if due.dir_dirty {
-            self.inner.sync_dir()?;
+    /// Syncs the directory if necessary, and returns the rest of a flush. The directory comes
+    /// first: an index file whose segment has no directory entry means that flushed records were
+    /// lost.
+    fn take_due(&self, synced: &mut SyncProgress) -> Result<FlushWork, Error> {
+        loop {
+            {
+                let mut writer = self.inner.writer.lock();
+                if !writer.dir_dirty {
+                    return Ok(writer.due());
+                }
+            }
+            // Nothing was synced if the process has no descriptor left. The next flush retries.
+            let directory = self.inner.open_directory()?;
+            // A file that is created during the sync requires another one.
+            self.inner.writer.lock().dir_dirty = false;
+            self.inner.sync_directory(&directory).inspect_err(|_| synced.failed = true)?;
         }
+    }
+
+    fn sync_due(&self, due: FlushWork) -> Result<(), Error> {
         let mut unsealed = Vec::new();
         for mut retired in due.retired {
             self.sync_full(&mut retired)?;

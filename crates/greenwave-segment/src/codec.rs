@@ -1,5 +1,8 @@
 //! Encodes values as record bytes and decodes them, reusing zstd contexts.
 
+#[cfg(feature = "simulation")]
+mod idle;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -103,12 +106,18 @@ struct ZstdContexts {
     decompressors: Mutex<Vec<Decompressor<'static>>>,
 }
 
-/// Encoder and decoder of values.
-pub(crate) struct Codec {
-    compression: Compression,
+/// Pools of all contexts that depend on nothing but the compression.
+#[derive(Default)]
+pub(crate) struct ContextPools {
     plain: ZstdContexts,
     prefix_compressors: Mutex<Vec<PrefixCompressor>>,
     prefix_decompressors: Mutex<Vec<PrefixDecompressor>>,
+}
+
+/// Encoder and decoder of values.
+pub(crate) struct Codec {
+    compression: Compression,
+    pools: ContextPools,
     dictionaries: RwLock<HashMap<u32, Arc<ZstdContexts>>>,
     /// The dictionary that new values are compressed with.
     current: RwLock<Option<u32>>,
@@ -118,9 +127,10 @@ impl Codec {
     pub(crate) fn new(compression: Compression) -> Self {
         Self {
             compression,
-            plain: ZstdContexts::default(),
-            prefix_compressors: Mutex::default(),
-            prefix_decompressors: Mutex::default(),
+            #[cfg(feature = "simulation")]
+            pools: idle::take(compression),
+            #[cfg(not(feature = "simulation"))]
+            pools: ContextPools::default(),
             dictionaries: RwLock::default(),
             current: RwLock::default(),
         }
@@ -191,10 +201,10 @@ impl Codec {
         let start = frame.bytes.len();
         frame.bytes.resize(start + value.len() / 2, 0);
         let Compression::Zstd { level } = self.compression else { return None };
-        let pooled = self.prefix_compressors.lock().pop();
+        let pooled = self.pools.prefix_compressors.lock().pop();
         let mut compressor = pooled.or_else(PrefixCompressor::new)?;
         let len = compressor.compress(level.max(DELTA_LEVEL), base.value, value, &mut frame.bytes[start..]);
-        return_to_pool(&self.prefix_compressors, compressor);
+        return_to_pool(&self.pools.prefix_compressors, compressor);
         let len = len?;
         frame.bytes.truncate(start + len);
         Some(frame.finish(value.len()))
@@ -213,7 +223,7 @@ impl Codec {
             }
             None => {
                 header.codec = CodecId::ZSTD;
-                &self.plain
+                &self.pools.plain
             }
         };
         let mut frame = Frame::new(header, key, &[]);
@@ -238,7 +248,7 @@ impl Codec {
         match header.codec {
             CodecId::RAW if payload.len() == raw_len => Ok(payload),
             CodecId::RAW => Err("its stored and decompressed lengths differ"),
-            CodecId::ZSTD => self.plain.decompress(&payload, raw_len),
+            CodecId::ZSTD => self.pools.plain.decompress(&payload, raw_len),
             CodecId::DICT => {
                 let contexts = self.dictionaries.read().get(&u32::from_le_bytes(header.extra)).cloned();
                 contexts.ok_or("its dictionary is missing")?.decompress(&payload, raw_len)
@@ -260,12 +270,20 @@ impl Codec {
         if !xxh3_64(base).to_le_bytes().starts_with(hash) {
             return Err("its base has another value");
         }
-        let pooled = self.prefix_decompressors.lock().pop();
+        let pooled = self.pools.prefix_decompressors.lock().pop();
         let mut decompressor =
             pooled.or_else(PrefixDecompressor::new).ok_or("no memory for a decompressor")?;
         let value = decompressor.decompress(base, frame, raw_len);
-        return_to_pool(&self.prefix_decompressors, decompressor);
+        return_to_pool(&self.pools.prefix_decompressors, decompressor);
         value.map(Bytes::from).ok_or("it does not decompress")
+    }
+}
+
+/// Keeps the contexts of a closed log for the next one of a simulation.
+#[cfg(feature = "simulation")]
+impl Drop for Codec {
+    fn drop(&mut self) {
+        idle::store(self.compression, std::mem::take(&mut self.pools));
     }
 }
 

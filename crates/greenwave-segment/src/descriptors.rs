@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 
 use crate::access::Access;
-use crate::disk::{Disk, File};
+use crate::disk::{Directory, Disk, File};
 
 /// The open files of a log: a queue, oldest first, that gives recently used files a second chance.
 #[derive(Debug)]
@@ -42,8 +42,17 @@ impl Descriptors {
     /// Opens a file. If the process has no descriptors left, closes half of the log's files and
     /// retries once.
     pub(crate) fn open(&self, disk: &Disk, path: &Path, access: Access) -> io::Result<File> {
-        match disk.open(path, access) {
-            Err(error) if is_exhausted(&error) && self.shrink(|open| open / 2) > 0 => disk.open(path, access),
+        self.with_free_descriptor(|| disk.open(path, access))
+    }
+
+    /// Like [`open`](Self::open), for a directory.
+    pub(crate) fn open_directory(&self, disk: &Disk, path: &Path) -> io::Result<Directory> {
+        self.with_free_descriptor(|| disk.open_directory(path))
+    }
+
+    fn with_free_descriptor<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match open() {
+            Err(error) if is_exhausted(&error) && self.shrink(|open| open / 2) > 0 => open(),
             other => other,
         }
     }

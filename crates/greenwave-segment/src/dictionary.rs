@@ -38,14 +38,10 @@ impl<'a> Trainer<'a> {
             return Err(Error::Option { option: "compression", value: "None".into(), accepted: "Zstd" });
         };
         let (samples, sizes) = self.samples(bytes_max * SAMPLES_PER_BYTE)?;
-        if sizes.len() < SAMPLES_MIN {
+        if sizes.len() < self.samples_min() {
             return Ok(false);
         }
-        // zstd fails if the samples have nothing in common, or too little for a dictionary of this
-        // size.
-        let Ok(dictionary) = zstd::dict::from_continuous(&samples, &sizes, bytes_max) else {
-            return Ok(false);
-        };
+        let Some(dictionary) = self.train(&samples, &sizes, bytes_max) else { return Ok(false) };
         let key = dictionary_id(&dictionary).to_le_bytes();
         let mut header = Header::empty(Kind::Dictionary, &key);
         header.raw_len = u32::try_from(dictionary.len()).expect("at most 1 MiB");
@@ -57,6 +53,23 @@ impl<'a> Trainer<'a> {
         let id = self.inner.codec.add_dictionary(dictionary.into());
         self.inner.codec.use_dictionary(id);
         Ok(true)
+    }
+
+    /// Returns the minimum number of samples. A simulation has few values, and its dictionaries
+    /// need not be good ones.
+    fn samples_min(&self) -> usize {
+        if self.inner.disk.is_simulated() { 2 } else { SAMPLES_MIN }
+    }
+
+    /// Trains a dictionary; `None` if the samples have nothing in common, or too little for a
+    /// dictionary of this size.
+    fn train(&self, samples: &[u8], sizes: &[usize], bytes_max: usize) -> Option<Vec<u8>> {
+        if self.inner.disk.is_simulated() {
+            // zstd takes any bytes as a dictionary. Training would take most of the time of a
+            // simulation, and would fail for most of its values.
+            return Some(samples[..samples.len().min(bytes_max)].to_vec());
+        }
+        zstd::dict::from_continuous(samples, sizes, bytes_max).ok()
     }
 
     /// Returns the concatenation and the sizes of small values, spread evenly over all keys.

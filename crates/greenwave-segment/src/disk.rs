@@ -32,6 +32,14 @@ pub(crate) enum File {
     Simulated(crate::simulation::SimulatedFile),
 }
 
+/// An open directory.
+#[derive(Debug)]
+pub(crate) enum Directory {
+    Os(os::Directory),
+    #[cfg(feature = "simulation")]
+    Simulated(crate::simulation::SimulatedDirectory),
+}
+
 /// Calls the function of the same name on the variant in use.
 macro_rules! on_disk {
     ($self:ident, $call:ident($($arg:expr),*)) => {
@@ -59,6 +67,15 @@ impl Disk {
             Self::Os => os::open(path, access).map(File::Os),
             #[cfg(feature = "simulation")]
             Self::Simulated(process) => process.open(path, access).map(File::Simulated),
+        }
+    }
+
+    /// Returns whether this is the disk of a simulated machine.
+    pub(crate) fn is_simulated(&self) -> bool {
+        match self {
+            Self::Os => false,
+            #[cfg(feature = "simulation")]
+            Self::Simulated(_) => true,
         }
     }
 
@@ -92,9 +109,13 @@ impl Disk {
         on_disk!(self, create_dir(dir))
     }
 
-    /// Makes creations and removals of files in a directory durable.
-    pub(crate) fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        on_disk!(self, sync_dir(dir))
+    /// Opens a directory to sync it.
+    pub(crate) fn open_directory(&self, dir: &Path) -> io::Result<Directory> {
+        match self {
+            Self::Os => os::open_directory(dir).map(Directory::Os),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(process) => process.open_directory(dir).map(Directory::Simulated),
+        }
     }
 
     /// Returns an unpredictable number.
@@ -105,6 +126,17 @@ impl Disk {
     /// Sleeps, so that other processes can continue.
     pub(crate) fn pause(&self, duration: Duration) {
         on_disk!(self, pause(duration));
+    }
+}
+
+impl Directory {
+    /// Makes creations and removals of files in the directory durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match self {
+            Self::Os(directory) => os::sync_directory(directory),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(directory) => directory.sync(),
+        }
     }
 }
 

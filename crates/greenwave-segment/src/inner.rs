@@ -1,7 +1,7 @@
 //! The shared parts of an open log, from which its operations borrow.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
@@ -10,7 +10,7 @@ use crate::access::FileStatus;
 use crate::codec::Codec;
 use crate::compaction_lock::CompactionLock;
 use crate::descriptors::Descriptors;
-use crate::disk::Disk;
+use crate::disk::{Directory, Disk};
 use crate::entry::Location;
 use crate::index::Index;
 use crate::manifest::{self, Manifest};
@@ -54,6 +54,8 @@ pub(crate) struct Inner {
     /// Whether the directory is a copy that does not have its own manifest yet.
     pub(crate) is_copy: AtomicBool,
     pub(crate) synced: Mutex<SyncProgress>,
+    /// Whether a sync of the directory has failed; see [`SyncProgress::failed`].
+    pub(crate) directory_sync_failed: AtomicBool,
     pub(crate) counters: Counters,
 }
 
@@ -82,6 +84,7 @@ impl Inner {
             refreshing: Mutex::default(),
             listed: Mutex::default(),
             synced: Mutex::default(),
+            directory_sync_failed: AtomicBool::new(false),
             counters: Counters::default(),
         })
     }
@@ -123,7 +126,22 @@ impl Inner {
 
     /// Makes creations and removals of files durable.
     pub(crate) fn sync_dir(&self) -> Result<(), Error> {
-        self.disk.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir))
+        self.sync_directory(&self.open_directory()?)
+    }
+
+    /// Like [`sync_dir`](Self::sync_dir), for the open directory. Fails once a sync has failed.
+    pub(crate) fn sync_directory(&self, directory: &Directory) -> Result<(), Error> {
+        let synced = if self.directory_sync_failed.load(Ordering::Relaxed) {
+            Err(std::io::Error::other("an earlier sync failed"))
+        } else {
+            directory.sync().inspect_err(|_| self.directory_sync_failed.store(true, Ordering::Relaxed))
+        };
+        synced.map_err(Error::io("sync", &self.dir))
+    }
+
+    /// Opens the log's directory to sync it.
+    pub(crate) fn open_directory(&self) -> Result<Directory, Error> {
+        self.descriptors.open_directory(&self.disk, &self.dir).map_err(Error::io("open", &self.dir))
     }
 
     pub(crate) fn check_writable(&self) -> Result<(), Error> {

@@ -330,8 +330,11 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Loads a dictionary; returns whether it exists.
+    /// Loads a dictionary; returns whether it exists. Refreshes before it reports a missing one: a
+    /// refresh in progress, or one that failed, may have read the value but not the dictionary's
+    /// segment.
     pub(crate) fn load_dictionary(&self, id: u32) -> Result<bool, Error> {
+        let mut refreshed = false;
         for _ in 0..TRIES_MAX {
             if self.inner.codec.has_dictionary(id) {
                 return Ok(true);
@@ -341,7 +344,13 @@ impl<'a> Reader<'a> {
                 let found = index.dictionaries.get(&id);
                 found.map(|(record, _)| (*record, index.slot(record.location.slot).segment.clone()))
             };
-            let Some((record, segment)) = found else { return Ok(false) };
+            let Some((record, segment)) = found else {
+                if std::mem::replace(&mut refreshed, true) {
+                    return Ok(false);
+                }
+                self.refresher.refresh()?;
+                continue;
+            };
             let Some(bytes) = read_bytes(&segment, &record)? else {
                 // Another process has copied the dictionary and removed the segment.
                 self.refresher.refresh()?;

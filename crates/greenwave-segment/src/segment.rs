@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -27,6 +28,9 @@ pub(crate) struct Segment {
     /// Whether the file is open for writing, which is necessary but not sufficient for appending:
     /// see [`try_lock`](Self::try_lock).
     pub(crate) writable: bool,
+    /// Whether a sync of the file has failed. The kernel may have discarded dirty pages, so another
+    /// sync could succeed without them.
+    sync_failed: AtomicBool,
     disk: Disk,
     handle: Handle,
 }
@@ -58,7 +62,7 @@ impl Segment {
         match file {
             Ok(file) => {
                 let handle = descriptors.admit(file);
-                Ok(Some(Self { id, path, writable, disk: disk.clone(), handle }))
+                Ok(Some(Self::new(id, path, writable, disk, handle)))
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io("open", &path)(e)),
@@ -78,7 +82,7 @@ impl Segment {
                 Err(e) => return Err(Error::io("create", &path)(e)),
             };
             let handle = descriptors.admit(file);
-            let segment = Self { id, path, writable: true, disk: disk.clone(), handle };
+            let segment = Self::new(id, path, true, disk, handle);
             if !segment.try_lock() {
                 // Another process took it over between the two calls.
                 continue;
@@ -101,8 +105,11 @@ impl Segment {
 
     /// Represents a segment whose file is missing. Every read fails.
     pub(crate) fn missing(disk: &Disk, descriptors: &Arc<Descriptors>, dir: &Path, id: u64) -> Self {
-        let (path, disk) = (segment_path(dir, id), disk.clone());
-        Self { id, path, writable: false, disk, handle: descriptors.closed() }
+        Self::new(id, segment_path(dir, id), false, disk, descriptors.closed())
+    }
+
+    fn new(id: u64, path: PathBuf, writable: bool, disk: &Disk, handle: Handle) -> Self {
+        Self { id, path, writable, sync_failed: AtomicBool::new(false), disk: disk.clone(), handle }
     }
 
     fn file(&self) -> io::Result<Arc<File>> {
@@ -174,7 +181,14 @@ impl Segment {
     }
 
     pub(crate) fn sync(&self) -> Result<(), Error> {
-        self.file().and_then(|file| file.sync_data()).map_err(Error::io("sync", &self.path))
+        let synced = self.file().and_then(|file| {
+            if self.sync_failed.load(Ordering::Relaxed) {
+                return Err(io::Error::other("an earlier sync failed"));
+            }
+            // A file that cannot be opened was not synced, and another attempt may succeed.
+            file.sync_data().inspect_err(|_| self.sync_failed.store(true, Ordering::Relaxed))
+        });
+        synced.map_err(Error::io("sync", &self.path))
     }
 
     /// Reads until the buffer is full or the file ends; returns the number of bytes. Fails with

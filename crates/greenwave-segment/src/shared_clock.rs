@@ -4,7 +4,8 @@
 //! The file `clock` in the log's directory has four slots of 16 bytes: a timestamp (little-endian)
 //! and the XXH3-64 of its bytes. The first two contain the clock, the others the floor. The later
 //! of the two that verify counts. The other one is written next, so that a process that dies during
-//! a write loses nothing.
+//! a write loses nothing. A process that reads the file without its lock and finds a slot that does
+//! not verify reads again with the lock.
 //!
 //! A process that takes a timestamp at least [`STEP_NANOS`] later than the one in the file writes
 //! it to the file first. No acknowledged timestamp is therefore later than the file's by more than
@@ -76,7 +77,7 @@ impl SharedClock {
 
     fn try_timestamp(&self, clock: fn() -> u64, seen: u64, number: &WriterNumber) -> io::Result<u64> {
         self.with_file(|file| {
-            let slots = read(file)?;
+            let slots = read_unlocked(file)?;
             let floor = slots.latest(FLOOR).unwrap_or(0);
             let now = clock();
             let wanted = number.timestamp_from(now.max(seen.max(floor).saturating_add(1)));
@@ -96,10 +97,12 @@ impl SharedClock {
     /// Returns whether the floor has reached `timestamp`, so that a compactor may have missed the
     /// record. Returns `false` if the file cannot be read.
     pub(crate) fn is_late(&self, timestamp: u64) -> bool {
-        self.with_file(|file| Ok(read(file)?.latest(FLOOR) >= Some(timestamp))).unwrap_or_else(|error| {
-            tracing::debug!(path = %self.path.display(), %error, "cannot read the floor of timestamps");
-            false
-        })
+        self.with_file(|file| Ok(read_unlocked(file)?.latest(FLOOR) >= Some(timestamp))).unwrap_or_else(
+            |error| {
+                tracing::debug!(path = %self.path.display(), %error, "cannot read the floor of timestamps");
+                false
+            },
+        )
     }
 
     /// Raises the floor to `timestamp` or more. Every record written from now on is later, or is
@@ -149,23 +152,42 @@ fn is_behind(now: u64, latest: u64) -> bool {
 }
 
 /// Timestamps in the file; `None` where a slot does not verify.
-struct Slots([Option<u64>; SLOTS]);
+struct Slots {
+    timestamps: [Option<u64>; SLOTS],
+    /// Whether a slot was written but does not verify.
+    torn: bool,
+}
 
 impl Slots {
     /// Returns the later timestamp of two slots.
     fn latest(&self, first: usize) -> Option<u64> {
-        self.0[first].max(self.0[first + 1])
+        self.timestamps[first].max(self.timestamps[first + 1])
     }
 
     /// Writes a timestamp to the earlier of two slots.
     fn write(&self, file: &File, first: usize, timestamp: u64) -> io::Result<()> {
-        let slot = if self.0[first] > self.0[first + 1] { first + 1 } else { first };
+        let [one, two] = [self.timestamps[first], self.timestamps[first + 1]];
+        let slot = if one > two { first + 1 } else { first };
         let mut bytes = [0; SLOT_BYTES];
         bytes[..8].copy_from_slice(&timestamp.to_le_bytes());
         let check = xxh3_64(&bytes[..8]);
         bytes[8..].copy_from_slice(&check.to_le_bytes());
         file.write_at(&bytes, (slot * SLOT_BYTES) as u64)
     }
+}
+
+/// Reads the slots without the lock. If one of them is torn, reads them again with the lock: other
+/// processes may have written both slots of a pair in the meantime, and the later timestamp may
+/// have been in the torn one.
+fn read_unlocked(file: &File) -> io::Result<Slots> {
+    let slots = read(file)?;
+    if !slots.torn {
+        return Ok(slots);
+    }
+    file.lock()?;
+    let slots = read(file);
+    file.unlock()?;
+    slots
 }
 
 fn read(file: &File) -> io::Result<Slots> {
@@ -177,5 +199,9 @@ fn read(file: &File) -> io::Result<Slots> {
             [0, 8].map(|at| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes")));
         (check == xxh3_64(&bytes[..8])).then_some(timestamp)
     };
-    Ok(Slots(std::array::from_fn(timestamp)))
+    let timestamps = std::array::from_fn(timestamp);
+    let is_torn =
+        |(slot, timestamp): (&[u8], &Option<u64>)| timestamp.is_none() && slot.iter().any(|byte| *byte != 0);
+    let torn = bytes.chunks_exact(SLOT_BYTES).zip(&timestamps).any(is_torn);
+    Ok(Slots { timestamps, torn })
 }

@@ -32,7 +32,7 @@ mod schedule;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +61,14 @@ pub(crate) struct SimulatedFile {
     process: Process,
     description: u64,
     inode: usize,
+}
+
+/// An open directory of a process. Opening it is not a step of its own, since no other process can
+/// observe it.
+#[derive(Debug)]
+pub(crate) struct SimulatedDirectory {
+    process: Process,
+    path: PathBuf,
 }
 
 /// Injected faults. Probabilities are per thousand calls.
@@ -126,11 +134,22 @@ impl Machine {
         Self { state: Arc::new(Mutex::new(self.state.lock().fork())) }
     }
 
+    /// Starts hashing what processes read from the disk, for [`digest`](Self::digest).
+    pub fn hash_reads(&self) {
+        self.state.lock().hashes_reads = true;
+    }
+
     /// Returns a hash of everything on the disk, synced or not, and of everything that each process
     /// has read from it. Processes that run deterministic code on two machines with the same hash
     /// will behave the same.
+    ///
+    /// # Panics
+    ///
+    /// Panics unless [`hash_reads`](Self::hash_reads) was called before the first process started.
     pub fn digest(&self) -> u64 {
-        self.state.lock().digest(true)
+        let state = self.state.lock();
+        assert!(state.hashes_reads, "hash_reads was not called");
+        state.digest(true)
     }
 
     /// Returns a hash of everything on the disk, synced or not.
@@ -149,13 +168,18 @@ impl Machine {
     }
 
     /// Returns the paths of all files.
-    pub fn files(&self) -> Vec<std::path::PathBuf> {
-        self.state.lock().names.keys().cloned().collect()
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.state.lock().paths()
     }
 
     /// Returns the contents of a file.
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
         self.state.lock().content(path)
+    }
+
+    /// Returns the size of a file in bytes.
+    pub fn len(&self, path: &Path) -> Option<u64> {
+        self.state.lock().len_at(path)
     }
 
     /// Replaces the contents of a file as another program would; `None` removes the file.
@@ -240,8 +264,9 @@ impl Process {
         Ok(())
     }
 
-    pub(crate) fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.operation("sync directory", dir, |state, _| state.sync_dir(dir))
+    pub(crate) fn open_directory(&self, dir: &Path) -> io::Result<SimulatedDirectory> {
+        self.state.lock().check_descriptors(self.id)?;
+        Ok(SimulatedDirectory { process: self.clone(), path: dir.to_owned() })
     }
 
     pub(crate) fn random(&self) -> u64 {
@@ -252,6 +277,13 @@ impl Process {
         if self.state.lock().is_alive(self.id) {
             wait(WaitingFor::Turn);
         }
+    }
+}
+
+impl SimulatedDirectory {
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let Self { process, path } = self;
+        process.operation("sync directory", path, |state, _| state.sync_dir(path))
     }
 }
 

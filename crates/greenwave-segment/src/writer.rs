@@ -62,7 +62,6 @@ pub(crate) struct FlushWork {
     pub(crate) end: u64,
     /// Id and end of the active segment, if this is its first flush.
     pub(crate) first: Option<(u64, u64)>,
-    pub(crate) dir_dirty: bool,
 }
 
 impl Writer {
@@ -88,13 +87,6 @@ impl Writer {
             let pending = due.then(|| std::mem::replace(&mut active.pending, PendingBlock::new(active.end)));
             (active.slot, active.segment.clone(), pending)
         });
-        FlushWork {
-            appended: self.appended,
-            retired: std::mem::take(&mut self.retired),
-            active,
-            end,
-            first,
-            dir_dirty: std::mem::take(&mut self.dir_dirty),
-        }
+        FlushWork { appended: self.appended, retired: std::mem::take(&mut self.retired), active, end, first }
     }
 }

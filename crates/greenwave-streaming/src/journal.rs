@@ -266,7 +266,10 @@ fn decode_unit(whole: &Bytes, record: &mut Bytes) -> Option<Cut> {
         if flags & flag == 0 {
             return Some(None);
         }
-        text().filter(|label| std::str::from_utf8(&whole[label.clone()]).is_ok()).map(Some)
+        // An empty label is written as none.
+        text()
+            .filter(|label| !label.is_empty() && std::str::from_utf8(&whole[label.clone()]).is_ok())
+            .map(Some)
     };
     let (label, note) = (optional(HAS_LABEL)?, optional(HAS_NOTE)?);
     let cut = Cut::new(kind, text()?).with_path(label).with_info(note);

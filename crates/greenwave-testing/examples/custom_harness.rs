@@ -34,7 +34,7 @@ impl Harness for Vitest {
         let is_test = |file: &&PathBuf| file.to_string_lossy().ends_with(".test.ts");
         let tests: Vec<Test> = project.files().iter().filter(is_test).map(|file| test(file)).collect();
         let notes = project.missing_program("npx", tests.len()).into_iter().collect();
-        Ok(Discovery { tests, notes })
+        Ok(Discovery { tests, notes, ..Discovery::default() })
     }
     fn listing_commands(&self, _test: &Test, _context: &ListingContext<'_>) -> Vec<Test> {
         Vec::new()

@@ -7,6 +7,7 @@ pub(crate) mod batch;
 pub(crate) mod batch_plan;
 pub(crate) mod build;
 pub(crate) mod cargo;
+mod collect;
 mod command;
 pub(crate) mod crash;
 mod discover;
@@ -85,6 +86,17 @@ pub trait Harness: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Error::Discover`] if a manifest is invalid, or a command that lists tests fails.
     async fn discover(&self, project: &Project) -> Result<Discovery, Error>;
+
+    /// Returns what each of the harness's [collections](Discovery::collections) has found, in
+    /// their order; `None` for a collection that did not run.
+    ///
+    /// The context has the outcomes of the collections. The tests found replace the discovered
+    /// ones that run in the collection's directory or below it, except below the directory of
+    /// another collection. A harness without collections needs no implementation.
+    fn collected(&self, collections: &[&Test], context: &ListingContext<'_>) -> Vec<Option<Discovery>> {
+        let _ = context;
+        vec![None; collections.len()]
+    }
 
     /// Returns commands whose output lists the single tests in `test`; none if `list` needs no
     /// output.

@@ -9,4 +9,5 @@ pub(crate) mod runner;
 pub(crate) mod suite;
 pub(crate) mod test_id;
 pub(crate) mod toolchain;
+pub(crate) mod withheld;
 pub(crate) mod workspace;

@@ -13,6 +13,7 @@ use greenwave_pooling::{BatchOptions, Batcher};
 use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
 use greenwave_testing::{SCHEMA, StateSeal, Supervisor};
 
+use crate::confinement::RunConfinement;
 use crate::error::Error;
 use crate::plan::{AgentSpec, CommandSpec, Plan};
 use crate::settings::{Compression, Settings};
@@ -43,6 +44,7 @@ pub(crate) fn agents(
     settings: &Settings,
     supervisor: Option<&Supervisor>,
     variables: &[(OsString, Option<OsString>)],
+    confinement: &RunConfinement,
 ) -> Result<BTreeMap<String, AgentPool>, Error> {
     let mut agents = BTreeMap::new();
     for (name, spec) in &plan.agents {
@@ -52,11 +54,15 @@ pub(crate) fn agents(
                 let script = script.map_err(|source| Error::Agent { agent: name.clone(), source })?;
                 Arc::new(ScriptedAgent::new(script, *pace))
             }
-            AgentSpec::Command(CommandSpec { command, time_max, .. }) => {
+            AgentSpec::Command(spec @ CommandSpec { command, time_max, .. }) => {
                 let time_max = time_max.unwrap_or(settings.agent.time_limit);
                 let agent = CommandAgent::new(command.clone(), time_max);
                 let agent = agent.supervised_by(supervisor.cloned());
-                Arc::new(agent.with_variables(variables.iter().cloned()))
+                let sandbox = confinement.agent(spec)?;
+                let removed = RunConfinement::removed_variables().iter().filter(|_| sandbox.is_some());
+                let removed = removed.map(|name| (OsString::from(name), None));
+                let agent = agent.with_variables(variables.iter().cloned().chain(removed));
+                Arc::new(agent.confined_by(sandbox))
             }
         };
         agents.insert(name.clone(), sessions(name, agent, settings));
@@ -110,7 +116,7 @@ pub(crate) fn cache(
     };
     let failed =
         |source: greenwave_cache::Error| Error::Cache { path: directory.clone(), source: source.into() };
-    let bytes_max = RESULT_BYTES_MEAN * settings.cache.entries as u64;
+    let bytes_max = RESULT_BYTES_MEAN.saturating_mul(settings.cache.entries as u64);
     let memory = MemoryBackend::new(settings.cache.entries, bytes_max).map_err(failed)?;
     let disk = DiskBackend::open(&directory, DiskOptions::default()).map_err(failed)?;
     let tier = |name: &str, backend| Tier::new(name, backend);

@@ -59,6 +59,21 @@ impl ResultBranch {
         self.resolve(&self.name).is_some_and(contains) || self.repository.head.clone().is_some_and(contains)
     }
 
+    /// Returns the commits of the branch that the user's `HEAD` does not contain, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Git`].
+    pub(crate) fn commits(&self) -> Result<Vec<String>, Error> {
+        let Some(tip) = self.resolve(&self.name) else { return Ok(Vec::new()) };
+        let mut list = git::command(&self.repository.top);
+        list.args(["rev-list", "--topo-order", "--reverse", &tip]);
+        if let Some(head) = &self.repository.head {
+            list.arg(format!("^{head}"));
+        }
+        let commits = git::text(&mut list, "list the results")?;
+        Ok(commits.lines().map(str::to_owned).collect())
+    }
+
     /// Creates a commit with changes on top of `tip`, usually [the tip](Self::tip) of the branch.
     /// Returns its id. The branch does not move.
     ///

@@ -1,14 +1,12 @@
 //! The parts that all stages of a run share.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use greenwave_agents::{AgentPool, Gate};
 use greenwave_storage::{Attempts, Store};
 use greenwave_streaming::{Budget, Fanout};
-use greenwave_testing::STATE_DIRECTORY;
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
@@ -52,6 +50,8 @@ pub(crate) struct RunContext {
     pub(crate) selected: BTreeSet<FeatureId>,
     /// Notes about the plan, published at the start.
     pub(crate) notes: Vec<Problem>,
+    /// Event with the confinement of agents and tests, published at the start.
+    pub(crate) confined: Option<Event>,
     /// Tests that must not run beside others.
     pub(crate) ports: FixedPorts,
     pub(crate) steps: Steps,
@@ -114,10 +114,5 @@ impl RunContext {
     /// Returns the hash of a feature's definition.
     pub(crate) fn definition(&self, id: FeatureId) -> &str {
         &self.definitions[id.index()]
-    }
-
-    /// Returns the directory for temporary files of requests to agents, such as prompts.
-    pub(crate) fn temporary_dir(&self) -> PathBuf {
-        self.plan.project.join(STATE_DIRECTORY).join("tmp")
     }
 }

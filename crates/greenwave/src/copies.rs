@@ -1,13 +1,17 @@
 //! The directory of a run's working copies, outside of the project.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use greenwave_dir::{Access, Dir, FileKind};
-use greenwave_testing::{Environment, Supervisor};
+use greenwave_testing::Environment;
+use parking_lot::Mutex;
+use tempfile::TempDir;
 
 use crate::error::Error;
 use crate::git::LOCAL_VARIABLES;
@@ -15,6 +19,7 @@ use crate::git_copies::GitBase;
 use crate::included;
 use crate::project_root::ProjectRoot;
 use crate::settings::Settings;
+use crate::setup::Starter;
 use crate::state_dir;
 
 /// Maximum length of the readable part of a directory's name, in bytes.
@@ -23,6 +28,12 @@ const NAME_BYTES_MAX: usize = 60;
 const HASH_DIGITS: usize = 16;
 /// Name of the directory for data that the copies of a plan share.
 const SHARED: &str = ".base";
+/// Name of the file above all copies at which git stops to search for a repository.
+const REPOSITORY_BARRIER: &str = ".git";
+
+/// Maximum number of ignored files that are copied because a test needs them. Directories of
+/// installed packages have more: the plan decides about them.
+const NEEDED_FILES_MAX: usize = 2000;
 
 /// The working copies of a run.
 #[derive(Debug)]
@@ -38,6 +49,8 @@ pub(crate) struct Copies {
     options: CopyOptions,
     /// Included files, relative to the root. Listed once for all copies of the run.
     included: OnceLock<Vec<String>>,
+    /// Ignored files that tests turned out to need, relative to the root.
+    needed: Mutex<BTreeSet<String>>,
 }
 
 /// Parts of a plan that add files to a copy besides the files of the project.
@@ -49,8 +62,7 @@ pub(crate) struct CopyOptions {
     pub(crate) teardown: Vec<Vec<String>>,
     /// Time limit of each command.
     pub(crate) time_max: Duration,
-    /// Starts the commands.
-    pub(crate) supervisor: Option<Supervisor>,
+    pub(crate) starter: Starter,
 }
 
 /// Returns the directory of all working copies of a user: the setting `run.directory`, or
@@ -85,13 +97,10 @@ impl Copies {
             return Err(failed(io::Error::other("the directory is in the project")));
         }
         let base = Dir::create(base, 0o700).map_err(failed)?;
-        let project = project.canonicalize().map_err(Error::io("find", project))?;
-        let hash = blake3::hash(project.as_os_str().as_encoded_bytes()).to_hex();
-        let name = project.file_name().unwrap_or_default().to_string_lossy();
-        let name = format!("{}-{}", slug(&name), &hash[..HASH_DIGITS]);
-        let of_project = create_directory(&base, &name).map_err(failed)?;
+        let of_project = create_directory(&base, &project_name(project)?).map_err(failed)?;
         let (git, included) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { base, of_project, plan: slug(plan), root, git, options, included })
+        let (plan, needed) = (slug(plan), Mutex::default());
+        Ok(Self { base, of_project, plan, root, git, options, included, needed })
     }
 
     /// Removes copies that a killed run has left behind.
@@ -105,6 +114,7 @@ impl Copies {
                 state_dir::set_aside_stale(of_project, &entry.name)?;
             }
         }
+        self.clear_temporary_dirs();
         state_dir::remove_set_aside(of_project)
     }
 
@@ -120,6 +130,31 @@ impl Copies {
     /// Returns the directory of all copies of the project.
     pub(crate) fn directory(&self) -> PathBuf {
         self.of_project.path().to_owned()
+    }
+
+    /// Creates a directory for temporary files of one program that works in a copy. It has a short
+    /// path, because names of sockets are limited to about 100 bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn temporary_dir(&self) -> Result<TempDir, Error> {
+        let created = tempfile::Builder::new().prefix(&self.temporary_prefix()).tempdir();
+        created.map_err(Error::io("create a directory in", std::env::temp_dir()))
+    }
+
+    /// Returns the start of the names of temporary directories, which no other project uses.
+    fn temporary_prefix(&self) -> String {
+        let hash = blake3::hash(self.of_project.path().as_os_str().as_encoded_bytes()).to_hex();
+        format!("greenwave-{}-", &hash[..HASH_DIGITS])
+    }
+
+    /// Removes temporary directories that a killed run has left behind.
+    fn clear_temporary_dirs(&self) {
+        let prefix = self.temporary_prefix();
+        let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 
     /// Opens the directory for data that copies share. Creates it if it does not exist.
@@ -159,6 +194,28 @@ impl Copies {
         Ok(self.included.get_or_init(|| found.iter().map(|path| self.root.within(path)).collect()))
     }
 
+    /// Adds an ignored file or directory, relative to the root, to all copies from their next reset
+    /// on. Returns `false` if it has no file, or too many, or was added before.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn include_needed(&self, path: &str) -> Result<bool, Error> {
+        let root = &self.root.path;
+        let found = included::find(root, &[path.to_owned()]).map_err(Error::io("list", root))?;
+        if found.len() > NEEDED_FILES_MAX {
+            return Ok(false);
+        }
+        let mut needed = self.needed.lock();
+        let count = needed.len();
+        needed.extend(found);
+        Ok(needed.len() > count)
+    }
+
+    /// Returns the ignored files that tests turned out to need, relative to the root.
+    pub(crate) fn needed(&self) -> Vec<String> {
+        self.needed.lock().iter().cloned().collect()
+    }
+
     /// Opens the directory of the plan's working copies. Creates it if it does not exist.
     ///
     /// # Errors
@@ -174,11 +231,29 @@ impl Copies {
     }
 }
 
+/// Returns the name of the directory of all copies of a project.
+fn project_name(project: &Path) -> Result<String, Error> {
+    let project = project.canonicalize().map_err(Error::io("find", project))?;
+    let hash = blake3::hash(project.as_os_str().as_encoded_bytes()).to_hex();
+    let name = project.file_name().unwrap_or_default().to_string_lossy();
+    Ok(format!("{}-{}", slug(&name), &hash[..HASH_DIGITS]))
+}
+
+/// Returns the paths below `base` that programs in all copies of a plan read: the data that copies
+/// share, and the file at which git stops to search for a repository.
+///
+/// # Errors
+/// [`Error::Io`] if the project's path cannot be resolved.
+pub(crate) fn shared_paths(base: &Path, project: &Path, plan: &str) -> Result<[PathBuf; 2], Error> {
+    let of_project = base.join(project_name(project)?);
+    Ok([of_project.join(slug(plan)).join(SHARED), of_project.join(REPOSITORY_BARRIER)])
+}
+
 /// Creates the directory of all copies of a project.
 fn create_directory(base: &Dir, name: &str) -> io::Result<Dir> {
     let of_project = base.create_subdirectory(name, 0o700)?;
     // Stops the search for a repository, so that git in a copy never finds one above it.
-    let mut barrier = of_project.open_file(".git", Access::Create, 0o600)?;
+    let mut barrier = of_project.open_file(REPOSITORY_BARRIER, Access::Create, 0o600)?;
     barrier.write_all(b"gitdir: no-repository\n")?;
     Ok(of_project)
 }

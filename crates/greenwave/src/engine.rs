@@ -14,13 +14,14 @@ use greenwave_scheduler::{
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
 use greenwave_telemetry::MetricsSnapshot;
-use greenwave_testing::{Environment, Runner, Supervisor};
+use greenwave_testing::{Environment, Runner};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
 use crate::branch::ResultBranch;
+use crate::confinement::RunConfinement;
 use crate::context::RunContext;
 use crate::continuation;
 use crate::copies::{self, Copies, CopyOptions};
@@ -46,6 +47,7 @@ use crate::resume::{self, Resumed};
 use crate::run_journal::RunJournal;
 use crate::scope::RunScope;
 use crate::settings::Settings;
+use crate::setup::Starter;
 use crate::state::FeatureState;
 use crate::state_dir;
 use crate::steps::Steps;
@@ -88,7 +90,10 @@ impl Engine {
         plan.graph()?;
         let copies = copies::base_directory(&settings, &environment)?;
         let variables = copies::agent_variables(&copies, &ProjectRoot::of(&plan.project)?);
-        let agents = adapters::agents(&plan, &settings, environment.supervisor(), &variables)?;
+        let confinement = RunConfinement::new(&plan, &settings, &environment, &copies)?;
+        let agents = adapters::agents(&plan, &settings, environment.supervisor(), &variables, &confinement)?;
+        let sandbox = confinement.tests()?;
+        let environment = environment.confined_by(sandbox.clone());
         let context = Preflight::new(&plan.project, environment.get("PATH"));
         for (name, agent) in &agents {
             let checked = agent.preflight(&context);
@@ -96,14 +101,16 @@ impl Engine {
         }
         let mask = Mask::new(environment.texts());
         let notes = preflight(&plan, &environment).into_iter().filter(|problem| !problem.is_error).collect();
+        let confined = confinement.event(&plan);
         let (steps, supervisor) = (Steps::default(), environment.supervisor().cloned());
+        let starter = Starter { supervisor, sandbox };
         let seal = settings.seal_of(&plan.project)?;
         let runner = |settings: &Settings, state_dir: &Dir| -> Result<Arc<dyn TestRunner>, Error> {
             let cache = adapters::cache(settings, state_dir, seal.as_ref())?;
             Ok(Arc::new(Runner::new(environment, cache)))
         };
-        let mut engine = Self::assemble(plan, settings, agents, steps, mask, (&copies, supervisor), runner)?;
-        engine.change_context(|ctx| ctx.notes = notes);
+        let mut engine = Self::assemble(plan, settings, agents, steps, mask, (&copies, starter), runner)?;
+        engine.change_context(|ctx| (ctx.notes, ctx.confined) = (notes, Some(confined)));
         Ok(engine)
     }
 
@@ -129,8 +136,8 @@ impl Engine {
         }
     }
 
-    /// Assembles an engine from its parts. `copies` is the directory of all working copies, and
-    /// the supervisor of the commands that set them up. `tests` makes the test runner, given the
+    /// Assembles an engine from its parts. `copies` is the directory of all working copies, with
+    /// what starts the commands that set them up. `tests` makes the test runner, given the
     /// settings and the state directory of the project.
     pub(crate) fn assemble(
         mut plan: Plan,
@@ -138,7 +145,7 @@ impl Engine {
         agents: BTreeMap<String, AgentPool>,
         steps: Steps,
         mask: Mask,
-        (copies, supervisor): (&Path, Option<Supervisor>),
+        (copies, starter): (&Path, Starter),
         tests: impl FnOnce(&Settings, &Dir) -> Result<Arc<dyn TestRunner>, Error>,
     ) -> Result<Self, Error> {
         let graph = plan.graph()?;
@@ -152,7 +159,7 @@ impl Engine {
             setup_inputs: plan.setup_inputs.iter().map(|pattern| root.pattern_within(pattern)).collect(),
             teardown: plan.teardown.clone(),
             time_max: settings.agent.time_limit,
-            supervisor,
+            starter,
         };
         let copies = Copies::new(copies, root, &plan.project, &plan.name, options)?;
         let branch = result_branch(&plan, &copies)?;
@@ -181,6 +188,7 @@ impl Engine {
             scope: RunScope::default(),
             selected: (0..plan.features.len()).map(FeatureId::from_index).collect(),
             notes: Vec::new(),
+            confined: None,
             ports: FixedPorts::default(),
             answers: Budget::new(ANSWERS_BYTES_MAX),
             events: Fanout::new(),
@@ -242,6 +250,9 @@ impl Engine {
         let started = Instant::now();
         let ctx = &self.ctx;
         ctx.emit(started_event(ctx)).await;
+        if let Some(confined) = ctx.confined.clone() {
+            ctx.emit(confined).await;
+        }
         for note in &ctx.notes {
             ctx.emit(note_event(note)).await;
         }
@@ -335,13 +346,20 @@ impl Engine {
         Ok(head)
     }
 
-    /// Adds the results on the branch to the files that the run starts from.
+    /// Adds the results on the branch to the files that the run starts from, in the order in which
+    /// they were merged: the changes of a result include lines of the results before it.
     async fn add_results(&self, mut tree: Tree, resumed: &[Resumed]) -> Result<Tree, Error> {
-        if self.ctx.branch.is_none() {
-            return Ok(tree);
-        }
-        for &id in self.ctx.dependencies.in_order() {
-            let FeatureState::Waiting { record: Some(record) } = &resumed[id.index()].state else { continue };
+        let Some(branch) = &self.ctx.branch else { return Ok(tree) };
+        let record_of = |id: FeatureId| match &resumed[id.index()].state {
+            FeatureState::Waiting { record } => record.as_ref(),
+            _ => None,
+        };
+        let mut records: Vec<_> =
+            self.ctx.dependencies.in_order().iter().filter_map(|&id| record_of(id)).collect();
+        let commits = branch.commits()?;
+        records
+            .sort_by_key(|record| commits.iter().position(|commit| Some(commit) == record.commit.as_ref()));
+        for record in records {
             match tree::join(&tree, &record.merged, &self.ctx.store).await? {
                 Ok(changes) => tree::apply(&mut tree, &changes),
                 // The feature's tests decide.
@@ -434,12 +452,13 @@ fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
     if root.project.is_empty() {
         return;
     }
-    for pattern in &mut plan.protect {
+    let may_edit = plan.features.iter_mut().flat_map(|feature| &mut feature.may_edit);
+    for pattern in plan.protect.iter_mut().chain(may_edit) {
         *pattern = root.pattern_within(pattern);
     }
     let guards = match &mut plan.guards {
         Guards::Tests(tests) => &mut tests[..],
-        Guards::Auto | Guards::Off => &mut [],
+        Guards::Auto | Guards::Off => &mut plan.declared[..],
     };
     let of_features = plan.features.iter_mut().flat_map(|it| it.tests.iter_mut().chain(&mut it.review));
     {

@@ -26,6 +26,18 @@ pub enum Error {
         /// The cause.
         source: greenwave_agents::Error,
     },
+    /// Agents and tests cannot be confined in the way that the plan or the settings demand.
+    #[error("cannot confine agents and tests")]
+    Confinement {
+        /// The cause.
+        source: greenwave_sandbox::Error,
+    },
+    /// Agents or tests cannot have the network that the plan demands.
+    #[error("cannot restrict the network of agents and tests{}", if source.is_none() { ": they are not confined" } else { "" })]
+    Network {
+        /// The cause; `None` if they are not confined.
+        source: Option<greenwave_sandbox::Error>,
+    },
     /// Another run uses the same project.
     #[error("another run is using {}", project.display())]
     Busy {

@@ -1,5 +1,7 @@
 //! Events that a run publishes while it works.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// Change of a file.
@@ -54,6 +56,17 @@ pub enum Event {
         agents: u32,
         /// Kinds of the plan's agents (`scripted`, `command`), sorted.
         agent_kinds: Vec<String>,
+    },
+    /// Agents and tests are confined, or not.
+    Confinement {
+        /// Confinement of tests, and of agents that do not set it: `mount`, `landlock` or `off`.
+        strength: &'static str,
+        /// Version of Landlock in the kernel, if that is used.
+        landlock: Option<u32>,
+        /// Reason why agents and tests run unconfined.
+        reason: Option<String>,
+        /// Agents that set it, by name, and how each is confined.
+        agents: BTreeMap<String, &'static str>,
     },
     /// The copies of a git project have their base.
     Base {

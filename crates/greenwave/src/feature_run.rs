@@ -246,7 +246,7 @@ impl FeatureRun {
         let mut is_repeated = false;
         if let FeatureState::Active(active) = &mut self.state {
             active.feedback = feedback;
-            is_repeated = active.refuse_answer();
+            is_repeated = active.refuse_answer(&reason);
         }
         if attempt > 0
             && let Err(error) = self.record_attempt(attempt + 1, false).await

@@ -78,7 +78,7 @@ impl GuardSet {
         }
     }
 
-    /// Finds the guards of the plan, and runs them on the project's files. Those that fail are not
+    /// Finds the guards of the plan, and runs them on the project's files. Tests that fail are not
     /// guards, which is reported.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl GuardSet {
         let (tests, is_discovered) = match &run.ctx.plan.guards {
             Guards::Off => (Vec::new(), false),
             Guards::Tests(tests) => (tests.clone(), false),
-            Guards::Auto => (discover(&run).await, true),
+            Guards::Auto => (find(&run).await, true),
         };
         let (mut guards, mut failing, mut skipped) = (BTreeMap::new(), Vec::new(), Vec::new());
         let started = Instant::now();
@@ -152,28 +152,36 @@ fn as_script(test: &Test, root: &Path) -> Option<Test> {
     })
 }
 
-/// Discovers the tests of the project, except the tests of features of the plan.
-async fn discover(run: &GuardRun<'_>) -> Vec<Test> {
-    let found = match timeout(DISCOVERY_TIME_MAX, run.ctx.tests.discover(run.root)).await {
-        Ok(Ok(tests)) => tests,
-        Ok(Err(error)) => {
-            note(run.ctx, "guards-not-found", format!("cannot discover the project's tests: {error}")).await;
-            return Vec::new();
-        }
-        Err(_) => {
-            let message = format!("discovering the project's tests took longer than {DISCOVERY_TIME_MAX:?}");
-            note(run.ctx, "guards-not-found", message).await;
-            return Vec::new();
-        }
-    };
+/// Finds the tests that `greenwave test` runs in the project, except the tests of features of the
+/// plan.
+async fn find(run: &GuardRun<'_>) -> Vec<Test> {
+    let declared = &run.ctx.plan.declared;
+    let found = if declared.is_empty() { discover(run).await } else { declared.clone() };
     let features = || run.ctx.plan.features.iter().flat_map(|feature| &feature.tests);
     let named: Vec<String> = features().flat_map(protection::named_tests).collect();
     let targets: Vec<&[String]> = features().filter_map(|test| cargo_target(&test.command)).collect();
     let is_of_feature = |test: &Test| {
         protection::named_tests(test).any(|path| named.contains(&path))
             || cargo_target(&test.command).is_some_and(|target| targets.contains(&target))
+            || features().any(|other| other.command == test.command && other.directory == test.directory)
     };
     found.into_iter().filter(|test| !is_of_feature(test) && may_have_tests(test, run.root)).collect()
+}
+
+/// Discovers the tests of the project.
+async fn discover(run: &GuardRun<'_>) -> Vec<Test> {
+    match timeout(DISCOVERY_TIME_MAX, run.ctx.tests.discover(run.root)).await {
+        Ok(Ok(tests)) => tests,
+        Ok(Err(error)) => {
+            note(run.ctx, "guards-not-found", format!("cannot discover the project's tests: {error}")).await;
+            Vec::new()
+        }
+        Err(_) => {
+            let message = format!("discovering the project's tests took longer than {DISCOVERY_TIME_MAX:?}");
+            note(run.ctx, "guards-not-found", message).await;
+            Vec::new()
+        }
+    }
 }
 
 /// Returns whether a test of cargo without test programs can run any test: whether the sources that

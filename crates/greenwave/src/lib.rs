@@ -61,6 +61,7 @@ mod attempt_record;
 mod branch;
 mod cases;
 mod confine;
+mod confinement;
 mod context;
 mod continuation;
 mod copies;
@@ -119,11 +120,13 @@ mod workspace;
 
 pub use attempt_log::{AttemptLog, StoredAttempt, StoredFile};
 pub use confine::{PathError, PathProblem};
+pub use confinement::{ConfineMode, ConfineOptions};
 pub use engine::Engine;
 pub use error::{Error, FeatureError, chain};
 pub use event::{AttemptDetails, Event, FileChange};
 pub use forget::{Forgotten, forget};
 pub use greenwave_agents::{Error as AgentError, WaitOn};
+pub use greenwave_sandbox::{Network, landlock_version};
 pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
 pub use greenwave_testing::{
@@ -135,6 +138,7 @@ pub use plan::{
     ResultKind, check_expression, nearest,
 };
 pub use preflight::{Problem, preflight};
+pub use protection::PROTECTED_FILES;
 pub use report::{FeatureReport, Report, Totals};
 pub use result_keys::{KeySource, RemoteKey, ResultKeys};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};

@@ -8,6 +8,7 @@ use greenwave_agents::{UnknownPlaceholder, WaitOn, check_placeholders};
 use greenwave_scheduler::{Graph, GraphBuilder};
 use greenwave_testing::Test;
 
+use crate::confinement::ConfineOptions;
 use crate::included;
 
 /// Maximum length of a feature's id, in bytes. The id names a directory.
@@ -22,6 +23,8 @@ const PACE_MAX: f64 = 1e6;
 pub struct Plan {
     /// Name of the plan in output.
     pub name: String,
+    /// File of the plan, if it was read from one. Agents may not change it.
+    pub file: Option<PathBuf>,
     /// Directory of the project.
     pub project: PathBuf,
     /// Agents, by name.
@@ -43,10 +46,17 @@ pub struct Plan {
     pub setup_inputs: Vec<String>,
     /// Commands that run in a working copy before it is removed.
     pub teardown: Vec<Vec<String>>,
-    /// Patterns of further files that agents may not change, in the syntax of `.gitignore`.
+    /// Patterns that change the list of files that agents may not change,
+    /// [`PROTECTED_FILES`](crate::PROTECTED_FILES), in the syntax of `.gitignore`. One that begins
+    /// with `!` takes files out of the list.
     pub protect: Vec<String>,
     /// Tests that pass at the start and must pass after every merge.
     pub guards: Guards,
+    /// Confinement of agents and tests.
+    pub confinement: ConfineOptions,
+    /// Tests that the project's `greenwave.toml` declares. With [`Guards::Auto`] and at least one
+    /// such test, these are the guards, as they are what `greenwave test` runs.
+    pub declared: Vec<Test>,
 }
 
 /// State of a project that working copies start from.
@@ -72,7 +82,8 @@ pub enum ResultKind {
 /// The tests that pass at the start of a run and must pass after every merge.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Guards {
-    /// The tests that are discovered in the project, as `greenwave test` does.
+    /// The tests that `greenwave test` runs: those of [`Plan::declared`], or else those that are
+    /// discovered in the project.
     #[default]
     Auto,
     /// No tests.
@@ -114,6 +125,8 @@ pub struct CommandSpec {
     pub wait_max: Option<Duration>,
     /// Source of the agent's work.
     pub edits: Edits,
+    /// Confinement of this agent, in addition to the plan's.
+    pub confinement: ConfineOptions,
 }
 
 /// Source of the work of an agent.

@@ -1,4 +1,5 @@
-//! Decides which changes of an attempt touch tests that are not the agent's to change.
+//! Decides which changes of an attempt touch files that are not the agent's to change: tests, and
+//! files that programs run or trust.
 //!
 //! An attempt is judged by the difference between the files that it started from and the files that
 //! it ends with, so it does not matter how the agent wrote them.
@@ -6,14 +7,18 @@
 mod commands;
 mod inline;
 mod manifests;
+mod trusted;
 
 use greenwave_inputs::{InputSpec, Selection};
 use greenwave_testing::Test;
 
-use crate::plan::Feature;
+use crate::plan::{AgentSpec, Feature, Plan};
+use crate::project_root::ProjectRoot;
 use crate::test_files::{is_runner_settings, is_test_file, is_test_script};
 
 pub(crate) use manifests::has_protected_parts;
+pub use trusted::PROTECTED_FILES;
+use trusted::TrustedFiles;
 
 /// The files that an agent may not change for a feature.
 #[derive(Debug)]
@@ -23,9 +28,51 @@ pub(crate) struct Protection {
     /// Names of targets that the commands give to `make`.
     targets: Vec<String>,
     may_edit: Option<Selection>,
-    protect: Option<Selection>,
+    trusted: TrustedFiles,
+    plan: PlanFiles,
     /// Text that describes the feature.
     text: String,
+}
+
+/// Files that a plan consists of and runs, relative to the root of the copies.
+#[derive(Debug, Default)]
+pub(crate) struct PlanFiles {
+    /// The plan itself, and scripts with recorded answers.
+    own: Vec<String>,
+    /// Programs of agents, setup and teardown.
+    programs: Vec<String>,
+}
+
+impl PlanFiles {
+    /// Finds the files of a plan that are in the project.
+    pub(crate) fn new(plan: &Plan, root: &ProjectRoot) -> Self {
+        let scripts = plan.agents.values().filter_map(|agent| match agent {
+            AgentSpec::Scripted { script, .. } => Some(script),
+            _ => None,
+        });
+        let within = |path: &std::path::PathBuf| {
+            let path = path.canonicalize().ok()?;
+            Some(path.strip_prefix(root.path.canonicalize().ok()?).ok()?.to_str()?.to_owned())
+        };
+        let agents = plan.agents.values().filter_map(|agent| match agent {
+            AgentSpec::Command(agent) => Some(&agent.command),
+            _ => None,
+        });
+        let commands = plan.setup.iter().chain(&plan.teardown).chain(agents);
+        let operands = commands.flat_map(|command| commands::operands(&Test::new("command", command)));
+        let programs = operands.filter(|operand| !operand.is_argument).map(|it| root.within(&it.path));
+        Self {
+            own: plan.file.iter().chain(scripts).filter_map(within).collect(),
+            programs: programs.collect(),
+        }
+    }
+
+    fn reason(&self, path: &str) -> Option<&'static str> {
+        if self.own.iter().any(|own| own == path) {
+            return Some("is part of the plan");
+        }
+        self.programs.iter().any(|program| program == path).then_some("is run by the plan")
+    }
 }
 
 /// A change of one file, with its contents. `None` if the file does not exist.
@@ -39,13 +86,14 @@ pub(crate) struct FileChange<'a> {
 impl Protection {
     /// Compiles the protection of a feature. `protect` holds the plan's patterns. Invalid patterns,
     /// which plan files refuse, match nothing.
-    pub(crate) fn new(feature: &Feature, protect: &[String]) -> Self {
+    pub(crate) fn new(feature: &Feature, protect: &[String], plan: PlanFiles) -> Self {
         let tests = feature.tests.iter().chain(&feature.review);
         Self {
             operands: tests.clone().flat_map(commands::operands).collect(),
             targets: tests.flat_map(commands::make_targets).collect(),
             may_edit: patterns(&feature.may_edit),
-            protect: patterns(protect),
+            trusted: TrustedFiles::new(protect),
+            plan,
             text: format!("{}\n{}", feature.title, feature.prompt),
         }
     }
@@ -61,11 +109,11 @@ impl Protection {
         if self.may_edit.as_ref().is_some_and(|selection| matches(selection, path)) {
             return None;
         }
-        if self.protect.as_ref().is_some_and(|selection| matches(selection, path)) {
-            return Some("is protected by the plan (`protect`)".to_owned());
-        }
         if is_runner_settings(path) {
             return Some("chooses which tests run".to_owned());
+        }
+        if let Some(reason) = self.plan.reason(path).or_else(|| self.trusted.reason(path)) {
+            return Some(reason.to_owned());
         }
         if let Some(problem) = self.operand_violation(change) {
             return Some(problem);

@@ -85,10 +85,7 @@ impl ResultStore {
         let options = DiskOptions { disk_bytes_max: Some(settings.disk_limit), ..DiskOptions::default() };
         let disk = DiskBackend::open(directory, options).map_err(|error| failed(error.into()))?;
         let leases = FileLeases::open(Self::leases_path(directory)).map_err(|error| failed(error.into()))?;
-        // Guards of tests permit writing to it, which requires that it exists.
-        let ports = Self::ports_path(directory);
-        let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&ports);
-        created.map_err(|error| failed(error.into()))?;
+        Self::create_lock_directories(directory).map_err(|error| failed(error.into()))?;
         let tier = Tier::new("disk", Arc::new(disk.clone()));
         let mut tiers = vec![Tier { secrets: keys.directory_secrets(), ..tier }];
         if let Some(tier) = remote(settings)? {
@@ -100,6 +97,18 @@ impl ResultStore {
             ..TieredOptions::new(SCHEMA)
         };
         Ok(Self { directory: directory.to_owned(), disk, cache: Tiered::new(tiers, options) })
+    }
+
+    /// Creates the directories of a store in which runs inside tests lock files. A guard permits
+    /// writing only to directories that exist when it is prepared.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn create_lock_directories(directory: &Path) -> std::io::Result<()> {
+        for path in [Self::ports_path(directory), Self::leases_path(directory)] {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        }
+        Ok(())
     }
 
     /// Returns a hash of the store's content, which changes with every insertion and removal.

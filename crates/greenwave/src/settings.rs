@@ -9,6 +9,8 @@ use greenwave_testing::{StateSeal, TraceMode, UserKey};
 use crate::error::Error;
 use crate::result_keys::{KeySource, ResultKeys};
 
+use crate::confinement::ConfineMode;
+
 /// Settings of a run. The default is the `development` profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -49,6 +51,8 @@ pub struct RunSettings {
     /// Directory of the working copies. `None` for `greenwave` in `$XDG_STATE_HOME`, or else in
     /// `~/.local/state`.
     pub directory: Option<PathBuf>,
+    /// Confinement of agents and tests, unless the plan sets it.
+    pub confine: ConfineMode,
 }
 
 /// Settings for a project's tests (`greenwave test`).
@@ -69,8 +73,8 @@ pub struct TestingSettings {
     /// Whether tests are traced to discover dependencies beyond the declared inputs, and what
     /// happens where tracing is unavailable.
     pub trace: TraceMode,
-    /// Whether tests are kept from reading the user's key and changing stored results, where the
-    /// kernel can do so.
+    /// Prevents tests from reading the user's key and from changing stored results, on kernels that
+    /// can enforce it.
     pub protect_state: bool,
     /// Whether fewer tests run at once while other programs load the machine.
     pub follow_load: bool,

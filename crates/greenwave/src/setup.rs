@@ -1,14 +1,16 @@
 //! Runs the commands that set up and tear down a working copy.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use greenwave_process::{Child, Supervisor};
+use greenwave_sandbox::Sandbox;
 use ignore::gitignore::GitignoreBuilder;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::git::LOCAL_VARIABLES;
 use crate::tree::Tree;
 
@@ -76,18 +78,51 @@ pub(crate) fn key(commands: &[Vec<String>], inputs: &[String], tree: &Tree) -> [
     *hasher.finalize().as_bytes()
 }
 
-/// Runs a command in a directory, under the supervisor if there is one. It is killed with
-/// everything that it has started when it exceeds the time limit.
+/// Starts the commands of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Starter {
+    pub(crate) supervisor: Option<Supervisor>,
+    pub(crate) sandbox: Option<Sandbox>,
+}
+
+impl Starter {
+    /// Starts a command, under the supervisor and confined if there are such. Returns the pipe with
+    /// its output and its errors.
+    fn start(&self, call: &mut Command, setting: &Setting<'_>) -> io::Result<(Child, io::PipeReader)> {
+        let Some(sandbox) = &self.sandbox else { return Child::spawn_joined(call, self.supervisor.as_ref()) };
+        let writable = [setting.root, setting.temporary];
+        let Some(supervisor) = &self.supervisor else {
+            sandbox.attach(call, setting.directory, writable).map_err(io::Error::other)?;
+            return Child::spawn_joined(call, None);
+        };
+        let mut spawn = supervisor.spawn(call)?;
+        sandbox.attach(&mut spawn, setting.directory, writable).map_err(io::Error::other)?;
+        let (reader, writer) = io::pipe()?;
+        spawn.stdout(writer.try_clone()?).stderr(writer);
+        Ok((Child::start_under(Some(supervisor), spawn)?, reader))
+    }
+}
+
+/// The working copy that a command works in.
+#[derive(Debug)]
+pub(crate) struct Setting<'a> {
+    /// The copy.
+    pub(crate) root: &'a Path,
+    /// The working directory, in the copy.
+    pub(crate) directory: &'a Path,
+    /// The directory for temporary files.
+    pub(crate) temporary: &'a Path,
+    pub(crate) variables: &'a [(String, String)],
+    pub(crate) time_max: Duration,
+}
+
+/// Runs a command in a copy. It is killed with everything that it has started when it exceeds the
+/// time limit.
 ///
 /// # Errors
 /// [`Error::Setup`] with the end of its output.
-pub(crate) async fn run(
-    command: &[String],
-    directory: &Path,
-    variables: &[(String, String)],
-    time_max: Duration,
-    supervisor: Option<&Supervisor>,
-) -> Result<(), Error> {
+pub(crate) async fn run(command: &[String], setting: &Setting<'_>, starter: &Starter) -> Result<(), Error> {
+    let Setting { directory, variables, time_max, .. } = *setting;
     let shown = command.join(" ");
     let failed = |problem: String| Error::Setup { command: shown.clone(), problem };
     let [program, arguments @ ..] = command else { return Ok(()) };
@@ -96,9 +131,10 @@ pub(crate) async fn run(
     for name in LOCAL_VARIABLES {
         call.env_remove(name);
     }
+    call.env("TMPDIR", setting.temporary);
     call.envs(variables.iter().map(|(name, value)| (name, value)));
-    let (mut child, reader) =
-        Child::spawn_joined(&mut call, supervisor).map_err(|error| failed(error.to_string()))?;
+    let started = starter.start(&mut call, setting);
+    let (mut child, reader) = started.map_err(|error| failed(chain(&error)))?;
     let mut reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into())
         .map_err(|error| failed(error.to_string()))?;
     let output = tokio::spawn(async move {
@@ -149,27 +185,24 @@ mod tests {
         assert_ne!(key(&[vec!["npm ci".to_owned()]], &[], &tree), key(&commands, &[], &tree));
     }
 
+    fn setting(variables: &[(String, String)]) -> Setting<'_> {
+        let (root, time_max) = (Path::new("/"), Duration::from_secs(60));
+        Setting { root, directory: root, temporary: root, variables, time_max }
+    }
+
     #[tokio::test]
     async fn a_failure_has_the_end_of_the_output() {
         let run = |script: &str| {
             let command = ["sh", "-c", script].map(str::to_owned);
             async move {
-                run(
-                    &command,
-                    Path::new("/"),
-                    &[("V".to_owned(), "value".to_owned())],
-                    Duration::from_secs(60),
-                    None,
-                )
-                .await
+                run(&command, &setting(&[("V".to_owned(), "value".to_owned())]), &Starter::default()).await
             }
         };
         run("test \"$V\" = value").await.unwrap();
         let error = run("echo out; echo err >&2; exit 3").await.unwrap_err().to_string();
         assert!(error.contains("ended with exit status: 3\nout\nerr"), "{error}");
-        let error = super::run(&["no-such-program".to_owned()], Path::new("/"), &[], Duration::MAX, None)
-            .await
-            .unwrap_err();
+        let missing = ["no-such-program".to_owned()];
+        let error = super::run(&missing, &setting(&[]), &Starter::default()).await.unwrap_err();
         assert!(error.to_string().contains("`no-such-program`"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! The work of each phase: confirms that the tests fail, requests an answer, tests and reviews it.
 
 mod answer;
+mod needed_files;
 mod pause;
 mod request;
 mod verdict;
@@ -25,6 +26,8 @@ use crate::tree::{self, Change, File};
 
 /// Maximum number of changed files that are compared for a prompt.
 const CHANGED_FILES_MAX: usize = 20;
+/// Maximum number of times that tests run again because ignored files were copied for them.
+const NEEDED_ROUNDS_MAX: usize = 8;
 
 /// One stage of an active feature.
 pub(crate) struct Stage<'a> {
@@ -139,7 +142,7 @@ impl Stage<'_> {
     async fn describe_failure(&mut self, reason: &str, output: &[u8]) -> Result<String, Error> {
         let feedback = self.feedback(output);
         let mut changed = Vec::new();
-        if let Some(refused) = &self.active.refused {
+        if let Some((refused, _)) = &self.active.refused {
             let changes = tree::changes(refused, self.active.workspace.tree());
             for change in changes.into_iter().take(CHANGED_FILES_MAX) {
                 changed.push(file_change(&self.ctx.store, change).await?);
@@ -157,7 +160,26 @@ impl Stage<'_> {
     }
 
     /// Runs the feature's tests in its workspace, and returns the first that does not pass.
+    ///
+    /// Before an agent has written anything, ignored files that a test misses are copied, and the
+    /// tests run again.
     async fn run_tests(&mut self, phase: &'static str) -> Result<Option<(String, Outcome)>, FeatureError> {
+        let may_copy = phase != "yellow";
+        for _ in 0..NEEDED_ROUNDS_MAX {
+            let failed = self.run_each_test(phase).await?;
+            let Some((test, outcome)) = &failed else { return Ok(None) };
+            let is_needed = self.take_needed_files(test, &outcome.output, may_copy).await?;
+            if !is_needed || !may_copy {
+                return Ok(failed);
+            }
+        }
+        self.run_each_test(phase).await
+    }
+
+    async fn run_each_test(
+        &mut self,
+        phase: &'static str,
+    ) -> Result<Option<(String, Outcome)>, FeatureError> {
         let ctx = self.ctx;
         let mut passed = None;
         for (index, test) in ctx.feature(self.id).tests.iter().enumerate() {

@@ -47,8 +47,8 @@ pub(crate) struct ActiveFeature {
     pub(crate) attempts_max: u32,
     /// Tests that failed at the last attempt, by the names that their runner prints.
     pub(crate) failing: BTreeSet<String>,
-    /// Files of the last answer that was tested and refused.
-    pub(crate) refused: Option<Tree>,
+    /// Files of the last answer that was tested and refused, and the failure.
+    pub(crate) refused: Option<(Tree, Failure)>,
     /// Files of the current answer, from its end until it is refused.
     pub(crate) answer: Option<Tree>,
     /// Permission to send the next request, obtained while the feature was paused.
@@ -57,6 +57,14 @@ pub(crate) struct ActiveFeature {
     pub(crate) paused_since: Option<Instant>,
     /// Reason why the feature is paused or blocked.
     pub(crate) waits_for: Option<Wait>,
+}
+
+/// A failure of an answer, for comparison with another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    reason: String,
+    /// Names of the failing tests.
+    tests: BTreeSet<String>,
 }
 
 /// Reason why a feature is paused or blocked.
@@ -127,10 +135,11 @@ impl ActiveFeature {
         }
     }
 
-    /// Notes that the current answer, if there is one, was refused. Returns whether it has the same
-    /// files as the answer that was refused before.
-    pub(crate) fn refuse_answer(&mut self) -> bool {
-        let answer = self.answer.take();
+    /// Notes that the current answer, if there is one, was refused. Returns whether the answer that
+    /// was refused before has the same files and failed in the same way.
+    pub(crate) fn refuse_answer(&mut self, reason: &str) -> bool {
+        let failure = || Failure { reason: reason.to_owned(), tests: self.failing.clone() };
+        let answer = self.answer.take().map(|files| (files, failure()));
         let is_repeated = answer.is_some() && answer == self.refused;
         // An attempt without a testable answer is no evidence about the code.
         self.refused = answer;

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_dir::{Dir, Metadata, Temporary};
@@ -136,14 +137,16 @@ impl Workspace {
         self.reset(tree, store).await?;
         let Some(copies) = self.copies.clone() else { return Ok(()) };
         let options = copies.options();
-        if !options.include.is_empty() {
+        let needed = copies.needed();
+        if !options.include.is_empty() || !needed.is_empty() {
             let (mut included, root) = (std::mem::take(&mut self.included), self.dir().clone());
             let from = Arc::clone(&copies);
             let restored = self.blocking(move || {
                 let paths = from.included()?;
                 let project = &from.root.path;
                 let project = Dir::open(project).map_err(Error::io("open", project))?;
-                let restored = included.restore(&project, &root, paths);
+                let paths: Vec<String> = paths.iter().cloned().chain(needed).collect();
+                let restored = included.restore(&project, &root, &paths);
                 restored.map_err(|(path, source)| Error::io("copy", &path)(source))?;
                 Ok(included)
             });
@@ -155,9 +158,11 @@ impl Workspace {
         }
         let directory = self.create_directory()?;
         self.setup_key = None;
+        let temporary = copies.temporary_dir()?;
+        let variables = copies.variables();
+        let setting = self.setting(&directory, temporary.path(), &variables, options.time_max);
         for command in &options.setup {
-            let supervisor = options.supervisor.as_ref();
-            setup::run(command, &directory, &copies.variables(), options.time_max, supervisor).await?;
+            setup::run(command, &setting, &options.starter).await?;
         }
         let created = self.created(tree).await?;
         self.set_up.extend(created);
@@ -171,15 +176,25 @@ impl Workspace {
         let Some(copies) = self.copies.as_ref().filter(|_| self.setup_key.is_some() || !self.is_fresh) else {
             return;
         };
-        let (directory, variables) = (self.directory(), copies.variables());
-        let options = copies.options();
-        let supervisor = options.supervisor.as_ref();
+        let (directory, variables, options) = (self.directory(), copies.variables(), copies.options());
+        let Ok(temporary) = copies.temporary_dir() else { return };
+        let setting = self.setting(&directory, temporary.path(), &variables, options.time_max);
         for command in &options.teardown {
-            let run = setup::run(command, &directory, &variables, options.time_max, supervisor);
-            if let Err(error) = run.await {
+            if let Err(error) = setup::run(command, &setting, &options.starter).await {
                 tracing::warn!(error = crate::error::chain(&error), "cannot tear down a working copy");
             }
         }
+    }
+
+    /// Returns the setting of a command that works in this workspace.
+    fn setting<'a>(
+        &'a self,
+        directory: &'a Path,
+        temporary: &'a Path,
+        variables: &'a [(String, String)],
+        time_max: Duration,
+    ) -> setup::Setting<'a> {
+        setup::Setting { root: self.root(), directory, temporary, variables, time_max }
     }
 
     /// Resets the directory to `tree`, and its repository, if it has one, to `base`.
@@ -463,3 +478,6 @@ fn remove_empty_parents(root: &Dir, path: &str) {
     // Stops at the first directory that is not empty.
     let _ = parents.map(|parent| root.remove_empty(parent)).find(Result::is_err);
 }
+
+#[cfg(test)]
+mod race;

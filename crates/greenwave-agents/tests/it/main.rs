@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "test helpers may unwrap")]
 
 mod command;
+mod numbers;
 mod script;

@@ -203,6 +203,34 @@ async fn after_a_panic_the_next_waiter_computes() {
     assert_eq!(second.await.unwrap(), Ok(2));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_panic_fails_its_own_caller_only_and_the_others_share_the_next_computation() {
+    let (cache, runs) = fresh();
+    let callers: Vec<_> = (0..20)
+        .map(|_| {
+            let (cache, runs) = (cache.clone(), runs.clone());
+            tokio::spawn(async move {
+                let compute = || async move {
+                    let is_first = runs.fetch_add(1, Ordering::Relaxed) == 0;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    assert!(!is_first, "the computation panics");
+                    Ok::<_, Infallible>(7)
+                };
+                cache.get_or_compute(1, compute).await
+            })
+        })
+        .collect();
+    let started = tokio::time::Instant::now();
+    let mut values = 0;
+    for caller in callers {
+        match caller.await {
+            Ok(value) => values += usize::from(value == Ok(7)),
+            Err(error) => assert!(error.is_panic()),
+        }
+    }
+    assert_eq!((values, runs.load(Ordering::Relaxed), started.elapsed().as_millis()), (19, 2, 100));
+}
+
 #[tokio::test]
 async fn a_computation_invalidated_meanwhile_is_not_cached() {
     type Change = fn(&Cache<u64, u64, Lru>);

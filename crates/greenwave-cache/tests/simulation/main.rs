@@ -3,6 +3,8 @@
 //! another key, and never older than a value that replaced or removed it.
 #![expect(clippy::unwrap_used, reason = "test helpers may panic")]
 
+mod leases;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::pin::pin;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use greenwave::{
-    AgentSpec, Engine, MetricsEndpoint, MetricsServer, Plan, Problem, RunScope, Settings, nearest, preflight,
+    AgentSpec, Engine, MetricsEndpoint, MetricsServer, PROTECTED_FILES, Plan, Problem, RunScope, Settings,
+    nearest, preflight,
 };
 
 use super::settings::SettingsArgs;
@@ -105,7 +106,18 @@ fn check(path: &Path, scope: &RunScope) -> Result<Exit, CliError> {
     }
     let count = plural(scope.select(&file.plan).map_or(0, |selected| selected.len()), "feature");
     output::line(&format!("{}: {count}, no problem found", file.plan.name));
+    output::line(&protected(&file.plan));
     Ok(Exit::SUCCESS)
+}
+
+/// Describes the files that agents may not change.
+fn protected(plan: &Plan) -> String {
+    let added = plan.protect.iter().map(String::as_str);
+    let patterns: Vec<&str> = PROTECTED_FILES.into_iter().chain(added).collect();
+    format!(
+        "Protected from agents, besides tests and the plan (`protect` in the plan changes the list):\n  {}",
+        patterns.join(" ")
+    )
 }
 
 /// Checks a plan, and returns notes about it.
@@ -149,6 +161,7 @@ pub(super) async fn run_plan(
     set_adopted(&mut file.plan, adopt)?;
     checked(&file, &scope)?;
     let config = Config::load(&file.plan.project, &options.settings.overrides()?)?;
+    file.plan.declared = config.tests.tests;
     let user_key = Some(user_key(&file.plan.project)?);
     let settings =
         Settings { receipts: receipts_dir(), user_key, private: private_dirs(), ..config.settings };

@@ -20,7 +20,7 @@ fn counting(dir: &TestDir, script: &str) -> String {
 }
 
 fn write_plan(dir: &TestDir, features: &[ShellFeature]) {
-    dir.write("plan.toml", shell_plan::plan(features));
+    dir.write("plan.toml", shell_plan::unconfined(features));
 }
 
 fn requests(dir: &TestDir) -> u32 {
@@ -91,6 +91,17 @@ fn an_answer_that_repeats_itself_stops_the_feature() {
     let report = Report::of(&dir.run_plan().with_code(1));
     assert_eq!(report.requests(), 2);
     assert!(report.reason("one").contains("the last two gave the same code"), "{}", report.reason("one"));
+}
+
+/// The test fails in another way each time, so the code alone may not be to blame.
+#[test]
+fn the_same_answer_with_another_failure_is_tried_again() {
+    let dir = TestDir::with_project();
+    let test = "test -f one.txt || exit 9; mkdir -p ../../../runs; touch ../../../runs/$$; \
+                exit $(ls ../../../runs | wc -l)";
+    write_plan(&dir, &[ShellFeature::new("one", "answer one.txt same", test).attempts(4)]);
+    let report = Report::of(&dir.run_plan().with_code(1));
+    assert_eq!(report.requests(), 4);
 }
 
 /// Three features share an agent whose first two requests are refused. They wait and use up no

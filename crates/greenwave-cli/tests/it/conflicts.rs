@@ -12,7 +12,7 @@ use crate::test_dir::TestDir;
 const LIST: &str = "one\n2\n3\n4\n5\n6\n7\n8\n9\nten\n";
 
 fn run(dir: &TestDir, features: &[ShellFeature], code: i32) -> Report {
-    dir.write("plan.toml", shell_plan::plan(features));
+    dir.write("plan.toml", shell_plan::unconfined(features));
     Report::of(&dir.run_plan().with_code(code))
 }
 
@@ -180,7 +180,7 @@ fn a_blocked_feature_continues_when_the_user_changes_the_file() {
         go.display()
     );
     let two = ShellFeature::new("two", &wait, "test -f two.txt");
-    dir.write("plan.toml", shell_plan::plan(&[feature, two]));
+    dir.write("plan.toml", shell_plan::unconfined(&[feature, two]));
     let mut running = dir.plan().start();
     running.read_until(r#""event":"waiting""#);
     dir.write("project/list.txt", LIST);
@@ -237,7 +237,7 @@ fn a_second_run_in_the_same_project_is_an_error() {
         "for w in $(seq 3000); do test -e '{}' && break; sleep 0.01; done; answer one.txt x",
         go.display()
     );
-    dir.write("plan.toml", shell_plan::plan(&[ShellFeature::new("one", &script, "test -f one.txt")]));
+    dir.write("plan.toml", shell_plan::unconfined(&[ShellFeature::new("one", &script, "test -f one.txt")]));
     let mut running = dir.plan().start();
     running.read_until(r#""phase":"yellow""#);
     let second = dir.run_plan().with_code(2);
@@ -254,7 +254,7 @@ fn a_killed_run_does_not_block_the_project() {
     let dir = TestDir::with_project();
     let go = dir.path("go");
     let script = format!("test -e '{}' || exec sleep 20; answer one.txt x", go.display());
-    dir.write("plan.toml", shell_plan::plan(&[ShellFeature::new("one", &script, "test -f one.txt")]));
+    dir.write("plan.toml", shell_plan::unconfined(&[ShellFeature::new("one", &script, "test -f one.txt")]));
     let mut running = dir.plan().start();
     running.read_until(r#""phase":"yellow""#);
     running.signal(Signal::KILL);

@@ -161,54 +161,18 @@ pub(crate) fn program(candidates: &[&[&str]]) -> Option<String> {
 }
 
 /// Returns a Python that has pytest.
-fn python() -> Option<String> {
+pub(crate) fn python() -> Option<String> {
     let pytest = ["-m", "pytest", "--version"];
     let python = |name: &'static str| [name, pytest[0], pytest[1], pytest[2]];
     program(&[&python("python3"), &python("/usr/bin/python3")])
 }
 
 /// Makes the project in `p` use this Python instead of the one on the path.
-fn use_pytest(dir: &TestDir, python: &str) {
+pub(crate) fn use_pytest(dir: &TestDir, python: &str) {
     let which = Command::new(python).args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
     std::fs::create_dir_all(dir.path("p/.venv/bin")).unwrap();
     let target = String::from_utf8(which.stdout).unwrap();
     std::os::unix::fs::symlink(target.trim(), dir.path("p/.venv/bin/python")).unwrap();
-}
-
-#[test]
-fn deselected_pytest_files_share_the_process_of_the_others() {
-    let Some(python) = python() else { return };
-    let slow = "import pytest\n@pytest.mark.slow\ndef test_slow():\n    assert False\n";
-    let dir = TestDir::empty()
-        .with("p/pytest.ini", "[pytest]\nmarkers = slow\naddopts = -m 'not slow'\n")
-        .with("p/.gitignore", ".venv\n")
-        .with("p/conftest.py", "def pytest_sessionstart():\n    open('../sessions', 'a').write('x')\n")
-        .with("p/test_a.py", "import os\ndef test_one():\n    assert 'PYTHONPATH' not in os.environ\n")
-        .with("p/test_b.py", slow)
-        .with("p/test_c.py", slow.to_owned() + "def test_quick():\n    pass\n")
-        .with("p/test_d.py", slow);
-    use_pytest(&dir, &python);
-    let run = |code: i32| {
-        let program = Program::new(["test", "--format", "json", "--jobs", "1"]).within(&dir.path("p"));
-        verdicts(&program.variable("XDG_CACHE_HOME", dir.path("cache")).run().with_code(code))
-    };
-    let expected =
-        |cached: bool| ["a", "b", "c", "d"].map(|name| (format!("py:test_{name}.py"), true, cached)).to_vec();
-    assert_eq!(run(0), expected(false));
-    assert_eq!(dir.read("sessions"), "x", "one process for all files");
-    std::fs::remove_file(dir.path("p/conftest.py")).unwrap();
-    // Files with racy timestamps are cached by a later run.
-    until("all is cached", || run(0) == expected(true));
-    // A file without tests fails, and so do selected tests that fail.
-    dir.write("p/test_d.py", "");
-    assert_eq!(run(1).iter().filter(|(_, passed, _)| !passed).count(), 1);
-    dir.write("p/pytest.ini", "[pytest]\nmarkers = slow\n");
-    assert_eq!(run(1).iter().filter(|(_, passed, _)| !passed).count(), 3);
-    // A file that cannot be collected stops pytest; the others pass when they run alone.
-    dir.write("p/pytest.ini", "[pytest]\nmarkers = slow\naddopts = -m 'not slow'\n");
-    dir.write("p/test_d.py", "import no_such_module\n");
-    let found = run(1);
-    assert_eq!(found.iter().map(|(_, passed, _)| *passed).collect::<Vec<_>>(), [true, true, true, false]);
 }
 
 #[test]

@@ -4,22 +4,27 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is test code")]
 
 mod agent_edits;
+mod agent_rounds;
 mod attempts;
 mod batches;
 mod cargo_products;
 mod clock;
+mod confinement;
 mod conflicts;
 mod demo;
 mod fast_path;
 mod harnesses;
 mod help;
 mod hostile;
+mod hostile_paths;
 mod human_output;
+mod ignored_files;
 mod kill;
 mod metrics;
 mod per_test;
 mod plans;
 mod program;
+mod pytest;
 mod random;
 mod rejected_answers;
 mod run_command;

@@ -227,7 +227,7 @@ fn tests_that_need_the_same_unit_of_a_resource_do_not_overlap() {
     let dir = dir(&features);
     let plan = dir.read("plan.toml");
     let plan = plan.replace("[[features.tests]]", "[[features.tests]]\nenv = [\"TURN\"]");
-    dir.write("plan.toml", format!("resources = {{ turn = 1 }}\n{plan}"));
+    dir.write("plan.toml", format!("resources = {{ turn = 1 }}\nconfine = \"off\"\n{plan}"));
     let args = ["run", "plan.toml", "--no-metrics", "--format", "json", "--workers", "4"];
     let program = dir.greenwave(args).variable("TURN", dir.path("turn"));
     let report = Report::of(&program.run().with_code(0));

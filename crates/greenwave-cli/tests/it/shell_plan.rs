@@ -65,6 +65,12 @@ pub(crate) fn plan(features: &[ShellFeature]) -> String {
     format!("project = \"project\"\n\n{features}")
 }
 
+/// Returns a plan like [`plan`] whose agents and tests may write anywhere, for scripts that play
+/// the user or count how often they run.
+pub(crate) fn unconfined(features: &[ShellFeature]) -> String {
+    format!("confine = \"off\"\n{}", plan(features))
+}
+
 /// The events of a run that ended.
 pub(crate) struct Report {
     events: Vec<Value>,

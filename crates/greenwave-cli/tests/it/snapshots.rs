@@ -1,7 +1,7 @@
 //! Snapshots of the program's output, with times, sizes and paths of one run replaced.
 
 /// Patterns of values that differ between runs or machines, with their replacements.
-const FILTERS: [(&str, &str); 8] = [
+const FILTERS: [(&str, &str); 9] = [
     (r"127\.0\.0\.1:\d+", "127.0.0.1:[PORT]"),
     (r"\((\d+\.\d s|\d+ ms)\)", "([TIME])"),
     (r" +\d+\.\d s\b", " [TIME]"),
@@ -9,6 +9,7 @@ const FILTERS: [(&str, &str); 8] = [
     (r"\d+\.\d of", "[SIZE] of"),
     (r"/tmp/[^/ \n]+/", "[TMP]/"),
     (r"\d+ records?", "[N] records"),
+    (r"Confinement: .*", "Confinement: [STRENGTH]"),
     // An untraced run discovers no paths.
     (r" and \d+ discovered paths?", ""),
 ];

@@ -162,11 +162,28 @@ fn guards_are_discovered_and_can_be_switched_off() {
 }
 
 #[test]
+fn tests_that_the_project_declares_are_guards() {
+    let features = [ShellFeature::new("one", "answer one.txt x; answer old.txt lost", "test -f one.txt")];
+    let declared = "[[test]]\nname = \"old\"\ncommand = [\"grep\", \"-q\", \"present\", \"old.txt\"]\n";
+    let dir =
+        dir("", &features).with("project/old.txt", "present\n").with("project/greenwave.toml", declared);
+    let report = Report::of(&dir.run_plan().with_code(1));
+    assert_eq!(
+        report.rejections("one"),
+        ["after merging, test `old`, which passed before, failed with exit code 1"]
+    );
+    assert_eq!(dir.read("project/old.txt"), "present\n");
+}
+
+#[test]
 fn a_flaky_test_on_a_merge_costs_no_attempt() {
     // Fails every second time that it runs on a merge with `two.txt`, and never without.
     let flaky = "test -f one.txt || exit 1; test -f two.txt || exit 0; \
                  if mkdir ../../../seen 2>/dev/null; then exit 1; else rmdir ../../../seen; fi";
-    let dir = dir("", &[ShellFeature::new("one", "answer one.txt x", flaky), plain("two").after("one")]);
+    let dir = dir(
+        "confine = 'off'",
+        &[ShellFeature::new("one", "answer one.txt x", flaky), plain("two").after("one")],
+    );
     let finished = dir.run_plan().with_code(0);
     let report = Report::of(&finished);
     assert!(report.rejections("two").is_empty() && report.rejections("one").is_empty());
@@ -181,7 +198,10 @@ fn a_test_that_breaks_by_itself_is_not_blamed_on_the_merge() {
     // Passes twice, for the feature and for its merge, and then never again.
     let breaks = "test -f one.txt || exit 1; d=$PWD/../../../runs; mkdir -p $d; \
                   n=$(ls $d | wc -l); touch $d/$n; test $n -lt 1";
-    let dir = dir("", &[ShellFeature::new("one", "answer one.txt x", breaks), plain("two").after("one")]);
+    let dir = dir(
+        "confine = 'off'",
+        &[ShellFeature::new("one", "answer one.txt x", breaks), plain("two").after("one")],
+    );
     let finished = dir.run_plan().with_code(0);
     assert_eq!(
         notes(&finished, "broken-before"),
@@ -226,7 +246,10 @@ fn a_check_shows_all_problems_at_once_and_runs_nothing() {
     dir.run_plan().with_code(2);
     let right = self::dir("", &features);
     let finished = right.greenwave(["run", "--check", "plan.toml"]).run().with_code(0);
-    assert_eq!(finished.stdout, "plan: 3 features, no problem found\n");
+    let lines: Vec<&str> = finished.stdout.lines().collect();
+    assert_eq!(lines[0], "plan: 3 features, no problem found");
+    assert!(lines[1].starts_with("Protected from agents, besides tests and the plan"), "{}", lines[1]);
+    assert!(lines[2].contains(" .github ") || lines[2].contains(".git* "), "{}", lines[2]);
     // All errors of a plan are shown, not only the first.
     right.write(
         "plan.toml",

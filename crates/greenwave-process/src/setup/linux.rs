@@ -14,8 +14,8 @@ use crate::descriptors;
 const SYS_MOUNT_SETATTR: c_long = 442;
 /// Flag of `mount_setattr`: also the mounts below.
 const AT_RECURSIVE: c_int = 0x8000;
-/// Attribute of a mount: read-only.
-const MOUNT_ATTR_RDONLY: u64 = 1;
+/// Mode of directories and files that become mount points.
+const MOUNT_POINT_MODE: libc::mode_t = 0o755;
 /// The highest number that a capability may get.
 const CAPABILITY_MAX: u64 = 63;
 /// Version of the structures of `capset(2)` with 64 capabilities.
@@ -78,7 +78,10 @@ pub(super) fn apply(setup: &Setup) -> io::Result<()> {
                 unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, *flags, options.cast()) };
             check(c_long::from(mounted))
         }
-        Setup::SetReadOnly { path, read_only, recursive } => set_read_only(path, *read_only, *recursive),
+        Setup::SetAttributes { path, set, clear, recursive } => {
+            set_attributes(path, *set, *clear, *recursive)
+        }
+        Setup::Create { path, directory } => create(path, *directory),
         Setup::DropCapabilities(capabilities) => drop_capabilities(*capabilities),
         Setup::LoopbackUp => loopback_up(),
         // SAFETY: the path is a C string.
@@ -147,8 +150,28 @@ fn write(path: &CStr, content: &[u8]) -> io::Result<()> {
     check(written as c_long)
 }
 
-fn set_read_only(path: &CStr, read_only: bool, recursive: bool) -> io::Result<()> {
-    let (set, clear) = if read_only { (MOUNT_ATTR_RDONLY, 0) } else { (0, MOUNT_ATTR_RDONLY) };
+/// Creates an empty directory or file unless there is one.
+fn create(path: &CStr, directory: bool) -> io::Result<()> {
+    if directory {
+        // SAFETY: the path is a C string.
+        let created = check(c_long::from(unsafe { libc::mkdir(path.as_ptr(), MOUNT_POINT_MODE) }));
+        return match created {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            result => result,
+        };
+    }
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    // SAFETY: the path is a C string.
+    let file = unsafe { libc::open(path.as_ptr(), flags, MOUNT_POINT_MODE) };
+    if file < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just opened, so nothing else owns it.
+    drop(unsafe { OwnedFd::from_raw_fd(file) });
+    Ok(())
+}
+
+fn set_attributes(path: &CStr, set: u64, clear: u64, recursive: bool) -> io::Result<()> {
     let attributes = MountAttributes { set, clear, propagation: 0, user_namespace: 0 };
     let flags = if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a C string, and the structure has the size that is passed.

@@ -26,6 +26,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::ptr;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 use tokio::io::Interest;
@@ -38,6 +39,19 @@ use crate::Setup;
 const STACK_BYTES: usize = 64 * 1024;
 /// The interpreter of executable files without a `#!` line, as in `execvp`.
 const SHELL: &std::ffi::CStr = c"/bin/sh";
+
+/// Delays between attempts to execute a program that is open for writing: about a quarter of a second
+/// in all.
+const BUSY_DELAYS: [Duration; 8] = [
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(4),
+    Duration::from_millis(8),
+    Duration::from_millis(16),
+    Duration::from_millis(32),
+    Duration::from_millis(64),
+    Duration::from_millis(128),
+];
 
 /// A started child that is reaped through its pidfd.
 #[derive(Debug)]
@@ -135,6 +149,14 @@ pub(super) fn launch(spawn: Spawn) -> io::Result<Pid> {
         setups: &spawn.setups,
         error: 0,
     };
+    // Another thread that forked while this program was being written holds a copy of the writer's
+    // descriptor until it executes a program of its own.
+    for delay in BUSY_DELAYS {
+        match child.start() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::sleep(delay),
+            result => return result,
+        }
+    }
     child.start()
 }
 
@@ -174,6 +196,7 @@ struct Child<'a> {
 impl Child<'_> {
     /// Clones the process. Returns once the child executes its program, or has failed.
     fn start(&mut self) -> io::Result<Pid> {
+        self.error = 0;
         let mut stack = Vec::<MaybeUninit<u128>>::with_capacity(STACK_BYTES / size_of::<u128>());
         let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
         let all = signals(libc::sigfillset);

@@ -166,11 +166,15 @@ impl<'a> Encoded<'a> {
                 [source, target, kind, options].into_iter().for_each(|text| self.block(text.to_bytes()));
                 self.number(*flags);
             }
-            Setup::SetReadOnly { path, read_only, recursive } => {
+            Setup::SetAttributes { path, set, clear, recursive } => {
                 self.number(8);
                 self.block(path.to_bytes());
-                self.number(u64::from(*read_only));
-                self.number(u64::from(*recursive));
+                [*set, *clear, u64::from(*recursive)].into_iter().for_each(|number| self.number(number));
+            }
+            Setup::Create { path, directory } => {
+                self.number(12);
+                self.block(path.to_bytes());
+                self.number(u64::from(*directory));
             }
             Setup::DropCapabilities(mask) => {
                 self.number(9);
@@ -300,12 +304,13 @@ impl Decoder<'_> {
                 Setup::Mount { source, target, kind, options: self.path()?, flags: self.number()? }
             }
             8 => {
-                let path = self.path()?;
-                Setup::SetReadOnly { path, read_only: self.number()? != 0, recursive: self.number()? != 0 }
+                let (path, set, clear) = (self.path()?, self.number()?, self.number()?);
+                Setup::SetAttributes { path, set, clear, recursive: self.number()? != 0 }
             }
             9 => Setup::DropCapabilities(self.number()?),
             10 => Setup::LoopbackUp,
             11 => Setup::Enter(self.path()?),
+            12 => Setup::Create { path: self.path()?, directory: self.number()? != 0 },
             _ => return Err(io::ErrorKind::InvalidData.into()),
         })
     }

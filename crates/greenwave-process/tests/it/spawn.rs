@@ -84,6 +84,23 @@ async fn a_failed_spawn_reports_its_cause_and_leaves_no_child() {
 }
 
 #[tokio::test]
+async fn a_program_that_is_being_written_is_started_once_its_writer_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("program");
+    std::fs::copy("/bin/true", &program).unwrap();
+    let open = || std::fs::File::options().append(true).open(&program).unwrap();
+    let writer = open();
+    assert_eq!(Child::start(Spawn::new(&program)).unwrap_err().kind(), ErrorKind::ExecutableFileBusy);
+    let closing = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(5));
+        drop(writer);
+    });
+    let mut child = Child::start(Spawn::new(&program)).unwrap();
+    assert!(child.wait().await.unwrap().success());
+    closing.join().unwrap();
+}
+
+#[tokio::test]
 async fn dropping_a_spawned_child_kills_its_group_and_reaps_it() {
     let (spawn, output) = shell("sleep 1000 & echo $$; wait");
     let child = Child::start(spawn).unwrap();

@@ -1,7 +1,8 @@
 //! Confines a command with Landlock rules, as far as the kernel's version of it goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Bound;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -10,29 +11,18 @@ use ::landlock::{
     RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 use greenwave_process::{BeforeExec, Setup};
+use rustix::process::geteuid;
 
 use super::super::{Confinement, Network, Strength, unavailable};
-use super::network;
+use super::{DEVICES, DROPPED, SHARED_MEMORY, network};
 use crate::Error;
 
 /// The newest version whose rights are used. Older kernels enforce the ones that they support.
 const VERSION: ABI = ABI::V6;
 /// Maximum number of permitted paths.
 const PATHS_MAX: usize = 20_000;
-/// Devices and directories of devices that every command may write to.
-const DEVICES: [&str; 9] = [
-    "/dev/null",
-    "/dev/zero",
-    "/dev/full",
-    "/dev/random",
-    "/dev/urandom",
-    "/dev/tty",
-    "/dev/ptmx",
-    "/dev/pts",
-    "/dev/fd",
-];
-/// Directory of shared memory.
-const SHARED_MEMORY: &str = "/dev/shm";
+/// Directories of terminals and of open files.
+const TERMINALS: [&str; 2] = ["/dev/pts", "/dev/fd"];
 
 /// A rule set in the kernel.
 #[derive(Debug)]
@@ -44,7 +34,8 @@ pub(in crate::confinement) struct PathRules {
 impl PathRules {
     pub(super) fn new(confinement: &Confinement) -> Result<Self, Error> {
         let failed = |error: String| unavailable(Strength::Landlock, &error);
-        let readable = readable(&confinement.hidden)?;
+        let is_root = geteuid().is_root();
+        let readable = readable(confinement, is_root)?;
         if readable.len() > PATHS_MAX {
             let count = readable.len();
             return Err(failed(format!("{count} files lie beside the hidden ones, more than {PATHS_MAX}")));
@@ -60,8 +51,28 @@ impl PathRules {
             command.before_exec(Setup::FilterCalls(network::without_internet()));
         }
         command.before_exec(Setup::Restrict(self.rules.try_clone()?));
+        let dropped = DROPPED.iter().fold(0, |mask, number| mask | 1 << number);
+        command.before_exec(Setup::DropCapabilities(dropped));
         Ok(())
     }
+}
+
+/// Returns a rule set that restricts no file, and keeps signals and abstract Unix sockets inside.
+/// `None` before version 6.
+pub(super) fn scope_rules() -> Option<OwnedFd> {
+    let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let rules = rules.scope(Scope::from_all(VERSION)).ok()?.create().ok()?;
+    Option::from(rules)
+}
+
+/// Returns the version of Landlock in the kernel, from 1.
+pub(in crate::confinement) fn version() -> Option<u32> {
+    const VERSION_FLAG: u32 = 1;
+    // SAFETY: with this flag, the call reads no memory.
+    let version = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION_FLAG)
+    };
+    u32::try_from(version).ok().filter(|version| *version > 0)
 }
 
 fn rules(confinement: &Confinement, readable: &BTreeSet<PathBuf>) -> Result<RulesetCreated, RulesetError> {
@@ -73,12 +84,16 @@ fn rules(confinement: &Confinement, readable: &BTreeSet<PathBuf>) -> Result<Rule
     for path in readable {
         rules = add(rules, path, AccessFs::ReadFile | AccessFs::Execute)?;
     }
-    // Programs write to their own files there, and the kernel checks each of them.
-    rules = add(rules, Path::new("/proc"), AccessFs::WriteFile.into())?;
+    // Programs write to their own files there, and the kernel checks each of them. Root could
+    // change settings of the system there.
+    if !geteuid().is_root() {
+        rules = add(rules, Path::new("/proc"), AccessFs::WriteFile.into())?;
+    }
     let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
-    for path in DEVICES {
+    for path in DEVICES.iter().chain(&TERMINALS) {
         rules = add(rules, Path::new(path), device)?;
     }
+    let all = all & !(AccessFs::MakeBlock | AccessFs::MakeChar);
     let writable = confinement.writable.iter().map(PathBuf::as_path);
     for path in writable.chain([Path::new(SHARED_MEMORY)]) {
         // A hidden path stays hidden inside of a writable directory.
@@ -101,31 +116,65 @@ fn add(
     rules.add_rule(PathBeneath::new(file, rights))
 }
 
-/// Returns paths that together cover everything except for the hidden ones: the siblings of each
-/// hidden path and of its ancestors.
-fn readable(hidden: &[PathBuf]) -> Result<BTreeSet<PathBuf>, Error> {
-    if hidden.is_empty() {
-        return Ok(BTreeSet::from([PathBuf::from("/")]));
+/// The hidden paths, and the visible ones inside of them.
+struct Marks(BTreeMap<PathBuf, bool>);
+
+impl Marks {
+    /// Returns the paths that are marked below a directory, without those below one of them.
+    fn below<'a>(&'a self, directory: &'a Path) -> impl Iterator<Item = (&'a Path, bool)> {
+        let after = (Bound::Excluded(directory), Bound::Unbounded);
+        let inside = self.0.range::<Path, _>(after).take_while(move |(path, _)| path.starts_with(directory));
+        let mut last: Option<&Path> = None;
+        inside.filter_map(move |(path, is_visible)| {
+            if last.is_some_and(|last| path.starts_with(last)) {
+                return None;
+            }
+            last = Some(path);
+            Some((path.as_path(), *is_visible))
+        })
     }
-    let open: BTreeSet<&Path> = hidden.iter().flat_map(|path| path.ancestors().skip(1)).collect();
-    let mut paths = BTreeSet::new();
-    for directory in &open {
-        // A directory inside of a hidden one.
-        if hidden.iter().any(|hidden| directory.starts_with(hidden)) {
-            continue;
+
+    /// Collects paths that together cover the visible part at and below a path. A directory with a
+    /// marked path is covered by its entries.
+    fn cover(&self, path: &Path, is_visible: bool, paths: &mut BTreeSet<PathBuf>) -> Result<(), Error> {
+        if self.below(path).next().is_none() {
+            paths.extend(is_visible.then(|| path.to_owned()));
+            return Ok(());
         }
-        let entries = match directory.read_dir() {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
-            entries => entries.map_err(Error::io("list", *directory))?,
+        let entries = match path.read_dir() {
+            // Its entries cannot be named. The command cannot list them either.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+            entries => Some(entries.map_err(Error::io("list", path))?),
+        };
+        let Some(entries) = entries.filter(|_| is_visible) else {
+            return self.below(path).try_for_each(|(inner, is_visible)| self.cover(inner, is_visible, paths));
         };
         for entry in entries {
-            let entry = entry.map_err(Error::io("list", *directory))?;
-            let path = entry.path();
-            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
-            if !is_link && !open.contains(path.as_path()) && !hidden.contains(&path) {
-                paths.insert(path);
+            let entry = entry.map_err(Error::io("list", path))?;
+            let inner = entry.path();
+            if entry.file_type().is_ok_and(|kind| !kind.is_symlink()) {
+                self.cover(&inner, self.0.get(&inner).copied().unwrap_or(true), paths)?;
             }
         }
+        Ok(())
     }
+}
+
+/// Returns paths that together cover everything that is not hidden.
+fn readable(confinement: &Confinement, is_root: bool) -> Result<BTreeSet<PathBuf>, Error> {
+    let visible = confinement.writable.iter().chain(&confinement.readable).map(|path| (path.clone(), true));
+    let mut marks: BTreeMap<PathBuf, bool> = visible.collect();
+    marks.extend(confinement.hidden.iter().map(|path| (path.clone(), false)));
+    if is_root {
+        // The raw devices of the machine hold every file. Other users cannot open them.
+        marks.insert("/dev".into(), false);
+    }
+    // A visible path outside of hidden ones needs no mark.
+    let all = marks.clone();
+    marks.retain(|path, is_visible| {
+        !*is_visible || path.ancestors().skip(1).any(|above| all.get(above) == Some(&false))
+    });
+    let mut paths = BTreeSet::new();
+    Marks(marks).cover(Path::new("/"), true, &mut paths)?;
     Ok(paths)
 }

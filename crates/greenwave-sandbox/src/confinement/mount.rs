@@ -4,87 +4,119 @@
 //! before. Hidden directories are covered by an empty file system and hidden files by `/dev/null`.
 //! The command keeps its user and its paths. It has no capability with which it could change
 //! mounts or reach another process's files; in a separate user namespace, the mounts are locked.
+//! Where Landlock can do so, it keeps signals and abstract Unix sockets inside.
 
-use std::ffi::{CStr, CString, NulError};
+use std::collections::BTreeSet;
+use std::ffi::NulError;
 use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use greenwave_process::{BeforeExec, Setup};
-use rustix::process::{getegid, geteuid};
+use rustix::process::geteuid;
 
-use super::super::c_path;
-use super::{Confinement, Network};
+use super::landlock::scope_rules;
+use super::{Confinement, DEVICES, DROPPED, Network, SHARED_MEMORY};
+use crate::namespace::{attributes, c_path, mount, namespaces};
 
-/// Capabilities that a confined command does not have, by number (`linux/capability.h`): reading
-/// any file by handle, immutable files, modules, raw devices, `chroot`, `ptrace`, administration,
-/// rebooting, the clock, device nodes, audit, security modules, the kernel log, BPF and
-/// checkpoints.
-const DROPPED: [u8; 17] = [2, 9, 16, 17, 18, 19, 21, 22, 25, 27, 30, 32, 33, 34, 38, 39, 40];
-/// `CAP_SYS_ADMIN`, with which mounts need no user namespace.
-const ADMINISTRATION: u64 = 1 << 21;
-/// Directory of shared memory, which gets an empty file system.
-const SHARED_MEMORY: &str = "/dev/shm";
+/// Directory of terminals, which gets a file system without the terminals of others.
+const TERMINALS: &str = "/dev/pts";
+/// Parts of `/proc` that root can write to without any capability and that hold for the whole
+/// system. A program named in `/proc/sys/kernel/core_pattern` runs outside of every confinement.
+const KERNEL: [&str; 6] =
+    ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi"];
 
 /// The mounts of a confined command.
 #[derive(Debug)]
 pub(in crate::confinement) struct MountPlan {
     writable: Vec<PathBuf>,
-    hidden_files: Vec<PathBuf>,
-    hidden_directories: Vec<PathBuf>,
+    /// Paths inside of writable ones that are not.
+    protected: Vec<PathBuf>,
+    hidden: Vec<Hidden>,
     network: Network,
+    /// A Landlock rule set that keeps signals and abstract sockets inside, if the kernel has it.
+    scope: Option<OwnedFd>,
+}
+
+/// A hidden path.
+#[derive(Debug)]
+struct Hidden {
+    path: PathBuf,
+    is_directory: bool,
+    /// Paths inside that remain visible, relative to it, and whether each is a directory.
+    visible: Vec<(PathBuf, bool)>,
 }
 
 impl MountPlan {
     pub(super) fn new(confinement: &Confinement) -> Self {
-        let (hidden_directories, hidden_files) =
-            confinement.hidden.iter().cloned().partition(|path| path.is_dir());
+        let is_read_only = |path: &PathBuf| {
+            let flags = rustix::fs::statvfs(path).map(|found| found.f_flag);
+            flags.is_ok_and(|flags| flags.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+        };
+        let writable = confinement.writable.iter().chain(confinement.additions.iter().map(|(path, _)| path));
         Self {
-            writable: confinement.writable.clone(),
-            hidden_files,
-            hidden_directories,
+            writable: writable.filter(|path| !is_read_only(path)).cloned().collect(),
+            protected: confinement.protected.clone(),
+            hidden: hidden(confinement),
             network: confinement.network,
+            scope: scope_rules(),
         }
     }
 
-    pub(super) fn attach(&self, command: &mut impl BeforeExec, directory: &Path) -> Result<(), NulError> {
+    pub(super) fn attach(&self, command: &mut impl BeforeExec, directory: &Path) -> io::Result<()> {
         for setup in self.setups(directory)? {
             command.before_exec(setup);
         }
         Ok(())
     }
 
-    fn setups(&self, directory: &Path) -> Result<Vec<Setup>, NulError> {
-        let mut setups = namespaces(self.network);
+    fn setups(&self, directory: &Path) -> io::Result<Vec<Setup>> {
+        let is_root = geteuid().is_root();
+        let mut setups = namespaces(if self.network == Network::Open { 0 } else { libc::CLONE_NEWNET });
         // Mounts of the system appear here, and none of here appears there.
         setups.push(mount(c"none", c"/", c"", libc::MS_REC | libc::MS_SLAVE, c""));
-        for path in &self.writable {
+        let on_itself = |path: &Path| -> Result<Setup, NulError> {
             let path = c_path(path)?;
-            setups.push(mount(&path, &path, c"", libc::MS_BIND | libc::MS_REC, c""));
+            Ok(mount(&path, &path, c"", libc::MS_BIND | libc::MS_REC, c""))
+        };
+        let devices: Vec<&Path> = DEVICES.iter().map(Path::new).filter(|path| is_device(path)).collect();
+        if is_root {
+            let kernel = KERNEL.iter().map(Path::new).filter(|path| path.exists());
+            for path in kernel.chain(devices.iter().copied()) {
+                setups.push(on_itself(path)?);
+            }
         }
-        setups.push(set_read_only(c"/", true));
+        // Outer ones first, so that inner ones are mounted on them.
+        let mounted: BTreeSet<&PathBuf> = self.writable.iter().chain(&self.protected).collect();
+        for path in mounted {
+            setups.push(on_itself(path)?);
+        }
+        // The raw devices of the machine hold every file. Other users cannot open them.
+        let no_devices = if is_root { libc::MOUNT_ATTR_NODEV } else { 0 };
+        setups.push(attributes(c"/", libc::MOUNT_ATTR_RDONLY | no_devices, 0, true));
+        for path in devices.iter().filter(|_| is_root) {
+            setups.push(attributes(&c_path(path)?, 0, libc::MOUNT_ATTR_NODEV, false));
+        }
         for path in &self.writable {
-            setups.push(set_read_only(&c_path(path)?, false));
+            setups.push(attributes(&c_path(path)?, 0, libc::MOUNT_ATTR_RDONLY, false));
         }
         if is_mount_point(Path::new("/proc")) {
             // Programs write to their own files there, and the kernel checks each of them.
-            setups.push(Setup::SetReadOnly { path: c"/proc".into(), read_only: false, recursive: false });
+            setups.push(attributes(c"/proc", 0, libc::MOUNT_ATTR_RDONLY, false));
         }
-        let plain = libc::MS_NOSUID | libc::MS_NODEV;
-        if Path::new(SHARED_MEMORY).is_dir() {
-            setups.push(mount(c"tmpfs", c"/dev/shm", c"tmpfs", plain, c"mode=1777"));
-        }
-        for path in &self.hidden_directories {
-            let flags = plain | libc::MS_NOEXEC | libc::MS_RDONLY;
-            setups.push(mount(c"tmpfs", &c_path(path)?, c"tmpfs", flags, c"size=4k,mode=0555"));
-        }
-        for path in &self.hidden_files {
-            setups.push(mount(c"/dev/null", &c_path(path)?, c"", libc::MS_BIND, c""));
+        private_devices(&mut setups);
+        for hidden in &self.hidden {
+            hidden.cover(&mut setups)?;
         }
         if self.network == Network::Loopback {
             setups.push(Setup::LoopbackUp);
         }
         setups.push(Setup::NoNewPrivileges);
+        if let Some(scope) = &self.scope {
+            setups.push(Setup::Restrict(scope.try_clone()?));
+        }
         setups.push(Setup::DropCapabilities(DROPPED.iter().fold(0, |mask, number| mask | 1 << number)));
         // The working directory is still the one below the mounts.
         setups.push(Setup::Enter(c_path(directory)?));
@@ -92,50 +124,85 @@ impl MountPlan {
     }
 }
 
-/// Returns the steps that move a process into its namespaces.
-fn namespaces(network: Network) -> Vec<Setup> {
-    let mut flags = libc::CLONE_NEWNS;
-    if network != Network::Open {
-        flags |= libc::CLONE_NEWNET;
+impl Hidden {
+    /// Adds the steps that cover the path.
+    fn cover(&self, setups: &mut Vec<Setup>) -> Result<(), NulError> {
+        let path = c_path(&self.path)?;
+        if !self.is_directory {
+            setups.push(mount(c"/dev/null", &path, c"", libc::MS_BIND, c""));
+            return Ok(());
+        }
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        if self.visible.is_empty() {
+            let options = c"size=4k,mode=0555";
+            setups.push(mount(c"tmpfs", &path, c"tmpfs", flags | libc::MS_RDONLY, options));
+            return Ok(());
+        }
+        // Relative paths lead to the covered directory, absolute ones to the cover.
+        setups.push(Setup::Enter(path.clone()));
+        setups.push(mount(c"tmpfs", &path, c"tmpfs", flags, c"size=1m,mode=0755"));
+        for (visible, is_directory) in &self.visible {
+            let above = visible.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+            let mut above: Vec<&Path> = above.collect();
+            above.reverse();
+            for directory in above {
+                let path = c_path(&self.path.join(directory))?;
+                setups.push(Setup::Create { path, directory: true });
+            }
+            let target = c_path(&self.path.join(visible))?;
+            setups.push(Setup::Create { path: target.clone(), directory: *is_directory });
+            setups.push(mount(&c_path(visible)?, &target, c"", libc::MS_BIND | libc::MS_REC, c""));
+        }
+        setups.push(attributes(&path, libc::MOUNT_ATTR_RDONLY, 0, false));
+        Ok(())
     }
-    if is_administrator() {
-        return vec![Setup::Unshare(flags)];
-    }
-    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-    let write = |path: &CStr, content: String| Setup::Write { path: path.into(), content: content.into() };
-    vec![
-        Setup::Unshare(flags | libc::CLONE_NEWUSER),
-        write(c"/proc/self/setgroups", "deny".to_owned()),
-        write(c"/proc/self/uid_map", format!("{user} {user} 1")),
-        write(c"/proc/self/gid_map", format!("{group} {group} 1")),
-    ]
 }
 
-/// Returns whether this process may mount without a user namespace.
-fn is_administrator() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    effective
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & ADMINISTRATION != 0)
+/// Returns the paths to cover, outer ones first. Leaves out paths that another one covers.
+fn hidden(confinement: &Confinement) -> Vec<Hidden> {
+    let shown = || confinement.writable.iter().chain(&confinement.readable);
+    let mut found: Vec<Hidden> = Vec::new();
+    for path in &confinement.hidden {
+        let is_covered = found.iter().any(|outer| {
+            let inside = path.strip_prefix(&outer.path);
+            inside.is_ok_and(|inside| !outer.visible.iter().any(|(visible, _)| inside.starts_with(visible)))
+        });
+        if is_covered {
+            continue;
+        }
+        let mut visible: Vec<&Path> = shown().filter_map(|shown| shown.strip_prefix(path).ok()).collect();
+        visible.sort();
+        visible.dedup_by(|inner, outer| inner.starts_with(outer));
+        let visible = visible.into_iter().map(|inner| (inner.to_owned(), path.join(inner).is_dir()));
+        found.push(Hidden { path: path.clone(), is_directory: path.is_dir(), visible: visible.collect() });
+    }
+    found
+}
+
+/// Adds mounts of an empty shared memory and of a file system for new terminals.
+fn private_devices(setups: &mut Vec<Setup>) {
+    let flags = libc::MS_NOSUID | libc::MS_NODEV;
+    if Path::new(SHARED_MEMORY).is_dir() {
+        setups.push(mount(c"tmpfs", c"/dev/shm", c"tmpfs", flags, c"mode=1777"));
+    }
+    if is_mount_point(Path::new(TERMINALS)) {
+        let flags = libc::MS_NOSUID | libc::MS_NOEXEC;
+        let options = c"newinstance,ptmxmode=0666,mode=0620";
+        setups.push(mount(c"devpts", c"/dev/pts", c"devpts", flags, options));
+        if is_device(Path::new("/dev/ptmx")) {
+            setups.push(mount(c"/dev/pts/ptmx", c"/dev/ptmx", c"", libc::MS_BIND, c""));
+        }
+    }
 }
 
 fn is_mount_point(path: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
-    device(path) != device(path.parent().unwrap_or(path))
+    device(path).is_some() && device(path) != device(path.parent().unwrap_or(path))
 }
 
-fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong, options: &CStr) -> Setup {
-    let owned = CString::from;
-    Setup::Mount {
-        source: owned(source),
-        target: owned(target),
-        kind: owned(kind),
-        flags,
-        options: owned(options),
-    }
-}
+/// Returns whether a path is a device, and not a link to one.
+fn is_device(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
 
-fn set_read_only(path: &CStr, read_only: bool) -> Setup {
-    Setup::SetReadOnly { path: path.into(), read_only, recursive: true }
+    path.symlink_metadata().is_ok_and(|found| found.file_type().is_char_device())
 }

@@ -18,6 +18,18 @@ mod mount;
 #[path = "network.rs"]
 mod network;
 
+/// Devices that every command may write to.
+const DEVICES: [&str; 7] =
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx"];
+/// Directory of shared memory.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// Capabilities that a confined command does not have, by number (`linux/capability.h`): reading
+/// any file by handle, immutable files, the configuration of networks, modules, raw devices,
+/// `chroot`, `ptrace`, process accounting, administration, rebooting, the clock, terminals, device
+/// nodes, audit, security modules, the kernel log, suspending, BPF and checkpoints.
+const DROPPED: [u8; 23] =
+    [2, 9, 12, 16, 17, 18, 19, 20, 21, 22, 25, 26, 27, 30, 32, 33, 34, 35, 36, 37, 38, 39, 40];
+
 /// The rules of one strength.
 #[derive(Debug)]
 pub(super) enum Rules {
@@ -46,6 +58,11 @@ impl Rules {
             }
         }
     }
+}
+
+/// Returns the version of Landlock in the kernel.
+pub(super) fn landlock_version() -> Option<u32> {
+    landlock::version()
 }
 
 /// Returns the reason if commands cannot be confined in this way.

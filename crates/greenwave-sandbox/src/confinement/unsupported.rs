@@ -24,3 +24,7 @@ impl Rules {
 pub(super) fn available(_: Strength) -> Result<(), String> {
     Err("it requires Linux".to_owned())
 }
+
+pub(super) fn landlock_version() -> Option<u32> {
+    None
+}

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use greenwave_sandbox::{Confinement, Network, Strength, Tracer};
+use greenwave_sandbox::{Confinement, Network, Strength, Tracer, landlock_version};
 use tempfile::TempDir;
 
 /// A user without privileges, by convention.
@@ -123,12 +123,17 @@ fn an_unprivileged_user_is_confined_as_well() {
     fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let program = outer.path().join("it");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    let test = "confinement::a_confined_command_writes_its_copy_only_and_reads_no_secrets";
+    let tests = [
+        "confinement::a_confined_command_writes_its_copy_only_and_reads_no_secrets",
+        "confinement::writable_and_readable_paths_inside_of_hidden_ones_remain",
+        "confinement::the_rest_of_the_system_is_out_of_reach",
+    ];
     let mut command = Command::new(&program);
-    command.args(["--exact", test, "--nocapture"]).env("TMPDIR", outer.path()).uid(NOBODY).gid(NOBODY);
+    command.args(["--exact", "--nocapture"]).args(tests);
+    command.env("TMPDIR", outer.path()).uid(NOBODY).gid(NOBODY);
     let output = command.current_dir("/").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    assert!(output.status.success() && text.contains("3 passed"), "{text}");
 }
 
 /// In a user namespace in which no further namespace may be created, as some systems have it.
@@ -146,6 +151,72 @@ fn landlock_takes_over_where_namespaces_are_forbidden() {
         return;
     }
     assert!(output.status.success() && text.contains("skipped: confinement by mounts"), "{text}");
+}
+
+#[test]
+fn writable_and_readable_paths_inside_of_hidden_ones_remain() {
+    let script = r#"
+        { echo changed > file; } 2>/dev/null && [ "$(cat file)" = changed ] && echo copy
+        cat ../other/file > /dev/null 2>&1 && echo OTHER
+        cat ../base/objects/x > /dev/null 2>&1 && echo base
+        { echo x > ../base/objects/x; } 2>/dev/null && echo BASE-WRITTEN
+        cat ../base/secret > /dev/null 2>&1 && echo BASE-SECRET
+        [ -n "$(cat ../base/objects/key 2>/dev/null)" ] && echo KEY
+        { echo x > ../new; } 2>/dev/null && echo NEW
+        true"#;
+    for strength in strengths() {
+        let machine = Machine::new();
+        for path in ["state/copy/file", "state/other/file", "state/base/objects/x", "state/base/secret"] {
+            let path = machine.path(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "text\n").unwrap();
+        }
+        fs::write(machine.path("state/base/objects/key"), "secret").unwrap();
+        let hidden = ["state", "state/base/objects/key", "state/other", "state/other/file"];
+        let confinement =
+            hidden.into_iter().fold(Confinement::new(), |it, path| it.hidden(machine.path(path)));
+        let confinement =
+            confinement.writable(machine.path("state/copy")).readable(machine.path("state/base/objects"));
+        let mut command = Command::new("/bin/sh");
+        let directory = machine.path("state/copy");
+        command.args(["-c", script]).current_dir(&directory);
+        confinement.prepare(strength).unwrap().attach(&mut command, &directory).unwrap();
+        let output = command.output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "copy\nbase\n", "{strength:?}");
+        assert_eq!(fs::read_to_string(machine.path("state/base/objects/x")).unwrap(), "text\n");
+    }
+}
+
+/// Prints one word per way to affect the rest of the system.
+const ESCAPES: &str = r#"
+    kill -0 $OUTSIDE 2>/dev/null && echo SIGNAL
+    cat /proc/$OUTSIDE/environ > /dev/null 2>&1 && echo ENVIRON
+    ls /proc/$OUTSIDE/root/ > /dev/null 2>&1 && echo ROOT
+    readlink /proc/$OUTSIDE/fd/0 > /dev/null 2>&1 && echo FDS
+    { cat /proc/sys/kernel/core_pattern > /proc/sys/kernel/core_pattern; } 2>/dev/null && echo CORE-PATTERN
+    mknod node b 7 0 2>/dev/null && cat node 2>/dev/null && echo NODE
+    for device in /dev/vd? /dev/sd? /dev/nvme?n? /dev/loop?; do
+        [ -b $device ] && head -c1 $device > /dev/null 2>&1 && echo DEVICE
+    done
+    nsenter -t $OUTSIDE -m true 2>/dev/null && echo NSENTER
+    { echo x > /dev/null && head -c1 /dev/urandom > /dev/null; } 2>/dev/null && echo devices
+    python3 -c 'import pty; raise SystemExit(pty.spawn(["true"]))' 2>/dev/null && echo terminal
+    true"#;
+
+#[test]
+fn the_rest_of_the_system_is_out_of_reach() {
+    for strength in strengths() {
+        let machine = Machine::new();
+        let mut outside = Command::new("sleep").arg("1000").spawn().unwrap();
+        let script = format!("OUTSIDE={}; {ESCAPES}", outside.id());
+        let done = machine.run(&machine.confinement(), strength, &script);
+        outside.kill().unwrap();
+        outside.wait().unwrap();
+        let scoped = landlock_version().is_some_and(|version| version >= 6);
+        let done: Vec<&str> = done.lines().filter(|line| scoped || *line != "SIGNAL").collect();
+        let expected = if Command::new("python3").arg("-V").output().is_ok() { 2 } else { 1 };
+        assert_eq!(done, ["devices", "terminal"][..expected], "{strength:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,9 @@
-//! Explores every state that the dispatcher can reach for all small graphs, and checks invariants
-//! in each.
+//! Explores the states that dispatchers of whole runs can reach for small graphs, and checks
+//! invariants in each.
+//!
+//! The unit tests of the dispatcher explore more states, of dispatchers that are restored from a
+//! state. Here each dispatcher has handled all events of its path. The test also covers graphs of
+//! four and five tasks up to isomorphism, with all pairs of attribute values.
 //!
 //! A run is a path through states: a stage ends in one of four ways, a delay passes, the run is
 //! paused or stopped, the number of admitted workers changes, or a task is added. A depth-first
@@ -730,9 +734,8 @@ const NOTHING: EventSet =
 const ALL: EventSet =
     EventSet { retries: true, pauses: true, changing_workers: true, added_tasks: true, stops: true };
 
-/// Number of tasks, kinds of needs in `cargo test`, kinds of needs in a long run, and events. A
-/// task that is added to three others multiplies the number of states by a hundred.
-const SEARCHES: [(usize, u8, u8, EventSet); 9] = [
+/// Number of tasks, kinds of needs in `cargo test`, kinds of needs in a long run, and events.
+const SEARCHES: [(usize, u8, u8, EventSet); 7] = [
     (1, 6, 6, ALL),
     (2, 6, 6, EventSet { added_tasks: false, ..ALL }),
     (2, 4, 6, EventSet { added_tasks: true, ..NOTHING }),
@@ -740,8 +743,6 @@ const SEARCHES: [(usize, u8, u8, EventSet); 9] = [
     (3, 5, 6, NOTHING),
     (3, 3, 6, EventSet { retries: true, ..NOTHING }),
     (3, 1, 6, EventSet { added_tasks: false, ..ALL }),
-    (3, 0, 4, EventSet { added_tasks: true, ..NOTHING }),
-    (3, 0, 2, ALL),
 ];
 
 #[test]

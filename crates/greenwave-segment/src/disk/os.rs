@@ -87,11 +87,15 @@ pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
     builder.create(dir)
 }
 
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    if cfg!(windows) {
-        return Ok(());
-    }
-    std::fs::File::open(dir)?.sync_all()
+/// An open directory; `None` where directories cannot be synced.
+pub(super) type Directory = Option<std::fs::File>;
+
+pub(super) fn open_directory(dir: &Path) -> io::Result<Directory> {
+    if cfg!(windows) { Ok(None) } else { std::fs::File::open(dir).map(Some) }
+}
+
+pub(super) fn sync_directory(directory: &Directory) -> io::Result<()> {
+    directory.as_ref().map_or(Ok(()), std::fs::File::sync_all)
 }
 
 /// Uses the seed of `RandomState`, which the operating system provides.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
@@ -37,7 +37,7 @@ struct SimulatedProcess {
     open_files: usize,
     random: u64,
     ahead: i64,
-    /// Hash of everything that the process has read from the disk.
+    /// Hash of everything that the process has read from the disk, if reads are hashed.
     seen: u64,
 }
 
@@ -45,13 +45,16 @@ struct SimulatedProcess {
 #[derive(Debug)]
 pub(super) struct SimulatedDisk {
     inodes: Vec<Inode>,
-    pub(super) names: BTreeMap<PathBuf, usize>,
-    durable_names: BTreeMap<PathBuf, usize>,
-    pending_names: Vec<(PathBuf, Option<usize>)>,
+    /// Inodes by path. Strings compare faster than paths, component by component.
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    pending_names: Vec<(String, Option<usize>)>,
     processes: Vec<SimulatedProcess>,
     descriptions: u64,
     /// Paths by inode, for the trace.
     paths: HashMap<usize, PathBuf>,
+    /// Whether what processes read is hashed, for [`digest`](Self::digest).
+    pub(super) hashes_reads: bool,
     random: u64,
     pub(super) faults: Faults,
     pub(super) operations: u64,
@@ -70,6 +73,7 @@ impl SimulatedDisk {
             processes: Vec::new(),
             descriptions: 0,
             paths: HashMap::new(),
+            hashes_reads: false,
             random: seed,
             faults: Faults::default(),
             operations: 0,
@@ -95,6 +99,7 @@ impl SimulatedDisk {
                 .collect(),
             descriptions: self.descriptions,
             paths: self.paths.clone(),
+            hashes_reads: self.hashes_reads,
             random: self.random,
             faults: Faults::default(),
             operations: 0,
@@ -214,12 +219,19 @@ impl SimulatedDisk {
         existing.map(|inode| inode.data.len() as u64).sum()
     }
 
-    pub(super) fn open(&mut self, id: usize, path: &Path, access: Access) -> io::Result<(u64, usize)> {
+    /// Fails with `EMFILE` if a process has the maximum number of files open.
+    pub(super) fn check_descriptors(&self, id: usize) -> io::Result<()> {
         let limit = self.faults.open_files;
         if limit > 0 && self.processes[id].open_files >= limit {
             return Err(io::Error::from_raw_os_error(24));
         }
-        let inode = match (self.names.get(path), access) {
+        Ok(())
+    }
+
+    pub(super) fn open(&mut self, id: usize, path: &Path, access: Access) -> io::Result<(u64, usize)> {
+        self.check_descriptors(id)?;
+        let name = name_of(path)?;
+        let inode = match (self.names.get(name), access) {
             (Some(_), Access::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Some(inode), _) => *inode,
             (None, Access::Read | Access::Write) => {
@@ -229,13 +241,15 @@ impl SimulatedDisk {
             (None, Access::Create | Access::CreateNew) => {
                 self.inodes.push(Inode { links: 1, ..Inode::default() });
                 let inode = self.inodes.len() - 1;
-                self.names.insert(path.to_owned(), inode);
-                self.pending_names.push((path.to_owned(), Some(inode)));
+                self.names.insert(name.to_owned(), inode);
+                self.pending_names.push((name.to_owned(), Some(inode)));
                 inode
             }
         };
         self.learn(id, &1_u64.to_le_bytes());
-        self.paths.entry(inode).or_insert_with(|| path.to_owned());
+        if self.trace.is_some() {
+            self.paths.entry(inode).or_insert_with(|| path.to_owned());
+        }
         self.inodes[inode].open += 1;
         self.processes[id].open_files += 1;
         self.descriptions += 1;
@@ -252,15 +266,15 @@ impl SimulatedDisk {
     }
 
     pub(super) fn list(&mut self, id: usize, dir: &Path) -> io::Result<Vec<String>> {
-        let existing = self.names.keys().filter(|path| path.parent() == Some(dir));
+        let dir = name_of(dir)?;
         let names: Vec<String> =
-            existing.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
+            self.names.keys().filter_map(|name| Some(name_in(dir, name)?.to_owned())).collect();
         names.iter().for_each(|name| self.learn(id, name.as_bytes()));
         Ok(names)
     }
 
     pub(super) fn status(&mut self, id: usize, path: &Path) -> io::Result<FileStatus> {
-        let inode = self.names.get(path).copied();
+        let inode = self.names.get(name_of(path)?).copied();
         let len = inode.map(|inode| self.inodes[inode].data.len() as u64);
         self.learn(id, &len.unwrap_or(u64::MAX).to_le_bytes());
         let (Some(inode), Some(len)) = (inode, len) else { return Err(io::ErrorKind::NotFound.into()) };
@@ -268,9 +282,10 @@ impl SimulatedDisk {
     }
 
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
-        let Some(inode) = self.names.remove(path) else { return Err(io::ErrorKind::NotFound.into()) };
+        let name = name_of(path)?;
+        let Some(inode) = self.names.remove(name) else { return Err(io::ErrorKind::NotFound.into()) };
         self.inodes[inode].links -= 1;
-        self.pending_names.push((path.to_owned(), None));
+        self.pending_names.push((name.to_owned(), None));
         Ok(())
     }
 
@@ -278,9 +293,10 @@ impl SimulatedDisk {
         if self.chance(self.faults.sync) {
             return Err(io::Error::other("the disk failed"));
         }
+        let dir = name_of(dir)?;
         let (here, elsewhere) = std::mem::take(&mut self.pending_names)
             .into_iter()
-            .partition(|(path, _): &(PathBuf, _)| path.parent() == Some(dir));
+            .partition(|(name, _): &(String, _)| name_in(dir, name).is_some());
         self.pending_names = elsewhere;
         for (path, inode) in here {
             match inode {
@@ -302,8 +318,9 @@ impl SimulatedDisk {
             count = 1 + self.below(count - 1);
         }
         buf[..count].copy_from_slice(&self.inodes[inode].data[from..from + count]);
-        let hash = xxh3_64(&buf[..count]);
-        self.learn(id, &hash.to_le_bytes());
+        if self.hashes_reads {
+            self.learn(id, &xxh3_64(&buf[..count]).to_le_bytes());
+        }
         Ok(count)
     }
 
@@ -384,23 +401,35 @@ impl SimulatedDisk {
     }
 
     pub(super) fn content(&self, path: &Path) -> Option<Vec<u8>> {
-        Some(self.inodes[*self.names.get(path)?].data.clone())
+        Some(self.inodes[*self.names.get(name_of(path).ok()?)?].data.clone())
+    }
+
+    pub(super) fn len_at(&self, path: &Path) -> Option<u64> {
+        Some(self.inodes[*self.names.get(name_of(path).ok()?)?].data.len() as u64)
+    }
+
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        self.names.keys().map(PathBuf::from).collect()
     }
 
     pub(super) fn overwrite(&mut self, path: &Path, content: Option<&[u8]>) {
-        if let Some(inode) = self.names.remove(path) {
+        let name = name_of(path).expect("a path in UTF-8");
+        if let Some(inode) = self.names.remove(name) {
             self.inodes[inode].links -= 1;
-            self.durable_names.remove(path);
+            self.durable_names.remove(name);
         }
         if let Some(content) = content {
             let (data, durable) = (content.to_vec(), content.to_vec());
             self.inodes.push(Inode { data, durable, links: 1, ..Inode::default() });
-            self.names.insert(path.to_owned(), self.inodes.len() - 1);
-            self.durable_names.insert(path.to_owned(), self.inodes.len() - 1);
+            self.names.insert(name.to_owned(), self.inodes.len() - 1);
+            self.durable_names.insert(name.to_owned(), self.inodes.len() - 1);
         }
     }
 
     fn learn(&mut self, id: usize, what: &[u8]) {
+        if !self.hashes_reads {
+            return;
+        }
         let seen = &mut self.processes[id].seen;
         *seen = xxhash_rust::xxh3::xxh3_64_with_seed(what, *seen);
     }
@@ -427,15 +456,15 @@ impl SimulatedDisk {
         let mut hasher = Xxh3Default::new();
         let mut number = |value: u64| hasher.update(&value.to_le_bytes());
         for (path, inode) in &self.names {
-            number(xxh3_64(path.as_os_str().as_encoded_bytes()));
+            number(xxh3_64(path.as_bytes()));
             number(*inode as u64);
         }
         for (path, inode) in &self.durable_names {
-            number(xxh3_64(path.as_os_str().as_encoded_bytes()));
+            number(xxh3_64(path.as_bytes()));
             number(!*inode as u64);
         }
         for (path, inode) in &self.pending_names {
-            number(xxh3_64(path.as_os_str().as_encoded_bytes()));
+            number(xxh3_64(path.as_bytes()));
             number(inode.map_or(u64::MAX, |inode| inode as u64));
         }
         for inode in self.inodes.iter().filter(|inode| inode.links > 0 || inode.open > 0) {
@@ -476,6 +505,17 @@ fn apply(data: &mut Vec<u8>, change: &Change) {
         }
         Change::Len(len) => data.resize(*len, 0),
     }
+}
+
+/// Returns a path as a name of the simulated file system.
+fn name_of(path: &Path) -> io::Result<&str> {
+    path.to_str().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+/// Returns the name of a file in a directory; `None` if the file is elsewhere.
+fn name_in<'a>(dir: &str, name: &'a str) -> Option<&'a str> {
+    let name = name.strip_prefix(dir)?.strip_prefix(MAIN_SEPARATOR)?;
+    (!name.contains(MAIN_SEPARATOR)).then_some(name)
 }
 
 /// Returns the process that a file description belongs to.

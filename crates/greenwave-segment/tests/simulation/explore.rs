@@ -156,6 +156,7 @@ fn run_schedule(
 /// Creates a log whose first segments are mostly dead but contain some live values.
 fn prepared_log() -> (Machine, Rc<RefCell<Recorder>>) {
     let machine = Machine::new(1);
+    machine.hash_reads();
     let recorder: Rc<RefCell<Recorder>> = Rc::default();
     let one = machine.process();
     let ops: Vec<Op> = [0, 1, 9, 9, 9, 2, 9, 9, 9, 9, 9].into_iter().map(put).chain([Op::Flush]).collect();

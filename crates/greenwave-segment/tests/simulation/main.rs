@@ -6,12 +6,17 @@ mod copies;
 mod explore;
 mod model;
 mod processes;
+mod regressions;
 mod run;
 mod script;
 
 use greenwave_testkit::simulation;
 
 use script::Script;
+
+/// A third of a simulation's time would be spent in the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Environment variable with the number of seeds, and optionally the first one: `COUNT` or
 /// `COUNT@FIRST`.

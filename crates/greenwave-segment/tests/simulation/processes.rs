@@ -476,3 +476,141 @@ fn a_flushed_value_does_not_depend_on_an_unflushed_dictionary() {
     machine.cut_power(Unsynced::None);
     assert_eq!(open().get(b"key").unwrap().unwrap(), value(200).repeat(4));
 }
+
+#[test]
+fn a_flush_that_had_no_descriptor_for_the_directory_can_be_repeated() {
+    for unsynced in [Unsynced::None, Unsynced::Some] {
+        let machine = Machine::new(1);
+        let log = open_with_stopped_clock(&machine.process());
+        log.put(b"key", b"value").unwrap();
+        machine.set_faults(Faults { open_files: 1, ..Faults::default() });
+        for _ in 0..2 {
+            let error = log.flush().unwrap_err();
+            assert!(matches!(error, Error::Io { source, .. } if source.raw_os_error() == Some(24)));
+        }
+        machine.set_faults(Faults::default());
+        log.flush().unwrap();
+        machine.cut_power(unsynced);
+        let log = open_with_stopped_clock(&machine.process());
+        assert_eq!(log.get(b"key").unwrap().unwrap(), "value");
+    }
+}
+
+#[test]
+fn a_flush_after_a_failed_sync_fails() {
+    for shared in [false, true] {
+        let machine = Machine::new(1);
+        let (one, two) = (machine.process(), machine.process());
+        let (writer, other) = (open_with_stopped_clock(&one), open_with_stopped_clock(&two));
+        writer.put(b"key", b"value").unwrap();
+        other.refresh().unwrap();
+        let flush = || if shared { other.flush_shared() } else { writer.flush() };
+        machine.set_faults(Faults { sync: 1000, ..Faults::default() });
+        flush().unwrap_err();
+        machine.set_faults(Faults::default());
+        // The kernel may have discarded what the first sync did not write.
+        flush().unwrap_err();
+    }
+}
+
+#[test]
+fn a_value_is_not_lost_if_a_refresh_fails_before_it_reads_the_dictionary() {
+    let settings = LogSettings { compressed: true, ..UNCOMPRESSED };
+    let value =
+        |number: u32| format!("{{\"name\": \"test {number}\", \"result\": \"passed\", \"attempts\": 1}}");
+    let mut partial = 0;
+    // Other processes choose other ids of segments, and so another order of reading.
+    for others in 0..8 {
+        for open_files in 1..16 {
+            let machine = Machine::new(1);
+            (0..others).for_each(|_| drop(machine.process()));
+            let open = || Log::open_simulated(&machine.process(), "/log", options(&settings)).unwrap();
+            let (writer, reader) = (open(), open());
+            (0..60).for_each(|number: u32| {
+                writer.put(&number.to_le_bytes(), value(number).as_bytes()).unwrap();
+            });
+            assert!(writer.train_dictionary(1024).unwrap());
+            (0..8).for_each(|number: u8| writer.put(b"other", &[number; 900]).unwrap());
+            (0..4).for_each(|seed| {
+                let mut random = Random::new(seed);
+                writer.put(b"other", &random.next_u64().to_le_bytes().repeat(112)).unwrap();
+            });
+            writer.put(b"key", value(7).repeat(4).as_bytes()).unwrap();
+            machine.set_faults(Faults { open_files, ..Faults::default() });
+            let refreshed = reader.refresh();
+            machine.set_faults(Faults::default());
+            partial += u32::from(refreshed.is_err() && reader.contains(b"key"));
+            if reader.contains(b"key") {
+                assert_eq!(reader.get(b"key").unwrap().unwrap(), value(7).repeat(4));
+            }
+        }
+    }
+    assert!(partial > 0);
+}
+
+/// Flushes a value of `key`, replaces it in the log that `train` returns without a flush, and cuts
+/// the power. Returns whether the new value was compressed with a dictionary.
+fn check_dictionary_and_power_cut(seed: u64, train: impl FnOnce(&Machine) -> Log) -> bool {
+    let machine = Machine::new(seed);
+    let old = sample(1_000).repeat(4);
+    {
+        let log = open_compressed(&machine.process());
+        (0..8).for_each(|number: u32| log.put(&number.to_le_bytes(), sample(number).as_bytes()).unwrap());
+        log.put(b"key", old.as_bytes()).unwrap();
+        log.flush().unwrap();
+    }
+    let log = train(&machine);
+    let before = log.stats().stored_bytes;
+    let new = sample(7);
+    log.put(b"key", new.as_bytes()).unwrap();
+    let is_short = log.stats().stored_bytes < before;
+    machine.cut_power(Unsynced::Some);
+    let log = open_compressed(&machine.process());
+    let value = log.get(b"key").unwrap().expect("an unflushed value hides the flushed one");
+    assert!(value == old || value == new, "seed {seed}");
+    is_short
+}
+
+fn open_compressed(process: &Process) -> Log {
+    let settings = LogSettings { compressed: true, ..UNCOMPRESSED };
+    Log::open_simulated(process, "/log", options(&settings)).unwrap()
+}
+
+fn sample(number: u32) -> String {
+    format!("{{\"name\": \"test {number}\", \"result\": \"passed\", \"attempts\": 1, \"output\": \"\"}}")
+}
+
+#[test]
+fn an_unflushed_value_with_a_new_dictionary_does_not_hide_a_flushed_one() {
+    let mut short = 0;
+    for seed in 0..100 {
+        short += u32::from(check_dictionary_and_power_cut(seed, |machine| {
+            let log = open_compressed(&machine.process());
+            assert!(log.train_dictionary(1024).unwrap());
+            log
+        }));
+    }
+    assert!(short > 0);
+}
+
+#[test]
+fn an_unflushed_value_with_a_dictionary_of_a_killed_process_does_not_hide_a_flushed_one() {
+    let mut short = 0;
+    for steps in (0..400).step_by(3) {
+        for seed in 0..10 {
+            short += u32::from(check_dictionary_and_power_cut(seed, |machine| {
+                let mut schedule = Schedule::new();
+                let one = machine.process();
+                schedule.spawn(&one.clone(), move || {
+                    assert!(open_compressed(&one).train_dictionary(1024).unwrap());
+                });
+                for _ in 0..steps {
+                    schedule.step(0);
+                }
+                schedule.kill(0);
+                open_compressed(&machine.process())
+            }));
+        }
+    }
+    assert!(short > 0);
+}

@@ -63,6 +63,8 @@ pub(crate) struct Script {
     /// Capacity of the disk in KiB; 0 is unlimited.
     pub(crate) capacity_kib: u16,
     pub(crate) open_files: u8,
+    /// Probability that a sync fails.
+    pub(crate) sync_per_mille: u16,
     /// Difference of the clocks of successive processes in microseconds; may be negative.
     pub(crate) skew_micros: i64,
     pub(crate) rounds: Vec<Round>,
@@ -98,6 +100,8 @@ impl Script {
                 2 => 3,
                 _ => 0,
             },
+            // The last choice, so that the rest of a script does not depend on it.
+            sync_per_mille: if r.chance(5) { 50 } else { 0 },
             rounds,
         }
     }

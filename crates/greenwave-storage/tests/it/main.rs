@@ -15,6 +15,7 @@ mod sizes;
 mod snapshot;
 mod store;
 mod tiers;
+mod unreliable;
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ mod simulation;
 use bytes::Bytes;
 use greenwave_segment::{Log, Options};
 
-use super::{Journal, decode, encode};
+use super::{HAS_LABEL, HAS_NOTE, Journal, VERSION, decode, encode};
 use crate::buffered::BufferedSplitter;
 use crate::conformance::UnitRecord;
 use crate::splitter::{Files, Sse};
@@ -60,6 +60,10 @@ fn damaged_records_are_rejected() {
     assert!(decode(newer.into(), 0).is_none(), "newer versions are rejected");
     let longer = [EVENTS, b"\0"].concat();
     assert!(decode(longer.into(), 0).is_none());
+    for flag in [HAS_LABEL, HAS_NOTE] {
+        let empty = [&[VERSION, 1, 0, 0, 0, flag, 0, 0, 0][..], &[0; 8]].concat();
+        assert!(decode(empty.into(), 0).is_none(), "an empty label is written as none");
+    }
 }
 
 #[test]

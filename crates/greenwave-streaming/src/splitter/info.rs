@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::path::{Trust, fits, is_path};
+use super::path::{Trust, fits, is_in_sources, is_output, is_path};
 
 /// Attributes whose value is a path. `title` and `name` often contain prose, so their value must
 /// also look like a path.
@@ -147,7 +147,6 @@ pub(super) fn path_of_info(info: &str) -> Named {
         if let Some((value, trust)) = attribute(word) {
             found = is_path(value, trust).then(|| range_in(info, value));
         } else if index < 2 || before == Trust::Labelled {
-            // `text src/main`: nothing but a path has this form.
             let is_only_path = index == 1 && is_language_and_path(info);
             let trust = if is_only_path { Trust::Labelled } else { before };
             match path_of_word(word, trust) {
@@ -163,12 +162,16 @@ pub(super) fn path_of_info(info: &str) -> Named {
     found.map_or(Named::No, Named::Path)
 }
 
-/// Returns whether an info string consists of a language and one word with a directory separator.
+/// Returns whether an info string consists of a language and one word below a directory of sources,
+/// as in `text src/main`. Other words with a slash need an extension: `text Input/Output` is no
+/// file.
 fn is_language_and_path(info: &str) -> bool {
-    let is_language = |word: &str| word.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-#_.".contains(&c));
+    let is_language = |word: &str| {
+        !is_output(word) && word.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-#_.".contains(&c))
+    };
     let mut words = info.split_ascii_whitespace();
     let (first, second) = (words.next(), words.next());
-    first.is_some_and(is_language) && second.is_some_and(|word| word.contains('/')) && words.next().is_none()
+    first.is_some_and(is_language) && second.is_some_and(is_in_sources) && words.next().is_none()
 }
 
 /// The path that a line above a fence consists of.

@@ -340,6 +340,15 @@ const MEDIA_TYPES: [&str; 9] =
 const PROGRAM_DIRECTORIES: [&str; 8] =
     [".git-hooks", ".husky", "bin", "githooks", "hooks", "libexec", "sbin", "scripts"];
 
+/// Directories of sources. Their names are not part of phrases such as `client/server`.
+const SOURCE_DIRECTORIES: [&str; 8] =
+    ["cmd", "crates", "internal", "lib", "packages", "pkg", "scripts", "src"];
+
+/// Directories below the root. Other paths from the root need an extension: `/users` is an endpoint
+/// of a server.
+const SYSTEM_DIRECTORIES: [&str; 12] =
+    ["dev", "etc", "home", "mnt", "opt", "proc", "root", "srv", "sys", "tmp", "usr", "var"];
+
 /// Top-level domains that are not file extensions.
 const TOP_LEVEL_DOMAINS: [&str; 14] =
     ["ai", "app", "co", "com", "dev", "edu", "gov", "info", "io", "land", "net", "org", "uk", "us"];
@@ -373,7 +382,7 @@ pub(super) fn is_path(text: &str, trust: Trust) -> bool {
     }
     let is_media =
         MEDIA_TYPES.contains(&first) && directory.len() == first.len() + 1 && trust < Trust::Attribute;
-    let is_rooted = directory.starts_with(['/', '.', '~']) || drive;
+    let is_rooted = directory.starts_with(['.', '~']) || is_in_system(text) || drive;
     is_named_in_directory(name, is_media)
         || !is_media
             && (is_rooted || trust >= Trust::Labelled || is_program_directory(directory))
@@ -481,6 +490,17 @@ fn is_program_directory(directory: &str) -> bool {
     last.is_some_and(|last| PROGRAM_DIRECTORIES.contains(&last))
 }
 
+/// Returns whether a path begins with a directory of sources.
+pub(super) fn is_in_sources(path: &str) -> bool {
+    path.split_once('/').is_some_and(|(first, _)| SOURCE_DIRECTORIES.contains(&first))
+}
+
+/// Returns whether a path leads into a directory of the system.
+fn is_in_system(path: &str) -> bool {
+    let first = path.strip_prefix('/').and_then(|rest| rest.split_once('/'));
+    first.is_some_and(|(first, _)| SYSTEM_DIRECTORIES.contains(&first))
+}
+
 fn is_domain(part: &str) -> bool {
     part.rsplit_once('.').is_some_and(|(stem, end)| !stem.is_empty() && TOP_LEVEL_DOMAINS.contains(&end))
 }
@@ -564,7 +584,7 @@ pub(super) fn fits(language: &str, path: &str) -> bool {
     let extension =
         name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase()).unwrap_or_default();
     let is_selector = extension.contains('-') && SELECTOR_LANGUAGES.contains(&language.as_str());
-    if OUTPUT_LANGUAGES.contains(&language.as_str()) || is_selector {
+    if is_output(&language) || is_selector {
         return false;
     }
     let has_family =
@@ -586,6 +606,11 @@ const SELECTOR_LANGUAGES: [&str; 10] =
 /// Languages of output, which is not saved to a file.
 const OUTPUT_LANGUAGES: [&str; 8] =
     ["console", "output", "shell-session", "shellsession", "terminal", "traceback", "stdout", "log"];
+
+/// Returns whether blocks in the language hold output.
+pub(super) fn is_output(language: &str) -> bool {
+    OUTPUT_LANGUAGES.contains(&language)
+}
 
 /// Returns whether the language or file is Markdown, in which fences are likely part of the
 /// content.

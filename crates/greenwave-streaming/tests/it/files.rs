@@ -291,10 +291,21 @@ fn info_strings_that_name_a_file() {
 
 #[test]
 fn a_path_without_an_extension_follows_a_language() {
-    for path in ["src/main", "src/f1", "./run", "bin/tool", "a/b/c"] {
+    for path in ["src/main", "src/f1", "src/a/b", "lib/tool", "cmd/server/run", "./run", "../run", "bin/tool"]
+    {
         check(&format!("```text {path}\nx\n```\n"), &[(path, "x\n")]);
     }
-    for info in ["http application/json", "text main", "js a/b testing", "text src/", "http GET /users"] {
+    for info in [
+        "http application/json",
+        "text main",
+        "text a/b/c",
+        "js a/b testing",
+        "text src/",
+        "http GET /users",
+        "console src/main",
+        "output src/main",
+        "text src/main src/other",
+    ] {
         check(&format!("```{info}\nx\n```\n"), &[]);
     }
 }
@@ -439,6 +450,9 @@ const OTHER_WORDS: &[&str] = &[
     "true/false",
     "GET /users",
     "POST /a.json?x",
+    "/users",
+    "/api/v1/login",
+    "/api/users/:id",
     "user/repo",
     "src/",
     "./",
@@ -499,6 +513,11 @@ fn words_that_resemble_paths_name_no_file() {
                 if word == "README.md and LICENSE" { &[("README.md", "x\n")] } else { &[] },
             );
             check(&format!("```js\n// {word}\nx\n```\n"), &[]);
+        }
+        if !word.contains(['{', '<', ' ', ':']) {
+            for language in ["js", "text", "http", "console"] {
+                check(&format!("```{language} {word}\nx\n```\n"), &[]);
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{Environment, Error};
 use greenwave_inputs::{FileStamp, Selection, UserKey, codec, hash_file, list_files, now_ns};
 
 /// Version of the file of stored discoveries.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Discoveries by the name of the harness.
 #[derive(Default, Serialize, Deserialize)]
@@ -81,8 +81,7 @@ pub async fn discover(
                 discovery
             }
         };
-        all.tests.extend(discovery.tests);
-        all.notes.extend(discovery.notes);
+        all.extend(discovery);
     }
     if has_changed && let Err(error) = directory.save_json(StateFile::Discoveries, &stored) {
         tracing::warn!(%error, "cannot store which tests were discovered");
@@ -103,8 +102,7 @@ impl Harnesses {
         let mut all = Discovery::default();
         for harness in self.iter() {
             let discovery = harness.discover(project).await?;
-            all.tests.extend(discovery.tests);
-            all.notes.extend(discovery.notes);
+            all.extend(discovery);
         }
         all.make_names_unique();
         Ok(all)

@@ -13,6 +13,12 @@ use crate::Test;
 pub struct Discovery {
     /// Tests, ordered by harness and path. No two have the same name.
     pub tests: Vec<Test>,
+    /// Commands that ask a harness's own tool which tests there are.
+    ///
+    /// [`Discovery::collect`] replaces `tests` by what they find. Until then, `tests` is what the
+    /// harness finds without running code of the project.
+    #[serde(default)]
+    pub collections: Vec<Test>,
     /// Remarks for the user.
     pub notes: Vec<DiscoveryNote>,
 }
@@ -41,6 +47,25 @@ pub enum DiscoveryNote {
         test: String,
         /// Reason.
         problem: String,
+    },
+    /// Tests run with an interpreter that is not the first one on the `PATH`.
+    Interpreter {
+        /// Path of the interpreter.
+        program: String,
+        /// Origin of the interpreter.
+        origin: String,
+    },
+    /// A lock file describes a virtual environment that does not exist in the project.
+    NoVirtualEnvironment {
+        /// Command that creates it, or runs with it.
+        command: String,
+    },
+    /// All tests of a suite run in one process.
+    RunsAsAWhole {
+        /// Name of the test.
+        test: String,
+        /// Reason.
+        reason: String,
     },
     /// A package depends on a directory outside the project, whose files cannot be inputs.
     OutsideDependency {
@@ -73,6 +98,13 @@ impl Default for DiscoveryInputs {
 }
 
 impl Discovery {
+    /// Appends what another harness has found.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.tests.extend(other.tests);
+        self.collections.extend(other.collections);
+        self.notes.extend(other.notes);
+    }
+
     /// Appends the directory to names that are taken.
     pub(super) fn make_names_unique(&mut self) {
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
@@ -105,6 +137,15 @@ impl fmt::Display for DiscoveryNote {
                     formatter,
                     "the single tests of {test} cannot be listed, so it runs as a whole: {problem}"
                 )
+            }
+            DiscoveryNote::Interpreter { program, origin } => {
+                write!(formatter, "tests run with {program}, {origin}")
+            }
+            DiscoveryNote::NoVirtualEnvironment { command } => {
+                write!(formatter, "the project has a lock file, but no virtual environment: run `{command}`")
+            }
+            DiscoveryNote::RunsAsAWhole { test, reason } => {
+                write!(formatter, "{test} runs in one process: {reason}")
             }
             DiscoveryNote::ForeignState => {
                 formatter.write_str("the state in .greenwave was not made here by this user, and is replaced")

@@ -2,7 +2,11 @@
 
 mod batch;
 mod collect;
+mod collection;
+mod dependencies;
+mod files;
 mod ini;
+mod interpreter;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,21 +14,23 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use globset::{GlobBuilder, GlobMatcher};
-use toml::{Table, Value};
+use toml::Value;
 
 use super::Harness;
 use super::batch::Batch;
 use super::build::{BuildOutput, BuildRequest};
 use super::crash::Crash;
-use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
+use super::discovery::{Discovery, DiscoveryInputs};
 use super::launch::LaunchSpec;
 use super::listing::{Listing, ListingContext};
 use super::problem::Problem;
-use super::project::{Project, closure, within};
+use super::project::{Project, closure};
 use super::summary::{Summary, SummaryVerdict, TestCount};
 use crate::run::blocking::blocking;
 use crate::{CaseReport, Error, HarnessName, Test};
 use batch::PytestBatch;
+use dependencies::dependencies;
+use interpreter::Interpreter;
 
 const HARNESS: &str = "pytest";
 /// Defaults of `python_files` and `norecursedirs`
@@ -45,7 +51,14 @@ const SETTINGS: [(&str, &str, bool); 7] = [
 ];
 /// Files that mark the root of a Python project.
 const PROJECTS: [&str; 4] = ["pyproject.toml", "setup.py", "setup.cfg", "requirements.txt"];
-const ENVIRONMENTS: [&str; 2] = [".venv", "venv"];
+/// Programs and environments that decide which interpreter runs pytest.
+const PROGRAMS: [&str; 6] =
+    ["python3", "pytest", ".venv/bin/python", ".venv/bin/pytest", "venv/bin/python", "venv/bin/pytest"];
+/// Variable with further arguments of pytest.
+const ARGUMENTS: &str = "PYTEST_ADDOPTS";
+/// Words after the interpreter in the command of a discovered test. The cache directory of pytest
+/// is private to the process, since its options (`--failed-first`) must exist but select nothing.
+const PREFIX: [&str; 5] = ["-m", "pytest", "-o", "cache_dir=$TMPDIR/pytest_cache", "-q"];
 
 /// Files whose content discovery reads.
 const MANIFESTS: [&str; 8] = [
@@ -89,12 +102,16 @@ impl Harness for PytestHarness {
     }
 
     fn discovery_inputs(&self) -> DiscoveryInputs {
-        DiscoveryInputs { manifests: &MANIFESTS, programs: &["python3"], ..DiscoveryInputs::default() }
+        DiscoveryInputs { manifests: &MANIFESTS, programs: &PROGRAMS, ..DiscoveryInputs::default() }
     }
 
     async fn discover(&self, project: &Project) -> Result<Discovery, Error> {
         let project = project.clone();
         blocking(move || find(&project)).await
+    }
+
+    fn collected(&self, collections: &[&Test], context: &ListingContext<'_>) -> Vec<Option<Discovery>> {
+        collection::collected(collections, context)
     }
 
     fn listing_commands(&self, _test: &Test, _context: &ListingContext<'_>) -> Vec<Test> {
@@ -118,14 +135,15 @@ impl Harness for PytestHarness {
     }
 
     fn batch(&self, test: &Test) -> Option<&dyn Batch> {
-        // The command of a single test, `file.py::name`, is meant to run alone.
-        let is_file = test.command.last().is_some_and(|word| word.ends_with(".py"));
-        is_file.then_some(&PytestBatch)
+        is_file(test).then_some(&PytestBatch)
     }
 
     fn parse_summary(&self, test: &Test, exit_code: Option<i32>, output: &[u8]) -> Summary {
+        if collection::is_collection(test) {
+            return Summary::default();
+        }
         let summary = Summary::of_count(TestCount::find(output));
-        if all_deselected(test, exit_code, output) {
+        if none_is_left(test, exit_code, output) {
             return Summary { verdict: SummaryVerdict::Passed, ..summary };
         }
         summary
@@ -146,17 +164,42 @@ const NO_TESTS_COLLECTED: i32 = 5;
 /// Upper bound of the length of pytest's last line, in bytes.
 const SUMMARY_BYTES_MAX: usize = 1024;
 
-/// Returns whether the project's settings deselect all tests of a file (`addopts = "-m 'not
-/// slow'"`).
+/// Returns whether no test ran since the project's settings deselect all of them (`addopts = "-m
+/// 'not slow'"`), or since the files skip themselves.
 ///
 /// This is not a failure of the file. A command that deselects tests itself must run at least one.
-fn all_deselected(test: &Test, exit_code: Option<i32>, output: &[u8]) -> bool {
-    if exit_code != Some(NO_TESTS_COLLECTED) || deselects(test) {
+fn none_is_left(test: &Test, exit_code: Option<i32>, output: &[u8]) -> bool {
+    if exit_code != Some(NO_TESTS_COLLECTED) {
         return false;
     }
     let end = String::from_utf8_lossy(&output[output.len().saturating_sub(SUMMARY_BYTES_MAX)..]).into_owned();
     let last = end.lines().rev().find(|line| !line.trim().is_empty());
-    last.is_some_and(|line| line.contains(" deselected"))
+    last.is_some_and(|line| line.contains(" skipped") || (line.contains(" deselected") && !deselects(test)))
+}
+
+/// Returns whether the last word of a test's command is a file, so that other files can share its
+/// process. The command of a single test, `file.py::name`, is meant to run alone.
+fn is_file(test: &Test) -> bool {
+    let is_discovered = || test.command.iter().skip(1).zip(PREFIX).filter(|(word, own)| word == own).count();
+    test.command.last().is_some_and(|word| {
+        word.ends_with(".py")
+            || (test.command.len() > PREFIX.len() + 1
+                && is_discovered() == PREFIX.len()
+                && !word.starts_with('-')
+                && !word.is_empty()
+                && !word.contains("::"))
+    })
+}
+
+/// Returns the command that runs a whole suite.
+fn command(python: &str, arguments: &[String]) -> Vec<String> {
+    let prefix = [python].into_iter().chain(PREFIX).map(str::to_owned);
+    prefix.chain(arguments.iter().cloned()).collect()
+}
+
+/// Returns the command that runs one file of a suite.
+fn file_command(whole: &[String], options: &[String], file: &str) -> Vec<String> {
+    [whole, options, &[files::word(file)]].concat()
 }
 
 /// Returns whether a command itself says which tests to deselect.
@@ -165,7 +208,8 @@ fn deselects(test: &Test) -> bool {
     test.command.iter().skip_while(|word| *word != "pytest").any(selects)
 }
 
-/// Returns one test for each file that pytest would collect.
+/// Returns one test for each file that pytest would collect without plugins, and the collections
+/// that replace them by what pytest does collect.
 fn find(project: &Project) -> Result<Discovery, Error> {
     let mut found = Discovery::default();
     if !project.files().iter().any(|file| is_python(file)) {
@@ -175,23 +219,53 @@ fn find(project: &Project) -> Result<Discovery, Error> {
     let projects: BTreeSet<&Path> = PROJECTS.iter().flat_map(|name| project.directories_with(name)).collect();
     let dependencies = dependencies(project, &mut found.notes)?;
     let default = Settings::new(project, Path::new(""), None, None, None)?;
-    let mut needs_python = 0;
+    let above = |path: &Path| {
+        projects.iter().rfind(|directory| path.starts_with(directory)).map(|it| it.to_path_buf())
+    };
+    let mut roots: BTreeMap<PathBuf, Interpreter> = BTreeMap::new();
     for file in project.files().iter().filter(|file| is_python(file)) {
         let own = all.iter().filter(|it| file.starts_with(&it.directory));
         let settings = own.max_by_key(|it| it.directory.components().count()).unwrap_or(&default);
         if settings.collects(file) {
             let configured = all.iter().any(|it| std::ptr::eq(it, settings));
-            let python_root = file.ancestors().skip(1).find(|directory| projects.contains(directory));
-            let python_root = python_root.unwrap_or(Path::new(""));
+            let python_root = file.parent().and_then(above).unwrap_or_default();
             // pytest resolves its settings from the directory that contains them.
-            let root = if configured { settings.directory.as_path() } else { python_root };
-            let test = test(project, root, python_root, file, &dependencies);
-            needs_python += usize::from(test.command[0] == "python3");
-            found.tests.push(test);
+            let root = if configured { settings.directory.as_path() } else { &python_root };
+            let interpreter =
+                roots.entry(root.to_owned()).or_insert_with(|| Interpreter::find(project, root));
+            let base = base(root, &python_root, &interpreter.word, &dependencies);
+            let relative = file.strip_prefix(root).unwrap_or(file).to_string_lossy();
+            let command = file_command(&base.command, &[], &relative);
+            found.tests.push(Test { name: format!("py:{}", file.to_string_lossy()), command, ..base });
         }
     }
-    found.notes.extend(project.missing_program("python3", needs_python));
+    let needs_python = found.tests.iter().filter(|test| test.command[0] == interpreter::DEFAULT).count();
+    found.notes.extend(project.missing_program(interpreter::DEFAULT, needs_python));
+    for root in collection_roots(&all, &mut roots, project) {
+        let interpreter = &roots[root.as_path()];
+        found.notes.extend(interpreter.notes(project, &root));
+        let base = base(&root, &above(&root).unwrap_or_default(), &interpreter.word, &dependencies);
+        found.collections.push(collection::command(&base));
+    }
     Ok(found)
+}
+
+/// Returns the directories that pytest collects from: the outermost ones with its settings, and
+/// those of files outside of all settings.
+fn collection_roots(
+    all: &[Settings],
+    roots: &mut BTreeMap<PathBuf, Interpreter>,
+    project: &Project,
+) -> Vec<PathBuf> {
+    let is_inside =
+        |path: &Path, other: &Settings| path != other.directory && path.starts_with(&other.directory);
+    for settings in all {
+        roots
+            .entry(settings.directory.clone())
+            .or_insert_with(|| Interpreter::find(project, &settings.directory));
+    }
+    let is_outermost = |path: &&PathBuf| !all.iter().any(|other| is_inside(path, other));
+    roots.keys().filter(is_outermost).cloned().collect()
 }
 
 fn is_python(file: &Path) -> bool {
@@ -204,16 +278,14 @@ fn with_python(project: &Project) -> BTreeSet<&Path> {
     files.flat_map(|file| file.ancestors().skip(1)).collect()
 }
 
-fn test(
-    project: &Project,
+/// Returns what all tests that run in a directory have in common, with the command of the whole
+/// suite.
+fn base(
     root: &Path,
     python_root: &Path,
-    file: &Path,
+    python: &str,
     dependencies: &BTreeMap<PathBuf, Vec<PathBuf>>,
 ) -> Test {
-    let relative = file.strip_prefix(root).unwrap_or(file).to_string_lossy().into_owned();
-    let command = [python(project, root).as_str(), "-m", "pytest", "-p", "no:cacheprovider", "-q", &relative]
-        .map(str::to_owned);
     // Tests can import modules in the directory that pytest runs in, if that is above the project.
     let start = if python_root.starts_with(root) { root } else { python_root };
     let (mut directories, more) = (closure(start, dependencies), closure(python_root, dependencies));
@@ -228,25 +300,11 @@ fn test(
         directory: root.to_owned(),
         directories,
         outputs: [".pytest_cache/", "__pycache__/"].map(str::to_owned).to_vec(),
+        env: vec![ARGUMENTS.to_owned()],
         set: BTreeMap::from([("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned())]),
         harness: HarnessName::new(HARNESS),
-        ..Test::new(format!("py:{}", file.to_string_lossy()), command)
+        ..Test::new(String::new(), command(python, &[]))
     }
-}
-
-/// Returns the interpreter of the nearest virtual environment, relative to the directory, or
-/// `python3`.
-fn python(project: &Project, directory: &Path) -> String {
-    let mut up = String::new();
-    for above in directory.ancestors() {
-        for name in ENVIRONMENTS {
-            if project.root().join(above).join(name).join("bin/python").exists() {
-                return format!("{up}{name}/bin/python");
-            }
-        }
-        up.push_str("../");
-    }
-    "python3".to_owned()
 }
 
 /// Reads the settings of each directory, from the file that pytest would choose.
@@ -391,111 +449,4 @@ fn suffixes(path: &Path) -> impl Iterator<Item = &Path> {
         parts.next()?;
         Some(parts.as_path()).filter(|rest| !rest.as_os_str().is_empty())
     })
-}
-
-/// Returns the directories that each Python project may import from, beside its own.
-fn dependencies(
-    project: &Project,
-    notes: &mut Vec<DiscoveryNote>,
-) -> Result<BTreeMap<PathBuf, Vec<PathBuf>>, Error> {
-    let mut tables = BTreeMap::new();
-    let with_python = with_python(project);
-    for directory in
-        project.directories_with("pyproject.toml").filter(|directory| with_python.contains(directory))
-    {
-        tables.insert(directory.to_owned(), project.toml(HARNESS, &directory.join("pyproject.toml"))?);
-    }
-    let names: BTreeMap<String, &PathBuf> =
-        tables.iter().filter_map(|(directory, table)| Some((project_name(table)?, directory))).collect();
-    let mut found: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
-    let mut add = |manifest: PathBuf, path: String| {
-        let directory = manifest.parent().unwrap_or(Path::new(""));
-        match within(directory, &path) {
-            Some(target) => found.entry(directory.to_owned()).or_default().push(target),
-            None => notes.push(DiscoveryNote::OutsideDependency { manifest, directory: path }),
-        }
-    };
-    for (directory, table) in &tables {
-        for path in paths_of(table) {
-            add(directory.join("pyproject.toml"), path);
-        }
-    }
-    for directory in project.directories_with("requirements.txt") {
-        let manifest = directory.join("requirements.txt");
-        for path in required(&project.text(HARNESS, &manifest)?) {
-            add(manifest.clone(), path);
-        }
-    }
-    for (directory, table) in &tables {
-        let members = workspace_sources(table).filter_map(|name| names.get(&name).map(|it| (*it).clone()));
-        found.entry(directory.clone()).or_default().extend(members);
-    }
-    Ok(found)
-}
-
-/// Normalizes a project's name for comparison
-/// (<https://packaging.python.org/en/latest/specifications/name-normalization/>).
-fn normal(name: &str) -> String {
-    let mut normal = String::new();
-    for character in name.chars() {
-        match character {
-            '-' | '_' | '.' if normal.ends_with('-') => {}
-            '-' | '_' | '.' => normal.push('-'),
-            other => normal.extend(other.to_lowercase()),
-        }
-    }
-    normal
-}
-
-fn project_name(table: &Table) -> Option<String> {
-    let standard = table.get("project").and_then(|it| it.get("name"));
-    let poetry = || table.get("tool")?.get("poetry")?.get("name");
-    standard.or_else(poetry)?.as_str().map(normal)
-}
-
-fn uv_sources(table: &Table) -> impl Iterator<Item = (&String, &Value)> {
-    let sources = table.get("tool").and_then(|it| it.get("uv")?.get("sources")?.as_table());
-    sources.into_iter().flatten().flat_map(|(name, value)| {
-        let one_or_more = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-        one_or_more.iter().map(move |value| (name, value))
-    })
-}
-
-/// Returns the members of uv's workspace that a project depends on.
-fn workspace_sources(table: &Table) -> impl Iterator<Item = String> {
-    let is_member = |value: &Value| value.get("workspace").and_then(Value::as_bool) == Some(true);
-    uv_sources(table).filter(move |(_, value)| is_member(value)).map(|(name, _)| normal(name))
-}
-
-/// Returns the directories that uv and Poetry settings of a project depend on.
-fn paths_of(table: &Table) -> Vec<String> {
-    let path = |value: &Value| value.get("path").and_then(Value::as_str).map(str::to_owned);
-    let mut paths: Vec<String> = uv_sources(table).filter_map(|(_, value)| path(value)).collect();
-    let poetry = table.get("tool").and_then(|it| it.get("poetry"));
-    let groups =
-        poetry.and_then(|it| it.get("group")?.as_table()).into_iter().flatten().map(|(_, group)| group);
-    for list in poetry.into_iter().chain(groups) {
-        for key in ["dependencies", "dev-dependencies"] {
-            let list = list.get(key).and_then(Value::as_table);
-            paths.extend(list.into_iter().flatten().filter_map(|(_, value)| path(value)));
-        }
-    }
-    // A wheel is a file, not a directory with sources.
-    paths.retain(|path| !path.ends_with(".whl") && !path.ends_with(".tar.gz"));
-    paths
-}
-
-/// Returns the directories in a list of requirements
-/// (<https://pip.pypa.io/en/stable/reference/requirements-file-format/>).
-fn required(text: &str) -> Vec<String> {
-    let directory = |line: &str| {
-        let line = line.split(" #").next().unwrap_or_default().trim();
-        let editable = ["-e", "--editable"].iter().find_map(|flag| line.strip_prefix(flag));
-        let target = editable.unwrap_or(line).trim_start_matches('=').trim();
-        let target = target.split(['[', ';']).next().unwrap_or_default().trim();
-        let is_directory =
-            target.starts_with('.') && !target.ends_with(".whl") && !target.ends_with(".tar.gz");
-        is_directory.then(|| target.to_owned())
-    };
-    text.lines().filter_map(directory).collect()
 }

@@ -1,11 +1,11 @@
 //! Opens the directory in which a project's runs leave state for later runs.
 
-use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use greenwave_dir::{Access, Dir};
 use greenwave_inputs::{SealedContent, StateSeal, UserKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -93,21 +93,16 @@ impl StateDirectory {
         }
         let state = project.join(STATE_DIRECTORY);
         let directory = opened.path.clone();
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .map_err(Error::io("create", &directory))?;
-        let owner =
-            fs::symlink_metadata(&directory).map_err(Error::io("read metadata of", &directory))?.uid();
+        // A link that a clone brings is not followed.
+        let created = Dir::open(project).and_then(|dir| dir.create_subdirectory(STATE_DIRECTORY, 0o700));
+        let dir = created.map_err(Error::io("create", &state))?;
+        let tests = dir.create_subdirectory(TESTS, 0o700).map_err(Error::io("create", &directory))?;
+        let owner = tests.metadata("").map_err(Error::io("read metadata of", &directory))?.owner();
         let user = rustix::process::geteuid().as_raw();
         if owner != user {
             return Err(Error::ForeignState { path: directory, owner, user });
         }
-        let ignore = state.join(IGNORE);
-        if !ignore.exists() {
-            fs::write(&ignore, "*\n").map_err(Error::io("write", &ignore))?;
-        }
+        exclude_from_version_control(&dir).map_err(Error::io("write", state.join(IGNORE)))?;
         Ok(opened)
     }
 
@@ -180,4 +175,10 @@ impl StateDirectory {
         let bytes = serde_json::to_vec(value).expect("state has no map keys other than strings");
         self.replace(file, bytes)
     }
+}
+
+fn exclude_from_version_control(state: &Dir) -> io::Result<()> {
+    let mut ignore = state.open_file(IGNORE, Access::Create, 0o666)?;
+    // A file that somebody has written stays as it is.
+    if ignore.metadata()?.len() == 0 { ignore.write_all(b"*\n") } else { Ok(()) }
 }

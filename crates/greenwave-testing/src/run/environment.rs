@@ -3,14 +3,39 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::process::{Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::Arc;
 
-use greenwave_process::{Child, Spawn, Supervisor};
+use greenwave_process::{BeforeExec, Child, Spawn, Supervisor};
+use greenwave_sandbox::{LazyGuard, PreparedGuard, Sandbox};
+use tempfile::TempDir;
 use tokio::process::Command;
 
 /// Environment variable that lists the toolchain locations that a run has set for its tests, so
 /// that a run inside a test can distinguish them from the user's own.
 pub const TOOL_HOMES_VARIABLE: &str = "GREENWAVE_OUTER_TOOL_HOMES";
+
+/// Stands for any characters in the name of a declared variable.
+const WILDCARD: char = '*';
+
+/// Returns whether each test has a value of its own for a variable, so that a pattern does not
+/// select the user's.
+fn is_private(name: &str) -> bool {
+    matches!(name, "HOME" | "TMPDIR") || name.starts_with("GREENWAVE_")
+}
+
+/// Returns whether a pattern matches a whole name.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once(WILDCARD) else { return pattern == name };
+    let Some(mut left) = name.strip_prefix(start) else { return false };
+    let (middle, end) = rest.rsplit_once(WILDCARD).unwrap_or(("", rest));
+    for part in middle.split(WILDCARD) {
+        let Some(at) = left.find(part) else { return false };
+        left = &left[at + part.len()..];
+    }
+    left.ends_with(end)
+}
 
 /// The environment of tests: the variables that they select from, and the supervisor of their
 /// processes. A test sees the variables of [`BASE`](Environment::BASE)
@@ -19,7 +44,9 @@ pub const TOOL_HOMES_VARIABLE: &str = "GREENWAVE_OUTER_TOOL_HOMES";
 pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
     supervisor: Option<Supervisor>,
+    sandbox: Option<Sandbox>,
     is_inspecting: bool,
+    guard: Option<Arc<LazyGuard>>,
 }
 
 impl Environment {
@@ -46,7 +73,8 @@ impl Environment {
 
     /// Creates an environment from variables such as those of `std::env::vars_os()`.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        Self { variables: variables.into_iter().collect(), supervisor: None, is_inspecting: false }
+        let variables = variables.into_iter().collect();
+        Self { variables, supervisor: None, sandbox: None, is_inspecting: false, guard: None }
     }
 
     /// Has a supervisor start tests and the programs that discover and build them, so that nothing
@@ -54,6 +82,18 @@ impl Environment {
     #[must_use]
     pub fn supervised_by(self, supervisor: Supervisor) -> Self {
         Self { supervisor: Some(supervisor), ..self }
+    }
+
+    /// Has a guard hold for the programs that run code of the project to build it or to list its
+    /// tests. Where the kernel cannot enforce it, they run without.
+    #[must_use]
+    pub fn guarded_by(self, guard: Option<Arc<LazyGuard>>) -> Self {
+        Self { guard, ..self }
+    }
+
+    /// Returns the guard, if there is one.
+    pub fn guard(&self) -> Option<&Arc<LazyGuard>> {
+        self.guard.as_ref()
     }
 
     /// Has discovery and lookups start no program that the project provides or configures. What
@@ -73,14 +113,55 @@ impl Environment {
         self.supervisor.as_ref()
     }
 
+    /// Confines tests, and the programs that discover and build them. They can write to the project
+    /// and to private directories in addition to what the sandbox permits.
+    #[must_use]
+    pub fn confined_by(self, sandbox: Option<Sandbox>) -> Self {
+        Self { sandbox, ..self }
+    }
+
     /// Runs a command whose variables were cleared to its end, under the supervisor if there is
-    /// one. Captures its output and its errors; its standard input is empty.
+    /// one. Captures its output and its errors; its standard input is empty. If tests are confined,
+    /// it can write to its working directory and has a temporary directory.
     pub(crate) async fn output(&self, command: &mut Command) -> io::Result<Output> {
-        if self.supervisor.is_none() {
-            return command.stdin(Stdio::null()).output().await;
+        self.output_under(command, None).await
+    }
+
+    /// Runs a command that executes code of the project like [`output`](Self::output), under the
+    /// guard if there is one.
+    pub(crate) async fn guarded_output(&self, command: &mut Command) -> io::Result<Output> {
+        let guard = self.guard.as_ref().and_then(|guard| guard.get().ok());
+        self.output_under(command, guard).await
+    }
+
+    async fn output_under(&self, command: &mut Command, guard: Option<&PreparedGuard>) -> io::Result<Output> {
+        let temporary = match &self.sandbox {
+            Some(_) => Some(tempfile::Builder::new().prefix("greenwave-test-").tempdir()?),
+            None => None,
+        };
+        command.envs(temporary.iter().map(|directory| ("TMPDIR", directory.path())));
+        let directory = command.as_std().get_current_dir().map(Path::to_owned);
+        let writable = temporary.iter().map(TempDir::path).chain(directory.as_deref());
+        let writable: Vec<PathBuf> = writable.map(Path::to_owned).collect();
+        let directory = directory.unwrap_or_else(|| PathBuf::from("/"));
+        // The process leads a group, which is killed if the future is dropped.
+        let mut spawn = Spawn::from_command(command.as_std(), [])?;
+        self.confine(&mut spawn, &directory, writable)?;
+        if let Some(guard) = guard {
+            guard.attach(&mut spawn, &directory).map_err(io::Error::other)?;
         }
-        let spawn = Spawn::from_command(command.as_std(), [])?;
         Child::output_of(self.supervisor.as_ref(), spawn).await
+    }
+
+    /// Confines a command if tests are confined. It can write to these paths in addition.
+    pub(crate) fn confine(
+        &self,
+        command: &mut impl BeforeExec,
+        directory: &Path,
+        writable: Vec<PathBuf>,
+    ) -> io::Result<()> {
+        let Some(sandbox) = &self.sandbox else { return Ok(()) };
+        sandbox.attach(command, directory, writable).map_err(io::Error::other)
     }
 
     /// Returns the value of a variable.
@@ -98,13 +179,46 @@ impl Environment {
     /// key either, so that both runs derive the same keys.
     pub(crate) fn visible<'a>(&'a self, declared: &'a [String]) -> BTreeMap<&'a str, &'a OsStr> {
         let base = Self::BASE.into_iter().filter(|name| !self.is_set_by_outer(name));
-        let names = base.chain(declared.iter().map(String::as_str));
-        names.filter_map(|name| Some((name, self.get(name)?))).collect()
+        let (patterns, names): (Vec<&str>, Vec<&str>) =
+            declared.iter().map(String::as_str).partition(|name| name.contains(WILDCARD));
+        let mut visible: BTreeMap<&str, &OsStr> =
+            base.chain(names).filter_map(|name| Some((name, self.get(name)?))).collect();
+        if !patterns.is_empty() {
+            let all =
+                self.variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value.as_os_str())));
+            visible.extend(all.filter(|(name, _)| {
+                !self.is_set_by_outer(name)
+                    && !is_private(name)
+                    && patterns.iter().any(|pattern| matches(pattern, name))
+            }));
+        }
+        visible
     }
 
     /// Returns whether an outer run has set this location of a toolchain for its tests.
     pub(crate) fn is_set_by_outer(&self, name: &str) -> bool {
         let set = self.get(TOOL_HOMES_VARIABLE).and_then(OsStr::to_str);
         set.is_some_and(|set| set.split(',').any(|other| other == name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_selects_variables_by_name() {
+        let names = ["APP_A", "APP_B_URL", "APP", "XAPP_A", "HOME", "GREENWAVE_PORT_FIRST"];
+        let environment = Environment::new(names.map(|name| (name.into(), "1".into())));
+        let visible = |pattern: &str| {
+            let declared = [pattern.to_owned()];
+            environment.visible(&declared).into_keys().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(visible("APP_*"), ["APP_A", "APP_B_URL"]);
+        assert_eq!(visible("APP_*_URL"), ["APP_B_URL"]);
+        assert_eq!(visible("*APP*A"), ["APP_A", "XAPP_A"]);
+        assert_eq!(visible("*"), ["APP", "APP_A", "APP_B_URL", "XAPP_A"]);
+        assert_eq!(visible("APP_A*A"), Vec::<String>::new());
+        assert_eq!(visible("APP"), ["APP"]);
     }
 }

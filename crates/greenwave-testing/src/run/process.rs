@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use greenwave_process::{Child, Spawn, Supervisor};
+use greenwave_process::{Child, Spawn};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::harness::summary::{Summary, SummaryVerdict};
 use crate::plain_text::LEFT_OUT;
 use crate::results::outcome::{ExitReason, Status};
+use crate::run::environment::Environment;
 use crate::run::options::RunnerOptions;
 use crate::{Error, Test, TestCount};
 use greenwave_inputs::AccessKind;
@@ -43,6 +44,8 @@ pub(crate) struct Job<'a> {
     pub(crate) variables: Vec<(OsString, OsString)>,
     /// The private directory of the test.
     pub(crate) own: &'a Path,
+    /// The project, or the copy of it that the test runs in.
+    pub(crate) project: &'a Path,
 }
 
 /// The result of running a command.
@@ -102,7 +105,7 @@ pub(crate) struct Seen {
 pub(crate) async fn run(
     job: &Job<'_>,
     options: &RunnerOptions,
-    supervisor: Option<&Supervisor>,
+    environment: &Environment,
     strict: Option<&ReadRules>,
 ) -> Result<ProcessResult, Error> {
     let test = job.test;
@@ -121,6 +124,8 @@ pub(crate) async fn run(
     if let Some(jobserver) = &options.jobserver {
         jobserver.offer_to(&mut command);
     }
+    let writable = vec![job.project.to_owned(), job.own.to_owned()];
+    environment.confine(&mut command, &job.directory, writable).map_err(failed)?;
     if let Some(guard) = options.guard.as_ref().and_then(|guard| guard.get().ok()) {
         guard.attach(&mut command, &job.directory)?;
     }
@@ -133,7 +138,7 @@ pub(crate) async fn run(
         None
     };
     let (started, began) = (Instant::now(), now_ns());
-    let group = Child::start_under(supervisor, command);
+    let group = Child::start_under(environment.supervisor(), command);
     let ended = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
     let (duration, by_clock) = (started.elapsed(), now_ns().saturating_sub(began));
     let seen = match tracing {

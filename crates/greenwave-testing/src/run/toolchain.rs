@@ -177,6 +177,11 @@ async fn probe_version(
         let mut probe = Command::new(command[0]);
         probe.args(&command[1..]).current_dir(directory).env_clear().envs(environment.iter().copied());
         probe.envs(tool_homes(all));
+        // Files of the project choose the program that a launcher like rustup starts.
+        if all.confine(&mut probe, directory, Vec::new()).is_err() {
+            is_seen = false;
+            continue;
+        }
         let tracing = Tracer::available().and_then(|()| Tracer::default().attach(&mut probe)).ok();
         // A tool that cannot be started has an empty version. The test itself reports the error.
         text.extend(probe.output().await.map(|output| output.stdout).unwrap_or_default());

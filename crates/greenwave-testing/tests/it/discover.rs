@@ -32,6 +32,7 @@ impl Project {
         let directory = self.directory.path().join(".programs");
         fs::create_dir_all(&directory).unwrap();
         for name in names {
+            fs::create_dir_all(directory.join(name).parent().unwrap()).unwrap();
             fs::write(directory.join(name), "").unwrap();
             fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -135,7 +136,8 @@ fn a_python_test_depends_on_its_project_and_local_dependencies() {
     let found = project.find();
     let a = of(&found, "py:a/tests/test_a.py");
     assert_eq!(a.directories, paths(&["a", "b", "c", "c/inner", "d"]));
-    assert_eq!(a.command, ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/test_a.py"]);
+    assert_eq!(a.command[..3], ["python3", "-m", "pytest"]);
+    assert_eq!(a.command.last().unwrap(), "tests/test_a.py");
     assert_eq!((a.directory.as_path(), a.set["PYTHONDONTWRITEBYTECODE"].as_str()), (Path::new("a"), "1"));
     assert_eq!(of(&found, "py:e/test_e.py").directories, paths(&["e"]));
     // No manifest says which project it belongs to, so all files are inputs.
@@ -157,6 +159,50 @@ fn the_nearest_virtual_environment_is_used() {
     let found = project.find();
     assert_eq!(of(&found, "py:a/test_a.py").command[0], "../.venv/bin/python");
     assert_eq!(of(&found, "py:b/test_b.py").command[0], "venv/bin/python");
+    // An environment without pytest is not what the user runs it with.
+    fs::write(project.directory.path().join("b/venv/pyvenv.cfg"), "home = /usr/bin\n").unwrap();
+    assert_eq!(of(&project.find(), "py:b/test_b.py").command[0], "../.venv/bin/python");
+    fs::create_dir_all(project.directory.path().join("b/venv/lib/python3.9/site-packages/pytest")).unwrap();
+    assert_eq!(of(&project.find(), "py:b/test_b.py").command[0], "venv/bin/python");
+}
+
+#[test]
+fn the_interpreter_of_the_program_pytest_is_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let project = Project::new(&[("test_a.py", "")]);
+    let environment = project.programs(&["python3", "pytest", "other/python3"]);
+    let programs = project.directory.path().join(".programs");
+    let check = |first_line: &str, expected: &str, notes: &[String]| {
+        fs::write(programs.join("pytest"), format!("{first_line}\nimport pytest\n")).unwrap();
+        fs::set_permissions(programs.join("pytest"), fs::Permissions::from_mode(0o755)).unwrap();
+        let found = project.find_with(&environment).unwrap();
+        assert_eq!(found.tests[0].command[0], expected);
+        assert_eq!(found.collections[0].command[0], expected);
+        assert_eq!(found.notes.iter().map(ToString::to_string).collect::<Vec<_>>(), notes);
+    };
+    let other = programs.join("other/python3").display().to_string();
+    let program = programs.join("pytest").display().to_string();
+    let note = format!("tests run with {other}, the interpreter of {program}");
+    check(&format!("#!{other}"), &other, &[note]);
+    check(&format!("#!{}", programs.join("python3").display()), "python3", &[]);
+    check("#!/usr/bin/env python3", "python3", &[]);
+    check("#!/bin/sh", "python3", &[]);
+}
+
+#[test]
+fn pytest_collects_from_the_outermost_directories_with_its_settings() {
+    let settings = "[tool.pytest.ini_options]\n";
+    let collections = |files: &[(&'static str, &'static str)]| -> Vec<PathBuf> {
+        Project::new(files).find().collections.into_iter().map(|test| test.directory).collect()
+    };
+    let inner = ("a/pyproject.toml", settings);
+    let tests = [("a/test_a.py", ""), ("b/test_b.py", "")];
+    assert_eq!(collections(&[inner, tests[0]]), paths(&["a"]));
+    assert_eq!(collections(&[inner, tests[0], tests[1]]), paths(&["", "a"]));
+    assert_eq!(collections(&[("pytest.ini", ""), inner, tests[0], tests[1]]), paths(&[""]));
+    // Settings may name files that no pattern matches.
+    assert_eq!(collections(&[("pytest.ini", ""), ("suite.py", "")]), paths(&[""]));
+    assert_eq!(collections(&[("suite.py", "")]), paths(&[]));
 }
 
 #[test]
@@ -323,7 +369,7 @@ fn the_text_of_a_configuration_has_every_test() {
         ..Test::new("odd = \"''' name\t\u{7f}", ["sh", "-c", "echo '\"'"])
     };
     let plain = Test::new("plain", ["true"]);
-    let text = Discovery { tests: vec![odd, plain], notes: vec![] }.init_text();
+    let text = Discovery { tests: vec![odd, plain], ..Discovery::default() }.init_text();
     let table: toml::Table = text.parse().unwrap();
     let tests = table["test"].as_array().unwrap();
     let text_of = |test: usize, key: &str| tests[test][key].as_str().unwrap().to_owned();

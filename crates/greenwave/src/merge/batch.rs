@@ -111,7 +111,12 @@ impl MergeQueue {
                 let wait = self.user_conflict(trunk, &edited, &candidate.own, &conflict).await?;
                 let verdict = match wait {
                     Some(wait) => Verdict::Blocked(wait),
-                    None => Verdict::Conflict { trunk: edited, conflict },
+                    // A conflict with another feature comes first. The next merge takes the user's
+                    // edits in again, so that the agent does not overwrite them in the meantime.
+                    None => match tree::join(&trunk.tree, &candidate.own, store).await? {
+                        Err(conflict) => Verdict::Conflict { trunk: trunk.tree.clone(), conflict },
+                        Ok(_) => Verdict::Conflict { trunk: edited, conflict },
+                    },
                 };
                 self.decide(candidate, verdict);
                 continue;

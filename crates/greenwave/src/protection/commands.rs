@@ -137,6 +137,31 @@ fn operand(directory: &str, word: &str, is_argument: bool) -> Option<Operand> {
     Some(Operand { path: parts.join("/"), is_argument })
 }
 
+/// Returns a script without the lines of its here-documents, which are input and no commands.
+fn without_here_documents(script: &str) -> String {
+    let mut commands = String::new();
+    let mut lines = script.lines();
+    while let Some(line) = lines.next() {
+        commands.push_str(line);
+        commands.push('\n');
+        // `<<<` precedes a word of input.
+        let ends = line.replace("<<<", "");
+        for begin in ends.split("<<").skip(1) {
+            let begin = begin.trim_start_matches('-').trim_start();
+            let end = begin.split([' ', '\t', ';', '|', '&', '>', '<', ')']).next().unwrap_or_default();
+            let end = end.trim_matches(['\'', '"']).trim_start_matches('\\');
+            if end.is_empty() || end.starts_with(|first: char| first.is_ascii_digit()) {
+                continue;
+            }
+            let mut rest = lines.clone();
+            if rest.any(|line| line.trim_start_matches('\t') == end) {
+                lines = rest;
+            }
+        }
+    }
+    commands
+}
+
 /// Splits a command into words. A script for a shell (`sh -c`) is split at its operators.
 fn simple_commands(command: &[String]) -> Vec<Vec<String>> {
     let is_shell = |word: &str| matches!(word.rsplit('/').next(), Some("sh" | "bash" | "dash" | "zsh"));
@@ -148,6 +173,7 @@ fn simple_commands(command: &[String]) -> Vec<Vec<String>> {
     };
     let mut commands = vec![Vec::new()];
     let (mut word, mut quote, mut has_word) = (String::new(), None, false);
+    let script = without_here_documents(script);
     let mut characters = script.chars().peekable();
     while let Some(character) = characters.next() {
         match (quote, character) {
@@ -179,5 +205,21 @@ fn push(commands: &mut [Vec<String>], word: String) {
         && !(last.is_empty() && KEYWORDS.contains(&word.as_str()))
     {
         last.push(word);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn here_documents_name_no_programs() {
+        let programs = |script: &str| -> Vec<String> {
+            let operands = operands(&Test::new("t", ["sh", "-c", script])).into_iter();
+            operands.filter(|operand| !operand.is_argument).map(|operand| operand.path).collect()
+        };
+        assert_eq!(programs("cat <<'X'\nsrc/a.txt\nX\n./b.sh"), ["b.sh"]);
+        assert_eq!(programs("cat <<-X | tee c\n\tsrc/a.txt\n\tX\n./b.sh"), ["b.sh"]);
+        assert_eq!(programs("n=$((n<<m))\n./b.sh <<< x"), ["b.sh"]);
     }
 }

@@ -13,6 +13,20 @@ const VITE: &str = "vite.config.";
 /// Keys of `package.json` with settings of test runners.
 const RUNNERS: [&str; 8] = ["jest", "vitest", "mocha", "ava", "tap", "c8", "nyc", "playwright"];
 
+/// Scripts of `package.json` that package managers run by themselves.
+const LIFECYCLE: [&str; 10] = [
+    "preinstall",
+    "install",
+    "postinstall",
+    "preprepare",
+    "prepare",
+    "postprepare",
+    "prepublish",
+    "prepublishOnly",
+    "prepack",
+    "dependencies",
+];
+
 /// Returns whether a file is a manifest with protected parts.
 pub(crate) fn has_protected_parts(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
@@ -41,7 +55,7 @@ pub(super) fn violation(
         }
         _ => None,
     }?;
-    Some(format!("changes `{part}`, which chooses or runs tests"))
+    Some(format!("changes `{part}`, which chooses or runs tests or other programs"))
 }
 
 fn package_json(old: &str, new: &str) -> Option<String> {
@@ -56,6 +70,10 @@ fn package_json(old: &str, new: &str) -> Option<String> {
         if new["scripts"][name] != *script {
             return Some(format!("scripts.{name}"));
         }
+    }
+    let is_new = |name: &&&str| old["scripts"][**name] != new["scripts"][**name];
+    if let Some(name) = LIFECYCLE.iter().find(is_new) {
+        return Some(format!("scripts.{name}"));
     }
     // npm runs `pretest` before and `posttest` after `test`.
     let added =
@@ -86,6 +104,11 @@ fn cargo(old: &str, new: &str) -> Option<String> {
         &["workspace", "exclude"],
         &["workspace", "default-members"],
     ];
+    // Also in a new manifest: cargo compiles and runs it.
+    let build = ["package", "build"];
+    if get(&new, &build).is_some() && get(&old, &build) != get(&new, &build) {
+        return Some("package.build".to_owned());
+    }
     let is_new = old.as_object().is_none_or(serde_json::Map::is_empty);
     let changed = paths.iter().find(|keys| get(&old, keys) != get(&new, keys));
     if let Some(keys) = changed.filter(|_| !is_new) {

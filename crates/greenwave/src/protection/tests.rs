@@ -12,7 +12,7 @@ fn feature(prompt: &str, command: &[&str]) -> Feature {
 }
 
 fn verdict(feature: &Feature, path: &str, before: Option<&str>, after: Option<&str>) -> Option<String> {
-    let protection = Protection::new(feature, &[]);
+    let protection = Protection::new(feature, &[], PlanFiles::default());
     let change = FileChange { path, before: before.map(str::as_bytes), after: after.map(str::as_bytes) };
     protection.violation(&change)
 }
@@ -99,8 +99,9 @@ fn patterns_of_the_plan_add_and_remove_protection() {
     let mut feature = feature("Write add.", &["pytest"]);
     let protect = ["/schema/**".to_owned()];
     let change = |path| FileChange { path, before: Some(b"a"), after: Some(b"b") };
-    let refused =
-        |feature: &Feature, path| Protection::new(feature, &protect).violation(&change(path)).is_some();
+    let refused = |feature: &Feature, path| {
+        Protection::new(feature, &protect, PlanFiles::default()).violation(&change(path)).is_some()
+    };
     assert!(refused(&feature, "schema/a.sql") && refused(&feature, "tests/test_a.py"));
     assert!(!refused(&feature, "src/schema/a.sql"));
     feature.may_edit = vec!["tests/**".to_owned(), "!tests/conftest.py".to_owned()];
@@ -108,6 +109,106 @@ fn patterns_of_the_plan_add_and_remove_protection() {
     assert!(refused(&feature, "tests/conftest.py"));
     feature.may_edit = vec!["*".to_owned()];
     assert!(!refused(&feature, "schema/a.sql"));
+}
+
+#[test]
+fn files_that_programs_run_or_trust_may_not_change() {
+    let feature = feature("Write add.", &["pytest"]);
+    for path in [
+        ".gitattributes",
+        ".gitmodules",
+        ".gitignore",
+        "sub/.gitignore",
+        ".github/workflows/ci.yml",
+        ".GitHub/workflows/ci.yml",
+        ".github",
+        ".gitlab-ci.yml",
+        ".circleci/config.yml",
+        "Jenkinsfile",
+        ".vscode/tasks.json",
+        "web/.vscode/settings.json",
+        ".idea/runConfigurations/a.xml",
+        ".devcontainer/devcontainer.json",
+        ".envrc",
+        ".husky/pre-commit",
+        "scripts/pre-commit",
+        ".pre-commit-config.yaml",
+        "lefthook.yml",
+        "build.rs",
+        "crates/a/build.rs",
+        ".cargo/config",
+        ".cargo/audit.toml",
+        "conftest.py",
+        "setup.py",
+        "site/evil.pth",
+        "pip.conf",
+        ".npmrc",
+        ".yarnrc.yml",
+        ".yarn/releases/yarn.cjs",
+        ".pnpmfile.cjs",
+        ".pnp.cjs",
+        "rust-toolchain.toml",
+        ".tool-versions",
+        ".mise.toml",
+        "greenwave.toml",
+        "CODEOWNERS",
+        "docs/CODEOWNERS",
+        ".claude/x.json",
+    ] {
+        for (before, after) in [(None, Some("new")), (Some("old"), Some("new")), (Some("old"), None)] {
+            assert!(verdict(&feature, path, before, after).is_some(), "{path} {before:?} {after:?}");
+        }
+    }
+    for path in ["src/.gitkeep", "src/hooks/use.ts", "src/build.rs.txt", "github/a", "mise/a", "src/git.rs"] {
+        assert_eq!(verdict(&feature, path, None, Some("new")), None, "{path}");
+    }
+}
+
+#[test]
+fn a_plan_changes_the_list_of_trusted_files() {
+    let feature = feature("Write add.", &["pytest"]);
+    let refused = |protect: &[&str], path| {
+        let protect: Vec<String> = protect.iter().map(|pattern| (*pattern).to_owned()).collect();
+        let change = FileChange { path, before: None, after: Some(b"new") };
+        Protection::new(&feature, &protect, PlanFiles::default()).violation(&change)
+    };
+    assert!(refused(&["!.github"], ".github/ci.yml").is_none());
+    assert!(refused(&["!.github"], ".envrc").is_some());
+    assert!(refused(&["!*"], "build.rs").is_none());
+    let reason = refused(&["!*", "/ops/**"], "ops/deploy").expect("the plan protects it");
+    assert_eq!(reason, "is protected by the plan (`protect`)");
+    assert!(refused(&[".github", "!.github/docs"], ".github/docs/a.md").is_none());
+}
+
+#[test]
+fn the_plan_and_its_programs_may_not_change() {
+    let project = tempfile::tempdir().unwrap();
+    let root = ProjectRoot::of(project.path()).unwrap();
+    for name in ["plan.toml", "answers.jsonl"] {
+        std::fs::write(project.path().join(name), "").unwrap();
+    }
+    let agent = crate::plan::CommandSpec {
+        command: ["sh", "tools/agent.sh", "src/lib.rs"].map(str::to_owned).into(),
+        ..Default::default()
+    };
+    let plan = Plan {
+        file: Some(project.path().join("plan.toml")),
+        setup: vec![vec!["./setup.sh".to_owned()]],
+        agents: [
+            ("a".to_owned(), AgentSpec::Command(agent)),
+            ("s".to_owned(), AgentSpec::Scripted { script: project.path().join("answers.jsonl"), pace: 1.0 }),
+        ]
+        .into(),
+        ..Plan::default()
+    };
+    let feature = feature("Write add.", &["pytest"]);
+    let protection = Protection::new(&feature, &[], PlanFiles::new(&plan, &root));
+    let violation = |path| protection.violation(&FileChange { path, before: Some(b"a"), after: None });
+    assert_eq!(violation("plan.toml").as_deref(), Some("is part of the plan"));
+    assert_eq!(violation("answers.jsonl").as_deref(), Some("is part of the plan"));
+    assert_eq!(violation("setup.sh").as_deref(), Some("is run by the plan"));
+    assert_eq!(violation("tools/agent.sh").as_deref(), Some("is run by the plan"));
+    assert_eq!(violation("src/lib.rs"), None);
 }
 
 #[track_caller]
@@ -123,6 +224,8 @@ fn parts_of_manifests_that_run_tests_may_not_change() {
     manifest("package.json", package, r#"{"scripts": {"test": "true"}}"#, true);
     manifest("package.json", package, r#"{"scripts": {"test": "jest", "pretest": "exit 0"}}"#, true);
     manifest("package.json", package, r#"{"scripts": {"test": "jest"}, "jest": {"bail": 1}}"#, true);
+    manifest("package.json", package, r#"{"scripts": {"test": "jest", "postinstall": "sh x"}}"#, true);
+    manifest("package.json", "", r#"{"scripts": {"prepare": "sh x"}}"#, true);
     manifest(
         "package.json",
         package,
@@ -132,6 +235,7 @@ fn parts_of_manifests_that_run_tests_may_not_change() {
     let cargo = "[package]\nname = \"a\"\n[workspace]\nmembers = [\"b\"]\n";
     manifest("Cargo.toml", cargo, &format!("{cargo}[[test]]\nname = \"t\"\nharness = false\n"), true);
     manifest("Cargo.toml", cargo, &format!("{cargo}[lib]\ntest = false\n"), true);
+    manifest("Cargo.toml", cargo, &cargo.replace("name = \"a\"", "name = \"a\"\nbuild = \"x.rs\""), true);
     manifest("Cargo.toml", cargo, &cargo.replace("\"b\"", ""), true);
     manifest("Cargo.toml", cargo, &cargo.replace("\"b\"", "\"b\", \"c\""), false);
     manifest("Cargo.toml", cargo, &format!("{cargo}[dependencies]\nserde = \"1\"\n"), false);

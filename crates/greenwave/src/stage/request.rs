@@ -126,13 +126,15 @@ impl Stage<'_> {
     async fn take_answer(&mut self, attempt: u32) -> Result<(), Unusable> {
         let ctx = self.ctx;
         let feature = ctx.feature(self.id);
+        let temporary = ctx.copies.temporary_dir()?;
         let request = Request::new(
             &feature.id,
             attempt,
             prompt::compose(feature, attempt, self.active.attempts_max, &self.active.feedback, self.edits()),
             self.active.workspace.directory(),
-            ctx.temporary_dir(),
-        );
+            temporary.path(),
+        )
+        .in_root(self.active.workspace.root());
         ctx.steps.pass("request").await;
         let agent = &feature.agent;
         let Some(pool) = ctx.agents.get(agent) else {

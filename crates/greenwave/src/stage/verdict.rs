@@ -1,10 +1,11 @@
 //! Ends a feature whose tests or review cannot run, and refuses attempts that change tests.
 
+use greenwave_dir::refused;
 use greenwave_testing::{Outcome, Test};
 
 use super::Stage;
 use crate::error::{Error, FeatureError};
-use crate::protection::{FileChange, Protection};
+use crate::protection::{FileChange, PlanFiles, Protection};
 use crate::red::{self, FailedTest, Obstacle, ProjectNames};
 use crate::state::StageResult;
 use crate::tree::{self, Change, File};
@@ -45,12 +46,19 @@ impl Stage<'_> {
         })
     }
 
-    /// Refuses an attempt that changes tests, and restores them. The other changes stay.
+    /// Refuses an attempt that changes protected files, or files that cannot be merged, and
+    /// restores them. The other changes stay.
     pub(super) async fn refuse_protected(&mut self) -> Result<Option<StageResult>, FeatureError> {
-        let protection = Protection::new(self.feature(), &self.ctx.plan.protect);
+        let plan = PlanFiles::new(&self.ctx.plan, &self.ctx.copies.root);
+        let protection = Protection::new(self.feature(), &self.ctx.plan.protect, plan);
         let mut violations: Vec<(Change, String)> = Vec::new();
         for change in tree::changes(&self.active.base, self.active.workspace.tree()) {
-            if let Some(problem) = self.violation(&protection, &change).await? {
+            let obstacle = self.obstacle(&change);
+            let violation = match obstacle {
+                Some(_) => obstacle,
+                None => self.violation(&protection, &change).await?,
+            };
+            if let Some(problem) = violation {
                 violations.push((change, problem));
             }
         }
@@ -96,6 +104,25 @@ impl Stage<'_> {
         };
         let change = FileChange { path: &change.path, before: before.as_deref(), after: after.as_deref() };
         Ok(protection.violation(&change))
+    }
+
+    /// Returns why a file could not be written into the project: something that working copies do
+    /// not have is in its place, or in the place of its directory.
+    fn obstacle(&self, change: &Change) -> Option<String> {
+        change.after.filter(|_| self.ctx.branch.is_none())?;
+        match self.ctx.project.dir.metadata(&change.path) {
+            Ok(now) if now.kind().is_special() => Some(format!("is {} in the project", now.kind())),
+            Ok(_) => None,
+            Err(error) => {
+                let refused = refused(&error)?;
+                let path = refused.path().display().to_string();
+                Some(format!(
+                    "is behind `{}`, which is {} in the project",
+                    path.escape_debug(),
+                    refused.kind()
+                ))
+            }
+        }
     }
 
     async fn content(&self, file: Option<File>) -> Result<Option<bytes::Bytes>, Error> {

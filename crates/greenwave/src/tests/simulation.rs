@@ -3,12 +3,13 @@
 //! Agents and tests are values. Runs are stopped, dropped and killed at every step.
 
 mod model;
+mod plans;
 mod run;
 mod script;
 mod world;
 
 use run::Coverage;
-use script::{Answer, Connect, FeatureScript, Interruption, Red, Script};
+use script::{Answer, Connect, FeatureScript, Guard, Interruption, Red, Script};
 
 /// Variable with the seeds of the random test: `COUNT` or `COUNT@FIRST`. Makes the other tests
 /// exhaustive.
@@ -85,6 +86,9 @@ fn script(features: Vec<FeatureScript>) -> Script {
         features,
         interruptions: vec![],
         forgetful: vec![],
+        guard: Guard::None,
+        patience_ms: None,
+        on_branch: false,
     }
 }
 
@@ -228,6 +232,25 @@ fn panics_and_hangs_affect_only_their_feature() {
 fn the_next_prompt_names_incomplete_files_of_an_answer() {
     let of = |answer| script(vec![feature(&[answer, Answer::Good])]);
     check(&[Answer::Edit, Answer::Diff, Answer::Nested].map(of));
+}
+
+/// A feature whose work overlaps with an edit waits until the user undoes the edit, and is then
+/// merged. If the user does not, it fails, and the next run merges it.
+#[test]
+fn an_edit_that_overlaps_blocks_its_feature() {
+    for (kind, answer) in [
+        (Interruption::Overlap, Answer::Shared),
+        (Interruption::Create, Answer::Good),
+        (Interruption::Change, Answer::Deletes),
+    ] {
+        for patience_ms in [Some(2_000), None] {
+            let script = Script { patience_ms, ..script(vec![feature(&[answer])]) };
+            let at = |step| Script { interruptions: vec![(kind, step)], ..script.clone() };
+            let coverage = check(&(0..steps(&script)).map(at).collect::<Vec<_>>());
+            assert!(coverage.blocked > 5, "{kind:?}: {coverage:?}");
+            assert_eq!(coverage.green, coverage.scripts, "{kind:?}: {coverage:?}");
+        }
+    }
 }
 
 /// An aborted stage leaves its write to another thread, and the run waits for it.

@@ -7,7 +7,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use greenwave::{AgentSpec, CommandSpec, Engine, Environment, Feature, Plan, Report, Settings, Test};
+use greenwave::{
+    AgentSpec, CommandSpec, ConfineMode, Engine, Environment, Feature, Plan, Report, Settings, Test,
+};
 
 /// A project of the user, with a home and a directory for copies outside of it.
 struct User {
@@ -109,6 +111,9 @@ impl User {
 
     fn run_plan(&self, plan: Plan, mut settings: Settings) -> Report {
         settings.metrics.enabled = false;
+        // Copies alone protect the repository of the user, and agents here record what they see
+        // beside the project.
+        settings.run.confine = ConfineMode::Off;
         settings.run.directory.get_or_insert_with(|| self.path("copies"));
         let environment = Environment::new(std::env::vars_os());
         let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -13,6 +13,9 @@ pub(crate) struct TestArgs {
     /// Run only tests whose names contain one of these.
     #[arg(value_name = "NAME")]
     pub(super) filters: Vec<String>,
+    /// Arguments of pytest, such as `-- -k name --maxfail 1`.
+    #[arg(last = true, value_name = "ARGUMENT")]
+    pub(super) arguments: Vec<String>,
     /// Project directory [default: the nearest directory with a greenwave.toml at or above the
     /// current one, or else the current one].
     #[arg(long, value_name = "DIR")]
@@ -111,6 +114,7 @@ impl WarmArgs {
     pub(super) fn into_test_args(self) -> TestArgs {
         TestArgs {
             filters: self.filters,
+            arguments: Vec::new(),
             project: self.project,
             init: false,
             dry_run: false,

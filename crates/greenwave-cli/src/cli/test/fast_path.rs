@@ -87,6 +87,7 @@ impl FastPath {
 /// Returns whether a call prints only the closing line for an up-to-date project.
 fn is_plain(args: &TestArgs) -> bool {
     args.filters.is_empty()
+        && args.arguments.is_empty()
         && args.affected.is_none()
         && args.explain.is_none()
         && !args.dry_run

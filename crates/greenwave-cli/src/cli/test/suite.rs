@@ -6,8 +6,8 @@ use std::sync::{Arc, Once};
 
 use greenwave::{Environment, ResultStore, Test};
 use greenwave_testing::{
-    Discovery, DiscoveryNote, Guard, Harnesses, Jobserver, LazyGuard, ListingContext, RunnerOptions, Suite,
-    SuiteOptions, TestId, TraceMode, TraceStatus,
+    Discovery, DiscoveryNote, Guard, Harnesses, Inspection, Jobserver, LazyGuard, ListingContext, Outcome,
+    RunnerOptions, Suite, SuiteOptions, TestId, TraceMode, TraceStatus,
 };
 
 use super::args::TestArgs;
@@ -33,10 +33,17 @@ pub(super) struct Loaded {
 pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliError> {
     let mut config = load_config(project, args)?;
     let environment = supervisor::environment();
+    let guard = guard(project, &config);
+    let environment = environment.guarded_by(guard);
     let environment = if args.is_inspection() { environment.inspecting() } else { environment };
     let file = std::mem::take(&mut config.tests);
     let mut tests = file.tests;
     let is_declared = !tests.is_empty();
+    if is_declared && !args.arguments.is_empty() {
+        output::note(
+            "the arguments after `--` are for discovered tests of pytest, and this project declares its tests",
+        );
+    }
     if !is_declared {
         let found = discover(project, &environment, &config, args).await?;
         let shown = found.notes.iter().filter(|note| args.verbose || **note != DiscoveryNote::ForeignState);
@@ -72,6 +79,17 @@ pub(super) async fn discover(
     let harnesses = Harnesses::builtin();
     let key = user_key(project)?;
     let mut found = greenwave_testing::discover(project, &harnesses, environment, &key).await?;
+    if !found.add_arguments(&args.arguments) && !args.arguments.is_empty() {
+        output::note("the arguments after `--` are for pytest, which this project does not use");
+    }
+    let run = async |commands: &[Test]| run_commands(project, commands, environment, config, args).await;
+    if !found.collections.is_empty() {
+        let is_traced = matches!(TraceStatus::of(config.settings.testing.trace), TraceStatus::Traced);
+        let commands = found.collection_commands(&harnesses, project, is_traced);
+        let outcomes = run(&commands).await?;
+        let context = ListingContext::new(project, environment);
+        found.collect(&harnesses, &context.with(commands.iter().zip(outcomes.iter().map(Option::as_ref))));
+    }
     if !args.per_test {
         return Ok(found);
     }
@@ -85,19 +103,37 @@ pub(super) async fn discover(
         found.split(&harnesses, &context).await?;
         return Ok(found);
     }
-    let resources = BTreeMap::new();
-    // A program that cannot be listed must not keep others from being listed, so no `--fail-fast`.
-    let suite = open(project, listings.clone(), resources, environment.clone(), config, args, false)?;
+    let outcomes = run(&listings).await?;
+    let context = context.with(listings.iter().zip(outcomes.iter().map(Option::as_ref)));
+    found.split(&harnesses, &context).await?;
+    Ok(found)
+}
+
+/// Runs commands that say which tests there are, unless their results are cached. An inspection
+/// runs none.
+async fn run_commands(
+    project: &Path,
+    commands: &[Test],
+    environment: &Environment,
+    config: &Config,
+    args: &TestArgs,
+) -> Result<Vec<Option<Outcome>>, CliError> {
+    // A command that fails must not keep others from running, so no `--fail-fast`.
+    let suite = open(project, commands.to_vec(), BTreeMap::new(), environment.clone(), config, args, false)?;
+    if args.is_inspection() {
+        let cached = |found| match found {
+            Ok(Inspection::Cached(outcome)) => Some(outcome),
+            _ => None,
+        };
+        return Ok(suite.inspect().await?.into_iter().map(cached).collect());
+    }
     let signals = StopOnSignal::start(suite.stopper())?;
     let all: Vec<TestId> = suite.ids().collect();
     let report = suite.run(&all, |_| {}).await?;
-    if let Some(code) = signals.finish() {
-        return Err(CliError::Stopped { code });
+    match signals.finish() {
+        Some(code) => Err(CliError::Stopped { code }),
+        None => Ok(report.results.into_iter().map(|result| result?.ok()).collect()),
     }
-    let outcomes = report.results.iter().map(|result| result.as_ref()?.as_ref().ok());
-    let context = context.with(listings.iter().zip(outcomes));
-    found.split(&harnesses, &context).await?;
-    Ok(found)
 }
 
 fn open(
@@ -129,7 +165,7 @@ fn open(
         // Tests see the same directories and ports with and without a cache.
         ports: dir.as_deref().map(ResultStore::ports_path),
         files: results.as_ref().map(ResultStore::files_path),
-        guard: guard(project, config, dir.as_deref()),
+        guard: environment.guard().cloned(),
         results: dir,
         harnesses: Harnesses::builtin(),
     };
@@ -150,18 +186,23 @@ fn open(
 /// Returns the guard of tests: they can neither read the user's key nor change stored results.
 ///
 /// A run inside another run needs none, since the outer guard holds for its tests as well.
-fn guard(project: &Path, config: &Config, results: Option<&Path>) -> Option<Arc<LazyGuard>> {
+fn guard(project: &Path, config: &Config) -> Option<Arc<LazyGuard>> {
     let is_inner = TraceStatus::of(TraceMode::WhenPossible) == TraceStatus::TracedByOuter;
     if is_inner || !config.settings.testing.protect_state {
         return None;
     }
     let guard = private_dirs().into_iter().fold(Guard::new(), Guard::hidden);
+    let results = results_dir(config).ok().and_then(|dir| std::path::absolute(dir).ok());
+    if let (Some(results), true) = (&results, config.settings.cache.enabled) {
+        // Opening the store reports an error.
+        let _ = ResultStore::create_lock_directories(results);
+    }
     let guard = match results {
         // Runs inside tests lock files there.
         Some(results) => guard
-            .read_only(results)
-            .writable(ResultStore::ports_path(results))
-            .writable(ResultStore::leases_path(results)),
+            .writable(ResultStore::ports_path(&results))
+            .writable(ResultStore::leases_path(&results))
+            .read_only(results),
         None => guard,
     };
     Some(Arc::new(LazyGuard::new(guard, vec![project.to_owned(), std::env::temp_dir()])))

@@ -10,7 +10,6 @@ use std::process::{Output, Stdio};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use greenwave_process::Child;
 use serde::Deserialize;
 use tokio::process::Command;
 
@@ -446,10 +445,11 @@ fn package_variables(package: &Package) -> Vec<(OsString, OsString)> {
 /// Runs a command of cargo that may run for long, and kills everything that it started if the
 /// future is dropped.
 async fn build_output(command: &mut Command, environment: &Environment) -> io::Result<Output> {
-    match environment.supervisor() {
-        Some(_) => environment.output(command).await,
-        None => Child::output(command).await,
+    if let (Some(_), Some(home)) = (environment.guard(), cargo_home(environment)) {
+        // Under a guard, cargo could not create it.
+        let _ = fs::create_dir_all(home);
     }
+    environment.guarded_output(command).await
 }
 
 /// Returns the directory of the toolchain's dynamic libraries.

@@ -29,7 +29,7 @@ const OUTPUT_LINES_MAX: usize = 15;
 /// [`Error::Discover`] if pytest is missing, does not end in two minutes, or cannot import a file.
 pub(super) async fn list(tests: &[&Test], context: &ListingContext<'_>) -> Result<Vec<Listing>, Error> {
     let mut groups: BTreeMap<(&Path, &str), Vec<&Test>> = BTreeMap::new();
-    for test in tests {
+    for test in tests.iter().filter(|test| super::is_file(test)) {
         if let Some(program) = test.command.first() {
             groups.entry((&test.directory, program)).or_default().push(test);
         }
@@ -77,7 +77,7 @@ async fn collect(
     command.args(tests.iter().filter_map(|test| test.command.last()));
     command.current_dir(directory).env_clear().envs(environment.visible(&[]));
     command.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(TIME_MAX, environment.output(&mut command)).await;
+    let output = tokio::time::timeout(TIME_MAX, environment.guarded_output(&mut command)).await;
     let output = output
         .map_err(|_| failed(Problem::TimedOut { command: COMMAND, seconds: TIME_MAX.as_secs() }))?
         .map_err(|source| failed(Problem::Start { program: program.to_owned(), source }))?;

@@ -20,6 +20,7 @@ use crate::results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status
 use crate::run::isolation::Isolation;
 use crate::run::options::RESULTS_VARIABLE;
 use crate::run::process::{self, Job, ProcessResult};
+use crate::run::withheld;
 use crate::run::workspace::{Built, Workspace};
 use crate::{Error, Test};
 
@@ -217,9 +218,10 @@ impl TestJob<'_> {
             directory: launch.directory.clone(),
             variables,
             own: isolation.directory(),
+            project: self.workspace.project(),
         };
         let rules = if runner.options.strict { Some(self.read_rules(launch)?) } else { None };
-        process::run(&job, &runner.options, runner.environment.supervisor(), rules.as_ref()).await
+        process::run(&job, &runner.options, &runner.environment, rules.as_ref()).await
     }
 
     /// Returns rules that allow the test to read its inputs, its outputs and its program.
@@ -239,7 +241,12 @@ impl TestJob<'_> {
             return None;
         }
         let crash = Crash { test: self.test, process: &finished(process), rerun: self };
-        self.runner.harness(self.test).explain_crash(&crash).await
+        let crash = self.runner.harness(self.test).explain_crash(&crash).await;
+        let is_failure = process.status != Status::Passed;
+        let withheld =
+            is_failure.then(|| withheld::explain(self.test, &self.runner.environment, &process.output));
+        let all: String = crash.into_iter().chain(withheld.flatten()).collect();
+        (!all.is_empty()).then_some(all)
     }
 }
 

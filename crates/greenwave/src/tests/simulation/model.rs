@@ -1,6 +1,6 @@
 //! Predicts how the features of a script end.
 
-use super::script::{Answer, Connect, FeatureScript, Red, Script};
+use super::script::{Answer, Connect, FeatureScript, Guard, Red, Script};
 
 /// Expected end of a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,8 @@ fn alone(script: &Script, at: usize) -> End {
     let rivals = features.filter(|&other| other != at && sharing(other) && !is_related(other)).count();
     for attempt in 1..=feature.attempts_max {
         match answer(feature, attempt) {
-            Answer::Good => return End::Green,
+            Answer::Good | Answer::Deletes | Answer::Flaky => return End::Green,
+            Answer::Unguarded if script.guard != Guard::Passes => return End::Green,
             Answer::Shared => {
                 // Each rival can be merged first, which costs an attempt.
                 let left = (feature.attempts_max - attempt) as usize;
@@ -95,6 +96,8 @@ fn alone(script: &Script, at: usize) -> End {
             | Answer::StreamPanics => return End::Failed,
             // It breaks the test of a dependency, which is green.
             Answer::Breaks(_)
+            | Answer::Protected
+            | Answer::Unguarded
             | Answer::Unreviewed
             | Answer::Bad
             | Answer::BadJoined

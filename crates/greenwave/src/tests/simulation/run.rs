@@ -10,12 +10,15 @@ use std::time::Duration;
 use greenwave_testing::Test;
 
 use super::model;
-use super::script::{Interruption, Script};
-use super::world::{ANSWER_MAX, SimulatedAgent, SimulatedTests, TEST_MAX, UNITS, World, is_done};
+use super::script::{Answer, Guard, Interruption, Script};
+use super::world::{ANSWER_MAX, GUARD, SimulatedAgent, SimulatedTests, TEST_MAX, UNITS, World, is_done};
 use crate::engine::Engine;
 use crate::mask::Mask;
+use crate::setup::Starter;
 use crate::steps::Steps;
-use crate::{AgentSpec, CommandSpec, Edits, Event, Feature, Plan, Report, Settings, adapters};
+use crate::{
+    AgentSpec, CommandSpec, Edits, Event, Feature, Guards, Plan, Report, ResultKind, Settings, adapters,
+};
 
 /// Coverage of a simulation: the number of runs, steps and ends.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,6 +31,8 @@ pub(super) struct Coverage {
     pub(super) green: usize,
     pub(super) failed: usize,
     pub(super) skipped: usize,
+    /// Number of times that a feature waited for the user to change a file again.
+    pub(super) blocked: usize,
 }
 
 impl Coverage {
@@ -40,6 +45,7 @@ impl Coverage {
         self.green += other.green;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.blocked += other.blocked;
     }
 }
 
@@ -50,8 +56,7 @@ impl Coverage {
 pub(super) fn run(script: &Script) -> Result<Coverage, String> {
     let directory = directory();
     let project = directory.path().join("project");
-    fs::create_dir(&project).unwrap();
-    fs::write(project.join("shared.txt"), "top\nbottom\n").unwrap();
+    create_project(script, &project);
     let world = Arc::new(World::new(script.clone(), project));
     let mut coverage = Coverage { scripts: 1, ..Coverage::default() };
     let mut last = None;
@@ -62,6 +67,7 @@ pub(super) fn run(script: &Script) -> Result<Coverage, String> {
         coverage.runs += 1;
         coverage.steps += world.observed.lock().steps;
         coverage.interrupted += usize::from(ended.is_none());
+        coverage.blocked += std::mem::take(&mut world.observed.lock().blocked);
         note_failures(&world);
         check_project(&world)?;
         if number > script.interruptions.len() {
@@ -82,6 +88,24 @@ pub(super) fn run(script: &Script) -> Result<Coverage, String> {
     Ok(coverage)
 }
 
+/// Creates the project of a script.
+fn create_project(script: &Script, project: &Path) {
+    fs::create_dir_all(project.join("tests")).unwrap();
+    fs::write(project.join("shared.txt"), "top\nbottom\n").unwrap();
+    for at in 0..script.features.len() {
+        fs::write(project.join(format!("old-f{at}.txt")), "old\n").unwrap();
+        fs::write(project.join(format!("tests/test_f{at}.txt")), "test\n").unwrap();
+    }
+    if script.on_branch {
+        let author = ["-c", "user.name=A", "-c", "user.email=a@b"];
+        for arguments in [&["init", "-q"][..], &["add", "."], &["commit", "-qm", "start"]] {
+            let mut git = std::process::Command::new("git");
+            let status = git.args(author).args(arguments).current_dir(project).status().unwrap();
+            assert!(status.success(), "git {arguments:?}");
+        }
+    }
+}
+
 /// Notes the features that have used up attempts or were blocked by an edit of the user. They go on
 /// with a new round in later runs, so the model does not predict their ends.
 fn note_failures(world: &World) {
@@ -95,7 +119,12 @@ fn note_failures(world: &World) {
 fn is_predicted(world: &World, feature: usize) -> bool {
     let observed = world.observed.lock();
     let before = &observed.failed_before;
-    !before.iter().any(|&other| other == feature || model::depends(&world.script, feature, other))
+    let is_unguarded = |other: usize| world.script.features[other].answers.contains(&Answer::Unguarded);
+    let has_no_guard = world.script.interruptions.iter().any(|(kind, _)| *kind == Interruption::Unguard);
+    let all = 0..world.script.features.len();
+    let mut related = all.filter(|&other| other == feature || model::depends(&world.script, feature, other));
+    let has_failed = |&other: &usize| other == feature || model::depends(&world.script, feature, other);
+    !before.iter().any(has_failed) && (!has_no_guard || !related.any(is_unguarded))
 }
 
 /// Creates a directory, in memory if possible, because runs sync many small files.
@@ -130,6 +159,11 @@ fn plan(world: &World) -> Plan {
         agents: (0..world.script.features.len()).map(|at| (format!("a{at}"), agent(at))).collect(),
         resources: [("unit".to_owned(), UNITS)].into(),
         features: features.collect(),
+        guards: match world.script.guard {
+            Guard::None => Guards::Off,
+            Guard::Passes | Guard::FailsAtStart => Guards::Tests(vec![test(GUARD)]),
+        },
+        result: if world.script.on_branch { ResultKind::Branch } else { ResultKind::Files },
         ..Plan::default()
     }
 }
@@ -159,7 +193,7 @@ fn open(world: &Arc<World>) -> Result<Engine, crate::Error> {
     let agents: BTreeMap<_, _> = (0..plan.features.len()).map(pool).collect();
     let steps = Steps::observed_by(Arc::clone(world) as _);
     let copies = world.project.with_file_name("copies");
-    Engine::assemble(plan, settings, agents, steps, Mask::default(), (&copies, None), |_, _| {
+    Engine::assemble(plan, settings, agents, steps, Mask::default(), (&copies, Starter::default()), |_, _| {
         Ok(Arc::new(SimulatedTests(Arc::clone(world))))
     })
 }
@@ -182,9 +216,20 @@ fn run_once(world: &Arc<World>, number: usize) -> Result<Option<Report>, String>
         let mut events = engine.events();
         let run = tokio::time::timeout(time_max(&world.script), engine.run());
         let mut run = pin!(run);
+        let undo = async {
+            world.edited.notified().await;
+            match world.script.patience_ms {
+                Some(patience) => tokio::time::sleep(Duration::from_millis(patience)).await,
+                None => std::future::pending().await,
+            }
+            world.undo_edit();
+            std::future::pending::<()>().await;
+        };
+        let mut undo = pin!(undo);
         let report = loop {
             tokio::select! {
                 biased;
+                () = &mut undo => {}
                 // Events come first, so that an event is recorded before its consequences.
                 Some(event) = events.next() => record_event(world, &mut ends, &event),
                 () = world.killed.notified() => return Ok(None),
@@ -220,8 +265,7 @@ fn run_once(world: &Arc<World>, number: usize) -> Result<Option<Report>, String>
 pub(super) fn stop_during_a_write(script: &Script) -> Result<(), String> {
     let directory = directory();
     let project = directory.path().join("project");
-    fs::create_dir(&project).unwrap();
-    fs::write(project.join("shared.txt"), "top\nbottom\n").unwrap();
+    create_project(script, &project);
     let world = Arc::new(World::new(script.clone(), project));
     let (release, gate) = std::sync::mpsc::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
@@ -269,6 +313,9 @@ fn record_event(world: &World, ends: &mut BTreeMap<String, &'static str>, event:
         | Event::Continued { feature, .. }
         | Event::Waiting { feature, .. }
         | Event::Refused { feature, .. } => {
+            if matches!(event, Event::Waiting { reason, .. } if reason.starts_with("your change")) {
+                world.observed.lock().blocked += 1;
+            }
             if ends.contains_key(feature) {
                 world.violation(format!("{feature} has ended, and continues: {event:?}"));
             }
@@ -289,7 +336,7 @@ fn record_event(world: &World, ends: &mut BTreeMap<String, &'static str>, event:
         world.observed.lock().failed_now.insert(at);
     }
     if end == "green" {
-        match World::file(&world.project, &format!("f{at}.txt")) {
+        match world.merged(&format!("f{at}.txt")) {
             Some(text) if is_done(&text) => {
                 record_green(world, at, &text);
                 world.observed.lock().reported_green.insert(at);
@@ -316,10 +363,12 @@ fn record_green(world: &World, feature: usize, text: &str) {
 /// Checks the project between two runs: it holds the files of merged features and no others.
 fn check_project(world: &World) -> Result<(), String> {
     for feature in 0..world.script.features.len() {
-        let text = World::file(&world.project, &format!("f{feature}.txt"));
+        check_test(world, feature)?;
+        let text = world.merged(&format!("f{feature}.txt"));
         let green = world.observed.lock().green.get(&feature).cloned();
         match text {
             Some(text) if is_done(&text) => record_green(world, feature, &text),
+            Some(_) if is_user_file(world, &format!("f{feature}.txt")) => {}
             Some(text) => return Err(format!("the project has {text:?} of f{feature}")),
             None if green.is_some() => return Err(format!("f{feature} is lost")),
             None => {}
@@ -327,6 +376,7 @@ fn check_project(world: &World) -> Result<(), String> {
     }
     let shared = World::file(&world.project, "shared.txt").unwrap_or_default();
     let edits = world.observed.lock().edits;
+    world.check_user_file();
     if shared.lines().filter(|line| line.starts_with("user")).count() != edits {
         return Err(format!("the user has added {edits} lines, and the project has {shared:?}"));
     }
@@ -337,6 +387,38 @@ fn check_project(world: &World) -> Result<(), String> {
     } else {
         Err(format!("{}; outside: {outside}", violations.join("; ")))
     }
+}
+
+/// Returns whether the user has changed a file and not changed it back.
+fn is_user_file(world: &World, name: &str) -> bool {
+    world.observed.lock().user_file.as_ref().is_some_and(|(of_user, _)| of_user == name)
+}
+
+/// Checks that the test of a feature has never changed.
+fn check_test(world: &World, feature: usize) -> Result<(), String> {
+    let name = format!("tests/test_f{feature}.txt");
+    let test = World::file(&world.project, &name);
+    if test.as_deref() != Some("test\n") || world.merged(&name).is_some_and(|text| text != "test\n") {
+        return Err(format!("the test of f{feature} is {test:?}"));
+    }
+    Ok(())
+}
+
+/// Checks the file that a feature may remove, after a run that was not interrupted. It exists
+/// unless the feature is merged and removes it.
+fn check_removal(world: &World, feature: usize) -> Result<(), String> {
+    let happens = |kind| world.script.interruptions.iter().any(|(other, _)| *other == kind);
+    if happens(Interruption::Remove) || happens(Interruption::Change) {
+        return Ok(());
+    }
+    let own = world.merged(&format!("f{feature}.txt")).unwrap_or_default();
+    let old = world.merged(&format!("old-f{feature}.txt"));
+    // A branch does not exist before its first commit.
+    let exists = !world.script.on_branch || world.merged("shared.txt").is_some();
+    if exists && old.is_some() == own.contains(" deletes") {
+        return Err(format!("f{feature} is {own:?}, and the file that it may remove is {old:?}"));
+    }
+    Ok(())
 }
 
 /// Checks a report against the model and the project.
@@ -352,7 +434,7 @@ fn check_report(
     }
     let expected = model::ends(&world.script);
     let is_stopped = interruption == Some(Interruption::Stop);
-    let shared = World::file(&world.project, "shared.txt").unwrap_or_default();
+    let shared = world.merged("shared.txt").unwrap_or_default();
     for (at, feature) in report.features.iter().enumerate() {
         let id = format!("f{at}");
         let ended = ends.get(&id).copied();
@@ -363,13 +445,16 @@ fn check_report(
                 feature.feature, feature.phase
             ));
         }
-        let is_green = World::file(&world.project, &format!("f{at}.txt")).is_some();
+        let is_green = world.merged(&format!("f{at}.txt")).is_some_and(|text| is_done(&text));
         let lines = shared.lines().filter(|line| line.starts_with(&format!("{id}#"))).count();
         if is_stopped {
             continue;
         }
         if interruption.is_none() && is_predicted(world, at) && !expected[at].allows(feature.phase) {
             return Err(format!("{id} is {} ({:?}), not {:?}", feature.phase, feature.reason, expected[at]));
+        }
+        if interruption.is_none() {
+            check_removal(world, at)?;
         }
         if is_green != (feature.phase == "green") || lines > usize::from(is_green) {
             return Err(format!("{id} is {}, and the project has {is_green}, {lines} lines", feature.phase));

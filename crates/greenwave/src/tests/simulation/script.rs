@@ -35,6 +35,14 @@ pub(super) enum Answer {
     Shared,
     /// A file that passes the test, and a file that breaks the test of another feature.
     Breaks(usize),
+    /// A file that passes the test, and the removal of another file.
+    Deletes,
+    /// A file whose test fails at first on each merge, and passes when it is repeated.
+    Flaky,
+    /// A file that passes the test, and a change of the test itself.
+    Protected,
+    /// A file that passes the test, and a file that breaks the guard.
+    Unguarded,
     /// A file that fails the test.
     Bad,
     /// A file that passes alone and fails after merging.
@@ -76,10 +84,14 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    pub(super) const ALL: [Answer; 22] = [
+    pub(super) const ALL: [Answer; 26] = [
         Answer::Good,
         Answer::Shared,
         Answer::Breaks(0),
+        Answer::Deletes,
+        Answer::Flaky,
+        Answer::Protected,
+        Answer::Unguarded,
         Answer::Bad,
         Answer::BadJoined,
         Answer::Unreviewed,
@@ -124,6 +136,14 @@ pub(super) enum Red {
     Broken,
 }
 
+/// The guard of a plan: a test that passes before the run, unless it fails from the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guard {
+    None,
+    Passes,
+    FailsAtStart,
+}
+
 /// A feature, its agent and its test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FeatureScript {
@@ -156,11 +176,41 @@ pub(super) enum Interruption {
     Fault,
     /// The user adds a line to the file that features share.
     Edit,
+    /// The user adds a line where features add theirs, and moves it away some time later.
+    Overlap,
+    /// The user creates the file of a feature that is not green, and removes it some time later.
+    Create,
+    /// The user changes the file that a feature may remove, and undoes that some time later.
+    Change,
+    /// The user removes the file that a feature may remove.
+    Remove,
+    /// From this step on the guard fails, whatever the files are.
+    Unguard,
+}
+
+/// Time until the user undoes an edit, or `None` if that is after the run.
+pub(super) type Patience = Option<u64>;
+
+impl Interruption {
+    pub(super) const ALL: [Interruption; 10] = [
+        Interruption::Kill,
+        Interruption::Stop,
+        Interruption::Drop,
+        Interruption::Fault,
+        Interruption::Edit,
+        Interruption::Overlap,
+        Interruption::Create,
+        Interruption::Change,
+        Interruption::Remove,
+        Interruption::Unguard,
+    ];
 }
 
 impl Interruption {
-    pub(super) const ALL: [Interruption; 5] =
-        [Interruption::Kill, Interruption::Stop, Interruption::Drop, Interruption::Fault, Interruption::Edit];
+    /// Returns whether the user edits files that a feature may change.
+    pub(super) fn is_edit(self) -> bool {
+        matches!(self, Self::Overlap | Self::Create | Self::Change | Self::Remove)
+    }
 }
 
 /// A plan and its runs.
@@ -174,6 +224,11 @@ pub(super) struct Script {
     pub(super) interruptions: Vec<(Interruption, usize)>,
     /// Numbers of the runs before which all cached test results are lost.
     pub(super) forgetful: Vec<usize>,
+    pub(super) guard: Guard,
+    /// Milliseconds until the user undoes an edit that may overlap.
+    pub(super) patience_ms: Patience,
+    /// Whether the results are commits on a branch instead of files.
+    pub(super) on_branch: bool,
 }
 
 impl Script {
@@ -194,6 +249,11 @@ impl Script {
             features,
             interruptions,
             forgetful,
+            guard: *[Guard::None, Guard::None, Guard::Passes, Guard::FailsAtStart]
+                .get(random.below(4))
+                .unwrap(),
+            patience_ms: random.chance(60).then(|| 1 + random.below(20_000) as u64),
+            on_branch: false,
         }
     }
 
@@ -221,6 +281,9 @@ impl Script {
             });
         }
         with(&|script| script.forgetful.clear());
+        with(&|script| script.guard = Guard::None);
+        with(&|script| script.patience_ms = None);
+        with(&|script| script.on_branch = false);
         for at in 0..self.features.len() {
             with(&|script| script.features[at].depends_on.clear());
             with(&|script| script.features[at].answers = vec![Answer::Good]);
@@ -322,8 +385,16 @@ impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} workers, {} agents, {} features at once; interrupted {:?}; results lost before runs {:?}",
-            self.workers, self.agents, self.features_max, self.interruptions, self.forgetful
+            "{} workers, {} agents, {} features at once; interrupted {:?}, undone after {:?} ms; results lost \
+             before runs {:?}; guard {:?}, on a branch: {}",
+            self.workers,
+            self.agents,
+            self.features_max,
+            self.interruptions,
+            self.patience_ms,
+            self.forgetful,
+            self.guard,
+            self.on_branch
         )?;
         self.features.iter().enumerate().try_for_each(|(at, feature)| writeln!(f, "  f{at}: {feature:?}"))
     }

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::model;
-use super::script::{Answer, Connect, Interruption, Red, Script};
+use super::script::{Answer, Connect, Guard, Interruption, Red, Script};
 use crate::engine::Engine;
 use crate::steps::StepObserver;
 use crate::test_runner::TestRunner;
@@ -31,8 +31,17 @@ const STEPS_MAX: usize = 100_000;
 /// Units of the only resource.
 pub(super) const UNITS: u32 = 2;
 
+/// Content of a file that the user has changed.
+const USER: &str = "user\n";
+/// Name of the guard.
+pub(super) const GUARD: &str = "guard";
+/// Branch of the results.
+const BRANCH: &str = "greenwave/simulated";
+
 /// The step before a file of the project is written.
 const WRITE: &str = "write a file";
+/// The step before the project is read.
+const CAPTURE: &str = "capture the project";
 /// The step after an interrupted batch of merges was finished or reverted.
 const BATCH_FINISHED: &str = "forget an interrupted batch";
 /// The first step after all stages have ended.
@@ -45,6 +54,8 @@ pub(super) struct World {
     pub(super) project: PathBuf,
     pub(super) observed: Mutex<Observed>,
     pub(super) killed: Notify,
+    /// Notified when the user makes an edit that is undone later.
+    pub(super) edited: Notify,
     stopper: Mutex<Option<crate::Stopper>>,
     /// Delays the next write into the project until the sender sends or is dropped.
     pub(super) gate: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
@@ -69,6 +80,14 @@ pub(super) struct Observed {
     pub(super) reported_green: BTreeSet<usize>,
     /// Number of lines that the user has added to the shared file.
     pub(super) edits: usize,
+    /// Whether the run has read the project, so that later edits are not part of its start.
+    captured: bool,
+    /// The file that the user has changed and not changed back, with its content before.
+    pub(super) user_file: Option<(String, Option<String>)>,
+    /// Number of times that a feature waited for the user in this run.
+    pub(super) blocked: usize,
+    /// Whether the guard fails regardless of the files.
+    unguarded: bool,
     /// Merged file of each green feature.
     pub(super) green: BTreeMap<usize, String>,
     /// Last attempt that was requested, by feature.
@@ -135,7 +154,14 @@ impl StepObserver for World {
             return true;
         }
         let Some((kind, at)) = observed.interruption.filter(|_| !observed.interrupted) else { return true };
+        let was_captured = observed.captured;
+        observed.captured |= name == CAPTURE;
         if now < at || (kind == Interruption::Fault && name != WRITE) {
+            return true;
+        }
+        if kind.is_edit() {
+            // Edits before that are part of the project at the start of the run.
+            observed.interrupted = was_captured && self.edit(kind, &mut observed);
             return true;
         }
         observed.interrupted = true;
@@ -152,21 +178,28 @@ impl StepObserver for World {
                 return false;
             }
             Interruption::Fault => {
-                // An interrupted merge that cannot be finished is reverted.
-                let reported = observed.reported_green.clone();
-                observed.green.retain(|feature, _| reported.contains(feature));
+                observed.forget_unreported_merges();
                 return false;
             }
+            Interruption::Unguard => observed.unguarded = true,
             Interruption::Edit => {
                 observed.edits += 1;
-                let reported = observed.reported_green.clone();
-                observed.green.retain(|feature, _| reported.contains(feature));
-                let path = self.project.join("shared.txt");
-                let text = fs::read_to_string(&path).unwrap();
-                fs::write(&path, format!("{text}user {}\n", observed.edits)).unwrap();
+                observed.forget_unreported_merges();
+                self.edit_shared(Vec::push, observed.edits);
             }
+            _ => {}
         }
         true
+    }
+}
+
+impl Observed {
+    /// Forgets the files of features that were not reported as green: a merge that was interrupted
+    /// and cannot be finished is reverted.
+    fn forget_unreported_merges(&mut self) {
+        let reported = std::mem::take(&mut self.reported_green);
+        self.green.retain(|feature, _| reported.contains(feature));
+        self.reported_green = reported;
     }
 }
 
@@ -177,6 +210,7 @@ impl World {
             project,
             observed: Mutex::default(),
             killed: Notify::new(),
+            edited: Notify::new(),
             stopper: Mutex::default(),
             gate: Mutex::default(),
         }
@@ -195,6 +229,99 @@ impl World {
         if self.script.forgetful.contains(&run) {
             observed.results.clear();
         }
+        (observed.captured, observed.unguarded) = (false, false);
+        drop(observed);
+        self.undo_edit();
+    }
+
+    /// Makes an edit of the user that may overlap with the work of a feature. Returns false if no
+    /// feature is left for it.
+    fn edit(&self, kind: Interruption, observed: &mut Observed) -> bool {
+        let is_open = |at: &usize| !self.merged(&format!("f{at}.txt")).is_some_and(|text| is_done(&text));
+        let Some(feature) = (0..self.script.features.len()).find(is_open) else { return false };
+        observed.forget_unreported_merges();
+        let (name, content) = match kind {
+            Interruption::Overlap => {
+                observed.edits += 1;
+                let insert = |lines: &mut Vec<String>, edit| lines.insert(1.min(lines.len()), edit);
+                self.edit_shared(insert, observed.edits);
+                self.edited.notify_one();
+                return true;
+            }
+            Interruption::Create => (format!("f{feature}.txt"), Some(USER)),
+            Interruption::Change => (format!("old-f{feature}.txt"), Some(USER)),
+            _ => (format!("old-f{feature}.txt"), None),
+        };
+        let path = self.project.join(&name);
+        let before = fs::read_to_string(&path).ok();
+        match content {
+            Some(content) => {
+                fs::write(&path, content).unwrap();
+                observed.user_file = Some((name, before));
+                self.edited.notify_one();
+            }
+            None => drop(fs::remove_file(&path)),
+        }
+        true
+    }
+
+    /// Adds a line of the user to the shared file.
+    fn edit_shared(&self, add: impl Fn(&mut Vec<String>, String), number: usize) {
+        let path = self.project.join("shared.txt");
+        let text = fs::read_to_string(&path).unwrap();
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        add(&mut lines, format!("user {number}"));
+        fs::write(&path, format!("{}\n", lines.join("\n"))).unwrap();
+    }
+
+    /// Undoes an edit of the user that may overlap with the work of a feature.
+    pub(super) fn undo_edit(&self) {
+        let path = self.project.join("shared.txt");
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let (of_user, others): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with("user"));
+        let moved = format!("{}\n", [others, of_user].concat().join("\n"));
+        if moved != text {
+            fs::write(&path, moved).unwrap();
+        }
+        self.check_user_file();
+        let Some((name, before)) = self.observed.lock().user_file.take() else { return };
+        match before {
+            Some(before) => fs::write(self.project.join(name), before).unwrap(),
+            None => drop(fs::remove_file(self.project.join(name))),
+        }
+    }
+
+    /// Checks that the file which the user has changed has the user's content.
+    pub(super) fn check_user_file(&self) {
+        let Some((name, _)) = self.observed.lock().user_file.clone() else { return };
+        let now = Self::file(&self.project, &name);
+        if now.as_deref() != Some(USER) {
+            self.violation(format!("the user's {name} was overwritten with {now:?}"));
+        }
+    }
+
+    /// Reads a file of the results: of the project, or of the branch.
+    pub(super) fn merged(&self, name: &str) -> Option<String> {
+        if !self.script.on_branch {
+            return Self::file(&self.project, name);
+        }
+        let path = format!("{BRANCH}:{name}");
+        let mut git = std::process::Command::new("git");
+        let output = git.args(["cat-file", "blob", &path]).current_dir(&self.project).output().unwrap();
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    }
+
+    /// Runs the guard of the plan.
+    async fn run_guard(&self, root: &Path) -> Outcome {
+        let is_broken =
+            |at| Self::file(root, &format!("guard-f{at}.txt")).is_some_and(|text| text == "yes\n");
+        let fails = (0..self.script.features.len()).any(is_broken)
+            || self.script.guard == Guard::FailsAtStart
+            || self.observed.lock().unguarded;
+        let took = Duration::from_millis(400);
+        sleep(took).await;
+        let status = if fails { Status::Failed(ExitReason::Code(6)) } else { Status::Passed };
+        outcome(status, took)
     }
 
     pub(super) fn violation(&self, text: String) {
@@ -221,8 +348,8 @@ impl World {
     fn check_active(&self, feature: usize, root: &Path) {
         for &other in &self.script.features[feature].depends_on {
             let name = format!("f{other}.txt");
-            for (place, root) in [("project", self.project.as_path()), ("workspace", root)] {
-                if !Self::file(root, &name).is_some_and(|text| is_done(&text)) {
+            for (place, text) in [("project", self.merged(&name)), ("workspace", Self::file(root, &name))] {
+                if !text.is_some_and(|text| is_done(&text)) {
                     self.violation(format!("f{feature} is active, and f{other} is not in its {place}"));
                 }
             }
@@ -244,10 +371,17 @@ impl World {
             shared.lines().filter(|line| line.starts_with(&format!("f{feature}#"))).collect();
         let joined = root.ends_with(".merge") || root == self.project;
         let joined = own.as_ref().is_some_and(|text| text.contains("joined")).then_some(joined);
-        format!("{own:?} {broken:?} {shared:?} {joined:?}")
+        let is_flaky = root.ends_with(".merge") && own.as_ref().is_some_and(|text| text.starts_with("flaky"));
+        format!("{own:?} {broken:?} {shared:?} {joined:?} {is_flaky}")
     }
 
-    async fn run_test(&self, feature: usize, root: &Path, test: &Test) -> Result<Outcome, TestError> {
+    async fn run_test(
+        &self,
+        feature: usize,
+        root: &Path,
+        test: &Test,
+        is_repeated: bool,
+    ) -> Result<Outcome, TestError> {
         let script = &self.script.features[feature];
         let own = Self::file(root, &format!("f{feature}.txt"));
         let word = own.as_deref().map(|text| text.split_whitespace().next().unwrap_or_default().to_owned());
@@ -266,9 +400,10 @@ impl World {
             Some("broken") => return Err(broken()),
             Some("unreviewed") if test.name.starts_with("review") => Status::Failed(ExitReason::Code(3)),
             Some("joined") if root.ends_with(".merge") => Status::Failed(ExitReason::Code(2)),
+            Some("flaky") if root.ends_with(".merge") && !is_repeated => Status::Failed(ExitReason::Code(5)),
             // A merge has lost the line of this answer in the shared file.
             Some("good") if lacks_line(feature, root) => Status::Failed(ExitReason::Code(4)),
-            Some("good" | "unreviewed" | "joined") => {
+            Some("good" | "unreviewed" | "joined" | "flaky") => {
                 let is_broken =
                     Self::file(root, &format!("breaks-f{feature}.txt")).is_some_and(|text| text == "yes\n");
                 if is_broken { Status::Failed(ExitReason::Signal(6)) } else { Status::Passed }
@@ -284,16 +419,20 @@ impl World {
         if self.inputs(feature, root) != before {
             self.violation(format!("{} changed while the test of f{feature} ran", root.display()));
         }
-        Ok(Outcome {
-            status,
-            count: None,
-            output: Bytes::from_static(b"output of the test"),
-            duration: took,
-            source: Source::Ran(CacheDecision::Stored),
-            key: [0; 32],
-            attempts: 1,
-            undeclared: Vec::new(),
-        })
+        Ok(outcome(status, took))
+    }
+}
+
+fn outcome(status: Status, duration: Duration) -> Outcome {
+    Outcome {
+        status,
+        count: None,
+        output: Bytes::from_static(b"output of the test"),
+        duration,
+        source: Source::Ran(CacheDecision::Stored),
+        key: [0; 32],
+        attempts: 1,
+        undeclared: Vec::new(),
     }
 }
 
@@ -307,7 +446,7 @@ fn lacks_line(feature: usize, root: &Path) -> bool {
 
 /// Returns whether the text of a feature's file passes its test in the project.
 pub(super) fn is_done(text: &str) -> bool {
-    text.starts_with("good") || text.starts_with("unreviewed")
+    ["good", "unreviewed", "flaky"].iter().any(|word| text.starts_with(word))
 }
 
 /// Returns the index of the feature in the name of a test or of an agent.
@@ -323,6 +462,9 @@ pub(super) struct SimulatedTests(pub(super) Arc<World>);
 impl TestRunner for SimulatedTests {
     async fn run(&self, root: &Path, test: &Test) -> Result<Outcome, TestError> {
         let world = &*self.0;
+        if test.name == GUARD {
+            return Ok(world.run_guard(root).await);
+        }
         let feature = number(&test.name);
         let key = (test.name.clone(), world.inputs(feature, root));
         let worker = world.held(|observed| &mut observed.testing, world.script.workers, "tests");
@@ -343,7 +485,7 @@ impl TestRunner for SimulatedTests {
         let outcome = match cached {
             Some(cached) => cached,
             None => {
-                let outcome = world.run_test(feature, root, test).await?;
+                let outcome = world.run_test(feature, root, test, false).await?;
                 if outcome.passed() {
                     let cached = Outcome { source: Source::Cached(Duration::ZERO), ..outcome.clone() };
                     world.observed.lock().results.insert(key, cached);
@@ -362,7 +504,10 @@ impl TestRunner for SimulatedTests {
     async fn run_again(&self, root: &Path, test: &Test) -> Result<Outcome, TestError> {
         let world = &*self.0;
         let worker = world.held(|observed| &mut observed.testing, world.script.workers, "tests");
-        let outcome = world.run_test(number(&test.name), root, test).await;
+        let outcome = match &*test.name {
+            GUARD => Ok(world.run_guard(root).await),
+            name => world.run_test(number(name), root, test, true).await,
+        };
         drop(worker);
         outcome
     }
@@ -529,13 +674,55 @@ impl SimulatedAgent {
 fn expected_words(answer: Answer) -> Option<&'static str> {
     match answer {
         Answer::Edit | Answer::Diff => Some("cannot edit `f"),
+        Answer::Protected => Some("not yours to change"),
         Answer::Nested => Some("answer with a longer fence around the whole file"),
         _ => None,
     }
 }
 
+/// Returns the text of an answer that has no whole file of the feature.
+fn text_without_file(feature: usize, answer: Answer) -> Option<String> {
+    Some(match answer {
+        Answer::Garbage => "I cannot do that.\n".to_owned(),
+        Answer::Edit => {
+            format!("f{feature}.txt\n```text\n<<<<<<< SEARCH\nold\n=======\nnew\n>>>>>>> REPLACE\n```\n")
+        }
+        Answer::Diff => {
+            format!("```diff\n--- a/f{feature}.txt\n+++ b/f{feature}.txt\n@@ -1 +1 @@\n-old\n+new\n```\n")
+        }
+        Answer::Nested => "```md README.md\n# A\n\n```\nnpm i\n```\n\nText.\n```\n".to_owned(),
+        _ => return None,
+    })
+}
+
+/// Returns the parts of an answer about other files than that of the feature.
+fn further_files(feature: usize, answer: Answer, token: u64, directory: &Path) -> String {
+    match answer {
+        Answer::Shared => {
+            let line = format!("f{feature}#{token}");
+            let shared = World::file(directory, "shared.txt").unwrap_or_default();
+            let mut lines: Vec<_> =
+                shared.lines().filter(|line| !line.starts_with(&format!("f{feature}#"))).collect();
+            lines.insert(1.min(lines.len()), &line);
+            format!("```text shared.txt\n{}\n```\n\n", lines.join("\n"))
+        }
+        Answer::Protected => format!("```text tests/test_f{feature}.txt\nno test\n```\n\n"),
+        Answer::Deletes => {
+            let old = World::file(directory, &format!("old-f{feature}.txt")).unwrap_or_default();
+            let removal = |line: &str| {
+                format!("```diff\n--- a/old-f{feature}.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-{line}\n```\n\n")
+            };
+            old.lines().map(removal).collect()
+        }
+        _ => String::new(),
+    }
+}
+
 /// Returns the text of an answer.
 fn text(script: &Script, feature: usize, answer: Answer, token: u64, directory: &Path) -> String {
+    if let Some(text) = text_without_file(feature, answer) {
+        return text;
+    }
     let word = match answer {
         Answer::Bad => "bad",
         Answer::BadJoined => "joined",
@@ -543,41 +730,26 @@ fn text(script: &Script, feature: usize, answer: Answer, token: u64, directory: 
         Answer::TestHangs => "hangs",
         Answer::TestPanics => "panics",
         Answer::TestBroken => "broken",
+        Answer::Flaky => "flaky",
         _ => "good",
     };
     let path = match answer {
         Answer::Outside => "../outside.txt".to_owned(),
         _ => format!("f{feature}.txt"),
     };
-    let shared = if answer == Answer::Shared { " shared" } else { "" };
+    let shared = match answer {
+        Answer::Shared => " shared",
+        Answer::Deletes => " deletes",
+        _ => "",
+    };
     let mut text = format!("Here it is.\n\n```text {path}\n{word} f{feature}#{token}{shared}\n");
     if answer != Answer::BreaksOff {
         text.push_str("```\n\n");
     }
-    match answer {
-        Answer::Garbage => return "I cannot do that.\n".to_owned(),
-        Answer::Edit => {
-            return format!(
-                "f{feature}.txt\n```text\n<<<<<<< SEARCH\nold\n=======\nnew\n>>>>>>> REPLACE\n```\n"
-            );
-        }
-        Answer::Diff => {
-            return format!(
-                "```diff\n--- a/f{feature}.txt\n+++ b/f{feature}.txt\n@@ -1 +1 @@\n-old\n+new\n```\n"
-            );
-        }
-        Answer::Nested => {
-            return "```md README.md\n# A\n\n```\nnpm i\n```\n\nText.\n```\n".to_owned();
-        }
-        Answer::Shared => {
-            let line = format!("f{feature}#{token}");
-            let shared = World::file(directory, "shared.txt").unwrap_or_default();
-            let mut lines: Vec<_> =
-                shared.lines().filter(|line| !line.starts_with(&format!("f{feature}#"))).collect();
-            lines.insert(1.min(lines.len()), &line);
-            text.push_str(&format!("```text shared.txt\n{}\n```\n\n", lines.join("\n")));
-        }
-        _ => {}
+    text.push_str(&further_files(feature, answer, token, directory));
+    if script.features[feature].answers.contains(&Answer::Unguarded) {
+        let breaks = if answer == Answer::Unguarded { "yes" } else { "no" };
+        text.push_str(&format!("```text guard-f{feature}.txt\n{breaks}\n```\n\n"));
     }
     // An answer repairs the tests that other answers of the feature break.
     for other in script.features[feature].answers.iter().filter_map(|answer| match answer {

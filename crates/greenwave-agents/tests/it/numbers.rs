@@ -1,0 +1,76 @@
+//! Extreme values of every option. The tests use paused time, so a call that does not end fails.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use greenwave_agents::{
+    Agent, AgentPool, AgentPoolOptions, CommandAgent, Gate, Request, Script, ScriptedAgent,
+};
+
+const DURATIONS: [Duration; 3] = [Duration::ZERO, Duration::from_nanos(1), Duration::MAX];
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_of_any_size_admits_and_waits_for_a_limited_time() {
+    for requests_max in [0, 1, usize::MAX] {
+        for asked in DURATIONS.map(Some).into_iter().chain([None]) {
+            let gate = Gate::new(requests_max);
+            gate.enter().await.succeeded();
+            let admission = gate.try_enter().unwrap();
+            let delay = admission.overloaded(asked);
+            assert!(delay <= Duration::from_secs(15 * 60), "{requests_max}, {asked:?}: {delay:?}");
+            assert!(gate.remaining() <= delay && gate.try_enter().is_none());
+            let admitted = tokio::time::timeout(Duration::from_secs(3600), gate.enter()).await;
+            admitted.unwrap().succeeded();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_with_any_options_lends_a_session() {
+    for size in [0, 1, usize::MAX] {
+        for min in [0, 1, usize::MAX] {
+            // A minimum of that many sessions is opened in the background, one after another.
+            if min == usize::MAX && size == usize::MAX {
+                continue;
+            }
+            for idle_timeout in DURATIONS {
+                let agent = CommandAgent::new(vec!["true".to_owned()], Duration::MAX);
+                let options = AgentPoolOptions { size, min, idle_timeout };
+                let pool = AgentPool::new("coder", std::sync::Arc::new(agent), options);
+                let session = tokio::time::timeout(Duration::from_secs(3600), pool.session()).await;
+                assert!(session.unwrap().is_ok(), "{options:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_pace_replays_the_answer() {
+    let text = "{\"greenwave_script\": 1}\n{\"feature\": \"f\", \"attempt\": 1}\n\
+                {\"after_ms\": 100, \"text\": \"one\"}\n{\"end\": true}\n";
+    for pace in [0.0, -1.0, f64::NAN, f64::INFINITY, f64::MIN_POSITIVE, 1.0, 1e6, f64::MAX] {
+        let agent = ScriptedAgent::new(Script::parse("test.jsonl", text).unwrap(), pace);
+        let request = Request::new("f", 1, "", ".", std::env::temp_dir());
+        let mut answer = agent.connect().await.unwrap().send(&request).await.unwrap().into_text();
+        let chunk = tokio::time::timeout(Duration::from_secs(1 << 32), answer.next()).await;
+        match chunk {
+            Ok(chunk) => assert_eq!(chunk.unwrap().unwrap(), "one", "{pace}"),
+            Err(_) => assert!(pace > 1e6, "{pace}: the answer does not begin"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn any_time_limit_of_a_command_ends_or_allows_the_answer() {
+    for limit in DURATIONS {
+        let agent = CommandAgent::new(vec!["true".to_owned()], limit);
+        let request = Request::new("f", 1, "", ".", std::env::temp_dir());
+        let answer = agent.connect().await.unwrap().send(&request).await;
+        let text = match answer {
+            Ok(answer) => answer.into_text().collect::<Vec<_>>().await.into_iter().collect(),
+            Err(error) => Err(error),
+        };
+        let text: Result<Vec<_>, _> = text;
+        assert!(limit < Duration::MAX || text.is_ok(), "{limit:?}: {text:?}");
+    }
+}

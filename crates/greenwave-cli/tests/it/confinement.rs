@@ -1,0 +1,175 @@
+//! Tests the confinement of agents and tests of a run, in every strength that this system has.
+
+#![expect(clippy::print_stderr, reason = "tests say what they skip")]
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::program::{Finished, Program};
+use crate::shell_plan::{self, ShellFeature};
+use crate::test_dir::TestDir;
+
+/// Names the attempts that succeed, in a file of the answer. `$D` is the directory of the test.
+const ATTEMPTS: &str = r#"
+    found=""
+    try() { name=$1; shift; if ( eval "$*" ) > /dev/null 2>&1; then found="$found $name"; fi; }
+    try TMPDIR 'echo x > "$TMPDIR/x" && rm "$TMPDIR/x"'
+    try PROMPT 'test -s "$GREENWAVE_PROMPT_FILE"'
+    try git 'git status || test ! -e .git'
+    try HOME 'echo x > $D/home/written'
+    try PROJECT 'echo x >> $D/project/keep.txt'
+    try PROJECT-NEW 'echo x > $D/project/new.txt'
+    try PROJECT-STATE 'ls $D/project/.greenwave/journal && cat $D/project/.greenwave/journal/*'
+    try SSH 'test -n "$(cat $D/home/.ssh/id_rsa)"'
+    try SIBLING-ENV 'test -n "$(cat $D/other/.env)"'
+    try sibling 'test -n "$(cat $D/other/readme)"'
+    try OTHER-COPY 'cat ../other/*'
+    try OTHER-COPY-WRITTEN 'for copy in ../*/; do case $copy in ../one/) ;; *) echo x > $copy/x && exit; esac; done; exit 1'
+    try KILL 'kill -0 $(cat $D/outside)'
+    try SCRIPT 'echo x >> $D/plan.toml'
+"#;
+
+/// The strengths of this system, with the settings that force them.
+fn strengths(dir: &TestDir) -> Vec<&'static str> {
+    let mut found = Vec::new();
+    for strength in ["mount", "landlock"] {
+        dir.write("plan.toml", format!("confine = \"{strength}\"\n{}", shell_plan::plan(&[plain()])));
+        let finished = plan_of(dir).run();
+        if finished.status.success() {
+            found.push(strength);
+        } else {
+            eprintln!("skipped: {strength}: {}", finished.stderr);
+        }
+        let _ = fs::remove_file(dir.path("project/one.txt"));
+        let _ = fs::remove_dir_all(dir.path("project/.greenwave"));
+    }
+    found
+}
+
+/// Returns a run of the plan with a home in the directory.
+fn plan_of(dir: &TestDir) -> Program {
+    dir.plan().variable("HOME", dir.path("home"))
+}
+
+fn plain() -> ShellFeature {
+    ShellFeature::new("one", "answer one.txt x", "test -f one.txt")
+}
+
+fn dir() -> TestDir {
+    TestDir::with_project()
+        .with("home/.ssh/id_rsa", "secret\n")
+        .with("other/.env", "KEY=secret\n")
+        .with("other/readme", "text\n")
+}
+
+/// Runs a feature whose agent and test both make the attempts, and returns their results.
+fn attempts(dir: &TestDir, lines: &str) -> (String, String) {
+    let variables = format!("D='{}'", dir.path("").display());
+    let agent = format!("{variables}\n{ATTEMPTS}\nanswer one.txt \"$found\"");
+    let test = format!("test -f one.txt || exit 1\n{variables}\n{ATTEMPTS}\necho \"found:$found\"; exit 1");
+    let plan = shell_plan::plan(&[ShellFeature::new("one", &agent, &test)]);
+    dir.write("plan.toml", format!("{lines}\n{plan}"));
+    let finished = plan_of(dir).run();
+    let events = finished.events();
+    let failed = events.iter().find(|event| event["event"] == "failed").unwrap_or(&Value::Null);
+    let text = |key: &str| failed[key].as_str().unwrap_or_default().to_owned();
+    let of_test = text("test_output").split_once("found:").map(|(_, rest)| rest.trim().to_owned());
+    let words = text("words");
+    let of_agent = words.lines().nth(1).unwrap_or_default().trim().to_owned();
+    (of_agent, of_test.unwrap_or_else(|| format!("{finished:?}")))
+}
+
+fn confinement(finished: &Finished) -> Value {
+    finished.events().iter().find(|event| event["event"] == "confinement").cloned().unwrap_or_default()
+}
+
+#[test]
+fn agents_and_tests_reach_their_copy_only() {
+    let dir = dir();
+    let strengths = strengths(&dir);
+    for strength in strengths {
+        let mut outside = Command::new("sleep").arg("1000").spawn().unwrap();
+        dir.write("outside", outside.id().to_string());
+        let (agent, test) = attempts(&dir, &format!("confine = \"{strength}\""));
+        outside.kill().unwrap();
+        outside.wait().unwrap();
+        let scoped = greenwave::landlock_version().is_some_and(|version| version >= 6);
+        let kill = if scoped { "" } else { " KILL" };
+        assert_eq!(agent, format!("TMPDIR PROMPT git sibling{kill}"), "{strength}");
+        assert_eq!(test, format!("TMPDIR git sibling{kill}"), "{strength}");
+        assert_eq!(dir.read("project/keep.txt"), TestDir::with_project().read("project/keep.txt"));
+        assert!(!dir.path("home/written").exists() && !dir.path("project/new.txt").exists());
+        let _ = fs::remove_dir_all(dir.path("project/.greenwave"));
+    }
+}
+
+#[test]
+fn paths_of_the_plan_are_writable_readable_and_hidden() {
+    let dir = dir();
+    fs::create_dir_all(dir.path("logs")).unwrap();
+    let strengths = strengths(&dir);
+    for strength in strengths {
+        let script = "echo x >> $D/logs/log && test -n \"$(cat $D/home/.ssh/id_rsa)\" \
+                      && ! test -n \"$(cat $D/other/readme)\" && answer one.txt x";
+        let script = script.replace("$D", &dir.path("").display().to_string());
+        let plan = shell_plan::plan(&[ShellFeature::new("one", &script, "test -f one.txt")]);
+        let keys = "writable = [\"logs\"]\nreadable = [\"~/.ssh\"]\nhidden = [\"other/readme\"]";
+        dir.write("plan.toml", format!("confine = \"{strength}\"\n{keys}\n{plan}"));
+        let finished = plan_of(&dir).run().with_code(0);
+        assert_eq!(confinement(&finished)["strength"], strength);
+        fs::remove_file(dir.path("project/one.txt")).unwrap();
+        fs::remove_dir_all(dir.path("project/.greenwave")).unwrap();
+    }
+}
+
+#[test]
+fn an_agent_or_a_plan_that_is_not_confined_is_named() {
+    let dir = TestDir::with_project();
+    dir.write("plan.toml", shell_plan::plan(&[plain().agent("confine = \"off\"")]));
+    let finished = plan_of(&dir).run().with_code(0);
+    assert_eq!(confinement(&finished)["agents"]["one"], "off");
+    let dir = TestDir::with_project();
+    dir.write("plan.toml", shell_plan::unconfined(&[plain()]));
+    let finished = plan_of(&dir).run().with_code(0);
+    let confined = confinement(&finished);
+    assert_eq!((&confined["strength"], &confined["reason"]), (&"off".into(), &"confine = \"off\"".into()));
+}
+
+#[test]
+fn a_network_that_cannot_be_restricted_is_an_error() {
+    let dir = TestDir::with_project();
+    let plan = shell_plan::unconfined(&[plain()]);
+    dir.write("plan.toml", format!("network = \"none\"\n{plan}"));
+    let finished = plan_of(&dir).run().with_code(2);
+    assert!(finished.stderr.contains("cannot restrict the network of agents and tests"), "{finished:?}");
+    assert!(finished.stderr.contains("hint: remove `confine = \"off\"`"), "{finished:?}");
+    dir.write("plan.toml", format!("confine = \"maybe\"\n{plan}").replace("confine = \"off\"\n", ""));
+    let finished = plan_of(&dir).run().with_code(2);
+    assert!(
+        finished.stderr.contains("expected \"auto\", \"mount\", \"landlock\" or \"off\""),
+        "{finished:?}"
+    );
+}
+
+/// A script that is an agent's program can write files beside itself whose names begin with its
+/// own, and change nothing else there.
+#[test]
+fn a_script_can_write_a_log_beside_itself() {
+    let dir = dir();
+    if !strengths(&dir).contains(&"mount") {
+        return;
+    }
+    let script = "#!/bin/sh\necho \"$GREENWAVE_ATTEMPT\" >> \"$0.log\"\n\
+                  { echo x >> \"$0\" || echo x > \"${0%/*}/other/readme\"; } 2> /dev/null && echo CHANGED >> \"$0.log\"\n\
+                  echo no > one.txt\n";
+    dir.write("agent.sh", script);
+    Command::new("chmod").arg("755").arg(dir.path("agent.sh")).status().unwrap();
+    let plan = "project = \"project\"\nconfine = \"mount\"\n[agents.a]\nkind = \"command\"\n\
+                command = [\"./agent.sh\"]\n[[features]]\nid = \"one\"\nagent = \"a\"\nprompt = \"p\"\n\
+                attempts = 2\n[[features.tests]]\ncommand = [\"grep\", \"yes\", \"one.txt\"]\n";
+    dir.write("plan.toml", plan);
+    plan_of(&dir).run().with_code(1);
+    assert_eq!(dir.read("agent.sh.log"), "1\n2\n");
+}

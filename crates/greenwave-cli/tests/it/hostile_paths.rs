@@ -1,0 +1,176 @@
+//! Links, pipes and names by which a repository, an answer or an agent tries to have files written
+//! elsewhere.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use crate::shell_plan::{self, Report, ShellFeature};
+use crate::test_dir::TestDir;
+
+fn feature() -> ShellFeature {
+    ShellFeature::new("one", "answer one.txt x", "test -f one.txt")
+}
+
+/// Creates a project with a plan, and files of the user beside it.
+fn dir(feature: ShellFeature) -> TestDir {
+    TestDir::with_project()
+        .with("plan.toml", shell_plan::plan(&[feature]))
+        .with("home/notes", "precious")
+        .with("work/thesis", "precious")
+        .with("old-photos/1.jpg", "precious")
+        .with("lock", "precious")
+}
+
+/// Runs something, after which the user's files are as they were.
+#[track_caller]
+fn check(dir: &TestDir, run: impl FnOnce()) {
+    let mut before = dir.files("");
+    run();
+    let mut after = dir.files("");
+    for files in [&mut before, &mut after] {
+        files.retain(|path, _| !path.starts_with("project/"));
+    }
+    assert_eq!(after, before);
+}
+
+#[test]
+fn a_run_refuses_links_in_the_place_of_its_state() {
+    for (link, target) in [
+        (".greenwave", ".."),
+        (".greenwave/.gitignore", "../../home/notes"),
+        (".greenwave/lock", "../../home/notes"),
+        (".greenwave/lock", "../../home/new"),
+        (".greenwave/store", "../../work"),
+        (".greenwave/journal", "../../home"),
+        (".greenwave/results", "../../home"),
+    ] {
+        let dir = dir(feature());
+        let path = dir.path("project").join(link);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(target, &path).unwrap();
+        check(&dir, || {
+            let finished = dir.run_plan();
+            assert_ne!(finished.status.code(), Some(0), "{link}");
+            let name = link.rsplit('/').next().unwrap();
+            let expected = format!("`{name}` is a symbolic link, expected a ");
+            assert!(finished.stderr.contains(&expected), "{link}: {}", finished.stderr);
+            assert!(finished.stderr.contains("hint: "), "{link}: {}", finished.stderr);
+        });
+        assert!(path.is_symlink());
+    }
+}
+
+#[test]
+fn a_run_works_through_links_that_the_user_has_made() {
+    let dir = dir(feature());
+    fs::create_dir(dir.path("elsewhere")).unwrap();
+    fs::rename(dir.path("project"), dir.path("elsewhere/real")).unwrap();
+    symlink("elsewhere/real", dir.path("project")).unwrap();
+    fs::create_dir(dir.path("elsewhere/state")).unwrap();
+    symlink("elsewhere/state", dir.path("state")).unwrap();
+    dir.plan().variable("XDG_STATE_HOME", dir.path("state")).run().with_code(0);
+    assert_eq!(dir.read("elsewhere/real/one.txt"), "x\n");
+}
+
+#[test]
+fn an_answer_is_not_merged_through_an_ignored_link() {
+    for (link, target) in [("build", "../work"), ("a/build", "../../work"), ("build", "keep.txt")] {
+        let script = format!("answer {link}/profile x; answer one.txt x");
+        let dir =
+            dir(ShellFeature::new("one", &script, "test -f one.txt")).with("project/.gitignore", "build\n");
+        let path = dir.path("project").join(link);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(target, path).unwrap();
+        check(&dir, || {
+            let report = Report::of(&dir.run_plan().with_code(1));
+            let expected = format!(
+                "`{link}/profile` is behind `{link}`, which is a symbolic link in the project: it is not the \
+                 agent's to change"
+            );
+            assert_eq!(report.rejections("one"), [expected]);
+        });
+    }
+}
+
+#[test]
+fn a_pipe_of_the_project_is_not_replaced() {
+    let dir = dir(ShellFeature::new("one", "answer out/pipe x; answer one.txt x", "test -f one.txt"))
+        .with("project/.gitignore", "out\n")
+        .with("project/out/a", "");
+    let pipe = dir.path("project/out/pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let report = Report::of(&dir.run_plan().with_code(1));
+    assert_eq!(
+        report.rejections("one"),
+        ["`out/pipe` is a pipe in the project: it is not the agent's to change"]
+    );
+    use std::os::unix::fs::FileTypeExt;
+    assert!(fs::symlink_metadata(pipe).unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn files_that_programs_trust_are_not_the_agents_to_change() {
+    for path in [".github/workflows/ci.yml", ".envrc", "build.rs", ".vscode/tasks.json", ".husky/pre-commit"]
+    {
+        let script = format!("answer {path} x; answer one.txt x");
+        let dir = dir(ShellFeature::new("one", &script, "test -f one.txt"));
+        let report = Report::of(&dir.run_plan().with_code(1));
+        let reason = "is run or trusted by programs that nobody calls: it is not the agent's to change";
+        assert_eq!(report.rejections("one"), [format!("`{path}` {reason}")]);
+        assert!(!dir.path("project").join(path).exists());
+        let script = format!("answer {path} x; answer one.txt x");
+        let dir = self::dir(
+            ShellFeature::new("one", &script, "test -f one.txt").lines(&format!("may_edit = [\"{path}\"]")),
+        );
+        dir.run_plan().with_code(0);
+    }
+}
+
+#[test]
+fn a_plan_in_the_project_is_not_the_agents_to_change() {
+    let script = "answer plan.toml x; answer one.txt x";
+    let plan = shell_plan::plan(&[ShellFeature::new("one", script, "test -f one.txt")]);
+    let plan = plan.replace("project = \"project\"\n", "");
+    let dir = TestDir::empty().with("project/plan.toml", &plan);
+    let run = dir.greenwave(["run", "project/plan.toml", "--no-metrics", "--format", "json"]).run();
+    let report = Report::of(&run.with_code(1));
+    assert_eq!(
+        report.rejections("one"),
+        ["`plan.toml` is part of the plan: it is not the agent's to change"]
+    );
+    assert_eq!(dir.read("project/plan.toml"), plan);
+}
+
+#[test]
+fn a_section_of_the_plan_changes_what_is_protected() {
+    let script = "answer .envrc x; answer ops/a x; answer one.txt x";
+    let with = |section: &str| {
+        let plan = shell_plan::plan(&[ShellFeature::new("one", script, "test -f one.txt")]);
+        let dir = TestDir::with_project().with("plan.toml", format!("{plan}\n{section}"));
+        dir.run_plan().status.code()
+    };
+    assert_eq!(with(""), Some(1));
+    assert_eq!(with("[protect]\nexcept = [\".envrc\"]"), Some(0));
+    assert_eq!(with("[protect]\nexcept = [\".envrc\"]\nfiles = [\"/ops\"]"), Some(1));
+    assert_eq!(with("[protect]\nexept = []"), Some(2));
+}
+
+#[test]
+fn tests_refuse_links_in_the_place_of_their_state() {
+    let tests = "[[test]]\nname = \"t\"\ncommand = [\"true\"]\n";
+    for (link, target) in [
+        (".greenwave", ".."),
+        (".greenwave/.gitignore", "../../home/new"),
+        (".greenwave/tests", "../../home"),
+    ] {
+        let dir = dir(feature()).with("project/greenwave.toml", tests);
+        let path = dir.path("project").join(link);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(target, &path).unwrap();
+        check(&dir, || {
+            let finished = dir.greenwave(["test"]).within(&dir.path("project")).run();
+            assert_ne!(finished.status.code(), Some(0), "{link}");
+            assert!(finished.stderr.contains("is a symbolic link"), "{link}: {}", finished.stderr);
+        });
+    }
+}

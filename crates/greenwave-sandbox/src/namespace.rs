@@ -1,0 +1,66 @@
+//! Steps that move a child process into namespaces and change its mounts.
+
+use std::ffi::{CStr, CString, NulError};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use greenwave_process::Setup;
+use rustix::process::{getegid, geteuid};
+
+/// `CAP_SYS_ADMIN`, with which mounts need no user namespace.
+const ADMINISTRATION: u64 = 1 << 21;
+
+/// Returns the steps that move a process into a mount namespace, and into the other namespaces that
+/// `flags` name. Where mounting requires it, they create a user namespace with the same user.
+pub(crate) fn namespaces(flags: libc::c_int) -> Vec<Setup> {
+    let flags = flags | libc::CLONE_NEWNS;
+    if is_administrator() {
+        return vec![Setup::Unshare(flags)];
+    }
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    let write = |path: &CStr, content: String| Setup::Write { path: path.into(), content: content.into() };
+    vec![
+        Setup::Unshare(flags | libc::CLONE_NEWUSER),
+        write(c"/proc/self/setgroups", "deny".to_owned()),
+        write(c"/proc/self/uid_map", format!("{user} {user} 1")),
+        write(c"/proc/self/gid_map", format!("{group} {group} 1")),
+    ]
+}
+
+/// Returns whether this process may mount without a user namespace.
+fn is_administrator() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & ADMINISTRATION != 0)
+}
+
+/// Returns a call of `mount`.
+pub(crate) fn mount(
+    source: &CStr,
+    target: &CStr,
+    kind: &CStr,
+    flags: libc::c_ulong,
+    options: &CStr,
+) -> Setup {
+    let owned = CString::from;
+    Setup::Mount {
+        source: owned(source),
+        target: owned(target),
+        kind: owned(kind),
+        flags,
+        options: owned(options),
+    }
+}
+
+/// Returns a step that sets and clears attributes of a mount, and of those below it if `recursive`.
+pub(crate) fn attributes(path: &CStr, set: u64, clear: u64, recursive: bool) -> Setup {
+    Setup::SetAttributes { path: path.into(), set, clear, recursive }
+}
+
+/// Returns a path for a system call.
+pub(crate) fn c_path(path: &Path) -> Result<CString, NulError> {
+    CString::new(path.as_os_str().as_bytes())
+}

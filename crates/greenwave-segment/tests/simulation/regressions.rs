@@ -1,0 +1,48 @@
+//! Scripts that random runs found and shrank, each with the fault that it once showed.
+
+use crate::run::run;
+use crate::script::{Crash, LogSettings, Op, Round, Script};
+
+/// A read of the clock file was split in three by short reads. Both slots of the clock were written
+/// in between, and the reader found the old one and a torn one: an earlier timestamp than that of
+/// an acknowledged write.
+#[test]
+fn a_split_read_of_the_clock_does_not_miss_a_timestamp() {
+    let settings = LogSettings {
+        compressed: false,
+        chain_depth_max: 0,
+        disk_kib_max: 0,
+        drop_oldest: false,
+        open_files_max: 256,
+    };
+    let first = Round {
+        processes: vec![vec![Op::Put { key: 0, len: 1510 }]],
+        crash: Crash::Power { step: 8, unsynced: 1 },
+    };
+    let second = Round {
+        processes: vec![
+            vec![
+                Op::PutDelta { key: 0, len: 207, base: 2 },
+                Op::Flush,
+                Op::Put { key: 0, len: 29 },
+                Op::Put { key: 1, len: 1512 },
+            ],
+            vec![Op::PutDelta { key: 1, len: 1520, base: 0 }, Op::Flush, Op::Put { key: 0, len: 25 }],
+            vec![],
+        ],
+        crash: Crash::None,
+    };
+    let script = Script {
+        seed: 17_762_536_871_929_267_781,
+        settings,
+        switch_percent: 20,
+        short_per_mille: 100,
+        interrupted_per_mille: 0,
+        capacity_kib: 0,
+        open_files: 0,
+        sync_per_mille: 0,
+        skew_micros: 86_400_000_000,
+        rounds: vec![first, second],
+    };
+    run(&script).unwrap();
+}

@@ -1,0 +1,88 @@
+# Writes the results of each file, and removes itself from the variables that tests see.
+import json
+import os
+import sys
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+if paths[0] == HERE:
+    del os.environ["PYTHONPATH"]
+    if paths[1:]:
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths[1:])
+# Last instead of removed, since worker processes import the plugin, too.
+sys.path[:] = [path for path in sys.path if path != HERE] + [HERE]
+
+
+def pytest_configure(config):
+    # Worker processes of pytest-xdist send their reports to the process that started them.
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Results(config), "greenwave_results")
+
+
+class Results:
+    def __init__(self, config):
+        params = getattr(config, "invocation_params", None)
+        self.base = str(params.dir if params else os.getcwd())
+        self.root = str(getattr(config, "rootpath", None) or config.rootdir)
+        self.words = {}
+        self.files = {}
+
+    def word(self, nodeid):
+        name = nodeid.split("::")[0]
+        if name not in self.words:
+            self.words[name] = os.path.relpath(os.path.join(self.root, name), self.base)
+        return self.words[name]
+
+    def file(self, nodeid):
+        empty = {"passed": 0, "skipped": 0, "failed": 0, "left": 0, "seconds": 0.0, "text": ""}
+        return self.files.setdefault(self.word(nodeid), empty)
+
+    def learn(self, node):
+        path = getattr(node, "path", None) or getattr(node, "fspath", None)
+        if path:
+            self.words[node.nodeid.split("::")[0]] = os.path.relpath(str(path), self.base)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_make_collect_report(self, collector):
+        if isinstance(collector, pytest.File):
+            self.learn(collector)
+        yield
+
+    def pytest_collectreport(self, report):
+        if report.nodeid and not report.passed:
+            self.add(report.nodeid, "skipped" if report.skipped else "failed", 0.0)
+
+    def pytest_deselected(self, items):
+        for item in items:
+            self.learn(item)
+            self.file(item.nodeid)["deselected"] = True
+
+    def pytest_collection_finish(self, session):
+        for item in session.items:
+            self.learn(item)
+            self.file(item.nodeid)["left"] += 1
+
+    def pytest_runtest_logreport(self, report):
+        file = self.file(report.nodeid)
+        if report.when == "teardown":
+            file["left"] -= 1
+        file["seconds"] += report.duration
+        if report.failed:
+            self.add(report.nodeid, "failed", 0.0)
+        elif report.skipped:
+            self.add(report.nodeid, "skipped", 0.0)
+        elif report.when == "call":
+            self.add(report.nodeid, "passed", 0.0)
+
+    def add(self, nodeid, result, seconds):
+        file = self.file(nodeid)
+        file[result] += 1
+        file["seconds"] += seconds
+        file["text"] += "%s %s\n" % (nodeid, result.upper())
+
+    def pytest_sessionfinish(self, session, exitstatus):
+        is_stopped = bool(session.shouldstop or session.shouldfail) or int(exitstatus) not in (0, 1, 5)
+        with open(os.path.join(HERE, "results"), "w", encoding="utf-8", errors="surrogateescape") as out:
+            json.dump({"is_stopped": is_stopped, "files": self.files}, out)

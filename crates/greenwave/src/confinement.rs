@@ -1,0 +1,179 @@
+//! Decides how agents and tests of a run are confined.
+
+mod agents;
+mod options;
+mod paths;
+
+use std::path::Path;
+
+use greenwave_sandbox::{Confinement, Network, Sandbox, Strength, landlock_version};
+use greenwave_testing::Environment;
+
+pub use self::options::{ConfineMode, ConfineOptions};
+use self::paths::Places;
+use crate::error::Error;
+use crate::event::Event;
+use crate::plan::{AgentSpec, CommandSpec, Plan};
+use crate::settings::Settings;
+
+/// The confinement of a run.
+#[derive(Debug)]
+pub(crate) struct RunConfinement {
+    /// Strength of tests and, unless they have another one, of agents. `None` if not confined.
+    strength: Option<Strength>,
+    /// Reason for running unconfined.
+    off: Option<String>,
+    options: ConfineOptions,
+    places: Places,
+}
+
+impl RunConfinement {
+    /// Chooses the strength of a plan, and finds the paths to hide. Blocks while it searches for
+    /// files with secrets.
+    ///
+    /// # Errors
+    /// [`Error::Confinement`] if the plan or the settings name a strength that this system does
+    /// not have.
+    pub(crate) fn new(
+        plan: &Plan,
+        settings: &Settings,
+        environment: &Environment,
+        copies: &Path,
+    ) -> Result<Self, Error> {
+        let mode = plan.confinement.mode.unwrap_or(settings.run.confine);
+        let (strength, off) = match strength(mode)? {
+            Found::Strength(strength) => (Some(strength), None),
+            Found::Off(reason) => (None, Some(reason)),
+        };
+        let is_used = strength.is_some() || plan.agents.values().any(|agent| own_mode(agent).is_some());
+        let places =
+            if is_used { Places::find(plan, settings, environment, copies)? } else { Places::default() };
+        Ok(Self { strength, off, options: plan.confinement.clone(), places })
+    }
+
+    /// Returns the sandbox of tests, guards and setup commands. `None` if they are not confined.
+    ///
+    /// # Errors
+    /// [`Error::Network`] if the network that the plan demands cannot be had.
+    pub(crate) fn tests(&self) -> Result<Option<Sandbox>, Error> {
+        let confinement = agents::all_state(&self.places).fold(self.base(self.strength), Confinement::hidden);
+        sandbox(with_options(confinement, &self.options), self.options.network, self.strength)
+    }
+
+    /// Returns the sandbox of an agent. `None` if it is not confined.
+    ///
+    /// # Errors
+    /// [`Error::Confinement`] and [`Error::Network`].
+    pub(crate) fn agent(&self, spec: &CommandSpec) -> Result<Option<Sandbox>, Error> {
+        let strength = match spec.confinement.mode {
+            None => self.strength,
+            Some(mode) => match strength(mode)? {
+                Found::Strength(strength) => Some(strength),
+                Found::Off(_) => None,
+            },
+        };
+        let mut confinement = with_options(self.base(strength), &self.options);
+        let own = agents::own_state(&spec.command, &self.places);
+        if strength.is_some() {
+            paths::create_directories(&own);
+        }
+        if let Some((directory, prefix)) = agents::beside_script(&spec.command, &self.places) {
+            confinement = confinement.additions_in(directory, prefix);
+        }
+        let others = agents::all_state(&self.places).filter(|path| !own.contains(path));
+        confinement = others.fold(confinement, Confinement::hidden);
+        confinement = own.iter().fold(confinement, Confinement::writable);
+        // The plan's network holds for confined agents, and an agent's own must be enforced.
+        let inherited = self.options.network.filter(|_| strength.is_some());
+        let network = spec.confinement.network.or(inherited);
+        sandbox(with_options(confinement, &spec.confinement), network, strength)
+    }
+
+    /// Returns the variables that a confined agent does not get, because they name sockets of
+    /// programs that are not confined.
+    pub(crate) fn removed_variables() -> &'static [&'static str] {
+        &paths::SOCKET_VARIABLES
+    }
+
+    /// Returns the event that says how agents and tests are confined.
+    pub(crate) fn event(&self, plan: &Plan) -> Event {
+        let agents = plan.agents.iter().filter_map(|(name, agent)| {
+            let confined = match own_mode(agent)? {
+                ConfineMode::Auto => return None,
+                ConfineMode::Mount => "mount",
+                ConfineMode::Landlock => "landlock",
+                ConfineMode::Off => "off",
+            };
+            Some((name.clone(), confined))
+        });
+        Event::Confinement {
+            strength: self.strength.map_or("off", Strength::as_str),
+            landlock: (self.strength == Some(Strength::Landlock)).then(landlock_version).flatten(),
+            reason: self.off.clone(),
+            agents: agents.collect(),
+        }
+    }
+
+    fn base(&self, strength: Option<Strength>) -> Confinement {
+        let places = &self.places;
+        let base = places.hidden.iter().fold(Confinement::new(), Confinement::hidden);
+        // Landlock does not restrict connections to sockets, and a hidden path makes files
+        // unreadable that are created beside it later.
+        let sockets = places.sockets.iter().filter(|_| strength == Some(Strength::Mount));
+        let base = sockets.fold(base, Confinement::hidden);
+        let base = places.readable.iter().fold(base, Confinement::readable);
+        places.caches.iter().fold(base, Confinement::writable)
+    }
+}
+
+/// The result of a choice of strength.
+enum Found {
+    Strength(Strength),
+    /// No confinement, for this reason.
+    Off(String),
+}
+
+fn strength(mode: ConfineMode) -> Result<Found, Error> {
+    let demand = |strength: Strength| match strength.available() {
+        Ok(()) => Ok(Found::Strength(strength)),
+        Err(source) => Err(Error::Confinement { source }),
+    };
+    match mode {
+        ConfineMode::Off => Ok(Found::Off("confine = \"off\"".to_owned())),
+        ConfineMode::Mount => demand(Strength::Mount),
+        ConfineMode::Landlock => demand(Strength::Landlock),
+        ConfineMode::Auto => Ok(match Strength::strongest() {
+            Ok(strength) => Found::Strength(strength),
+            Err(error) => Found::Off(error.to_string()),
+        }),
+    }
+}
+
+/// Returns the mode that an agent sets for itself.
+fn own_mode(agent: &AgentSpec) -> Option<ConfineMode> {
+    match agent {
+        AgentSpec::Command(spec) => spec.confinement.mode,
+        AgentSpec::Scripted { .. } => None,
+    }
+}
+
+/// Creates a sandbox with a network.
+fn sandbox(
+    confinement: Confinement,
+    network: Option<Network>,
+    strength: Option<Strength>,
+) -> Result<Option<Sandbox>, Error> {
+    let network = network.unwrap_or_default();
+    let Some(strength) = strength else {
+        return if network == Network::Open { Ok(None) } else { Err(Error::Network { source: None }) };
+    };
+    let sandbox = Sandbox::new(confinement.network(network), strength);
+    sandbox.map(Some).map_err(|source| Error::Network { source: Some(source) })
+}
+
+/// Adds the paths that a plan or an agent names.
+fn with_options(base: Confinement, options: &ConfineOptions) -> Confinement {
+    let base = options.writable.iter().fold(base, Confinement::writable);
+    let base = options.hidden.iter().fold(base, Confinement::hidden);
+    options.readable.iter().fold(base, Confinement::readable)
+}

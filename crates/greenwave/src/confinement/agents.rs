@@ -1,0 +1,151 @@
+//! The state of well-known agents in the user's home.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::paths::{Places, holds_projects};
+
+/// Maximum size of a script in which names of agents are searched, in bytes.
+const SCRIPT_BYTES_MAX: u64 = 64 * 1024;
+
+/// Maximum number of files beside a script that may write beside itself.
+const BESIDE_MAX: usize = 200;
+
+/// An agent, by the name of its program.
+struct KnownAgent {
+    program: &'static str,
+    /// Its settings, credentials, sessions and caches in the home directory. A name that ends with
+    /// a slash is a directory, which is created for the agent if it does not exist.
+    state: &'static [&'static str],
+    /// Variables that name another directory for its state.
+    variables: &'static [&'static str],
+}
+
+const AGENTS: [KnownAgent; 10] = [
+    KnownAgent {
+        program: "claude",
+        state: &[
+            ".claude/",
+            ".claude.json",
+            ".cache/claude/",
+            ".cache/claude-cli-nodejs/",
+            ".local/state/claude/",
+        ],
+        variables: &["CLAUDE_CONFIG_DIR"],
+    },
+    KnownAgent { program: "codex", state: &[".codex/"], variables: &["CODEX_HOME"] },
+    KnownAgent {
+        program: "opencode",
+        state: &[
+            ".local/share/opencode/",
+            ".local/state/opencode/",
+            ".config/opencode/",
+            ".cache/opencode/",
+            ".opencode",
+        ],
+        variables: &["OPENCODE_CONFIG_DIR"],
+    },
+    KnownAgent { program: "gemini", state: &[".gemini/"], variables: &[] },
+    KnownAgent { program: "aider", state: &[".aider/", ".aider.conf.yml", ".oobabooga"], variables: &[] },
+    KnownAgent {
+        program: "goose",
+        state: &[".config/goose/", ".local/share/goose/", ".local/state/goose/"],
+        variables: &[],
+    },
+    KnownAgent { program: "qwen", state: &[".qwen/"], variables: &[] },
+    KnownAgent { program: "copilot", state: &[".copilot/"], variables: &[] },
+    KnownAgent { program: "cursor-agent", state: &[".cursor/", ".config/cursor/"], variables: &[] },
+    KnownAgent {
+        program: "amp",
+        state: &[".config/amp/", ".local/share/amp/", ".cache/amp/"],
+        variables: &[],
+    },
+];
+
+/// Returns the state of all agents.
+pub(super) fn all_state(places: &Places) -> impl Iterator<Item = PathBuf> {
+    AGENTS.iter().flat_map(|agent| state(agent, places))
+}
+
+/// Returns the state of the agents that a command names, in its words or in a script that it runs.
+pub(super) fn own_state(command: &[String], places: &Places) -> Vec<PathBuf> {
+    let mut texts: Vec<String> = command.to_vec();
+    texts.extend(command.iter().filter_map(|word| script(Path::new(word))));
+    let names = |agent: &&KnownAgent| texts.iter().any(|text| contains_word(text, agent.program));
+    AGENTS.iter().filter(names).flat_map(|agent| state(agent, places)).collect()
+}
+
+/// Returns the directory of a script that is the agent's program, and the start of the names of
+/// files that belong to it, such as `agent.sh.log`. Scripts write such files beside themselves.
+///
+/// `None` for a script in the project, in a directory of installed programs, in the home directory
+/// itself or in one for temporary files, and where many files lie beside it.
+pub(super) fn beside_script(command: &[String], places: &Places) -> Option<(PathBuf, OsString)> {
+    let program = Path::new(command.first()?);
+    script(program).filter(|_| program.is_absolute())?;
+    let program = program.canonicalize().ok()?;
+    let directory = program.parent()?;
+    let is_general = places.home.iter().chain(&places.programs).any(|other| other == directory);
+    if is_general || directory.starts_with(&places.root) || !holds_projects(directory) {
+        return None;
+    }
+    let mut prefix = program.file_name()?.to_owned();
+    prefix.push(".");
+    let is_small = directory.read_dir().ok()?.count() <= BESIDE_MAX;
+    is_small.then(|| (directory.to_owned(), prefix))
+}
+
+/// Returns the paths of an agent's state.
+fn state(agent: &KnownAgent, places: &Places) -> impl Iterator<Item = PathBuf> {
+    let home = places.home.clone();
+    let variables = agent.variables.iter().filter_map(|name| places.variable(name));
+    let variables: Vec<PathBuf> = variables.collect();
+    let state = agent.state.iter().filter_map(move |path| home.as_ref().map(|home| home.join(path)));
+    state.chain(variables)
+}
+
+/// Returns the text of a script.
+fn script(path: &Path) -> Option<String> {
+    if path.as_os_str().as_encoded_bytes().contains(&b'\n') || !path.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(SCRIPT_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    let is_script = bytes.starts_with(b"#!") || path.extension() == Some(OsStr::new("sh"));
+    is_script.then(|| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Returns whether a word of a text, such as a program in a command of a shell, has this name.
+fn contains_word(text: &str, name: &str) -> bool {
+    let is_part = |character: char| character.is_alphanumeric() || "-_.".contains(character);
+    text.split(|character: char| !is_part(character))
+        // Packages of npm add a suffix: `claude-code`, `gemini-cli`, `opencode-ai`.
+        .any(|word| word.strip_prefix(name).is_some_and(|rest| ["", "-code", "-cli", "-ai"].contains(&rest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_found_in_its_command_and_in_its_script() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = directory.path().join("agent.sh");
+        std::fs::write(&script, "#!/bin/sh\nexec codex exec -\n").unwrap();
+        let places = Places { home: Some("/h".into()), ..Places::default() };
+        let own = |words: &[&str]| {
+            let command: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            own_state(&command, &places)
+        };
+        let claude = |words: &[&str]| own(words).contains(&PathBuf::from("/h/.claude/"));
+        assert!(claude(&["claude", "-p"]));
+        assert!(claude(&["/usr/local/bin/claude"]));
+        assert!(claude(&["npx", "@anthropic-ai/claude-code@2.1"]));
+        assert!(claude(&["sh", "-c", "cat | claude -p --verbose"]));
+        assert!(!claude(&["claudette"]));
+        assert_eq!(own(&["sh", &script.to_string_lossy()]), [PathBuf::from("/h/.codex/")]);
+        assert!(own(&["python3", "agent.py"]).is_empty());
+    }
+}

@@ -1,0 +1,332 @@
+//! Finds the paths that confined programs may write to or not read: secrets, sockets, caches of
+//! package managers, and the state of greenwave itself.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use greenwave_testing::{Environment, STATE_DIRECTORY};
+
+use crate::copies;
+use crate::error::Error;
+use crate::plan::Plan;
+use crate::project_root::ProjectRoot;
+use crate::settings::Settings;
+
+/// Secrets in the home directory.
+const SECRETS: [&str; 36] = [
+    ".ssh",
+    ".aws",
+    ".azure",
+    ".config/gcloud",
+    ".gnupg",
+    ".netrc",
+    ".pgpass",
+    ".my.cnf",
+    ".git-credentials",
+    ".config/git/credentials",
+    ".config/gh",
+    ".config/glab-cli",
+    ".config/hub",
+    ".config/op",
+    ".config/rclone",
+    ".config/doctl",
+    ".docker/config.json",
+    ".config/containers/auth.json",
+    ".kube",
+    ".terraform.d/credentials.tfrc.json",
+    ".vault-token",
+    ".password-store",
+    ".local/share/keyrings",
+    ".cargo/credentials.toml",
+    ".cargo/credentials",
+    ".pypirc",
+    ".gem/credentials",
+    ".m2/settings.xml",
+    ".bash_history",
+    ".zsh_history",
+    ".python_history",
+    ".psql_history",
+    ".mozilla",
+    ".thunderbird",
+    "snap/firefox",
+    ".var/app",
+];
+
+/// Directories of browsers with profiles, below the home directory's `.config`.
+const BROWSERS: [&str; 7] = [
+    "google-chrome",
+    "google-chrome-beta",
+    "chromium",
+    "BraveSoftware",
+    "microsoft-edge",
+    "vivaldi",
+    "opera",
+];
+
+/// Sockets of programs that do what they are asked to without being confined.
+const SOCKETS: [&str; 12] = [
+    "/run/docker.sock",
+    "/run/docker",
+    "/run/podman",
+    "/run/containerd",
+    "/run/crio",
+    "/run/libvirt",
+    "/run/snapd.socket",
+    "/run/systemd/private",
+    "/run/dbus",
+    "/run/screen",
+    "/tmp/.X11-unix",
+    "/tmp/.ICE-unix",
+];
+
+/// Variables that name such sockets.
+pub(super) const SOCKET_VARIABLES: [&str; 6] = [
+    "SSH_AUTH_SOCK",
+    "SSH_AGENT_PID",
+    "GPG_AGENT_INFO",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "XDG_RUNTIME_DIR",
+    "DOCKER_HOST",
+];
+
+/// The cache of a package manager.
+struct PackageCache {
+    /// The program whose presence creates the directory, as the program itself would.
+    program: &'static str,
+    /// Variable with a directory, and its default below the home directory.
+    variable: &'static str,
+    home: &'static str,
+    /// Directories in it, each with a slash at its end, and files.
+    inside: &'static [&'static str],
+}
+
+const CACHES: [PackageCache; 13] = [
+    PackageCache {
+        program: "cargo",
+        variable: "CARGO_HOME",
+        home: ".cargo",
+        inside: &["registry/", "git/", ".package-cache", ".package-cache-mutate", ".global-cache"],
+    },
+    PackageCache { program: "npm", variable: "npm_config_cache", home: ".npm", inside: &["./"] },
+    PackageCache { program: "pip", variable: "PIP_CACHE_DIR", home: ".cache/pip", inside: &["./"] },
+    PackageCache { program: "uv", variable: "UV_CACHE_DIR", home: ".cache/uv", inside: &["./"] },
+    PackageCache {
+        program: "poetry",
+        variable: "POETRY_CACHE_DIR",
+        home: ".cache/pypoetry",
+        inside: &["./"],
+    },
+    PackageCache { program: "go", variable: "GOCACHE", home: ".cache/go-build", inside: &["./"] },
+    PackageCache { program: "go", variable: "GOPATH", home: "go", inside: &["pkg/"] },
+    PackageCache { program: "yarn", variable: "YARN_CACHE_FOLDER", home: ".cache/yarn", inside: &["./"] },
+    PackageCache { program: "yarn", variable: "YARN_GLOBAL_FOLDER", home: ".yarn/berry", inside: &["./"] },
+    PackageCache { program: "pnpm", variable: "PNPM_HOME", home: ".local/share/pnpm", inside: &["store/"] },
+    PackageCache { program: "pnpm", variable: "", home: ".cache/pnpm", inside: &["./"] },
+    PackageCache { program: "node", variable: "COREPACK_HOME", home: ".cache/node", inside: &["./"] },
+    PackageCache { program: "bun", variable: "", home: ".bun/install/cache", inside: &["./"] },
+];
+
+/// Maximum number of directories that are searched for `.env` files.
+const SEARCHED_MAX: usize = 3_000;
+/// Maximum number of `.env` files that are hidden.
+const ENV_FILES_MAX: usize = 200;
+/// Depth of the search below the home directory and below the directory beside the project.
+const SEARCH_DEPTH: usize = 3;
+/// Directories that are not searched: they hold packages and products, and not projects.
+const NOT_SEARCHED: [&str; 6] = ["node_modules", "target", "venv", "vendor", "__pycache__", "go"];
+/// Ends of names of `.env` files without secrets.
+const ENV_EXAMPLES: [&str; 6] = ["example", "sample", "template", "dist", "defaults", "schema"];
+
+/// The paths that matter for the confinement of a run.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    pub(super) home: Option<PathBuf>,
+    pub(super) hidden: Vec<PathBuf>,
+    pub(super) sockets: Vec<PathBuf>,
+    pub(super) readable: Vec<PathBuf>,
+    pub(super) caches: Vec<PathBuf>,
+    /// Directories in which programs are searched.
+    pub(super) programs: Vec<PathBuf>,
+    /// The project, or the repository or workspace around it.
+    pub(super) root: PathBuf,
+    /// Variables of the environment whose values are absolute paths.
+    pub(super) variables: BTreeMap<String, PathBuf>,
+}
+
+impl Places {
+    /// Finds the paths, and creates caches of installed package managers.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the project's path cannot be resolved.
+    pub(super) fn find(
+        plan: &Plan,
+        settings: &Settings,
+        environment: &Environment,
+        copies: &Path,
+    ) -> Result<Self, Error> {
+        let variables = environment.texts().filter(|(_, value)| value.starts_with('/'));
+        let variables = variables.map(|(name, value)| (name.to_owned(), PathBuf::from(value))).collect();
+        let home = environment.get("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+        let mut places = Self { home, variables, ..Self::default() };
+        places.readable.extend(copies::shared_paths(copies, &plan.project, &plan.name)?);
+        let root = ProjectRoot::of(&plan.project)?.path;
+        places.add_own_state(plan, settings, copies);
+        if let Some(home) = places.home.clone() {
+            places.hidden.extend(SECRETS.iter().map(|path| home.join(path)));
+            let profiles = BROWSERS.iter().map(|name| home.join(".config").join(name));
+            places.hidden.extend(profiles);
+            let passwords = [".config/pip/pip.conf", ".npmrc"].map(|path| home.join(path));
+            places.hidden.extend(passwords.into_iter().filter(|path| holds_credentials(path)));
+        }
+        places.add_sockets();
+        let beside = root.parent().filter(|parent| holds_projects(parent)).map(Path::to_owned);
+        places.root.clone_from(&root);
+        let path = environment.get("PATH").map(std::env::split_paths).into_iter().flatten();
+        places.programs = path.collect();
+        let searched: Vec<PathBuf> = [root].into_iter().chain(beside).chain(places.home.clone()).collect();
+        places.hidden.extend(env_files(&searched));
+        places.add_caches();
+        Ok(places)
+    }
+
+    /// Returns the value of a variable that is an absolute path.
+    pub(super) fn variable(&self, name: &str) -> Option<PathBuf> {
+        self.variables.get(name).cloned()
+    }
+
+    /// Hides the state, caches and keys of greenwave.
+    fn add_own_state(&mut self, plan: &Plan, settings: &Settings, copies: &Path) {
+        self.hidden.push(copies.to_owned());
+        self.hidden.push(plan.project.join(STATE_DIRECTORY));
+        self.hidden.extend(settings.cache.directory.clone());
+        self.hidden.extend(settings.receipts.clone());
+        self.hidden.extend(settings.private.iter().cloned());
+        let kinds = [
+            ("XDG_STATE_HOME", ".local/state"),
+            ("XDG_CACHE_HOME", ".cache"),
+            ("XDG_CONFIG_HOME", ".config"),
+            ("XDG_DATA_HOME", ".local/share"),
+        ];
+        for (variable, default) in kinds {
+            let directory = self.variable(variable).or_else(|| Some(self.home.as_ref()?.join(default)));
+            self.hidden.extend(directory.map(|directory| directory.join("greenwave")));
+        }
+    }
+
+    fn add_sockets(&mut self) {
+        let user = rustix::process::geteuid().as_raw();
+        self.sockets = SOCKETS.iter().map(PathBuf::from).collect();
+        self.sockets.extend([format!("/run/user/{user}"), format!("/tmp/tmux-{user}")].map(PathBuf::from));
+        let named = ["SSH_AUTH_SOCK", "XDG_RUNTIME_DIR"].into_iter().filter_map(|name| self.variable(name));
+        let named: Vec<PathBuf> = named.collect();
+        self.sockets.extend(named);
+    }
+
+    fn add_caches(&mut self) {
+        let program_exists =
+            |name: &str| self.programs.iter().any(|directory| directory.join(name).is_file());
+        for cache in &CACHES {
+            let default = || Some(self.home.as_ref()?.join(cache.home));
+            let Some(directory) = self.variable(cache.variable).or_else(default) else { continue };
+            let paths: Vec<PathBuf> = cache.inside.iter().map(|inside| directory.join(inside)).collect();
+            if program_exists(cache.program) {
+                create_directories(&paths);
+            }
+            self.caches.extend(paths);
+        }
+    }
+}
+
+/// Creates those paths that end with a slash, unless they exist. Failures are ignored: the
+/// directory then cannot be written to.
+pub(super) fn create_directories(paths: &[PathBuf]) {
+    for path in paths.iter().filter(|path| path.as_os_str().as_encoded_bytes().ends_with(b"/")) {
+        let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    }
+}
+
+/// Returns whether a settings file of a package manager has a password or a token. Without one, the
+/// package manager needs it.
+fn holds_credentials(path: &Path) -> bool {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let has_user = |line: &str| line.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+    text.lines().any(|line| line.contains("_auth") || line.contains("_password") || has_user(line))
+}
+
+/// Returns whether the directory beside a project may hold other projects of the user, unlike the
+/// root and directories of temporary files.
+pub(super) fn holds_projects(directory: &Path) -> bool {
+    const STICKY: u32 = 0o1000;
+    directory.parent().is_some()
+        && directory.metadata().is_ok_and(|metadata| metadata.permissions().mode() & STICKY == 0)
+}
+
+/// Finds files like `.env` in projects below these directories.
+fn env_files(searched: &[PathBuf]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut level: Vec<PathBuf> = searched.to_vec();
+    let mut count = 0;
+    for depth in 0..=SEARCH_DEPTH {
+        let mut next = Vec::new();
+        for directory in level {
+            count += 1;
+            if count > SEARCHED_MAX || found.len() > ENV_FILES_MAX {
+                return found;
+            }
+            let Ok(entries) = fs::read_dir(&directory) else { continue };
+            for entry in entries.flatten() {
+                let name = entry.file_name();
+                let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if !is_directory && is_env_file(&name) {
+                    found.push(entry.path());
+                } else if is_directory && depth < SEARCH_DEPTH && is_searched(&name) {
+                    next.push(entry.path());
+                }
+            }
+        }
+        level = next;
+    }
+    found
+}
+
+fn is_env_file(name: &OsString) -> bool {
+    let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(".env")) else { return false };
+    let is_variant = rest.is_empty() || rest.starts_with('.');
+    is_variant && !ENV_EXAMPLES.iter().any(|example| rest.ends_with(example)) && rest != ".d"
+}
+
+fn is_searched(name: &OsString) -> bool {
+    name.to_str().is_some_and(|name| !name.starts_with('.') && !NOT_SEARCHED.contains(&name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn env_files_of_projects_are_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = [
+            "a/.env",
+            "a/.env.local",
+            "a/.env.example",
+            "a/.environment",
+            "a/web/.env.production",
+            "a/node_modules/x/.env",
+            ".hidden/.env",
+            "too/deep/to/search/.env",
+        ];
+        for file in files {
+            let path = directory.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "KEY=1\n").unwrap();
+        }
+        let mut found = env_files(&[directory.path().to_owned()]);
+        found.sort();
+        let expected = ["a/.env", "a/.env.local", "a/web/.env.production"];
+        assert_eq!(found, expected.map(|path| directory.path().join(path)));
+    }
+}
