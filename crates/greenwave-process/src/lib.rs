@@ -46,7 +46,7 @@ mod supervisor;
 
 pub use child::{Child, ProcessGroup};
 #[cfg(target_os = "linux")]
-pub use descriptors::{SEND_ONE_FLAGS, receive_one, send_one};
+pub use descriptors::{receive_one, send_one};
 #[cfg(feature = "jobserver")]
 pub use error::Error;
 #[cfg(feature = "jobserver")]

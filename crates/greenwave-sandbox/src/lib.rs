@@ -54,9 +54,9 @@ mod confinement;
 mod error;
 mod guard;
 mod landlock;
-mod peer;
 #[cfg(target_os = "linux")]
 mod namespace;
+mod peer;
 mod sandbox;
 #[cfg_attr(
     not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),

@@ -10,8 +10,9 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Peer {
-    /// An address of IPv4 or IPv6 that the command connected or sent to. It is a peer even if
-    /// nothing listens there, since a later run might find a server.
+    /// An address of IPv4 or IPv6 that the command connected or sent to. An address of this machine
+    /// at which nothing listens is not a peer, but an absent [kernel
+    /// object](crate::KernelObjects::absent).
     Inet(SocketAddr),
     /// A Unix socket with this path.
     Unix(PathBuf),
@@ -19,6 +20,8 @@ pub enum Peer {
     Abstract(Vec<u8>),
     /// A named pipe that existed before the command.
     Pipe(PathBuf),
+    /// A device with this path, unless nothing can be stored in it, as in `/dev/null`.
+    Device(PathBuf),
     /// Something else, as a noun phrase such as "another process".
     Other(String),
 }
@@ -30,6 +33,7 @@ impl fmt::Display for Peer {
             Peer::Unix(path) => write!(out, "{}", path.display()),
             Peer::Abstract(name) => write!(out, "@{}", String::from_utf8_lossy(name)),
             Peer::Pipe(path) => write!(out, "the pipe {}", path.display()),
+            Peer::Device(path) => write!(out, "the device {}", path.display()),
             Peer::Other(description) => out.write_str(description),
         }
     }

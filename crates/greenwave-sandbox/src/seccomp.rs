@@ -12,6 +12,7 @@ mod interpreter;
 mod ipc;
 mod log;
 mod nested;
+mod net_tables;
 mod observer;
 mod processes;
 mod resolver;

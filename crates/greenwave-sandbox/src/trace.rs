@@ -33,7 +33,7 @@ pub struct Trace {
 }
 
 /// Accesses to kernel objects that are not files: System V shared memory, semaphores and message
-/// queues, and POSIX message queues.
+/// queues, POSIX message queues, and servers at addresses of this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelObjects {
     /// Description of an object that the command used and that existed before.

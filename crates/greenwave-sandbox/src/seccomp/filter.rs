@@ -1,6 +1,5 @@
 //! The seccomp filter that reports system calls.
 
-use greenwave_process::SEND_ONE_FLAGS;
 use libc::sock_filter;
 
 use super::call::{self, reach};
@@ -30,9 +29,13 @@ impl Filter {
     ///
     /// `io_uring_setup` fails with `ENOSYS`, because a ring reads files without system calls.
     /// Programs that use rings can do without: containers commonly deny them.
-    pub(super) fn reporting() -> Self {
+    ///
+    /// `secret` are the unused arguments of the call that passes on the filter's descriptor, the
+    /// only `sendmsg` that is not reported ([`Setup::ReportCalls`](greenwave_process::Setup)).
+    pub(super) fn reporting(secret: [u64; 2]) -> Self {
         let conditional: Vec<sock_filter> =
-            [report_send(), report_message(), report_socket(), report_ptrace(), report_clone()].concat();
+            [report_send(), report_message(secret), report_socket(), report_ptrace(), report_clone()]
+                .concat();
         let reported: Vec<u32> = call::numbers().map(|number| number as u32).collect();
         let rest = conditional.len() + reported.len();
         let mut program = vec![
@@ -68,12 +71,24 @@ fn report_send() -> Vec<sock_filter> {
     block(libc::SYS_sendto, &[load(argument(4)), if_unequal(0, 3), load(argument_high(4)), if_unequal(0, 1)])
 }
 
-/// Reports `sendmsg`, except the call by which this crate passes on the filter's descriptor.
-fn report_message() -> Vec<sock_filter> {
-    block(libc::SYS_sendmsg, &[load(argument(2)), if_unequal(SEND_ONE_FLAGS, 1)])
+/// Reports `sendmsg`, except the call by which this crate passes on the filter's descriptor. The
+/// kernel ignores the arguments that are compared.
+fn report_message(secret: [u64; 2]) -> Vec<sock_filter> {
+    let words = [3, 4]
+        .into_iter()
+        .zip(secret)
+        .flat_map(|(at, number)| [(argument(at), number as u32), (argument_high(at), (number >> 32) as u32)]);
+    let words: Vec<(usize, u32)> = words.collect();
+    let compare = |(index, (offset, word)): (usize, &(usize, u32))| {
+        // Each word takes two instructions, and behind the last stands the one that allows the call.
+        [load(*offset), if_unequal(*word, 2 * (words.len() - index) - 1)]
+    };
+    let body: Vec<sock_filter> = words.iter().enumerate().flat_map(compare).collect();
+    block(libc::SYS_sendmsg, &body)
 }
 
-/// Reports `socket` for raw sockets and for families whose addresses are not reported.
+/// Reports `socket` for raw sockets, for SCTP, which connects without `connect`, and for families
+/// whose addresses are not reported.
 fn report_socket() -> Vec<sock_filter> {
     let [one, two, three] = reach::ADDRESSED.map(|family| family as u32);
     let body = [
@@ -81,10 +96,12 @@ fn report_socket() -> Vec<sock_filter> {
         if_equal(one, 3),
         if_equal(two, 2),
         if_equal(three, 1),
-        always(4),
+        always(6),
         load(argument(1)),
         mask(reach::SOCKET_TYPE),
-        if_equal(libc::SOCK_RAW as u32, 1),
+        if_equal(libc::SOCK_RAW as u32, 3),
+        load(argument(2)),
+        if_equal(libc::IPPROTO_SCTP as u32, 1),
     ];
     block(libc::SYS_socket, &body)
 }

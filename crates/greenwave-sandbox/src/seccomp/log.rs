@@ -1,6 +1,7 @@
 //! Accumulates the accesses of a command.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::ipc::{IpcCall, IpcLog};
@@ -57,6 +58,13 @@ impl AccessLog {
             self.incomplete(format!("talks to more than {PEERS_MAX} servers"));
         } else {
             self.peers.insert(peer);
+        }
+    }
+
+    /// Records that no server received at an address of this machine.
+    pub(super) fn absent_server(&mut self, address: SocketAddr) {
+        if !self.ipc.absent_server(address) {
+            self.reach(Peer::Inet(address));
         }
     }
 

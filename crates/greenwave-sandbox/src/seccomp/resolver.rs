@@ -35,10 +35,16 @@ pub(super) struct ForeignProcess {
     pub(super) number: u32,
     /// Whether the path continues to files or memory of the process.
     pub(super) has_files: bool,
+    /// Whether the path continues to the environment variables of the process.
+    pub(super) has_environment: bool,
 }
 
-/// Names in `/proc/PID` that lead to files or memory of the process.
-const FILES_OF_PROCESS: [&[u8]; 5] = [b"fd", b"root", b"cwd", b"map_files", b"mem"];
+/// Names in `/proc/PID` of links to files of the process.
+const LINKS_OF_PROCESS: [&[u8]; 3] = [b"root", b"cwd", b"exe"];
+/// Names in `/proc/PID` of directories with links to files of the process.
+const LINK_DIRECTORIES_OF_PROCESS: [&[u8]; 2] = [b"fd", b"map_files"];
+/// Name in `/proc/PID` of the memory of the process.
+const MEMORY_OF_PROCESS: &[u8] = b"mem";
 /// Type of FUSE file systems (`FUSE_SUPER_MAGIC` of `linux/magic.h`).
 const FUSE: u64 = 0x6573_5546;
 
@@ -154,7 +160,7 @@ impl Resolver {
             walk.path.push(walk.thread.to_string());
             return Target::Directory;
         }
-        walk.enter_process(name);
+        walk.enter_process(name, follow);
         walk.path.push(OsStr::from_bytes(name));
         if self.directories.contains(&walk.path) {
             return Target::Directory;
@@ -215,12 +221,24 @@ impl Walk {
     }
 
     /// Records that the walk goes on with a name, if that is the directory of another process.
-    fn enter_process(&mut self, name: &[u8]) {
+    fn enter_process(&mut self, name: &[u8], follow: bool) {
         let number = std::str::from_utf8(name).ok().and_then(|name| name.parse().ok());
         if let Some(number) = number.filter(|_| self.path == Path::new("/proc")) {
-            let has_files = self.rest.iter().any(|name| FILES_OF_PROCESS.contains(&name.as_slice()));
-            self.process = Some(ForeignProcess { number, has_files });
+            let has_files = self.leads_to_files(follow);
+            let has_environment = self.rest.iter().any(|name| name == b"environ");
+            self.process = Some(ForeignProcess { number, has_files, has_environment });
         }
+    }
+
+    /// Returns whether the names that remain after `/proc/PID` lead to files or memory of the
+    /// process. A link that is only read leads nowhere.
+    fn leads_to_files(&self, follow: bool) -> bool {
+        let is_followed = |at: usize| follow || at > 0;
+        self.rest.iter().enumerate().any(|(at, name)| match name.as_slice() {
+            MEMORY_OF_PROCESS => true,
+            name if LINKS_OF_PROCESS.contains(&name) => is_followed(at),
+            name => LINK_DIRECTORIES_OF_PROCESS.contains(&name) && at > 0 && is_followed(at - 1),
+        })
     }
 
     fn queue(&mut self, path: &[u8]) {

@@ -6,18 +6,19 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use libc::c_int;
 
+use super::net_tables::{is_local, receivers};
 use super::tracee::Tracee;
-use crate::Peer;
 
-/// State of a listening socket in `/proc/PID/net/tcp` (`TCP_LISTEN` of `net/tcp_states.h`).
-const LISTEN: &str = "0A";
 /// Maximum number of addresses whose owner is cached. The cache is cleared when it is full.
 const OWN_MAX: usize = 10_000;
+/// Time for which the owner of an address is cached.
+const OWN_AGE_MAX: Duration = Duration::from_millis(10);
 
 /// The sockets of one command.
 #[derive(Debug, Default)]
@@ -25,9 +26,50 @@ pub(super) struct Sockets {
     inodes: HashSet<u64>,
     /// The paths that the command bound sockets to.
     paths: HashSet<PathBuf>,
-    /// Addresses that were the command's own when it last sent to them. A program may send many
-    /// messages to one address.
-    own: HashSet<SocketAddr>,
+    own: OwnAddresses,
+}
+
+/// Who receives what is sent to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Receiver {
+    /// The command itself.
+    Own,
+    /// Another process, perhaps on another machine.
+    Other,
+    /// Nobody: the address is one of this machine, and no socket receives there.
+    None,
+}
+
+/// Addresses that were the command's own a short time ago. A program may send many messages to one
+/// address, and reading the kernel's tables for each would be slow.
+#[derive(Debug)]
+struct OwnAddresses {
+    addresses: HashSet<SocketAddr>,
+    since: Instant,
+}
+
+impl Default for OwnAddresses {
+    fn default() -> Self {
+        Self { addresses: HashSet::new(), since: Instant::now() }
+    }
+}
+
+impl OwnAddresses {
+    /// Returns whether the address is cached. Forgets all addresses after [`OWN_AGE_MAX`], because
+    /// another process may take an address that the command has given up.
+    fn contains(&mut self, address: SocketAddr) -> bool {
+        if self.since.elapsed() > OWN_AGE_MAX {
+            *self = Self::default();
+        }
+        self.addresses.contains(&address)
+    }
+
+    fn insert(&mut self, address: SocketAddr) {
+        if self.addresses.len() >= OWN_MAX {
+            self.addresses.clear();
+        }
+        self.addresses.insert(address);
+    }
 }
 
 impl Sockets {
@@ -50,7 +92,7 @@ impl Sockets {
 
     /// Returns whether the command itself has bound a socket to an abstract name.
     pub(super) fn owns_name(&self, it: &Tracee<'_>, name: &[u8]) -> bool {
-        let Ok(table) = fs::read(it.net("unix")) else { return false };
+        let Ok(table) = fs::read(it.net_directory().join("unix")) else { return false };
         // The kernel shows each zero byte as `@`.
         let shown = |byte: &u8| if *byte == 0 { b'@' } else { *byte };
         let wanted: Vec<u8> = [b'@'].into_iter().chain(name.iter().map(shown)).collect();
@@ -61,52 +103,27 @@ impl Sockets {
         self.own_all(bound)
     }
 
-    /// Returns the peer at an address, or `None` if it is the command itself.
-    pub(super) fn peer(&mut self, it: &Tracee<'_>, address: SocketAddr) -> Option<Peer> {
-        if self.own.contains(&address) {
-            return None;
+    /// Returns who receives what is sent to an address.
+    pub(super) fn receiver(&mut self, it: &Tracee<'_>, address: SocketAddr) -> Receiver {
+        if self.own.contains(address) {
+            return Receiver::Own;
         }
-        let mut local = None;
-        let mut is_local = || *local.get_or_insert_with(|| is_local(address.ip()));
-        let mut receivers = Vec::new();
-        for (name, is_stream) in [("tcp", true), ("tcp6", true), ("udp", false), ("udp6", false)] {
-            let table = fs::read_to_string(it.net(name)).unwrap_or_default();
-            let sockets = table.lines().skip(1).filter_map(InetLine::parse);
-            let receives = |socket: &InetLine<'_>| {
-                socket.address.port() == address.port() && (!is_stream || socket.state == LISTEN)
-            };
-            for socket in sockets.filter(receives) {
-                let ip = unmapped(socket.address.ip());
-                let is_wildcard = ip.is_unspecified() && (ip.is_ipv6() || address.ip().is_ipv4());
-                if ip == address.ip() || (is_wildcard && is_local()) || address.ip().is_unspecified() {
-                    receivers.push(socket.inode);
-                }
-            }
+        let is_local = is_local(address.ip());
+        let receivers = receivers(&it.net_directory(), address, is_local);
+        if receivers.is_empty() && is_local {
+            return Receiver::None;
         }
         if !self.own_all(receivers.into_iter()) {
-            return Some(Peer::Inet(address));
-        }
-        if self.own.len() >= OWN_MAX {
-            self.own.clear();
+            return Receiver::Other;
         }
         self.own.insert(address);
-        None
+        Receiver::Own
     }
 
     fn own_all(&self, mut inodes: impl Iterator<Item = u64>) -> bool {
         let Some(first) = inodes.next() else { return false };
         self.inodes.contains(&first) && inodes.all(|inode| self.inodes.contains(&inode))
     }
-}
-
-/// Returns whether packets to an address stay on this machine.
-fn is_local(ip: IpAddr) -> bool {
-    ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok()
-}
-
-/// Converts an IPv4 address that is mapped into IPv6.
-pub(super) fn unmapped(ip: IpAddr) -> IpAddr {
-    ip.to_canonical()
 }
 
 /// Parses a line of `/proc/PID/net/unix`. Returns the inode and the path of the socket.
@@ -126,60 +143,12 @@ fn unix_line(mut line: &[u8]) -> Option<(u64, &[u8])> {
     Some((inode, line.strip_prefix(b" ").unwrap_or(line)))
 }
 
-/// A line of `/proc/PID/net/tcp` and its like.
-struct InetLine<'a> {
-    address: SocketAddr,
-    state: &'a str,
-    inode: u64,
-}
-
-impl<'a> InetLine<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let mut words = line.split_ascii_whitespace();
-        let address = inet_address(words.nth(1)?)?;
-        let state = words.nth(1)?;
-        // Queues, timer, retransmissions, user and timeout are in between.
-        let inode = words.nth(5)?.parse().ok()?;
-        Some(Self { address, state, inode })
-    }
-}
-
-/// Parses an address such as `0100007F:1F90`: words of 32 bits in the byte order of the machine,
-/// then the port.
-fn inet_address(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let word = |at: usize| Some(u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
-    let ip = match ip.len() {
-        8 => IpAddr::V4(Ipv4Addr::from(word(0)?)),
-        32 => {
-            let mut bytes = [0; 16];
-            for (at, bytes) in bytes.chunks_exact_mut(4).enumerate() {
-                bytes.copy_from_slice(&word(at * 8)?);
-            }
-            IpAddr::V6(Ipv6Addr::from(bytes))
-        }
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, port))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn lines_of_the_kernel_s_tables_are_parsed() {
-        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000 \
-                    0 31337 1 0000000000000000 100 0 0 10 0";
-        let line = InetLine::parse(line).unwrap();
-        assert_eq!((line.address.to_string().as_str(), line.state), ("127.0.0.1:8080", "0A"));
-        assert_eq!(line.inode, 31337);
-        let six = inet_address("00000000000000000000000001000000:0050").unwrap();
-        assert_eq!(six.to_string(), "[::1]:80");
-        let mapped = inet_address("0000000000000000FFFF00000100007F:0050").unwrap();
-        assert_eq!(unmapped(mapped.ip()).to_string(), "127.0.0.1");
-        assert_eq!(inet_address("xyz:80"), None);
         let unix = b"0000000000000000: 00000002 00000000 00010000 0001 01 12345 @a b";
         assert_eq!(unix_line(unix), Some((12345, b"@a b".as_slice())));
         let padded = b"0000000000000000: 00000002 00000000 00010000 0001 01    45 /run/x";

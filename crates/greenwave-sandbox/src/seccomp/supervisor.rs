@@ -18,6 +18,7 @@ use greenwave_process::{BeforeExec, Setup, install_filter, receive_one};
 use libc::{seccomp_notif, seccomp_notif_resp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::Shutdown;
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::oneshot;
 
 use super::filter::Filter;
@@ -63,8 +64,20 @@ pub(crate) fn attach(command: &mut impl BeforeExec, paths_max: usize) -> io::Res
     let work =
         SupervisorThread { socket: Arc::clone(&ours), stop: stop_reader.into(), paths_max, trace: sender };
     threads::run(move || work.run())?;
-    command.before_exec(Setup::ReportCalls { filter: Filter::reporting().into_program(), socket: theirs });
+    let secret = secret()?;
+    let filter = Filter::reporting(secret).into_program();
+    command.before_exec(Setup::ReportCalls { filter, socket: theirs, secret });
     Ok(Supervisor { socket: ours, stop: Some(stop.into()), trace: Some(trace) })
+}
+
+/// Returns random numbers that the command cannot guess.
+fn secret() -> io::Result<[u64; 2]> {
+    let mut bytes = [[0; 8]; 2];
+    for number in &mut bytes {
+        // The kernel returns up to 256 bytes as a whole.
+        rustix::io::retry_on_intr(|| getrandom(&mut number[..], GetRandomFlags::empty()))?;
+    }
+    Ok(bytes.map(u64::from_ne_bytes))
 }
 
 /// A handle to the thread that supervises a command.

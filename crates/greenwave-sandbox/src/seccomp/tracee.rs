@@ -191,9 +191,9 @@ impl Tracee<'_> {
         target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
     }
 
-    /// Returns the path of a table of the thread's network namespace, such as `tcp`.
-    pub(super) fn net(&self, table: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/net/{table}", self.thread))
+    /// Returns the directory of the tables of the thread's network namespace.
+    pub(super) fn net_directory(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/net", self.thread))
     }
 }
 

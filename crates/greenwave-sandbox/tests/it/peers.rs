@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use greenwave_process::Child;
-use greenwave_sandbox::{Peer, Trace, Tracer};
+use greenwave_sandbox::{Peer, Trace, Tracer, kernel_object_exists};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -29,7 +29,7 @@ async fn c(directory: &TempDir, body: &str) -> Option<Trace> {
     const HEADERS: &str = "#define _GNU_SOURCE\n#include <fcntl.h>\n#include <pthread.h>\n#include <stdio.h>\n\
         #include <stdlib.h>\n#include <string.h>\n#include <sys/mman.h>\n#include <sys/ptrace.h>\n\
         #include <sys/socket.h>\n#include <sys/stat.h>\n#include <sys/syscall.h>\n#include <sys/uio.h>\n\
-        #include <sys/wait.h>\n#include <unistd.h>\n";
+        #include <sys/un.h>\n#include <sys/wait.h>\n#include <unistd.h>\n";
     if !can_trace() {
         return None;
     }
@@ -117,7 +117,7 @@ socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'x', 'datagram')
 }
 
 #[tokio::test]
-async fn an_address_without_a_server_is_a_peer_and_a_missing_path_a_dependency() {
+async fn an_address_without_a_server_and_a_missing_path_are_dependencies() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let script = format!(
         "
@@ -130,8 +130,86 @@ for family, address in [(socket.AF_UNIX, 'absent'), (socket.AF_INET, ('127.0.0.1
     );
     let directory = tempfile::tempdir().unwrap();
     let Some(trace) = python(&directory, &script).await else { return };
-    assert_eq!(peers(&trace), [free.to_string()]);
+    assert_eq!(peers(&trace), Vec::<String>::new());
     assert!(trace.paths[&at(&directory, "absent")].queried);
+    let absent: Vec<_> = trace.objects.absent.iter().collect();
+    let [server] = absent.as_slice() else { panic!("expected one absent server: {absent:?}") };
+    assert_eq!(kernel_object_exists(server), Some(false));
+    let listening = TcpListener::bind(free).unwrap();
+    assert_eq!(kernel_object_exists(server), Some(true));
+    drop(listening);
+}
+
+#[tokio::test]
+async fn a_server_that_starts_after_the_first_attempt_to_connect_is_the_command_s_own() {
+    let script = "
+import socket
+server = socket.socket(); server.bind(('127.0.0.1', 0)); address = server.getsockname()
+for _ in range(2):
+    try: socket.socket().connect(address)
+    except OSError: server.listen()
+client = socket.socket(socket.AF_INET6)
+try: client.connect(('::1', address[1]))
+except OSError: pass
+socket.getaddrinfo('localhost', None)
+";
+    let directory = tempfile::tempdir().unwrap();
+    let Some(trace) = python(&directory, script).await else { return };
+    assert_eq!((peers(&trace), &trace.incomplete, &trace.objects.left_behind), (vec![], &None, &None));
+}
+
+#[tokio::test]
+async fn many_addresses_without_a_server_are_peers() {
+    let script = "
+import socket
+for port in range(1, 60):
+    try: socket.socket().connect(('127.77.0.1', port))
+    except OSError: pass
+";
+    let directory = tempfile::tempdir().unwrap();
+    let Some(trace) = python(&directory, script).await else { return };
+    assert_eq!(trace.objects.absent.len(), 32);
+    assert!(peers(&trace).len() >= 20, "{:?}", trace.peers);
+}
+
+#[tokio::test]
+async fn no_flags_of_sendmsg_hide_a_peer() {
+    let directory = tempfile::tempdir().unwrap();
+    let datagram = UnixDatagram::bind(at(&directory, "datagram")).unwrap();
+    let body = "int main(void) {
+        struct sockaddr_un to = { .sun_family = AF_UNIX, .sun_path = \"datagram\" };
+        struct iovec part = { \"x\", 1 };
+        struct msghdr message = { &to, sizeof to, &part, 1, 0, 0, 0 };
+        int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+        return syscall(SYS_sendmsg, fd, &message, FLAGS, FOURTH, FIFTH) == 2; }";
+    for (flags, fourth, fifth) in
+        [("0", "0", "0"), ("MSG_NOSIGNAL|MSG_TRUNC", "0", "0"), ("MSG_DONTWAIT", "~0L", "~0L")]
+    {
+        let body = body.replace("FLAGS", flags).replace("FOURTH", fourth).replace("FIFTH", fifth);
+        let Some(trace) = c(&directory, &body).await else { return };
+        assert_eq!(peers(&trace), [at(&directory, "datagram").display().to_string()], "{flags}");
+    }
+    drop(datagram);
+}
+
+#[tokio::test]
+async fn links_in_proc_of_others_may_be_read_but_not_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let script = |body: &str| format!("import os\n{}", body.replace("PID", &other.id().to_string()));
+    let cases = [
+        ("os.readlink('/proc/PID/exe'); os.listdir('/proc/PID/fd')", None),
+        ("open('/proc/PID/exe', 'rb').read(1)", Some("opens files of a process that it did not start")),
+        ("os.listdir('/proc/PID/cwd')", Some("opens files of a process that it did not start")),
+        ("os.stat('/proc/PID/root/etc')", Some("opens files of a process that it did not start")),
+    ];
+    for (body, expected) in cases {
+        let Some(trace) = python(&directory, &script(body)).await else { break };
+        assert_eq!(trace.incomplete.as_deref(), expected, "{body}");
+        assert!(expected.is_some() || !trace.peers.is_empty(), "{body}");
+    }
+    other.kill().unwrap();
+    other.wait().unwrap();
 }
 
 #[tokio::test]

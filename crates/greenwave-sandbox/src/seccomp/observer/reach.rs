@@ -12,8 +12,9 @@ use super::{Observer, RawPath, Skip, into_bytes};
 use crate::Peer;
 use crate::seccomp::call::reach::ADDRESSED;
 use crate::seccomp::call::{Base, SocketCall};
+use crate::seccomp::net_tables::unmapped;
 use crate::seccomp::resolver::{ForeignProcess, Node, Resolution, Target};
-use crate::seccomp::sockets::unmapped;
+use crate::seccomp::sockets::Receiver;
 use crate::seccomp::tracee::Tracee;
 
 /// Maximum number of messages of one `sendmmsg` (`UIO_MAXIOV`). The kernel ignores further ones.
@@ -34,6 +35,14 @@ const OBJECT_LISTS: [(&str, &str); 3] = [
     ("/proc/sysvipc", "the list of System V objects"),
     ("/proc/keys", "the kernel's keyrings"),
     ("/proc/key-users", "the kernel's keyrings"),
+];
+
+/// Sockets of the system's log (`syslog(3)`, `sd-journal(3)`).
+const LOG_SOCKETS: [&str; 4] = [
+    "/dev/log",
+    "/run/systemd/journal/dev-log",
+    "/run/systemd/journal/socket",
+    "/run/systemd/journal/stdout",
 ];
 
 /// The address of a socket.
@@ -76,6 +85,7 @@ impl Observer {
             libc::AF_VSOCK => "a socket of another virtual machine".to_owned(),
             libc::AF_PACKET => "a packet socket".to_owned(),
             _ if kind == libc::SOCK_RAW as u32 && ADDRESSED.contains(&family) => "a raw socket".to_owned(),
+            _ if protocol == libc::IPPROTO_SCTP => "an SCTP socket".to_owned(),
             _ => format!("a socket of address family {family}"),
         };
         self.log.reach(Peer::Other(peer));
@@ -96,12 +106,7 @@ impl Observer {
     fn send(&mut self, it: &Tracee<'_>, descriptor: c_int, address: u64, length: u64) -> Result<(), Skip> {
         let peer = match socket_address(it, address, length)? {
             SocketAddress::None => return Ok(()),
-            SocketAddress::Inet(address) => {
-                let peer = self.sockets.peer(it, address);
-                // The answer may come to the socket from a server of the command.
-                self.sockets.insert(it, descriptor);
-                peer
-            }
+            SocketAddress::Inet(address) => self.inet_peer(it, descriptor, address),
             SocketAddress::Abstract(name) if self.sockets.owns_name(it, &name) => None,
             SocketAddress::Abstract(name) => Some(Peer::Abstract(name)),
             SocketAddress::Path(path) => {
@@ -111,7 +116,7 @@ impl Observer {
                         self.depend_on_existence(&resolved);
                         None
                     }
-                    _ if self.sockets.owns_path(&resolved.path) => None,
+                    _ if self.sockets.owns_path(&resolved.path) || is_log(&resolved.path) => None,
                     _ => Some(Peer::Unix(resolved.path)),
                 }
             }
@@ -120,6 +125,26 @@ impl Observer {
             self.log.reach(peer);
         }
         Ok(())
+    }
+
+    /// Returns the peer at an address, or `None` if it is the command itself or if nothing receives
+    /// there.
+    fn inet_peer(&mut self, it: &Tracee<'_>, descriptor: c_int, address: SocketAddr) -> Option<Peer> {
+        let receiver = self.sockets.receiver(it, address);
+        // The answer may come to the socket from a server of the command.
+        self.sockets.insert(it, descriptor);
+        match receiver {
+            Receiver::Own => None,
+            Receiver::Other => Some(Peer::Inet(address)),
+            // C libraries connect to port 0 to find out which address is nearest.
+            Receiver::None if address.port() == 0 => None,
+            Receiver::None => {
+                if it.is_waiting() {
+                    self.log.absent_server(address);
+                }
+                None
+            }
+        }
     }
 
     /// Records an access to the memory of a process.
@@ -140,13 +165,13 @@ impl Observer {
 
     /// Records that a path leads through `/proc/PID` of a process.
     pub(super) fn foreign_process(&mut self, process: ForeignProcess) {
-        let ForeignProcess { number, has_files } = process;
+        let ForeignProcess { number, has_files, has_environment } = process;
         if self.processes.contains(number) {
             return;
         }
         if has_files {
             self.log.incomplete("opens files of a process that it did not start");
-        } else if number != 1 {
+        } else if number != 1 || has_environment {
             self.log.reach(Peer::Other("other processes, through /proc".to_owned()));
         }
     }
@@ -169,12 +194,17 @@ impl Observer {
             Node::Character(major, minor)
                 if !HARMLESS_DEVICES.contains(&(major, minor)) && !TERMINALS.contains(&major) =>
             {
-                self.log.reach(Peer::Other(format!("the device {}", path.display())));
+                self.log.reach(Peer::Device(path.clone()));
             }
             Node::Block => self.log.incomplete("opens a block device"),
             _ => {}
         }
     }
+}
+
+/// Returns whether a socket belongs to the system's log, which answers nothing.
+fn is_log(socket: &Path) -> bool {
+    LOG_SOCKETS.iter().any(|log| socket == Path::new(log))
 }
 
 /// Reads the address of a socket.
