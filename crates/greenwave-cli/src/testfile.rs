@@ -4,13 +4,17 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use greenwave::Test;
-use greenwave_testing::Harnesses;
+use greenwave_testing::{Harnesses, is_server};
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::reader::{Located, Table};
 
 /// Time limit of tests that have no `timeout`.
 const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Description of a server in errors.
+pub(crate) const SERVER: &str =
+    "an address such as \"localhost:5432\" or \"[::1]:*\", an absolute path, or \"@\" and an abstract name";
 
 /// The tests and resources of a settings file.
 #[derive(Debug, Default)]
@@ -75,6 +79,7 @@ fn test(document: &Document, mut table: Table<'_>) -> Result<Test, Diagnostic> {
         outputs: table.patterns("outputs")?,
         env: table.plain_texts("env")?,
         set: table.texts_by_name("set")?,
+        servers: servers(document, &mut table)?,
         time_max: table.time_limit("timeout")?.unwrap_or(TIMEOUT),
         retries: table.count("retries", 0)?.map_or(0, |count| count.value),
         needs: needs(&mut table)?,
@@ -84,6 +89,15 @@ fn test(document: &Document, mut table: Table<'_>) -> Result<Test, Diagnostic> {
     };
     table.finish()?;
     Ok(test)
+}
+
+fn servers(document: &Document, table: &mut Table<'_>) -> Result<Vec<String>, Diagnostic> {
+    let Some(list) = table.texts("servers")? else { return Ok(Vec::new()) };
+    if let Some(server) = list.value.iter().find(|server| !is_server(&server.value)) {
+        let message = format!("invalid value `{:?}` for `servers`: expected {SERVER}", server.value);
+        return Err(document.error(server.at.clone(), message));
+    }
+    Ok(list.value.into_iter().map(|server| server.value).collect())
 }
 
 /// Returns whether a command does nothing. The shell succeeds at an empty line, so that such a test

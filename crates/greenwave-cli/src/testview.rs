@@ -194,6 +194,9 @@ impl TestView {
         {
             remark(format!("not cached: {reason}"));
         }
+        if let Some(reason) = outcome.coarse_reason() {
+            remark(format!("cached with a coarse key: {}", printable(&reason)));
+        }
         if !outcome.undeclared.is_empty() {
             let paths = outcome.undeclared.iter().take(PATHS_MAX);
             let paths: Vec<String> = paths.map(|path| printable(&path.display().to_string())).collect();

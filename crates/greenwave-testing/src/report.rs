@@ -58,6 +58,8 @@ pub struct TestReport {
     pub attempts: u32,
     /// Reason why a pass was not stored.
     pub not_cached: Option<String>,
+    /// Reason why the result depends on all files of the project, if it does.
+    pub coarse: Option<String>,
     /// Results of the single tests inside the command, if its harness reports them.
     pub cases: Vec<CaseReport>,
 }
@@ -154,6 +156,7 @@ impl TestReport {
             count: outcome.and_then(|outcome| outcome.count),
             attempts: outcome.map_or(0, |outcome| outcome.attempts),
             not_cached: stored.and_then(CacheDecision::reason),
+            coarse: outcome.and_then(Outcome::coarse_reason),
             cases: outcome.map(|outcome| harness.parse_cases(&plain(&outcome.output))).unwrap_or_default(),
         }
     }

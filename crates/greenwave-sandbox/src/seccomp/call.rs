@@ -54,6 +54,8 @@ pub(super) enum Call {
     ChangeMetadata { path: PathArgument, follow: bool },
     /// Uses a socket.
     Socket(SocketCall),
+    /// Ends the process. Reported so that its last calls can be checked.
+    Exit,
     /// Starts a thread, or a process that shares memory.
     NewThread { flags: u64 },
     /// Starts a thread or a process, with the flags in a structure.

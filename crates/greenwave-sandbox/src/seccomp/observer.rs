@@ -1,5 +1,6 @@
 //! Interprets system calls and records their accesses.
 
+mod races;
 mod reach;
 
 use std::collections::{HashMap, HashSet};
@@ -24,13 +25,6 @@ use crate::Peer;
 const RECORDED_MAX: usize = 200_000;
 /// Maximum nesting of scripts whose interpreters are scripts, as in the kernel.
 const INTERPRETERS_MAX: usize = 5;
-/// Number of times that memory is compared during a call of a command with threads. A thread that
-/// writes in a loop may have restored the content by the time of one comparison.
-const MEMORY_SAMPLES: usize = 3;
-/// Maximum number of threads whose last call is remembered. The calls are forgotten when there are
-/// more.
-const THREADS_MAX: usize = 10_000;
-
 /// The outcome of a reported call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Response {
@@ -51,6 +45,10 @@ pub(super) struct Observer {
     processes: Processes,
     /// Whether processes of the command share memory, as threads do.
     has_threads: bool,
+    /// Whether the memory of a path held another path later.
+    is_suspicious: bool,
+    /// Number of pauses that may still be made.
+    pauses_left: u32,
     /// The last call of each thread that opened or queried a path, with the path. Filled only if
     /// there are threads.
     previous: HashMap<u32, (Call, RawPath)>,
@@ -86,6 +84,8 @@ impl Observer {
             sockets: Sockets::default(),
             processes: Processes::default(),
             has_threads: false,
+            is_suspicious: false,
+            pauses_left: races::PAUSES_MAX,
             previous: HashMap::new(),
         }
     }
@@ -117,39 +117,13 @@ impl Observer {
             }
             Err(_) => Response::Continue,
         };
-        let samples = if self.has_threads { MEMORY_SAMPLES } else { 1 };
-        if !(0..samples).all(|_| tracee.has_stable_memory()) && tracee.is_waiting() {
+        if !self.has_stable_memory(tracee) && tracee.is_waiting() {
             self.log.incomplete("changes the arguments of a system call while it makes the call");
         }
         if self.has_threads {
             self.remember(tracee, call);
         }
         response
-    }
-
-    /// Remembers a call that may be checked when its thread makes the next one.
-    fn remember(&mut self, it: &Tracee<'_>, call: Call) {
-        if let Some(path) = checked_path(call)
-            && let Ok(path) = raw_path(it, path)
-        {
-            if self.previous.len() >= THREADS_MAX {
-                self.previous.clear();
-            }
-            self.previous.insert(it.thread, (call, path));
-        }
-    }
-
-    /// Records the previous call of a thread once more if another path is in its memory now. The
-    /// kernel may have read that path, if another thread wrote it just before the call. A program
-    /// that reuses the memory depends on one more file than before.
-    fn check_previous(&mut self, it: &Tracee<'_>) {
-        let Some((call, before)) = self.previous.remove(&it.thread) else { return };
-        let Some(argument) = checked_path(call) else { return };
-        let Ok(path) = raw_path(it, argument) else { return };
-        if path == before || !self.resolver.resolve(it.thread, &path, true).target.exists() {
-            return;
-        }
-        let _ = self.record(it, call);
     }
 
     fn new_thread_or_process(&mut self, it: &Tracee<'_>, arguments: u64) -> Result<(), Skip> {
@@ -173,6 +147,8 @@ impl Observer {
             Call::Truncate { path, length } => self.truncate(it, path, length)?,
             Call::ChangeMetadata { path, follow } => self.change_metadata(it, path, follow)?,
             Call::Socket(call) => self.socket(it, call)?,
+            Call::Exit if self.has_threads => self.check_last_calls(it),
+            Call::Exit => {}
             Call::NewThread { .. } => self.has_threads = true,
             Call::NewThreadOrProcess { arguments } => self.new_thread_or_process(it, arguments)?,
             Call::OtherMemory { process } => self.other_memory(process),
@@ -473,18 +449,6 @@ impl Observer {
     fn forget(&mut self) {
         self.resolver.forget();
         self.recorded.clear();
-    }
-}
-
-/// Returns the path of a call that only reads. A call that changes files is not recorded twice: the
-/// earlier state of a file that it replaces would not count any more.
-fn checked_path(call: Call) -> Option<PathArgument> {
-    match call {
-        Call::Query { path, .. } => Some(path),
-        Call::Open { path, flags } if flags & (libc::O_ACCMODE | libc::O_CREAT) == libc::O_RDONLY => {
-            Some(path)
-        }
-        _ => None,
     }
 }
 

@@ -11,12 +11,12 @@ use std::sync::OnceLock;
 
 use greenwave_cache::{Key, KeyBuilder};
 
-use crate::{Manifest, Test};
+use crate::{IncompleteMode, Manifest, Test};
 
 /// Version of the fields of keys and of the payloads of records.
 ///
 /// Increases with each incompatible change, so that older records become misses.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// The way in which a run observes and restricts the reads of tests.
 ///
@@ -40,6 +40,7 @@ pub(crate) enum KeyMode {
 /// `tools` holds the fingerprints of the program and of the toolchain behind it.
 pub(crate) fn first(
     mode: KeyMode,
+    incomplete: IncompleteMode,
     test: &Test,
     environment: &[(&str, &OsStr)],
     tools: &[[u8; 32]],
@@ -70,6 +71,11 @@ pub(crate) fn first(
     for tool in tools {
         key.bytes(tool);
     }
+    key.count(test.servers.len());
+    for server in &test.servers {
+        key.text(server);
+    }
+    key.number(u64::from(incomplete == IncompleteMode::Refuse));
     key.bytes(inputs.digest());
     key.finish()
 }

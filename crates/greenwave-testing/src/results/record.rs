@@ -34,6 +34,7 @@ pub(crate) struct StoredResult {
     output: Bytes,
     duration: Duration,
     age: Duration,
+    coarse: Option<String>,
 }
 
 /// The first line of a stored result.
@@ -41,6 +42,9 @@ pub(crate) struct StoredResult {
 struct Summary {
     status: Status,
     count: Option<(u32, u32)>,
+    /// The peers because of which the key is coarse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    coarse: Option<String>,
 }
 
 const RESULT: u8 = b'R';
@@ -58,13 +62,20 @@ impl StoredResult {
             key: *key.as_bytes(),
             attempts: 0,
             undeclared: Vec::new(),
+            coarse: self.coarse,
         }
     }
 }
 
-/// Returns the record of a result.
-pub(crate) fn result(status: Status, count: Option<TestCount>, output: &[u8], duration: Duration) -> Record {
-    let summary = Summary { status, count: count.map(|count| (count.passed, count.failed)) };
+/// Returns the record of a result. `coarse` names the peers because of which its key is coarse.
+pub(crate) fn result(
+    status: Status,
+    count: Option<TestCount>,
+    output: &[u8],
+    duration: Duration,
+    coarse: Option<String>,
+) -> Record {
+    let summary = Summary { status, count: count.map(|count| (count.passed, count.failed)), coarse };
     let mut payload = vec![RESULT];
     payload.extend(serde_json::to_vec(&summary).expect("a status and two numbers serialize to JSON"));
     payload.push(b'\n');
@@ -95,6 +106,7 @@ impl StoredRecord {
                 Some(StoredRecord::Result(StoredResult {
                     status: summary.status,
                     count: summary.count.map(|(passed, failed)| TestCount { passed, failed }),
+                    coarse: summary.coarse,
                     output: record.payload.slice(end + 2..),
                     duration: record.cost,
                     age: Duration::from_millis(now_ms().saturating_sub(record.created_ms)),

@@ -21,6 +21,7 @@ pub(super) const NUMBERS: &[c_long] = &[
     libc::SYS_fanotify_init,
     libc::SYS_bpf,
     libc::SYS_userfaultfd,
+    libc::SYS_exit_group,
 ];
 
 /// Requests of `ptrace` that start to trace another process (`linux/ptrace.h`).
@@ -42,6 +43,7 @@ pub(super) fn decode(number: c_long, it: Arguments<'_>) -> Option<Call> {
             libc::SYS_keyctl if KEYCTL_HARMLESS.contains(&it.int(0)) => Call::Harmless,
             libc::SYS_keyctl => Call::Keyring,
             libc::SYS_syslog => Call::KernelLog,
+            libc::SYS_exit_group => Call::Exit,
             libc::SYS_fanotify_init => Call::Untraceable("watches files with fanotify"),
             libc::SYS_bpf => Call::Untraceable("uses BPF programs or maps"),
             libc::SYS_userfaultfd => Call::Untraceable("handles its own page faults"),

@@ -89,6 +89,7 @@ impl AttemptResult {
             key: *key.as_bytes(),
             attempts: self.attempts,
             undeclared,
+            coarse: None,
         }
     }
 }
