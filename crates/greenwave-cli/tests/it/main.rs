@@ -28,6 +28,7 @@ mod pytest;
 mod random;
 mod rejected_answers;
 mod run_command;
+mod servers;
 mod settings;
 mod shell_plan;
 mod signals;
