@@ -40,7 +40,8 @@ fn project(settings: &str, servers: &str) -> Option<(TestDir, FileServer)> {
         "{settings}\n[[test]]\nname = \"asks\"\ncommand = [\"python3\", \"ask.py\"]\ninputs = [\"/ask.py\"]\n\
          {servers}\n"
     );
-    let dir = TestDir::empty().with("p/greenwave.toml", config).with("p/ask.py", script).with("p/data.txt", "1");
+    let dir =
+        TestDir::empty().with("p/greenwave.toml", config).with("p/ask.py", script).with("p/data.txt", "1");
     let server = FileServer::start(&dir.path("socket"), &dir.path("p/data.txt"));
     // Files that are as young as the run are no dependencies.
     std::thread::sleep(std::time::Duration::from_millis(60));

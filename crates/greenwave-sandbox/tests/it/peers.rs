@@ -353,14 +353,20 @@ async fn a_path_that_another_thread_changes_is_noticed() {
 
 #[tokio::test]
 async fn threads_that_reuse_memory_for_paths_are_traced_completely() {
+    // Some processes end while the threads of others run.
     let script = "
 import os, threading
-def work():
-    for number in range(200):
+def work(count):
+    for number in range(count):
         try: open('file%d' % (number % 7)).read()
         except OSError: pass
-threads = [threading.Thread(target=work) for _ in range(4)]
-[thread.start() for thread in threads]; [thread.join() for thread in threads]
+def run(count):
+    threads = [threading.Thread(target=work, args=[count]) for _ in range(4)]
+    [thread.start() for thread in threads]; [thread.join() for thread in threads]
+for count in [10, 30, 90]:
+    if os.fork() == 0: run(count); os._exit(0)
+run(200)
+[os.wait() for _ in range(3)]
 ";
     let directory = tempfile::tempdir().unwrap();
     for number in 0..5 {

@@ -78,6 +78,8 @@ impl Observer {
                 self.check(&Tracee { thread: *thread, ..*it }, *call, before);
             }
         }
+        // The other threads may change their memory as they like by now.
+        it.reads.clear();
     }
 
     fn check(&mut self, it: &Tracee<'_>, call: Call, before: &RawPath) {
