@@ -18,7 +18,7 @@ pub enum Peer {
     Unix(PathBuf),
     /// A Unix socket with this abstract name, without the leading zero byte.
     Abstract(Vec<u8>),
-    /// A named pipe that existed before the command.
+    /// A named pipe that existed before the command and that it opened for reading.
     Pipe(PathBuf),
     /// A device with this path, unless nothing can be stored in it, as in `/dev/null`.
     Device(PathBuf),

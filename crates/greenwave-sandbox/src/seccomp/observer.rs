@@ -224,7 +224,7 @@ impl Observer {
                 }
             }
             Target::Other(node) if !has(libc::O_PATH) => {
-                self.open_node(&resolved, node);
+                self.open_node(&resolved, node, reads);
                 self.log.depend(&resolved.path, |access| access.read |= reads);
                 if writes {
                     self.log.write(&resolved.path);

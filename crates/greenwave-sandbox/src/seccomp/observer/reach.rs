@@ -186,11 +186,12 @@ impl Observer {
         }
     }
 
-    /// Records that a device, pipe or socket is opened.
-    pub(super) fn open_node(&mut self, resolved: &Resolution, node: Node) {
+    /// Records that a device, pipe or socket is opened. Nothing comes out of a pipe that is not
+    /// opened for reading.
+    pub(super) fn open_node(&mut self, resolved: &Resolution, node: Node, reads: bool) {
         let path = &resolved.path;
         match node {
-            Node::Pipe if !self.log.is_output(path) => self.log.reach(Peer::Pipe(path.clone())),
+            Node::Pipe if reads && !self.log.is_output(path) => self.log.reach(Peer::Pipe(path.clone())),
             Node::Character(major, minor)
                 if !HARMLESS_DEVICES.contains(&(major, minor)) && !TERMINALS.contains(&major) =>
             {
