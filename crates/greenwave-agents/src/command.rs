@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use greenwave_process::{Child, Supervisor};
-use greenwave_sandbox::Sandbox;
+use greenwave_sandbox::{PrivateDir, Sandbox};
 use tempfile::TempPath;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
@@ -45,7 +45,7 @@ const PROMPT_PLACEHOLDERS: [&str; 2] = ["prompt", "prompt_file"];
 /// - `GREENWAVE_FEATURE` and `GREENWAVE_ATTEMPT`, as in the [`Request`];
 /// - `GREENWAVE_PROMPT_FILE`, a file with the prompt that only its owner can read (mode 0600). It
 ///   is removed when the program has ended;
-/// - `TMPDIR`, the request's directory for temporary files;
+/// - `TMPDIR`, the request's directory for temporary files, and `PWD`, the working directory;
 /// - `TERM=dumb`, `NO_COLOR=1`, `GIT_TERMINAL_PROMPT=0`, `EDITOR=true` and others that keep
 ///   programs from waiting for a person.
 ///
@@ -95,17 +95,24 @@ impl CommandAgent {
     }
 
     /// Starts the program, confined if there is a sandbox.
-    fn start(&self, request: &Request, mut command: Command) -> io::Result<Child> {
+    fn start(&self, request: &Request, mut command: Command) -> io::Result<(Child, Option<PrivateDir>)> {
         let supervisor = self.supervisor.as_ref();
-        let Some(sandbox) = &self.sandbox else { return Child::spawn_piped(&mut command, supervisor) };
+        let Some(sandbox) = &self.sandbox else {
+            return Ok((Child::spawn_piped(&mut command, supervisor)?, None));
+        };
+        let private = tempfile::Builder::new().prefix("home-").tempdir_in(&request.temporary)?.keep();
+        let (sandbox, private) = match sandbox.private_dir(&private.join("home"))? {
+            Some((sandbox, private)) => (sandbox, Some(private)),
+            None => (sandbox.clone(), None),
+        };
         let writable = [&request.root, &request.temporary];
         let Some(supervisor) = supervisor else {
             sandbox.attach(&mut command, &request.directory, writable).map_err(io::Error::other)?;
-            return Child::spawn_piped(&mut command, None);
+            return Ok((Child::spawn_piped(&mut command, None)?, private));
         };
         let mut spawn = supervisor.spawn(&command)?;
         sandbox.attach(&mut spawn, &request.directory, writable).map_err(io::Error::other)?;
-        Child::start_piped(Some(supervisor), spawn)
+        Ok((Child::start_piped(Some(supervisor), spawn)?, private))
     }
 
     fn program(&self) -> String {
@@ -155,6 +162,8 @@ impl CommandAgent {
                 None => command.env_remove(name),
             };
         }
+        // Some programs take their working directory from here.
+        command.env("PWD", &request.directory).env_remove("OLDPWD");
         command.env("TMPDIR", &request.temporary);
         command.env("GREENWAVE_FEATURE", &request.feature);
         command.env("GREENWAVE_ATTEMPT", request.attempt.to_string());
@@ -201,7 +210,7 @@ impl Session for CommandAgent {
     async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
         let prompt_file = self.write_prompt_file(request)?;
         let started = self.start(request, self.command(request, &prompt_file));
-        let mut child = started.map_err(|source| self.start_error(request, source))?;
+        let (mut child, private) = started.map_err(|source| self.start_error(request, source))?;
         let pipes = (child.take_stdin(), child.take_stdout(), child.take_stderr());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(self.start_error(request, io::Error::other("standard streams are not pipes")));
@@ -215,6 +224,7 @@ impl Session for CommandAgent {
         }
         let running = Running {
             child,
+            private,
             ended: None,
             reported_exit: false,
             stdout: Some(stdout),
@@ -243,6 +253,8 @@ impl Session for CommandAgent {
 #[derive(Debug)]
 struct Running {
     child: Child,
+    /// The directory that the program has in the place of the home directory.
+    private: Option<PrivateDir>,
     /// The exit status of the program, whose remaining descendants have been killed.
     ended: Option<ExitStatus>,
     /// Whether the exit was reported as an event.
@@ -298,6 +310,12 @@ impl Running {
         }
         let Some(status) = self.ended.filter(|_| !self.reported_exit) else { return Ok(None) };
         self.reported_exit = true;
+        if let Some(private) = self.private.take() {
+            let written = tokio::task::spawn_blocking(move || private.write_back()).await;
+            if let Err(error) = written.map_err(io::Error::other).and_then(|written| written) {
+                tracing::warn!(%error, program = self.program, "cannot store the state of an agent");
+            }
+        }
         Ok(Some(AgentEvent::Exit(status)))
     }
 

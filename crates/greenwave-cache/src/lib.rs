@@ -75,6 +75,7 @@
 //! | --- | --- | --- | --- |
 //! | `disk` | yes | [`DiskBackend`] | compiles libzstd |
 //! | `redis` | no | `RedisBackend`, `RedisLeases` | compiles the crate `redis` without its default features |
+//! | `redis-tls` | no | `rediss://` addresses in `RedisBackend` | compiles `rustls` |
 //! | `memcached` | no | `MemcachedBackend` | compiles `async-memcached` and, with it, the crate `url` |
 //! | `serde` | no | `PayloadFormat`: values as payloads, in JSON or MessagePack | compiles `serde_json` and `rmp-serde` |
 //! | `sha256` | no | `HashAlgorithm::Sha256` for keys | compiles `sha2` |

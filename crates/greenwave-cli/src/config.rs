@@ -12,6 +12,7 @@ use greenwave_testing::{IncompleteMode, RESULTS_VARIABLE, TOOL_HOMES_VARIABLE, T
 use toml::de::DeValue;
 
 use crate::diagnostic::{Diagnostic, Document};
+use crate::password::masked;
 use crate::planfile::confinement::MODES;
 use crate::reader::{
     DURATION, DURATION_ABOVE_ZERO, SETTINGS_FILE, Table, bytes, duration, invalid_value, number, suggestion,
@@ -201,7 +202,7 @@ const KEYS: &[Key] = &[
     key!("testing.disk_limit", bytes from 1048576, testing.disk_limit),
     Key {
         name: "testing.remote",
-        expected: "an address like \"redis://host:6379\" or \"memcached://host:11211\", or \"\" for none",
+        expected: "an address like \"redis://host:6379\", \"rediss://host:6379\" or \"memcached://host:11211\", or \"\" for none",
         max: u64::MAX,
         set: |settings, value| {
             let address = value.as_str()?;
@@ -209,7 +210,7 @@ const KEYS: &[Key] = &[
             settings.testing.remote = Some(address).filter(|_| is_accepted)?.to_owned();
             Some(())
         },
-        show: |settings| format!("{:?}", settings.testing.remote),
+        show: |settings| format!("{:?}", masked(&settings.testing.remote)),
     },
     key!("testing.remote_write", flag, testing.remote_write),
     Key {

@@ -14,6 +14,7 @@ mod format;
 mod jobserver;
 mod key_error;
 mod output;
+mod password;
 mod planfile;
 mod printer;
 mod progress;

@@ -8,6 +8,7 @@ use console::Style;
 
 use crate::error::CliError;
 use crate::exit::{INVALID_INPUT, SUCCESS};
+use crate::password::masked;
 use crate::terminal_text::{SafeStderr, safe};
 
 /// The first error of writing to standard output.
@@ -16,7 +17,7 @@ static LOST: OnceLock<std::io::Error> = OnceLock::new();
 /// Prints a note to standard error.
 pub(crate) fn note(text: &str) {
     let head = Style::new().for_stderr().yellow().bold().apply_to("note");
-    let _ = writeln!(SafeStderr, "{head}: {text}");
+    let _ = writeln!(SafeStderr, "{head}: {}", masked(text));
 }
 
 /// Prints a warning with the error behind it, for work that continues.
@@ -48,6 +49,8 @@ fn with_causes(head: &str, error: &CliError) -> String {
         text.push_str(&format!("\n  caused by: {cause}"));
         next = cause.source();
     }
+    // The causes come from other crates, which may repeat an address.
+    let mut text = masked(&text);
     if let Some(hint) = error.hint() {
         text.push_str(&format!("\n{}: {hint}", Style::new().for_stderr().cyan().bold().apply_to("hint")));
     }

@@ -5,6 +5,8 @@
 
 use std::ffi::OsStr;
 
+use crate::password::mask_passwords;
+
 /// Moves the environment to other memory, and overwrites the memory that the kernel shows.
 ///
 /// # Safety
@@ -79,47 +81,9 @@ pub(crate) fn is_secret_setting(name: &OsStr, value: &OsStr) -> bool {
         && masked != value.as_encoded_bytes()
 }
 
-/// Replaces the passwords of addresses (`scheme://user:password@host`) by asterisks of the same
-/// number.
-fn mask_passwords(text: &mut [u8]) {
-    let mut at = 0;
-    while let Some(found) = find(&text[at..], b"://") {
-        let start = at + found + 3;
-        let is_end = |byte: &u8| matches!(byte, 0 | b'/' | b'?' | b'#' | b' ' | b'"' | b'\'');
-        let end = text[start..].iter().position(is_end).map_or(text.len(), |length| start + length);
-        let authority = &mut text[start..end];
-        if let Some(host) = authority.iter().rposition(|byte| *byte == b'@')
-            && let Some(colon) = authority[..host].iter().position(|byte| *byte == b':')
-        {
-            authority[colon + 1..host].fill(b'*');
-        }
-        at = end;
-    }
-}
-
-fn find(text: &[u8], pattern: &[u8]) -> Option<usize> {
-    text.windows(pattern.len()).position(|window| window == pattern)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn passwords_in_addresses_are_masked() {
-        let check = |text: &str, masked: &str| {
-            let mut bytes = text.as_bytes().to_vec();
-            mask_passwords(&mut bytes);
-            assert_eq!(String::from_utf8(bytes).unwrap(), masked);
-        };
-        check("", "");
-        check("redis://host:6379", "redis://host:6379");
-        check("redis://:secret@host:6379/0", "redis://:******@host:6379/0");
-        check("--set\0x=rediss://me:a:b@c@host\0y", "--set\0x=rediss://me:*****@host\0y");
-        check("redis://me@host redis://me:pw@host", "redis://me@host redis://me:**@host");
-        check("http://host/a:b@c", "http://host/a:b@c");
-        check("://", "://");
-    }
 
     #[test]
     fn settings_with_passwords_are_secret() {

@@ -197,6 +197,9 @@ impl TestView {
         if let Some(reason) = outcome.coarse_reason() {
             remark(format!("cached with a coarse key: {}", printable(&reason)));
         }
+        if let Some(interference) = outcome.interference {
+            remark(interference.to_string());
+        }
         if !outcome.undeclared.is_empty() {
             let paths = outcome.undeclared.iter().take(PATHS_MAX);
             let paths: Vec<String> = paths.map(|path| printable(&path.display().to_string())).collect();

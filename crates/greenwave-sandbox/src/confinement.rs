@@ -7,8 +7,11 @@ use greenwave_process::BeforeExec;
 
 use crate::Error;
 
+mod private_dir;
 #[cfg_attr(not(target_os = "linux"), path = "confinement/unsupported.rs")]
 mod rules;
+
+pub use self::private_dir::PrivateDir;
 
 /// The way in which the kernel enforces a [`Confinement`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +102,9 @@ pub struct Confinement {
     protected: Vec<PathBuf>,
     hidden: Vec<PathBuf>,
     readable: Vec<PathBuf>,
+    /// Directory whose place a private one takes, with the names of files that are copied to it.
+    replaced: Option<(PathBuf, Vec<OsString>)>,
+    private: Option<PrivateDir>,
     network: Network,
 }
 
@@ -119,8 +125,9 @@ impl Confinement {
 
     /// Permits creating entries in a directory, and changing those whose names begin with `prefix`.
     /// Other entries that exist when the command starts stay as they are, unless they are
-    /// [writable](Self::writable). [`Strength::Landlock`] permits no new entries, because it cannot
-    /// except existing ones.
+    /// [writable](Self::writable). [`Strength::Landlock`] permits only new regular files whose
+    /// names begin with `prefix`, in the first of such directories, and costs 5 to 10 microseconds
+    /// for each file that the command opens; a [`Tracer`](crate::Tracer) cannot be attached then.
     #[must_use]
     pub fn additions_in(mut self, directory: impl Into<PathBuf>, prefix: impl Into<OsString>) -> Self {
         self.additions.push((directory.into(), prefix.into()));
@@ -144,6 +151,27 @@ impl Confinement {
     #[must_use]
     pub fn readable(mut self, path: impl Into<PathBuf>) -> Self {
         self.readable.push(path.into());
+        self
+    }
+
+    /// Has each command see a [private directory](PrivateDir) in the place of one: for the home
+    /// directory, in which programs replace files by renaming others. Files with the names in
+    /// `copied` may be changed. Only under [`Strength::Mount`], and with
+    /// [`Sandbox::private_dir`](crate::Sandbox::private_dir).
+    #[must_use]
+    pub fn private_in(mut self, directory: impl Into<PathBuf>, copied: Vec<OsString>) -> Self {
+        self.replaced = Some((directory.into(), copied));
+        self
+    }
+
+    /// Returns the directory of [`private_in`](Self::private_in) with its files.
+    pub(crate) fn replaced_directory(&self) -> Option<&(PathBuf, Vec<OsString>)> {
+        self.replaced.as_ref()
+    }
+
+    /// Sets the private directory of a command.
+    pub(crate) fn with_private(mut self, private: &PrivateDir) -> Self {
+        self.private = Some(private.clone());
         self
     }
 
@@ -193,7 +221,8 @@ impl Confinement {
         protected.retain(|path| !writable.contains(path) && !path.is_symlink());
         let mut hidden = existing(&self.hidden);
         hidden.retain(|path| !readable.contains(path) && !writable.contains(path));
-        Self { writable, additions, protected, hidden, readable, network: self.network }
+        let (private, network) = (self.private.clone(), self.network);
+        Self { writable, additions, protected, hidden, readable, replaced: None, private, network }
     }
 }
 

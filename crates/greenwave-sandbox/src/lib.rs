@@ -66,7 +66,7 @@ mod seccomp;
 mod trace;
 mod tracer;
 
-pub use confinement::{Confinement, Network, PreparedConfinement, Strength, landlock_version};
+pub use confinement::{Confinement, Network, PreparedConfinement, PrivateDir, Strength, landlock_version};
 pub use error::Error;
 pub use guard::{Guard, LazyGuard, PreparedGuard};
 pub use landlock::{AllowedReads, ReadRules};

@@ -1,10 +1,11 @@
 //! A confinement together with the way in which it is enforced.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use greenwave_process::BeforeExec;
 
-use crate::{Confinement, Error, Strength};
+use crate::{Confinement, Error, PrivateDir, Strength};
 
 /// A confinement with its strength, for programs that confine many commands in the same way, each
 /// with further writable paths.
@@ -28,6 +29,24 @@ impl Sandbox {
     #[must_use]
     pub fn strength(&self) -> Strength {
         self.strength
+    }
+
+    /// Creates the [private directory](Confinement::private_in) of one command at `path`, which
+    /// must not exist and must be one of the command's writable paths or in one of them. Returns
+    /// the sandbox of the command with it. `None` if the confinement needs no such directory.
+    ///
+    /// # Errors
+    /// The error of the operating system.
+    pub fn private_dir(&self, path: &Path) -> io::Result<Option<(Self, PrivateDir)>> {
+        let Some((original, copied)) = self.confinement.replaced_directory() else { return Ok(None) };
+        if self.strength != Strength::Mount {
+            return Ok(None);
+        }
+        let private = PrivateDir::create(original, path, copied)?;
+        Ok(private.map(|private| {
+            let confinement = self.confinement.clone().with_private(&private);
+            (Self { confinement, strength: self.strength }, private)
+        }))
     }
 
     /// Confines a command and everything that it starts. `directory` is its working directory,

@@ -14,6 +14,7 @@ mod log;
 mod nested;
 mod net_tables;
 mod observer;
+mod opener;
 mod processes;
 mod resolver;
 mod sockets;
@@ -23,4 +24,5 @@ mod tracee;
 
 pub use ipc::kernel_object_exists;
 pub(crate) use nested::is_traced;
+pub(crate) use opener::attach as open_files;
 pub(crate) use supervisor::{Supervisor, attach, available};

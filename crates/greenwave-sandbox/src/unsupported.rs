@@ -33,6 +33,11 @@ pub(crate) fn attach(_: &mut impl BeforeExec, _: usize) -> std::io::Result<Super
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Landlock needs it"))]
+pub(crate) fn open_files(_: &mut impl BeforeExec, _: &Path, _: &std::ffi::OsStr) -> std::io::Result<()> {
+    Ok(())
+}
+
 /// Returns `None`: traces of this system contain no kernel objects.
 pub fn kernel_object_exists(_: &Path) -> Option<bool> {
     None

@@ -25,11 +25,12 @@ mod split;
 pub(crate) mod summary;
 
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Error, Test};
+use crate::{Environment, Error, Test};
 
 pub use batch::{Batch, BatchCommand, BatchResult};
 pub use build::{BuildOutput, BuildRequest};
@@ -134,6 +135,39 @@ pub trait Harness: Debug + Send + Sync + 'static {
     ///
     /// Returns `command` unchanged unless a build output replaces it.
     fn launch(&self, test: &Test, built: Option<&dyn BuildOutput>, command: LaunchSpec) -> LaunchSpec;
+
+    /// Returns whether the harness's own runner runs such tests one after another, in the order of
+    /// [`discover`](Self::discover).
+    ///
+    /// Such a test runs again without company if it fails while others run.
+    fn is_serial(&self, _test: &Test) -> bool {
+        false
+    }
+
+    /// Changes the process of a test that runs alone. `directory` is private to the process, and
+    /// files may be written to it.
+    ///
+    /// A harness that runs commands as they are needs no implementation.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be written.
+    fn equip(
+        &self,
+        _test: &Test,
+        command: LaunchSpec,
+        _directory: &Path,
+        _environment: &Environment,
+    ) -> Result<LaunchSpec, Error> {
+        Ok(command)
+    }
+
+    /// Returns the name of a file in the temporary directory of a test (`TMPDIR`) whose content
+    /// follows the captured output, without its limit of length.
+    ///
+    /// A harness whose tests print everything needs no implementation.
+    fn result_file(&self, _test: &Test) -> Option<&'static str> {
+        None
+    }
 
     /// Returns how to run a test in one process with others; `None` if it runs alone.
     fn batch(&self, test: &Test) -> Option<&dyn Batch>;

@@ -69,7 +69,7 @@ pub use harness::{
 pub use report::{JsonLine, RunReport, RunStats, TestReport, TestResult, github_summary, junit};
 pub use results::dependencies::Difference;
 pub use results::key::SCHEMA;
-pub use results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
+pub use results::outcome::{CacheDecision, ExitReason, Interference, Outcome, Source, Status};
 pub use results::state::STATE_DIRECTORY;
 pub use results::up_to_date::{RecordKey, UpToDateRecord};
 pub use run::environment::Environment;

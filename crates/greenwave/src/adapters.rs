@@ -11,9 +11,9 @@ use greenwave_cache::{DiskBackend, DiskOptions, FileLeases, MemoryBackend, Tier,
 use greenwave_dir::Dir;
 use greenwave_pooling::{BatchOptions, Batcher};
 use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
-use greenwave_testing::{SCHEMA, StateSeal, Supervisor};
+use greenwave_testing::{Environment, SCHEMA, StateSeal};
 
-use crate::confinement::RunConfinement;
+use crate::confinement::{RunConfinement, agents as known_agents};
 use crate::error::Error;
 use crate::plan::{AgentSpec, CommandSpec, Plan};
 use crate::settings::{Compression, Settings};
@@ -42,7 +42,7 @@ pub(crate) fn attempts_namespace(seal: Option<&StateSeal>) -> String {
 pub(crate) fn agents(
     plan: &Plan,
     settings: &Settings,
-    supervisor: Option<&Supervisor>,
+    environment: &Environment,
     variables: &[(OsString, Option<OsString>)],
     confinement: &RunConfinement,
 ) -> Result<BTreeMap<String, AgentPool>, Error> {
@@ -57,11 +57,15 @@ pub(crate) fn agents(
             AgentSpec::Command(spec @ CommandSpec { command, time_max, .. }) => {
                 let time_max = time_max.unwrap_or(settings.agent.time_limit);
                 let agent = CommandAgent::new(command.clone(), time_max);
-                let agent = agent.supervised_by(supervisor.cloned());
+                let agent = agent.supervised_by(environment.supervisor().cloned());
                 let sandbox = confinement.agent(spec)?;
                 let removed = RunConfinement::removed_variables().iter().filter(|_| sandbox.is_some());
                 let removed = removed.map(|name| (OsString::from(name), None));
-                let agent = agent.with_variables(variables.iter().cloned().chain(removed));
+                // The user's own settings hold.
+                let set = known_agents::own_settings(command).into_iter();
+                let set =
+                    set.filter(|(name, _)| name.to_str().is_none_or(|name| environment.get(name).is_none()));
+                let agent = agent.with_variables(variables.iter().cloned().chain(removed).chain(set));
                 Arc::new(agent.confined_by(sandbox))
             }
         };

@@ -1,9 +1,10 @@
 //! Decides how agents and tests of a run are confined.
 
-mod agents;
+pub(crate) mod agents;
 mod options;
 mod paths;
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use greenwave_sandbox::{Confinement, Network, Sandbox, Strength, landlock_version};
@@ -76,6 +77,13 @@ impl RunConfinement {
         let own = agents::own_state(&spec.command, &self.places);
         if strength.is_some() {
             paths::create_directories(&own);
+        }
+        if let Some(home) = &self.places.home {
+            let writable = self.options.writable.iter().chain(&spec.confinement.writable);
+            let files = writable.filter(|path| path.parent() == Some(home) && !path.is_dir());
+            let files = files.filter_map(|path| path.file_name().map(OsString::from));
+            let files = agents::own_files(&spec.command).into_iter().chain(files).collect();
+            confinement = confinement.private_in(home, files);
         }
         if let Some((directory, prefix)) = agents::beside_script(&spec.command, &self.places) {
             confinement = confinement.additions_in(directory, prefix);

@@ -91,7 +91,7 @@ impl Engine {
         let copies = copies::base_directory(&settings, &environment)?;
         let variables = copies::agent_variables(&copies, &ProjectRoot::of(&plan.project)?);
         let confinement = RunConfinement::new(&plan, &settings, &environment, &copies)?;
-        let agents = adapters::agents(&plan, &settings, environment.supervisor(), &variables, &confinement)?;
+        let agents = adapters::agents(&plan, &settings, &environment, &variables, &confinement)?;
         let sandbox = confinement.tests()?;
         let environment = environment.confined_by(sandbox.clone());
         let context = Preflight::new(&plan.project, environment.get("PATH"));

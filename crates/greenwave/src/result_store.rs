@@ -23,6 +23,7 @@ pub struct ResultStore {
     directory: PathBuf,
     disk: DiskBackend,
     cache: Tiered,
+    remote_problem: Option<ResultStoreError>,
 }
 
 /// Error of a [`ResultStore`].
@@ -37,11 +38,11 @@ pub enum ResultStoreError {
         /// The cause.
         source: BoxError,
     },
-    /// The server's address is invalid.
-    #[error("cannot use {address} for test results")]
+    /// The server's address cannot be used. The address itself may hold a password.
+    #[error("cannot use the {scheme} server for test results")]
     Remote {
-        /// Address of the server.
-        address: String,
+        /// Scheme of the server's address, such as `redis`.
+        scheme: String,
         /// The cause.
         source: BoxError,
     },
@@ -72,10 +73,13 @@ impl ResultStore {
     /// Opens the store in a directory, and the server that the settings name.
     ///
     /// Creates a missing directory with mode 0700. A server that is down is not an error: lookups
-    /// on it miss.
+    /// on it miss. Neither is an address that cannot be used: [`take_remote_problem`] returns it,
+    /// and the store has the directory only.
     ///
     /// # Errors
-    /// [`ResultStoreError::Open`] or [`ResultStoreError::Remote`].
+    /// [`ResultStoreError::Open`].
+    ///
+    /// [`take_remote_problem`]: Self::take_remote_problem
     pub fn open(
         directory: &Path,
         settings: &TestingSettings,
@@ -88,15 +92,25 @@ impl ResultStore {
         Self::create_lock_directories(directory).map_err(|error| failed(error.into()))?;
         let tier = Tier::new("disk", Arc::new(disk.clone()));
         let mut tiers = vec![Tier { secrets: keys.directory_secrets(), ..tier }];
-        if let Some(tier) = remote(settings)? {
-            tiers.push(Tier { secrets: keys.remote_secrets(), ..tier });
-        }
+        let remote_problem = match remote(settings) {
+            Ok(tier) => {
+                tiers.extend(tier.map(|tier| Tier { secrets: keys.remote_secrets(), ..tier }));
+                None
+            }
+            Err(problem) => Some(problem),
+        };
         let options = TieredOptions {
             age_max: Some(settings.ttl),
             leases: Some(Arc::new(leases)),
             ..TieredOptions::new(SCHEMA)
         };
-        Ok(Self { directory: directory.to_owned(), disk, cache: Tiered::new(tiers, options) })
+        let cache = Tiered::new(tiers, options);
+        Ok(Self { directory: directory.to_owned(), disk, cache, remote_problem })
+    }
+
+    /// Returns why the server that the settings name is not used, and leaves `None` behind.
+    pub fn take_remote_problem(&mut self) -> Option<ResultStoreError> {
+        self.remote_problem.take()
     }
 
     /// Creates the directories of a store in which runs inside tests lock files. A guard permits
@@ -193,7 +207,7 @@ fn remote(settings: &TestingSettings) -> Result<Option<Tier>, ResultStoreError> 
         return Ok(None);
     }
     let failed = |error: greenwave_cache::Error| ResultStoreError::Remote {
-        address: address.to_owned(),
+        scheme: address.split("://").next().unwrap_or_default().to_owned(),
         source: error.into(),
     };
     let options = RemoteOptions {

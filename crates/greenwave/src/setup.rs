@@ -131,7 +131,7 @@ pub(crate) async fn run(command: &[String], setting: &Setting<'_>, starter: &Sta
     for name in LOCAL_VARIABLES {
         call.env_remove(name);
     }
-    call.env("TMPDIR", setting.temporary);
+    call.env("PWD", directory).env("TMPDIR", setting.temporary).env_remove("OLDPWD");
     call.envs(variables.iter().map(|(name, value)| (name, value)));
     let started = starter.start(&mut call, setting);
     let (mut child, reader) = started.map_err(|error| failed(chain(&error)))?;

@@ -99,6 +99,13 @@ pub(crate) fn clashes(tree: &Tree, path: &str) -> bool {
         || tree.range(below.clone()..).next().is_some_and(|(first, _)| first.starts_with(&below))
 }
 
+/// Returns whether a tree has a file, or files below a directory.
+pub(crate) fn contains(tree: &Tree, path: &str) -> bool {
+    let below = format!("{path}/");
+    tree.contains_key(path)
+        || tree.range(below.clone()..).next().is_some_and(|(first, _)| first.starts_with(&below))
+}
+
 /// Applies changes to a tree.
 pub(crate) fn apply(tree: &mut Tree, changes: &[Change]) {
     for change in changes {

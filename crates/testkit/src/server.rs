@@ -43,6 +43,36 @@ impl Server {
         )
     }
 
+    /// Starts Redis with TLS and the password `secret`. Returns `None` if it or openssl is not
+    /// installed and not required.
+    #[must_use]
+    pub fn redis_tls() -> Option<Self> {
+        if !program("openssl").is_file() {
+            service::skip("openssl is not installed");
+            return None;
+        }
+        Self::start("redis-server", create_certificates, |port, directory| {
+            let mut command = Command::new("redis-server");
+            command.args(["--bind", "127.0.0.1", "--save", "", "--port", "0", "--requirepass", "secret"]);
+            command.args(["--tls-auth-clients", "no", "--tls-port"]).arg(port.to_string());
+            for (flag, file) in [
+                ("--tls-cert-file", "server.pem"),
+                ("--tls-key-file", "server.key"),
+                ("--tls-ca-cert-file", "ca.pem"),
+                ("--dir", ""),
+            ] {
+                command.arg(flag).arg(directory.join(file));
+            }
+            command
+        })
+    }
+
+    /// Returns the certificate of the authority that signed the certificate of a server with TLS.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.directory.path().join("ca.pem")
+    }
+
     /// Starts memcached. Returns `None` if it is not installed and not required.
     #[must_use]
     pub fn memcached() -> Option<Self> {
@@ -159,6 +189,25 @@ impl Server {
         let status = Command::new("kill").args(["-STOP", &self.child.id().to_string()]).status();
         assert!(status.unwrap().success());
     }
+}
+
+/// Creates an authority, and a certificate of the loopback that it signs.
+fn create_certificates(directory: &Path) -> bool {
+    let extensions = "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n";
+    if std::fs::write(directory.join("extensions"), extensions).is_err() {
+        return false;
+    }
+    let commands = [
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=authority",
+        "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=localhost",
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+         -extfile extensions -out server.pem",
+    ];
+    commands.iter().all(|arguments| {
+        let mut command = Command::new(program("openssl"));
+        command.args(arguments.split_whitespace()).current_dir(directory);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    })
 }
 
 impl fmt::Debug for Server {

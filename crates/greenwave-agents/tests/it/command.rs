@@ -212,3 +212,19 @@ fn a_missing_program_is_found_before_any_request() {
         assert!(check(program).is_err(), "{program}");
     }
 }
+
+#[tokio::test]
+async fn the_working_directory_is_named_in_the_environment() {
+    let directory = tempfile::tempdir().unwrap();
+    let agent = shell("env", LONG);
+    let request = Request::new("f", 1, "", directory.path(), std::env::temp_dir());
+    let mut text = agent.connect().await.unwrap().send(&request).await.unwrap().into_text();
+    let mut output = Vec::new();
+    while let Some(chunk) = text.next().await {
+        output.extend_from_slice(&chunk.unwrap());
+    }
+    let output = String::from_utf8(output).unwrap();
+    let expected = format!("PWD={}", directory.path().display());
+    assert!(output.lines().any(|line| line == expected), "{output}");
+    assert!(!output.lines().any(|line| line.starts_with("OLDPWD=")), "{output}");
+}

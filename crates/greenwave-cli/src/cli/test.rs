@@ -88,7 +88,10 @@ pub(super) async fn warm(args: WarmArgs) -> Result<Exit, CliError> {
     if config.settings.cache.enabled {
         // A run continues without a store of results; here it is an error.
         let settings = &config.settings;
-        drop(ResultStore::open(&results_dir(&config)?, &settings.testing, &settings.result_keys)?);
+        let mut store = ResultStore::open(&results_dir(&config)?, &settings.testing, &settings.result_keys)?;
+        if let Some(problem) = store.take_remote_problem() {
+            return Err(problem.into());
+        }
     }
     let Loaded { suite, .. } = suite::load(&project, args).await?;
     let selected = select(suite.tests(), &args.filters)?;

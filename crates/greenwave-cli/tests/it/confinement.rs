@@ -3,6 +3,7 @@
 #![expect(clippy::print_stderr, reason = "tests say what they skip")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use serde_json::Value;
@@ -97,7 +98,9 @@ fn agents_and_tests_reach_their_copy_only() {
         outside.wait().unwrap();
         let scoped = greenwave::landlock_version().is_some_and(|version| version >= 6);
         let kill = if scoped { "" } else { " KILL" };
-        assert_eq!(agent, format!("TMPDIR PROMPT git sibling{kill}"), "{strength}");
+        // With mounts, an agent has a home directory of its own.
+        let home = if strength == "mount" { " HOME" } else { "" };
+        assert_eq!(agent, format!("TMPDIR PROMPT git{home} sibling{kill}"), "{strength}");
         assert_eq!(test, format!("TMPDIR git sibling{kill}"), "{strength}");
         assert_eq!(dir.read("project/keep.txt"), TestDir::with_project().read("project/keep.txt"));
         assert!(!dir.path("home/written").exists() && !dir.path("project/new.txt").exists());
@@ -158,18 +161,53 @@ fn a_network_that_cannot_be_restricted_is_an_error() {
 #[test]
 fn a_script_can_write_a_log_beside_itself() {
     let dir = dir();
+    let strengths = strengths(&dir);
+    let script = "#!/bin/sh\necho \"$GREENWAVE_ATTEMPT\" >> \"$0.log\"\n: > \"$0.now\"\n\
+                  (umask 077; echo x > \"$0.private\"); test \"$(cat \"$0.private\")\" = x || echo UNREADABLE >> \"$0.log\"\n\
+                  for path in \"$0\" \"${0%/*}/other/readme\" \"${0%/*}/project/new\" \
+                  \"${0%/*}/project/agent.sh.x\"; do\n\
+                  { echo x >> \"$path\"; } 2> /dev/null && test -e \"$path\" && echo CHANGED $path >> \"$0.log\"; done\n\
+                  ln -s other/readme \"$0.link\" 2> /dev/null; { echo x >> \"$0.link\"; } 2> /dev/null\n\
+                  echo no > one.txt\n";
+    for strength in strengths {
+        dir.write("agent.sh", script);
+        Command::new("chmod").arg("755").arg(dir.path("agent.sh")).status().unwrap();
+        let plan = "project = \"project\"\n[agents.a]\nkind = \"command\"\n\
+                    command = [\"./agent.sh\"]\n[[features]]\nid = \"one\"\nagent = \"a\"\nprompt = \"p\"\n\
+                    attempts = 2\n[[features.tests]]\ncommand = [\"grep\", \"yes\", \"one.txt\"]\n";
+        dir.write("plan.toml", format!("confine = \"{strength}\"\n{plan}"));
+        plan_of(&dir).run().with_code(1);
+        assert_eq!(dir.read("agent.sh.log"), "1\n2\n", "{strength}");
+        assert_eq!(
+            (dir.read("agent.sh.now"), dir.read("other/readme")),
+            (String::new(), "text\n".to_owned())
+        );
+        let mode = fs::metadata(dir.path("agent.sh.private")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{strength}");
+        for name in ["agent.sh.log", "agent.sh.now", "agent.sh.private"] {
+            fs::remove_file(dir.path(name)).unwrap();
+        }
+        let _ = fs::remove_file(dir.path("agent.sh.link"));
+        fs::remove_dir_all(dir.path("project/.greenwave")).unwrap();
+    }
+}
+
+/// Coding programs replace their state in the home directory by renaming another file, and leave
+/// files for themselves in the project.
+#[test]
+fn state_of_an_agent_is_replaced_and_its_leftovers_are_not_taken() {
+    let dir = dir();
     if !strengths(&dir).contains(&"mount") {
         return;
     }
-    let script = "#!/bin/sh\necho \"$GREENWAVE_ATTEMPT\" >> \"$0.log\"\n\
-                  { echo x >> \"$0\" || echo x > \"${0%/*}/other/readme\"; } 2> /dev/null && echo CHANGED >> \"$0.log\"\n\
-                  echo no > one.txt\n";
-    dir.write("agent.sh", script);
-    Command::new("chmod").arg("755").arg(dir.path("agent.sh")).status().unwrap();
-    let plan = "project = \"project\"\nconfine = \"mount\"\n[agents.a]\nkind = \"command\"\n\
-                command = [\"./agent.sh\"]\n[[features]]\nid = \"one\"\nagent = \"a\"\nprompt = \"p\"\n\
-                attempts = 2\n[[features.tests]]\ncommand = [\"grep\", \"yes\", \"one.txt\"]\n";
-    dir.write("plan.toml", plan);
-    plan_of(&dir).run().with_code(1);
-    assert_eq!(dir.read("agent.sh.log"), "1\n2\n");
+    dir.write("home/.claude.json", "old");
+    let script = ": claude aider; echo new > ~/.c.tmp && mv ~/.c.tmp ~/.claude.json; mkdir -p ~/.cache/other; \
+                  echo x > ~/.cache/other/x; mkdir .aider.tags.cache; echo x > .aider.tags.cache/x; \
+                  echo x > .aider.history; test \"$AIDER_GITIGNORE\" = false && echo x > one.txt";
+    let plan = shell_plan::plan(&[ShellFeature::new("one", script, "test -f one.txt")]);
+    dir.write("plan.toml", format!("confine = \"mount\"\n{plan}"));
+    plan_of(&dir).run().with_code(0);
+    assert_eq!(dir.read("home/.claude.json"), "new\n");
+    let files = dir.files("project");
+    assert!(!files.keys().any(|path| path.contains(".aider")), "{:?}", files.keys());
 }

@@ -9,13 +9,13 @@ use crate::test_command::verdicts;
 use crate::test_dir::TestDir;
 
 /// Runs a project with pytest and with `greenwave test`, twice.
-struct Suite {
-    dir: TestDir,
+pub(crate) struct Suite {
+    pub(crate) dir: TestDir,
     python: String,
 }
 
 impl Suite {
-    fn new(files: &[(&str, &str)]) -> Option<Self> {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Option<Self> {
         let python = python()?;
         let mut dir = TestDir::empty().with("p/.gitignore", ".venv\n__pycache__\n.coverage*\n");
         for (path, text) in files {
@@ -33,14 +33,19 @@ impl Suite {
         command.status().unwrap().success()
     }
 
-    fn run(&self) -> Vec<(String, bool, bool)> {
-        let program = Program::new(["test", "--format", "json"]).within(&self.dir.path("p"));
-        verdicts(&program.variable("XDG_CACHE_HOME", self.dir.path("cache")).run())
+    pub(crate) fn run(&self) -> Vec<(String, bool, bool)> {
+        verdicts(&self.greenwave(&["--format", "json"]).run())
+    }
+
+    /// Returns a call of `greenwave test` in the project.
+    pub(crate) fn greenwave(&self, args: &[&str]) -> Program {
+        let program = Program::new(["test"].iter().chain(args)).within(&self.dir.path("p"));
+        program.variable("XDG_CACHE_HOME", self.dir.path("cache"))
     }
 
     /// Checks the units and their verdicts, and that both runners agree.
     #[track_caller]
-    fn check(&self, expected: &[(&str, bool)]) {
+    pub(crate) fn check(&self, expected: &[(&str, bool)]) {
         let found = self.run();
         let found: Vec<(&str, bool)> =
             found.iter().map(|(name, passed, _)| (name.as_str(), *passed)).collect();
@@ -52,8 +57,8 @@ impl Suite {
     }
 }
 
-const PASSES: &str = "def test_passes():\n    pass\n";
-const FAILS: &str = "def test_fails():\n    assert False\n";
+pub(crate) const PASSES: &str = "def test_passes():\n    pass\n";
+pub(crate) const FAILS: &str = "def test_fails():\n    assert False\n";
 
 #[test]
 fn doctests_of_modules_and_text_files_run() {
@@ -190,6 +195,9 @@ fn errors_of_the_collection_are_failures_with_the_text_of_pytest() {
         return;
     };
     suite.check(&[("py:test_a.py", true), ("py:. (collection)", false)]);
+    // A hook that fails ends pytest after it has collected all files.
+    suite.dir.write("p/conftest.py", "def pytest_collection_modifyitems():\n    raise ValueError\n");
+    suite.check(&[("py:.", false)]);
     suite.dir.write("p/conftest.py", "import no_such_helper\n");
     suite.check(&[("py:.", false)]);
     let program = Program::new(["test"]).within(&suite.dir.path("p"));
@@ -231,14 +239,16 @@ fn arguments_of_the_user_and_of_a_variable_go_to_pytest() {
     let both = format!("{PASSES}{FAILS}");
     let Some(suite) = Suite::new(&[("test_a.py", both.as_str()), ("test_b.py", FAILS)]) else { return };
     let run = |arguments: &[&str], addopts: &str| {
-        let all = ["test", "--format", "json"].into_iter().chain(arguments.iter().copied());
-        let program = Program::new(all).within(&suite.dir.path("p")).variable("PYTEST_ADDOPTS", addopts);
-        verdicts(&program.variable("XDG_CACHE_HOME", suite.dir.path("cache")).run())
+        let all: Vec<&str> = ["--format", "json"].into_iter().chain(arguments.iter().copied()).collect();
+        verdicts(&suite.greenwave(&all).variable("PYTEST_ADDOPTS", addopts).run())
     };
     let passed = [("py:test_a.py".to_owned(), true, false)];
     assert_eq!(run(&["--", "-k", "passes"], ""), passed);
     assert_eq!(run(&[], "-k passes --verbose"), passed);
     assert_eq!(run(&[], "").iter().filter(|(_, passed, _)| !passed).count(), 2);
+    let single = [("py:test_a.py::test_passes".to_owned(), true, false)];
+    assert_eq!(run(&["--per-test", "--", "-k", "passes"], "-v"), single);
+    assert_eq!(run(&["--per-test"], "-k passes -qq"), single);
     // Arguments that name what to run belong to one process.
     assert_eq!(run(&["--", "test_b.py"], ""), [("py:.".to_owned(), false, false)]);
 }

@@ -40,8 +40,8 @@ const STACK_BYTES: usize = 64 * 1024;
 /// The interpreter of executable files without a `#!` line, as in `execvp`.
 const SHELL: &std::ffi::CStr = c"/bin/sh";
 
-/// Delays between attempts to execute a program that is open for writing: about a quarter of a second
-/// in all.
+/// Delays between attempts to execute a program that is open for writing: about a quarter of a
+/// second in all.
 const BUSY_DELAYS: [Duration; 8] = [
     Duration::from_millis(1),
     Duration::from_millis(2),

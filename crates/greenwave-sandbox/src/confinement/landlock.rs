@@ -1,6 +1,7 @@
 //! Confines a command with Landlock rules, as far as the kernel's version of it goes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io;
 use std::ops::Bound;
 use std::os::fd::OwnedFd;
@@ -15,7 +16,7 @@ use rustix::process::geteuid;
 
 use super::super::{Confinement, Network, Strength, unavailable};
 use super::{DEVICES, DROPPED, SHARED_MEMORY, network};
-use crate::Error;
+use crate::{Error, seccomp};
 
 /// The newest version whose rights are used. Older kernels enforce the ones that they support.
 const VERSION: ABI = ABI::V6;
@@ -29,6 +30,8 @@ const TERMINALS: [&str; 2] = ["/dev/pts", "/dev/fd"];
 pub(in crate::confinement) struct PathRules {
     rules: OwnedFd,
     network: Network,
+    /// Directories with the start of the names of files that may be created in them.
+    additions: Vec<(PathBuf, OsString)>,
 }
 
 impl PathRules {
@@ -42,7 +45,8 @@ impl PathRules {
         }
         let rules = rules(confinement, &readable).map_err(|error| failed(error.to_string()))?;
         let rules = Option::from(rules).ok_or_else(|| failed("the kernel does not support it".to_owned()))?;
-        Ok(Self { rules, network: confinement.network })
+        let additions = confinement.additions.clone();
+        Ok(Self { rules, network: confinement.network, additions })
     }
 
     pub(super) fn attach(&self, command: &mut impl BeforeExec) -> io::Result<()> {
@@ -53,6 +57,10 @@ impl PathRules {
         command.before_exec(Setup::Restrict(self.rules.try_clone()?));
         let dropped = DROPPED.iter().fold(0, |mask, number| mask | 1 << number);
         command.before_exec(Setup::DropCapabilities(dropped));
+        // The kernel permits one listener.
+        if let Some((directory, prefix)) = self.additions.first() {
+            seccomp::open_files(command, directory, prefix)?;
+        }
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use greenwave_process::{BeforeExec, Setup};
 use rustix::process::geteuid;
 
+use super::super::PrivateDir;
 use super::landlock::scope_rules;
 use super::{Confinement, DEVICES, DROPPED, Network, SHARED_MEMORY};
 use crate::namespace::{attributes, c_path, mount, namespaces};
@@ -34,6 +35,7 @@ pub(in crate::confinement) struct MountPlan {
     writable: Vec<PathBuf>,
     /// Paths inside of writable ones that are not.
     protected: Vec<PathBuf>,
+    private: Option<PrivateDir>,
     hidden: Vec<Hidden>,
     network: Network,
     /// A Landlock rule set that keeps signals and abstract sockets inside, if the kernel has it.
@@ -59,6 +61,7 @@ impl MountPlan {
         Self {
             writable: writable.filter(|path| !is_read_only(path)).cloned().collect(),
             protected: confinement.protected.clone(),
+            private: confinement.private.clone(),
             hidden: hidden(confinement),
             network: confinement.network,
             scope: scope_rules(),
@@ -107,6 +110,9 @@ impl MountPlan {
             setups.push(attributes(c"/proc", 0, libc::MOUNT_ATTR_RDONLY, false));
         }
         private_devices(&mut setups);
+        if let Some(private) = &self.private {
+            replace(private, &mut setups)?;
+        }
         for hidden in &self.hidden {
             hidden.cover(&mut setups)?;
         }
@@ -156,6 +162,19 @@ impl Hidden {
         setups.push(attributes(&path, libc::MOUNT_ATTR_RDONLY, 0, false));
         Ok(())
     }
+}
+
+/// Adds the steps that mount a private directory on another, and the entries of that one in it.
+fn replace(private: &PrivateDir, setups: &mut Vec<Setup>) -> Result<(), NulError> {
+    let original = c_path(&private.original)?;
+    // Relative paths lead to the covered directory, absolute ones to the private one.
+    setups.push(Setup::Enter(original.clone()));
+    setups.push(mount(&c_path(&private.path)?, &original, c"", libc::MS_BIND, c""));
+    for name in &private.mounted {
+        let (entry, target) = (c_path(Path::new(name))?, c_path(&private.original.join(name))?);
+        setups.push(mount(&entry, &target, c"", libc::MS_BIND | libc::MS_REC, c""));
+    }
+    Ok(())
 }
 
 /// Returns the paths to cover, outer ones first. Leaves out paths that another one covers.

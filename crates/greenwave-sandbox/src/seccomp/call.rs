@@ -203,6 +203,12 @@ const OLD_NUMBERS: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_NUMBERS: &[c_long] = &[];
 
+/// Calls that open files, without `openat2`.
+#[cfg(target_arch = "x86_64")]
+pub(super) const OPENING: &[c_long] = &[libc::SYS_openat, libc::SYS_open, libc::SYS_creat];
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) const OPENING: &[c_long] = &[libc::SYS_openat];
+
 /// Returns the numbers of all calls that are reported whatever their arguments are.
 pub(super) fn numbers() -> impl Iterator<Item = c_long> {
     NUMBERS.iter().chain(OLD_NUMBERS).chain(reach::NUMBERS).copied()

@@ -37,14 +37,31 @@ impl Filter {
             [report_send(), report_message(secret), report_socket(), report_ptrace(), report_clone()]
                 .concat();
         let reported: Vec<u32> = call::numbers().map(|number| number as u32).collect();
+        Self::of(conditional, &reported, &[libc::SYS_io_uring_setup as u32])
+    }
+
+    /// Reports the calls that open files, and all calls of other architectures.
+    ///
+    /// `openat2` fails with `ENOSYS` as well, so that programs use the others.
+    pub(super) fn opening() -> Self {
+        let reported: Vec<u32> = call::OPENING.iter().map(|number| *number as u32).collect();
+        let failing = [libc::SYS_io_uring_setup, libc::SYS_openat2].map(|number| number as u32);
+        Self::of(Vec::new(), &reported, &failing)
+    }
+
+    /// Reports some calls, reports others under conditions, and has further ones fail with `ENOSYS`.
+    fn of(conditional: Vec<sock_filter>, reported: &[u32], failing: &[u32]) -> Self {
         let rest = conditional.len() + reported.len();
+        let count = rest + failing.len();
         let mut program = vec![
             load(ARCHITECTURE_OFFSET),
-            unless_equal(ARCHITECTURE, rest + 4),
+            unless_equal(ARCHITECTURE, count + 3),
             load(NUMBER_OFFSET),
-            if_at_least(X32_CALLS, rest + 2),
-            if_equal(libc::SYS_io_uring_setup as u32, rest + 2),
+            if_at_least(X32_CALLS, count + 1),
         ];
+        for (at, number) in failing.iter().enumerate() {
+            program.push(if_equal(*number, count + 1 - at));
+        }
         program.extend(conditional);
         for (at, number) in reported.iter().enumerate() {
             program.push(if_equal(*number, reported.len() - at));

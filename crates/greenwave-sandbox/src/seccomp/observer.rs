@@ -32,6 +32,8 @@ pub(super) enum Response {
     Continue,
     /// The call fails with this error.
     Fail(c_int),
+    /// The call returns this value, and the kernel does not execute it.
+    Return(i64),
 }
 
 /// The interpreter of one command's calls.

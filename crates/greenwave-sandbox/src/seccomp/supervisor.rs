@@ -227,7 +227,7 @@ fn serve(listener: &OwnedFd, stop: &OwnedFd, observer: &mut Observer) -> Served 
 }
 
 /// Answers every call without recording it until no process is left.
-fn continue_all(listener: &OwnedFd) {
+pub(super) fn continue_all(listener: &OwnedFd) {
     let reads = Reads::default();
     loop {
         match wait(listener, None, None) {
@@ -239,7 +239,7 @@ fn continue_all(listener: &OwnedFd) {
 }
 
 /// The events that end a [`wait`].
-enum Readiness {
+pub(super) enum Readiness {
     /// A call was reported.
     Call,
     /// All processes with the filter have ended.
@@ -250,7 +250,7 @@ enum Readiness {
     None,
 }
 
-fn wait(listener: &OwnedFd, stop: Option<&OwnedFd>, timeout: Option<Duration>) -> Readiness {
+pub(super) fn wait(listener: &OwnedFd, stop: Option<&OwnedFd>, timeout: Option<Duration>) -> Readiness {
     // Rounded up to a whole millisecond, so that a wait does not end just before the deadline.
     let timeout = timeout.and_then(|time| Timespec::try_from(time + Duration::from_millis(1)).ok());
     let mut both =
@@ -272,7 +272,7 @@ fn wait(listener: &OwnedFd, stop: Option<&OwnedFd>, timeout: Option<Duration>) -
 }
 
 /// Receives one call and answers it.
-fn answer_one(
+pub(super) fn answer_one(
     listener: &OwnedFd,
     reads: &Reads,
     observe: impl FnOnce(&Tracee<'_>, &seccomp_notif) -> Response,
@@ -310,11 +310,12 @@ struct Answer<'a> {
 
 impl Drop for Answer<'_> {
     fn drop(&mut self) {
-        let (error, flags) = match self.response {
-            Response::Fail(error) => (-error, 0),
-            Response::Continue => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+        let (val, error, flags) = match self.response {
+            Response::Fail(error) => (0, -error, 0),
+            Response::Return(value) => (value, 0, 0),
+            Response::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
         };
-        let mut answer = seccomp_notif_resp { id: self.call, val: 0, error, flags };
+        let mut answer = seccomp_notif_resp { id: self.call, val, error, flags };
         // The request fails if the caller was killed, which needs no answer. SAFETY: the request
         // reads one `seccomp_notif_resp`, whose size its number encodes, from the pointer, and
         // `answer` is one and lives until the call returns. `listener` is an open seccomp

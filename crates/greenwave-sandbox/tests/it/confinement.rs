@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use greenwave_sandbox::{Confinement, Network, Strength, Tracer, landlock_version};
+use greenwave_sandbox::{Confinement, Network, Sandbox, Strength, Tracer, landlock_version};
 use tempfile::TempDir;
 
 /// A user without privileges, by convention.
@@ -268,4 +268,43 @@ fn a_confined_command_can_be_traced() {
         assert!(trace.written_paths().any(|path| path == machine.path("copy/out")), "{strength:?}");
         assert!(trace.missing_paths().any(|path| path == machine.path("absent")), "{strength:?}");
     }
+}
+
+#[test]
+fn a_private_home_takes_new_files_and_returns_changed_copies() {
+    if Strength::Mount.available().is_err() {
+        return;
+    }
+    let machine = Machine::new();
+    fs::write(machine.path("home/.agent.json"), "old").unwrap();
+    std::os::unix::fs::symlink("plain", machine.path("home/link")).unwrap();
+    let names = [".agent.json", ".new.json", ".unused.json"].map(Into::into).to_vec();
+    let confinement = machine.confinement().private_in(machine.path("home"), names);
+    let sandbox = Sandbox::new(confinement, Strength::Mount).unwrap();
+    let run = |name: &str, script: &str| {
+        let (sandbox, private) = sandbox.private_dir(&machine.path(name)).unwrap().unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).current_dir(machine.path("copy")).stderr(Stdio::null());
+        sandbox.attach(&mut command, &machine.path("copy"), [machine.path(name)]).unwrap();
+        let output = command.output().unwrap();
+        (String::from_utf8(output.stdout).unwrap(), private)
+    };
+    let script =
+        "cd ../home && echo new > .tmp && mv .tmp .agent.json && echo first > .new.json && echo x > extra
+        for file in plain .ssh/id .ssh/new; do echo x 2>/dev/null > $file && echo CHANGED $file; done
+        cat link .agent.json .ssh/id; ls -A";
+    let (output, private) = run("one", script);
+    let names = ".agent.json .netrc .new.json .ssh .ssh-not extra link plain".replace(' ', "\n");
+    assert_eq!(output, format!("text\nnew\n{names}\n"));
+    assert_eq!(fs::read_to_string(machine.path("home/.agent.json")).unwrap(), "old");
+    private.write_back().unwrap();
+    assert_eq!(fs::read_to_string(machine.path("home/.agent.json")).unwrap(), "new\n");
+    assert_eq!(fs::read_to_string(machine.path("home/.new.json")).unwrap(), "first\n");
+    assert!(!machine.path("home/extra").exists() && !machine.path("home/.tmp").exists());
+    // A file that somebody else has changed meanwhile stays, and a link is not followed.
+    let (_, private) = run("two", "cd ../home; echo two > .agent.json; ln -sf ../copy/file .new.json");
+    fs::write(machine.path("home/.agent.json"), "by the user").unwrap();
+    private.write_back().unwrap();
+    assert_eq!(fs::read_to_string(machine.path("home/.agent.json")).unwrap(), "by the user");
+    assert_eq!(fs::read_to_string(machine.path("home/.new.json")).unwrap(), "first\n");
 }

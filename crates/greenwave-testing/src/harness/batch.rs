@@ -26,7 +26,7 @@ pub trait Batch: Debug + Send + Sync + 'static {
         environment: &Environment,
     ) -> Result<BatchCommand, Error>;
 
-    /// Returns the result of each test that clearly passed, in the order of `tests`.
+    /// Returns the result of each test that clearly passed or failed, in the order of `tests`.
     fn results(&self, tests: &[&Test], status: Status, directory: &Path) -> Vec<Option<BatchResult>>;
 }
 
@@ -39,9 +39,11 @@ pub struct BatchCommand {
     pub variables: Vec<(OsString, OsString)>,
 }
 
-/// The result of a test that passed in a batch.
+/// The result of a test in a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchResult {
+    /// Whether the test passed.
+    pub passed: bool,
     /// Numbers of single tests.
     pub count: TestCount,
     /// Output of this test.

@@ -76,6 +76,12 @@ fn spread<I: Copy + Ord>(
     bins.into_iter().map(|(_, bin)| bin).filter(|bin| !bin.is_empty()).collect()
 }
 
+/// Returns whether two tests can run in one process.
+pub(crate) fn can_share(harnesses: &Harnesses, one: &Test, other: &Test) -> bool {
+    let (one, other) = (key(harnesses, one), key(harnesses, other));
+    one.is_some() && one == other
+}
+
 fn key<'t>(harnesses: &Harnesses, test: &'t Test) -> Option<BatchKey<'t>> {
     let can_share = test.parallel_safe && test.needs.is_empty() && test.retries == 0;
     let (_, command) = test.command.split_last().filter(|_| can_share)?;

@@ -1,8 +1,8 @@
-//! Replaces discovered tests by those that a harness's own collection finds.
+//! Replaces discovered tests by the tests that a harness's own collection finds.
 
 use std::path::Path;
 
-use super::discovery::Discovery;
+use super::discovery::{Discovery, SINGLE_TESTS_VARIABLE};
 use super::listing::ListingContext;
 use super::registry::Harnesses;
 use crate::Test;
@@ -13,6 +13,13 @@ impl Discovery {
     pub fn add_arguments(&mut self, arguments: &[String]) -> bool {
         self.collections.iter_mut().for_each(|test| test.command.extend_from_slice(arguments));
         !self.collections.is_empty()
+    }
+
+    /// Has collections find single tests instead of files.
+    pub fn collect_single_tests(&mut self) {
+        for test in &mut self.collections {
+            test.set.insert(SINGLE_TESTS_VARIABLE.to_owned(), "tests".to_owned());
+        }
     }
 
     /// Returns the commands whose outcome [`collect`](Self::collect) needs, to be run as a

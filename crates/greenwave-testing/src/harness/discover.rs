@@ -17,7 +17,7 @@ use crate::{Environment, Error};
 use greenwave_inputs::{FileStamp, Selection, UserKey, codec, hash_file, list_files, now_ns};
 
 /// Version of the file of stored discoveries.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Discoveries by the name of the harness.
 #[derive(Default, Serialize, Deserialize)]
@@ -127,6 +127,9 @@ fn read_state(root: &Path, harnesses: &Harnesses, environment: &Environment) -> 
                 && let Ok((entry, _)) = hash_file(&root.join(&file.path))
             {
                 hasher.update(&entry.hash);
+                let directory = root.join(file.path.parent().unwrap_or(&file.path));
+                let exist = inputs.checked.iter().map(|path| directory.join(path).exists().into());
+                hasher.update(&exist.collect::<Vec<u8>>());
             }
             if (inputs.is_source)(&file.path) {
                 file.stamp.encode(&mut stamps);

@@ -1,12 +1,17 @@
 //! The tests that harnesses discover, and the dependencies of a discovery.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Test;
+use crate::{Error, Test};
+
+/// Environment variable that asks a collection for single tests instead of files, with the value
+/// `tests`.
+pub(crate) const SINGLE_TESTS_VARIABLE: &str = "GREENWAVE_COLLECT";
 
 /// The tests that were discovered in a project.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +45,45 @@ pub enum DiscoveryNote {
         directory: PathBuf,
         /// Text of the script.
         script: String,
+    },
+    /// A script runs as one test, and so do the tests of the packages that it runs.
+    WholeScript {
+        /// Directory of the package, relative to the project.
+        directory: PathBuf,
+        /// Text of the script.
+        script: String,
+        /// Reason, a sentence whose subject is the script.
+        reason: String,
+    },
+    /// Tests of packages run without the tool that would build their dependencies.
+    NothingBuilt {
+        /// Directory of the workspace, relative to the project.
+        directory: PathBuf,
+        /// Text of the script that runs the tool.
+        script: String,
+        /// Name of the tool, which is not installed.
+        tool: String,
+    },
+    /// A script was changed so that it does not watch files indefinitely.
+    WatchMode {
+        /// Name of the test.
+        test: String,
+        /// Change, as in "without `--watch`".
+        change: String,
+    },
+    /// Packages that tests need are not installed.
+    NotInstalled {
+        /// Directory to install them in, relative to the project.
+        directory: PathBuf,
+        /// Command that installs them.
+        command: String,
+    },
+    /// A manifest cannot be read, so nothing in it was discovered.
+    UnreadableManifest {
+        /// Path of the manifest, relative to the project.
+        manifest: PathBuf,
+        /// Reason.
+        problem: String,
     },
     /// The single tests in a test could not be listed, so it runs as a whole.
     ListingFailed {
@@ -87,13 +131,16 @@ pub struct DiscoveryInputs {
     pub programs: &'static [&'static str],
     /// Environment variables that its programs read.
     pub variables: &'static [&'static str],
+    /// Paths relative to the directories of its manifests. Their existence counts, even if the
+    /// project ignores them.
+    pub checked: &'static [&'static str],
     /// Returns whether its programs read this file. Such files are compared by timestamp.
     pub is_source: fn(&Path) -> bool,
 }
 
 impl Default for DiscoveryInputs {
     fn default() -> Self {
-        Self { manifests: &[], programs: &[], variables: &[], is_source: |_| false }
+        Self { manifests: &[], programs: &[], variables: &[], checked: &[], is_source: |_| false }
     }
 }
 
@@ -102,7 +149,11 @@ impl Discovery {
     pub(super) fn extend(&mut self, other: Self) {
         self.tests.extend(other.tests);
         self.collections.extend(other.collections);
-        self.notes.extend(other.notes);
+        for note in other.notes {
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+        }
     }
 
     /// Appends the directory to names that are taken.
@@ -114,6 +165,44 @@ impl Discovery {
             if *count > 1 {
                 test.name = format!("{} ({})", test.name, test.directory.display());
             }
+        }
+    }
+}
+
+impl DiscoveryNote {
+    /// Creates the note that a manifest cannot be read.
+    pub(super) fn unreadable(manifest: &Path, error: &Error) -> Self {
+        // The error itself names the harness and the directory.
+        let cause = error.source().unwrap_or(error);
+        Self::UnreadableManifest { manifest: manifest.to_owned(), problem: cause.to_string() }
+    }
+
+    /// Formats a note about a script of a package.
+    fn fmt_script(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DiscoveryNote::WholeScript { directory, script, reason } => write!(
+                formatter,
+                "{} runs as one test, `{script}`: {reason}",
+                directory.join("package.json").display()
+            ),
+            DiscoveryNote::NothingBuilt { directory, script, tool } => write!(
+                formatter,
+                "{}: `{script}` cannot run, since `{tool}` is not installed: the tests of packages run by \
+                 themselves, and nothing builds what they need",
+                directory.join("package.json").display()
+            ),
+            DiscoveryNote::WatchMode { test, change } => {
+                write!(formatter, "{test} runs {change}, since it would not end")
+            }
+            DiscoveryNote::NotInstalled { directory, command } if directory.as_os_str().is_empty() => {
+                write!(formatter, "the packages that tests need are not installed: run `{command}`")
+            }
+            DiscoveryNote::NotInstalled { directory, command } => write!(
+                formatter,
+                "the packages that tests need are not installed: run `{command}` in {}",
+                directory.display()
+            ),
+            _ => Ok(()),
         }
     }
 }
@@ -132,6 +221,13 @@ impl fmt::Display for DiscoveryNote {
                 "{} is left out: `{script}` runs the tests of packages that are listed themselves",
                 directory.join("package.json").display()
             ),
+            DiscoveryNote::WholeScript { .. }
+            | DiscoveryNote::NothingBuilt { .. }
+            | DiscoveryNote::WatchMode { .. }
+            | DiscoveryNote::NotInstalled { .. } => self.fmt_script(formatter),
+            DiscoveryNote::UnreadableManifest { manifest, problem } => {
+                write!(formatter, "{} is skipped: {problem}", manifest.display())
+            }
             DiscoveryNote::ListingFailed { test, problem } => {
                 write!(
                     formatter,

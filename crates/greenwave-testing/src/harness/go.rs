@@ -46,6 +46,7 @@ impl Harness for GoHarness {
             programs: &["go"],
             variables: &VARIABLES,
             is_source,
+            ..DiscoveryInputs::default()
         }
     }
 
@@ -106,7 +107,7 @@ fn find(project: &Project) -> Result<Discovery, Error> {
     let modules: BTreeSet<&Path> =
         project.directories_with("go.mod").filter(|directory| is_searched(directory)).collect();
     let mut found = Discovery::default();
-    let dependencies = dependencies(project, &modules, &mut found.notes)?;
+    let dependencies = dependencies(project, &modules, &mut found.notes);
     for package in packages(project) {
         let Some(module) = package.ancestors().find(|directory| modules.contains(directory)) else {
             continue;
@@ -173,21 +174,21 @@ fn dependencies(
     project: &Project,
     modules: &BTreeSet<&Path>,
     notes: &mut Vec<DiscoveryNote>,
-) -> Result<BTreeMap<PathBuf, Vec<PathBuf>>, Error> {
+) -> BTreeMap<PathBuf, Vec<PathBuf>> {
     let mut dependencies: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
     for module in modules {
         let manifest = module.join("go.mod");
-        let replaced = local(project, &manifest, module, notes)?;
+        let replaced = local(project, &manifest, module, notes);
         dependencies.entry((*module).to_owned()).or_default().extend(replaced);
     }
     for directory in project.directories_with("go.work").filter(|directory| is_searched(directory)) {
         // All modules of a workspace can import each other.
-        let used = local(project, &directory.join("go.work"), directory, notes)?;
+        let used = local(project, &directory.join("go.work"), directory, notes);
         for module in &used {
             dependencies.entry(module.clone()).or_default().extend(used.iter().cloned());
         }
     }
-    Ok(dependencies)
+    dependencies
 }
 
 /// Returns the directories that a manifest names, and adds a note for each one outside the project.
@@ -196,16 +197,23 @@ fn local(
     manifest: &Path,
     directory: &Path,
     notes: &mut Vec<DiscoveryNote>,
-) -> Result<Vec<PathBuf>, Error> {
+) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for path in local_directories(&project.text("go", manifest)?) {
+    let text = match project.text("go", manifest) {
+        Ok(text) => text,
+        Err(error) => {
+            notes.push(DiscoveryNote::unreadable(manifest, &error));
+            return found;
+        }
+    };
+    for path in local_directories(&text) {
         match within(directory, &path) {
             Some(directory) => found.push(directory),
             None => notes
                 .push(DiscoveryNote::OutsideDependency { manifest: manifest.to_owned(), directory: path }),
         }
     }
-    Ok(found)
+    found
 }
 
 /// Returns the directories in `use` and `replace` directives, single or in blocks

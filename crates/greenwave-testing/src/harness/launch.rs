@@ -15,6 +15,8 @@ pub struct LaunchSpec {
     pub(crate) arguments: Vec<OsString>,
     pub(crate) directory: PathBuf,
     pub(crate) variables: Vec<(OsString, OsString)>,
+    /// Variables that replace those of the test as well.
+    pub(crate) replaced: Vec<(OsString, OsString)>,
     /// Dependencies of the program itself, beside the test's inputs.
     pub(crate) dependencies: Vec<(PathBuf, AccessKind)>,
     /// Start of the build that produced the program, in nanoseconds since the Unix epoch.
@@ -42,6 +44,7 @@ impl LaunchSpec {
             arguments: Vec::new(),
             directory: directory.into(),
             variables: Vec::new(),
+            replaced: Vec::new(),
             dependencies: Vec::new(),
             since: i64::MAX,
             products: None,
@@ -61,6 +64,13 @@ impl LaunchSpec {
     #[must_use]
     pub fn variables(mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         self.variables.extend(variables);
+        self
+    }
+
+    /// Sets environment variables, also if the test declares other values.
+    #[must_use]
+    pub fn replace_variables(mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        self.replaced.extend(variables);
         self
     }
 

@@ -20,14 +20,14 @@ use super::Harness;
 use super::batch::Batch;
 use super::build::{BuildOutput, BuildRequest};
 use super::crash::Crash;
-use super::discovery::{Discovery, DiscoveryInputs};
+use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
 use super::launch::LaunchSpec;
 use super::listing::{Listing, ListingContext};
 use super::problem::Problem;
 use super::project::{Project, closure};
 use super::summary::{Summary, SummaryVerdict, TestCount};
 use crate::run::blocking::blocking;
-use crate::{CaseReport, Error, HarnessName, Test};
+use crate::{CaseReport, Environment, Error, HarnessName, Test};
 use batch::PytestBatch;
 use dependencies::dependencies;
 use interpreter::Interpreter;
@@ -134,6 +134,26 @@ impl Harness for PytestHarness {
         command
     }
 
+    fn is_serial(&self, test: &Test) -> bool {
+        let names_test = test.command.last().is_some_and(|word| word.contains("::"));
+        is_file(test) || (is_discovered(test) && names_test)
+    }
+
+    fn equip(
+        &self,
+        test: &Test,
+        command: LaunchSpec,
+        directory: &Path,
+        environment: &Environment,
+    ) -> Result<LaunchSpec, Error> {
+        let is_own = (is_file(test) || is_discovered(test)) && !collection::is_collection(test);
+        if is_own { batch::equip(test, command, directory, environment) } else { Ok(command) }
+    }
+
+    fn result_file(&self, test: &Test) -> Option<&'static str> {
+        collection::result_file(test)
+    }
+
     fn batch(&self, test: &Test) -> Option<&dyn Batch> {
         is_file(test).then_some(&PytestBatch)
     }
@@ -180,15 +200,20 @@ fn none_is_left(test: &Test, exit_code: Option<i32>, output: &[u8]) -> bool {
 /// Returns whether the last word of a test's command is a file, so that other files can share its
 /// process. The command of a single test, `file.py::name`, is meant to run alone.
 fn is_file(test: &Test) -> bool {
-    let is_discovered = || test.command.iter().skip(1).zip(PREFIX).filter(|(word, own)| word == own).count();
     test.command.last().is_some_and(|word| {
         word.ends_with(".py")
-            || (test.command.len() > PREFIX.len() + 1
-                && is_discovered() == PREFIX.len()
+            || (is_discovered(test)
+                && test.command.len() > PREFIX.len() + 1
                 && !word.starts_with('-')
                 && !word.is_empty()
                 && !word.contains("::"))
     })
+}
+
+/// Returns whether a command begins like those of discovered tests.
+fn is_discovered(test: &Test) -> bool {
+    let words = test.command.iter().skip(1).zip(PREFIX);
+    words.filter(|(word, own)| word == own).count() == PREFIX.len()
 }
 
 /// Returns the command that runs a whole suite.
@@ -215,9 +240,9 @@ fn find(project: &Project) -> Result<Discovery, Error> {
     if !project.files().iter().any(|file| is_python(file)) {
         return Ok(found);
     }
-    let all = settings(project)?;
+    let all = settings(project, &mut found.notes);
     let projects: BTreeSet<&Path> = PROJECTS.iter().flat_map(|name| project.directories_with(name)).collect();
-    let dependencies = dependencies(project, &mut found.notes)?;
+    let dependencies = dependencies(project, &mut found.notes);
     let default = Settings::new(project, Path::new(""), None, None, None)?;
     let above = |path: &Path| {
         projects.iter().rfind(|directory| path.starts_with(directory)).map(|it| it.to_path_buf())
@@ -299,7 +324,7 @@ fn base(
     Test {
         directory: root.to_owned(),
         directories,
-        outputs: [".pytest_cache/", "__pycache__/"].map(str::to_owned).to_vec(),
+        outputs: [".pytest_cache/", "__pycache__/", ".hypothesis/"].map(str::to_owned).to_vec(),
         env: vec![ARGUMENTS.to_owned()],
         set: BTreeMap::from([("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned())]),
         harness: HarnessName::new(HARNESS),
@@ -307,8 +332,9 @@ fn base(
     }
 }
 
-/// Reads the settings of each directory, from the file that pytest would choose.
-fn settings(project: &Project) -> Result<Vec<Settings>, Error> {
+/// Reads the settings of each directory, from the file that pytest would choose. A file that cannot
+/// be read is a note; pytest fails where it needs the file.
+fn settings(project: &Project, notes: &mut Vec<DiscoveryNote>) -> Vec<Settings> {
     let mut directories: BTreeSet<&Path> =
         SETTINGS.iter().flat_map(|(name, ..)| project.directories_with(name)).collect();
     let with_python = with_python(project);
@@ -317,15 +343,20 @@ fn settings(project: &Project) -> Result<Vec<Settings>, Error> {
     for directory in directories {
         for (name, section, counts_anyway) in SETTINGS {
             let path = directory.join(name);
-            if project.has(&path)
-                && let Some(settings) = read(project, directory, &path, section, counts_anyway)?
-            {
-                found.push(settings);
-                break;
+            if !project.has(&path) {
+                continue;
+            }
+            match read(project, directory, &path, section, counts_anyway) {
+                Ok(None) => {}
+                Ok(Some(settings)) => {
+                    found.push(settings);
+                    break;
+                }
+                Err(error) => notes.push(DiscoveryNote::unreadable(&path, &error)),
             }
         }
     }
-    Ok(found)
+    found
 }
 
 fn read(

@@ -7,7 +7,7 @@ use greenwave_scheduler::TaskHistory;
 use serde::{Deserialize, Serialize};
 
 use crate::results::state::{StateDirectory, StateFile};
-use crate::{Error, Outcome};
+use crate::{Error, Interference, Outcome};
 
 /// Maximum number of tests with statistics. Further tests are not recorded.
 const TESTS_MAX: usize = 100_000;
@@ -37,6 +37,12 @@ pub(crate) struct TestStatistics {
     pub flaky: f64,
     /// Whether the last run failed.
     pub failed_last: bool,
+    /// Whether the test was seen to fail while others run beside it.
+    #[serde(default)]
+    pub runs_alone: bool,
+    /// Whether the last result depended on the tests before it in the same process.
+    #[serde(default)]
+    pub depends_on_order: bool,
 }
 
 impl Statistics {
@@ -58,12 +64,19 @@ impl Statistics {
         } else {
             statistics.seconds = seconds;
         }
+        statistics.runs_alone |= outcome.interference == Some(Interference::FailsBesideOthers);
+        statistics.depends_on_order = outcome.interference.is_some_and(Interference::is_of_order);
         let mut history = statistics.history(Duration::ZERO);
         history.observe(!outcome.passed());
         statistics.flaky = statistics.flaky * 0.9 + f64::from(u8::from(outcome.is_flaky()));
         statistics.runs = history.runs;
         statistics.failures = history.failures;
         statistics.failed_last = history.failed_last;
+    }
+
+    /// Returns the statistics of a test, if it has run before.
+    pub(crate) fn get(&self, test: &str) -> Option<&TestStatistics> {
+        self.tests.get(test)
     }
 
     /// Returns the history of a test for the scheduler. `changed` states whether one of its

@@ -33,6 +33,52 @@ pub struct Outcome {
     /// If the result was stored with a [coarse](crate::IncompleteMode::Coarse) key: the servers and
     /// other peers that the test reached.
     pub coarse: Option<String>,
+    /// The influence of other tests on this run, if one was observed.
+    pub interference: Option<Interference>,
+}
+
+/// The influence of other tests on the result of a test.
+///
+/// Observed by running the test again under other conditions, for harnesses whose own runner runs
+/// tests one after another in one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Interference {
+    /// The test fails while tests run in other processes, and passes without them.
+    FailsBesideOthers,
+    /// The test fails after other tests in the same process, and passes alone.
+    FailsAfterOthers,
+    /// The test passes after other tests in the same process, and fails alone.
+    NeedsOthers,
+    /// The test fails after some of the tests before it in the same process, and passes after all.
+    FailsAfterSome,
+}
+
+impl Interference {
+    /// Returns whether the test depends on those before it in the same process.
+    pub(crate) fn is_of_order(self) -> bool {
+        self != Interference::FailsBesideOthers
+    }
+}
+
+impl fmt::Display for Interference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Interference::FailsBesideOthers => {
+                "fails while other tests run beside it and passes alone: it runs alone from now on"
+            }
+            Interference::FailsAfterOthers => {
+                "fails after the files before it in one process, as its own runner runs them, and passes alone"
+            }
+            Interference::NeedsOthers => {
+                "fails alone and passes after the files before it in one process, as its own runner runs them"
+            }
+            Interference::FailsAfterSome => {
+                "fails after a part of the files before it, and passes after all of them, as its own runner \
+                 runs them"
+            }
+        })
+    }
 }
 
 /// The status of a test.

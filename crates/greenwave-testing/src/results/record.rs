@@ -63,6 +63,7 @@ impl StoredResult {
             attempts: 0,
             undeclared: Vec::new(),
             coarse: self.coarse,
+            interference: None,
         }
     }
 }

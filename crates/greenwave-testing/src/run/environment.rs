@@ -20,9 +20,13 @@ pub const TOOL_HOMES_VARIABLE: &str = "GREENWAVE_OUTER_TOOL_HOMES";
 const WILDCARD: char = '*';
 
 /// Returns whether each test has a value of its own for a variable, so that a pattern does not
-/// select the user's.
+/// select the user's. npm sets some for each script, and a run may be started by a script.
 fn is_private(name: &str) -> bool {
-    matches!(name, "HOME" | "TMPDIR") || name.starts_with("GREENWAVE_")
+    let is_set_by_npm = || {
+        let setting = name.strip_prefix("npm_config_");
+        setting.is_some_and(|it| matches!(it, "local_prefix" | "user_agent" | "npm_version" | "node_gyp"))
+    };
+    matches!(name, "HOME" | "TMPDIR") || name.starts_with("GREENWAVE_") || is_set_by_npm()
 }
 
 /// Returns whether a pattern matches a whole name.

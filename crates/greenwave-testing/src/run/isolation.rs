@@ -21,11 +21,21 @@ const PORTS_EACH: u16 = 16;
 
 /// Toolchain variables with their default locations below the home directory. They are set for
 /// tests, whose own home is empty.
-const HOMES: [(&str, &str); 7] = [
+const HOMES: [(&str, &str); 17] = [
     ("CARGO_HOME", ".cargo"),
     ("RUSTUP_HOME", ".rustup"),
     ("PYENV_ROOT", ".pyenv"),
     ("NVM_DIR", ".nvm"),
+    ("FNM_DIR", ".local/share/fnm"),
+    ("VOLTA_HOME", ".volta"),
+    ("ASDF_DATA_DIR", ".asdf"),
+    ("MISE_DATA_DIR", ".local/share/mise"),
+    ("COREPACK_HOME", ".cache/node/corepack"),
+    ("PNPM_HOME", ".local/share/pnpm"),
+    ("BUN_INSTALL", ".bun"),
+    ("PLAYWRIGHT_BROWSERS_PATH", ".cache/ms-playwright"),
+    ("PUPPETEER_CACHE_DIR", ".cache/puppeteer"),
+    ("NUGET_PACKAGES", ".nuget/packages"),
     ("GOPATH", "go"),
     ("GOCACHE", ".cache/go-build"),
     ("PYTHONUSERBASE", ".local"),
@@ -130,7 +140,7 @@ impl Isolation {
             variables.push(("HOME".into(), self.directory().join("home").into()));
         }
         let homes: Vec<(&str, PathBuf)> = tool_homes(environment)
-            .filter(|(name, _)| has_own_home || environment.is_set_by_outer(name))
+            .filter(|(name, _)| has_own_home || environment.get(name).is_some())
             .collect();
         if !homes.is_empty() {
             let names: Vec<&str> = homes.iter().map(|(name, _)| *name).collect();
@@ -146,16 +156,20 @@ impl Isolation {
     }
 }
 
-/// Returns the toolchain variables that are not set and whose default location exists, and those
-/// that an outer run has set.
+/// Returns toolchain variables with their values: the user's, unless tests see them already; those
+/// of an outer run; and default locations that exist.
 pub(crate) fn tool_homes(environment: &Environment) -> impl Iterator<Item = (&'static str, PathBuf)> + '_ {
     let home = environment.get("HOME").map(Path::new);
     HOMES.into_iter().filter_map(move |(name, directory)| {
         if environment.is_set_by_outer(name) {
             return Some((name, PathBuf::from(environment.get(name)?)));
         }
+        if let Some(set) = environment.get(name) {
+            let is_hidden = !set.is_empty() && !Environment::BASE.contains(&name);
+            return is_hidden.then(|| (name, PathBuf::from(set)));
+        }
         let path = home?.join(directory);
-        (environment.get(name).is_none() && path.is_dir()).then_some((name, path))
+        path.is_dir().then_some((name, path))
     })
 }
 

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::harness::summary::{Summary, SummaryVerdict};
 use crate::plain_text::LEFT_OUT;
 use crate::results::outcome::{ExitReason, Status};
+use crate::run::blocking::blocking;
 use crate::run::environment::Environment;
 use crate::run::options::RunnerOptions;
 use crate::run::servers;
@@ -29,6 +30,8 @@ use greenwave_sandbox::{Peer, ReadRules, Trace, TraceStatus, Tracer};
 
 /// Maximum number of captured bytes of an output: half from its start, half from its end.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// Maximum length of a [`result_file`](crate::Harness::result_file), in bytes.
+const RESULT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Time that a test gets to exit after `SIGTERM` when its time limit is exceeded.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -151,6 +154,7 @@ pub(crate) async fn run(
     let harness = options.harnesses.get(&test.harness);
     let exit_code = ended.status.and_then(|status| status.code());
     let Summary { count, verdict: summary } = harness.parse_summary(test, exit_code, &ended.output);
+    let output = with_file(ended.output, harness.result_file(test), job.own).await;
     let status = match ended.status {
         None => Status::TimedOut(test.time_max),
         Some(status) => verdict(status, summary),
@@ -159,13 +163,31 @@ pub(crate) async fn run(
     Ok(ProcessResult {
         status,
         count,
-        output: ended.output.into(),
+        output: output.into(),
         duration,
         began,
         clock_was_set,
         left_behind: ended.left_behind,
         seen: Arc::new(seen),
     })
+}
+
+/// Appends the file with this name in the temporary directory to an output, after a line break. The
+/// output of a process that writes no such file stays as it is, and so does that of a process whose
+/// file is larger than [`RESULT_BYTES_MAX`].
+async fn with_file(mut output: Vec<u8>, name: Option<&str>, own: &Path) -> Vec<u8> {
+    let Some(name) = name else { return output };
+    let file = own.join("tmp").join(name);
+    let read = move || {
+        let is_small =
+            std::fs::symlink_metadata(&file).is_ok_and(|it| it.is_file() && it.len() <= RESULT_BYTES_MAX);
+        if is_small { std::fs::read(&file).ok() } else { None }
+    };
+    if let Some(text) = blocking(read).await {
+        output.push(b'\n');
+        output.extend(text);
+    }
+    output
 }
 
 impl Seen {

@@ -2,6 +2,7 @@
 
 mod builder;
 mod builds;
+mod company;
 mod context;
 mod coordinator;
 mod explain;

@@ -1,4 +1,4 @@
-//! Discovers the tests of pytest, Go and npm without running them.
+//! Discovers the tests of pytest and Go without running them.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -11,13 +11,13 @@ use greenwave_testing::{
 use tempfile::TempDir;
 
 /// A project, and a directory with programs for its `PATH`.
-struct Project {
+pub(crate) struct Project {
     directory: TempDir,
     files: Vec<PathBuf>,
 }
 
 impl Project {
-    fn new(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = directory.path().join(path);
@@ -25,6 +25,10 @@ impl Project {
             fs::write(path, text).unwrap();
         }
         Self { directory, files: files.iter().map(|(path, _)| PathBuf::from(path)).collect() }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.directory.path()
     }
 
     fn programs(&self, names: &[&str]) -> Environment {
@@ -40,7 +44,7 @@ impl Project {
     }
 
     fn try_find(&self) -> Result<Discovery, Error> {
-        let environment = self.programs(&["go", "npm", "pnpm", "yarn", "python3"]);
+        let environment = self.programs(&["go", "npm", "pnpm", "yarn", "bun", "python3"]);
         self.find_with(&environment)
     }
 
@@ -54,19 +58,14 @@ impl Project {
         Harnesses::builtin().discover(&project).await
     }
 
-    fn find(&self) -> Discovery {
+    pub(crate) fn find(&self) -> Discovery {
         self.try_find().unwrap()
     }
 
     #[track_caller]
-    fn check(&self, expected: &[&str]) {
+    pub(crate) fn check(&self, expected: &[&str]) {
         let names: Vec<String> = self.find().tests.into_iter().map(|test| test.name).collect();
         assert_eq!(names, expected);
-    }
-
-    fn problem(&self) -> String {
-        let root = self.directory.path().display().to_string();
-        chain(&self.try_find().unwrap_err()).replace(&root, "ROOT")
     }
 }
 
@@ -76,11 +75,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-fn of<'d>(found: &'d Discovery, name: &str) -> &'d Test {
+pub(crate) fn of<'d>(found: &'d Discovery, name: &str) -> &'d Test {
     found.tests.iter().find(|test| test.name == name).unwrap()
 }
 
-fn paths(paths: &[&str]) -> Vec<PathBuf> {
+pub(crate) fn paths(paths: &[&str]) -> Vec<PathBuf> {
     paths.iter().map(PathBuf::from).collect()
 }
 
@@ -246,87 +245,28 @@ fn go_packages_are_discovered() {
 }
 
 #[test]
-fn npm_test_scripts_are_discovered() {
+fn manifests_that_cannot_be_read_are_notes() {
     let project = Project::new(&[
-        (
-            "package.json",
-            r#"{"name":"root","workspaces":["packages/*","!packages/out"],"scripts":{"test":"npm test --workspaces"}}"#,
-        ),
-        ("package-lock.json", "{}"),
-        ("tsconfig.json", "{}"),
-        (
-            "packages/web/package.json",
-            r#"{"name":"web","scripts":{"test":"vitest run"},"dependencies":{"ui":"*"},"devDependencies":{"x":"file:../../tools/x"}}"#,
-        ),
-        (
-            "packages/ui/package.json",
-            r#"{"name":"ui","scripts":{"test":"echo \"Error: no test specified\" && exit 1"},"peerDependencies":{"core":"workspace:^"}}"#,
-        ),
-        ("packages/core/package.json", r#"{"name":"core","scripts":{"test":"node node_modules/.bin/jest"}}"#),
-        ("packages/out/package.json", r#"{"scripts":{"test":"node --test","build":"x"}}"#),
-        ("packages/core/fixtures/package.json", "{ not JSON"),
-        ("packages/plain/package.json", "{}"),
+        ("good/test_a.py", ""),
+        ("bad/pyproject.toml", "[project]\nname = \n"),
+        ("bad/test_b.py", ""),
+        ("encoded/pytest.ini", ""),
+        ("encoded/test_c.py", ""),
+        ("go.mod", ""),
+        ("d_test.go", ""),
     ]);
-    project.check(&["npm:core test", "npm:packages/out test", "npm:web test"]);
-    let found = project.find();
-    let web = of(&found, "npm:web test");
+    fs::write(project.root().join("encoded/pytest.ini"), b"[pytest]\nx = \xff\n").unwrap();
+    fs::write(project.root().join("go.mod"), b"module m // \xff\n").unwrap();
+    project.check(&["py:good/test_a.py", "py:bad/test_b.py", "py:encoded/test_c.py", "go:."]);
+    let notes: Vec<String> = project.find().notes.iter().map(ToString::to_string).collect();
     assert_eq!(
-        (web.command.as_slice(), web.directory.as_path()),
-        (&["npm".into(), "test".into()][..], Path::new("packages/web"))
+        notes,
+        [
+            "bad/pyproject.toml is skipped: cannot parse `pyproject.toml` at line 2, column 8: string values must be quoted, expected literal string",
+            "encoded/pytest.ini is skipped: `pytest.ini` is not UTF-8",
+            "go.mod is skipped: `go.mod` is not UTF-8",
+        ]
     );
-    assert_eq!(web.directories, paths(&["packages/web", "packages/ui", "tools/x", "packages/core"]));
-    assert_eq!(web.inputs, ["/package.json", "/package-lock.json", "/tsconfig.json"]);
-    assert!(web.outputs.contains(&"/packages/web/node_modules/.vite/".to_owned()));
-    assert_eq!(of(&found, "npm:core test").outputs, ["/packages/core/coverage/"]);
-    assert_eq!(of(&found, "npm:packages/out test").inputs, [""; 0], "it is in no workspace");
-    let [note] = found.notes.as_slice() else { panic!("{:?}", found.notes) };
-    assert_eq!(
-        note.to_string(),
-        "package.json is left out: `npm test --workspaces` runs the tests of packages that are listed themselves"
-    );
-}
-
-#[test]
-fn the_nearest_lock_file_selects_the_package_manager() {
-    let script = r#"{"scripts":{"test":"node --test"}}"#;
-    let command = |files: &[(&str, &str)]| {
-        let mut all = files.to_vec();
-        all.push(("a/package.json", script));
-        Project::new(&all).find().tests[0].command.clone()
-    };
-    assert_eq!(command(&[]), ["npm", "test"]);
-    assert_eq!(command(&[("yarn.lock", "")]), ["yarn", "test"]);
-    assert_eq!(command(&[("yarn.lock", ""), ("a/package-lock.json", "")]), ["npm", "test"]);
-    assert_eq!(command(&[("pnpm-lock.yaml", "")]), ["pnpm", "test"]);
-    let workspace = "catalog:\n  x: 1\npackages:\n  # ours\n  - 'a'  # one\n  - \"b/*\"\nother: 1\n";
-    let root = ("package.json", r#"{"scripts":{"test":"pnpm -r test"}}"#);
-    let a = ("a/package.json", script);
-    let b = ("b/c/package.json", r#"{"name":"c","dependencies":{"d":"link:../d"},"scripts":{"test":"x"}}"#);
-    for text in [workspace, "packages: [a, 'b/*']\n"] {
-        let project = Project::new(&[("pnpm-workspace.yaml", text), root, a, b]);
-        project.check(&["npm:a test", "npm:c test"]);
-        assert_eq!(of(&project.find(), "npm:c test").directories, paths(&["b/c", "b/d"]));
-    }
-}
-
-#[test]
-fn invalid_manifests_are_reported() {
-    let check = |path: &str, text: &str, expected: &str| {
-        assert_eq!(Project::new(&[(path, text), ("sub/test_a.py", "")]).problem(), expected);
-    };
-    check(
-        "sub/package.json",
-        "{\n  \"scripts\": 1\n}",
-        "cannot discover the npm tests in ROOT/sub: cannot parse `package.json` at line 2, column 14: invalid type: integer `1`, expected a map",
-    );
-    check(
-        "sub/pyproject.toml",
-        "[project]\nname = \n",
-        "cannot discover the pytest tests in ROOT/sub: cannot parse `pyproject.toml` at line 2, column 8: string values must be quoted, expected literal string",
-    );
-    let project = Project::new(&[("pytest.ini", ""), ("test_a.py", "")]);
-    fs::write(project.directory.path().join("pytest.ini"), b"[pytest]\nx = \xff\n").unwrap();
-    assert_eq!(project.problem(), "cannot discover the pytest tests in ROOT: `pytest.ini` is not UTF-8");
 }
 
 #[test]
@@ -417,7 +357,7 @@ async fn pytest_files_are_split_into_collected_tests() {
     let asked = fs::read_to_string(project.directory.path().join("asked")).unwrap();
     assert_eq!(
         asked,
-        "-m pytest -p no:cacheprovider --collect-only -q --rootdir=. t/test_a.py t/test_b.py\n"
+        "-m pytest -o cache_dir=$TMPDIR/pytest_cache -q --collect-only --rootdir=. t/test_a.py t/test_b.py\n"
     );
 
     pytest("echo 'no tests collected'; exit 5");

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
 mod discover;
+mod discover_npm;
 mod edits;
 mod harnesses;
 mod objects;

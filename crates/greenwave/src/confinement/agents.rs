@@ -21,6 +21,14 @@ struct KnownAgent {
     state: &'static [&'static str],
     /// Variables that name another directory for its state.
     variables: &'static [&'static str],
+    /// Settings without which it changes files of the project that are not its answer.
+    settings: &'static [(&'static str, &'static str)],
+    /// Starts of the names of files that it leaves in the project for itself.
+    leftovers: &'static [&'static str],
+}
+
+impl KnownAgent {
+    const NONE: Self = Self { program: "", state: &[], variables: &[], settings: &[], leftovers: &[] };
 }
 
 const AGENTS: [KnownAgent; 10] = [
@@ -34,8 +42,9 @@ const AGENTS: [KnownAgent; 10] = [
             ".local/state/claude/",
         ],
         variables: &["CLAUDE_CONFIG_DIR"],
+        ..KnownAgent::NONE
     },
-    KnownAgent { program: "codex", state: &[".codex/"], variables: &["CODEX_HOME"] },
+    KnownAgent { program: "codex", state: &[".codex/"], variables: &["CODEX_HOME"], ..KnownAgent::NONE },
     KnownAgent {
         program: "opencode",
         state: &[
@@ -46,21 +55,28 @@ const AGENTS: [KnownAgent; 10] = [
             ".opencode",
         ],
         variables: &["OPENCODE_CONFIG_DIR"],
+        ..KnownAgent::NONE
     },
-    KnownAgent { program: "gemini", state: &[".gemini/"], variables: &[] },
-    KnownAgent { program: "aider", state: &[".aider/", ".aider.conf.yml", ".oobabooga"], variables: &[] },
+    KnownAgent { program: "gemini", state: &[".gemini/"], ..KnownAgent::NONE },
+    KnownAgent {
+        program: "aider",
+        state: &[".aider/", ".aider.conf.yml"],
+        settings: &[("AIDER_GITIGNORE", "false")],
+        leftovers: &[".aider."],
+        ..KnownAgent::NONE
+    },
     KnownAgent {
         program: "goose",
         state: &[".config/goose/", ".local/share/goose/", ".local/state/goose/"],
-        variables: &[],
+        ..KnownAgent::NONE
     },
-    KnownAgent { program: "qwen", state: &[".qwen/"], variables: &[] },
-    KnownAgent { program: "copilot", state: &[".copilot/"], variables: &[] },
-    KnownAgent { program: "cursor-agent", state: &[".cursor/", ".config/cursor/"], variables: &[] },
+    KnownAgent { program: "qwen", state: &[".qwen/"], ..KnownAgent::NONE },
+    KnownAgent { program: "copilot", state: &[".copilot/", ".cache/copilot/"], ..KnownAgent::NONE },
+    KnownAgent { program: "cursor-agent", state: &[".cursor/", ".config/cursor/"], ..KnownAgent::NONE },
     KnownAgent {
         program: "amp",
         state: &[".config/amp/", ".local/share/amp/", ".cache/amp/"],
-        variables: &[],
+        ..KnownAgent::NONE
     },
 ];
 
@@ -69,12 +85,35 @@ pub(super) fn all_state(places: &Places) -> impl Iterator<Item = PathBuf> {
     AGENTS.iter().flat_map(|agent| state(agent, places))
 }
 
-/// Returns the state of the agents that a command names, in its words or in a script that it runs.
+/// Returns the state of the agents that a command names.
 pub(super) fn own_state(command: &[String], places: &Places) -> Vec<PathBuf> {
+    named_by(command).flat_map(|agent| state(agent, places)).collect()
+}
+
+/// Returns the names of the files in the home directory itself that the agents of a command change.
+pub(super) fn own_files(command: &[String]) -> Vec<OsString> {
+    let state = named_by(command).flat_map(|agent| agent.state);
+    state.filter(|path| !path.contains('/')).map(OsString::from).collect()
+}
+
+/// Returns the variables that keep the agents of a command from changing files of the project that
+/// are not their answer.
+pub(crate) fn own_settings(command: &[String]) -> Vec<(OsString, Option<OsString>)> {
+    let settings = named_by(command).flat_map(|agent| agent.settings);
+    settings.map(|(name, value)| (name.into(), Some(value.into()))).collect()
+}
+
+/// Returns the starts of the names of files that the agents of a command leave in the project for
+/// themselves.
+pub(crate) fn leftovers(command: &[String]) -> Vec<&'static str> {
+    named_by(command).flat_map(|agent| agent.leftovers.iter().copied()).collect()
+}
+
+/// Returns the agents that a command names, in its words or in a script that it runs.
+fn named_by(command: &[String]) -> impl Iterator<Item = &'static KnownAgent> + use<> {
     let mut texts: Vec<String> = command.to_vec();
     texts.extend(command.iter().filter_map(|word| script(Path::new(word))));
-    let names = |agent: &&KnownAgent| texts.iter().any(|text| contains_word(text, agent.program));
-    AGENTS.iter().filter(names).flat_map(|agent| state(agent, places)).collect()
+    AGENTS.iter().filter(move |agent| texts.iter().any(|text| contains_word(text, agent.program)))
 }
 
 /// Returns the directory of a script that is the agent's program, and the start of the names of
@@ -147,5 +186,9 @@ mod tests {
         assert!(!claude(&["claudette"]));
         assert_eq!(own(&["sh", &script.to_string_lossy()]), [PathBuf::from("/h/.codex/")]);
         assert!(own(&["python3", "agent.py"]).is_empty());
+        let words = ["aider", "--message", "x"].map(str::to_owned);
+        assert_eq!(own_files(&words), [".aider.conf.yml"]);
+        assert_eq!(own_settings(&words), [("AIDER_GITIGNORE".into(), Some("false".into()))]);
+        assert_eq!(leftovers(&words), [".aider."]);
     }
 }

@@ -14,7 +14,7 @@ use super::Stage;
 use crate::error::FeatureError;
 use crate::event::Event;
 use crate::plan::BaseKind;
-use crate::tree::Tree;
+use crate::tree;
 
 /// Words of lines that say that something is missing, in lower case.
 const MISSING: [&str; 10] = [
@@ -53,7 +53,7 @@ impl Stage<'_> {
         let output = output.replace(&format!("{}/", self.active.workspace.root().display()), "");
         let tree = self.active.workspace.tree();
         let is_ignored = |path: &String| {
-            project.join(path).symlink_metadata().is_ok() && !is_in(tree, &copies.root.within(path))
+            project.join(path).symlink_metadata().is_ok() && !tree::contains(tree, &copies.root.within(path))
         };
         let mut found = Vec::new();
         for path in missing_paths(&output).into_iter().filter(is_ignored) {
@@ -80,13 +80,6 @@ impl Stage<'_> {
         }
         Ok(true)
     }
-}
-
-/// Returns whether a tree has a file, or files below a directory.
-fn is_in(tree: &Tree, path: &str) -> bool {
-    let below = format!("{path}/");
-    tree.contains_key(path)
-        || tree.range(below.clone()..).next().is_some_and(|(first, _)| first.starts_with(&below))
 }
 
 /// Returns the relative paths that an output may name as missing.

@@ -19,6 +19,7 @@ use super::Stage;
 use super::answer::{AnswerPart, Draft, NotTaken, PartError, TakenFile, describe_changes, nameless, part_of};
 use crate::attempt_record::AttemptRecord;
 use crate::confine::{self, PathError, PathProblem};
+use crate::confinement::agents;
 use crate::disk_full;
 use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
@@ -256,6 +257,7 @@ impl Stage<'_> {
 
     /// Finds the agent's changes in its directory.
     async fn scan(&mut self) -> Result<Vec<Change>, Unusable> {
+        self.remove_leftovers().await?;
         let scan = self.active.workspace.scan(&self.ctx.store).await?;
         for change in &scan.changes {
             confine::plain(&change.path).map_err(|error| Unusable::Answer(error.to_string()))?;
@@ -274,6 +276,32 @@ impl Stage<'_> {
             }
             None => Ok(scan.changes),
         }
+    }
+
+    /// Removes files that well-known agents leave in the project for themselves, such as aider's
+    /// history of its chats.
+    async fn remove_leftovers(&mut self) -> Result<(), Error> {
+        let Some(AgentSpec::Command(spec)) = self.ctx.plan.agents.get(&self.feature().agent) else {
+            return Ok(());
+        };
+        let (prefixes, workspace) = (agents::leftovers(&spec.command), &self.active.workspace);
+        if prefixes.is_empty() {
+            return Ok(());
+        }
+        let (dir, tree) = (workspace.dir().clone(), workspace.tree().clone());
+        workspace
+            .blocking(move || {
+                let failed = || Error::io("remove the leftovers of an agent in", dir.path());
+                for entry in dir.entries().map_err(failed())? {
+                    let Some(name) = entry.name.to_str() else { continue };
+                    let is_own = prefixes.iter().any(|prefix| name.starts_with(prefix));
+                    if is_own && !tree::contains(&tree, name) {
+                        dir.remove_all(name).map_err(failed())?;
+                    }
+                }
+                Ok(())
+            })
+            .await
     }
 
     /// Publishes the files of an agent's work, and the parts of its answer that were not taken.

@@ -83,6 +83,9 @@ pub(super) async fn discover(
         output::note("the arguments after `--` are for pytest, which this project does not use");
     }
     let run = async |commands: &[Test]| run_commands(project, commands, environment, config, args).await;
+    if args.per_test && !args.is_inspection() {
+        found.collect_single_tests();
+    }
     if !found.collections.is_empty() {
         let is_traced = matches!(TraceStatus::of(config.settings.testing.trace), TraceStatus::Traced);
         let commands = found.collection_commands(&harnesses, project, is_traced);
@@ -214,13 +217,18 @@ fn guard(project: &Path, config: &Config) -> Option<Arc<LazyGuard>> {
     Some(Arc::new(LazyGuard::new(guard, vec![project.to_owned(), std::env::temp_dir()])))
 }
 
-/// Opens the store of results. If that fails, prints one warning, and tests run without.
+/// Opens the store of results. If that fails, prints one warning, and tests run without. A server
+/// that cannot be used is one warning, too, and tests run with the directory only.
 fn open_results(config: &Config) -> Option<ResultStore> {
     static WARNED: Once = Once::new();
     let opened = results_dir(config).and_then(|dir| {
         ResultStore::open(&dir, &config.settings.testing, &config.settings.result_keys)
             .map_err(CliError::Results)
     });
-    let warn = |error: &CliError| WARNED.call_once(|| output::warn("running without cached results", error));
-    opened.inspect_err(warn).ok()
+    let warn = |consequence: &str, error: CliError| WARNED.call_once(|| output::warn(consequence, &error));
+    let mut store = opened.map_err(|error| warn("running without cached results", error)).ok()?;
+    if let Some(problem) = store.take_remote_problem() {
+        warn("results are not shared", problem.into());
+    }
+    Some(store)
 }

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+# Limit of the text about failures in one file.
+TEXT_CHARS_MAX = 200_000
 HERE = os.path.dirname(os.path.abspath(__file__))
 paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
 if paths[0] == HERE:
@@ -19,6 +21,30 @@ def pytest_configure(config):
     # Worker processes of pytest-xdist send their reports to the process that started them.
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Results(config), "greenwave_results")
+    version = int(pytest.__version__.split(".")[0])
+    # The hook has other arguments before version 7.
+    if version >= 7:
+        config.pluginmanager.register(Siblings(config, version), "greenwave_siblings")
+
+
+class Siblings:
+    """Keeps pytest from examining files that the command line does not name.
+
+    To find a named file, pytest asks for each other name in its directory whether it is a
+    directory or a virtual environment, so that the result would depend on all of them.
+    """
+
+    def __init__(self, config, version):
+        # Node ids follow the name of the file.
+        words = [str(word).split("::")[0] for word in config.args]
+        # Version 7 needs `__init__.py` for the fixtures of packages.
+        self.names_files = version >= 8 and bool(words) and all(os.path.isfile(word) for word in words)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_ignore_collect(self, collection_path):
+        # pytest does not ask about named files and the directories above them. Repositories and
+        # their linked worktrees have another kind of file at `.git`.
+        return True if self.names_files or collection_path.name == ".git" else None
 
 
 class Results:
@@ -36,7 +62,7 @@ class Results:
         return self.words[name]
 
     def file(self, nodeid):
-        empty = {"passed": 0, "skipped": 0, "failed": 0, "left": 0, "seconds": 0.0, "text": ""}
+        empty = {"passed": 0, "skipped": 0, "failed": 0, "left": 0, "seconds": 0.0, "text": [], "chars": 0}
         return self.files.setdefault(self.word(nodeid), empty)
 
     def learn(self, node):
@@ -53,6 +79,8 @@ class Results:
     def pytest_collectreport(self, report):
         if report.nodeid and not report.passed:
             self.add(report.nodeid, "skipped" if report.skipped else "failed", 0.0)
+            if report.failed:
+                self.explain(report)
 
     def pytest_deselected(self, items):
         for item in items:
@@ -71,6 +99,7 @@ class Results:
         file["seconds"] += report.duration
         if report.failed:
             self.add(report.nodeid, "failed", 0.0)
+            self.explain(report)
         elif report.skipped:
             self.add(report.nodeid, "skipped", 0.0)
         elif report.when == "call":
@@ -80,9 +109,19 @@ class Results:
         file = self.file(nodeid)
         file[result] += 1
         file["seconds"] += seconds
-        file["text"] += "%s %s\n" % (nodeid, result.upper())
+        file["text"].append("%s %s\n" % (nodeid, result.upper()))
+
+    def explain(self, report):
+        parts = [getattr(report, "longreprtext", "") or str(report.longrepr or "")]
+        parts += ["--- %s ---\n%s" % section for section in getattr(report, "sections", [])]
+        file = self.file(report.nodeid)
+        text = "".join(part.rstrip("\n") + "\n" for part in parts)[: TEXT_CHARS_MAX - file["chars"]]
+        file["chars"] += len(text)
+        file["text"].append(text)
 
     def pytest_sessionfinish(self, session, exitstatus):
         is_stopped = bool(session.shouldstop or session.shouldfail) or int(exitstatus) not in (0, 1, 5)
         with open(os.path.join(HERE, "results"), "w", encoding="utf-8", errors="surrogateescape") as out:
+            for file in self.files.values():
+                file["text"] = "".join(file["text"])
             json.dump({"is_stopped": is_stopped, "files": self.files}, out)

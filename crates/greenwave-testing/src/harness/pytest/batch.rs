@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::harness::batch::{Batch, BatchCommand, BatchResult};
+use crate::harness::launch::LaunchSpec;
 use crate::results::outcome::{ExitReason, Status};
 use crate::{Environment, Error, Test, TestCount};
 
@@ -31,9 +32,7 @@ impl Batch for PytestBatch {
         environment: &Environment,
     ) -> Result<BatchCommand, Error> {
         let Some(first) = tests.first() else { return Ok(BatchCommand::default()) };
-        let plugin = directory.join(PLUGIN_NAME).with_extension("py");
-        std::fs::write(&plugin, PLUGIN).map_err(Error::io("write", &plugin))?;
-        let variables = vec![(PYTHON_PATH.into(), python_path(first, directory, environment))];
+        let variables = vec![write_plugin(first, directory, environment)?];
         Ok(BatchCommand { arguments: arguments(first, tests), variables })
     }
 
@@ -48,10 +47,40 @@ impl Batch for PytestBatch {
             let has_passed = result.has_passed() || (may_deselect && result.is_deselected());
             // pytest stops before the last test with `-x`.
             let is_complete = !results.is_stopped || result.left == 0;
-            (has_passed && is_complete).then(|| result.to_batch_result())
+            let has_passed = has_passed && is_complete;
+            (has_passed || result.failed > 0).then(|| result.to_batch_result(has_passed))
         };
         tests.iter().map(result).collect()
     }
+}
+
+/// Adds the plugin to the process of a test that runs alone.
+///
+/// # Errors
+/// [`Error::Io`] if the plugin cannot be written.
+pub(super) fn equip(
+    test: &Test,
+    mut command: LaunchSpec,
+    directory: &Path,
+    environment: &Environment,
+) -> Result<LaunchSpec, Error> {
+    // The words of the user come last, since theirs may be files.
+    let at = if command.arguments.first().is_some_and(|word| word == "-m") { 2 } else { 0 };
+    let at = at.min(command.arguments.len());
+    command.arguments.splice(at..at, ["-p", PLUGIN_NAME].map(OsString::from));
+    let variable = write_plugin(test, directory, environment)?;
+    Ok(command.replace_variables([variable]))
+}
+
+/// Writes the plugin, and returns the variable with which Python finds it.
+fn write_plugin(
+    test: &Test,
+    directory: &Path,
+    environment: &Environment,
+) -> Result<(OsString, OsString), Error> {
+    let plugin = directory.join(PLUGIN_NAME).with_extension("py");
+    std::fs::write(&plugin, PLUGIN).map_err(Error::io("write", &plugin))?;
+    Ok((PYTHON_PATH.into(), python_path(test, directory, environment)))
 }
 
 /// Returns the module path that contains the plugin, followed by that of the test.
@@ -117,8 +146,9 @@ impl FileResult {
         self.deselected && self.failed + self.passed + self.skipped == 0 && self.left <= 0
     }
 
-    fn to_batch_result(&self) -> BatchResult {
+    fn to_batch_result(&self, passed: bool) -> BatchResult {
         BatchResult {
+            passed,
             count: TestCount { passed: self.passed, failed: self.failed },
             output: self.output(),
             duration: Duration::try_from_secs_f64(self.seconds).unwrap_or_default(),
@@ -130,8 +160,10 @@ impl FileResult {
         if self.is_deselected() {
             return "all its tests are deselected by pytest's settings\n".to_owned();
         }
-        let skipped = if self.skipped > 0 { format!(", {} skipped", self.skipped) } else { String::new() };
-        format!("{}{} passed{skipped} in {:.2}s\n", self.text, self.passed, self.seconds)
+        let counts = [(self.failed, "failed"), (self.passed, "passed"), (self.skipped, "skipped")];
+        let counts = counts.iter().filter(|(count, word)| *count > 0 || *word == "passed");
+        let counts: Vec<String> = counts.map(|(count, word)| format!("{count} {word}")).collect();
+        format!("{}{} in {:.2}s\n", self.text, counts.join(", "), self.seconds)
     }
 }
 
@@ -161,7 +193,8 @@ mod tests {
         let passed = Some("a.py::one PASSED\n1 passed, 1 skipped in 0.75s\n".to_owned());
         let deselected = Some("all its tests are deselected by pytest's settings\n".to_owned());
         let failed = Status::Failed(ExitReason::Code(1));
-        assert_eq!(results(text, failed), [passed, None, deselected]);
+        let second = Some("1 failed, 1 passed in 1.00s\n".to_owned());
+        assert_eq!(results(text, failed), [passed, second, deselected]);
         assert_eq!(results(text, Status::Failed(ExitReason::Signal(9))), [None, None, None]);
         assert_eq!(results(&text[..text.len() / 2], failed), [None, None, None]);
     }

@@ -14,7 +14,9 @@ INI_NAMES = (
 
 
 class Collection:
-    def __init__(self):
+    def __init__(self, lists_ids):
+        self.lists_ids = lists_ids
+        self.ids = {}
         self.files = {}
         self.modules = set()
         self.errors = []
@@ -52,6 +54,8 @@ class Collection:
         for item in session.items:
             path = path_of(item)
             self.files[path] = self.files.get(path, 0) + 1
+            if self.lists_ids:
+                self.ids.setdefault(path, []).append(item.nodeid)
 
     def lines(self):
         files = [path for path, tests in self.files.items() if tests]
@@ -65,6 +69,8 @@ class Collection:
             deselected = self.names_besides_doctests(path)
             if deselected:
                 line["deselect"] = deselected
+            if path in self.ids:
+                line["ids"] = self.ids[path]
             yield line
 
     def settings(self):
@@ -100,6 +106,13 @@ class Collection:
             for pattern in self.config.getini(patterns):
                 found += [n for n in names if n and (n.startswith(pattern) or fnmatch.fnmatch(n, pattern))]
         return [node + "::" + name for name in sorted(set(found))]
+
+
+class Repository:
+    # The kind of file at `.git` differs between a repository and its linked worktrees.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_ignore_collect(self, collection_path):
+        return True if collection_path.name == ".git" else None
 
 
 def path_of(node):
@@ -151,23 +164,28 @@ def coverage_files(option):
 
 
 def main(arguments):
-    collection = Collection()
+    """Writes the collection to a file. Its size has no limit, as opposed to captured output."""
+    collection = Collection(lists_ids=os.environ.pop("GREENWAVE_COLLECT", "") == "tests")
+    # The hook has other arguments before version 7.
+    plugins = [collection] + [Repository()] * (int(pytest.__version__.split(".")[0]) >= 7)
     shown = os.dup(1)
     log = os.path.join(os.environ.get("TMPDIR", "."), "collection.txt")
     written = os.open(log, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     sys.stdout.flush()
     os.dup2(written, 1)
-    code = int(pytest.main(["--collect-only", *arguments], plugins=[collection]))
+    code = int(pytest.main(["--collect-only", *arguments], plugins=plugins))
     sys.stdout.flush()
     os.dup2(shown, 1)
     is_complete = collection.is_finished and not collection.errors and code in (0, 1, 5)
     if not is_complete:
         with open(log, "rb") as file:
             sys.stdout.buffer.write(file.read())
-    if collection.is_finished or collection.errors:
-        for line in collection.lines():
-            print(json.dumps(line))
     sys.stdout.flush()
+    if collection.is_finished or collection.errors:
+        result = os.path.join(os.environ.get("TMPDIR", "."), "greenwave-result")
+        with open(result, "w", encoding="utf-8", errors="surrogateescape") as file:
+            for line in collection.lines():
+                print(json.dumps(line), file=file)
     return 0 if is_complete else code or 1
 
 

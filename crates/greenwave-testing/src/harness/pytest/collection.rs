@@ -6,13 +6,14 @@ use serde::Deserialize;
 
 use super::{HARNESS, file_command, files};
 use crate::Test;
-use crate::harness::discovery::{Discovery, DiscoveryNote};
+use crate::harness::discovery::{Discovery, DiscoveryNote, SINGLE_TESTS_VARIABLE};
 use crate::harness::listing::ListingContext;
 use crate::harness::project::within;
-use crate::plain_text::{LEFT_OUT, plain};
+use crate::plain_text::plain;
 use crate::results::outcome::{ExitReason, Outcome, Status};
 
-/// The program that collects: pytest with a plugin that prints the files that have tests.
+/// The program that collects: pytest with a plugin that writes the files that have tests to
+/// [`RESULT`].
 const SCRIPT: &str = include_str!("collection.py");
 /// Exit code of pytest after a collection with errors, beside 1
 /// (<https://docs.pytest.org/en/stable/reference/exit-codes.html>).
@@ -20,7 +21,10 @@ const INTERRUPTED: i32 = 2;
 /// Shown instead of the directory of the whole project.
 const ROOT: &str = ".";
 
-/// The first line that the program prints.
+/// File in the temporary directory that the program writes.
+const RESULT: &str = "greenwave-result";
+
+/// The first line that the program writes.
 #[derive(Deserialize)]
 struct Header {
     /// Reason why the tests cannot be divided into files.
@@ -42,6 +46,9 @@ struct CollectedFile {
     /// Node ids that pytest collects only if the command line names the file.
     #[serde(default)]
     deselect: Vec<String>,
+    /// Node ids of its tests, if the collection was asked for single tests.
+    #[serde(default)]
+    ids: Vec<String>,
 }
 
 /// Returns the test that collects the tests of a directory. `base` has what its tests have in
@@ -56,6 +63,11 @@ pub(super) fn command(base: &Test) -> Test {
 /// Returns whether a test is a collection.
 pub(super) fn is_collection(test: &Test) -> bool {
     matches!(test.command.as_slice(), [_, flag, script, ..] if flag == "-c" && script == SCRIPT)
+}
+
+/// Returns the file whose content follows the output of a collection.
+pub(super) fn result_file(test: &Test) -> Option<&'static str> {
+    is_collection(test).then_some(RESULT)
 }
 
 /// Returns the tests that each collection has found; `None` if it did not run.
@@ -78,7 +90,7 @@ impl Collected {
     fn parse(outcome: &Outcome) -> Self {
         let text = plain(&outcome.output);
         let mut collected = Self { header: None, files: Vec::new() };
-        // The lines begin after everything that pytest prints.
+        // The lines follow everything that pytest prints.
         for line in text.lines().filter(|line| line.starts_with('{')) {
             if let Ok(header) = serde_json::from_str(line) {
                 collected.header = Some(header);
@@ -87,12 +99,13 @@ impl Collected {
                 collected.files.push(file);
             }
         }
-        if text.contains(LEFT_OUT) { Self { header: None, files: Vec::new() } } else { collected }
+        collected
     }
 
     fn discovery(self, collection: &Test, outcome: &Outcome, directories: &[&Path]) -> Discovery {
         let base = base(collection);
-        let Some(header) = self.header.filter(|header| header.is_finished) else {
+        let is_usable = outcome.status == Status::Passed || is_interrupted(outcome.status);
+        let Some(header) = self.header.filter(|header| header.is_finished && is_usable) else {
             return Discovery { tests: vec![whole(&base, &[])], ..Discovery::default() };
         };
         if let Some(reason) = header.whole.first() {
@@ -106,7 +119,7 @@ impl Collected {
         let own = self.files.into_iter().filter(|file| is_owner(&base.directory, &file.file, directories));
         let mut tests = tests_of(&base, &header.pinned, own.collect());
         if outcome.status != Status::Passed {
-            tests.push(failing(&base, &header, outcome.status));
+            tests.push(failing(&base, &header));
         }
         Discovery { tests, ..Discovery::default() }
     }
@@ -115,7 +128,9 @@ impl Collected {
 /// Returns what all tests of a collection have in common, with the command of the whole suite.
 fn base(collection: &Test) -> Test {
     let [python, _, _, arguments @ ..] = collection.command.as_slice() else { return collection.clone() };
-    Test { command: super::command(python, arguments), ..collection.clone() }
+    let mut base = Test { command: super::command(python, arguments), ..collection.clone() };
+    base.set.remove(SINGLE_TESTS_VARIABLE);
+    base
 }
 
 fn whole_name(directory: &Path) -> String {
@@ -133,10 +148,14 @@ fn whole(base: &Test, outputs: &[String]) -> Test {
     Test { name: whole_name(&base.directory), outputs, ..base.clone() }
 }
 
+/// Returns whether a collection ended by itself, with errors of some files.
+fn is_interrupted(status: Status) -> bool {
+    matches!(status, Status::Failed(ExitReason::Code(1 | INTERRUPTED)))
+}
+
 /// Returns a test that fails like the collection, since pytest runs nothing after an error.
-fn failing(base: &Test, header: &Header, status: Status) -> Test {
-    let is_interrupted = matches!(status, Status::Failed(ExitReason::Code(1 | INTERRUPTED)));
-    if header.errors.is_empty() || !is_interrupted {
+fn failing(base: &Test, header: &Header) -> Test {
+    if header.errors.is_empty() {
         return whole(base, &[]);
     }
     let mut test = whole(base, &[]);
@@ -163,11 +182,15 @@ fn tests_of(base: &Test, pinned: &[String], collected: Vec<CollectedFile>) -> Ve
         format!("py:{}", path.to_string_lossy())
     };
     let mut tests: Vec<Test> = Vec::new();
-    for CollectedFile { file, deselect } in &named {
+    for CollectedFile { file, deselect, ids } in &named {
         let deselect = deselect.iter().map(|id| format!("--deselect={id}"));
         let options: Vec<String> = pinned.iter().cloned().chain(deselect).collect();
         let command = file_command(&base.command, &options, file);
-        tests.push(Test { name: name(file), command, ..base.clone() });
+        let whole = Test { name: name(file), command, ..base.clone() };
+        match files::singles(&whole, ids) {
+            Some(single) => tests.extend(single),
+            None => tests.push(whole),
+        }
     }
     if let Some(first) = unnamed.first() {
         let mut command = base.command.clone();

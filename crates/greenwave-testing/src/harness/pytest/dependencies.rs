@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::{HARNESS, with_python};
-use crate::Error;
 use crate::harness::discovery::DiscoveryNote;
 use crate::harness::project::{Project, within};
 
@@ -14,40 +13,44 @@ use crate::harness::project::{Project, within};
 pub(super) fn dependencies(
     project: &Project,
     notes: &mut Vec<DiscoveryNote>,
-) -> Result<BTreeMap<PathBuf, Vec<PathBuf>>, Error> {
+) -> BTreeMap<PathBuf, Vec<PathBuf>> {
     let mut tables = BTreeMap::new();
     let with_python = with_python(project);
     for directory in
         project.directories_with("pyproject.toml").filter(|directory| with_python.contains(directory))
     {
-        tables.insert(directory.to_owned(), project.toml(HARNESS, &directory.join("pyproject.toml"))?);
+        let manifest = directory.join("pyproject.toml");
+        match project.toml(HARNESS, &manifest) {
+            Ok(table) => drop(tables.insert(directory.to_owned(), table)),
+            Err(error) => notes.push(DiscoveryNote::unreadable(&manifest, &error)),
+        }
     }
     let names: BTreeMap<String, &PathBuf> =
         tables.iter().filter_map(|(directory, table)| Some((project_name(table)?, directory))).collect();
     let mut found: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
-    let mut add = |manifest: PathBuf, path: String| {
+    let mut paths: Vec<(PathBuf, String)> = Vec::new();
+    for (directory, table) in &tables {
+        paths.extend(paths_of(table).into_iter().map(|path| (directory.join("pyproject.toml"), path)));
+    }
+    for directory in project.directories_with("requirements.txt") {
+        let manifest = directory.join("requirements.txt");
+        match project.text(HARNESS, &manifest) {
+            Ok(text) => paths.extend(required(&text).into_iter().map(|path| (manifest.clone(), path))),
+            Err(error) => notes.push(DiscoveryNote::unreadable(&manifest, &error)),
+        }
+    }
+    for (manifest, path) in paths {
         let directory = manifest.parent().unwrap_or(Path::new(""));
         match within(directory, &path) {
             Some(target) => found.entry(directory.to_owned()).or_default().push(target),
             None => notes.push(DiscoveryNote::OutsideDependency { manifest, directory: path }),
-        }
-    };
-    for (directory, table) in &tables {
-        for path in paths_of(table) {
-            add(directory.join("pyproject.toml"), path);
-        }
-    }
-    for directory in project.directories_with("requirements.txt") {
-        let manifest = directory.join("requirements.txt");
-        for path in required(&project.text(HARNESS, &manifest)?) {
-            add(manifest.clone(), path);
         }
     }
     for (directory, table) in &tables {
         let members = workspace_sources(table).filter_map(|name| names.get(&name).map(|it| (*it).clone()));
         found.entry(directory.clone()).or_default().extend(members);
     }
-    Ok(found)
+    found
 }
 
 /// Normalizes a project's name for comparison

@@ -90,6 +90,7 @@ impl AttemptResult {
             attempts: self.attempts,
             undeclared,
             coarse: None,
+            interference: None,
         }
     }
 }
@@ -115,7 +116,8 @@ impl TestJob<'_> {
         }
         for attempt in 1.. {
             let isolation = self.runner.lend_isolation()?;
-            let mut process = self.run_once(&launch, &isolation).await?;
+            let equipped = self.equip(launch.clone(), &isolation)?;
+            let mut process = self.run_once(&equipped, &isolation).await?;
             if process.status == Status::Passed || attempt > self.test.retries {
                 if let Some(more) = self.explain_crash(&process).await {
                     process.output = [process.output.as_ref(), more.as_bytes()].concat().into();
@@ -152,15 +154,10 @@ impl TestJob<'_> {
     ) -> Result<(AttemptResult, Isolation), Error> {
         let isolation = self.runner.lend_isolation()?;
         let BatchCommand { arguments, variables } = prepare(isolation.directory())?;
-        let mut test = self.test.clone();
-        for (name, _) in &variables {
-            test.set.retain(|own, _| OsStr::new(own) != name);
-        }
-        let plain = self.runner.plain_launch(self.workspace.project(), &test)?;
-        let launch = LaunchSpec { arguments, variables, ..plain };
-        let job = TestJob { test: &test, ..*self };
-        let process = job.run_once(&launch, &isolation).await?;
-        let result = job.attempt_result(process, 1, isolation.directory(), None)?;
+        let plain = self.runner.plain_launch(self.workspace.project(), self.test)?;
+        let launch = LaunchSpec { arguments, ..plain }.replace_variables(variables);
+        let process = self.run_once(&launch, &isolation).await?;
+        let result = self.attempt_result(process, 1, isolation.directory(), None)?;
         Ok((result, isolation))
     }
 
@@ -203,6 +200,12 @@ impl TestJob<'_> {
         Ok(LaunchSpec { changing: built.and_then(|built: &Built| built.changing.clone()), ..launch })
     }
 
+    /// Returns the process of a test that runs alone.
+    fn equip(&self, launch: LaunchSpec, isolation: &Isolation) -> Result<LaunchSpec, Error> {
+        let Self { runner, test, .. } = *self;
+        runner.harness(test).equip(test, launch, isolation.directory(), &runner.environment)
+    }
+
     async fn run_once(&self, launch: &LaunchSpec, isolation: &Isolation) -> Result<ProcessResult, Error> {
         let Self { runner, test, prepared, .. } = *self;
         let os = |(name, value): &(&str, &OsStr)| (OsString::from(name), value.to_os_string());
@@ -212,6 +215,7 @@ impl TestJob<'_> {
         variables.extend(results.map(|directory| (RESULTS_VARIABLE.into(), directory.clone().into())));
         variables.extend(launch.variables.iter().cloned());
         variables.extend(test.set.iter().map(|(name, value)| (name.into(), value.into())));
+        variables.extend(launch.replaced.iter().cloned());
         let job = Job {
             test,
             program: launch.program.clone(),

@@ -12,12 +12,13 @@ use greenwave_scheduler::{Executor, Job, Progress, TaskHistory, TaskId};
 use tokio::sync::{mpsc, watch};
 
 use super::builds::Builds;
+use super::company::Company;
 use super::context::SuiteContext;
 use super::report::{Audit, SuiteEvent, SuiteReport};
-use super::schedule::{Schedule, needs};
+use super::schedule::{Schedule, TestGroups, needs};
 use super::worker::{ENDING_TIME_MAX, Results, WorkerInputs, Workers};
 use crate::results::dependencies::{DependencyLog, DependencyRecord};
-use crate::results::history::Statistics;
+use crate::results::history::{Statistics, TestStatistics};
 use crate::results::key_chain::KeyChain;
 use crate::results::outcome::{CacheDecision, Outcome, Source};
 use crate::run::options::SuiteOptions;
@@ -62,7 +63,8 @@ impl<O: Fn(SuiteEvent<'_>) + Send + Sync> Coordinator<'_, O> {
         let PendingTests { misses, distrusted, audits, builds, .. } = pending;
         let audited = audits.keys().copied().collect();
         let context = Arc::clone(self.context);
-        let inputs = WorkerInputs { context, builds, misses, distrusted, audited };
+        let (company, earlier) = (Company::default(), self.earlier());
+        let inputs = WorkerInputs { context, builds, misses, distrusted, audited, company, earlier };
         let finished = self.execute(&schedule, inputs, &same_key).await?;
         self.collect(finished, audits, &same_key);
         Ok(())
@@ -106,6 +108,17 @@ impl<O: Fn(SuiteEvent<'_>) + Send + Sync> Coordinator<'_, O> {
         }
     }
 
+    /// Returns the statistics of tests whose own runner is serial.
+    fn earlier(&self) -> HashMap<TestId, TestStatistics> {
+        let context = self.context;
+        let is_serial = |id: &TestId| {
+            let test = context.test(*id);
+            context.runner.harness(test).is_serial(test)
+        };
+        let earlier = |id: TestId| Some((id, self.statistics.get(&context.test(id).name)?.clone()));
+        context.ids().filter(is_serial).filter_map(earlier).collect()
+    }
+
     fn schedule(&self, pending: &PendingTests) -> Result<Schedule, Error> {
         let expect = |id: &TestId| {
             let name = self.context.test(*id).name.as_str();
@@ -117,7 +130,21 @@ impl<O: Fn(SuiteEvent<'_>) + Send + Sync> Coordinator<'_, O> {
             .ids
             .iter()
             .partition(|id| pending.audits.contains_key(id) || pending.distrusted.contains_key(id));
-        Schedule::plan(self.context, alone, &together, &histories, self.options.workers)
+        let of = |flag: fn(&TestStatistics) -> bool| {
+            let has_flag =
+                |id: &&TestId| self.statistics.get(&self.context.test(**id).name).is_some_and(flag);
+            together.iter().filter(has_flag).copied().collect::<Vec<TestId>>()
+        };
+        let in_order = of(|it| it.depends_on_order);
+        let mut without_company = of(|it| it.runs_alone);
+        without_company.retain(|id| !in_order.contains(id));
+        let free: Vec<TestId> = together
+            .iter()
+            .filter(|id| !in_order.contains(id) && !without_company.contains(id))
+            .copied()
+            .collect();
+        let groups = TestGroups { alone, free, without_company, in_order };
+        Schedule::plan(self.context, groups, &histories, self.options.workers)
     }
 
     /// Runs the batches. If the run is stopped, returns the results that arrived before.
@@ -127,7 +154,7 @@ impl<O: Fn(SuiteEvent<'_>) + Send + Sync> Coordinator<'_, O> {
         inputs: WorkerInputs,
         same_key: &HashMap<TestId, TestId>,
     ) -> Result<BTreeMap<TestId, Result<TestRun, Error>>, Error> {
-        let Schedule { graph, histories } = schedule;
+        let Schedule { graph, histories, .. } = schedule;
         let (ranks, order) = self.options.rules.order(histories, self.options.workers);
         let (sender, mut results) = mpsc::channel(graph.len().max(1));
         let (stop, stopped) = watch::channel(());
@@ -138,7 +165,10 @@ impl<O: Fn(SuiteEvent<'_>) + Send + Sync> Coordinator<'_, O> {
             self.report_progress(progress, schedule, &mut results, &mut finished, same_key);
         };
         let context = self.context;
-        let needs = |task| needs(context.test(graph.payload(task)[0]));
+        let needs = |task| {
+            let id = graph.payload(task)[0];
+            needs(context.test(id), schedule.without_company.contains(&id))
+        };
         let expected = |task: TaskId| histories[task.index()].duration;
         let job = Job::new().needs(needs).expected(expected).order(ranks, order).observe(progress);
         context.project.tests_started(graph.len());

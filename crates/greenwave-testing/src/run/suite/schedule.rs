@@ -1,6 +1,6 @@
 //! Plans the run of a suite: batches of tests, the resources that they need, and their order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use greenwave_scheduler::{Graph, GraphBuilder, Limits, Needs, OnFailure, Resources, TaskHistory};
@@ -21,26 +21,46 @@ pub(super) struct Schedule {
     pub(super) graph: Graph<Vec<TestId>>,
     /// Histories of the batches, in the order of the graph's tasks.
     pub(super) histories: Vec<TaskHistory>,
+    /// Tests that were seen to fail beside others.
+    pub(super) without_company: HashSet<TestId>,
+}
+
+/// The tests to run, by the way in which they run.
+pub(super) struct TestGroups {
+    /// Tests that run alone in their process, beside others.
+    pub(super) alone: Vec<TestId>,
+    /// Tests that may share a process, beside others.
+    pub(super) free: Vec<TestId>,
+    /// Tests that may share a process while no other process runs.
+    pub(super) without_company: Vec<TestId>,
+    /// Tests that depend on those before them in the same process.
+    pub(super) in_order: Vec<TestId>,
 }
 
 impl Schedule {
-    /// Plans the tests in `alone` as single batches, and groups those in `together`.
+    /// Groups tests into batches.
     ///
     /// # Errors
     /// [`Error::Schedule`] if the scheduler rejects the batches.
     pub(super) fn plan(
         context: &SuiteContext,
-        alone: Vec<TestId>,
-        together: &[TestId],
+        groups: TestGroups,
         histories: &HashMap<TestId, TaskHistory>,
         workers: u32,
     ) -> Result<Self, Error> {
+        let TestGroups { alone, free, without_company, in_order } = groups;
         let duration = |id: TestId| {
             let history = histories.get(&id).filter(|history| history.runs > 0.0);
             history.map(|history| history.duration)
         };
-        let together: Vec<(TestId, &Test)> = together.iter().map(|id| (*id, context.test(*id))).collect();
-        let mut batches = batch_plan::plan(&context.runner.options().harnesses, &together, duration, workers);
+        let harnesses = &context.runner.options().harnesses;
+        let plan = |ids: &[TestId], workers| {
+            let tests: Vec<(TestId, &Test)> = ids.iter().map(|id| (*id, context.test(*id))).collect();
+            batch_plan::plan(harnesses, &tests, duration, workers)
+        };
+        let mut batches = plan(&free, workers);
+        batches.extend(plan(&without_company, 1));
+        batches.extend(plan(&in_order, 1));
         batches.extend(alone.into_iter().map(|id| vec![id]));
         let mut graph = GraphBuilder::new();
         for batch in batches {
@@ -48,7 +68,7 @@ impl Schedule {
         }
         let graph = graph.build()?;
         let histories = graph.tasks().map(|task| combined(histories, graph.payload(task))).collect();
-        Ok(Self { graph, histories })
+        Ok(Self { graph, histories, without_company: without_company.into_iter().collect() })
     }
 }
 
@@ -68,9 +88,10 @@ pub(super) fn limits(tests: &[Test], options: &SuiteOptions) -> Limits {
 }
 
 /// Returns the resources that a test needs while its process runs.
-pub(super) fn needs(test: &Test) -> Needs {
+pub(super) fn needs(test: &Test, without_company: bool) -> Needs {
     let needs = Needs::nothing().of(WORKERS, 1);
-    let needs = if test.parallel_safe { needs.shared(ALONE) } else { needs.exclusive(ALONE) };
+    let needs =
+        if test.parallel_safe && !without_company { needs.shared(ALONE) } else { needs.exclusive(ALONE) };
     test.needs.iter().fold(needs, |needs, (name, units)| needs.of(resource(name), *units))
 }
 

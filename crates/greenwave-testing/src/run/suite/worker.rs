@@ -1,5 +1,7 @@
 //! Runs each batch of tests in a separate task, and sends the results to the coordinator.
 
+mod serial;
+
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,12 +16,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::builds::Builds;
+use super::company::Company;
 use super::context::SuiteContext;
+use crate::harness::BatchResult;
+use crate::results::history::TestStatistics;
 use crate::results::key_chain::KeyChain;
 use crate::results::lookup::Lookup;
 use crate::results::outcome::{CacheDecision, Outcome, Source};
-use crate::run::runner::TestRun;
 use crate::run::runner::prepare::Prepared;
+use crate::run::runner::{AttemptResult, TestRun};
 use crate::run::test_id::TestId;
 use crate::run::workspace::{Built, Workspace};
 use crate::{Error, Test};
@@ -38,6 +43,10 @@ pub(super) struct WorkerInputs {
     pub(super) distrusted: HashMap<TestId, CacheDecision>,
     /// Tests that run although their result is cached.
     pub(super) audited: HashSet<TestId>,
+    /// The processes of this run.
+    pub(super) company: Company,
+    /// Statistics of earlier runs of tests whose own runner is serial.
+    pub(super) earlier: HashMap<TestId, TestStatistics>,
 }
 
 /// Starts a worker for each batch.
@@ -188,17 +197,21 @@ impl Workspace for ProjectWorkspace<'_> {
 impl ProjectWorkspace<'_> {
     async fn run(&self, batch: Vec<TestId>) -> Results {
         match batch.as_slice() {
+            [first, ..] if self.runs_in_order(*first) => self.run_in_order(&batch).await,
             [id] => vec![(*id, self.run_one(*id).await)],
             _ => self.run_together(&batch).await,
         }
     }
 
+    /// Runs a test alone in its process.
     async fn run_one(&self, id: TestId) -> Result<TestRun, Error> {
-        let WorkerInputs { context, misses, distrusted, audited, .. } = self.inputs;
+        let WorkerInputs { context, misses, distrusted, audited, company, .. } = self.inputs;
         let (runner, test) = (&context.runner, context.test(id));
         let (is_audited, reason) = (audited.contains(&id), distrusted.get(&id));
+        let companion = company.join().await;
         if !is_audited && reason.is_none() {
-            return runner.run_from(self, test, misses.get(&id).cloned()).await;
+            let run = runner.run_from(self, test, misses.get(&id).cloned()).await?;
+            return Ok(self.confirm(id, run, companion.leave()).await);
         }
         let TestRun { outcome, dependencies } = runner.run_again(self, test).await?;
         let outcome = match reason.filter(|_| outcome.passed() && !is_audited) {
@@ -224,47 +237,86 @@ impl ProjectWorkspace<'_> {
             }
         }
         let key = Key::from_bytes(*hasher.finalize().as_bytes());
-        let mut made = Vec::new();
-        let (into, of) = (&mut made, &valid);
+        let mut ran = OneProcess::default();
+        let (into, of) = (&mut ran, &valid);
         let work = move || async move {
             *into = self.run_batch(of).await?;
             Ok::<(), Error>(())
         };
         // A failed batch proves nothing about its tests, which run alone afterwards.
         let _ = context.runner.alone(&key, work).await;
-        results.append(&mut made);
+        let failed = std::mem::take(&mut ran.failed);
+        results.append(&mut ran.passed);
+        let failed: Vec<TestId> = failed.into_iter().map(|(id, _)| id).collect();
+        results.extend(self.confirm_failed(&failed, ran.had_company).await);
         for id in valid {
             if !results.iter().any(|(done, _)| *done == id) {
+                let companion = self.inputs.company.join().await;
                 results.push((id, context.runner.run_in(self, context.test(id)).await));
+                drop(companion);
             }
         }
         self.ended();
         results
     }
 
-    /// Runs the missing tests of a batch in one process. Returns only the results of passing tests.
-    async fn run_batch(&self, batch: &[TestId]) -> Result<Results, Error> {
-        let SuiteContext { runner, .. } = &*self.inputs.context;
+    /// Runs the missing tests of a batch in one process.
+    async fn run_batch(&self, batch: &[TestId]) -> Result<OneProcess, Error> {
         let missing = self.missing(batch).await?;
-        let tests: Vec<&Test> = missing.iter().map(|(id, ..)| self.inputs.context.test(*id)).collect();
-        let [first, _, ..] = tests.as_slice() else { return Ok(Vec::new()) };
+        let ids: Vec<TestId> = missing.iter().map(|(id, ..)| *id).collect();
+        if ids.len() < 2 {
+            return Ok(OneProcess::default());
+        }
+        let companion = self.inputs.company.join().await;
+        let mut ran = self.run_process(&ids, missing).await?;
+        ran.had_company = companion.leave();
+        Ok(ran)
+    }
+
+    /// Runs tests in one process, and stores the results of `wanted` ones that pass.
+    async fn run_process(&self, ids: &[TestId], wanted: Vec<Missing<'_>>) -> Result<OneProcess, Error> {
+        let SuiteContext { runner, .. } = &*self.inputs.context;
+        let Some((_, prepared, _)) = wanted.first() else { return Ok(OneProcess::default()) };
+        let Some((attempt, mut results)) = self.start_process(ids, prepared).await? else {
+            return Ok(OneProcess::default());
+        };
+        let mut ran = OneProcess::default();
+        // Commit concurrently, because all results wait for the same snapshot.
+        let committing = wanted.into_iter().filter_map(|(id, prepared, chain)| {
+            let result = results.remove(&id)?;
+            if !result.passed {
+                ran.failed.push((id, result));
+                return None;
+            }
+            let (attempt, test) = (attempt.share(result), self.inputs.context.test(id));
+            Some(async move { (id, runner.commit_batched(self, test, &prepared, &chain, attempt).await) })
+        });
+        let committing: Vec<_> = committing.collect();
+        ran.passed = join_all(committing).await;
+        Ok(ran)
+    }
+
+    /// Runs tests in one process, and returns the results of the tests that clearly passed or
+    /// failed.
+    async fn start_process(
+        &self,
+        ids: &[TestId],
+        prepared: &Prepared<'_>,
+    ) -> Result<Option<(AttemptResult, HashMap<TestId, BatchResult>)>, Error> {
+        let SuiteContext { runner, .. } = &*self.inputs.context;
+        let tests: Vec<&Test> = ids.iter().map(|id| self.inputs.context.test(*id)).collect();
+        let Some(first) = tests.first() else { return Ok(None) };
         let first = Test { time_max: tests.iter().map(|test| test.time_max).sum(), ..(*first).clone() };
-        let Some(batch) = runner.harness(&first).batch(&first) else { return Ok(Vec::new()) };
-        let (_, prepared, _) = &missing[0];
+        let Some(batch) = runner.harness(&first).batch(&first) else { return Ok(None) };
         let prepare = |directory: &Path| batch.prepare(&tests, directory, runner.environment());
         let (attempt, isolation) = runner.run_together(self, &first, prepared, prepare).await?;
         let results = batch.results(&tests, attempt.process.status, isolation.directory());
-        drop(isolation);
-        // Commit concurrently, because all results wait for the same snapshot.
-        let committing = missing.into_iter().zip(results).filter_map(|((id, prepared, chain), result)| {
-            let (attempt, test) = (attempt.share(result?), self.inputs.context.test(id));
-            Some(async move { (id, runner.commit_batched(self, test, &prepared, &chain, attempt).await) })
-        });
-        Ok(join_all(committing).await)
+        let results = ids.iter().zip(results).filter_map(|(id, result)| Some((*id, result?)));
+        Ok(Some((attempt, results.collect())))
     }
 
     /// Returns the tests of a batch that have no cached result.
-    async fn missing(&self, batch: &[TestId]) -> Result<Vec<(TestId, Prepared<'_>, KeyChain)>, Error> {
+    async fn missing(&self, batch: &[TestId]) -> Result<Vec<Missing<'_>>, Error> {
         let SuiteContext { runner, .. } = &*self.inputs.context;
         let mut missing = Vec::new();
         for id in batch {
@@ -275,6 +327,20 @@ impl ProjectWorkspace<'_> {
         }
         Ok(missing)
     }
+}
+
+/// A test without a cached result, ready to run.
+type Missing<'a> = (TestId, Prepared<'a>, KeyChain);
+
+/// The results of several tests in one process.
+#[derive(Default)]
+struct OneProcess {
+    /// Tests that passed.
+    passed: Results,
+    /// Tests that failed there.
+    failed: Vec<(TestId, BatchResult)>,
+    /// Whether other processes ran at the same time.
+    had_company: bool,
 }
 
 /// Maximum time to wait for the processes of tests after a run has ended or was stopped.

@@ -434,6 +434,7 @@ fn outcome(status: Status, duration: Duration) -> Outcome {
         attempts: 1,
         undeclared: Vec::new(),
         coarse: None,
+        interference: None,
     }
 }
 

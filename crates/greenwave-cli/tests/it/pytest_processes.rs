@@ -1,0 +1,120 @@
+//! `greenwave test` on files of pytest that share processes, ports or results: the verdicts of one
+//! process in pytest's order count.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use crate::program::until;
+use crate::pytest::{PASSES, Suite};
+
+#[test]
+fn a_file_that_fails_beside_others_passes_without_them() {
+    // Two files need one lock. The file that has it waits until the other has tried to take it, or
+    // has passed before.
+    let test = |own: &str, other: &str| {
+        format!(
+            "import os\n\
+             def test_{own}():\n\
+             \x20   try:\n\
+             \x20       os.mkdir('state/lock')\n\
+             \x20   finally:\n\
+             \x20       os.makedirs('state/{own}', exist_ok=True)\n\
+             \x20   while not os.path.exists('state/{other}'):\n\
+             \x20       pass\n\
+             \x20   os.rmdir('state/lock')\n"
+        )
+    };
+    let files = [
+        ("test_one.py", &*test("one", "two")),
+        ("test_two.py", &*test("two", "one")),
+        ("state/empty", ""),
+        ("pytest.ini", "[pytest]\n"),
+    ];
+    let Some(suite) = Suite::new(&files) else { return };
+    let finished = suite.greenwave(&["--jobs", "2"]).run().with_code(0);
+    let text = "fails while other tests run beside it and passes alone: it runs alone from now on";
+    assert_eq!(finished.stdout.matches(text).count(), 1, "{}", finished.describe());
+}
+
+const STATE: &str = "seen = []\n";
+const ADDS: &str = "import state\ndef test_a():\n    state.seen.append('a')\n";
+const NEEDS: &str = "import state\ndef test_b():\n    assert state.seen\n";
+
+#[test]
+fn files_that_depend_on_earlier_files_have_the_verdict_of_pytests_order() {
+    let fails = "import state\ndef test_c():\n    assert not state.seen\n";
+    let files = [("state.py", STATE), ("test_a.py", ADDS), ("test_b.py", NEEDS), ("test_c.py", fails)];
+    let Some(suite) = Suite::new(&files) else { return };
+    let expected = [("py:test_a.py", true), ("py:test_b.py", true), ("py:test_c.py", false)];
+    suite.check(&expected);
+    suite.check(&expected);
+    let failed = suite.greenwave(&["test_c"]).run().with_code(1).stdout;
+    assert!(failed.contains("fails after the files before it in one process"), "{failed}");
+    assert!(failed.contains("test_c.py::test_c FAILED"), "{failed}");
+}
+
+#[test]
+fn a_file_that_needs_earlier_files_passes_without_them_in_the_run() {
+    let files = [("state.py", STATE), ("test_a.py", ADDS), ("test_b.py", NEEDS)];
+    let Some(suite) = Suite::new(&files) else { return };
+    let passed = suite.greenwave(&["test_b"]).run().with_code(0).stdout;
+    assert!(passed.contains("fails alone and passes after the files before it in one process"), "{passed}");
+    suite.dir.write("p/state.py", "seen = []\n# changed\n");
+    suite.greenwave(&["test_b"]).run().with_code(0);
+}
+
+#[test]
+fn session_fixtures_are_set_up_and_torn_down_once_in_each_process() {
+    let fixture = "import os, pytest\n\
+        @pytest.fixture(scope='session', autouse=True)\n\
+        def server():\n\
+        \x20   with open('log/%d' % os.getpid(), 'a') as log:\n\
+        \x20       log.write('up ')\n\
+        \x20   yield\n\
+        \x20   with open('log/%d' % os.getpid(), 'a') as log:\n\
+        \x20       log.write('down ')\n";
+    let names = ["a", "b", "c", "d", "e", "f"].map(|name| format!("test_{name}.py"));
+    let mut files = vec![("conftest.py", fixture), ("log/empty", "")];
+    files.extend(names.iter().map(|name| (name.as_str(), PASSES)));
+    let Some(suite) = Suite::new(&files) else { return };
+    suite.greenwave(&["--jobs", "2"]).run().with_code(0);
+    let logs: BTreeMap<_, _> = suite.dir.files("p/log").into_iter().collect();
+    let processes: Vec<_> = logs.iter().filter(|(path, _)| !path.ends_with("empty")).collect();
+    assert!((1..=2).contains(&processes.len()), "{logs:?}");
+    assert!(processes.iter().all(|(_, log)| *log == "up down "), "{logs:?}");
+}
+
+#[test]
+fn a_linked_worktree_reuses_the_results_of_the_repository() {
+    let Some(suite) = Suite::new(&[("tests/test_a.py", PASSES), ("pytest.ini", "[pytest]\n")]) else {
+        return;
+    };
+    let git = |args: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=a", "-c", "user.email=a@localhost"]).args(args);
+        let output = command.current_dir(suite.dir.path("p")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    git(&["init", "-q"]);
+    git(&["add", "."]);
+    git(&["commit", "-qm", "one"]);
+    let cached = ("py:tests/test_a.py".to_owned(), true, true);
+    until("the result is cached", || suite.run() == [cached.clone()]);
+    git(&["worktree", "add", "-q", "../linked"]);
+    let (own, linked) = (suite.dir.path("p"), suite.dir.path("linked"));
+    Command::new("cp").arg("-a").arg(own.join(".venv")).arg(&linked).status().unwrap();
+    std::fs::rename(&own, suite.dir.path("original")).unwrap();
+    std::fs::rename(&linked, &own).unwrap();
+    assert_eq!(suite.run(), [cached]);
+}
+
+#[test]
+fn a_collection_of_any_size_is_complete() {
+    // The list of files is longer than the part of an output that is captured.
+    let directory = "d".repeat(200);
+    let files: Vec<String> = (0..1500).map(|n| format!("{directory}/test_{n}.py")).collect();
+    let all: Vec<(&str, &str)> = files.iter().map(|file| (file.as_str(), PASSES)).collect();
+    let Some(suite) = Suite::new(&all) else { return };
+    let found = suite.greenwave(&["--format", "json", "test_777.py"]).run().with_code(0);
+    assert_eq!(found.report().iter().filter(|line| line["event"] == "test").count(), 1);
+}

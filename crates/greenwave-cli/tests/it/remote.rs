@@ -1,0 +1,69 @@
+//! Addresses of shared stores: passwords, TLS, and addresses that cannot be used.
+
+use greenwave_testkit::server::Server;
+
+use crate::program::{Finished, Program};
+use crate::test_dir::TestDir;
+
+fn project() -> TestDir {
+    let settings = "[[test]]\nname = \"t\"\ncommand = [\"sh\", \"t.sh\"]\ninputs = [\"t.sh\"]\n";
+    TestDir::empty().with("p/greenwave.toml", settings).with("p/t.sh", "exit 0\n")
+}
+
+fn run(dir: &TestDir, cache: &str, args: &[&str]) -> Finished {
+    let program = Program::new(args).within(&dir.path("p")).variable("XDG_STATE_HOME", dir.path("state"));
+    program.variable("XDG_CACHE_HOME", dir.path(cache)).run()
+}
+
+#[test]
+fn a_password_in_an_address_is_never_printed() {
+    let dir = project();
+    run(&dir, "cache", &["test"]).with_code(0);
+    let unusable = [
+        "redis://me:hunter2@127.0.0.1:port",
+        "redis://:hunter2@127.0.0.1:1/name",
+        "rediss://:hunter2@127.0.0.1:1",
+        "memcached://me:hunter2@127.0.0.1:x",
+        "unix://me:hunter2@/no/such/socket",
+    ];
+    for address in unusable {
+        let finished = run(&dir, "cache", &["test", "--remote", address]).with_code(0);
+        assert!(!finished.stderr.contains("hunter2"), "{}", finished.stderr);
+        // The results in the directory are used nevertheless.
+        assert!(finished.stdout.contains("all cached"), "{address}: {}{}", finished.stdout, finished.stderr);
+    }
+    let unknown = run(&dir, "cache", &["test", "--remote", "other://me:hunter2@host"]).with_code(2);
+    assert!(unknown.stderr.contains("other://me:***@host"), "{}", unknown.stderr);
+    let remote = "testing.remote=redis://me:hunter2@host";
+    let shown = run(&dir, "cache", &["profile", "show", "--set", remote]).with_code(0);
+    assert!(shown.stdout.contains("redis://me:***@host"), "{}", shown.stdout);
+}
+
+#[test]
+fn an_address_that_cannot_be_used_is_one_warning() {
+    let dir = project();
+    let finished = run(&dir, "cache", &["test", "--remote", "redis://:pw@127.0.0.1:1/name"]).with_code(0);
+    let warning = "warning: results are not shared: cannot use the redis server for test results";
+    assert_eq!(finished.stderr.matches("warning: ").count(), 1, "{}", finished.stderr);
+    assert!(finished.stderr.contains(warning), "{}", finished.stderr);
+    // Fetching results is about nothing else.
+    let warm =
+        run(&dir, "cache", &["cache", "warm", "--remote", "redis://:pw@127.0.0.1:1/name"]).with_code(2);
+    assert!(warm.stderr.contains("cannot use the redis server"), "{}", warm.stderr);
+}
+
+#[test]
+fn results_are_shared_over_tls() {
+    let Some(server) = Server::redis_tls() else { return };
+    let dir = project();
+    let address = format!("rediss://:secret@127.0.0.1:{}", server.port());
+    let run = |cache: &str| {
+        let program = Program::new(["test", "--remote", &address]).within(&dir.path("p"));
+        let program = program.variable("XDG_STATE_HOME", dir.path("state"));
+        let program = program.variable("SSL_CERT_FILE", server.authority());
+        program.variable("XDG_CACHE_HOME", dir.path(cache)).run().with_code(0)
+    };
+    assert!(!run("one").stdout.contains("cached"));
+    let second = run("two");
+    assert!(second.stdout.contains("all cached"), "{}{}", second.stdout, second.stderr);
+}

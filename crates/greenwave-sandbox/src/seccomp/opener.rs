@@ -1,0 +1,169 @@
+//! Opens files on behalf of a command that Landlock does not let create them.
+//!
+//! Landlock permits a right for a directory with everything below it. It cannot permit new entries
+//! in a directory and protect a project in it. The command's calls that open files are therefore
+//! reported, and those that name a permitted file are carried out here.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use greenwave_process::{BeforeExec, Setup, receive_one};
+use libc::{c_int, c_long, seccomp_notif};
+use rustix::fs::{FileType, Mode, OFlags};
+
+use super::call::{Call, PathArgument, decode};
+use super::filter::{ARCHITECTURE, Filter, X32_CALLS};
+use super::observer::Response;
+use super::supervisor::{Readiness, answer_one, continue_all, wait};
+use super::threads;
+use super::tracee::{Reads, Tracee};
+
+/// Prepares a command to have files opened for it whose names begin with a prefix, in a directory.
+///
+/// # Errors
+/// The error of the operating system.
+pub(crate) fn attach(command: &mut impl BeforeExec, directory: &Path, prefix: &OsStr) -> io::Result<()> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opener = Opener {
+        file: rustix::fs::open(directory, flags, Mode::empty())?,
+        path: directory.to_owned(),
+        prefix: prefix.to_owned(),
+    };
+    threads::run(move || {
+        // Nothing arrives if the command is not started.
+        let Ok(Some(listener)) = receive_one(&OwnedFd::from(ours)) else { return };
+        if catch_unwind(AssertUnwindSafe(|| opener.serve(&listener))).is_err() {
+            continue_all(&listener);
+        }
+    })?;
+    command.before_exec(Setup::ReportCalls {
+        filter: Filter::opening().into_program(),
+        socket: OwnedFd::from(theirs),
+        // This filter reports no message.
+        secret: [0; 2],
+    });
+    Ok(())
+}
+
+/// A directory in which files are opened.
+struct Opener {
+    file: OwnedFd,
+    path: PathBuf,
+    prefix: OsString,
+}
+
+impl Opener {
+    /// Answers calls until all processes of the command have ended.
+    fn serve(&self, listener: &OwnedFd) {
+        let reads = Reads::default();
+        loop {
+            match wait(listener, None, None) {
+                Readiness::Call
+                    if answer_one(listener, &reads, |it, call| self.answer(listener, it, call)).is_ok() => {}
+                Readiness::None => {}
+                _ => return,
+            }
+        }
+    }
+
+    fn answer(&self, listener: &OwnedFd, it: &Tracee<'_>, call: &seccomp_notif) -> Response {
+        let number = call.data.nr as u32;
+        if call.data.arch != ARCHITECTURE || number >= X32_CALLS {
+            return Response::Continue;
+        }
+        let Some(Call::Open { path, flags }) = decode(number.into(), &call.data.args) else {
+            return Response::Continue;
+        };
+        let Some(name) = self.own_name(it, path) else { return Response::Continue };
+        let mode =
+            call.data.args[if c_long::from(call.data.nr) == libc::SYS_openat { 3 } else { mode_at(call) }];
+        match self.open(&name, flags, mode as u32 & !umask(it.thread)) {
+            Ok(Some(file)) => give(listener, it.call, &file, flags),
+            Ok(None) => Response::Continue,
+            Err(error) => Response::Fail(error.raw_os_error().unwrap_or(libc::EACCES)),
+        }
+    }
+
+    /// Returns the name of a permitted file, if a path of a call names one.
+    fn own_name(&self, it: &Tracee<'_>, argument: PathArgument) -> Option<CString> {
+        let bytes = it.path(argument.address).ok()??;
+        let path = Path::new(OsStr::from_bytes(&bytes));
+        let name = path.file_name()?;
+        // Most calls end here.
+        if !name.as_bytes().starts_with(self.prefix.as_bytes()) || bytes.ends_with(b"/") {
+            return None;
+        }
+        let parent = path.parent()?;
+        let parent =
+            if parent.is_absolute() { parent.to_owned() } else { it.base(argument.base).ok()??.join(parent) };
+        let is_here = parent.canonicalize().is_ok_and(|parent| parent == self.path);
+        (is_here && it.is_waiting()).then(|| CString::new(name.as_bytes()).ok())?
+    }
+
+    /// Opens a regular file. Returns `None` for a call that the kernel can decide.
+    fn open(&self, name: &CString, flags: c_int, mode: u32) -> io::Result<Option<OwnedFd>> {
+        if flags & (libc::O_PATH | libc::O_DIRECTORY | libc::O_TMPFILE & !libc::O_DIRECTORY) != 0 {
+            return Ok(None);
+        }
+        let flags = OFlags::from_bits_retain(flags as u32);
+        // A link could lead anywhere, a pipe could block, and a name of another file must not lose
+        // its content.
+        let safe = (flags - OFlags::TRUNC) | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.file, name.as_c_str(), safe, Mode::from_raw_mode(mode & 0o777))?;
+        let status = rustix::fs::fstat(&file)?;
+        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile || status.st_nlink != 1 {
+            return Err(io::Error::from_raw_os_error(libc::EACCES));
+        }
+        if flags.contains(OFlags::TRUNC) {
+            rustix::fs::ftruncate(&file, 0)?;
+        }
+        rustix::fs::fcntl_setfl(&file, flags & (OFlags::APPEND | OFlags::NONBLOCK))?;
+        Ok(Some(file))
+    }
+}
+
+/// Returns the position of the mode among the arguments of `open` or `creat`.
+fn mode_at(call: &seccomp_notif) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if c_long::from(call.data.nr) == libc::SYS_creat {
+        return 1;
+    }
+    let _ = call;
+    2
+}
+
+/// Returns the permissions that new files of a thread lack.
+fn umask(thread: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o077)
+}
+
+/// Puts an open file into the process that waits in a call, as the result of the call.
+fn give(listener: &OwnedFd, call: u64, file: &OwnedFd, flags: c_int) -> Response {
+    /// `SECCOMP_IOCTL_NOTIF_ADDFD` of `linux/seccomp.h`: `_IOW('!', 3, struct
+    /// seccomp_notif_addfd)`.
+    const ADD_FILE: u64 = 0x4018_2103;
+    let added = libc::seccomp_notif_addfd {
+        id: call,
+        flags: 0,
+        srcfd: file.as_raw_fd() as u32,
+        newfd: 0,
+        newfd_flags: (flags & libc::O_CLOEXEC) as u32,
+    };
+    // SAFETY: the request reads one `seccomp_notif_addfd`, whose size its number encodes, from the
+    // pointer, and `added` is one and lives until the call returns. Both descriptors are open for
+    // the duration of the borrows.
+    let number = unsafe { libc::ioctl(listener.as_raw_fd(), ADD_FILE as _, &raw const added) };
+    match number {
+        0.. => Response::Return(number.into()),
+        // The caller was killed, or has no descriptor left.
+        _ => Response::Fail(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EMFILE)),
+    }
+}
