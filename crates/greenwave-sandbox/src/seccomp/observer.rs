@@ -25,6 +25,7 @@ use crate::Peer;
 const RECORDED_MAX: usize = 200_000;
 /// Maximum nesting of scripts whose interpreters are scripts, as in the kernel.
 const INTERPRETERS_MAX: usize = 5;
+
 /// The outcome of a reported call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Response {
@@ -43,6 +44,9 @@ pub(super) struct Observer {
     /// Calls that would be recorded in the same way again: an operation with the path before it is
     /// resolved.
     recorded: HashSet<(u64, RawPath)>,
+    /// Whether the current call was in `recorded`. Its memory is not compared, since no time has
+    /// passed since it was read.
+    was_recorded: bool,
     sockets: Sockets,
     processes: Processes,
     /// Whether processes of the command share memory, as threads do.
@@ -83,6 +87,7 @@ impl Observer {
             log: AccessLog::new(paths_max),
             resolver: Resolver::default(),
             recorded: HashSet::new(),
+            was_recorded: false,
             sockets: Sockets::default(),
             processes: Processes::default(),
             has_threads: false,
@@ -119,7 +124,8 @@ impl Observer {
             }
             Err(_) => Response::Continue,
         };
-        if !self.has_stable_memory(tracee) && tracee.is_waiting() {
+        let must_compare = self.has_threads || !std::mem::take(&mut self.was_recorded);
+        if must_compare && !self.has_stable_memory(tracee) && tracee.is_waiting() {
             self.log.incomplete("changes the arguments of a system call while it makes the call");
         }
         if self.has_threads {
@@ -393,7 +399,11 @@ impl Observer {
         // The meaning of `/proc/self` and `/dev/stdin` depends on the caller.
         let depends_on_caller = path.starts_with(b"/proc") || path.starts_with(b"/dev");
         let key = (operation, path);
-        if self.recorded.contains(&key) || !it.is_waiting() {
+        if self.recorded.contains(&key) {
+            self.was_recorded = true;
+            return;
+        }
+        if !it.is_waiting() {
             return;
         }
         if self.recorded.len() >= RECORDED_MAX {
