@@ -309,6 +309,30 @@ const KEYS: &[Key] = &[
         },
         show: |settings| format!("{:?}", settings.testing.audit),
     },
+    Key {
+        name: "testing.retries",
+        expected: "a whole number from 0 to 100",
+        max: 100,
+        set: |settings, value| {
+            settings.testing.retries = u32::try_from(whole(value).filter(|count| *count <= 100)?).ok()?;
+            Some(())
+        },
+        show: |settings| settings.testing.retries.to_string(),
+    },
+    Key {
+        name: "testing.flaky",
+        expected: "\"pass\" or \"fail\"",
+        max: u64::MAX,
+        set: |settings, value| {
+            settings.testing.flaky_fails = match value.as_str()? {
+                "pass" => false,
+                "fail" => true,
+                _ => return None,
+            };
+            Some(())
+        },
+        show: |settings| if settings.testing.flaky_fails { "\"fail\"" } else { "\"pass\"" }.to_owned(),
+    },
 ];
 
 /// Schemes of the accepted server addresses.

@@ -43,6 +43,12 @@ pub(crate) enum CliError {
     /// A report of a test run cannot be written.
     #[error("cannot write report {}", path.display())]
     Report { path: PathBuf, source: std::io::Error },
+    /// The file of expected durations cannot be read.
+    #[error("cannot read {}", path.display())]
+    ReadTimings { path: PathBuf, source: std::io::Error },
+    /// The file of expected durations is invalid.
+    #[error("cannot read {}", path.display())]
+    Timings { path: PathBuf, source: greenwave_testing::TimingsError },
     /// Standard output cannot be written.
     #[error("cannot write to standard output")]
     Output(#[source] std::io::Error),
@@ -137,6 +143,10 @@ impl CliError {
             {
                 "create the parent directory first"
             }
+            CliError::ReadTimings { source, .. } if source.kind() == ErrorKind::NotFound => {
+                "create the file with `greenwave test --timings FILE`"
+            }
+            CliError::Timings { .. } => "create the file again with `greenwave test --timings FILE`",
             CliError::NoSuchAttempt { .. } => "list all attempts with `greenwave attempts PLAN`",
             CliError::Report { .. } => "name a file that can be written",
             CliError::SeveralTests { .. } => "give the full name of one of them",

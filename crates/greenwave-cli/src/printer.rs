@@ -36,6 +36,14 @@ impl Printer {
         }
     }
 
+    /// Creates the printer for a format, without a progress line.
+    pub(crate) fn without_bar(format: Format) -> Self {
+        match format {
+            Format::Json => Printer::Json,
+            Format::Human => Printer::Plain,
+        }
+    }
+
     /// Returns whether the output is JSON.
     pub(crate) fn is_json(&self) -> bool {
         matches!(self, Printer::Json)

@@ -120,6 +120,14 @@ impl<'a> Table<'a> {
         self.typed(key, "a string", |value| value.as_str().map(str::to_owned))
     }
 
+    /// Takes a day, as a TOML date or a string.
+    pub(crate) fn day(&mut self, key: &'static str) -> Result<Option<Located<String>>, Diagnostic> {
+        self.typed(key, "a day like 2030-12-31", |value| match value {
+            DeValue::Datetime(day) => Some(day.to_string()),
+            value => value.as_str().map(str::to_owned),
+        })
+    }
+
     /// Takes a regular expression.
     pub(crate) fn expression(&mut self, key: &'static str) -> Result<Option<String>, Diagnostic> {
         let Some(found) = self.text(key)? else { return Ok(None) };

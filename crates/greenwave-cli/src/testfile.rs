@@ -1,10 +1,10 @@
-//! Reads a project's tests and resources from `greenwave.toml`: `[[test]]` and `[resources]`.
+//! Reads a project's tests from `greenwave.toml`: `[[test]]`, `[resources]` and `[[quarantine]]`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use greenwave::Test;
-use greenwave_testing::{Harnesses, is_server};
+use greenwave_testing::{Harnesses, QuarantineEntry, is_server};
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::reader::{Located, Table};
@@ -16,22 +16,30 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 pub(crate) const SERVER: &str =
     "an address such as \"localhost:5432\" or \"[::1]:*\", an absolute path, or \"@\" and an abstract name";
 
-/// The tests and resources of a settings file.
+/// The tests, resources and quarantine of a settings file.
 #[derive(Debug, Default)]
 pub(crate) struct TestFile {
     pub(crate) tests: Vec<Test>,
     pub(crate) resources: BTreeMap<String, u32>,
+    /// Tests in quarantine, declared here or discovered.
+    pub(crate) quarantine: Vec<QuarantineEntry>,
+    /// Names of the declared tests that have no number of retries of their own.
+    pub(crate) without_retries: HashSet<String>,
 }
 
 impl TestFile {
-    /// Takes the tests and resources out of the root table of a settings file.
+    /// Takes the tests, resources and quarantine out of the root table of a settings file.
     pub(crate) fn take(document: &Document, root: &mut Table<'_>) -> Result<Self, Diagnostic> {
         let resources = root.counts("resources")?;
         let mut tests: Vec<Test> = Vec::new();
-        let mut names = HashSet::new();
+        let (mut names, mut without_retries) = (HashSet::new(), HashSet::new());
         for table in root.tables("test")? {
             let at = table.at();
+            let has_retries = table.keys().iter().any(|key| key.value == "retries");
             let test = test(document, table)?;
+            if !has_retries {
+                without_retries.insert(test.name.clone());
+            }
             if !names.insert(test.name.clone()) {
                 return Err(document.error(at, format!("duplicate test name `{}`", test.name)));
             }
@@ -46,8 +54,24 @@ impl TestFile {
             tests.push(test);
         }
         let resources = resources.into_iter().map(|(name, count)| (name, count.value)).collect();
-        Ok(Self { tests, resources })
+        let quarantine = root.tables("quarantine")?.into_iter().map(|table| quarantined(document, table));
+        let quarantine = quarantine.collect::<Result<_, _>>()?;
+        Ok(Self { tests, resources, quarantine, without_retries })
     }
+}
+
+fn quarantined(document: &Document, mut table: Table<'_>) -> Result<QuarantineEntry, Diagnostic> {
+    let test = table.required_text("test")?;
+    if test.value.trim().is_empty() {
+        let message = format!("invalid value `{:?}` for `test`: expected a non-empty name", test.value);
+        return Err(document.error(test.at, message));
+    }
+    let until = table.day("until")?.ok_or_else(|| table.missing("until"))?;
+    let reason = table.text("reason")?.map(|reason| reason.value);
+    table.finish()?;
+    QuarantineEntry::new(test.value, &until.value, reason).map_err(|error| {
+        document.error(until.at, format!("invalid value `{}` for `until`: {error}", until.value))
+    })
 }
 
 /// Returns the first resource that a test needs more of than exists.

@@ -1,17 +1,22 @@
 //! Shows the progress of a test run and its closing line.
 
+mod agent;
+mod totals;
+
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use console::{Style, StyledObject, measure_text_width, style};
+use console::{Style, StyledObject, measure_text_width};
 use greenwave_testing::{
-    Audit, CacheDecision, Error, JsonLine, Outcome, RunReport, Source, Status, Suite, SuiteEvent,
-    SuiteReport, TestId, TestReport, TestResult, TraceStatus,
+    Audit, CacheDecision, Error, JsonLine, Outcome, Quarantine, QuarantineEntry, RunReport, Source, Status,
+    Suite, SuiteEvent, SuiteReport, TestId, TestReport, TestResult, TraceStatus,
 };
 
+pub(crate) use self::totals::Totals;
+
+use self::agent::AgentFailures;
 use crate::format::{Format, Show};
 use crate::printer::Printer;
 use crate::text::{duration, plural, printable};
@@ -39,11 +44,14 @@ pub(crate) struct TestView {
     /// Number of tests to run or look up.
     selected: usize,
     suite: Arc<Suite>,
+    quarantine: Quarantine,
     /// Printable names of the tests.
     names: Vec<String>,
     /// Width of the longest name, in terminal columns.
     width: usize,
     running: BTreeSet<TestId>,
+    /// Failures as a coding agent reads them, if the output is for one.
+    agent: Option<AgentFailures>,
 }
 
 impl TestView {
@@ -54,19 +62,27 @@ impl TestView {
         show: Show,
         verbose: bool,
         suite: &Arc<Suite>,
+        quarantine: &Quarantine,
         selected: usize,
     ) -> Self {
+        let is_plain = matches!(show, Show::Agent | Show::Live);
         let names: Vec<String> = suite.tests().iter().map(|test| printable(&test.name)).collect();
         let width = names.iter().map(|name| measure_text_width(name)).max().unwrap_or(0).min(NAME_WIDTH_MAX);
         Self {
-            printer: Printer::new(format, TEMPLATE, None),
+            printer: if is_plain {
+                Printer::without_bar(format)
+            } else {
+                Printer::new(format, TEMPLATE, None)
+            },
             show,
             verbose,
             selected,
             suite: Arc::clone(suite),
+            quarantine: quarantine.clone(),
             names,
             width,
             running: BTreeSet::new(),
+            agent: (show == Show::Agent).then(|| AgentFailures::new(suite.project())),
         }
     }
 
@@ -114,7 +130,7 @@ impl TestView {
         if let Some(bar) = self.printer.bar() {
             bar.set_length(running as u64);
         }
-        if running > 0 {
+        if running > 0 && self.agent.is_none() {
             let cached = if cached > 0 { format!("{cached} cached, ") } else { String::new() };
             self.printer.line(&format!("{}: {cached}{running} to run", plural(self.selected, "test")));
         }
@@ -128,7 +144,14 @@ impl TestView {
     }
 
     fn report(&self, test: TestId, result: Option<&Result<Outcome, Error>>) -> TestReport {
-        TestReport::new(&self.suite.tests()[test.index()], result, self.suite.harnesses())
+        let report = TestReport::new(&self.suite.tests()[test.index()], result, self.suite.harnesses());
+        report.with_quarantine(&self.quarantine)
+    }
+
+    /// Returns the quarantine of a test that failed.
+    fn quarantined(&self, test: TestId, outcome: &Outcome) -> Option<&QuarantineEntry> {
+        let entry = self.quarantine.entry(&self.suite.tests()[test.index()].name);
+        entry.filter(|_| !outcome.passed())
     }
 
     fn ended(&mut self, test: TestId) {
@@ -139,16 +162,28 @@ impl TestView {
     }
 
     /// Shows the line of a test, remarks, and its output if the user wants it.
-    fn outcome(&self, test: TestId, outcome: &Outcome) {
+    fn outcome(&mut self, test: TestId, outcome: &Outcome) {
+        let quarantine = self.quarantined(test, outcome).map(|entry| printable(&entry.to_string()));
+        if let Some(agent) = &mut self.agent {
+            if !outcome.passed() && quarantine.is_none() {
+                let lines = agent.failed(&self.names[test.index()], &outcome.status, &outcome.output);
+                lines.iter().for_each(|line| self.printer.line(line));
+            }
+            return;
+        }
         let word = match outcome.status {
             Status::Passed if outcome.is_flaky() => Style::new().yellow().bold().apply_to("flaky  "),
             Status::Passed if outcome.is_cached() => Style::new().green().dim().apply_to("cached "),
             Status::Passed => Style::new().green().apply_to("pass   "),
+            _ if quarantine.is_some() => Style::new().yellow().bold().apply_to("fail   "),
             _ => Style::new().red().bold().apply_to("FAIL   "),
         };
         let mut line = self.line(test, &word, &duration(outcome.duration));
         if !outcome.passed() {
             line.push_str(&format!("  {}", outcome.status));
+        }
+        if let Some(quarantine) = quarantine {
+            line.push_str(&format!("  {quarantine}"));
         }
         if outcome.is_flaky() {
             line.push_str(&format!("  passed at attempt {}", outcome.attempts));
@@ -161,7 +196,9 @@ impl TestView {
         let is_shown = match self.show {
             Show::All => true,
             Show::Failed => !outcome.passed(),
-            Show::None => false,
+            // The output of a test that ran has been shown.
+            Show::Live => !outcome.passed() && outcome.is_cached(),
+            Show::None | Show::Agent => false,
         };
         if is_shown && !outcome.output.is_empty() {
             let text = String::from_utf8_lossy(&outcome.output);
@@ -171,6 +208,9 @@ impl TestView {
 
     /// Shows the line of a test whose result is that of another test of this run.
     fn deduplicated(&self, test: TestId, other: TestId, outcome: &Outcome) {
+        if self.agent.is_some() && outcome.passed() {
+            return;
+        }
         let word = if outcome.passed() {
             Style::new().green().apply_to("pass   ")
         } else {
@@ -210,13 +250,16 @@ impl TestView {
     }
 
     /// Shows the line of a test that could not be run.
-    fn broken(&self, test: TestId, error: &Error) {
+    fn broken(&mut self, test: TestId, error: &Error) {
         let reason = greenwave::chain(error);
         self.printer.json(|| {
             let result = TestResult::Error(reason.clone());
             let report = TestReport { result, ..self.report(test, None) };
             JsonLine::test(&report).to_string()
         });
+        if self.agent.as_mut().is_some_and(|agent| !agent.is_new_reason(&reason)) {
+            return;
+        }
         let word = Style::new().red().bold().apply_to("broken ");
         self.printer.line(&format!("  {word}  {}", printable(&reason)));
     }
@@ -250,14 +293,30 @@ impl TestView {
                 self.names[test.index()]
             ));
         }
+        if !report.stressed.is_empty() {
+            let tests = plural(report.stressed.len(), "new test");
+            self.printer.line(&format!("{tests} ran several times"));
+        }
+        self.flaky(run);
+        let omitted = self.agent.as_ref().and_then(AgentFailures::omitted);
+        omitted.iter().for_each(|line| self.printer.line(line));
         let slowest = self.slowest(report);
-        if !slowest.is_empty() {
+        if !slowest.is_empty() && self.agent.is_none() {
             self.printer.line("Slowest:");
             slowest.iter().for_each(|line| self.printer.line(line));
         }
         tracing_note(&report.tracing).iter().for_each(|line| self.printer.line(line));
         self.printer.line(&totals.to_string());
         audit_line(report).iter().for_each(|line| self.printer.line(line));
+    }
+
+    /// Lists the flaky tests.
+    fn flaky(&self, run: &RunReport) {
+        let flaky: Vec<String> =
+            run.tests.iter().filter(|test| test.is_flaky()).map(|test| printable(&test.name)).collect();
+        if !flaky.is_empty() {
+            self.printer.line(&format!("Flaky: {}", flaky.join(", ")));
+        }
     }
 
     /// Returns the lines of the slowest tests, unless so few ran that they are easy to find above.
@@ -311,89 +370,6 @@ fn audit_line(report: &SuiteReport) -> Option<String> {
         (_, 0) => Some(format!("{audited} audited: no difference")),
         (_, 1) => Some(format!("{audited} audited: 1 differs")),
         (_, failed) => Some(format!("{audited} audited: {failed} differ")),
-    }
-}
-
-/// The numbers in the closing line of a run, which `Display` writes.
-#[derive(Debug, Default)]
-pub(crate) struct Totals {
-    selected: usize,
-    passed: usize,
-    failed: usize,
-    /// Tests that could not be run.
-    broken: usize,
-    /// Tests that passed at a later attempt. They also count as passed.
-    flaky: usize,
-    /// Tests with a cached result. They also count as passed or failed.
-    cached: usize,
-    /// Tests that share the result of another test of this run. They also count as passed or
-    /// failed.
-    deduplicated: usize,
-    /// Time that the tests with a cached result would have taken.
-    saved: Duration,
-    wall: Duration,
-}
-
-impl Totals {
-    /// Counts the results of a run of `selected` tests.
-    pub(crate) fn of(report: &SuiteReport, selected: usize) -> Self {
-        let (saved, wall, deduplicated) = (report.saved, report.wall, report.deduplicated.len());
-        let mut totals = Self { selected, saved, wall, deduplicated, ..Self::default() };
-        for result in report.results.iter().flatten() {
-            match result {
-                Ok(outcome) => {
-                    totals.passed += usize::from(outcome.passed());
-                    totals.failed += usize::from(!outcome.passed());
-                    totals.cached += usize::from(outcome.is_cached());
-                    totals.flaky += usize::from(outcome.is_flaky());
-                }
-                Err(_) => totals.broken += 1,
-            }
-        }
-        // The result of a deduplicated test was not cached when the run began.
-        totals.cached = totals.cached.saturating_sub(totals.deduplicated);
-        totals
-    }
-
-    /// The numbers of a project whose tests all have cached passes.
-    pub(crate) fn all_cached(tests: usize, saved: Duration, wall: Duration) -> Self {
-        Self { selected: tests, passed: tests, cached: tests, saved, wall, ..Self::default() }
-    }
-
-    /// Returns whether all selected tests passed.
-    pub(crate) fn all_passed(&self) -> bool {
-        self.passed == self.selected
-    }
-}
-
-impl fmt::Display for Totals {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = |count: usize, word: &str, style: Style| {
-            (count > 0).then(|| style.apply_to(format!("{count} {word}")).to_string())
-        };
-        let not_run = self.selected - self.passed - self.failed - self.broken;
-        let counts: Vec<String> = [
-            count(self.passed, "passed", Style::new().green().bold()),
-            count(self.failed, "failed", Style::new().red().bold()),
-            count(self.broken, "broken", Style::new().red().bold()),
-            count(self.flaky, "flaky", Style::new().yellow()),
-            count(not_run, "not run", Style::new().yellow()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        write!(out, "{}: {}", style(plural(self.selected, "test")).bold(), counts.join(", "))?;
-        if self.deduplicated > 0 {
-            write!(out, " ({} deduplicated)", self.deduplicated)?;
-        }
-        match self.cached {
-            0 => {}
-            cached if cached == self.selected => {
-                write!(out, ", all cached (saved {})", duration(self.saved))?;
-            }
-            cached => write!(out, ", {cached} cached (saved {})", duration(self.saved))?,
-        }
-        write!(out, " in {}", duration(self.wall))
     }
 }
 

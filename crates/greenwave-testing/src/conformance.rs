@@ -224,8 +224,12 @@ pub async fn launch_without_build_runs_the_command(fixture: &Fixture) {
     assert_eq!((&launch.program, &launch.directory), (&command.program, &command.directory));
     if !fixture.harness.needs_build(&test) {
         let environment = Environment::new([]);
-        let request =
-            BuildRequest { project: root.path(), directory: Path::new(""), environment: &environment };
+        let request = BuildRequest {
+            project: root.path(),
+            directory: Path::new(""),
+            environment: &environment,
+            tests: &[&test],
+        };
         let built = fixture.harness.build(&request).await.expect("building nothing succeeds");
         assert!(built.is_none(), "a build output that no test needs: {built:?}");
     }

@@ -66,7 +66,10 @@ pub use harness::{
     Listing, ListingContext, Project, Rerun, Summary, SummaryVerdict, TestCount, discover,
     parse_toml_manifest,
 };
-pub use report::{JsonLine, RunReport, RunStats, TestReport, TestResult, github_summary, junit};
+pub use report::{
+    FailureText, InvalidDay, JsonLine, Quarantine, QuarantineEntry, RunReport, RunStats, TestReport,
+    TestResult, Timings, TimingsError, github_summary, junit,
+};
 pub use results::dependencies::Difference;
 pub use results::key::SCHEMA;
 pub use results::outcome::{CacheDecision, ExitReason, Interference, Outcome, Source, Status};
@@ -74,9 +77,10 @@ pub use results::state::STATE_DIRECTORY;
 pub use results::up_to_date::{RecordKey, UpToDateRecord};
 pub use run::environment::Environment;
 pub use run::environment::TOOL_HOMES_VARIABLE;
-pub use run::options::{IncompleteMode, RESULTS_VARIABLE, RunnerOptions, SuiteOptions};
+pub use run::options::{IncompleteMode, OutputObserver, RESULTS_VARIABLE, RunnerOptions, SuiteOptions};
 pub use run::runner::Runner;
 pub use run::servers::is_server;
+pub use run::shard::{InvalidShard, Shard};
 pub use run::suite::report::{Audit, SuiteEvent, SuiteReport};
 pub use run::suite::{Explanation, Inspection, Suite, SuiteBuilder};
 pub use run::test_id::TestId;

@@ -3,9 +3,12 @@
 //! [`junit`] renders them for build servers, [`JsonLine`] for programs, and [`github_summary`] for
 //! the page of a run on GitHub. Nothing in here writes a file.
 
+mod failure_text;
 mod github;
 mod json;
 mod junit;
+mod quarantine;
+mod timings;
 
 use std::error::Error as _;
 use std::fmt::Write as _;
@@ -20,9 +23,12 @@ use crate::{
     TraceStatus,
 };
 
+pub use failure_text::FailureText;
 pub use github::github_summary;
 pub use json::JsonLine;
 pub use junit::junit;
+pub use quarantine::{InvalidDay, Quarantine, QuarantineEntry};
+pub use timings::{Timings, TimingsError};
 
 /// The results of one run.
 #[derive(Debug, Clone)]
@@ -35,6 +41,8 @@ pub struct RunReport {
     pub saved: Duration,
     /// Whether the tests were traced.
     pub tracing: TraceStatus,
+    /// Whether a test that passed only after a retry fails the run.
+    pub flaky_fails: bool,
     /// One report per test, in the suite's order.
     pub tests: Vec<TestReport>,
 }
@@ -62,6 +70,8 @@ pub struct TestReport {
     pub coarse: Option<String>,
     /// Results of the single tests inside the command, if its harness reports them.
     pub cases: Vec<CaseReport>,
+    /// The quarantine of a test that failed, for people: its failure does not fail the run.
+    pub quarantine: Option<String>,
 }
 
 /// The result of a test in one run.
@@ -75,13 +85,16 @@ pub enum TestResult {
     NotRun,
 }
 
-/// Numbers of tests in a run. `passed`, `failed`, `errors` and `not_run` add up to all of them.
+/// Numbers of tests in a run. `passed`, `failed`, `quarantined`, `errors` and `not_run` add up to
+/// all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RunStats {
     /// Tests that passed.
     pub passed: usize,
-    /// Tests that finished without passing.
+    /// Tests that finished without passing, and are not in quarantine.
     pub failed: usize,
+    /// Tests in quarantine that finished without passing.
+    pub quarantined: usize,
     /// Tests that could not be run.
     pub errors: usize,
     /// Tests that did not start before the run ended.
@@ -90,6 +103,8 @@ pub struct RunStats {
     pub cached: usize,
     /// Tests that passed after more than one attempt; also counted as `passed`.
     pub flaky: usize,
+    /// Whether flaky tests fail the run.
+    pub flaky_fails: bool,
 }
 
 impl RunReport {
@@ -106,15 +121,24 @@ impl RunReport {
             TestReport::new(&tests[id.index()], result, harnesses)
         };
         let (wall, saved, tracing) = (suite.wall, suite.saved, suite.tracing.clone());
-        Self { started, wall, saved, tracing, tests: ids.iter().map(report).collect() }
+        let tests = ids.iter().map(report).collect();
+        Self { started, wall, saved, tracing, flaky_fails: false, tests }
+    }
+
+    /// Applies a quarantine to the tests.
+    #[must_use]
+    pub fn with_quarantine(mut self, quarantine: &Quarantine) -> Self {
+        self.tests = self.tests.into_iter().map(|test| test.with_quarantine(quarantine)).collect();
+        self
     }
 
     /// Counts the tests by result.
     pub fn stats(&self) -> RunStats {
-        let mut stats = RunStats::default();
+        let mut stats = RunStats { flaky_fails: self.flaky_fails, ..RunStats::default() };
         for test in &self.tests {
             match &test.result {
                 TestResult::Finished(Status::Passed) => stats.passed += 1,
+                TestResult::Finished(_) if test.quarantine.is_some() => stats.quarantined += 1,
                 TestResult::Finished(_) => stats.failed += 1,
                 TestResult::Error(_) => stats.errors += 1,
                 TestResult::NotRun => stats.not_run += 1,
@@ -127,9 +151,11 @@ impl RunReport {
 }
 
 impl RunStats {
-    /// Returns whether all tests passed. A run without tests is not a success.
+    /// Returns whether all tests passed, apart from those in quarantine. A run without tests is not
+    /// a success.
     pub fn is_success(&self) -> bool {
-        self.passed > 0 && self.failed + self.errors + self.not_run == 0
+        let flaky = if self.flaky_fails { self.flaky } else { 0 };
+        self.passed + self.quarantined > 0 && self.failed + self.errors + self.not_run + flaky == 0
     }
 }
 
@@ -158,7 +184,16 @@ impl TestReport {
             not_cached: stored.and_then(CacheDecision::reason),
             coarse: outcome.and_then(Outcome::coarse_reason),
             cases: outcome.map(|outcome| harness.parse_cases(&plain(&outcome.output))).unwrap_or_default(),
+            quarantine: None,
         }
+    }
+
+    /// Applies a quarantine to the test. Only a failure has one.
+    #[must_use]
+    pub fn with_quarantine(mut self, quarantine: &Quarantine) -> Self {
+        let has_failed = matches!(self.result, TestResult::Finished(status) if status != Status::Passed);
+        self.quarantine = quarantine.entry(&self.name).filter(|_| has_failed).map(ToString::to_string);
+        self
     }
 
     /// Returns whether the test passed.

@@ -7,6 +7,7 @@ pub(crate) mod options;
 pub(crate) mod process;
 pub(crate) mod runner;
 pub(crate) mod servers;
+pub(crate) mod shard;
 pub(crate) mod suite;
 pub(crate) mod test_id;
 pub(crate) mod toolchain;

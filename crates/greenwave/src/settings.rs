@@ -84,6 +84,10 @@ pub struct TestingSettings {
     pub follow_load: bool,
     /// Share of cached results that are verified by running the test again, from 0 to 1.
     pub audit: f64,
+    /// Number of further attempts of a failing test, unless the test has a number of its own.
+    pub retries: u32,
+    /// Whether a test that passed only after a retry fails the run.
+    pub flaky_fails: bool,
 }
 
 /// Settings of the cache of test results.
@@ -202,6 +206,8 @@ impl Default for Settings {
                 protect_state: true,
                 follow_load: true,
                 audit: 0.0,
+                retries: 0,
+                flaky_fails: false,
             },
             receipts: None,
             run: RunSettings::default(),

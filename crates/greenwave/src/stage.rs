@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use greenwave_storage::{AttemptOutcome, NewAttempt, Store};
-use greenwave_testing::{Outcome, Status, Test};
+use greenwave_testing::{FailureText, Outcome, Status, Test};
 
 use crate::context::RunContext;
 use crate::error::{Error, FeatureError};
-use crate::feedback::{Feedback, FileChange, describe_progress};
+use crate::feedback::{FileChange, describe_progress, failure_text};
 use crate::green_record::GreenRecord;
 use crate::merge::MergeQueue;
 use crate::phase::{Phase, PhaseEvent};
@@ -134,8 +134,8 @@ impl Stage<'_> {
     }
 
     /// Extracts what matters from the output of a failing test.
-    fn feedback(&self, output: &[u8]) -> Feedback {
-        Feedback::of_output(output, &[self.active.workspace.root(), self.ctx.project.dir.path()])
+    fn feedback(&self, output: &[u8]) -> FailureText {
+        failure_text(output, &[self.active.workspace.root(), self.ctx.project.dir.path()])
     }
 
     /// Describes a failing test, and what changed since the last refused answer.

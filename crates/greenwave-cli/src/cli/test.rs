@@ -5,8 +5,10 @@ mod args;
 mod dry_run;
 mod explain;
 mod fast_path;
+mod live;
 mod reports;
 mod select;
+mod shard;
 mod suite;
 mod watch;
 
@@ -26,6 +28,7 @@ use crate::config::Config;
 use crate::dirs::{project_dir, results_dir};
 use crate::error::CliError;
 use crate::exit::{Exit, NOT_GREEN};
+use crate::format::Show;
 use crate::output;
 use crate::reader::SETTINGS_FILE;
 use crate::signals::StopOnSignal;
@@ -42,6 +45,10 @@ pub(super) async fn test(args: &TestArgs) -> Result<Exit, CliError> {
         return init(&project, args).await;
     }
     reports::check(args)?;
+    if args.output() == Show::Agent {
+        console::set_colors_enabled(false);
+        console::set_colors_enabled_stderr(false);
+    }
     if args.watch {
         return watch::watch(&project, args).await;
     }
@@ -54,30 +61,64 @@ pub(super) async fn test(args: &TestArgs) -> Result<Exit, CliError> {
         output::line(&Totals::all_cached(record.tests, record.saved, started.elapsed()).to_string());
         return Ok(Exit::SUCCESS);
     }
-    let Loaded { suite, recordable } = suite::load(&project, args).await?;
+    let loaded = suite::load(&project, args).await?;
+    let suite = &loaded.suite;
     if let Some(name) = &args.explain {
-        return explain::explain(&suite, name).await;
+        return explain::explain(suite, name).await;
     }
+    let selected = match selected(suite, &project, args).await? {
+        Selected::Tests(tests) => tests,
+        Selected::Nothing(reason) => {
+            output::answer(&reason)?;
+            return Ok(Exit::SUCCESS);
+        }
+    };
+    if args.dry_run {
+        return dry_run::dry_run(suite, &selected).await;
+    }
+    let (exit, report) = run(&loaded, &selected, args).await?;
+    if let (Some(fast_path), Some(recordable), Some(report)) = (&fast_path, &loaded.recordable, &report) {
+        fast_path.record(suite, report, recordable);
+    }
+    // Taking the suite apart would only delay the exit.
+    Ok(exit.keeping(loaded))
+}
+
+/// The tests that a call selects.
+enum Selected {
+    Tests(Vec<TestId>),
+    /// No test, which is a success, for this reason.
+    Nothing(String),
+}
+
+/// Selects tests by names, shard, changes and the last results.
+async fn selected(suite: &Suite, project: &Path, args: &TestArgs) -> Result<Selected, CliError> {
     let mut selected = select(suite.tests(), &args.filters)?;
+    // First, because all machines share the tests and their names, and nothing else.
+    if let Some(shard) = args.shard {
+        selected = shard::select(suite, &selected, shard, args.timings.as_deref())?;
+        if selected.is_empty() {
+            return Ok(Selected::Nothing(format!("Shard {shard} has no test")));
+        }
+    }
     if let Some(commit) = &args.affected {
-        let changed = affected::changed_since(&project, commit).await?;
+        let changed = affected::changed_since(project, commit).await?;
         let affected = suite.tests_reading(&changed)?;
         selected.retain(|test| affected.contains(test));
         if selected.is_empty() {
             let files = plural(changed.len(), "file");
-            output::answer(&format!("No test is affected by the changes since {commit} ({files})"))?;
-            return Ok(Exit::SUCCESS);
+            let reason = format!("No test is affected by the changes since {commit} ({files})");
+            return Ok(Selected::Nothing(reason));
         }
     }
-    if args.dry_run {
-        return dry_run::dry_run(&suite, &selected).await;
+    if args.last_failed {
+        let failed = suite.failed_last();
+        selected.retain(|test| failed.contains(test));
+        if selected.is_empty() {
+            return Ok(Selected::Nothing("No selected test failed when it last ran".to_owned()));
+        }
     }
-    let (exit, report) = run(&suite, &selected, args).await?;
-    if let (Some(fast_path), Some(recordable), Some(report)) = (&fast_path, &recordable, &report) {
-        fast_path.record(&suite, report, recordable);
-    }
-    // Taking the suite apart would only delay the exit.
-    Ok(exit.keeping(suite))
+    Ok(Selected::Tests(selected))
 }
 
 /// Fetches the results of the project's tests from wherever they are stored.
@@ -130,11 +171,12 @@ fn note_state(suite: &Suite) {
 
 /// Runs tests and writes the reports. Returns no report if a signal stopped the run.
 async fn run(
-    suite: &Arc<Suite>,
+    loaded: &Loaded,
     selected: &[TestId],
     args: &TestArgs,
 ) -> Result<(Exit, Option<SuiteReport>), CliError> {
-    let view = TestView::new(args.format, args.output, args.verbose, suite, selected.len());
+    let Loaded { suite, quarantine, flaky_fails, .. } = loaded;
+    let view = TestView::new(args.format, args.output(), args.verbose, suite, quarantine, selected.len());
     let view = Arc::new(Mutex::new(view));
     let started = SystemTime::now();
     let signals = StopOnSignal::start(suite.stopper())?;
@@ -150,10 +192,14 @@ async fn run(
         return Ok((Exit::from(code), None));
     }
     let run = RunReport::new(started, suite.tests(), &report, selected, suite.harnesses());
-    let totals = Totals::of(&report, selected.len());
+    let run = RunReport { flaky_fails: *flaky_fails, ..run }.with_quarantine(quarantine);
+    let totals = Totals::of(&report, &run);
     view.finish(&report, &run, &totals);
     reports::write(args, &run)?;
-    let is_success = totals.all_passed() && report.audits_failed.is_empty();
+    if let (Some(path), None) = (&args.timings, args.shard) {
+        reports::write_timings(path, &suite.timings())?;
+    }
+    let is_success = run.stats().is_success() && report.audits_failed.is_empty();
     let exit = if is_success { Exit::SUCCESS } else { Exit::from(NOT_GREEN) };
     Ok((exit, Some(report)))
 }

@@ -4,15 +4,18 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is test code")]
 
 mod agent_edits;
+mod agent_output;
 mod agent_rounds;
 mod attempts;
 mod batches;
 mod cargo_products;
+mod cargo_verdicts;
 mod clock;
 mod confinement;
 mod conflicts;
 mod demo;
 mod fast_path;
+mod flaky_tests;
 mod harnesses;
 mod help;
 mod hostile;
@@ -31,6 +34,7 @@ mod random;
 mod rejected_answers;
 mod remote;
 mod run_command;
+mod selection;
 mod servers;
 mod settings;
 mod shell_plan;

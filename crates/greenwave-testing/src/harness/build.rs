@@ -17,6 +17,8 @@ pub struct BuildRequest<'a> {
     pub directory: &'a Path,
     /// Variables of the run.
     pub environment: &'a Environment,
+    /// Tests in the directory. They all declare the same variables, which the build sees as well.
+    pub tests: &'a [&'a Test],
 }
 
 /// The programs that a [`Harness`](super::Harness) has built in a directory.

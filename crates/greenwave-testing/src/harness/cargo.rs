@@ -1,13 +1,19 @@
 //! cargo: one test for each test program and for the documentation of each library.
 
 mod build;
+mod config;
 mod crash_bisect;
 mod dep_info;
+mod doc_commands;
 mod failures;
+mod features;
 mod functions;
 mod metadata;
 pub(crate) mod products;
+mod run_time;
 mod target;
+mod toolchain;
+mod variables;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -26,8 +32,10 @@ use super::project::Project;
 use super::summary::{Summary, TestCount};
 use crate::{CaseReport, CaseStatus, Environment, Error, HarnessName, Test};
 use build::Build;
+use features::Features;
 use metadata::{Package, Target, metadata};
 use target::CargoTarget;
+use variables::VARIABLES;
 
 const HARNESS: &str = "cargo";
 /// Files whose content discovery reads.
@@ -51,7 +59,12 @@ impl Harness for CargoHarness {
     }
 
     fn discovery_inputs(&self) -> DiscoveryInputs {
-        DiscoveryInputs { manifests: &MANIFESTS, programs: &[HARNESS], ..DiscoveryInputs::default() }
+        DiscoveryInputs {
+            manifests: &MANIFESTS,
+            programs: &[HARNESS],
+            variables: &VARIABLES,
+            ..DiscoveryInputs::default()
+        }
     }
 
     async fn discover(&self, project: &Project) -> Result<Discovery, Error> {
@@ -155,15 +168,14 @@ async fn discover_workspace(
     environment: &Environment,
 ) -> Result<Vec<Test>, Error> {
     let metadata = metadata(&project.join(directory), environment).await?;
-    let all = metadata.workspace_default_members.is_empty();
-    let members = if all { &metadata.workspace_members } else { &metadata.workspace_default_members };
+    let features = Features::of(&metadata);
     let by_directory: HashMap<&Path, &Package> = metadata
         .packages
         .iter()
         .filter_map(|package| Some((package.manifest_path.parent()?, package)))
         .collect();
     let mut tests = Vec::new();
-    for package in metadata.packages.iter().filter(|package| members.contains(&package.id)) {
+    for package in metadata.default_members() {
         let mut directories: BTreeSet<PathBuf> = BTreeSet::new();
         for reached in closure(package, &by_directory) {
             directories.extend(relative(project, reached));
@@ -171,7 +183,7 @@ async fn discover_workspace(
         let root = relative(project, &metadata.workspace_root).unwrap_or_default();
         directories.extend(COMMON.iter().map(|name| root.join(name)));
         let directories: Vec<PathBuf> = directories.into_iter().collect();
-        tests.extend(units(package).map(|(name, words)| Test {
+        tests.extend(units(package, &features).map(|(name, words)| Test {
             directory: directory.to_owned(),
             directories: directories.clone(),
             harness: HarnessName::new(HARNESS),
@@ -185,8 +197,11 @@ async fn discover_workspace(
 }
 
 /// Returns the name of each test of a package, and the arguments of cargo that select it.
-fn units(package: &Package) -> impl Iterator<Item = (String, Vec<String>)> + '_ {
-    let of_target = |target: &Target| {
+fn units<'m>(
+    package: &'m Package,
+    features: &Features<'_>,
+) -> impl Iterator<Item = (String, Vec<String>)> + 'm {
+    let of_target = |target: &'m Target| {
         let kind = target.kind.first().map_or("lib", String::as_str);
         let is_library = !matches!(kind, "bin" | "test" | "example" | "bench" | "custom-build");
         let (name, words) = match kind {
@@ -204,7 +219,9 @@ fn units(package: &Package) -> impl Iterator<Item = (String, Vec<String>)> + '_ 
             .then(|| (format!("{} (doc)", package.name), vec!["--doc".to_owned()]));
         unit.into_iter().chain(doc)
     };
-    package.targets.iter().flat_map(of_target)
+    let targets: Vec<&Target> =
+        package.targets.iter().filter(|target| features.may_build(package, target)).collect();
+    targets.into_iter().flat_map(of_target)
 }
 
 /// Returns the directories of a package and of all packages of the workspace that it depends on.

@@ -25,11 +25,11 @@ pub struct LaunchSpec {
     pub(crate) products: Option<Products>,
     /// An input that changed during the build, so that either state of it may have been compiled.
     pub(crate) changing: Option<PathBuf>,
-    /// The result of the test, if its program could not be built. Then no process is started.
+    /// The result of the test, if it has no program. Then no process is started.
     pub(crate) failure: Option<BuildFailure>,
 }
 
-/// The failure of a build, which takes the place of a test's process.
+/// The result of a build, which takes the place of a test's process. Exit code 0 is a pass.
 #[derive(Debug, Clone)]
 pub(crate) struct BuildFailure {
     pub(crate) messages: Bytes,
@@ -92,5 +92,12 @@ impl LaunchSpec {
     pub fn build_failed(mut self, messages: impl Into<Bytes>, exit_code: i32) -> Self {
         self.failure = Some(BuildFailure { messages: messages.into(), exit_code });
         self
+    }
+
+    /// Replaces the process by a pass with this output, since the build tool leaves the test out
+    /// without an error. Such a pass is never cached.
+    #[must_use]
+    pub(crate) fn left_out(self, reason: impl Into<Bytes>) -> Self {
+        self.build_failed(reason, 0)
     }
 }

@@ -34,6 +34,7 @@ fn head(run: &RunReport) -> String {
     let sign = if stats.is_success() { "✅" } else { "❌" };
     let parts = [
         (stats.failed, "failed"),
+        (stats.quarantined, "failed in quarantine"),
         (stats.errors, "could not be run"),
         (stats.not_run, "not run"),
         (stats.flaky, "flaky"),

@@ -44,12 +44,14 @@ pub enum JsonLine<'a> {
     Stopped,
     /// The run has ended.
     Finished {
-        /// Whether at least one test ran and all passed.
+        /// Whether at least one test ran and none failed that counts.
         success: bool,
         /// Tests that passed.
         passed: usize,
-        /// Tests that finished without passing.
+        /// Tests that finished without passing, and are not in quarantine.
         failed: usize,
+        /// Tests in quarantine that finished without passing.
+        quarantined: usize,
         /// Tests that could not be run.
         errors: usize,
         /// Tests that did not start before the run ended.
@@ -93,6 +95,8 @@ pub struct JsonTest<'a> {
     tests_passed: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tests_failed: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quarantine: Option<&'a str>,
     #[serde(rename = "not_stored", skip_serializing_if = "Option::is_none")]
     not_cached: Option<&'a str>,
     /// Reason why the result depends on all files of the project.
@@ -137,6 +141,7 @@ impl<'a> JsonLine<'a> {
             flaky: test.is_flaky(),
             tests_passed: test.count.map(|count| count.passed),
             tests_failed: test.count.map(|count| count.failed),
+            quarantine: test.quarantine.as_deref(),
             not_cached: test.not_cached.as_deref(),
             coarse: test.coarse.as_deref(),
             cases: test.cases.iter().map(case).collect(),
@@ -157,6 +162,7 @@ impl<'a> JsonLine<'a> {
             success: stats.is_success(),
             passed: stats.passed,
             failed: stats.failed,
+            quarantined: stats.quarantined,
             errors: stats.errors,
             not_run: stats.not_run,
             cached: stats.cached,

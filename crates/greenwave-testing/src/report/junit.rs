@@ -47,6 +47,9 @@ fn suite(started: SystemTime, tracing: &TraceStatus, test: &TestReport) -> TestS
     if let Some(reason) = &test.not_cached {
         suite.add_property(Property::new("greenwave.not_stored", one_line(reason)));
     }
+    if let Some(quarantine) = &test.quarantine {
+        suite.add_property(Property::new("greenwave.quarantine", one_line(quarantine)));
+    }
     let has_failed_case = test.cases.iter().any(|case| case.status == CaseStatus::Failed);
     // A failure that no case explains gets its own case: the command failed, or did not finish.
     if test.cases.is_empty() || (test.problem().is_some() && !has_failed_case) {
@@ -55,7 +58,7 @@ fn suite(started: SystemTime, tracing: &TraceStatus, test: &TestReport) -> TestS
         suite.add_test_case(case);
     }
     for case in &test.cases {
-        suite.add_test_case(single(&name, case));
+        suite.add_test_case(single(&name, case, test.quarantine.as_deref()));
     }
     if !test.output.is_empty() {
         suite.set_system_out(plain(&test.output));
@@ -67,29 +70,32 @@ fn suite(started: SystemTime, tracing: &TraceStatus, test: &TestReport) -> TestS
 fn status(test: &TestReport) -> TestCaseStatus {
     let kind = match test.result {
         TestResult::NotRun => {
-            let mut skipped = TestCaseStatus::skipped();
-            skipped.set_message("the run ended before");
-            return skipped;
+            return skipped("the run ended before");
         }
         TestResult::Error(_) => NonSuccessKind::Error,
         TestResult::Finished(_) => NonSuccessKind::Failure,
     };
     let Some(problem) = test.problem() else { return TestCaseStatus::success() };
+    if let Some(quarantine) = &test.quarantine {
+        return skipped(&format!("{problem}; {quarantine}"));
+    }
     let mut status = TestCaseStatus::non_success(kind);
     status.set_message(one_line(&problem));
     status
 }
 
-/// Converts the report of a single test.
-fn single(suite: &str, case: &CaseReport) -> TestCase {
-    let status = match case.status {
-        CaseStatus::Passed => TestCaseStatus::success(),
-        CaseStatus::Failed => {
-            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-            status.set_message("failed");
-            status
-        }
-        CaseStatus::Skipped => TestCaseStatus::skipped(),
+fn skipped(message: &str) -> TestCaseStatus {
+    let mut status = TestCaseStatus::skipped();
+    status.set_message(one_line(message));
+    status
+}
+
+/// Converts the report of a single test. A failure in quarantine counts as skipped, since readers
+/// of the format know no other status that does not fail a build.
+fn single(suite: &str, case: &CaseReport, quarantine: Option<&str>) -> TestCase {
+    let status = match (case.status, quarantine) {
+        (CaseStatus::Failed, Some(quarantine)) => skipped(&format!("failed; {quarantine}")),
+        (status, _) => status_of(status),
     };
     let mut single = TestCase::new(one_line(&case.name), status);
     single.set_classname(suite);
@@ -100,4 +106,16 @@ fn single(suite: &str, case: &CaseReport) -> TestCase {
         single.set_system_out(plain(output));
     }
     single
+}
+
+fn status_of(status: CaseStatus) -> TestCaseStatus {
+    match status {
+        CaseStatus::Passed => TestCaseStatus::success(),
+        CaseStatus::Failed => {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+            status.set_message("failed");
+            status
+        }
+        CaseStatus::Skipped => TestCaseStatus::skipped(),
+    }
 }

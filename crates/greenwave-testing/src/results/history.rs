@@ -74,6 +74,15 @@ impl Statistics {
         statistics.failed_last = history.failed_last;
     }
 
+    /// Records that a test could not be run.
+    pub(crate) fn observe_error(&mut self, test: &str) {
+        let is_full = self.tests.len() >= TESTS_MAX && !self.tests.contains_key(test);
+        if !is_full {
+            self.is_changed = true;
+            self.tests.entry(test.to_owned()).or_default().failed_last = true;
+        }
+    }
+
     /// Returns the statistics of a test, if it has run before.
     pub(crate) fn get(&self, test: &str) -> Option<&TestStatistics> {
         self.tests.get(test)
@@ -112,6 +121,11 @@ impl Statistics {
 }
 
 impl TestStatistics {
+    /// Returns the average duration, if the test has run.
+    pub(crate) fn duration(&self) -> Option<Duration> {
+        Some(self.seconds).filter(|_| self.runs > 0.0).and_then(|it| Duration::try_from_secs_f64(it).ok())
+    }
+
     fn history(&self, duration: Duration) -> TaskHistory {
         TaskHistory {
             duration,

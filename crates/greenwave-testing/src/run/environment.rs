@@ -16,7 +16,7 @@ use tokio::process::Command;
 /// that a run inside a test can distinguish them from the user's own.
 pub const TOOL_HOMES_VARIABLE: &str = "GREENWAVE_OUTER_TOOL_HOMES";
 
-/// Stands for any characters in the name of a declared variable.
+/// Matches any characters in the name of a declared variable.
 const WILDCARD: char = '*';
 
 /// Returns whether each test has a value of its own for a variable, so that a pattern does not
@@ -30,7 +30,7 @@ fn is_private(name: &str) -> bool {
 }
 
 /// Returns whether a pattern matches a whole name.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches_pattern(pattern: &str, name: &str) -> bool {
     let Some((start, rest)) = pattern.split_once(WILDCARD) else { return pattern == name };
     let Some(mut left) = name.strip_prefix(start) else { return false };
     let (middle, end) = rest.rsplit_once(WILDCARD).unwrap_or(("", rest));
@@ -193,7 +193,7 @@ impl Environment {
             visible.extend(all.filter(|(name, _)| {
                 !self.is_set_by_outer(name)
                     && !is_private(name)
-                    && patterns.iter().any(|pattern| matches(pattern, name))
+                    && patterns.iter().any(|pattern| matches_pattern(pattern, name))
             }));
         }
         visible

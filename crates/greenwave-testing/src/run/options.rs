@@ -1,6 +1,7 @@
 //! Options for running one test and for running all tests of a project.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use greenwave_process::Jobserver;
 use greenwave_sandbox::{LazyGuard, TraceMode};
 use greenwave_scheduler::OrderRules;
 
+use crate::Test;
 use crate::harness::Harnesses;
 
 /// Environment variable that passes the results directory to tests.
@@ -23,6 +25,31 @@ pub enum IncompleteMode {
     Coarse,
     /// Results are not stored.
     Refuse,
+}
+
+/// A function that receives the output of tests while they run.
+///
+/// It is called for each block that a test has written, and with an empty block once the output
+/// has ended. A batch of tests in one process counts as its first test. The function may be called
+/// from several threads at the same time, and delays the test while it runs.
+#[derive(Clone)]
+pub struct OutputObserver(Arc<dyn Fn(&Test, &[u8]) + Send + Sync>);
+
+impl OutputObserver {
+    /// Creates an observer that calls the function.
+    pub fn new(observe: impl Fn(&Test, &[u8]) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(observe))
+    }
+
+    pub(crate) fn observe(&self, test: &Test, block: &[u8]) {
+        (self.0)(test, block);
+    }
+}
+
+impl fmt::Debug for OutputObserver {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("OutputObserver").finish_non_exhaustive()
+    }
 }
 
 /// Options for running tests.
@@ -52,6 +79,8 @@ pub struct RunnerOptions {
     pub guard: Option<Arc<LazyGuard>>,
     /// The harnesses that launch tests and read their output.
     pub harnesses: Harnesses,
+    /// Receives the output of tests while they run.
+    pub output: Option<OutputObserver>,
 }
 
 /// Options for running the tests of a project.
@@ -72,6 +101,9 @@ pub struct SuiteOptions {
     pub audit: f64,
     /// Seed for the selection of results to audit.
     pub audit_seed: u64,
+    /// Number of times that a test runs that has never run in this project. It passes only if it
+    /// passes each time. 0 and 1 mean once.
+    pub stress_new: u32,
 }
 
 impl Default for SuiteOptions {
@@ -85,6 +117,7 @@ impl Default for SuiteOptions {
             rules: OrderRules::default(),
             audit: 0.0,
             audit_seed: 0,
+            stress_new: 1,
         }
     }
 }

@@ -145,7 +145,13 @@ pub(crate) async fn run(
     };
     let (started, began) = (Instant::now(), now_ns());
     let group = Child::start_under(environment.supervisor(), command);
-    let ended = attend(group.map_err(failed)?, output, test.time_max).await.map_err(failed)?;
+    let observe = |block: &[u8]| {
+        if let Some(observer) = &options.output {
+            observer.observe(test, block);
+        }
+    };
+    let ended = attend(group.map_err(failed)?, output, test.time_max, observe).await.map_err(failed)?;
+    observe(&[]);
     let (duration, by_clock) = (started.elapsed(), now_ns().saturating_sub(began));
     let seen = match tracing {
         Some(tracing) => Seen::of(&tracing.finish().await, job.own, &test.servers),
@@ -261,12 +267,17 @@ struct Ended {
 }
 
 /// Reads the output until the command has exited or its time limit is exceeded.
-async fn attend(mut group: Child, output: pipe::Receiver, time_max: Duration) -> io::Result<Ended> {
+async fn attend(
+    mut group: Child,
+    output: pipe::Receiver,
+    time_max: Duration,
+    observe: impl Fn(&[u8]),
+) -> io::Result<Ended> {
     let mut capture = Capture::default();
     let ended = tokio::time::timeout(time_max, async {
         // Concurrently: the pipe ends only after the rest of the group is killed, which happens
         // when the leader was waited for.
-        let (ended, read) = tokio::join!(group.wait_for_group(LEAK), capture.read(output));
+        let (ended, read) = tokio::join!(group.wait_for_group(LEAK), capture.read(output, observe));
         read.and(ended)
     });
     let (status, left_behind) = match ended.await {
@@ -303,12 +314,15 @@ struct Capture {
 impl Capture {
     const HALF: usize = OUTPUT_BYTES_MAX / 2;
 
-    async fn read(&mut self, mut stream: impl AsyncRead + Unpin) -> io::Result<()> {
+    async fn read(&mut self, mut stream: impl AsyncRead + Unpin, observe: impl Fn(&[u8])) -> io::Result<()> {
         let mut block = vec![0; 16 * 1024];
         loop {
             match stream.read(&mut block).await? {
                 0 => return Ok(()),
-                count => self.take(&block[..count]),
+                count => {
+                    observe(&block[..count]);
+                    self.take(&block[..count]);
+                }
             }
         }
     }

@@ -34,7 +34,7 @@ use crate::results::state::{StateDirectory, StateFile};
 use crate::results::up_to_date::{RecordKey, UpToDateRecord};
 use crate::run::options::SuiteOptions;
 use crate::run::test_id::TestId;
-use crate::{Error, Test};
+use crate::{Error, Test, Timings};
 
 pub use self::builder::SuiteBuilder;
 pub use self::explain::Explanation;
@@ -80,6 +80,11 @@ impl Suite {
     /// Returns the settings of a suite for a project directory.
     pub fn builder(project: impl Into<PathBuf>) -> SuiteBuilder {
         SuiteBuilder::new(project.into())
+    }
+
+    /// Returns the directory of the project.
+    pub fn project(&self) -> &Path {
+        self.context.project.root()
     }
 
     /// Returns all tests, ordered by id.
@@ -188,6 +193,7 @@ impl Suite {
         let pending = self.take_cached(lookup, &mut report);
         report.looked_up = started.elapsed();
         report_lookup(&mut report, pending.ids.len(), &observe);
+        self.note_broken(&report);
         report.unmatched = self.unmatched(&snapshot, &pending.ids);
         if !pending.ids.is_empty() {
             self.execute(pending, &mut report, &observe).await?;
@@ -216,6 +222,22 @@ impl Suite {
     /// Returns an error if the project cannot be read or the test cannot be run.
     pub async fn explain(&self, test: TestId) -> Result<Explanation, Error> {
         explain::explain(&self.context, test, &self.load_log()).await
+    }
+
+    /// Returns the tests that did not pass when they last ran, or could not be run.
+    pub fn failed_last(&self) -> Vec<TestId> {
+        let statistics = Statistics::load(&self.state);
+        let has_failed = |id: &TestId| {
+            statistics.get(&self.context.test(*id).name).is_some_and(|statistics| statistics.failed_last)
+        };
+        self.ids().filter(has_failed).collect()
+    }
+
+    /// Returns the durations that the tests are expected to take, learned from earlier runs.
+    pub fn timings(&self) -> Timings {
+        let statistics = Statistics::load(&self.state);
+        let timing = |test: &Test| Some((test.name.clone(), statistics.get(&test.name)?.duration()?));
+        Timings::new(self.tests().iter().filter_map(timing))
     }
 
     /// Returns the tests that may read one of these paths of the project, which need not exist:
@@ -267,6 +289,18 @@ impl Suite {
         }
         ids.sort_unstable();
         PendingTests { ids, misses, distrusted, audits, builds }
+    }
+
+    /// Records the tests whose lookup failed as tests that could not be run.
+    fn note_broken(&self, report: &SuiteReport) {
+        let mut broken =
+            self.ids().filter(|id| matches!(report.results[id.index()], Some(Err(_)))).peekable();
+        if broken.peek().is_none() {
+            return;
+        }
+        let mut statistics = Statistics::load(&self.state);
+        broken.for_each(|id| statistics.observe_error(&self.context.test(id).name));
+        warn_unless_saved(statistics.save(&self.state));
     }
 
     fn is_audited(&self, id: TestId, cached: &Outcome) -> bool {

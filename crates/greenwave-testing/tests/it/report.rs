@@ -39,6 +39,7 @@ fn run(tests: Vec<TestReport>) -> RunReport {
         wall: Duration::from_millis(4321),
         saved: Duration::from_secs(75),
         tracing: TraceStatus::Traced,
+        flaky_fails: false,
         tests,
     }
 }
@@ -98,7 +99,7 @@ fn json_lines_contain_all_results() {
     {"event":"test","name":"empty","status":"no_tests","problem":"ran no test at all","cached":false,"duration_ms":1.0,"attempts":1,"flaky":false,"output":""}
     {"event":"test","name":"broken","status":"error","problem":"could not be run: there is no `x`","cached":false,"duration_ms":0.0,"attempts":0,"flaky":false,"output":""}
     {"event":"test","name":"late","status":"not_run","cached":false,"duration_ms":0.0,"attempts":0,"flaky":false,"output":""}
-    {"event":"finished","success":false,"passed":2,"failed":3,"errors":1,"not_run":1,"cached":1,"flaky":1,"tracing":"traced","wall_ms":4321.0,"saved_ms":75000.0}
+    {"event":"finished","success":false,"passed":2,"failed":3,"quarantined":0,"errors":1,"not_run":1,"cached":1,"flaky":1,"tracing":"traced","wall_ms":4321.0,"saved_ms":75000.0}
     "#);
     lines.push(JsonLine::Stopped.to_string());
     let schema = Schema::parse(include_str!("../../../../docs/formats/report.schema.json"));

@@ -11,7 +11,7 @@ use super::joined::Joined;
 use super::{MergeQueue, Trunk, Verified};
 use crate::error::FeatureError;
 use crate::event::Event;
-use crate::feedback::Feedback;
+use crate::feedback::failure_text;
 use crate::guards::GuardRun;
 use crate::plan::FeatureId;
 use crate::report::FeatureReport;
@@ -190,6 +190,6 @@ impl MergeQueue {
 
 fn refused(of: &str, outcome: &Outcome, roots: &[&Path]) -> StageResult {
     let reason = format!("after merging, test {of} {}", outcome.status);
-    let feedback = format!("{reason}\n\n{}", Feedback::of_output(&outcome.output, roots).text);
+    let feedback = format!("{reason}\n\n{}", failure_text(&outcome.output, roots).text);
     StageResult::Refused { reason, feedback }
 }

@@ -1,8 +1,10 @@
 //! The arguments of `greenwave test`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use greenwave_testing::Shard;
 
 use crate::cli::settings::{SetArgs, flag, off};
 use crate::config::{ConfigError, Overrides};
@@ -35,6 +37,20 @@ pub(crate) struct TestArgs {
     /// Run only tests that may read files changed since this commit.
     #[arg(long, value_name = "COMMIT")]
     pub(super) affected: Option<String>,
+    /// Run only tests that failed when they last ran.
+    #[arg(long, conflicts_with = "watch")]
+    pub(super) last_failed: bool,
+    /// Run only part K of N of the tests. All parts together run each test once, and take equally
+    /// long by the durations in the file of `--timings`.
+    #[arg(long, value_name = "K/N", conflicts_with = "watch")]
+    pub(super) shard: Option<Shard>,
+    /// File of the expected durations of tests, which `--shard` reads. Without `--shard`, write the
+    /// learned durations to it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "explain"])]
+    pub(super) timings: Option<PathBuf>,
+    /// Run tests that have never run here this many times. They pass if they pass each time.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) stress_new: Option<u32>,
     /// Watch for changes and rerun affected tests.
     #[arg(long, conflicts_with = "affected")]
     pub(super) watch: bool,
@@ -55,9 +71,10 @@ pub(crate) struct TestArgs {
     /// (testing.remote).
     #[arg(long, value_name = "URL")]
     remote: Option<String>,
-    /// Print the output of these tests.
-    #[arg(long, value_enum, default_value_t = Show::Failed)]
-    pub(super) output: Show,
+    /// Output to print [default: failed, or agent if a variable such as AI_AGENT or CLAUDECODE says
+    /// that a coding agent runs the command].
+    #[arg(long, value_enum)]
+    output: Option<Show>,
     /// Print a line for each cached result, too.
     #[arg(short, long)]
     pub(super) verbose: bool,
@@ -121,13 +138,17 @@ impl WarmArgs {
             explain: None,
             per_test: self.per_test,
             affected: None,
+            last_failed: false,
+            shard: None,
+            timings: None,
+            stress_new: None,
             watch: false,
             fail_fast: false,
             strict: false,
             keep_failures: false,
             audit: None,
             remote: self.remote,
-            output: Show::None,
+            output: Some(Show::None),
             verbose: false,
             format: Format::Human,
             junit: None,
@@ -155,6 +176,13 @@ impl TestArgs {
     /// Returns whether the command only shows something, so that it runs no code of the project.
     pub(super) fn is_inspection(&self) -> bool {
         self.dry_run || self.explain.is_some()
+    }
+
+    /// Returns the output to print.
+    pub(super) fn output(&self) -> Show {
+        let text =
+            |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        self.output.unwrap_or_else(|| Show::default_for(std::env::vars_os().filter_map(text)))
     }
 
     /// Returns the file for the summary. An empty name, as in an empty variable, means none.

@@ -89,12 +89,15 @@ fn is_plain(args: &TestArgs) -> bool {
     args.filters.is_empty()
         && args.arguments.is_empty()
         && args.affected.is_none()
+        && !args.last_failed
+        && args.shard.is_none()
+        && args.timings.is_none()
         && args.explain.is_none()
         && !args.dry_run
         && !args.verbose
         && !args.per_test
         && args.format == Format::Human
-        && args.output != Show::All
+        && args.output() != Show::All
         && args.junit.is_none()
         && args.summary().is_none()
 }

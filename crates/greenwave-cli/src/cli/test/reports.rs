@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use greenwave_testing::{RunReport, github_summary, junit};
+use greenwave_testing::{RunReport, Timings, github_summary, junit};
 use rustix::fs::{Access, access};
 
 use super::args::TestArgs;
@@ -16,7 +16,8 @@ use crate::error::CliError;
 /// # Errors
 /// [`CliError::Report`] if one cannot be written.
 pub(super) fn check(args: &TestArgs) -> Result<(), CliError> {
-    for path in args.junit.as_deref().into_iter().chain(args.summary()) {
+    let timings = args.timings.as_deref().filter(|_| args.shard.is_none());
+    for path in args.junit.as_deref().into_iter().chain(args.summary()).chain(timings) {
         check_file(path).map_err(failed(path))?;
     }
     Ok(())
@@ -60,6 +61,14 @@ pub(super) fn write(args: &TestArgs, run: &RunReport) -> Result<(), CliError> {
         file.and_then(|mut file| file.write_all(github_summary(run).as_bytes())).map_err(failed(path))?;
     }
     Ok(())
+}
+
+/// Writes the file of expected durations.
+///
+/// # Errors
+/// [`CliError::Report`] if it cannot be written.
+pub(super) fn write_timings(path: &Path, timings: &Timings) -> Result<(), CliError> {
+    fs::write(path, timings.to_json()).map_err(failed(path))
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> CliError {

@@ -3,23 +3,27 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Once};
+use std::time::SystemTime;
 
 use greenwave::{Environment, ResultStore, Test};
 use greenwave_testing::{
     Discovery, DiscoveryNote, Guard, Harnesses, Inspection, Jobserver, LazyGuard, ListingContext, Outcome,
-    RunnerOptions, Suite, SuiteOptions, TestId, TraceMode, TraceStatus,
+    Quarantine, RunnerOptions, Suite, SuiteOptions, TestId, TraceMode, TraceStatus,
 };
 
 use super::args::TestArgs;
 use super::fast_path::Recordable;
+use super::live;
 use crate::config::Config;
 use crate::dirs::{private_dirs, results_dir};
 use crate::error::CliError;
+use crate::format::{Format, Show};
 use crate::jobserver;
 use crate::output;
 use crate::result_keys::result_keys;
 use crate::signals::StopOnSignal;
 use crate::supervisor;
+use crate::text::printable;
 use crate::user_key::user_key;
 
 /// The tests of a project, ready to run.
@@ -27,6 +31,10 @@ pub(super) struct Loaded {
     pub(super) suite: Arc<Suite>,
     /// The settings for an up-to-date record, if one may be stored for this project.
     pub(super) recordable: Option<Recordable>,
+    /// The tests whose failures do not count.
+    pub(super) quarantine: Quarantine,
+    /// Whether tests that pass only after a retry fail the run.
+    pub(super) flaky_fails: bool,
 }
 
 /// Opens the suite of the tests that the settings file declares, or else of the discovered ones.
@@ -50,7 +58,13 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
         shown.for_each(|note| output::note(&note.to_string()));
         tests = found.tests;
     }
-    let suite = open(project, tests, file.resources, environment, &config, args, args.fail_fast)?;
+    let retries = config.settings.testing.retries;
+    for test in tests.iter_mut().filter(|test| !is_declared || file.without_retries.contains(&test.name)) {
+        test.retries = retries;
+    }
+    let quarantine = Quarantine::at(SystemTime::now(), file.quarantine);
+    note_quarantine(&quarantine, &tests);
+    let suite = open(project, tests, file.resources, environment, &config, args, Commands::Tests)?;
     if args.verbose && is_declared && suite.has_foreign_state() {
         output::note(&DiscoveryNote::ForeignState.to_string());
     }
@@ -59,7 +73,21 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
         settings.cache.enabled && settings.cache.directory.is_none() && settings.testing.audit == 0.0;
     let text = config.text.filter(|_| has_default_cache && is_declared);
     let recordable = text.map(|text| Recordable { text, ttl: settings.testing.ttl });
-    Ok(Loaded { suite: Arc::new(suite), recordable })
+    let flaky_fails = config.settings.testing.flaky_fails;
+    Ok(Loaded { suite: Arc::new(suite), recordable, quarantine, flaky_fails })
+}
+
+/// Prints notes about entries of the quarantine that have no effect.
+fn note_quarantine(quarantine: &Quarantine, tests: &[Test]) {
+    for entry in quarantine.ended() {
+        output::note(&format!(
+            "the quarantine of `{}` has ended: failures count again",
+            printable(entry.test())
+        ));
+    }
+    for entry in quarantine.unmatched(tests) {
+        output::note(&format!("no test has the name `{}`, which is in quarantine", printable(entry.test())));
+    }
 }
 
 /// Loads the settings, and the keys of stored results.
@@ -121,8 +149,8 @@ async fn run_commands(
     config: &Config,
     args: &TestArgs,
 ) -> Result<Vec<Option<Outcome>>, CliError> {
-    // A command that fails must not keep others from running, so no `--fail-fast`.
-    let suite = open(project, commands.to_vec(), BTreeMap::new(), environment.clone(), config, args, false)?;
+    let (commands, resources) = (commands.to_vec(), BTreeMap::new());
+    let suite = open(project, commands, resources, environment.clone(), config, args, Commands::Listings)?;
     if args.is_inspection() {
         let cached = |found| match found {
             Ok(Inspection::Cached(outcome)) => Some(outcome),
@@ -139,6 +167,16 @@ async fn run_commands(
     }
 }
 
+/// The commands of a suite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Commands {
+    /// Tests of the project.
+    Tests,
+    /// Commands that list tests. One that fails must not keep others from running, and their output
+    /// is not shown.
+    Listings,
+}
+
 fn open(
     project: &Path,
     tests: Vec<Test>,
@@ -146,7 +184,7 @@ fn open(
     environment: Environment,
     config: &Config,
     args: &TestArgs,
-    fail_fast: bool,
+    commands: Commands,
 ) -> Result<Suite, CliError> {
     let settings = &config.settings;
     let results = if settings.cache.enabled { open_results(config) } else { None };
@@ -158,6 +196,8 @@ fn open(
     } else {
         settings.parallel.workers
     };
+    let is_shown = args.format == Format::Human && commands == Commands::Tests;
+    let is_live = is_shown && args.output() == Show::Live;
     let runner = RunnerOptions {
         trace: settings.testing.trace,
         incomplete: settings.testing.incomplete,
@@ -172,14 +212,16 @@ fn open(
         guard: environment.guard().cloned(),
         results: dir,
         harnesses: Harnesses::builtin(),
+        output: is_live.then(live::observer),
     };
     let options = SuiteOptions {
         workers,
         follow_load: settings.testing.follow_load,
-        fail_fast,
+        fail_fast: args.fail_fast && commands == Commands::Tests,
         resources,
         audit: settings.testing.audit,
         audit_seed: u64::from(std::process::id()),
+        stress_new: args.stress_new.filter(|_| commands == Commands::Tests).unwrap_or(1),
         ..SuiteOptions::default()
     };
     let cache = results.map(ResultStore::into_cache);

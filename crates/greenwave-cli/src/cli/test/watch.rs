@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use greenwave_testing::{Suite, TestId};
+use greenwave_testing::TestId;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::{Receiver, channel};
 
@@ -35,7 +34,7 @@ pub(super) async fn watch(project: &Path, args: &TestArgs) -> Result<Exit, CliEr
     let mut keys = Keys::new();
     loop {
         let shown = match load(project, args).await {
-            Ok(Loaded { suite, .. }) => match run_affected(&suite, &mut keys, args).await? {
+            Ok(loaded) => match run_affected(&loaded, &mut keys, args).await? {
                 Some(exit) if STOPPED.contains(&exit.code()) => return Ok(exit),
                 exit => exit.is_some(),
             },
@@ -74,11 +73,8 @@ fn changes_of(project: &Path) -> Result<(RecommendedWatcher, Receiver<()>), CliE
 }
 
 /// Runs the tests whose keys have changed. Returns `None` without such tests.
-async fn run_affected(
-    suite: &Arc<Suite>,
-    seen: &mut Keys,
-    args: &TestArgs,
-) -> Result<Option<Exit>, CliError> {
+async fn run_affected(loaded: &Loaded, seen: &mut Keys, args: &TestArgs) -> Result<Option<Exit>, CliError> {
+    let suite = &loaded.suite;
     let keys = suite.keys().await?;
     let is_affected =
         |test: &TestId| seen.get(&suite.tests()[test.index()].name) != Some(&keys[test.index()]);
@@ -89,7 +85,7 @@ async fn run_affected(
             Vec::new()
         }
     };
-    let exit = if affected.is_empty() { None } else { Some(run(suite, &affected, args).await?.0) };
+    let exit = if affected.is_empty() { None } else { Some(run(loaded, &affected, args).await?.0) };
     // The keys after the run: files that the tests have written themselves do not rerun them.
     let keys = suite.keys().await?;
     *seen = suite.tests().iter().map(|test| test.name.clone()).zip(keys).collect();

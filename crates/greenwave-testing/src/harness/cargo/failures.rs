@@ -1,5 +1,7 @@
 //! The compiler's messages about the parts of a workspace that could not be built.
 
+use std::collections::HashSet;
+
 use super::metadata::Target;
 use super::target::CargoTarget;
 use crate::plain_text::plain;
@@ -9,6 +11,8 @@ use crate::plain_text::plain;
 pub(super) struct BuildFailures {
     messages: Vec<CompilerMessage>,
     units: Vec<FailedUnit>,
+    /// Programs without tests, by package and unit.
+    untested: HashSet<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -34,13 +38,13 @@ struct FailedUnit {
 impl BuildFailures {
     /// Adds a message of the compiler about a target.
     pub(super) fn add_message(&mut self, package: &str, target: &Target, text: String) {
-        let kind = target.kind.first().map_or("lib", String::as_str);
-        let unit = match kind {
-            "bin" | "test" | "example" | "bench" => format!("{kind} {:?}", target.name),
-            "custom-build" => "build script".to_owned(),
-            _ => "lib".to_owned(),
-        };
-        self.messages.push(CompilerMessage { package: package.to_owned(), unit, text });
+        self.messages.push(CompilerMessage { package: package.to_owned(), unit: unit_of(target), text });
+    }
+
+    /// Adds a target that cargo builds although it has no tests. Its failure fails all tests of its
+    /// package.
+    pub(super) fn add_untested(&mut self, package: &str, target: &Target) {
+        self.untested.insert((package.to_owned(), unit_of(target)));
     }
 
     /// Reads what cargo printed beside the messages.
@@ -63,7 +67,11 @@ impl BuildFailures {
                 && unit.unit.starts_with("bin ")
                 && !unit.unit.ends_with(" test");
             let is_dependency = is_library || unit.unit == "build script";
-            is_own_unit || is_program || (is_dependency && reached.contains(&unit.package.as_str()))
+            let is_untested = is_own_package && self.is_untested(unit);
+            is_own_unit
+                || is_program
+                || is_untested
+                || (is_dependency && reached.contains(&unit.package.as_str()))
         };
         let causes: Vec<&FailedUnit> = self.units.iter().filter(is_cause).collect();
         let mut texts: Vec<&str> = Vec::new();
@@ -84,6 +92,25 @@ impl BuildFailures {
         let lines = causes.iter().map(|cause| cause.line.as_str());
         let all: Vec<&str> = texts.iter().map(|text| text.trim_end()).chain(lines).collect();
         (!causes.is_empty()).then(|| all.join("\n") + "\n")
+    }
+
+    /// Returns whether the compiler has rejected a program of a package that has no tests.
+    pub(super) fn fails_package(&self, package: &str) -> bool {
+        self.units.iter().any(|unit| unit.package == package && self.is_untested(unit))
+    }
+
+    fn is_untested(&self, unit: &FailedUnit) -> bool {
+        let is_program = unit.unit.starts_with("example ") || unit.unit.starts_with("bin ");
+        is_program && self.untested.contains(&(unit.package.clone(), unit.unit.clone()))
+    }
+}
+
+/// Returns the name that cargo gives to the build of a target.
+fn unit_of(target: &Target) -> String {
+    match target.kind.first().map_or("lib", String::as_str) {
+        kind @ ("bin" | "test" | "example" | "bench") => format!("{kind} {:?}", target.name),
+        "custom-build" => "build script".to_owned(),
+        _ => "lib".to_owned(),
     }
 }
 
@@ -123,7 +150,7 @@ mod tests {
             name: name.to_owned(),
             kind: vec![kind.to_owned()],
             test: true,
-            doctest: false,
+            ..Target::default()
         };
         failures.add_message("a", &cargo("lib", "a"), "error: in a\n".to_owned());
         failures.add_message("a", &cargo("lib", "a"), "error: in a\n".to_owned());
@@ -146,6 +173,26 @@ mod tests {
         assert_eq!(failures.explain(&target("a", "test", "i"), &["a"]).as_deref(), Some(expected));
         let own = failures.explain(&target("c", "test", "t"), &["c"]).unwrap();
         assert!(own.starts_with("error: in t\nerror: could not compile `c` (test \"t\")"), "{own}");
+    }
+
+    #[test]
+    fn an_example_that_does_not_compile_fails_the_tests_of_its_package() {
+        let mut failures = BuildFailures::default();
+        let example = |name: &str, test: bool| Target {
+            name: name.to_owned(),
+            kind: vec!["example".to_owned()],
+            test,
+            ..Target::default()
+        };
+        failures.add_untested("a", &example("e", false));
+        failures.add_message("a", &example("e", false), "error: in e\n".to_owned());
+        failures.read_stderr("error: could not compile `a` (example \"e\") due to 1 previous error\n");
+        failures.read_stderr("error: could not compile `b` (example \"t\") due to 1 previous error\n");
+        for kind in ["lib", "doc", "test"] {
+            let text = failures.explain(&target("a", kind, ""), &["a"]).unwrap();
+            assert!(text.starts_with("error: in e\n"), "{text}");
+        }
+        assert_eq!(failures.explain(&target("b", "lib", ""), &["b"]), None, "the example has tests");
     }
 
     #[test]

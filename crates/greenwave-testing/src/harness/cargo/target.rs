@@ -1,5 +1,6 @@
 //! The cargo target that a test's command runs.
 
+use super::metadata::Target;
 use crate::Test;
 
 /// Command line of cargo-nextest that lists tests, before the selection of a target
@@ -35,10 +36,23 @@ impl CargoTarget {
         Some(Self { package: (*package).to_owned(), kind: kind.to_owned(), name: name.to_owned() })
     }
 
+    /// Returns the test program of a target.
+    pub(super) fn new(package: &str, target: &Target) -> Self {
+        let kind = target.kind.first().map_or("lib", String::as_str);
+        let kind = if matches!(kind, "bin" | "test" | "example" | "bench") { kind } else { "lib" };
+        let name = if kind == "lib" { String::new() } else { target.name.clone() };
+        Self { package: package.to_owned(), kind: kind.to_owned(), name }
+    }
+
+    /// Returns whether this is the documentation of a library.
+    pub(super) fn is_doc(&self) -> bool {
+        self.kind == "doc"
+    }
+
     /// Returns whether a test runs a whole target with `cargo test`, not one function and not a
     /// listing.
     pub(super) fn is_whole_program(test: &Test) -> bool {
-        let is_program = Self::of(test).is_some_and(|target| target.kind != "doc");
+        let is_program = Self::of(test).is_some_and(|target| !target.is_doc());
         is_program && program_arguments(test).is_empty() && !is_nextest(test)
     }
 }

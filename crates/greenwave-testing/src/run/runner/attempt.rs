@@ -45,7 +45,9 @@ pub(crate) struct AttemptResult {
 impl AttemptResult {
     fn of_failed_build(failure: BuildFailure) -> Self {
         let BuildFailure { messages, exit_code } = failure;
-        let process = ProcessResult::without_process(Status::Failed(ExitReason::Code(exit_code)), messages);
+        let status =
+            if exit_code == 0 { Status::Passed } else { Status::Failed(ExitReason::Code(exit_code)) };
+        let process = ProcessResult::without_process(status, messages);
         let accesses = TimedAccesses {
             accesses: Arc::default(),
             seen: Arc::clone(&process.seen),

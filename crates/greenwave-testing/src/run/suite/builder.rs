@@ -1,6 +1,6 @@
 //! Opens the suite of a project.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::schedule::limits;
 use crate::results::state::{StateDirectory, StateFile};
 use crate::run::options::{RunnerOptions, SuiteOptions};
 use crate::run::runner::Runner;
-use crate::{Environment, Error, Test};
+use crate::{Environment, Error, HarnessName, Harnesses, Test};
 
 /// Settings of a [`Suite`] that is about to be opened. By default, it has no tests, no variables
 /// and no cache.
@@ -85,7 +85,8 @@ impl SuiteBuilder {
     /// tracing is required but not available, [`Error::Inputs`] if an input pattern is invalid, and
     /// [`Error::Io`] if the state directory cannot be created.
     pub fn open(self) -> Result<Suite, Error> {
-        let Self { project, tests, environment, cache, runner, options, key } = self;
+        let Self { project, mut tests, environment, cache, runner, options, key } = self;
+        add_variables(&mut tests, &runner.harnesses);
         let root = project.canonicalize().map_err(Error::io("find", project))?;
         let tracing = TraceStatus::of(runner.trace);
         if let (TraceMode::Required, TraceStatus::Unavailable(reason)) = (runner.trace, &tracing) {
@@ -119,5 +120,25 @@ impl SuiteBuilder {
         }
         let context = Arc::new(SuiteContext { project, tests, runner });
         Ok(Suite { context, options, state, executor })
+    }
+}
+
+/// Has tests declare the variables that the tools of their harness read.
+///
+/// Tests that are built together declare the variables of all of them, since the build sees all.
+fn add_variables(tests: &mut [Test], harnesses: &Harnesses) {
+    let mut of_builds: BTreeMap<(HarnessName, PathBuf), BTreeSet<String>> = BTreeMap::new();
+    let place = |test: &Test| (test.harness.clone(), test.directory.clone());
+    for test in tests.iter().filter(|test| harnesses.get(&test.harness).needs_build(test)) {
+        of_builds.entry(place(test)).or_default().extend(test.env.iter().cloned());
+    }
+    for test in tests {
+        let harness = harnesses.get(&test.harness);
+        let of_tools = harness.discovery_inputs().variables.iter().map(|name| (*name).to_owned());
+        let of_build = of_builds.get(&place(test)).filter(|_| harness.needs_build(test));
+        let more: Vec<String> = of_tools.chain(of_build.into_iter().flatten().cloned()).collect();
+        test.env.extend(more);
+        let mut seen = HashSet::new();
+        test.env.retain(|name| seen.insert(name.clone()));
     }
 }

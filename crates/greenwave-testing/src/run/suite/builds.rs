@@ -51,7 +51,7 @@ impl Builds {
         let tests: Vec<&Test> = context.ids().filter(is_of_directory).map(|id| context.test(id)).collect();
         let Some(harness) = tests.first().map(|test| context.runner.harness(test)) else { return Ok(()) };
         let (project, environment) = (context.project.root(), context.runner.environment());
-        let request = BuildRequest { project, directory, environment };
+        let request = BuildRequest { project, directory, environment, tests: &tests };
         let mut before = context.project.snapshot_after(Instant::now()).await?;
         for attempt in 1.. {
             let Some(output) = harness.build(&request).await? else { return Ok(()) };

@@ -3,7 +3,7 @@
 //! One task owns the state of a run. Workers only read [`WorkerInputs`], which does not change
 //! while they run, and send their results over a channel.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::company::Company;
 use super::context::SuiteContext;
 use super::report::{Audit, SuiteEvent, SuiteReport};
 use super::schedule::{Schedule, TestGroups, needs};
-use super::worker::{ENDING_TIME_MAX, Results, WorkerInputs, Workers};
+use super::worker::{ENDING_TIME_MAX, Results, Stress, WorkerInputs, Workers};
 use crate::results::dependencies::{DependencyLog, DependencyRecord};
 use crate::results::history::{Statistics, TestStatistics};
 use crate::results::key_chain::KeyChain;
@@ -59,12 +59,16 @@ impl<O: Fn(SuiteEvent<'_>) + Send + Sync> Coordinator<'_, O> {
     pub(super) async fn run(&mut self, mut pending: PendingTests) -> Result<(), Error> {
         self.build_programs(&mut pending).await;
         let same_key = same_key(&pending);
-        let schedule = self.schedule(&pending)?;
+        let stressed = self.new_tests(&pending);
+        let schedule = self.schedule(&pending, &stressed)?;
         let PendingTests { misses, distrusted, audits, builds, .. } = pending;
         let audited = audits.keys().copied().collect();
         let context = Arc::clone(self.context);
+        let stress = Stress { runs: self.options.stress_new, tests: stressed.clone() };
+        self.report.stressed = stressed.into_iter().collect();
+        self.report.stressed.sort_unstable();
         let (company, earlier) = (Company::default(), self.earlier());
-        let inputs = WorkerInputs { context, builds, misses, distrusted, audited, company, earlier };
+        let inputs = WorkerInputs { context, builds, misses, distrusted, audited, stress, company, earlier };
         let finished = self.execute(&schedule, inputs, &same_key).await?;
         self.collect(finished, audits, &same_key);
         Ok(())
@@ -104,8 +108,21 @@ impl<O: Fn(SuiteEvent<'_>) + Send + Sync> Coordinator<'_, O> {
                 source: Arc::clone(&source),
             };
             (self.observe)(SuiteEvent::Broken(id, &error));
+            self.statistics.observe_error(&self.context.test(id).name);
             self.report.results[id.index()] = Some(Err(error));
         }
+    }
+
+    /// Returns the tests that have never run, if new tests run more than once.
+    fn new_tests(&self, pending: &PendingTests) -> HashSet<TestId> {
+        if self.options.stress_new < 2 {
+            return HashSet::new();
+        }
+        let is_new = |id: &TestId| {
+            let name = self.context.test(*id).name.as_str();
+            self.statistics.get(name).is_none() && self.log.last_stored(name).is_none()
+        };
+        pending.ids.iter().copied().filter(is_new).collect()
     }
 
     /// Returns the statistics of tests whose own runner is serial.
@@ -119,17 +136,18 @@ impl<O: Fn(SuiteEvent<'_>) + Send + Sync> Coordinator<'_, O> {
         context.ids().filter(is_serial).filter_map(earlier).collect()
     }
 
-    fn schedule(&self, pending: &PendingTests) -> Result<Schedule, Error> {
+    fn schedule(&self, pending: &PendingTests, stressed: &HashSet<TestId>) -> Result<Schedule, Error> {
         let expect = |id: &TestId| {
             let name = self.context.test(*id).name.as_str();
             (*id, self.statistics.expect(name, self.log.last_stored(name).is_some()))
         };
         let histories: HashMap<TestId, TaskHistory> = pending.ids.iter().map(expect).collect();
-        // Batches use stored results, so tests that must not use theirs run alone.
-        let (alone, together): (Vec<TestId>, Vec<TestId>) = pending
-            .ids
-            .iter()
-            .partition(|id| pending.audits.contains_key(id) || pending.distrusted.contains_key(id));
+        // Batches use stored results, so tests that must not use theirs run alone. A batch runs
+        // once.
+        let (alone, together): (Vec<TestId>, Vec<TestId>) = pending.ids.iter().partition(|id| {
+            let is_not_believed = pending.audits.contains_key(id) || pending.distrusted.contains_key(id);
+            is_not_believed || stressed.contains(id)
+        });
         let of = |flag: fn(&TestStatistics) -> bool| {
             let has_flag =
                 |id: &&TestId| self.statistics.get(&self.context.test(**id).name).is_some_and(flag);
@@ -251,6 +269,9 @@ impl<O: Fn(SuiteEvent<'_>) + Send + Sync> Coordinator<'_, O> {
             }
             let log = &mut *self.log;
             let test = self.context.test(id);
+            if result.is_err() {
+                self.statistics.observe_error(&test.name);
+            }
             self.report.results[id.index()] = Some(result.map(|run| note(log, test, run)));
         }
     }

@@ -60,6 +60,8 @@ pub struct SuiteReport {
     /// Tests that did not run, each with the test of the same command and inputs that produced its
     /// result.
     pub deduplicated: Vec<(TestId, TestId)>,
+    /// Tests that ran more than once because they were new.
+    pub stressed: Vec<TestId>,
     /// Total duration of the runs that originally produced the cached results.
     pub saved: Duration,
     /// Lower bound on the time that the tests take in any order.
@@ -84,6 +86,7 @@ impl SuiteReport {
             audits_failed: Vec::new(),
             wall: Duration::ZERO,
             deduplicated: Vec::new(),
+            stressed: Vec::new(),
             saved: Duration::ZERO,
             lower_bound: Duration::ZERO,
             looked_up: Duration::ZERO,

@@ -43,10 +43,19 @@ pub(super) struct WorkerInputs {
     pub(super) distrusted: HashMap<TestId, CacheDecision>,
     /// Tests that run although their result is cached.
     pub(super) audited: HashSet<TestId>,
+    pub(super) stress: Stress,
     /// The processes of this run.
     pub(super) company: Company,
     /// Statistics of earlier runs of tests whose own runner is serial.
     pub(super) earlier: HashMap<TestId, TestStatistics>,
+}
+
+/// Tests that run several times.
+#[derive(Debug)]
+pub(super) struct Stress {
+    /// Number of runs of each of the tests.
+    pub(super) runs: u32,
+    pub(super) tests: HashSet<TestId>,
 }
 
 /// Starts a worker for each batch.
@@ -194,6 +203,34 @@ impl Workspace for ProjectWorkspace<'_> {
     }
 }
 
+/// The project for a run of a test that is not the last one.
+struct Repeated<'a> {
+    workspace: &'a ProjectWorkspace<'a>,
+}
+
+#[async_trait]
+impl Workspace for Repeated<'_> {
+    fn project(&self) -> &Path {
+        self.workspace.project()
+    }
+
+    async fn before(&self, test: &Test) -> Result<InputSnapshot, Error> {
+        self.workspace.before(test).await
+    }
+
+    async fn after(&self, test: &Test) -> Result<InputSnapshot, Error> {
+        self.workspace.after(test).await
+    }
+
+    fn built(&self, directory: &Path) -> Option<&Built> {
+        self.workspace.built(directory)
+    }
+
+    fn wants_explanations(&self) -> bool {
+        true
+    }
+}
+
 impl ProjectWorkspace<'_> {
     async fn run(&self, batch: Vec<TestId>) -> Results {
         match batch.as_slice() {
@@ -207,6 +244,9 @@ impl ProjectWorkspace<'_> {
     async fn run_one(&self, id: TestId) -> Result<TestRun, Error> {
         let WorkerInputs { context, misses, distrusted, audited, company, .. } = self.inputs;
         let (runner, test) = (&context.runner, context.test(id));
+        if let Some(failed) = self.stress(id).await? {
+            return Ok(failed);
+        }
         let (is_audited, reason) = (audited.contains(&id), distrusted.get(&id));
         let companion = company.join().await;
         if !is_audited && reason.is_none() {
@@ -219,6 +259,28 @@ impl ProjectWorkspace<'_> {
             None => outcome,
         };
         Ok(TestRun { outcome, dependencies })
+    }
+
+    /// Runs a new test as often as it has to pass before the run whose result counts. Returns the
+    /// first run that fails.
+    async fn stress(&self, id: TestId) -> Result<Option<TestRun>, Error> {
+        let WorkerInputs { context, stress, .. } = self.inputs;
+        if !stress.tests.contains(&id) {
+            return Ok(None);
+        }
+        let test = &Test { retries: 0, ..context.test(id).clone() };
+        for run in 1..stress.runs {
+            let TestRun { mut outcome, dependencies } =
+                context.runner.run_again(&Repeated { workspace: self }, test).await?;
+            if !outcome.passed() {
+                self.ended();
+                let note = format!("\n[this new test failed at run {run} of {}]\n", stress.runs);
+                outcome.output = [outcome.output.as_ref(), note.as_bytes()].concat().into();
+                outcome.source = Source::Ran(CacheDecision::NotAPass);
+                return Ok(Some(TestRun { outcome, dependencies }));
+            }
+        }
+        Ok(None)
     }
 
     /// Runs several tests in one process, then runs each test alone that did not pass there.

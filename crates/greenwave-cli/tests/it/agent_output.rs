@@ -1,0 +1,72 @@
+//! The short output of `greenwave test` for coding agents, and output of tests while they run.
+
+use crate::program::Program;
+use crate::test_dir::TestDir;
+
+fn greenwave(dir: &TestDir, args: &[&str]) -> Program {
+    let args = ["test"].into_iter().chain(args.iter().copied());
+    dir.greenwave(args).within(&dir.path("p")).variable("XDG_CACHE_HOME", dir.path("cache"))
+}
+
+/// A cargo project with a failing test among twenty.
+fn project() -> TestDir {
+    let passing: String = (0..19).map(|at| format!("#[test]\nfn passes_{at}() {{}}\n")).collect();
+    let failing = "#[test]\nfn fails() {\n    assert_eq!(1 + 1, 3, \"sum\");\n}\n";
+    TestDir::empty()
+        .with(
+            "p/Cargo.toml",
+            "[package]\nname = \"one\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n[lib]\ndoctest = false\n",
+        )
+        .with("p/src/lib.rs", failing.to_owned() + &passing)
+}
+
+#[test]
+fn an_agent_sees_the_assertion_its_line_and_one_closing_line() {
+    let dir = project();
+    let finished = greenwave(&dir, &[]).variable("CLAUDECODE", "1").run().with_code(1);
+    let lines: Vec<&str> = finished.stdout.lines().filter(|line| !line.trim().is_empty()).collect();
+    assert_eq!(lines[0], "FAIL one: failed with exit code 101");
+    for text in [
+        "Failing tests: fails",
+        "panicked at src/lib.rs:3:5",
+        "assertion `left == right` failed: sum",
+        "left: 2",
+    ] {
+        assert!(finished.stdout.contains(text), "lacks {text:?}:\n{}", finished.stdout);
+    }
+    assert!(lines.last().unwrap().starts_with("1 test: 1 failed in "), "{}", finished.stdout);
+    assert!(lines.len() < 20 && !finished.stdout.contains("passes_1"), "{}", finished.stdout);
+    assert!(!finished.stdout.contains('\u{1b}'), "{}", finished.stdout);
+    let explicit = greenwave(&dir, &["--output", "agent"]).run().with_code(1);
+    let without_time = |text: &str| text.rsplit_once(" in ").map(|(start, _)| start.to_owned());
+    let all = |text: &str| {
+        text.lines().filter(|line| !line.contains("thread '")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (explicit, implicit) = (all(&explicit.stdout), all(&finished.stdout));
+    assert_eq!(explicit[..explicit.len() - 2], implicit[..implicit.len() - 2]);
+    assert_eq!(without_time(explicit.last().unwrap()), without_time(implicit.last().unwrap()));
+    // A flag counts more than the variable.
+    let finished = greenwave(&dir, &["--output", "failed"]).variable("CLAUDECODE", "1").run().with_code(1);
+    assert!(finished.stdout.contains("passes_1"), "{}", finished.stdout);
+}
+
+#[test]
+fn a_program_that_does_not_compile_is_said_once() {
+    let test = "#[test]\nfn t() { missing(); }\n";
+    let dir = project().with("p/src/lib.rs", "").with("p/tests/a.rs", test).with("p/tests/b.rs", test);
+    let finished = greenwave(&dir, &["--output", "agent"]).run().with_code(1);
+    assert!(finished.stdout.contains("cannot find function `missing`"), "{}", finished.stdout);
+    assert!(finished.stdout.contains("tests/a.rs:2:10"), "{}", finished.stdout);
+}
+
+#[test]
+fn live_output_appears_before_the_test_ends() {
+    let test = "[[test]]\nname = \"slow\"\ncommand = \"printf 'first\\nsec'; until test -e ../go; do sleep 0.02; done; echo ond; exit 1\"\n";
+    let dir = TestDir::empty().with("p/greenwave.toml", test);
+    let mut running = greenwave(&dir, &["--output", "live"]).start();
+    running.read_until("slow | first");
+    dir.write("go", "");
+    let finished = running.finish().with_code(1);
+    assert!(finished.stdout.contains("\nslow | second\n"), "{}", finished.stdout);
+    assert_eq!(finished.stdout.matches("second").count(), 1, "{}", finished.stdout);
+}

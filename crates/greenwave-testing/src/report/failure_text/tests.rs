@@ -1,0 +1,167 @@
+//! Outputs of real test runners, and the texts made from them.
+
+use std::path::Path;
+
+use super::FailureText;
+
+/// Size limit of the texts, in bytes.
+const BYTES_MAX: usize = 7 * 1024;
+
+#[track_caller]
+fn check(output: &str, failing: &[&str], contains: &[&str], lacks: &[&str]) {
+    let failure = FailureText::of_output(output.as_bytes(), &[Path::new("/state/work/one")], BYTES_MAX);
+    assert_eq!(failure.failing.iter().map(String::as_str).collect::<Vec<_>>(), failing, "{}", failure.text);
+    for part in contains {
+        assert!(failure.text.contains(part), "lacks {part:?}:\n{}", failure.text);
+    }
+    for part in lacks {
+        assert!(!failure.text.contains(part), "contains {part:?}:\n{}", failure.text);
+    }
+}
+
+#[test]
+fn cargo_test() {
+    let output = "\u{1b}[1m\u{1b}[32m   Compiling\u{1b}[0m one v0.1.0 (/state/work/one)\n\
+        warning: unused variable: `x`\n --> src/lib.rs:3:9\n  |\n3 |     let x = 1;\n  |         ^ help\n\n\
+        \u{1b}[1m\u{1b}[32m    Finished\u{1b}[0m `test` profile\n     Running unittests src/lib.rs\n\n\
+        running 2 tests\ntest tests::adds ... ok\ntest tests::multiplies ... FAILED\n\nfailures:\n\n\
+        ---- tests::multiplies stdout ----\n\nthread 'tests::multiplies' panicked at /state/work/one/src/lib.rs:14:9:\n\
+        assertion `left == right` failed\n  left: 4\n right: 5\n\
+        note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n\n\n\
+        failures:\n    tests::multiplies\n\n\
+        test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
+    check(
+        output,
+        &["tests::multiplies"],
+        &["Failing tests: tests::multiplies", "panicked at src/lib.rs:14:9", "left: 4", "1 passed; 1 failed"],
+        &["Compiling", "unused variable", "adds ... ok", "RUST_BACKTRACE", "/state", "\u{1b}"],
+    );
+}
+
+#[test]
+fn cargo_build_errors() {
+    let output = "   Compiling one v0.1.0 (/state/work/one)\nerror[E0425]: cannot find function `lex` in this scope\n \
+        --> tests/lex.rs:5:16\n  |\n5 |     assert_eq!(lex(\"a\"), 1);\n  |                ^^^ not found in this scope\n\n\
+        For more information about this error, try `rustc --explain E0425`.\n\
+        error: could not compile `one` (test \"lex\") due to 1 previous error\n";
+    check(output, &[], &["cannot find function `lex`", "--> tests/lex.rs:5:16"], &["Compiling"]);
+}
+
+#[test]
+fn pytest() {
+    let output = "============================= test session starts ==============================\n\
+        platform linux -- Python 3.11.7, pytest-8.3.4, pluggy-1.5.0\nrootdir: /state/work/one\n\
+        collected 2 items\n\ntest_add.py .F                                                           [100%]\n\n\
+        =================================== FAILURES ===================================\n\
+        ___________________________________ test_mul ___________________________________\n\n    def test_mul():\n        \
+        x = add(2, 2)\n>       assert x == 5, \"sum\"\nE       AssertionError: sum\nE       assert 4 == 5\n\n\
+        test_add.py:5: AssertionError\n=========================== short test summary info ============================\n\
+        FAILED test_add.py::test_mul - AssertionError: sum\n\
+        ========================= 1 failed, 1 passed in 0.03s ==========================\n";
+    check(
+        output,
+        &["test_add.py::test_mul"],
+        &["E       assert 4 == 5", "test_add.py:5: AssertionError", "1 failed, 1 passed"],
+        &["platform linux", "rootdir", "[100%]", "session starts"],
+    );
+}
+
+#[test]
+fn go_test() {
+    let output = "=== RUN   TestOk\n--- PASS: TestOk (0.00s)\n=== RUN   TestSum\n=== RUN   TestSum/two\n    \
+        a_test.go:4: got 2, want 3\n--- FAIL: TestSum (0.00s)\n    --- FAIL: TestSum/two (0.00s)\nFAIL\nFAIL\tx\t0.032s\nFAIL\n";
+    check(
+        output,
+        &["TestSum", "TestSum/two"],
+        &["a_test.go:4: got 2, want 3", "--- FAIL: TestSum"],
+        &["=== RUN", "TestOk"],
+    );
+}
+
+#[test]
+fn node_test_in_tap() {
+    let output = "TAP version 13\n# Subtest: adds\nok 1 - adds\n  ---\n  duration_ms: 1.440213\n  ...\n\
+        # Subtest: multiplies\nnot ok 2 - multiplies\n  ---\n  duration_ms: 33.372599\n  \
+        location: '/state/work/one/a.test.mjs:3:1'\n  error: '4 == 5'\n  expected: 5\n  actual: 4\n  ...\n1..2\n\
+        # tests 2\n# pass 1\n# fail 1\n# cancelled 0\n";
+    check(
+        output,
+        &["multiplies"],
+        &["not ok 2 - multiplies", "error: '4 == 5'", "location: 'a.test.mjs:3:1'", "# fail 1"],
+        &["ok 1 - adds", "1.440213", "TAP version"],
+    );
+}
+
+#[test]
+fn node_test_in_the_spec_format() {
+    let output = "✔ adds (5.63228ms)\n✖ multiplies (1.18887ms)\n  AssertionError [ERR_ASSERTION]: 4 == 5\n      \
+        at TestContext.<anonymous> (file:///state/work/one/a.test.mjs:3:33)\n\n✖ failing tests:\n\n\
+        test at a.test.mjs:3:1\n✖ multiplies (1.18887ms)\n";
+    check(output, &["multiplies"], &["4 == 5", "(a.test.mjs:3:33)"], &["✔ adds", "file://"]);
+}
+
+#[test]
+fn jest() {
+    let output = "PASS src/b.test.js\nFAIL src/a.test.js\n  math\n    ✓ adds (2 ms)\n    ✕ multiplies (3 ms)\n\n  \
+        ● math › multiplies\n\n    expect(received).toBe(expected) // Object.is equality\n\n    Expected: 5\n    \
+        Received: 4\n\n      at Object.<anonymous> (src/a.test.js:3:21)\n\nTest Suites: 1 failed, 1 passed, 2 total\n\
+        Tests:       1 failed, 2 passed, 3 total\nSnapshots:   0 total\nTime:        0.5 s\n";
+    check(
+        output,
+        &["math › multiplies"],
+        &["Expected: 5", "Received: 4", "FAIL src/a.test.js", "src/a.test.js:3:21"],
+        &["PASS src/b", "✓ adds", "Snapshots", "Time:"],
+    );
+}
+
+#[test]
+fn output_of_an_unknown_program_is_cleaned() {
+    let output = "downloading  10%\rdownloading  50%\rdownloading 100%\n\u{1b}]0;title\u{7}\u{1b}[31mwant 3\u{1b}[0m, got 2\n\
+        dots\u{8}\u{8}\u{8}\u{8}done\nsame\nsame\nsame\nsame\nat /state/work/one/src/x.sh:3\r\n";
+    check(
+        output,
+        &[],
+        &["downloading 100%\nwant 3, got 2\ndone\nsame\n[the line above repeats 3 times]\nat src/x.sh:3"],
+        &["10%", "title", "\r", "\u{1b}", "\u{8}"],
+    );
+}
+
+#[test]
+fn long_output_is_cut_in_the_middle() {
+    let lines: String = (0..5000).map(|at| format!("line {at}\n")).collect();
+    let failure = FailureText::of_output(lines.as_bytes(), &[], BYTES_MAX);
+    assert!(failure.text.len() <= 8 * 1024, "{}", failure.text.len());
+    assert!(failure.text.starts_with("line 0\n") && failure.text.ends_with("line 4999"), "{}", failure.text);
+    let mark = failure.text.lines().find(|line| line.ends_with(" bytes left out]")).unwrap();
+    let left_out: usize = mark[1..].split(' ').next().unwrap().parse().unwrap();
+    let shown = failure.text.len() - mark.len() - 1;
+    assert_eq!(shown + left_out, lines.trim_end().len());
+    let long = FailureText::of_output("ä".repeat(100_000).as_bytes(), &[], BYTES_MAX);
+    assert!(long.text.len() <= 8 * 1024 && long.text.contains("left out"));
+}
+
+/// No output, however broken, makes the functions panic or exceed their bounds.
+#[test]
+fn arbitrary_bytes_are_accepted() {
+    use proptest::prelude::*;
+    let piece = prop_oneof![
+        Just("\u{1b}[".to_owned()),
+        Just("\u{1b}]".to_owned()),
+        Just("\u{9b}".to_owned()),
+        Just("ok 1 - ".to_owned()),
+        Just("--- FAIL: ".to_owned()),
+        Just("test result: ".to_owned()),
+        Just("FAILED ".to_owned()),
+        "\\PC{0,20}",
+        "[\\x00-\\x1f]{0,3}",
+    ];
+    let mut runner = proptest::test_runner::TestRunner::default();
+    let pieces = proptest::collection::vec(piece, 0..60);
+    let checked = runner.run(&pieces, |pieces| {
+        let failure = FailureText::of_output(pieces.concat().as_bytes(), &[Path::new("/tmp")], BYTES_MAX);
+        prop_assert!(failure.text.len() <= 9 * 1024);
+        prop_assert!(!failure.text.chars().any(|c| c.is_control() && c != '\n' && c != '\t'));
+        Ok(())
+    });
+    checked.unwrap();
+}
