@@ -15,6 +15,7 @@ use crate::codec::path_bytes;
 use crate::discovered_deps::{AccessKind, DiscoveredDeps};
 use crate::manifest::{Entry, Manifest, hash_file};
 use crate::project_tree::ProjectTree;
+use crate::selection::Selection;
 use crate::stamp::{CLOCK_TICK, FileStamp, now_ns};
 use crate::stat_cache::StatCache;
 use crate::text::short_hash;
@@ -71,9 +72,12 @@ impl PathState {
 #[derive(Debug)]
 pub struct PathStates {
     project: PathBuf,
+    /// Patterns of outputs, whose names in directories do not count, and the states of everything
+    /// else.
+    without: Option<(Selection, Arc<PathStates>)>,
     stat_cache: Arc<Mutex<StatCache>>,
     object_exists: ObjectExists,
-    states: Mutex<HashMap<(PathBuf, AccessKind), (PathState, i64)>>,
+    states: Mutex<HashMap<(PathBuf, AccessKind), ReadState>>,
     /// By the address of the set. Holding the set prevents the address from being reused.
     digests: Mutex<HashMap<usize, SetDigest>>,
     descriptions: Mutex<HashMap<Vec<usize>, Description>>,
@@ -83,6 +87,15 @@ pub struct PathStates {
     arrivals: Mutex<HashMap<PathBuf, i64>>,
     /// The latest arrival of a directory of the manifest with this digest, and that directory.
     latest_arrivals: Mutex<HashMap<[u8; 32], (i64, PathBuf)>>,
+}
+
+/// A state with the time of its last change and the time at which it was read, in nanoseconds since
+/// the Unix epoch.
+#[derive(Debug, Clone, Copy)]
+struct ReadState {
+    state: PathState,
+    changed: i64,
+    read_at: i64,
 }
 
 /// A set with the hash of its states.
@@ -97,6 +110,7 @@ impl PathStates {
     pub fn new(project: &Path, stat_cache: Arc<Mutex<StatCache>>, object_exists: ObjectExists) -> Self {
         Self {
             project: project.to_owned(),
+            without: None,
             stat_cache,
             object_exists,
             states: Mutex::default(),
@@ -108,16 +122,51 @@ impl PathStates {
         }
     }
 
+    /// Creates an empty cache in which names of outputs do not count as names of a directory. Takes
+    /// all other states from `all`.
+    pub fn without_outputs(all: &Arc<Self>, selection: &Selection) -> Self {
+        let states = Self::new(&all.project, Arc::clone(&all.stat_cache), all.object_exists);
+        Self { without: Some((selection.clone(), Arc::clone(all))), ..states }
+    }
+
+    /// Reads the names in the directories that contain outputs: the project, `directory` and the
+    /// parents of all outputs with a known path.
+    ///
+    /// Only names that were read before a test can prove that another process changed none of them.
+    /// The timestamp of a directory does not if the test itself writes to it.
+    pub fn read_directories_of_outputs(&self, directory: &Path) {
+        let Some((selection, _)) = &self.without else { return };
+        let parents = selection.output_roots().filter_map(Path::parent);
+        for parent in [Path::new(""), directory].into_iter().chain(parents) {
+            self.state(parent, AccessKind::Names);
+        }
+    }
+
+    /// Returns the state of a path and the time at which it was read, in nanoseconds since the Unix
+    /// epoch.
+    pub fn state_read_at(&self, path: &Path, kind: AccessKind) -> (PathState, i64) {
+        let ReadState { state, read_at, .. } = self.read_once(path, kind);
+        (state, read_at)
+    }
+
     /// Returns the state of a path, and the time at which it was last changed, in nanoseconds since
     /// the Unix epoch (0 if unknown).
     pub fn state(&self, path: &Path, kind: AccessKind) -> (PathState, i64) {
+        let ReadState { state, changed, .. } = self.read_once(path, kind);
+        (state, changed)
+    }
+
+    fn read_once(&self, path: &Path, kind: AccessKind) -> ReadState {
+        if let Some((_, all)) = self.without.as_ref().filter(|_| kind != AccessKind::Names) {
+            return all.read_once(path, kind);
+        }
         let key = (path.to_owned(), kind);
         if let Some(cached) = self.states.lock().get(&key) {
             return *cached;
         }
-        let state = self.read(path, kind);
-        self.states.lock().insert(key, state);
-        state
+        let (state, changed) = self.read(path, kind);
+        let read = ReadState { state, changed, read_at: now_ns() };
+        *self.states.lock().entry(key).or_insert(read)
     }
 
     /// Returns the state of the whole project. `path` is that of [`tree_path`](crate::tree_path).
@@ -173,6 +222,9 @@ impl PathStates {
     /// Before that time another directory may have been in its place, with other files of the same
     /// age.
     pub fn arrived(&self, path: &Path) -> i64 {
+        if let Some((_, all)) = &self.without {
+            return all.arrived(path);
+        }
         let mut arrivals = self.arrivals.lock();
         let (mut uncached, mut latest) = (Vec::new(), 0);
         let absolute = self.project.join(path);
@@ -194,6 +246,9 @@ impl PathStates {
     /// Returns a directory of a manifest that arrived at its place at `since` or later, in
     /// nanoseconds since the Unix epoch.
     pub fn moved_since(&self, inputs: &Manifest, since: i64) -> Option<PathBuf> {
+        if let Some((_, all)) = &self.without {
+            return all.moved_since(inputs, since);
+        }
         let find = || {
             let (mut latest, mut last) = ((0, PathBuf::new()), None);
             for (path, _) in inputs.files() {
@@ -221,9 +276,11 @@ impl PathStates {
         project: &Path,
     ) -> bool {
         let states = self.states.lock();
+        let all = self.without.as_ref().map(|(_, all)| all.states.lock());
         accesses.all(|(path, kind)| {
             let path = path.strip_prefix(project).unwrap_or(path);
-            states.contains_key(&(path.to_owned(), *kind))
+            let others = all.as_deref().filter(|_| *kind != AccessKind::Names);
+            others.unwrap_or(&states).contains_key(&(path.to_owned(), *kind))
         })
     }
 
@@ -273,11 +330,19 @@ impl PathStates {
             // Writing to a pipe changes its timestamps. Only its arrival matters.
             (PathState::Other, arrival(&metadata, &stamp))
         } else if kind == AccessKind::Names {
-            (hash_names(absolute).map_or(PathState::Unreadable, PathState::Directory), changed)
+            let names = hash_names(absolute, |path, is_dir| self.is_output(path, is_dir));
+            (names.map_or(PathState::Unreadable, PathState::Directory), changed)
         } else {
             // The access depends on the existence of the directory, and not on its names.
             (PathState::Directory([0; 32]), arrival(&metadata, &stamp))
         }
+    }
+
+    fn is_output(&self, absolute: &Path, is_dir: bool) -> bool {
+        let Some((selection, _)) = &self.without else { return false };
+        let Ok(path) = absolute.strip_prefix(&self.project) else { return false };
+        // A pattern that ends with a slash matches everything in the directory.
+        selection.is_output(path) || (is_dir && selection.is_output(&path.join("_")))
     }
 
     fn read_file(&self, path: &Path, stamp: &FileStamp) -> PathState {
@@ -313,14 +378,16 @@ fn latest_arrival(directory: &fs::Metadata) -> i64 {
     if stamp.changed > stamp.modified { arrived.max(stamp.changed.saturating_add(tick)) } else { arrived }
 }
 
-/// Hashes the names and types in a directory, except names that are never part of a project.
-fn hash_names(directory: &Path) -> Option<[u8; 32]> {
+/// Hashes the names and types in a directory, except outputs and names that are never part of a
+/// project. `is_output` receives the path and whether it is a directory.
+fn hash_names(directory: &Path, is_output: impl Fn(&Path, bool) -> bool) -> Option<[u8; 32]> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).ok()? {
         let entry = entry.ok()?;
         let kind = entry.file_type().ok()?;
         let is_excluded = ALWAYS_EXCLUDED.iter().any(|name| entry.file_name() == *name)
-            || (kind.is_dir() && is_cache_directory(&entry.path()));
+            || (kind.is_dir() && is_cache_directory(&entry.path()))
+            || is_output(&entry.path(), kind.is_dir());
         if !is_excluded {
             names.push((entry.file_name(), type_number(kind)));
         }

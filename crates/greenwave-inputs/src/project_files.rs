@@ -149,7 +149,7 @@ impl ProjectFiles {
             return Err(Error::UnknownTest { test: test.to_owned() });
         };
         let inputs = self.manifest(snapshot, at).await?;
-        Ok(InputSnapshot { inputs, states: Arc::clone(&snapshot.states) })
+        Ok(InputSnapshot { inputs, states: snapshot.states_for(&self.selections[at]) })
     }
 
     async fn manifest(&self, snapshot: &Arc<Snapshot>, at: usize) -> Result<Manifest, Error> {

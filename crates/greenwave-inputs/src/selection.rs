@@ -30,6 +30,7 @@ pub struct Selection {
     directories: Vec<PathBuf>,
     inputs: Patterns,
     outputs: Patterns,
+    output_patterns: Vec<String>,
 }
 
 impl Selection {
@@ -40,6 +41,7 @@ impl Selection {
             directories: vec![],
             inputs: Patterns::default(),
             outputs: Patterns::default(),
+            output_patterns: vec![],
         }
     }
 
@@ -57,13 +59,15 @@ impl Selection {
             directories,
             inputs: Patterns::new(&spec.inputs)?,
             outputs: Patterns::new(&spec.outputs)?,
+            output_patterns: spec.outputs.clone(),
         })
     }
 
     /// Compiles a single pattern.
     pub(crate) fn of_pattern(pattern: &str) -> Result<Self, Error> {
         let inputs = Patterns::new(&[pattern.to_owned()])?;
-        Ok(Self { everything: false, directories: vec![], inputs, outputs: Patterns::default() })
+        let outputs = Patterns::default();
+        Ok(Self { everything: false, directories: vec![], inputs, outputs, output_patterns: vec![] })
     }
 
     /// Returns whether the file at a path relative to the project is selected. `is_ignored` says
@@ -82,6 +86,11 @@ impl Selection {
     /// Returns whether a path matches the patterns of outputs.
     pub fn is_output(&self, path: &Path) -> bool {
         self.outputs.match_path(path)
+    }
+
+    /// Returns the patterns of outputs.
+    pub(crate) fn output_patterns(&self) -> &[String] {
+        &self.output_patterns
     }
 
     /// Returns files and directories that together contain all outputs, except patterns that match

@@ -1,5 +1,6 @@
 //! A snapshot of the files of a project: its listing, and the content hashes that were needed.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -55,6 +56,8 @@ pub struct Snapshot {
     manifests: Vec<OnceLock<Manifest>>,
     /// The states of paths outside the listing.
     pub states: Arc<PathStates>,
+    /// The states without the names of outputs, by their patterns.
+    states_without: Mutex<HashMap<Vec<String>, Arc<PathStates>>>,
     changed_while_read: AtomicBool,
 }
 
@@ -92,6 +95,7 @@ impl SnapshotSource {
             entries,
             manifests: (0..selections).map(|_| OnceLock::new()).collect(),
             states: Arc::new(states),
+            states_without: Mutex::default(),
             changed_while_read: AtomicBool::new(false),
         })
     }
@@ -112,6 +116,18 @@ impl Snapshot {
     /// Returns all files, each with its entry if it was hashed.
     pub fn files(&self) -> impl Iterator<Item = (&FoundFile, Option<&Entry>)> {
         self.files.iter().zip(self.entries.iter().map(OnceLock::get))
+    }
+
+    /// Returns the states of paths for a test with this selection, in which names of its outputs do
+    /// not count.
+    pub(crate) fn states_for(&self, selection: &Selection) -> Arc<PathStates> {
+        let patterns = selection.output_patterns();
+        if patterns.is_empty() {
+            return Arc::clone(&self.states);
+        }
+        let mut all = self.states_without.lock();
+        let new = || Arc::new(PathStates::without_outputs(&self.states, selection));
+        Arc::clone(all.entry(patterns.to_vec()).or_insert_with(new))
     }
 
     /// Returns whether a file was changed after it was listed and before it was hashed.

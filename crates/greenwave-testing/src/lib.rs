@@ -73,6 +73,7 @@ pub use report::{
 pub use results::dependencies::Difference;
 pub use results::key::SCHEMA;
 pub use results::outcome::{CacheDecision, ExitReason, Interference, Outcome, Source, Status};
+pub use results::outputs::OutputFile;
 pub use results::state::STATE_DIRECTORY;
 pub use results::up_to_date::{RecordKey, UpToDateRecord};
 pub use run::environment::Environment;

@@ -8,6 +8,7 @@ pub(crate) mod key_chain;
 pub(crate) mod lookup;
 pub(crate) mod lookup_inputs;
 pub(crate) mod outcome;
+pub(crate) mod outputs;
 pub(crate) mod record;
 pub(crate) mod state;
 pub(crate) mod up_to_date;

@@ -25,6 +25,7 @@ mod ignored_files;
 mod kill;
 mod metrics;
 mod npm;
+mod outputs;
 mod per_test;
 mod plans;
 mod program;

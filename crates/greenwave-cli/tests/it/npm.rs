@@ -14,7 +14,7 @@ fn run(dir: &TestDir) -> Finished {
 /// Writes a program.
 fn write_program(dir: &TestDir, path: &str, script: &str) {
     use std::os::unix::fs::PermissionsExt;
-    dir.write(path, &format!("#!/bin/sh\n{script}\n"));
+    dir.write(path, format!("#!/bin/sh\n{script}\n"));
     std::fs::set_permissions(dir.path(path), std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::TestCount;
+use crate::results::outputs::OutputFile;
 
 /// The outcome of a test that ran or whose result was cached.
 #[derive(Debug, Clone)]
@@ -35,6 +37,8 @@ pub struct Outcome {
     pub coarse: Option<String>,
     /// The influence of other tests on this run, if one was observed.
     pub interference: Option<Interference>,
+    /// Files that the test wrote inside the project, as its `outputs` declare.
+    pub outputs: Arc<[OutputFile]>,
 }
 
 /// The influence of other tests on the result of a test.
@@ -149,6 +153,9 @@ pub enum CacheDecision {
     /// The test read this path in cargo's target directory, and cargo could not build the whole
     /// workspace.
     NotBuilt(PathBuf),
+    /// The result is stored, but this output of it was removed and cannot be restored, so the test
+    /// ran again.
+    OutputRemoved(PathBuf),
     /// The trace may lack accesses for this reason, a phrase whose subject is the test.
     IncompleteTrace(String),
     /// The test reached these servers or other peers, which it neither started nor declares, and
@@ -229,6 +236,10 @@ impl CacheDecision {
             CacheDecision::NotBuilt(path) => format!(
                 "the test reads `{}`, which may be out of date (fix the workspace's build)",
                 display(path)
+            ),
+            CacheDecision::OutputRemoved(path) => format!(
+                "output `{}` had been removed, so the test ran again (its earlier result stays cached)",
+                path.display()
             ),
             CacheDecision::IncompleteTrace(reason) => {
                 format!("the test's reads cannot be traced completely: it {reason} (avoid that in the test)")

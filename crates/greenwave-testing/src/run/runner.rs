@@ -25,6 +25,7 @@ use crate::results::key::KeyMode;
 use crate::results::key_chain::{KeyChain, STEPS_MAX};
 use crate::results::lookup::{Lookup, LookupQuery, ResultCache};
 use crate::results::outcome::{CacheDecision, Outcome};
+use crate::results::outputs;
 use crate::results::record::{self, StoredRecord};
 use crate::run::blocking::blocking;
 use crate::run::environment::Environment;
@@ -256,7 +257,9 @@ impl Runner {
             return job.run_or_wait(chain).await;
         }
         match self.lookup(prepared).await {
-            Lookup::Hit(outcome, chain) if job.is_built(&chain) => Ok(outcome.into()),
+            Lookup::Hit(outcome, chain) if job.is_built(&chain) && job.has_outputs(&outcome).await => {
+                Ok(outcome.into())
+            }
             Lookup::Miss(chain) => job.run_or_wait(chain).await,
             Lookup::Hit(..) | Lookup::Corrupt => job.run_uncached().await,
         }
@@ -368,6 +371,16 @@ impl TestJob<'_> {
         let undeclared = if runner.options.strict { self.undeclared(&attempt)? } else { Vec::new() };
         let outcome = attempt.outcome(&prepared.key, CacheDecision::NoCache, undeclared);
         Ok(TestRun { outcome, dependencies })
+    }
+
+    /// Restores the outputs of a cached result that were removed. Returns whether all exist.
+    async fn has_outputs(&self, outcome: &Outcome) -> bool {
+        if outcome.outputs.is_empty() {
+            return true;
+        }
+        let Ok(selection) = self.test.selection() else { return true };
+        let (project, files) = (self.workspace.project().to_owned(), Arc::clone(&outcome.outputs));
+        blocking(move || outputs::restore(&project, &selection, &files)).await.is_none()
     }
 
     /// Returns whether all workspaces that the result depends on have been built in this run.

@@ -189,7 +189,8 @@ impl Suite {
         let SuiteContext { tests, runner, .. } = &*self.context;
         let mut report = SuiteReport::new(tests.len(), runner.trace_status());
         let snapshot = self.context.scan().await?;
-        let lookup = SuiteLookup::run(&self.context, &snapshot, wanted).await;
+        let mut lookup = SuiteLookup::run(&self.context, &snapshot, wanted).await;
+        lookup.restore_outputs(&self.context).await;
         let pending = self.take_cached(lookup, &mut report);
         report.looked_up = started.elapsed();
         report_lookup(&mut report, pending.ids.len(), &observe);

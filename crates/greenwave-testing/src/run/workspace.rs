@@ -68,6 +68,11 @@ impl DirectoryWorkspace {
             Arc::clone(&self.index),
             greenwave_sandbox::kernel_object_exists,
         ));
+        let states = if spec.outputs.is_empty() {
+            states
+        } else {
+            Arc::new(PathStates::without_outputs(&states, &test.selection()?))
+        };
         let inputs = blocking(move || Manifest::read(&project, &spec)).await;
         let inputs = inputs.map_err(|error| error.for_test(&test.name))?;
         Ok(InputSnapshot { inputs, states })

@@ -17,6 +17,7 @@ use crate::harness::cargo::products::Products;
 use crate::harness::launch::BuildFailure;
 use crate::harness::{BatchCommand, BatchResult, Crash, FinishedProcess, LaunchSpec, Rerun};
 use crate::results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
+use crate::results::outputs::Outputs;
 use crate::run::isolation::Isolation;
 use crate::run::options::RESULTS_VARIABLE;
 use crate::run::process::{self, Job, ProcessResult};
@@ -93,6 +94,7 @@ impl AttemptResult {
             undeclared,
             coarse: None,
             interference: None,
+            outputs: Outputs::default(),
         }
     }
 }

@@ -16,9 +16,12 @@ use crate::results::decision::{Change, RunEvidence, SnapshotEvidence, decide_cac
 use crate::results::key;
 use crate::results::key_chain::KeyChain;
 use crate::results::lookup::ResultCache;
-use crate::results::outcome::{CacheDecision, Outcome};
+use crate::results::outcome::{CacheDecision, Outcome, Status};
+use crate::results::outputs::{self, OutputFile};
 use crate::results::record;
+use crate::run::blocking::blocking;
 use crate::run::options::IncompleteMode;
+use crate::run::process::ProcessResult;
 use crate::run::servers;
 
 /// A finished test whose result is about to be stored under the last key of its chain.
@@ -54,8 +57,10 @@ impl Commit<'_> {
         let TestJob { workspace, test, prepared, .. } = self.job;
         let process = &attempt.process;
         let coarse = servers::describe(&process.seen.peers);
+        let outputs = self.outputs(process).await?;
+        let (output, duration) = (&process.output, process.duration);
         let result =
-            record::result(process.status, process.count, &process.output, process.duration, coarse.clone());
+            record::result(process.status, process.count, output, &outputs, duration, coarse.clone());
         if attempt.reads_more {
             self.cache.put_undeclared_marker(test).await;
         }
@@ -79,6 +84,17 @@ impl Commit<'_> {
         }
         let (record, persist) = self.store(discovered.unwrap_or_default(), &states, result).await;
         Ok(Committed { run, record, persist })
+    }
+
+    /// Returns the outputs of a test that passed.
+    async fn outputs(&self, process: &ProcessResult) -> Result<Vec<OutputFile>, Error> {
+        let TestJob { workspace, test, .. } = self.job;
+        if process.status != Status::Passed || test.outputs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (project, selection) = (workspace.project().to_owned(), test.selection()?);
+        let seen = Arc::clone(&process.seen);
+        Ok(blocking(move || outputs::read(&project, &selection, seen.written.iter())).await)
     }
 
     /// Stores a result. Returns the record for the last key of the chain, and whether the caller

@@ -205,6 +205,24 @@ impl Comparer {
         let is_built = self.test.built.iter().any(|root| absolute.starts_with(root));
         let since = if is_built { self.test.began } else { self.test.since };
         let tick = i64::try_from(CLOCK_TICK.as_nanos()).unwrap_or(0);
-        touched >= since.saturating_sub(tick) || is_gone || self.after.states.arrived(path) >= since
+        let is_touched = touched >= since.saturating_sub(tick) && !self.has_only_own_outputs(path, kind);
+        is_touched || is_gone || self.after.states.arrived(path) >= since
+    }
+
+    /// Returns whether the names in a directory are those from before the test, except for outputs
+    /// that the test wrote there itself.
+    fn has_only_own_outputs(&self, path: &Path, kind: AccessKind) -> bool {
+        if kind != AccessKind::Names {
+            return false;
+        }
+        let absolute = self.project.join(path);
+        let is_own = |written: &Path| {
+            let relative = written.strip_prefix(&self.project);
+            written.parent() == Some(&absolute) && relative.is_ok_and(|it| self.selection.is_output(it))
+        };
+        let (before, read_at) = self.before.states.state_read_at(path, kind);
+        read_at <= self.test.since
+            && before == self.after.states.state(path, kind).0
+            && self.test.seen.written.iter().any(|written| is_own(written))
     }
 }

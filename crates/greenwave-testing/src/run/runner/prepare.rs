@@ -118,6 +118,7 @@ impl Runner {
 
     fn prepared<'a>(&'a self, test: &'a Test, snapshot: InputSnapshot, tool: Tool) -> Prepared<'a> {
         let environment: Vec<_> = self.environment.visible(&test.env).into_iter().collect();
+        snapshot.states.read_directories_of_outputs(&test.directory);
         let key = key::first(
             self.mode(),
             self.options().incomplete,

@@ -11,6 +11,8 @@ use super::context::SuiteContext;
 use crate::results::lookup::Lookup;
 use crate::results::lookup_inputs::{LookedUpTest, LookupInputs};
 use crate::results::outcome::CacheDecision;
+use crate::results::outputs;
+use crate::run::blocking::blocking;
 use crate::run::runner::prepare::{Prepared, program_location};
 use crate::run::test_id::TestId;
 use crate::{Error, Test};
@@ -64,6 +66,26 @@ impl SuiteLookup {
         let mut lookup = Self { found, builds, distrusted, lookup_inputs };
         lookup.distrust_undeclared_reads(context).await;
         lookup
+    }
+
+    /// Restores the outputs of cached results that were removed. A result whose outputs cannot be
+    /// restored must not be used.
+    pub(super) async fn restore_outputs(&mut self, context: &SuiteContext) {
+        for (id, found) in &mut self.found {
+            let Ok(Lookup::Hit(outcome, _)) = found else { continue };
+            if outcome.outputs.is_empty() {
+                continue;
+            }
+            // An up-to-date check would not see that an output is removed.
+            self.lookup_inputs = None;
+            let Ok(selection) = context.test(*id).selection() else { continue };
+            let (project, outputs) = (context.project.root().to_owned(), Arc::clone(&outcome.outputs));
+            let removed = blocking(move || outputs::restore(&project, &selection, &outputs)).await;
+            if let Some(path) = removed {
+                self.distrusted.insert(*id, CacheDecision::OutputRemoved(path));
+                *found = Ok(Lookup::Corrupt);
+            }
+        }
     }
 
     /// Rejects the results of untraced tests that read undeclared files when they were traced.

@@ -435,6 +435,7 @@ fn outcome(status: Status, duration: Duration) -> Outcome {
         undeclared: Vec::new(),
         coarse: None,
         interference: None,
+        outputs: [].into(),
     }
 }
 

@@ -1,0 +1,60 @@
+//! `greenwave test` on tests that write files into the project: these exist after each run, and
+//! writing them does not make results stale.
+
+use crate::program::{Program, until};
+use crate::test_command::verdicts;
+use crate::test_dir::TestDir;
+
+fn project(script: &str) -> TestDir {
+    let test = "[[test]]\nname = \"t\"\ncommand = [\"sh\", \"test.sh\"]\ninputs = [\"test.sh\"]\n\
+        outputs = [\"report.txt\", \"out/\"]\n";
+    TestDir::empty().with("p/greenwave.toml", test).with("p/test.sh", script)
+}
+
+/// Runs the test. Returns whether its result was cached.
+fn is_cached(dir: &TestDir) -> bool {
+    let program = Program::new(["test", "--format", "json"]).within(&dir.path("p"));
+    let finished = program.variable("XDG_CACHE_HOME", dir.path("cache")).run().with_code(0);
+    verdicts(&finished)[0].2
+}
+
+/// Runs the test with the up-to-date check.
+fn run_plainly(dir: &TestDir) {
+    let program = Program::new(["test"]).within(&dir.path("p"));
+    program.variable("XDG_CACHE_HOME", dir.path("cache")).run().with_code(0);
+}
+
+#[test]
+fn removed_outputs_of_a_cached_result_are_restored() {
+    let dir = project(
+        "echo report > report.txt; mkdir -p out/sub; echo more > out/sub/more; chmod +x out/sub/more",
+    );
+    until("the result is cached", || is_cached(&dir));
+    run_plainly(&dir);
+    run_plainly(&dir);
+    std::fs::remove_file(dir.path("p/report.txt")).unwrap();
+    std::fs::remove_dir_all(dir.path("p/out")).unwrap();
+    run_plainly(&dir);
+    assert_eq!(dir.read("p/report.txt"), "report\n");
+    assert_eq!(dir.read("p/out/sub/more"), "more\n");
+    assert!(is_cached(&dir));
+}
+
+#[test]
+fn a_test_with_large_outputs_runs_again_if_one_was_removed() {
+    let dir = project("head -c 2000000 /dev/zero > report.txt");
+    until("the result is cached", || is_cached(&dir));
+    std::fs::remove_file(dir.path("p/report.txt")).unwrap();
+    assert!(!is_cached(&dir));
+    assert_eq!(dir.read("p/report.txt").len(), 2_000_000);
+    assert!(is_cached(&dir));
+}
+
+#[test]
+fn a_test_may_list_the_directory_that_it_writes_outputs_to() {
+    let dir = project("ls > /dev/null; rm -f report.txt; echo report > report.txt; ls > /dev/null");
+    until("the result is cached", || is_cached(&dir));
+    // Another name in the directory counts.
+    dir.write("p/new", "");
+    assert!(!is_cached(&dir));
+}
