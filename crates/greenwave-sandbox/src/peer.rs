@@ -1,4 +1,4 @@
-//! Names of what a command exchanged data with outside of its own processes.
+//! Names the servers, pipes, devices and processes outside of a command.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// Something outside of a command's own processes that may have given it data.
 ///
-/// A server that the command itself started is not a peer, whatever address it listens on.
+/// A server that the command itself started is not a peer at any address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Peer {

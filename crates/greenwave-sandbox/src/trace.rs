@@ -27,8 +27,8 @@ pub struct Trace {
     /// if the trace is complete. An incomplete trace proves nothing about paths that it does not
     /// list.
     pub incomplete: Option<String>,
-    /// What the command exchanged data with, or could have, outside of its own processes. A peer
-    /// may have read files on its behalf, or have passed it open files.
+    /// Servers, pipes, devices and processes outside of the command that it may have exchanged data
+    /// with. A peer may have read files on its behalf, or have passed it open files.
     pub peers: BTreeSet<Peer>,
 }
 

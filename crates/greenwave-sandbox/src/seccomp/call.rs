@@ -62,7 +62,7 @@ pub(super) enum Call {
     NewThreadOrProcess { arguments: u64 },
     /// Accesses the memory of a process.
     OtherMemory { process: c_int },
-    /// Copies a descriptor of a process, which a pidfd stands for.
+    /// Copies a descriptor of a process that a pidfd refers to.
     OtherDescriptor { process: c_int },
     /// Uses a kernel object that is not a file.
     Ipc(IpcCall),
@@ -209,7 +209,7 @@ pub(super) const OPENING: &[c_long] = &[libc::SYS_openat, libc::SYS_open, libc::
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const OPENING: &[c_long] = &[libc::SYS_openat];
 
-/// Returns the numbers of all calls that are reported whatever their arguments are.
+/// Returns the numbers of all calls that are reported with any arguments.
 pub(super) fn numbers() -> impl Iterator<Item = c_long> {
     NUMBERS.iter().chain(OLD_NUMBERS).chain(reach::NUMBERS).copied()
 }

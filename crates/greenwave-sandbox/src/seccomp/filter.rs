@@ -85,7 +85,7 @@ impl Filter {
     }
 }
 
-/// What happens to one call.
+/// The treatment of one call.
 struct Rule {
     number: c_long,
     body: Body,
@@ -168,7 +168,8 @@ fn report_message(secret: [u64; 2]) -> Rule {
         .flat_map(|(at, number)| [(argument(at), number as u32), (argument_high(at), (number >> 32) as u32)]);
     let words: Vec<(usize, u32)> = words.collect();
     let compare = |(index, (offset, word)): (usize, &(usize, u32))| {
-        // Each word takes two instructions, and behind the last stands the one that allows the call.
+        // Each word takes two instructions, and the instruction after the last one allows
+        // the call.
         [load(*offset), if_unequal(*word, 2 * (words.len() - index) - 1)]
     };
     let body: Vec<sock_filter> = words.iter().enumerate().flat_map(compare).collect();

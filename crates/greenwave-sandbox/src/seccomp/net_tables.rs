@@ -11,7 +11,7 @@ const TABLES: [(&str, bool); 4] = [("tcp", true), ("tcp6", true), ("udp", false)
 /// The tables of the network namespace of this process.
 pub(super) const OWN_TABLES: &str = "/proc/thread-self/net";
 
-/// Returns the inodes of the sockets that receive what is sent to an address. `tables` is the
+/// Returns the inodes of the sockets that receive data at an address. `tables` is the
 /// directory of the tables of a network namespace, and `is_local` says whether the address is one
 /// of this machine.
 pub(super) fn receivers(tables: &Path, address: SocketAddr, is_local: bool) -> Vec<u64> {

@@ -29,7 +29,7 @@ pub(super) struct Sockets {
     own: OwnAddresses,
 }
 
-/// Who receives what is sent to an address.
+/// The receiver of data at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Receiver {
     /// The command itself.
@@ -103,7 +103,7 @@ impl Sockets {
         self.own_all(bound)
     }
 
-    /// Returns who receives what is sent to an address.
+    /// Returns the receiver of data at an address.
     pub(super) fn receiver(&mut self, it: &Tracee<'_>, address: SocketAddr) -> Receiver {
         if self.own.contains(address) {
             return Receiver::Own;

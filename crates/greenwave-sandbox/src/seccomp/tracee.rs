@@ -110,7 +110,7 @@ impl Tracee<'_> {
         Ok(is_readable.then(|| std::array::from_fn(number)))
     }
 
-    /// Fills a buffer from a structure in the thread's memory, all of which the kernel reads.
+    /// Fills a buffer from a structure in the thread's memory that the kernel reads as a whole.
     /// Returns `false` if the address is not readable.
     pub(super) fn read_structure(&self, address: u64, into: &mut [u8]) -> io::Result<bool> {
         let is_readable = self.read(address, into)?;

@@ -1,9 +1,9 @@
 //! Detects threads that change the path of a call while another thread makes the call.
 //!
-//! The kernel reads a path again when the call continues. Nothing reports what it has read, so the
-//! memory is compared before the call continues, when the thread makes its next call, and when the
-//! process ends. A thread that changes a path after the first comparison and restores it before the
-//! next goes unnoticed.
+//! The kernel reads a path again when the call continues. No report follows, so the memory is
+//! compared before the call continues, when the thread makes its next call, and when the process
+//! ends. A thread that changes a path after the first comparison and restores it before the next
+//! goes unnoticed.
 
 use std::time::Duration;
 
@@ -14,16 +14,15 @@ use crate::seccomp::tracee::Tracee;
 /// Number of times that memory is compared during a call of a command with threads. A thread that
 /// writes in a loop may have restored the content by the time of one comparison.
 const MEMORY_SAMPLES: usize = 3;
-/// Pause between two comparisons of a command in which the memory of a path held another path later.
-/// On a busy machine, a thread that changes paths gets to run meanwhile.
+/// Pause between two comparisons of a command in which the memory of a path held another path
+/// later. On a busy machine, a thread that changes paths gets to run meanwhile.
 const PAUSE: Duration = Duration::from_micros(20);
 /// Maximum number of pauses in a trace, so that commands that reuse memory lose a millisecond at
 /// most.
 pub(super) const PAUSES_MAX: u32 = 12;
 /// Maximum number of threads whose last call is checked when a process ends.
 const LAST_CALLS_MAX: usize = 64;
-/// Maximum number of threads whose last call is remembered. The calls are forgotten when there are
-/// more.
+/// Maximum number of threads whose last call is stored. All calls are removed when there are more.
 const THREADS_MAX: usize = 10_000;
 
 impl Observer {
@@ -68,7 +67,7 @@ impl Observer {
     }
 
     /// Checks the last calls of all threads like [`check_previous`](Self::check_previous), before a
-    /// process ends: there is no next call.
+    /// process ends: it makes no next call.
     pub(super) fn check_last_calls(&mut self, it: &Tracee<'_>) {
         let mut last: Vec<_> = self.previous.iter().map(|(thread, call)| (*thread, call.clone())).collect();
         last.truncate(LAST_CALLS_MAX);

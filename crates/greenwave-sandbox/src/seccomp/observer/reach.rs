@@ -79,7 +79,7 @@ impl Observer {
     fn create_socket(&mut self, family: c_int, kind: u32, protocol: c_int) {
         let peer = match family {
             libc::AF_NETLINK if protocol == NETLINK_ROUTE => return,
-            // Hashes and ciphers of the kernel, which have no state of their own.
+            // Hashes and ciphers of the kernel, which store nothing.
             libc::AF_ALG => return,
             libc::AF_NETLINK => format!("a netlink socket of protocol {protocol}"),
             libc::AF_VSOCK => "a socket of another virtual machine".to_owned(),
