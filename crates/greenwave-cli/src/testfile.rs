@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use greenwave::Test;
-use greenwave_testing::{Harnesses, QuarantineEntry, is_server};
+use greenwave_testing::{HarnessName, Harnesses, JunitReports, QuarantineEntry, is_server};
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::reader::{Located, Table};
 
+/// The harness that reads reports in JUnit XML.
+const JUNIT: &str = "junit";
 /// Time limit of tests that have no `timeout`.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -96,6 +98,11 @@ fn test(document: &Document, mut table: Table<'_>) -> Result<Test, Diagnostic> {
         let message = "empty `command`: expected a program and its arguments";
         return Err(document.error(command.at, message));
     }
+    let reports = reports(document, &mut table, &command)?;
+    let harness = match &reports {
+        Some(_) => HarnessName::new(JUNIT),
+        None => Harnesses::builtin().recognize(&command.value),
+    };
     let test = Test {
         directory: table.inner_dir("directory")?.unwrap_or_default(),
         inputs: table.patterns("inputs")?,
@@ -108,11 +115,74 @@ fn test(document: &Document, mut table: Table<'_>) -> Result<Test, Diagnostic> {
         retries: table.count("retries", 0)?.map_or(0, |count| count.value),
         needs: needs(&mut table)?,
         parallel_safe: table.flag("parallel_safe")?.unwrap_or(true),
-        harness: Harnesses::builtin().recognize(&command.value),
+        harness,
+        reports,
         ..Test::new(name.value, command.value)
     };
     table.finish()?;
-    Ok(test)
+    Ok(with_reports_as_outputs(test))
+}
+
+/// Reads the keys of a test whose command writes reports in JUnit XML.
+fn reports(
+    document: &Document,
+    table: &mut Table<'_>,
+    command: &Located<Vec<String>>,
+) -> Result<Option<JunitReports>, Diagnostic> {
+    let at = table.at();
+    let harness = table.text("harness")?;
+    if let Some(harness) = harness.as_ref().filter(|harness| harness.value != JUNIT) {
+        let message = format!("invalid value `{:?}` for `harness`: expected \"{JUNIT}\"", harness.value);
+        return Err(document.error(harness.at.clone(), message));
+    }
+    let paths = if table.is_list("report") {
+        table.plain_texts("report")?
+    } else {
+        table.text("report")?.map(|path| vec![path.value]).unwrap_or_default()
+    };
+    let select = table.plain_texts("select")?;
+    let is_junit = harness.is_some();
+    let has_keys = !paths.is_empty() || !select.is_empty();
+    if has_keys && !is_junit {
+        let message = format!("`report` and `select` need `harness = \"{JUNIT}\"`");
+        return Err(document.error(at, message));
+    }
+    let invalid = paths.iter().find(|path| !is_report_path(path));
+    if let Some(path) = invalid {
+        let message =
+            format!("invalid value `{path:?}` for `report`: expected a path or glob below `directory`");
+        return Err(document.error(at, message));
+    }
+    let has_placeholder = command.value.iter().any(|word| word.contains(JunitReports::PLACEHOLDER));
+    if is_junit && paths.is_empty() && !has_placeholder {
+        let message = format!(
+            "missing `report`: expected the path of the report, or `{}` in `command`",
+            JunitReports::PLACEHOLDER
+        );
+        return Err(document.error(at, message));
+    }
+    Ok(is_junit.then_some(JunitReports { paths, select }))
+}
+
+/// Returns whether a path stays in the directory that it is relative to, and is a valid pattern.
+fn is_report_path(path: &str) -> bool {
+    let parts = || path.split('/');
+    !path.is_empty()
+        && !path.starts_with('/')
+        && !parts().any(|part| part == "..")
+        && JunitReports::is_pattern(path)
+}
+
+/// Adds the reports to the outputs of a test, since it writes them.
+fn with_reports_as_outputs(mut test: Test) -> Test {
+    let paths = test.reports.iter().flat_map(|reports| &reports.paths);
+    let below = |path: &String| {
+        let path = test.directory.join(path.trim_start_matches("./"));
+        format!("/{}", path.display())
+    };
+    let outputs: Vec<String> = paths.map(below).collect();
+    test.outputs.extend(outputs);
+    test
 }
 
 fn servers(document: &Document, table: &mut Table<'_>) -> Result<Vec<String>, Diagnostic> {

@@ -190,13 +190,13 @@ impl Dir {
         self.at(path, |parent, name| set_mode(parent, name, Mode::from_raw_mode(permissions as _)))
     }
 
-    /// Sets the times of the last access and of the last change of an entry, in seconds since the
-    /// Unix epoch. Does not follow a link.
+    /// Sets the times of the last access and of the last change of an entry, in seconds and
+    /// nanoseconds since the Unix epoch. Does not follow a link.
     ///
     /// # Errors
     /// As [`subdirectory`](Self::subdirectory).
-    pub fn set_time(&self, path: impl AsRef<Path>, seconds: i64) -> io::Result<()> {
-        let time = Timespec { tv_sec: seconds as _, tv_nsec: 0 };
+    pub fn set_time(&self, path: impl AsRef<Path>, seconds: i64, nanoseconds: u32) -> io::Result<()> {
+        let time = Timespec { tv_sec: seconds as _, tv_nsec: nanoseconds as _ };
         let times = Timestamps { last_access: time, last_modification: time };
         self.at(path.as_ref(), |parent, name| utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW))
     }

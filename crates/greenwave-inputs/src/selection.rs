@@ -58,7 +58,7 @@ impl Selection {
             everything: has_only_exclusions && spec.directories.is_empty(),
             directories,
             inputs: Patterns::new(&spec.inputs)?,
-            outputs: Patterns::new(&spec.outputs)?,
+            outputs: Patterns::new(&spec.outputs.iter().map(|it| with_directory(it)).collect::<Vec<_>>())?,
             output_patterns: spec.outputs.clone(),
         })
     }
@@ -83,9 +83,10 @@ impl Selection {
         is_below && self.inputs.decide(path) != Some(false) && !self.outputs.match_path(path)
     }
 
-    /// Returns whether a path matches the patterns of outputs.
+    /// Returns whether a path matches the patterns of outputs. A pattern for a directory, `out/`,
+    /// matches the path `out`, too, which may not exist yet.
     pub fn is_output(&self, path: &Path) -> bool {
-        self.outputs.match_path(path)
+        self.outputs.decide_as(path, true) == Some(true)
     }
 
     /// Returns the patterns of outputs.
@@ -195,13 +196,18 @@ impl Patterns {
     /// Returns whether the patterns include or exclude a path. Returns `None` if no pattern
     /// matches.
     fn decide(&self, path: &Path) -> Option<bool> {
+        self.decide_as(path, false)
+    }
+
+    /// Like [`decide`](Self::decide), for the path of a directory if `is_directory`.
+    fn decide_as(&self, path: &Path, is_directory: bool) -> Option<bool> {
         let Some(globs) = &self.globs else {
             return self.plain.iter().any(|plain| path.starts_with(plain)).then_some(true);
         };
         let path = Path::new("/").join(path);
         // A pattern that matches a directory applies to the files in it, unless another one matches
         // them.
-        let decision = |(depth, path): (usize, &Path)| match globs.matched(path, depth > 0) {
+        let decision = |(depth, path): (usize, &Path)| match globs.matched(path, is_directory || depth > 0) {
             ignore::Match::Ignore(_) => Some(true),
             ignore::Match::Whitelist(_) => Some(false),
             ignore::Match::None => None,
@@ -230,6 +236,17 @@ fn plain(pattern: &str) -> Option<PathBuf> {
     let is_anchored = path.starts_with('/') || inside.contains('/') || path.len() < pattern.len();
     let is_path = !inside.is_empty() && !inside.ends_with('/') && !inside.contains(SPECIAL);
     (is_anchored && is_path && inside.trim() == inside).then(|| PathBuf::from(inside))
+}
+
+/// Returns the pattern of an output without a final `/**`, so that it matches the directory, too.
+fn with_directory(pattern: &str) -> String {
+    match pattern.strip_suffix("/**") {
+        Some(directory) if directory.is_empty() || directory.starts_with('!') => pattern.to_owned(),
+        Some(directory) if directory.contains('/') => directory.to_owned(),
+        // Without a slash, the pattern would match in every directory.
+        Some(directory) => format!("/{directory}"),
+        None => pattern.to_owned(),
+    }
 }
 
 /// Returns the longest path that contains everything that a pattern can match.

@@ -1,6 +1,6 @@
 //! Test harnesses of other tools: how their tests are discovered, listed, built, launched and read.
 //!
-//! [`Harness`] is an open trait. The five implementations in this module and those of other crates
+//! [`Harness`] is an open trait. The six implementations in this module and those of other crates
 //! are collected in [`Harnesses`].
 
 pub(crate) mod batch;
@@ -14,6 +14,7 @@ mod discover;
 pub(crate) mod discovery;
 mod go;
 mod init_file;
+pub(crate) mod junit;
 pub(crate) mod launch;
 mod listing;
 mod npm;

@@ -68,7 +68,7 @@ pub use harness::{
 };
 pub use report::{
     FailureText, InvalidDay, JsonLine, Quarantine, QuarantineEntry, RunReport, RunStats, TestReport,
-    TestResult, Timings, TimingsError, github_summary, junit,
+    TestResult, Timings, TimingsError, github_annotations, github_summary, junit,
 };
 pub use results::dependencies::Difference;
 pub use results::key::SCHEMA;
@@ -85,4 +85,4 @@ pub use run::shard::{InvalidShard, Shard};
 pub use run::suite::report::{Audit, SuiteEvent, SuiteReport};
 pub use run::suite::{Explanation, Inspection, Suite, SuiteBuilder};
 pub use run::test_id::TestId;
-pub use test::{HarnessName, Test};
+pub use test::{HarnessName, JunitReports, Test};

@@ -3,6 +3,7 @@
 //! [`junit`] renders them for build servers, [`JsonLine`] for programs, and [`github_summary`] for
 //! the page of a run on GitHub. Nothing in here writes a file.
 
+mod annotations;
 mod failure_text;
 mod github;
 mod json;
@@ -19,10 +20,11 @@ use bytes::Bytes;
 use crate::plain_text::plain;
 use crate::run::suite::report::SuiteReport;
 use crate::{
-    CacheDecision, CaseReport, Error, Harnesses, Outcome, Source, Status, Test, TestCount, TestId,
+    CacheDecision, CaseReport, Error, Harness, Harnesses, Outcome, Source, Status, Test, TestCount, TestId,
     TraceStatus,
 };
 
+pub use annotations::github_annotations;
 pub use failure_text::FailureText;
 pub use github::github_summary;
 pub use json::JsonLine;
@@ -183,7 +185,7 @@ impl TestReport {
             attempts: outcome.map_or(0, |outcome| outcome.attempts),
             not_cached: stored.and_then(CacheDecision::reason),
             coarse: outcome.and_then(Outcome::coarse_reason),
-            cases: outcome.map(|outcome| harness.parse_cases(&plain(&outcome.output))).unwrap_or_default(),
+            cases: outcome.map(|outcome| cases(harness, outcome)).unwrap_or_default(),
             quarantine: None,
         }
     }
@@ -213,6 +215,15 @@ impl TestReport {
             TestResult::Finished(status) => Some(status.to_string()),
             TestResult::Error(error) => Some(format!("could not be run: {error}")),
         }
+    }
+}
+
+/// Returns the single tests inside a command, from its reports or else from its output.
+fn cases(harness: &dyn Harness, outcome: &Outcome) -> Vec<CaseReport> {
+    if outcome.cases.is_empty() {
+        harness.parse_cases(&plain(&outcome.output))
+    } else {
+        outcome.cases.clone()
     }
 }
 

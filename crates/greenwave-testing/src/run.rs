@@ -5,6 +5,7 @@ pub(crate) mod environment;
 pub(crate) mod isolation;
 pub(crate) mod options;
 pub(crate) mod process;
+pub(crate) mod reported;
 pub(crate) mod runner;
 pub(crate) mod servers;
 pub(crate) mod shard;

@@ -49,6 +49,31 @@ pub struct Test {
     pub parallel_safe: bool,
     /// Name of the harness that runs the tests inside the command.
     pub harness: HarnessName,
+    /// Reports in JUnit XML that the command writes, and that decide the result.
+    #[serde(default)]
+    pub reports: Option<JunitReports>,
+}
+
+/// Reports in JUnit XML that the command of a test writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JunitReports {
+    /// Glob patterns of the reports, relative to the working directory of the test. Empty if the
+    /// command has the [placeholder](Self::PLACEHOLDER).
+    pub paths: Vec<String>,
+    /// Further arguments with which the command runs a single case. `{name}` stands for the name of
+    /// the case, `{regex}` for the name with escaped special characters, `{class}` for its class
+    /// and `{file}` for its file. Empty if cases cannot be selected.
+    pub select: Vec<String>,
+}
+
+impl JunitReports {
+    /// Stands for the path of a private report in the arguments of a command.
+    pub const PLACEHOLDER: &str = "{report}";
+
+    /// Returns whether a text is a pattern that [`paths`](Self::paths) may have.
+    pub fn is_pattern(text: &str) -> bool {
+        globset::Glob::new(text).is_ok()
+    }
 }
 
 /// The name of a [`Harness`](crate::Harness).
@@ -107,6 +132,7 @@ impl Test {
             needs: BTreeMap::new(),
             parallel_safe: true,
             harness: HarnessName::default(),
+            reports: None,
         }
     }
 

@@ -15,6 +15,7 @@ use self::paths::Places;
 use crate::error::Error;
 use crate::event::Event;
 use crate::plan::{AgentSpec, CommandSpec, Plan};
+use crate::project_state::Exposure;
 use crate::settings::Settings;
 
 /// The confinement of a run.
@@ -120,6 +121,20 @@ impl RunConfinement {
             reason: self.off.clone(),
             agents: agents.collect(),
         }
+    }
+
+    /// Returns what agents and tests can change in the project in spite of the confinement.
+    pub(crate) fn exposure(&self, plan: &Plan) -> Option<Exposure> {
+        let is_off = |agent| own_mode(agent) == Some(ConfineMode::Off);
+        let uses_landlock = |agent| own_mode(agent) == Some(ConfineMode::Landlock);
+        if self.strength.is_none() || plan.agents.values().any(is_off) {
+            return Some(Exposure::All);
+        }
+        let has_landlock =
+            self.strength == Some(Strength::Landlock) || plan.agents.values().any(uses_landlock);
+        let stops_truncation = landlock_version().is_some_and(|version| version >= 3);
+        let exposure = if stops_truncation { Exposure::Metadata } else { Exposure::Length };
+        has_landlock.then_some(exposure)
     }
 
     fn base(&self, strength: Option<Strength>) -> Confinement {

@@ -21,6 +21,7 @@ use crate::fixed_ports::FixedPorts;
 use crate::mask::Mask;
 use crate::plan::{Feature, FeatureId, Plan};
 use crate::preflight::Problem;
+use crate::project_state::Exposure;
 use crate::receipts::Receipts;
 use crate::report::Totals;
 use crate::run_journal::RunJournal;
@@ -52,6 +53,8 @@ pub(crate) struct RunContext {
     pub(crate) notes: Vec<Problem>,
     /// Event with the confinement of agents and tests, published at the start.
     pub(crate) confined: Option<Event>,
+    /// Changes of the project that agents and tests can make. `None` if they can change nothing.
+    pub(crate) exposure: Option<Exposure>,
     /// Tests that must not run beside others.
     pub(crate) ports: FixedPorts,
     pub(crate) steps: Steps,
@@ -94,6 +97,12 @@ impl RunContext {
     /// Publishes an event, and waits while a subscriber's queue is full.
     pub(crate) async fn emit(&self, event: Event) {
         self.events.publish(event).await;
+    }
+
+    /// Does work that may block, such as a call of git, in another thread.
+    pub(crate) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.expect("the work does not panic and is not cancelled")
     }
 
     /// Returns the ids of all features, in the order of the plan.

@@ -30,6 +30,7 @@ use crate::disk_full::DiskFull;
 use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
+use crate::file_state;
 use crate::fixed_ports::FixedPorts;
 use crate::git::UserRepository;
 use crate::git_copies::GitBase;
@@ -40,6 +41,7 @@ use crate::metrics;
 use crate::plan::{BaseKind, FeatureId, Guards, Plan, ResultKind};
 use crate::preflight::{Problem, preflight};
 use crate::project_root::ProjectRoot;
+use crate::project_state::{self, ProjectState};
 use crate::receipts::Receipts;
 use crate::report::{Report, Totals};
 use crate::resources::{self, WORKERS};
@@ -52,7 +54,7 @@ use crate::state::FeatureState;
 use crate::state_dir;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
-use crate::tree::{self, Tree};
+use crate::tree::{self, Change, Tree};
 use crate::workspace::{self, Destination, Workspace};
 
 /// Maximum number of events in a subscriber's queue. The run waits while a queue is full.
@@ -76,6 +78,8 @@ struct Run {
     features: Arc<[AsyncMutex<FeatureRun>]>,
     /// Features that are up to date.
     done: Vec<TaskId>,
+    /// The project before agents and tests can change it, with the contents of its files.
+    before: Option<Arc<(ProjectState, Tree)>>,
 }
 
 impl Engine {
@@ -101,7 +105,7 @@ impl Engine {
         }
         let mask = Mask::new(environment.texts());
         let notes = preflight(&plan, &environment).into_iter().filter(|problem| !problem.is_error).collect();
-        let confined = confinement.event(&plan);
+        let (confined, exposure) = (confinement.event(&plan), confinement.exposure(&plan));
         let (steps, supervisor) = (Steps::default(), environment.supervisor().cloned());
         let starter = Starter { supervisor, sandbox };
         let seal = settings.seal_of(&plan.project)?;
@@ -110,7 +114,9 @@ impl Engine {
             Ok(Arc::new(Runner::new(environment, cache)))
         };
         let mut engine = Self::assemble(plan, settings, agents, steps, mask, (&copies, starter), runner)?;
-        engine.change_context(|ctx| (ctx.notes, ctx.confined) = (notes, Some(confined)));
+        engine.change_context(|ctx| {
+            (ctx.notes, ctx.confined, ctx.exposure) = (notes, Some(confined), exposure);
+        });
         Ok(engine)
     }
 
@@ -176,6 +182,7 @@ impl Engine {
                 in_flight: Arc::new(RwLock::new(Some(lock))),
                 steps: steps.clone(),
                 is_project: true,
+                written: Arc::default(),
             },
             steps,
             gates: agents.keys().map(|name| (name.clone(), Gate::new(settings.pool.size))).collect(),
@@ -189,6 +196,7 @@ impl Engine {
             selected: (0..plan.features.len()).map(FeatureId::from_index).collect(),
             notes: Vec::new(),
             confined: None,
+            exposure: None,
             ports: FixedPorts::default(),
             answers: Budget::new(ANSWERS_BYTES_MAX),
             events: Fanout::new(),
@@ -280,9 +288,12 @@ impl Engine {
             ctx.ids().zip(&resumed).filter(|(_, feature)| is_up_to_date(feature)).map(|(id, _)| id).collect();
         ctx.steps.pass("clear the work").await;
         ctx.copies.clear()?;
+        let mut before = None;
         let (tree, workspace) = if green.len() < resumed.len() {
             ctx.steps.pass("capture the project").await;
+            let state = self.project_state().await;
             let (start, workspace) = self.capture().await?;
+            before = state.map(|state| Arc::new((state, start.clone())));
             (self.add_results(start, &resumed).await?, workspace)
         } else {
             (Tree::new(), None)
@@ -296,7 +307,47 @@ impl Engine {
             AsyncMutex::new(FeatureRun::new(Arc::clone(ctx), Arc::clone(&queue), id, resumed))
         });
         let features = features.collect();
-        Ok(Run { queue, features, done })
+        Ok(Run { queue, features, done, before })
+    }
+
+    /// Reads the state of the project, if agents or tests can change it.
+    async fn project_state(&self) -> Option<ProjectState> {
+        let (exposure, root) = (self.ctx.exposure?, self.ctx.project.dir.clone());
+        tokio::task::spawn_blocking(move || ProjectState::read(&root, exposure)).await.ok()
+    }
+
+    /// Finds and undoes what agents and tests have changed in the project itself, and reports it.
+    async fn undo_slips(&self, run: &Run) -> Result<(), Error> {
+        let (ctx, Some(before)) = (&self.ctx, run.before.clone()) else { return Ok(()) };
+        let (written, root) = (ctx.project.written.lock().clone(), ctx.project.dir.clone());
+        let compared = tokio::task::spawn_blocking(move || {
+            let slips = before.0.compare(&root, &written, &before.1);
+            (slips, before)
+        });
+        let (mut slips, before) =
+            compared.await.expect("comparing files does not panic and is not cancelled");
+        let tree = &before.1;
+        for path in std::mem::take(&mut slips.emptied) {
+            let (before, after) = (file_state::file_at(&ctx.project.dir, &path)?, tree.get(&path).copied());
+            workspace::apply(&ctx.project, &[Change { path: path.clone(), before, after }], &ctx.store)
+                .await?;
+            slips.metadata.push(format!("`{path}` (emptied)"));
+        }
+        let notes = [
+            ("project-restored", "restored what agents or tests changed in the project", &slips.metadata),
+            (
+                "project-damaged",
+                "cannot restore what agents or tests changed in the project",
+                &slips.not_undone,
+            ),
+            ("project-changed", "changed in the project during the run, and not by it", &slips.content),
+        ];
+        for (code, what, paths) in notes.into_iter().filter(|(_, _, paths)| !paths.is_empty()) {
+            let message = format!("{what}: {}", project_state::list(paths));
+            let hint = "if that was not you: docs/confinement.md says what stops it".to_owned();
+            ctx.emit(Event::Note { code, feature: None, message, hint: Some(hint) }).await;
+        }
+        Ok(())
     }
 
     /// Captures the project. In a git project, creates the base of the copies' repositories, with a
@@ -305,7 +356,10 @@ impl Engine {
         let ctx = &self.ctx;
         let root = &ctx.copies.root;
         let tracked = match &root.repository {
-            Some(repository) => repository.tracked()?.files,
+            Some(repository) => {
+                let repository = repository.clone();
+                ctx.blocking(move || repository.tracked()).await?.files
+            }
             None => Vec::new(),
         };
         let mut tree = workspace::capture(&root.path, &tracked, &ctx.store).await?;
@@ -335,10 +389,13 @@ impl Engine {
         let shared = ctx.copies.shared_dir()?;
         let path = shared.path().join("head");
         let directory = shared.create_subdirectory("head", 0o777).map_err(Error::io("create", &path))?;
-        let files = repository.check_out_head(&path)?;
+        let (git, checkout) = (repository.clone(), path.clone());
+        let checked_out =
+            ctx.blocking(move || Ok::<_, Error>((git.check_out_head(&checkout)?, git.tracked()?.submodules)));
+        let (files, submodules) = checked_out.await?;
         let mut head = workspace::read_files(&directory, &files, &ctx.store).await?;
         shared.remove_all("head").map_err(Error::io("remove", &path))?;
-        for (submodule, _) in repository.tracked()?.submodules {
+        for (submodule, _) in submodules {
             let below = format!("{submodule}/");
             let files = tree.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below));
             head.extend(files.map(|(path, file)| (path.clone(), *file)));
@@ -356,7 +413,8 @@ impl Engine {
         };
         let mut records: Vec<_> =
             self.ctx.dependencies.in_order().iter().filter_map(|&id| record_of(id)).collect();
-        let commits = branch.commits()?;
+        let results = branch.clone();
+        let commits = self.ctx.blocking(move || results.commits()).await?;
         records
             .sort_by_key(|record| commits.iter().position(|commit| Some(commit) == record.commit.as_ref()));
         for record in records {
@@ -422,6 +480,7 @@ impl Engine {
                 feature.fail_if_running(error).await;
             }
         }
+        self.undo_slips(run).await?;
         ctx.steps.pass("store durations").await;
         // They only improve estimates.
         if let Err(error) = ctx.journal.record_durations(&durations) {
@@ -461,17 +520,7 @@ fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
         Guards::Auto | Guards::Off => &mut plan.declared[..],
     };
     let of_features = plan.features.iter_mut().flat_map(|it| it.tests.iter_mut().chain(&mut it.review));
-    {
-        for test in of_features.chain(guards) {
-            test.directory = Path::new(&root.project).join(&test.directory);
-            for pattern in test.inputs.iter_mut().chain(&mut test.outputs) {
-                *pattern = root.pattern_within(pattern);
-            }
-            for directory in &mut test.directories {
-                *directory = Path::new(&root.project).join(&*directory);
-            }
-        }
-    }
+    of_features.chain(guards).for_each(|test| root.place(test));
 }
 
 /// Returns the branch of the results, if the plan asks for one.

@@ -170,8 +170,14 @@ async fn find(run: &GuardRun<'_>) -> Vec<Test> {
 
 /// Discovers the tests of the project.
 async fn discover(run: &GuardRun<'_>) -> Vec<Test> {
-    match timeout(DISCOVERY_TIME_MAX, run.ctx.tests.discover(run.root)).await {
-        Ok(Ok(tests)) => tests,
+    // Only the project, if the copy is the repository or workspace around it.
+    let root = &run.ctx.copies.root;
+    let project = run.root.join(&root.project);
+    match timeout(DISCOVERY_TIME_MAX, run.ctx.tests.discover(&project)).await {
+        Ok(Ok(mut tests)) => {
+            tests.iter_mut().for_each(|test| root.place(test));
+            tests
+        }
         Ok(Err(error)) => {
             note(run.ctx, "guards-not-found", format!("cannot discover the project's tests: {error}")).await;
             Vec::new()

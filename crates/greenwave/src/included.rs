@@ -9,6 +9,8 @@ use greenwave_dir::{Access, Dir, FileKind};
 use greenwave_inputs::{ALWAYS_EXCLUDED, FileStamp};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
+use crate::env_file::is_env_file;
+
 /// Characters that make a part of a pattern match more than one name.
 const WILDCARDS: [char; 4] = ['*', '?', '[', '\\'];
 
@@ -23,6 +25,21 @@ pub(crate) fn is_valid_pattern(pattern: &str) -> bool {
         && Path::new(pattern).components().all(is_inside)
         && Path::new(pattern).components().any(|part| matches!(part, Component::Normal(_)))
         && matcher(Path::new("/"), &[pattern.to_owned()]).is_some()
+}
+
+/// Returns whether a file that git ignores probably holds secrets, by its name.
+pub(crate) fn is_secret(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
+    let is_key =
+        [".pem", ".key", ".p12", ".pfx", ".jks", ".keystore", ".kdbx"].iter().any(|end| name.ends_with(end));
+    let is_named = ["secret", "credential", "password", "token"].iter().any(|word| name.contains(word));
+    let is_ssh = name.starts_with("id_") && !name.contains('.');
+    let is_data =
+        !["py", "js", "ts", "rs", "go", "rb", "java"].iter().any(|code| name.ends_with(&format!(".{code}")));
+    is_env_file(&name)
+        || is_key
+        || (is_data && (is_named || is_ssh))
+        || [".npmrc", ".netrc", ".pypirc"].contains(&&*name)
 }
 
 /// Returns the files and links that patterns match, relative to the project: a matching directory
@@ -145,6 +162,18 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn secrets_are_found_by_their_names() {
+        for path in
+            [".env", "web/.env.local", "certs/server.pem", "private.key", "id_ed25519", "secrets.json"]
+        {
+            assert!(is_secret(path), "{path}");
+        }
+        for path in [".env.example", "gen/schema.py", "gen/tokens.rs", "node_modules/x/key.js", "data.bin"] {
+            assert!(!is_secret(path), "{path}");
+        }
+    }
 
     #[test]
     fn patterns_stay_inside_the_project() {

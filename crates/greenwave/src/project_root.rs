@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use greenwave_testing::Test;
+
 use crate::error::{Error, chain};
 use crate::git::{self, UserRepository};
 
@@ -67,6 +69,20 @@ impl ProjectRoot {
             (true, _) => path.to_owned(),
             (false, true) => self.project.clone(),
             (false, false) => format!("{}/{path}", self.project),
+        }
+    }
+
+    /// Makes a test of the project relative to the root.
+    pub(crate) fn place(&self, test: &mut Test) {
+        if self.project.is_empty() {
+            return;
+        }
+        test.directory = Path::new(&self.project).join(&test.directory);
+        for pattern in test.inputs.iter_mut().chain(&mut test.outputs) {
+            *pattern = self.pattern_within(pattern);
+        }
+        for directory in &mut test.directories {
+            *directory = Path::new(&self.project).join(&*directory);
         }
     }
 

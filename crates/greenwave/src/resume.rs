@@ -7,6 +7,7 @@ use crate::branch::ResultBranch;
 use crate::context::RunContext;
 use crate::error::Error;
 use crate::event::Event;
+use crate::file_state::file_at;
 use crate::green_record::{self, GreenRecord};
 use crate::merge::finish_batch;
 use crate::phase::Phase;
@@ -14,6 +15,7 @@ use crate::plan::{Feature, FeatureId};
 use crate::report::FeatureReport;
 use crate::state::FeatureState;
 use crate::test_results::report_cached;
+use crate::tree::{Change, File};
 use crate::unfinished::finish_changes;
 
 /// State and report with which a feature starts.
@@ -55,7 +57,11 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
         let Some(record) = records.get(name).and_then(|bytes| GreenRecord::decode(bytes)) else { continue };
         let is_merged = match &ctx.branch {
             // An adopted feature has no commit.
-            Some(branch) => record.merged.is_empty() || finish_commit(branch, &record),
+            Some(branch) => {
+                record.merged.is_empty()
+                    || finish_commit(ctx, branch, &record).await
+                    || is_in_files(ctx, &record)
+            }
             None => record.commit.is_none() && finish_merge(ctx, name, &record).await?,
         };
         if !is_merged {
@@ -124,10 +130,24 @@ fn rename_records(ctx: &RunContext) -> Result<(), Error> {
 
 /// Returns whether the commit of a feature is on the branch of the results, or in the history of
 /// the user's `HEAD`. Moves the branch if the run was interrupted just before.
-fn finish_commit(branch: &ResultBranch, record: &GreenRecord) -> bool {
-    let Some(commit) = &record.commit else { return false };
-    branch.contains(commit)
-        || (!record.written && branch.advance(commit, commit).is_ok() && branch.contains(commit))
+async fn finish_commit(ctx: &RunContext, branch: &ResultBranch, record: &GreenRecord) -> bool {
+    let Some(commit) = record.commit.clone() else { return false };
+    let (branch, written) = (branch.clone(), record.written);
+    let is_there = ctx.blocking(move || {
+        branch.contains(&commit)
+            || (!written && branch.advance(&commit, &commit).is_ok() && branch.contains(&commit))
+    });
+    is_there.await
+}
+
+/// Returns whether the files of a result are in the project without its commit, as after a squash:
+/// all of them exist, and at least one is as it was merged. The feature's tests decide.
+fn is_in_files(ctx: &RunContext, record: &GreenRecord) -> bool {
+    let now = |change: &Change| file_at(&ctx.project.dir, &change.path).ok().flatten();
+    let changes = record.merged.iter().map(|change| (change.after, now(change)));
+    let changes: Vec<(Option<File>, Option<File>)> = changes.collect();
+    let is_there = changes.iter().all(|(after, now)| after.is_some() == now.is_some());
+    record.written && is_there && changes.iter().any(|(after, now)| after.is_some() && after == now)
 }
 
 /// Finishes the merge of one feature, see [`finish_changes`].

@@ -96,6 +96,7 @@ impl Stage<'_> {
         if let Some(refused) = self.refuse_protected().await? {
             return Ok(refused);
         }
+        self.active.workspace.restore_included().await?;
         let Some((test, outcome)) = self.run_tests("yellow").await? else {
             if let Some(refused) = self.refuse_missing_case() {
                 return Ok(refused);

@@ -17,13 +17,14 @@ use bytes::Bytes;
 use greenwave_dir::{Dir, Metadata, Temporary};
 use greenwave_storage::Store;
 use greenwave_testing::{EntryKind, Manifest};
+use parking_lot::Mutex;
 use tokio::sync::RwLock;
 
 use crate::copies::Copies;
 use crate::error::Error;
 use crate::file_state::{file_at, kind_of, read};
 use crate::guarded_write;
-use crate::included::Included;
+use crate::included::{Included, is_secret};
 use crate::remove::remove_all;
 use crate::setup;
 use crate::steps::Steps;
@@ -50,6 +51,8 @@ pub(crate) struct Destination {
     /// Whether this is the project, where the user may write at any moment. Each file is then
     /// compared with its expected state immediately before it is written.
     pub(crate) is_project: bool,
+    /// Paths that were written, in the project.
+    pub(crate) written: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// A private directory that holds the files of a tree, plus files that programs have left there.
@@ -80,7 +83,13 @@ impl Workspace {
         parent.remove_all(name).map_err(Error::io("clear", &root))?;
         let dir = parent.create_subdirectory(name, 0o777).map_err(Error::io("create", &root))?;
         // Steps do not matter here: the next run clears the workspaces of a killed run.
-        let destination = Destination { dir, in_flight, steps: Steps::default(), is_project: false };
+        let destination = Destination {
+            dir,
+            in_flight,
+            steps: Steps::default(),
+            is_project: false,
+            written: Arc::default(),
+        };
         let (stamps, repositories) = (scan::StampedFiles::default(), BTreeSet::new());
         Ok(Self {
             destination,
@@ -137,21 +146,7 @@ impl Workspace {
         self.reset(tree, store).await?;
         let Some(copies) = self.copies.clone() else { return Ok(()) };
         let options = copies.options();
-        let needed = copies.needed();
-        if !options.include.is_empty() || !needed.is_empty() {
-            let (mut included, root) = (std::mem::take(&mut self.included), self.dir().clone());
-            let from = Arc::clone(&copies);
-            let restored = self.blocking(move || {
-                let paths = from.included()?;
-                let project = &from.root.path;
-                let project = Dir::open(project).map_err(Error::io("open", project))?;
-                let paths: Vec<String> = paths.iter().cloned().chain(needed).collect();
-                let restored = included.restore(&project, &root, &paths);
-                restored.map_err(|(path, source)| Error::io("copy", &path)(source))?;
-                Ok(included)
-            });
-            self.included = restored.await?;
-        }
+        self.restore_included().await?;
         let key = setup::key(&options.setup, &options.setup_inputs, tree);
         if options.setup.is_empty() || self.setup_key == Some(key) {
             return Ok(());
@@ -169,6 +164,52 @@ impl Workspace {
         self.setup_key = Some(key);
         // Commands may have changed files of the project.
         self.reset(tree, store).await
+    }
+
+    /// Copies included files and files that tests turned out to need, unless they exist.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) async fn restore_included(&mut self) -> Result<(), Error> {
+        let Some(copies) = self.copies.clone() else { return Ok(()) };
+        let needed = copies.needed();
+        if copies.options().include.is_empty() && needed.is_empty() {
+            return Ok(());
+        }
+        let (mut included, root) = (std::mem::take(&mut self.included), self.dir().clone());
+        let restored = self.blocking(move || {
+            let paths = copies.included()?;
+            let project = &copies.root.path;
+            let project = Dir::open(project).map_err(Error::io("open", project))?;
+            let paths: Vec<String> = paths.iter().cloned().chain(needed).collect();
+            let restored = included.restore(&project, &root, &paths);
+            restored.map_err(|(path, source)| Error::io("copy", &path)(source))?;
+            Ok(included)
+        });
+        self.included = restored.await?;
+        Ok(())
+    }
+
+    /// Removes files with secrets that were copied because tests need them, and that the plan does
+    /// not include. [`restore_included`](Self::restore_included) copies them again.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) async fn withhold_secrets(&self) -> Result<(), Error> {
+        let Some(copies) = self.copies.clone() else { return Ok(()) };
+        let secrets: Vec<String> = copies.needed().into_iter().filter(|path| is_secret(path)).collect();
+        if secrets.is_empty() {
+            return Ok(());
+        }
+        let root = self.dir().clone();
+        self.blocking(move || {
+            let listed = copies.included()?;
+            for path in secrets.iter().filter(|path| !listed.contains(path)) {
+                root.remove_all(path).map_err(Error::io("remove", root.path().join(path)))?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Runs the teardown commands. Failures are logged.
@@ -382,6 +423,7 @@ fn write_one(
     let path = root.path().join(&change.path);
     destination.steps.pass_blocking("write a file").map_err(Error::io("write", &path))?;
     if destination.is_project {
+        destination.written.lock().insert(change.path.clone());
         let now = file_at(root, &change.path)?;
         if now == change.after {
             return Ok(());

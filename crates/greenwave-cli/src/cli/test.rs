@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::dirs::{project_dir, results_dir};
 use crate::error::CliError;
 use crate::exit::{Exit, NOT_GREEN};
-use crate::format::Show;
+use crate::format::{Format, Show};
 use crate::output;
 use crate::reader::SETTINGS_FILE;
 use crate::signals::StopOnSignal;
@@ -195,6 +195,9 @@ async fn run(
     let run = RunReport { flaky_fails: *flaky_fails, ..run }.with_quarantine(quarantine);
     let totals = Totals::of(&report, &run);
     view.finish(&report, &run, &totals);
+    if args.format == Format::Human {
+        reports::annotate(&run, suite.project());
+    }
     reports::write(args, &run)?;
     if let (Some(path), None) = (&args.timings, args.shard) {
         reports::write_timings(path, &suite.timings())?;

@@ -60,6 +60,25 @@ fn a_program_that_does_not_compile_is_said_once() {
 }
 
 #[test]
+fn failures_are_annotated_on_github() {
+    let dir = project();
+    let call = |args: &[&str]| {
+        greenwave(&dir, args)
+            .variable("GITHUB_ACTIONS", "true")
+            .variable("GITHUB_WORKSPACE", dir.path("."))
+            .run()
+            .with_code(1)
+    };
+    let finished = call(&[]);
+    let annotation = finished.stdout.lines().find(|line| line.starts_with("::error ")).unwrap();
+    assert!(
+        annotation.starts_with("::error title=one,file=p/src/lib.rs,line=3::failed with"),
+        "{annotation}"
+    );
+    assert!(!call(&["--format", "json"]).stdout.contains("::error"));
+}
+
+#[test]
 fn live_output_appears_before_the_test_ends() {
     let test = "[[test]]\nname = \"slow\"\ncommand = \"printf 'first\\nsec'; until test -e ../go; do sleep 0.02; done; echo ond; exit 1\"\n";
     let dir = TestDir::empty().with("p/greenwave.toml", test);

@@ -211,3 +211,38 @@ fn state_of_an_agent_is_replaced_and_its_leftovers_are_not_taken() {
     let files = dir.files("project");
     assert!(!files.keys().any(|path| path.contains(".aider")), "{:?}", files.keys());
 }
+
+/// Landlock does not stop changes of modes and times, and nothing is stopped without a confinement.
+#[test]
+fn changes_of_the_project_that_are_not_stopped_are_undone_or_reported() {
+    let script = "cd $D/project; chmod 000 keep.txt; touch -t 200001010000 old.txt; truncate -s 0 cut.txt; \
+                  cd - > /dev/null; answer one.txt x";
+    for strength in ["landlock", "off"] {
+        let dir = dir().with("project/old.txt", "old").with("project/cut.txt", "long");
+        let stat = |path: &str| {
+            let metadata = fs::metadata(dir.path(path)).unwrap();
+            (metadata.permissions().mode(), metadata.modified().unwrap())
+        };
+        let paths = ["project/keep.txt", "project/old.txt"];
+        let before = paths.map(stat);
+        let script = script.replace("$D", &dir.path("").display().to_string());
+        let plan = shell_plan::plan(&[ShellFeature::new("one", &script, "test -f one.txt")]);
+        dir.write("plan.toml", format!("confine = \"{strength}\"\n{plan}"));
+        let finished = plan_of(&dir).run();
+        if strength == "landlock" && !finished.status.success() {
+            eprintln!("skipped: {strength}: {}", finished.stderr);
+            continue;
+        }
+        assert_eq!(paths.map(stat), before, "{strength}: {finished:?}");
+        let events = finished.with_code(0).events();
+        let message = |code: &str| {
+            let note = events.iter().find(|event| event["code"] == code);
+            note.and_then(|note| note["message"].as_str()).unwrap_or_default().to_owned()
+        };
+        let restored = message("project-restored");
+        assert!(restored.contains("`keep.txt` (mode 0 instead of") && restored.contains("`old.txt` (time)"));
+        let changed = message("project-changed");
+        assert_eq!(changed.ends_with("cut.txt"), strength == "off", "{changed}");
+        assert_eq!(dir.read("project/cut.txt").is_empty(), strength == "off");
+    }
+}

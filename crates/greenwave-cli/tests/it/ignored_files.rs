@@ -22,13 +22,18 @@ fn notes(finished: &Finished) -> Vec<String> {
 #[test]
 fn ignored_files_that_a_test_misses_before_the_agent_is_asked_are_copied() {
     let test = "cat gen/schema.txt && cat .env && test -f one.txt";
-    let dir = dir(ShellFeature::new("one", "test ! -e private.key && answer one.txt x", test));
+    let dir = dir(ShellFeature::new(
+        "one",
+        "test ! -e private.key && test -e gen/schema.txt && test ! -e .env && answer one.txt x",
+        test,
+    ));
     let finished = dir.run_plan().with_code(0);
     assert_eq!(Report::of(&finished).requests(), 1);
     let notes = notes(&finished);
     assert_eq!(notes.len(), 2, "{notes:?}");
     assert!(notes[0].contains("needs `gen/schema.txt`, which git ignores: copied"), "{notes:?}");
     assert!(notes[1].contains("[\\\".env\\\"] to `include`"), "{notes:?}");
+    assert!(notes[1].contains("copied for tests, not for agents"), "{notes:?}");
 }
 
 /// The code of the agent could name any file.

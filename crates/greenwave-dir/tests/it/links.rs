@@ -59,7 +59,7 @@ fn operations(dir: &Dir, path: &Path) -> Vec<(&'static str, io::Result<()>)> {
         ("rename new", dir.rename_new("inside/own", path)),
         ("exchange", dir.exchange("inside/own", path)),
         ("set permissions", dir.set_permissions(path, 0o777)),
-        ("set time", dir.set_time(path, 0)),
+        ("set time", dir.set_time(path, 0, 0)),
         ("remove file", dir.remove_file(path)),
         ("remove empty", dir.remove_empty(path)),
         ("remove all", dir.remove_all(path)),

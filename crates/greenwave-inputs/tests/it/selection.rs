@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use greenwave_inputs::{InputSpec, Manifest, check_pattern};
+use std::path::Path;
+
+use greenwave_inputs::{InputSpec, Manifest, Selection, check_pattern};
 
 use crate::support::{Project, paths};
 
@@ -61,4 +63,21 @@ fn wrong_patterns_are_explained() {
     }
     assert_eq!(check_pattern("../x").unwrap_err(), "expected a path inside the project, without `..`");
     assert!(check_pattern("a[").is_err());
+}
+
+#[test]
+fn a_pattern_of_an_output_directory_matches_the_directory_itself() {
+    let is_output = |pattern: &str, path: &str| {
+        // With the second pattern, both are matched as globs.
+        let outputs = vec![pattern.to_owned(), "*.log".to_owned()];
+        let spec = InputSpec { outputs, ..InputSpec::default() };
+        Selection::of(&spec).unwrap().is_output(Path::new(path))
+    };
+    for pattern in ["build/out/", "/build/out", "build/out/**", "out/"] {
+        assert!(is_output(pattern, "build/out"), "{pattern}");
+        assert!(is_output(pattern, "build/out/a"), "{pattern}");
+        assert!(!is_output(pattern, "build"), "{pattern}");
+        assert!(!is_output(pattern, "build/outer"), "{pattern}");
+    }
+    assert!(is_output("out/**", "out") && !is_output("out/**", "build/out"));
 }

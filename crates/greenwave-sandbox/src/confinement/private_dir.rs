@@ -32,13 +32,14 @@ impl PrivateDir {
     /// Creates the directory at `path`, which must not exist, in the place of `original`. Files
     /// with the names in `copied` are copied if they exist.
     ///
-    /// Returns `None` if the directory has too many entries.
+    /// Returns `None` if the directory has too many entries, does not exist, or cannot be listed.
     ///
     /// # Errors
     /// The error of the operating system.
     pub(crate) fn create(original: &Path, path: &Path, copied: &[OsString]) -> io::Result<Option<Self>> {
-        let original = original.canonicalize()?;
-        let entries: Vec<fs::DirEntry> = original.read_dir()?.collect::<io::Result<_>>()?;
+        let listed = original.canonicalize().and_then(|original| Ok((original.read_dir()?, original)));
+        let Ok((entries, original)) = listed else { return Ok(None) };
+        let entries: Vec<fs::DirEntry> = entries.collect::<io::Result<_>>()?;
         if entries.len() > ENTRIES_MAX {
             return Ok(None);
         }

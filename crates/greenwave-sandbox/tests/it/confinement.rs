@@ -305,6 +305,9 @@ fn a_private_home_takes_new_files_and_returns_changed_copies() {
     let (_, private) = run("two", "cd ../home; echo two > .agent.json; ln -sf ../copy/file .new.json");
     fs::write(machine.path("home/.agent.json"), "by the user").unwrap();
     private.write_back().unwrap();
+    let absent = Confinement::new().private_in(machine.path("absent"), Vec::new());
+    let absent = Sandbox::new(absent, Strength::Mount).unwrap();
+    assert!(absent.private_dir(&machine.path("three")).unwrap().is_none());
     assert_eq!(fs::read_to_string(machine.path("home/.agent.json")).unwrap(), "by the user");
     assert_eq!(fs::read_to_string(machine.path("home/.new.json")).unwrap(), "first\n");
 }

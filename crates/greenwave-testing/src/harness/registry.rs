@@ -6,6 +6,7 @@ use super::Harness;
 use super::cargo::CargoHarness;
 use super::command::CommandHarness;
 use super::go::GoHarness;
+use super::junit::JunitHarness;
 use super::npm::NpmHarness;
 use super::pytest::PytestHarness;
 use crate::HarnessName;
@@ -24,10 +25,16 @@ impl Default for Harnesses {
 }
 
 impl Harnesses {
-    /// Returns the built-in harnesses: cargo, pytest, go, npm, and plain commands.
+    /// Returns the built-in harnesses: cargo, pytest, go, npm, commands that write JUnit XML, and
+    /// plain commands.
     pub fn builtin() -> Self {
-        let list: Vec<Arc<dyn Harness>> =
-            vec![Arc::new(CargoHarness), Arc::new(PytestHarness), Arc::new(GoHarness), Arc::new(NpmHarness)];
+        let list: Vec<Arc<dyn Harness>> = vec![
+            Arc::new(CargoHarness),
+            Arc::new(PytestHarness),
+            Arc::new(GoHarness),
+            Arc::new(NpmHarness),
+            Arc::new(JunitHarness),
+        ];
         Self { list, fallback: Arc::new(CommandHarness) }
     }
 

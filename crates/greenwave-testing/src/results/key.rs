@@ -67,6 +67,12 @@ pub(crate) fn first(
     for pattern in &test.outputs {
         key.text(pattern);
     }
+    if let Some(reports) = &test.reports {
+        key.text("reports").count(reports.paths.len()).count(reports.select.len());
+        for text in reports.paths.iter().chain(&reports.select) {
+            key.text(text);
+        }
+    }
     key.count(tools.len());
     for tool in tools {
         key.bytes(tool);

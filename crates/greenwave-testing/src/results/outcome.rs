@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::TestCount;
 use crate::results::outputs::OutputFile;
+use crate::{CaseReport, TestCount};
 
 /// The outcome of a test that ran or whose result was cached.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ pub struct Outcome {
     /// Duration of the run that produced the result. For a cached result, this run was an earlier
     /// one.
     pub duration: Duration,
+    /// Results of the single tests in [reports](crate::Test::reports).
+    pub cases: Vec<CaseReport>,
     /// Origin of the result.
     pub source: Source,
     /// Key of the result: a hash over everything that it depends on.
@@ -105,6 +107,8 @@ pub enum ExitReason {
     Code(i32),
     /// This signal ended the command.
     Signal(i32),
+    /// The command succeeded, but its reports say otherwise, or it has written none.
+    Report,
 }
 
 /// The origin of a result.
@@ -262,6 +266,7 @@ impl fmt::Display for Status {
         match self {
             Status::Passed => formatter.write_str("passed"),
             Status::Failed(ExitReason::Code(code)) => write!(formatter, "failed with exit code {code}"),
+            Status::Failed(ExitReason::Report) => formatter.write_str("failed by its report"),
             Status::Failed(ExitReason::Signal(signal)) => write!(formatter, "was ended by signal {signal}"),
             Status::NoTests => formatter.write_str("ran no test at all"),
             Status::TimedOut(limit) => write!(formatter, "did not end within {limit:?} and was killed"),

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use greenwave_cache::{Key, Record};
 use serde::{Deserialize, Serialize};
 
-use crate::TestCount;
 use crate::results::key::SCHEMA;
 use crate::results::outcome::{Outcome, Source, Status};
 use crate::results::outputs::{OutputFile, Outputs};
+use crate::{CaseReport, CaseStatus, TestCount};
 use greenwave_inputs::DiscoveredDeps;
 use greenwave_inputs::now_ms;
 
@@ -32,6 +32,7 @@ pub(crate) enum StoredRecord {
 pub(crate) struct StoredResult {
     status: Status,
     count: Option<TestCount>,
+    cases: Vec<CaseReport>,
     output: Bytes,
     outputs: Outputs,
     duration: Duration,
@@ -47,6 +48,8 @@ struct Summary {
     /// The peers because of which the key is coarse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     coarse: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cases: Vec<StoredCase>,
     /// Length of the output, if files follow it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     output_len: Option<usize>,
@@ -54,6 +57,9 @@ struct Summary {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     outputs: Vec<(OutputFile, bool)>,
 }
+
+/// A single test in a stored result: name, status, microseconds and output.
+type StoredCase = (String, u8, Option<u64>, Option<String>);
 
 const RESULT: u8 = b'R';
 const DEPENDENCIES: u8 = b'L';
@@ -64,6 +70,7 @@ impl StoredResult {
         Outcome {
             status: self.status,
             count: self.count,
+            cases: self.cases,
             output: self.output,
             duration: self.duration,
             source: Source::Cached(self.age),
@@ -81,6 +88,7 @@ impl StoredResult {
 pub(crate) fn result(
     status: Status,
     count: Option<TestCount>,
+    cases: &[CaseReport],
     output: &[u8],
     outputs: &[OutputFile],
     duration: Duration,
@@ -90,15 +98,36 @@ pub(crate) fn result(
         status,
         count: count.map(|count| (count.passed, count.failed)),
         coarse,
+        cases: cases.iter().map(encode_case).collect(),
         output_len: (!outputs.is_empty()).then_some(output.len()),
         outputs: outputs.iter().map(|file| (file.clone(), file.content.is_some())).collect(),
     };
     let mut payload = vec![RESULT];
-    payload.extend(serde_json::to_vec(&summary).expect("a status and two numbers serialize to JSON"));
+    payload.extend(serde_json::to_vec(&summary).expect("numbers and texts serialize to JSON"));
     payload.push(b'\n');
     payload.extend_from_slice(output);
     outputs.iter().filter_map(|file| file.content.as_ref()).for_each(|content| payload.extend(content));
     new(duration, payload)
+}
+
+fn encode_case(case: &CaseReport) -> StoredCase {
+    let status = match case.status {
+        CaseStatus::Passed => 0,
+        CaseStatus::Failed => 1,
+        CaseStatus::Skipped => 2,
+    };
+    let micros = case.duration.map(|it| u64::try_from(it.as_micros()).unwrap_or(u64::MAX));
+    let output = case.output.as_deref().map(|it| String::from_utf8_lossy(it).into_owned());
+    (case.name.clone(), status, micros, output)
+}
+
+fn decode_case((name, status, micros, output): StoredCase) -> CaseReport {
+    let status = match status {
+        0 => CaseStatus::Passed,
+        1 => CaseStatus::Failed,
+        _ => CaseStatus::Skipped,
+    };
+    CaseReport { name, status, duration: micros.map(Duration::from_micros), output: output.map(Bytes::from) }
 }
 
 /// Returns the record of a set of discovered dependencies.
@@ -127,6 +156,7 @@ impl StoredRecord {
                     status: summary.status,
                     count: summary.count.map(|(passed, failed)| TestCount { passed, failed }),
                     coarse: summary.coarse,
+                    cases: summary.cases.into_iter().map(decode_case).collect(),
                     output,
                     outputs,
                     duration: record.cost,
@@ -174,7 +204,7 @@ mod tests {
             content: content.map(Bytes::from_static),
         };
         let outputs = [file("a", Some(b"one")), file("large", None), file("b", Some(b"two"))];
-        let mut record = result(Status::Passed, None, b"text\n", &outputs, Duration::ZERO, None);
+        let mut record = result(Status::Passed, None, &[], b"text\n", &outputs, Duration::ZERO, None);
         let decoded = |record: &Record| match StoredRecord::decode(record) {
             Some(StoredRecord::Result(stored)) => Some((stored.output, stored.outputs)),
             _ => None,

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
+use crate::harness::junit::xml::JunitCase;
 use crate::harness::summary::{Summary, SummaryVerdict};
 use crate::plain_text::LEFT_OUT;
 use crate::results::outcome::{ExitReason, Status};
@@ -23,7 +24,7 @@ use crate::run::blocking::blocking;
 use crate::run::environment::Environment;
 use crate::run::options::RunnerOptions;
 use crate::run::servers;
-use crate::{Error, Test, TestCount};
+use crate::{CaseReport, Error, Test, TestCount};
 use greenwave_inputs::AccessKind;
 use greenwave_inputs::now_ns;
 use greenwave_sandbox::{Peer, ReadRules, Trace, TraceStatus, Tracer};
@@ -57,6 +58,10 @@ pub(crate) struct Job<'a> {
 pub(crate) struct ProcessResult {
     pub(crate) status: Status,
     pub(crate) count: Option<TestCount>,
+    /// Single tests in the reports that the command has written.
+    pub(crate) junit: Vec<JunitCase>,
+    /// Whether failed cases in complete reports explain the failure.
+    pub(crate) is_explained: bool,
     pub(crate) output: Bytes,
     pub(crate) duration: Duration,
     /// Start time in nanoseconds since the Unix epoch.
@@ -75,6 +80,8 @@ impl ProcessResult {
         Self {
             status,
             count: None,
+            junit: Vec::new(),
+            is_explained: false,
             output,
             duration: Duration::ZERO,
             began: now_ns(),
@@ -82,6 +89,13 @@ impl ProcessResult {
             left_behind: false,
             seen: Arc::default(),
         }
+    }
+}
+
+impl ProcessResult {
+    /// Returns the results of the single tests in reports.
+    pub(crate) fn cases(&self) -> Vec<CaseReport> {
+        self.junit.iter().map(|case| case.report.clone()).collect()
     }
 }
 
@@ -169,6 +183,8 @@ pub(crate) async fn run(
     Ok(ProcessResult {
         status,
         count,
+        junit: Vec::new(),
+        is_explained: false,
         output: output.into(),
         duration,
         began,

@@ -2,6 +2,7 @@
 
 mod accesses;
 mod attempt;
+mod cases;
 mod commit;
 mod discovered;
 mod explain;

@@ -103,8 +103,8 @@ impl Suite {
         self.state.has_foreign_files()
     }
 
-    /// Returns the reason why tests ran without [`RunnerOptions::guard`](crate::RunnerOptions::guard),
-    /// if they did.
+    /// Returns the reason why tests ran without
+    /// [`RunnerOptions::guard`](crate::RunnerOptions::guard), if they did.
     pub fn guard_problem(&self) -> Option<String> {
         let guard = self.context.runner.options().guard.as_ref()?;
         guard.problem().map(ToString::to_string)

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use greenwave_testing::{Environment, STATE_DIRECTORY};
 
 use crate::copies;
+use crate::env_file::is_env_file;
 use crate::error::Error;
 use crate::plan::Plan;
 use crate::project_root::ProjectRoot;
@@ -137,8 +138,6 @@ const ENV_FILES_MAX: usize = 200;
 const SEARCH_DEPTH: usize = 3;
 /// Directories that are not searched: they hold packages and products, and not projects.
 const NOT_SEARCHED: [&str; 6] = ["node_modules", "target", "venv", "vendor", "__pycache__", "go"];
-/// Ends of names of `.env` files without secrets.
-const ENV_EXAMPLES: [&str; 6] = ["example", "sample", "template", "dist", "defaults", "schema"];
 
 /// The paths that matter for the confinement of a run.
 #[derive(Debug, Default)]
@@ -280,7 +279,7 @@ fn env_files(searched: &[PathBuf]) -> Vec<PathBuf> {
             for entry in entries.flatten() {
                 let name = entry.file_name();
                 let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-                if !is_directory && is_env_file(&name) {
+                if !is_directory && name.to_str().is_some_and(is_env_file) {
                     found.push(entry.path());
                 } else if is_directory && depth < SEARCH_DEPTH && is_searched(&name) {
                     next.push(entry.path());
@@ -290,12 +289,6 @@ fn env_files(searched: &[PathBuf]) -> Vec<PathBuf> {
         level = next;
     }
     found
-}
-
-fn is_env_file(name: &OsString) -> bool {
-    let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(".env")) else { return false };
-    let is_variant = rest.is_empty() || rest.starts_with('.');
-    is_variant && !ENV_EXAMPLES.iter().any(|example| rest.ends_with(example)) && rest != ".d"
 }
 
 fn is_searched(name: &OsString) -> bool {

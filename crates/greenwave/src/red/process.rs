@@ -56,7 +56,7 @@ pub(super) fn finding(failed: &FailedTest<'_>, project: &ProjectNames) -> Option
         }
         Status::Failed(ExitReason::Signal(signal)) => return Some(by_signal(signal, output)),
         Status::Failed(ExitReason::Code(code)) => code,
-        Status::Passed | Status::NoTests => return None,
+        Status::Failed(ExitReason::Report) | Status::Passed | Status::NoTests => return None,
     };
     if DISK_FULL.is_match(output) {
         return Some(Obstacle::new("cannot run: no space is left on the disk", "free disk space").into());

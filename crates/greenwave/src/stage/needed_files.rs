@@ -13,6 +13,7 @@ use greenwave_inputs::ALWAYS_EXCLUDED;
 use super::Stage;
 use crate::error::FeatureError;
 use crate::event::Event;
+use crate::included::is_secret;
 use crate::plan::BaseKind;
 use crate::tree;
 
@@ -67,7 +68,9 @@ impl Stage<'_> {
         let names: Vec<String> = found.iter().map(|path| format!("`{path}`")).collect();
         let names = names.join(", ");
         let message = if may_copy {
-            format!("test `{test}` needs {names}, which git ignores: copied")
+            let who =
+                if found.iter().all(|path| is_secret(path)) { " for tests, not for agents" } else { "" };
+            format!("test `{test}` needs {names}, which git ignores: copied{who}")
         } else {
             format!("test `{test}` misses {names}, which git ignores and copies do not have")
         };

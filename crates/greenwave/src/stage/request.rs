@@ -103,6 +103,7 @@ impl Stage<'_> {
         let before = self.active.workspace.tree().clone();
         // The tests of the last attempt may have left files in the workspace.
         self.active.workspace.start_from(&self.active.base, &before, &self.ctx.store).await?;
+        self.active.workspace.withhold_secrets().await?;
         self.active.transcript = Transcript::default();
         self.active.test_output.clear();
         match self.take_answer(attempt).await {
@@ -206,9 +207,9 @@ impl Stage<'_> {
         let ctx = self.ctx;
         let store = &ctx.store;
         let before = self.active.workspace.tree().clone();
-        let changes = match self.edits() {
+        let (changes, left) = match self.edits() {
             Edits::Directory => self.scan().await?,
-            Edits::Answer => Vec::new(),
+            Edits::Answer => (Vec::new(), Vec::new()),
         };
         let touched: BTreeSet<String> = changes.iter().map(|change| change.path.clone()).collect();
         let root = self.active.workspace.root().to_owned();
@@ -222,7 +223,7 @@ impl Stage<'_> {
         let project = self.active.workspace.project();
         let mut draft = Draft::new(&root, &project, store, self.active.workspace.tree().clone());
         draft.taken.extend(described);
-        let (mut not_taken, mut problems) = (Vec::new(), Vec::new());
+        let (mut not_taken, mut problems) = (left, Vec::new());
         for part in &answer.parts {
             ctx.steps.pass("take a file").await;
             if !touched.is_empty() {
@@ -255,8 +256,8 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Finds the agent's changes in its directory.
-    async fn scan(&mut self) -> Result<Vec<Change>, Unusable> {
+    /// Finds the agent's changes in its directory, and what it left there that is never taken.
+    async fn scan(&mut self) -> Result<(Vec<Change>, Vec<NotTaken>), Unusable> {
         self.remove_leftovers().await?;
         let scan = self.active.workspace.scan(&self.ctx.store).await?;
         for change in &scan.changes {
@@ -270,12 +271,16 @@ impl Stage<'_> {
                 return Err(Unusable::Answer(error.to_string()));
             }
         }
-        match scan.refused.first() {
-            Some(entry) => {
-                Err(Unusable::Answer(format!("the agent left an entry that cannot be merged: {entry}")))
-            }
-            None => Ok(scan.changes),
+        // A program that the agent has started may have left its socket. It is no loss.
+        let (left, refused): (Vec<_>, Vec<_>) = scan.refused.iter().partition(|entry| entry.is_special());
+        if let Some(entry) = refused.first() {
+            return Err(Unusable::Answer(format!("the agent left an entry that cannot be merged: {entry}")));
         }
+        let left = left.into_iter().map(|entry| NotTaken {
+            path: entry.path.to_str().map(str::to_owned),
+            reason: format!("{entry}, and was removed"),
+        });
+        Ok((scan.changes, left.collect()))
     }
 
     /// Removes files that well-known agents leave in the project for themselves, such as aider's

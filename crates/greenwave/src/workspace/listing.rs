@@ -55,7 +55,7 @@ pub(super) struct Listing {
     /// Paths that are not UTF-8.
     pub(super) not_utf8: Vec<PathBuf>,
     /// Version control's data that does not belong to the working copy, such as the `.git` of a
-    /// repository that a program has created or cloned.
+    /// repository that a program has created or cloned, and linked worktrees with all their files.
     pub(super) foreign_repositories: Vec<String>,
 }
 
@@ -111,6 +111,10 @@ pub(super) fn list(
             Err(error) if is_gone(&error) && !directory.is_empty() => continue,
             opened => opened?,
         };
+        if !directory.is_empty() && is_linked_worktree(&opened) {
+            listing.foreign_repositories.push(directory);
+            continue;
+        }
         matchers.extend(matcher(&opened, &directory, rules));
         for entry in opened.entries()? {
             let Some(name) = entry.name.to_str() else {
@@ -202,4 +206,12 @@ fn read_ignore_file(directory: &Dir, name: &str) -> Option<Bytes> {
     let mut content = Vec::new();
     file.take(IGNORE_FILE_BYTES_MAX).read_to_end(&mut content).ok()?;
     Some(content.into())
+}
+
+/// Returns whether a directory is a linked worktree of git, which an agent uses as scratch space.
+fn is_linked_worktree(directory: &Dir) -> bool {
+    let Ok(content) = directory.read(".git", IGNORE_FILE_BYTES_MAX) else { return false };
+    let content = String::from_utf8_lossy(&content);
+    let target = content.strip_prefix("gitdir:").map(|target| Path::new(target.trim()));
+    target.and_then(Path::parent).is_some_and(|parent| parent.ends_with(".git/worktrees"))
 }

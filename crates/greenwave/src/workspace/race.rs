@@ -72,7 +72,13 @@ impl World {
     async fn write_changes(&self, is_project: bool) -> usize {
         let (dir, file) = (self.base(), self.file("x").await);
         let in_flight = Arc::new(RwLock::new(None));
-        let destination = Destination { dir: dir.clone(), in_flight, steps: Steps::default(), is_project };
+        let destination = Destination {
+            dir: dir.clone(),
+            in_flight,
+            steps: Steps::default(),
+            is_project,
+            written: Arc::default(),
+        };
         let precious = self.file("precious").await;
         self.race(&dir, async |round| {
             let removed = Change { path: "d/precious".to_owned(), before: Some(precious), after: None };

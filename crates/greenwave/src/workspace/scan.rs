@@ -41,6 +41,13 @@ pub(crate) struct RefusedEntry {
     pub(crate) problem: EntryProblem,
 }
 
+impl RefusedEntry {
+    /// Returns whether the entry is a pipe, a socket or a device.
+    pub(crate) fn is_special(&self) -> bool {
+        matches!(self.problem, EntryProblem::Special(_))
+    }
+}
+
 /// Reason why an entry cannot be part of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EntryProblem {
@@ -384,7 +391,7 @@ fn restore_modes(root: &Dir, tree: &Tree, directories: &BTreeSet<PathBuf>) -> Re
 /// Sets the modification time of written files, in seconds since the Unix epoch.
 fn set_times(root: &Dir, written: &[Change], seconds: i64) -> Result<(), Error> {
     for Change { path, .. } in written {
-        let set = root.set_time(path, seconds);
+        let set = root.set_time(path, seconds, 0);
         set.map_err(Error::io("set the time of", root.path().join(path)))?;
     }
     Ok(())

@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use greenwave_testing::{RunReport, Timings, github_summary, junit};
+use greenwave_testing::{RunReport, Timings, github_annotations, github_summary, junit};
 use rustix::fs::{Access, access};
 
 use super::args::TestArgs;
 use crate::error::CliError;
+use crate::output;
 
 /// Checks that the requested reports can be written, before anything runs. Neither creates nor
 /// changes a file.
@@ -61,6 +62,15 @@ pub(super) fn write(args: &TestArgs, run: &RunReport) -> Result<(), CliError> {
         file.and_then(|mut file| file.write_all(github_summary(run).as_bytes())).map_err(failed(path))?;
     }
     Ok(())
+}
+
+/// Prints annotations of failures, if this is a step of a workflow on GitHub.
+pub(super) fn annotate(run: &RunReport, project: &Path) {
+    if std::env::var_os("GITHUB_ACTIONS").is_none_or(|value| value != "true") {
+        return;
+    }
+    let checkout = std::env::var_os("GITHUB_WORKSPACE").map_or_else(|| project.to_owned(), PathBuf::from);
+    output::lines(github_annotations(run, project, &checkout));
 }
 
 /// Writes the file of expected durations.

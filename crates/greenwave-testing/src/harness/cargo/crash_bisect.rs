@@ -83,7 +83,7 @@ async fn names(crash: &Crash<'_>, left: impl Fn() -> Duration) -> Option<BTreeSe
 fn has_died(ran: &FinishedProcess) -> bool {
     match ran.status {
         Status::TimedOut(_) | Status::Failed(ExitReason::Signal(_)) => true,
-        Status::Failed(ExitReason::Code(_)) => ran.count.is_none(),
+        Status::Failed(ExitReason::Code(_) | ExitReason::Report) => ran.count.is_none(),
         Status::Passed | Status::NoTests => false,
     }
 }

@@ -226,8 +226,14 @@ impl Units<'_> {
             if is_whole && (directory == path || !turbo.is_empty()) {
                 outputs.push(format!("{}/", pattern(&path.join(".turbo"))));
             }
-            outputs
-                .extend(turbo.iter().map(|glob| format!("{}/{glob}", pattern(path).trim_end_matches('/'))));
+            // A pattern for a directory covers its files.
+            let directory_of = |glob: &String| match glob.strip_suffix("/**") {
+                Some(directory) => format!("{directory}/"),
+                None => glob.clone(),
+            };
+            let base = pattern(path);
+            let base = base.trim_end_matches('/');
+            outputs.extend(turbo.iter().map(directory_of).map(|glob| format!("{base}/{glob}")));
         }
         outputs.sort();
         outputs.dedup();

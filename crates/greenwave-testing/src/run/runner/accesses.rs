@@ -57,8 +57,16 @@ impl<'a> AccessFilter<'a> {
         // Results that runs inside the test look up depend only on accesses that are traced as
         // well.
         let is_result = self.results.is_some_and(|results| path.starts_with(results));
-        !(path.starts_with(self.own_directory) || is_download || is_result)
+        !(path.starts_with(self.own_directory) || is_download || is_result || is_jvm_statistics(path))
     }
+}
+
+/// Returns whether a path is in the directory where each Java VM publishes statistics about itself,
+/// and removes those of VMs that have ended. Its location does not depend on `TMPDIR`
+/// (<https://docs.oracle.com/en/java/javase/17/docs/specs/man/jstat.html>).
+fn is_jvm_statistics(path: &Path) -> bool {
+    let inside = path.strip_prefix("/tmp").ok().and_then(|inside| inside.iter().next());
+    inside.is_some_and(|name| name.as_encoded_bytes().starts_with(b"hsperfdata_"))
 }
 
 fn is_cargo_setting(path: &Path, home: &Path) -> bool {
@@ -135,5 +143,20 @@ impl CacheDirectories {
     /// before.
     fn around(&self, directory: &Path) -> Option<&Path> {
         self.outermost.get(directory)?.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_of_java_vms_are_no_dependencies() {
+        for path in ["/tmp/hsperfdata_root", "/tmp/hsperfdata_me/123"] {
+            assert!(is_jvm_statistics(Path::new(path)), "{path}");
+        }
+        for path in ["/tmp", "/tmp/x/hsperfdata_root", "/var/tmp/hsperfdata_root", "hsperfdata_root"] {
+            assert!(!is_jvm_statistics(Path::new(path)), "{path}");
+        }
     }
 }

@@ -18,9 +18,11 @@ use crate::harness::launch::BuildFailure;
 use crate::harness::{BatchCommand, BatchResult, Crash, FinishedProcess, LaunchSpec, Rerun};
 use crate::results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
 use crate::results::outputs::Outputs;
+use crate::run::blocking::blocking;
 use crate::run::isolation::Isolation;
 use crate::run::options::RESULTS_VARIABLE;
 use crate::run::process::{self, Job, ProcessResult};
+use crate::run::reported::ExpectedReports;
 use crate::run::withheld;
 use crate::run::workspace::{Built, Workspace};
 use crate::{Error, Test};
@@ -84,6 +86,7 @@ impl AttemptResult {
     /// Returns the outcome of the test.
     pub(super) fn outcome(self, key: &Key, decision: CacheDecision, undeclared: Vec<PathBuf>) -> Outcome {
         Outcome {
+            cases: self.process.cases(),
             status: self.process.status,
             count: self.process.count,
             output: self.process.output,
@@ -118,16 +121,20 @@ impl TestJob<'_> {
         if let Some(failure) = launch.failure {
             return Ok(AttemptResult::of_failed_build(failure));
         }
+        let mut failed: Option<ProcessResult> = None;
         for attempt in 1.. {
             let isolation = self.runner.lend_isolation()?;
-            let equipped = self.equip(launch.clone(), &isolation)?;
-            let mut process = self.run_once(&equipped, &isolation).await?;
+            let mut process = match failed.take() {
+                Some(earlier) => self.rerun_cases(earlier).await?,
+                None => self.run_once(&self.equip(launch.clone(), &isolation)?, &isolation).await?,
+            };
             if process.status == Status::Passed || attempt > self.test.retries {
                 if let Some(more) = self.explain_crash(&process).await {
                     process.output = [process.output.as_ref(), more.as_bytes()].concat().into();
                 }
                 return self.finish(process, attempt, launch, isolation);
             }
+            failed = Some(process).filter(|process| self.can_rerun_cases(process));
         }
         unreachable!("the loop has no end")
     }
@@ -196,7 +203,7 @@ impl TestJob<'_> {
     }
 
     /// Returns the process to start for a test.
-    fn launch(&self, test: &Test) -> Result<LaunchSpec, Error> {
+    pub(super) fn launch(&self, test: &Test) -> Result<LaunchSpec, Error> {
         let command = self.runner.plain_launch(self.workspace.project(), test)?;
         let built = self.workspace.built(&test.directory);
         let output = built.map(|built| &*built.output);
@@ -210,7 +217,11 @@ impl TestJob<'_> {
         runner.harness(test).equip(test, launch, isolation.directory(), &runner.environment)
     }
 
-    async fn run_once(&self, launch: &LaunchSpec, isolation: &Isolation) -> Result<ProcessResult, Error> {
+    pub(super) async fn run_once(
+        &self,
+        launch: &LaunchSpec,
+        isolation: &Isolation,
+    ) -> Result<ProcessResult, Error> {
         let Self { runner, test, prepared, .. } = *self;
         let os = |(name, value): &(&str, &OsStr)| (OsString::from(name), value.to_os_string());
         let mut variables: Vec<(OsString, OsString)> = prepared.environment.iter().map(os).collect();
@@ -220,17 +231,29 @@ impl TestJob<'_> {
         variables.extend(launch.variables.iter().cloned());
         variables.extend(test.set.iter().map(|(name, value)| (name.into(), value.into())));
         variables.extend(launch.replaced.iter().cloned());
+        let mut arguments = launch.arguments.clone();
+        let reports = test.reports.as_ref().map(|reports| {
+            ExpectedReports::new(reports, &mut arguments, &launch.directory, isolation.directory())
+        });
         let job = Job {
             test,
             program: launch.program.clone(),
-            arguments: launch.arguments.clone(),
+            arguments,
             directory: launch.directory.clone(),
             variables,
             own: isolation.directory(),
             project: self.workspace.project(),
         };
         let rules = if runner.options.strict { Some(self.read_rules(launch)?) } else { None };
-        process::run(&job, &runner.options, &runner.environment, rules.as_ref()).await
+        let mut process = process::run(&job, &runner.options, &runner.environment, rules.as_ref()).await?;
+        match reports {
+            None => Ok(process),
+            Some(reports) => Ok(blocking(move || {
+                reports.judge(&mut process);
+                process
+            })
+            .await),
+        }
     }
 
     /// Returns rules that allow the test to read its inputs, its outputs and its program.
@@ -276,12 +299,12 @@ fn finished(process: &ProcessResult) -> FinishedProcess {
 }
 
 impl Runner {
-    fn lend_isolation(&self) -> Result<Isolation, Error> {
+    pub(super) fn lend_isolation(&self) -> Result<Isolation, Error> {
         self.isolations.lend(self.options.ports.as_deref())
     }
 
     /// Returns the directory to the pool unless a leftover process could still write to it.
-    fn take_back(&self, isolation: Isolation, process: &ProcessResult) {
+    pub(super) fn take_back(&self, isolation: Isolation, process: &ProcessResult) {
         let is_clean = !process.left_behind && process.seen.incomplete.is_none();
         if process.status == Status::Passed && is_clean {
             self.isolations.take_back(isolation);

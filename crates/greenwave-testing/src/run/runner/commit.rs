@@ -58,9 +58,15 @@ impl Commit<'_> {
         let process = &attempt.process;
         let coarse = servers::describe(&process.seen.peers);
         let outputs = self.outputs(process).await?;
-        let (output, duration) = (&process.output, process.duration);
-        let result =
-            record::result(process.status, process.count, output, &outputs, duration, coarse.clone());
+        let result = record::result(
+            process.status,
+            process.count,
+            &process.cases(),
+            &process.output,
+            &outputs,
+            process.duration,
+            coarse.clone(),
+        );
         if attempt.reads_more {
             self.cache.put_undeclared_marker(test).await;
         }

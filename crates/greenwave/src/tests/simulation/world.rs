@@ -425,6 +425,7 @@ impl World {
 
 fn outcome(status: Status, duration: Duration) -> Outcome {
     Outcome {
+        cases: Vec::new(),
         status,
         count: None,
         output: Bytes::from_static(b"output of the test"),

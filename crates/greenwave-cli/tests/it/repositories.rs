@@ -1,0 +1,78 @@
+//! Plans in a part of a repository, and results on a branch.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::shell_plan::{self, Report, ShellFeature};
+use crate::test_dir::TestDir;
+
+fn git(dir: &TestDir, args: &[&str]) {
+    let mut call = Command::new("git");
+    call.current_dir(dir.path("project")).args(["-c", "user.name=u", "-c", "user.email=u@u"]).args(args);
+    let output = call.output().unwrap();
+    assert!(output.status.success(), "{args:?}: {output:?}");
+}
+
+fn repository(dir: &TestDir) {
+    git(dir, &["init", "-q"]);
+    git(dir, &["add", "-A"]);
+    git(dir, &["commit", "-qm", "start"]);
+}
+
+/// The commits of the results are gone after a squash, and their files are in the project.
+#[test]
+fn results_that_were_squashed_stay_green() {
+    let dir = TestDir::with_project();
+    let one = ShellFeature::new("one", "echo x > one.txt", "test -f one.txt");
+    let two = ShellFeature::new("two", "echo y > two.txt", "test -f two.txt").after("one");
+    dir.write("plan.toml", format!("result = \"branch\"\n{}", shell_plan::plan(&[one, two])));
+    repository(&dir);
+    dir.run_plan().with_code(0);
+    git(&dir, &["merge", "-q", "--squash", "greenwave/plan"]);
+    git(&dir, &["commit", "-qm", "squashed"]);
+    git(&dir, &["branch", "-D", "greenwave/plan"]);
+    let finished = dir.run_plan().with_code(0);
+    let report = Report::of(&finished);
+    assert_eq!(report.phases(), [("one", "green"), ("two", "green")]);
+    assert_eq!(report.requests(), 0);
+}
+
+/// Guards that are discovered are those of the plan's project, not of the repository around it.
+#[test]
+fn guards_of_a_subdirectory_are_its_own() {
+    let test = |name: &str| format!("def test_{name}():\n    assert open('{name}').read() == 'ok\\n'\n");
+    let dir = TestDir::empty()
+        .with("project/elsewhere/test_other.py", "def test_slow():\n    assert False\n")
+        .with("project/part/test_kept.py", test("kept"))
+        .with("project/part/pytest.ini", "[pytest]\n")
+        .with("project/part/kept", "ok\n");
+    if Command::new("python3").args(["-c", "import pytest"]).status().map_or(true, |status| !status.success())
+    {
+        return;
+    }
+    let breaks = ShellFeature::new("one", "echo x > one.txt; echo broken > kept", "test -f one.txt");
+    let plan = shell_plan::plan(&[breaks]).replace("\"project\"", "\"project/part\"");
+    dir.write("plan.toml", plan);
+    repository(&dir);
+    let finished = dir.run_plan().with_code(1);
+    let reason = Report::of(&finished).reason("one").to_owned();
+    assert!(reason.contains("test_kept.py"), "{reason}: {finished:?}");
+    let notes = finished.events();
+    let failing = notes.iter().filter(|event: &&Value| event["code"] == "guards-failing").count();
+    assert_eq!(failing, 0, "{notes:?}");
+}
+
+/// A linked worktree and a pipe in the copy are scratch.
+#[test]
+fn scratch_of_an_agent_is_left_out() {
+    let dir = TestDir::with_project();
+    let script = "git worktree add -q ./scratch; mkfifo pipe; echo x > one.txt";
+    dir.write("plan.toml", shell_plan::plan(&[ShellFeature::new("one", script, "test -f one.txt")]));
+    repository(&dir);
+    let events = dir.run_plan().with_code(0).events();
+    let not_taken: Vec<&Value> = events.iter().filter(|event| event["event"] == "not_taken").collect();
+    assert!(not_taken.len() == 1 && not_taken[0]["path"] == "pipe", "{not_taken:?}");
+    assert!(dir.path("project/one.txt").exists());
+    assert!(!dir.path("project/scratch").exists() && !dir.path("project/pipe").exists());
+}
