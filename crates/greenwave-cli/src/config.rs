@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use greenwave::{Compression, KeySource, Settings, nearest};
-use greenwave_testing::{RESULTS_VARIABLE, TOOL_HOMES_VARIABLE, TraceMode};
+use greenwave_testing::{IncompleteMode, RESULTS_VARIABLE, TOOL_HOMES_VARIABLE, TraceMode, is_server};
 use toml::de::DeValue;
 
 use crate::diagnostic::{Diagnostic, Document};
@@ -260,6 +260,42 @@ const KEYS: &[Key] = &[
             TraceMode::WhenPossible => "true".to_owned(),
             TraceMode::Required => "\"required\"".to_owned(),
         },
+    },
+    Key {
+        name: "testing.incomplete",
+        expected: "\"coarse\" or \"refuse\"",
+        max: u64::MAX,
+        set: |settings, value| {
+            settings.testing.incomplete = match value.as_str()? {
+                "coarse" => IncompleteMode::Coarse,
+                "refuse" => IncompleteMode::Refuse,
+                _ => return None,
+            };
+            Some(())
+        },
+        show: |settings| match settings.testing.incomplete {
+            IncompleteMode::Coarse => "\"coarse\"".to_owned(),
+            IncompleteMode::Refuse => "\"refuse\"".to_owned(),
+        },
+    },
+    Key {
+        name: "testing.servers",
+        expected: "a list of addresses such as \"localhost:5432\", absolute paths, and abstract names \
+            such as \"@name\"",
+        max: u64::MAX,
+        set: |settings, value| {
+            let server = |text: &str| is_server(text).then(|| text.to_owned());
+            settings.testing.servers = match value.as_str() {
+                Some("") => Vec::new(),
+                Some(one) => vec![server(one)?],
+                None => {
+                    let all = value.as_array()?.iter();
+                    all.map(|one| server(one.get_ref().as_str()?)).collect::<Option<_>>()?
+                }
+            };
+            Some(())
+        },
+        show: |settings| format!("{:?}", settings.testing.servers),
     },
     key!("testing.protect_state", flag, testing.protect_state),
     key!("testing.follow_load", flag, testing.follow_load),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use greenwave::Test;
-use greenwave_testing::{HarnessName, Harnesses, JunitReports, QuarantineEntry};
+use greenwave_testing::{HarnessName, Harnesses, JunitReports, QuarantineEntry, is_server};
 
 use crate::diagnostic::{Diagnostic, Document};
 use crate::reader::{Located, Table};
@@ -13,6 +13,10 @@ use crate::reader::{Located, Table};
 const JUNIT: &str = "junit";
 /// Time limit of tests that have no `timeout`.
 const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Description of a server in errors.
+pub(crate) const SERVER: &str =
+    "an address such as \"localhost:5432\" or \"[::1]:*\", an absolute path, or \"@\" and an abstract name";
 
 /// The tests, resources and quarantine of a settings file.
 #[derive(Debug, Default)]
@@ -106,6 +110,7 @@ fn test(document: &Document, mut table: Table<'_>) -> Result<Test, Diagnostic> {
         outputs: table.patterns("outputs")?,
         env: table.plain_texts("env")?,
         set: table.texts_by_name("set")?,
+        servers: servers(document, &mut table)?,
         time_max: table.time_limit("timeout")?.unwrap_or(TIMEOUT),
         retries: table.count("retries", 0)?.map_or(0, |count| count.value),
         needs: needs(&mut table)?,
@@ -178,6 +183,15 @@ fn with_reports_as_outputs(mut test: Test) -> Test {
     let outputs: Vec<String> = paths.map(below).collect();
     test.outputs.extend(outputs);
     test
+}
+
+fn servers(document: &Document, table: &mut Table<'_>) -> Result<Vec<String>, Diagnostic> {
+    let Some(list) = table.texts("servers")? else { return Ok(Vec::new()) };
+    if let Some(server) = list.value.iter().find(|server| !is_server(&server.value)) {
+        let message = format!("invalid value `{:?}` for `servers`: expected {SERVER}", server.value);
+        return Err(document.error(server.at.clone(), message));
+    }
+    Ok(list.value.into_iter().map(|server| server.value).collect())
 }
 
 /// Returns whether a command does nothing. The shell succeeds at an empty line, so that such a test

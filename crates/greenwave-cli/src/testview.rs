@@ -234,6 +234,9 @@ impl TestView {
         {
             remark(format!("not cached: {reason}"));
         }
+        if let Some(reason) = outcome.coarse_reason() {
+            remark(format!("cached with a coarse key: {}", printable(&reason)));
+        }
         if let Some(interference) = outcome.interference {
             remark(interference.to_string());
         }

@@ -17,6 +17,9 @@ pub enum AccessKind {
     /// It read something that cargo builds in the workspace in this directory, which must be built
     /// before other paths are compared. The path itself has no state.
     Build = 2,
+    /// It may have read any file of the project, through a process that it did not start. The path
+    /// is that of [`tree_path`](crate::tree_path).
+    Tree = 3,
 }
 
 /// Paths with the kind of access to each.
@@ -50,6 +53,11 @@ impl DiscoveredDeps {
         builds.map(|(path, _)| path.as_path())
     }
 
+    /// Returns whether a dependency is the whole project.
+    pub fn has_tree(&self) -> bool {
+        self.accesses.iter().any(|(_, kind)| *kind == AccessKind::Tree)
+    }
+
     /// Encodes the accesses. Each is the number of its kind (1), the length of the prefix that its
     /// path shares with the previous path (4), the length of the rest (4), and the rest,
     /// little-endian.
@@ -75,6 +83,7 @@ impl DiscoveredDeps {
                 [0] => AccessKind::Content,
                 [1] => AccessKind::Names,
                 [2] => AccessKind::Build,
+                [3] => AccessKind::Tree,
                 _ => return None,
             };
             let (shared, rest) = (reader.count()?, reader.count()?);

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::codec::path_bytes;
 use crate::discovered_deps::{AccessKind, DiscoveredDeps};
 use crate::manifest::{Entry, Manifest, hash_file};
+use crate::project_tree::ProjectTree;
 use crate::selection::Selection;
 use crate::stamp::{CLOCK_TICK, FileStamp, now_ns};
 use crate::stat_cache::StatCache;
@@ -80,6 +81,8 @@ pub struct PathStates {
     /// By the address of the set. Holding the set prevents the address from being reused.
     digests: Mutex<HashMap<usize, SetDigest>>,
     descriptions: Mutex<HashMap<Vec<usize>, Description>>,
+    /// By the path that represents the tree.
+    trees: Mutex<HashMap<PathBuf, Option<Arc<ProjectTree>>>>,
     /// The latest arrival of each directory or of one of its ancestors.
     arrivals: Mutex<HashMap<PathBuf, i64>>,
     /// The latest arrival of a directory of the manifest with this digest, and that directory.
@@ -113,6 +116,7 @@ impl PathStates {
             states: Mutex::default(),
             digests: Mutex::default(),
             descriptions: Mutex::default(),
+            trees: Mutex::default(),
             arrivals: Mutex::default(),
             latest_arrivals: Mutex::default(),
         }
@@ -163,6 +167,17 @@ impl PathStates {
         let (state, changed) = self.read(path, kind);
         let read = ReadState { state, changed, read_at: now_ns() };
         *self.states.lock().entry(key).or_insert(read)
+    }
+
+    /// Returns the state of the whole project. `path` is that of [`tree_path`](crate::tree_path).
+    /// Returns `None` if it cannot be read.
+    pub fn tree(&self, path: &Path) -> Option<Arc<ProjectTree>> {
+        if let Some(cached) = self.trees.lock().get(path) {
+            return cached.clone();
+        }
+        let tree = ProjectTree::read(&self.project, path, &self.stat_cache).map(Arc::new);
+        self.trees.lock().insert(path.to_owned(), tree.clone());
+        tree
     }
 
     /// Returns the BLAKE3 hash of the states of all paths of a set.
@@ -270,8 +285,14 @@ impl PathStates {
     }
 
     fn read(&self, path: &Path, kind: AccessKind) -> (PathState, i64) {
-        if kind == AccessKind::Build {
-            return (PathState::Directory([0; 32]), 0);
+        match kind {
+            AccessKind::Build => return (PathState::Directory([0; 32]), 0),
+            AccessKind::Tree => {
+                return self.tree(path).map_or((PathState::Unreadable, 0), |tree| {
+                    (PathState::Directory(tree.digest), tree.newest.1)
+                });
+            }
+            AccessKind::Content | AccessKind::Names => {}
         }
         if let Some(exists) = (self.object_exists)(path) {
             return (if exists { PathState::Other } else { PathState::Absent }, 0);

@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -30,6 +30,55 @@ pub fn send_one(socket: &OwnedFd, descriptor: &OwnedFd) -> io::Result<()> {
     }
     sendmsg(socket, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
+}
+
+/// Sends a descriptor like [`send_one`], in a `sendmsg` call that a filter recognizes by its unused
+/// fourth and fifth argument.
+///
+/// A filter that reports calls must let this call pass, which delivers the filter's own descriptor:
+/// nobody could answer the report. Nothing but a secret distinguishes the call, so that the command
+/// cannot make one like it.
+///
+/// # Errors
+/// The error of `sendmsg(2)`.
+pub(crate) fn send_one_secretly(socket: &OwnedFd, descriptor: &OwnedFd, secret: [u64; 2]) -> io::Result<()> {
+    let mut byte = 0_u8;
+    let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let mut control = Control { bytes: [0; ONE_BYTES] };
+    // SAFETY: `msghdr` consists of integers and pointers, for which zeros are valid.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = ONE_BYTES as _;
+    // SAFETY: the control buffer is aligned and has room for one header with one descriptor.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(size_of::<libc::c_int>() as u32) as _;
+        libc::CMSG_DATA(header).cast::<libc::c_int>().write_unaligned(descriptor.as_raw_fd());
+    }
+    let [first, second] = secret;
+    // SAFETY: the message and everything that it points to live until the call returns. The kernel
+    // ignores the last two arguments.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_sendmsg,
+            socket.as_raw_fd(),
+            &raw const message,
+            libc::MSG_NOSIGNAL,
+            first,
+            second,
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A buffer of an ancillary message, with the alignment of its header.
+#[repr(C, align(8))]
+struct Control {
+    bytes: [u8; ONE_BYTES],
 }
 
 /// Receives a descriptor that [`send_one`] sent. Returns `None` if the other end was closed without

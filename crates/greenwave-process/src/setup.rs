@@ -40,6 +40,9 @@ pub enum Setup {
         filter: Vec<libc::sock_filter>,
         /// The socket.
         socket: std::os::fd::OwnedFd,
+        /// Fourth and fifth argument of the `sendmsg` call that sends the descriptor. The filter
+        /// must let the call with these arguments pass and no other, so they are random.
+        secret: [u64; 2],
     },
     /// Installs a seccomp filter that reports nothing.
     #[cfg(target_os = "linux")]

@@ -34,12 +34,14 @@
 //!   files by handle, or runs programs of another architecture. [`Trace::incomplete`] then gives
 //!   the reason.
 //! - Reads through a file descriptor that the command inherited, and work that it asks another
-//!   process to do: see [`Trace::connected`].
+//!   process to do. [`Trace::peers`] lists the servers, pipes and processes outside of the command
+//!   that it reached. A client that connects to a server of the command is not listed.
 //! - Which part of a file was read. Accesses after `open` cost nothing and are not seen.
 //!
-//! A program that changes a path in memory between its inspection and its use can deceive the
-//! tracer. Traces are for builds and tests, not for hostile programs. `io_uring` is disabled in
-//! traced commands.
+//! The arguments of a call are read once and compared before the call continues. A thread that
+//! changes them in between makes the trace incomplete. A change in the short time after the
+//! comparison can go unnoticed, so traces are for builds and tests, not for hostile programs.
+//! `io_uring` is disabled in traced commands.
 //!
 //! # Platforms
 //!
@@ -54,6 +56,7 @@ mod guard;
 mod landlock;
 #[cfg(target_os = "linux")]
 mod namespace;
+mod peer;
 mod sandbox;
 #[cfg_attr(
     not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
@@ -67,6 +70,7 @@ pub use confinement::{Confinement, Network, PreparedConfinement, PrivateDir, Str
 pub use error::Error;
 pub use guard::{Guard, LazyGuard, PreparedGuard};
 pub use landlock::{AllowedReads, ReadRules};
+pub use peer::Peer;
 pub use sandbox::Sandbox;
 pub use seccomp::kernel_object_exists;
 pub use trace::{Access, KernelObjects, Trace};

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
+use crate::Peer;
+
 /// Directories of pseudo file systems, which hold the state of the kernel instead of files.
 const PSEUDO_FILE_SYSTEMS: [&str; 3] = ["/proc", "/sys", "/dev"];
 /// The directory below `/dev` that holds ordinary files.
@@ -25,13 +27,13 @@ pub struct Trace {
     /// if the trace is complete. An incomplete trace proves nothing about paths that it does not
     /// list.
     pub incomplete: Option<String>,
-    /// Whether a process connected to a socket that exists or is not a path: the peer may have read
-    /// files on its behalf. Connections between processes of the command count as well.
-    pub connected: bool,
+    /// Servers, pipes, devices and processes outside of the command that it may have exchanged data
+    /// with. A peer may have read files on its behalf, or have passed it open files.
+    pub peers: BTreeSet<Peer>,
 }
 
 /// Accesses to kernel objects that are not files: System V shared memory, semaphores and message
-/// queues, and POSIX message queues.
+/// queues, POSIX message queues, and servers at addresses of this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelObjects {
     /// Description of an object that the command used and that existed before.

@@ -68,6 +68,8 @@ pub struct TestReport {
     pub attempts: u32,
     /// Reason why a pass was not stored.
     pub not_cached: Option<String>,
+    /// Reason why the result depends on all files of the project, if it does.
+    pub coarse: Option<String>,
     /// Results of the single tests inside the command, if its harness reports them.
     pub cases: Vec<CaseReport>,
     /// The quarantine of a test that failed, for people: its failure does not fail the run.
@@ -182,6 +184,7 @@ impl TestReport {
             count: outcome.and_then(|outcome| outcome.count),
             attempts: outcome.map_or(0, |outcome| outcome.attempts),
             not_cached: stored.and_then(CacheDecision::reason),
+            coarse: outcome.and_then(Outcome::coarse_reason),
             cases: outcome.map(|outcome| cases(harness, outcome)).unwrap_or_default(),
             quarantine: None,
         }

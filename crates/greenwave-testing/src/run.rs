@@ -8,6 +8,7 @@ pub(crate) mod options;
 pub(crate) mod process;
 pub(crate) mod reported;
 pub(crate) mod runner;
+pub(crate) mod servers;
 pub(crate) mod shard;
 pub(crate) mod suite;
 pub(crate) mod test_id;

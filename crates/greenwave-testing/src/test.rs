@@ -34,6 +34,10 @@ pub struct Test {
     pub env: Vec<String>,
     /// Variables with fixed values.
     pub set: BTreeMap<String, String>,
+    /// Servers that the test may exchange data with although it does not start them, in the syntax
+    /// of [`is_server`](crate::is_server). What they answer must depend on nothing but the test.
+    #[serde(default)]
+    pub servers: Vec<String>,
     /// Time limit, after which the test is killed.
     pub time_max: Duration,
     /// Number of further attempts after a failure. A test that passes only then is flaky, and its
@@ -122,6 +126,7 @@ impl Test {
             outputs: Vec::new(),
             env: Vec::new(),
             set: BTreeMap::new(),
+            servers: Vec::new(),
             time_max: Self::TIME_MAX,
             retries: 0,
             needs: BTreeMap::new(),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use greenwave_testing::{StateSeal, TraceMode, UserKey};
+use greenwave_testing::{IncompleteMode, StateSeal, TraceMode, UserKey};
 
 use crate::error::Error;
 use crate::result_keys::{KeySource, ResultKeys};
@@ -73,6 +73,10 @@ pub struct TestingSettings {
     /// Whether tests are traced to discover dependencies beyond the declared inputs, and what
     /// happens where tracing is unavailable.
     pub trace: TraceMode,
+    /// Whether results of tests that exchange data with undeclared servers are stored.
+    pub incomplete: IncompleteMode,
+    /// Servers that all tests may exchange data with.
+    pub servers: Vec<String>,
     /// Prevents tests from reading the user's key and from changing stored results, on kernels that
     /// can enforce it.
     pub protect_state: bool,
@@ -197,6 +201,8 @@ impl Default for Settings {
                 remote_write: true,
                 remote_key: Vec::new(),
                 trace: TraceMode::WhenPossible,
+                incomplete: IncompleteMode::Coarse,
+                servers: Vec::new(),
                 protect_state: true,
                 follow_load: true,
                 audit: 0.0,

@@ -40,6 +40,7 @@ mod remote;
 mod repositories;
 mod run_command;
 mod selection;
+mod servers;
 mod settings;
 mod shell_plan;
 mod signals;

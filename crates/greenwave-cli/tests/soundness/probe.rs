@@ -26,6 +26,12 @@ pub(crate) struct Probe {
     /// Variables that the test declares.
     #[serde(default)]
     pub(crate) declared: Vec<String>,
+    /// Servers that the test declares.
+    #[serde(default)]
+    pub(crate) servers: Vec<String>,
+    /// Settings of the section `testing`.
+    #[serde(default)]
+    pub(crate) testing: BTreeMap<String, toml::Value>,
     /// The files are older than the resolution of timestamps when the test first runs.
     #[serde(default)]
     pub(crate) settled: bool,

@@ -231,14 +231,17 @@ fn prepare_greenwave(directory: &ProbeDirectory, probe: &Probe) -> Result<()> {
     if probe.nested {
         symlink(PROGRAM, directory.path("outside/bin/greenwave"))?;
     }
-    let env = json!(probe.declared);
+    let (env, servers) = (json!(probe.declared), json!(probe.servers));
+    let settings = probe.testing.iter().map(|(name, value)| format!("testing.{name} = {value}\n"));
+    let settings: String = settings.collect();
     let test = format!(
-        r#"[[test]]
+        r#"{settings}[[test]]
 name = "probe"
 command = ["sh", "test.sh"]
 timeout = "60s"
 inputs = ["test.sh", "/in/**"]
 env = {env}
+servers = {servers}
 "#
     );
     directory.write("project/greenwave.toml", &test)

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use greenwave_inputs::{AccessKind, DiscoveredDeps, PathState, PathStates, StatCache};
+use greenwave_inputs::{AccessKind, DiscoveredDeps, PathState, PathStates, StatCache, tree_path};
 use parking_lot::Mutex;
 
 use crate::support::Project;
@@ -73,6 +73,31 @@ fn a_renamed_directory_has_arrived() {
 }
 
 #[test]
+fn the_tree_covers_all_files_but_ignored_ones_and_outputs() {
+    let files = [(".gitignore", "ignored\n"), ("a", "1"), ("sub/b", "1"), ("ignored", "1"), ("out/log", "1")];
+    let project = Project::new(&files);
+    let path = tree_path(&["out/**".to_owned(), "*.tmp".to_owned()]);
+    let digest = || states(&project).state(&path, AccessKind::Tree).0;
+    let before = digest();
+    for (name, counts) in
+        [("ignored", false), ("out/log", false), ("sub/x.tmp", false), ("sub/b", true), ("new", true)]
+    {
+        project.write(name, "2");
+        assert_eq!(digest() != before, counts, "{name}");
+        fs::remove_file(project.at(name)).unwrap();
+        files.iter().filter(|(file, _)| *file == name).for_each(|(_, text)| project.write(name, text));
+        assert_eq!(digest(), before, "{name}");
+    }
+    assert_ne!(states(&project).state(&tree_path(&[]), AccessKind::Tree).0, before);
+    let tree = states(&project).tree(&path).unwrap();
+    assert!(tree.directories.iter().any(|(path, _)| path == Path::new("sub")));
+    assert!(tree.newest.1 > 0);
+    let deps = DiscoveredDeps::new([(path, AccessKind::Tree), ("a".into(), AccessKind::Content)]);
+    assert!(deps.has_tree());
+    assert_eq!(DiscoveredDeps::decode(&deps.encode()), Some(deps));
+}
+
+#[test]
 fn dependencies_are_sorted_and_survive_encoding() {
     let access = |path: &str, kind| (PathBuf::from(path), kind);
     let deps = DiscoveredDeps::new([
@@ -83,6 +108,7 @@ fn dependencies_are_sorted_and_survive_encoding() {
         access("/usr/lib", AccessKind::Content),
         access(".", AccessKind::Build),
     ]);
+    assert!(!deps.has_tree());
     let paths: Vec<_> = deps.accesses.iter().map(|(path, _)| path.to_str().unwrap()).collect();
     assert_eq!(paths, [".", "/usr/lib", "src", "src/a", "src/b"]);
     assert_eq!(deps.builds().collect::<Vec<_>>(), [Path::new(".")]);

@@ -60,9 +60,9 @@ pub(super) fn apply(setup: &Setup) -> io::Result<()> {
             // SAFETY: the call takes numbers. `rules` is open for the duration of the borrow.
             check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) })
         }
-        Setup::ReportCalls { filter, socket } => {
+        Setup::ReportCalls { filter, socket, secret } => {
             let listener = install_filter(filter)?;
-            descriptors::send_one(socket, &listener)
+            descriptors::send_one_secretly(socket, &listener, *secret)
         }
         Setup::FilterCalls(filter) => {
             no_new_privileges()?;

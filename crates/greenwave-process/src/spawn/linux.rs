@@ -237,6 +237,7 @@ impl Child<'_> {
             // SAFETY: the path is a C string prepared by the parent.
             check(unsafe { libc::chdir(self.directory) })?;
         }
+        close_others_on_exec();
         for setup in self.setups {
             setup.apply()?;
         }
@@ -310,6 +311,17 @@ fn default_handler(signal: c_int) {
             libc::sigaction(signal, &raw const action, ptr::null_mut());
         }
     }
+}
+
+/// Keeps the program from inheriting descriptors other than its streams and those of a [`Setup`].
+///
+/// This process may have inherited some itself, such as a file that a shell opened for it. Kernels
+/// before Linux 5.11 reject the flag, and the program inherits them there.
+fn close_others_on_exec() {
+    let flag = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: all arguments are numbers. The descriptors of this process are not shared with its
+    // parent, and stay open until it executes the program.
+    unsafe { libc::syscall(libc::SYS_close_range, libc::STDERR_FILENO + 1, libc::c_uint::MAX, flag) };
 }
 
 fn signals(fill: unsafe extern "C" fn(*mut libc::sigset_t) -> c_int) -> libc::sigset_t {

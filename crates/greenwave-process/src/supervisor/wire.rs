@@ -143,8 +143,9 @@ impl<'a> Encoded<'a> {
                 self.number(2);
                 self.descriptors.push(rules.as_fd());
             }
-            Setup::ReportCalls { filter, socket } => {
+            Setup::ReportCalls { filter, socket, secret } => {
                 self.number(3);
+                secret.iter().for_each(|number| self.number(*number));
                 self.filter(filter);
                 self.descriptors.push(socket.as_fd());
             }
@@ -295,7 +296,10 @@ impl Decoder<'_> {
             0 => Setup::Place { number: self.number()? as RawFd, file: self.descriptor()? },
             1 => Setup::NoNewPrivileges,
             2 => Setup::Restrict(self.descriptor()?),
-            3 => Setup::ReportCalls { filter: self.filter()?, socket: self.descriptor()? },
+            3 => {
+                let secret = [self.number()?, self.number()?];
+                Setup::ReportCalls { filter: self.filter()?, socket: self.descriptor()?, secret }
+            }
             4 => Setup::FilterCalls(self.filter()?),
             5 => Setup::Unshare(self.number()? as libc::c_int),
             6 => Setup::Write { path: self.path()?, content: self.block()? },

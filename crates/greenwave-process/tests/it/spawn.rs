@@ -33,7 +33,7 @@ async fn a_spawned_program_inherits_only_what_was_set() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path().canonicalize().unwrap();
     let script = r#"
-        pwd; env | grep -v -e '^_=' -e ^PWD -e ^OLDPWD -e ^SHLVL | sort; cat; echo "$0 $1"; ls /proc/self/fd | wc -l
+        pwd; env | grep -v -e '^_=' -e ^PWD -e ^OLDPWD -e ^SHLVL | sort; cat; echo "$0 $1"
         awk '/^(Sig(Blk|Ign|Cgt)|NoNewPrivs)/ { print $1, substr($2, 10) }' /proc/self/status
         [ "$(ps -o pgid= -p $$ | tr -d ' ')" = $$ ] && echo leads
         echo error >&2"#;
@@ -42,8 +42,7 @@ async fn a_spawned_program_inherits_only_what_was_set() {
     spawn.args(["zero", "one with a space"]).current_dir(&directory).stderr(stderr);
     spawn.env("B", "2").env("A", "no").env("A", "1");
     // The script prints the last seven digits of signal masks, since the C library uses the signals
-    // from 32 on. It also counts open files: one that this process has open must not be inherited.
-    let _open = std::fs::File::open("/dev/null").unwrap();
+    // from 32 on.
     let mut child = Child::start(spawn).unwrap();
     let text = printed(output).await;
     assert!(child.wait().await.unwrap().success());
@@ -57,6 +56,28 @@ async fn a_spawned_program_inherits_only_what_was_set() {
     let mut text = String::new();
     std::io::Read::read_to_string(&mut errors, &mut text).unwrap();
     assert_eq!(text, "error\n");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_that_this_process_inherited_is_closed_in_a_spawned_program() {
+    use std::os::fd::AsRawFd;
+
+    let file = std::fs::File::open("/dev/null").unwrap();
+    // As if this process had inherited it from a shell.
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+    let script = format!("[ -e /proc/self/fd/{} ] && echo open || echo closed", file.as_raw_fd());
+    // `ls` lists the streams and the directory itself.
+    let script = format!("{script}; ls /proc/self/fd | wc -l");
+    for (inherits, expected) in [(false, "closed\n4\n"), (true, "open\n5\n")] {
+        let (mut spawn, output) = shell(&script);
+        if inherits {
+            spawn.before_exec(Setup::Inherit(file.as_raw_fd()));
+        }
+        let mut child = Child::start(spawn).unwrap();
+        assert_eq!(printed(output).await, expected);
+        assert!(child.wait().await.unwrap().success());
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Decodes the system calls that take paths: which path each names and how it uses it.
 
+pub(super) mod reach;
+
 use libc::{c_int, c_long};
 
 use super::ipc::{IpcCall, IpcKind};
@@ -50,15 +52,44 @@ pub(super) enum Call {
     Truncate { path: PathArgument, length: u64 },
     /// Changes metadata. Fails if the file does not exist.
     ChangeMetadata { path: PathArgument, follow: bool },
-    /// Connects a socket to an address.
-    Connect { address: u64, length: u64 },
-    /// Binds a socket to an address, which creates a file if the address is a path.
-    Bind { address: u64, length: u64 },
+    /// Uses a socket.
+    Socket(SocketCall),
+    /// Ends the process. Reported so that its last calls can be checked.
+    Exit,
+    /// Starts a thread, or a process that shares memory.
+    NewThread { flags: u64 },
+    /// Starts a thread or a process, with the flags in a structure.
+    NewThreadOrProcess { arguments: u64 },
+    /// Accesses the memory of a process.
+    OtherMemory { process: c_int },
+    /// Copies a descriptor of a process that a pidfd refers to.
+    OtherDescriptor { process: c_int },
     /// Uses a kernel object that is not a file.
     Ipc(IpcCall),
+    /// Uses keys that the kernel stores.
+    Keyring,
+    /// Reads or changes the kernel's log.
+    KernelLog,
+    /// Accesses nothing.
+    Harmless,
     /// Makes the trace incomplete, because paths change their meaning or files are read without
     /// paths. The text is the reason.
     Untraceable(&'static str),
+}
+
+/// A call that uses a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SocketCall {
+    /// Creates a socket.
+    Create { family: c_int, kind: u32, protocol: c_int },
+    /// Binds a socket to an address, which creates a file if the address is a path.
+    Bind { descriptor: c_int, address: u64, length: u64 },
+    /// Lets a socket accept connections. An unbound one gets an address.
+    Listen { descriptor: c_int },
+    /// Connects a socket to an address, or sends to it.
+    Send { descriptor: c_int, address: u64, length: u64 },
+    /// Sends messages that may name addresses.
+    SendMessages { descriptor: c_int, messages: u64, count: u32 },
 }
 
 /// The kinds of file that a [`Call::Create`] creates.
@@ -108,14 +139,13 @@ const NUMBERS: &[c_long] = &[
     libc::SYS_removexattr,
     libc::SYS_lremovexattr,
     libc::SYS_statfs,
-    libc::SYS_connect,
-    libc::SYS_bind,
     libc::SYS_open_by_handle_at,
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_move_mount,
     libc::SYS_open_tree,
     libc::SYS_fsmount,
+    libc::SYS_mount_setattr,
     libc::SYS_pivot_root,
     libc::SYS_chroot,
     libc::SYS_setns,
@@ -179,12 +209,12 @@ pub(super) const OPENING: &[c_long] = &[libc::SYS_openat, libc::SYS_open, libc::
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const OPENING: &[c_long] = &[libc::SYS_openat];
 
-/// Returns the numbers of all calls that are reported.
+/// Returns the numbers of all calls that are reported with any arguments.
 pub(super) fn numbers() -> impl Iterator<Item = c_long> {
-    NUMBERS.iter().chain(OLD_NUMBERS).copied()
+    NUMBERS.iter().chain(OLD_NUMBERS).chain(reach::NUMBERS).copied()
 }
 
-/// Decodes a call. Returns `None` if its number is not one of [`numbers`].
+/// Decodes a call. Returns `None` if it is never reported.
 pub(super) fn decode(number: c_long, arguments: &[u64; 6]) -> Option<Call> {
     let arguments = Arguments(arguments);
     query(number, arguments)
@@ -192,6 +222,7 @@ pub(super) fn decode(number: c_long, arguments: &[u64; 6]) -> Option<Call> {
         .or_else(|| change(number, arguments))
         .or_else(|| change_without_base(number, arguments))
         .or_else(|| ipc(number, arguments))
+        .or_else(|| reach::decode(number, arguments))
         .or_else(|| untraceable(number))
 }
 
@@ -266,7 +297,6 @@ fn query(number: c_long, it: Arguments<'_>) -> Option<Call> {
         libc::SYS_getdents64 => Call::List { descriptor: it.int(0) },
         libc::SYS_execve => Call::Execute { path: it.path(0), follow: true },
         libc::SYS_execveat => Call::Execute { path: it.path_at_or_empty(0, 4), follow: it.follows(4) },
-        libc::SYS_connect => Call::Connect { address: it.raw(1), length: u64::from(it.raw(2) as u32) },
         _ => return None,
     })
 }
@@ -297,7 +327,6 @@ fn change(number: c_long, it: Arguments<'_>) -> Option<Call> {
         libc::SYS_lsetxattr | libc::SYS_lremovexattr => {
             Call::ChangeMetadata { path: it.path(0), follow: false }
         }
-        libc::SYS_bind => Call::Bind { address: it.raw(1), length: u64::from(it.raw(2) as u32) },
         _ => return None,
     })
 }
@@ -346,7 +375,9 @@ fn untraceable(number: c_long) -> Option<Call> {
     Some(Call::Untraceable(match number {
         libc::SYS_open_by_handle_at => "opens files without their paths",
         libc::SYS_mount | libc::SYS_umount2 | libc::SYS_move_mount => "mounts file systems",
-        libc::SYS_open_tree | libc::SYS_fsmount | OPEN_TREE_ATTR => "mounts file systems",
+        libc::SYS_open_tree | libc::SYS_fsmount | libc::SYS_mount_setattr | OPEN_TREE_ATTR => {
+            "mounts file systems"
+        }
         libc::SYS_pivot_root | libc::SYS_chroot => "changes its root directory",
         libc::SYS_setns => "enters another namespace",
         _ => return None,
@@ -405,6 +436,11 @@ mod tests {
     #[test]
     fn every_reported_call_is_decoded() {
         for number in numbers() {
+            assert!(decode(number, &[0; 6]).is_some(), "call {number}");
+        }
+        for number in
+            [libc::SYS_sendto, libc::SYS_sendmsg, libc::SYS_socket, libc::SYS_ptrace, libc::SYS_clone]
+        {
             assert!(decode(number, &[0; 6]).is_some(), "call {number}");
         }
         assert!(decode(libc::SYS_read, &[0; 6]).is_none());

@@ -1,6 +1,7 @@
 //! Records the use of kernel objects that are not files: shared memory, semaphores and message
 //! queues of System V, and message queues of POSIX (`sysvipc(7)`, `mq_overview(7)`). They outlive
-//! the process that created them, and their contents cannot be hashed.
+//! the process that created them, and their contents cannot be hashed. Addresses of this machine at
+//! which no server listens are recorded here as well.
 //!
 //! The kernel does not report who created an object, except for shared memory. The identifiers of
 //! all objects are therefore listed before the first call of a command that uses one. An object
@@ -14,12 +15,14 @@ use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use libc::c_int;
 
+use super::net_tables::{OWN_TABLES, is_local, receivers};
 use crate::KernelObjects;
 
 /// The kinds of System V objects.
@@ -36,6 +39,10 @@ const KINDS: [IpcKind; 3] = [IpcKind::SharedMemory, IpcKind::Semaphores, IpcKind
 const LISTS: &str = "/proc/sysvipc";
 /// The mount point of POSIX message queues.
 const QUEUES: &str = "/dev/mqueue";
+/// The directory of the paths that represent servers. It does not exist.
+const SERVERS: &str = "/proc/net/servers";
+/// Maximum number of addresses without a server that are recorded. Each is checked separately.
+const SERVERS_MAX: usize = 32;
 
 /// Returns whether the kernel object that a path represents exists, or `None` if the path does not
 /// represent one.
@@ -102,6 +109,8 @@ pub(super) enum IpcCall {
 enum ObjectName {
     Key(IpcKind, c_int),
     Queue(Vec<u8>),
+    /// A socket that receives at this address of this machine.
+    Server(SocketAddr),
 }
 
 impl ObjectName {
@@ -110,10 +119,14 @@ impl ObjectName {
         match self {
             ObjectName::Key(kind, key) => Path::new(LISTS).join(kind.list_name()).join(key.to_string()),
             ObjectName::Queue(name) => Path::new(QUEUES).join(OsString::from_vec(name.clone())),
+            ObjectName::Server(address) => Path::new(SERVERS).join(address.to_string()),
         }
     }
 
     fn from_path(path: &Path) -> Option<Self> {
+        if let Ok(address) = path.strip_prefix(SERVERS) {
+            return Some(ObjectName::Server(address.to_str()?.parse().ok()?));
+        }
         if let Ok(name) = path.strip_prefix(QUEUES) {
             return Some(ObjectName::Queue(name.as_os_str().as_bytes().to_vec()));
         }
@@ -128,6 +141,10 @@ impl ObjectName {
         match self {
             ObjectName::Key(kind, key) => Some(kind.list()?.iter().any(|object| object.key == *key)),
             ObjectName::Queue(name) => queue_exists(name),
+            ObjectName::Server(address) => {
+                let receivers = receivers(Path::new(OWN_TABLES), *address, is_local(address.ip()));
+                Some(!receivers.is_empty())
+            }
         }
     }
 }
@@ -139,6 +156,7 @@ impl fmt::Display for ObjectName {
             ObjectName::Queue(name) => {
                 write!(out, "the message queue /{}", OsStr::from_bytes(name).display())
             }
+            ObjectName::Server(address) => write!(out, "a server at {address}"),
         }
     }
 }
@@ -219,7 +237,19 @@ impl IpcLog {
         }
     }
 
-    fn set_foreign(&mut self, description: String) {
+    /// Records that no server received at an address of this machine. Returns `false` if too many
+    /// are recorded.
+    pub(super) fn absent_server(&mut self, address: SocketAddr) -> bool {
+        let name = ObjectName::Server(address);
+        let is_server = |name: &&ObjectName| matches!(name, ObjectName::Server(_));
+        if !self.absent.contains(&name) && self.absent.iter().filter(is_server).count() >= SERVERS_MAX {
+            return false;
+        }
+        self.absent.insert(name);
+        true
+    }
+
+    pub(super) fn set_foreign(&mut self, description: String) {
         self.foreign.get_or_insert(description);
     }
 

@@ -1,10 +1,14 @@
 //! Accumulates the accesses of a command.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::ipc::{IpcCall, IpcLog};
-use crate::{Access, Trace};
+use crate::{Access, Peer, Trace};
+
+/// Maximum number of peers that are recorded.
+const PEERS_MAX: usize = 1_000;
 
 /// The recorded accesses.
 #[derive(Debug)]
@@ -14,7 +18,7 @@ pub(super) struct AccessLog {
     created: HashSet<PathBuf>,
     ipc: IpcLog,
     incomplete: Option<String>,
-    connected: bool,
+    peers: BTreeSet<Peer>,
     paths_max: usize,
 }
 
@@ -34,7 +38,7 @@ impl AccessLog {
             created: HashSet::new(),
             ipc: IpcLog::default(),
             incomplete: None,
-            connected: false,
+            peers: BTreeSet::new(),
             paths_max,
         }
     }
@@ -48,9 +52,30 @@ impl AccessLog {
         self.incomplete.is_some()
     }
 
-    /// Records a connection to a peer.
-    pub(super) fn connect(&mut self) {
-        self.connected = true;
+    /// Records that the command can exchange data with a peer.
+    pub(super) fn reach(&mut self, peer: Peer) {
+        if self.peers.len() >= PEERS_MAX && !self.peers.contains(&peer) {
+            self.incomplete(format!("talks to more than {PEERS_MAX} servers"));
+        } else {
+            self.peers.insert(peer);
+        }
+    }
+
+    /// Records that no server received at an address of this machine.
+    pub(super) fn absent_server(&mut self, address: SocketAddr) {
+        if !self.ipc.absent_server(address) {
+            self.reach(Peer::Inet(address));
+        }
+    }
+
+    /// Records the use of a kernel object that existed before the command.
+    pub(super) fn use_object(&mut self, description: String) {
+        self.ipc.set_foreign(description);
+    }
+
+    /// Returns whether the command has created or replaced the file at a path.
+    pub(super) fn is_output(&self, path: &Path) -> bool {
+        self.paths.get(path).is_some_and(|record| record.is_output) || self.is_in_created(path)
     }
 
     /// Records the use of a kernel object. `read_name` reads the name of a queue from the caller.
@@ -131,7 +156,7 @@ impl AccessLog {
             existing,
             objects: self.ipc.finish(),
             incomplete: self.incomplete,
-            connected: self.connected,
+            peers: self.peers,
         }
     }
 
@@ -142,7 +167,7 @@ impl AccessLog {
             existing: self.existing(),
             objects: self.ipc.finish(),
             incomplete: self.incomplete.clone(),
-            connected: self.connected,
+            peers: self.peers.clone(),
         }
     }
 

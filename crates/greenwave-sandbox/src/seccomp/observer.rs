@@ -1,9 +1,11 @@
 //! Interprets system calls and records their accesses.
 
-use std::collections::HashSet;
-use std::ffi::OsStr;
+mod races;
+mod reach;
+
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use libc::{c_int, seccomp_notif};
@@ -13,8 +15,11 @@ use super::filter::{ARCHITECTURE, X32_CALLS};
 use super::interpreter::interpreter;
 use super::log::AccessLog;
 use super::nested::{ANSWER, QUESTION};
+use super::processes::Processes;
 use super::resolver::{Resolution, Resolver, Target};
+use super::sockets::Sockets;
 use super::tracee::Tracee;
+use crate::Peer;
 
 /// Maximum number of calls in the set of recorded calls. The set is cleared when it is full.
 const RECORDED_MAX: usize = 200_000;
@@ -39,6 +44,20 @@ pub(super) struct Observer {
     /// Calls that would be recorded in the same way again: an operation with the path before it is
     /// resolved.
     recorded: HashSet<(u64, RawPath)>,
+    /// Whether the current call was in `recorded`. Its memory is not compared, since no time has
+    /// passed since it was read.
+    was_recorded: bool,
+    sockets: Sockets,
+    processes: Processes,
+    /// Whether processes of the command share memory, as threads do.
+    has_threads: bool,
+    /// Whether the memory of a path held another path later.
+    is_suspicious: bool,
+    /// Number of pauses that may still be made.
+    pauses_left: u32,
+    /// The last call of each thread that opened or queried a path, with the path. Filled only if
+    /// there are threads.
+    previous: HashMap<u32, (Call, RawPath)>,
 }
 
 /// An absolute path that may contain symbolic links.
@@ -47,15 +66,6 @@ type RawPath = Vec<u8>;
 /// The operations of [`Observer::recorded`] beside opening, which is stored as its flags.
 const QUERY: u64 = 1 << 32;
 const EXECUTE: u64 = 2 << 32;
-
-/// The address of a socket.
-enum SocketAddress {
-    /// Unreadable or unspecified: the call fails or disconnects.
-    None,
-    /// Not a path.
-    Unnamed,
-    Path(RawPath),
-}
 
 /// The reasons why a call is not recorded.
 enum Skip {
@@ -73,7 +83,18 @@ impl From<io::Error> for Skip {
 
 impl Observer {
     pub(super) fn new(paths_max: usize) -> Self {
-        Self { log: AccessLog::new(paths_max), resolver: Resolver::default(), recorded: HashSet::new() }
+        Self {
+            log: AccessLog::new(paths_max),
+            resolver: Resolver::default(),
+            recorded: HashSet::new(),
+            was_recorded: false,
+            sockets: Sockets::default(),
+            processes: Processes::default(),
+            has_threads: false,
+            is_suspicious: false,
+            pauses_left: races::PAUSES_MAX,
+            previous: HashMap::new(),
+        }
     }
 
     /// Records a call, and decides its outcome.
@@ -89,14 +110,35 @@ impl Observer {
             return Response::Continue;
         }
         let Some(call) = decode(number.into(), &call.data.args) else { return Response::Continue };
-        match self.record(tracee, call) {
+        self.resolver.trust_device_of(tracee.thread);
+        self.processes.insert(tracee.thread);
+        if self.has_threads {
+            self.check_previous(tracee);
+            tracee.reads.clear();
+        }
+        let response = match self.record(tracee, call) {
             Ok(response) => response,
             Err(Skip::Unreadable(error)) if tracee.is_waiting() => {
                 self.log.incomplete(format!("runs a program whose memory cannot be read ({error})"));
                 Response::Continue
             }
             Err(_) => Response::Continue,
+        };
+        let must_compare = self.has_threads || !std::mem::take(&mut self.was_recorded);
+        if must_compare && !self.has_stable_memory(tracee) && tracee.is_waiting() {
+            self.log.incomplete("changes the arguments of a system call while it makes the call");
         }
+        if self.has_threads {
+            self.remember(tracee, call);
+        }
+        response
+    }
+
+    fn new_thread_or_process(&mut self, it: &Tracee<'_>, arguments: u64) -> Result<(), Skip> {
+        let [flags] = it.numbers(arguments)?.ok_or(Skip::NoAccess)?;
+        let has = |flag: c_int| flags & flag as u64 != 0;
+        self.has_threads |= has(libc::CLONE_VM) && !has(libc::CLONE_VFORK);
+        Ok(())
     }
 
     fn record(&mut self, it: &Tracee<'_>, call: Call) -> Result<Response, Skip> {
@@ -112,12 +154,19 @@ impl Observer {
             Call::Link { from, to, follow } => self.link(it, from, to, follow)?,
             Call::Truncate { path, length } => self.truncate(it, path, length)?,
             Call::ChangeMetadata { path, follow } => self.change_metadata(it, path, follow)?,
-            Call::Connect { address, length } => self.connect(it, address, length)?,
-            Call::Bind { address, length } => self.bind(it, address, length)?,
+            Call::Socket(call) => self.socket(it, call)?,
+            Call::Exit if self.has_threads => self.check_last_calls(it),
+            Call::Exit => {}
+            Call::NewThread { .. } => self.has_threads = true,
+            Call::NewThreadOrProcess { arguments } => self.new_thread_or_process(it, arguments)?,
+            Call::OtherMemory { process } => self.other_memory(process),
+            Call::OtherDescriptor { process } => self.other_descriptor(it, process),
             Call::Ipc(call) if it.is_waiting() => {
                 self.log.ipc(call, |name| it.path(name).ok().flatten());
             }
-            Call::Ipc(_) => {}
+            Call::Ipc(_) | Call::Harmless => {}
+            Call::Keyring => self.log.use_object("the kernel's keyrings".to_owned()),
+            Call::KernelLog => self.log.reach(Peer::Other("the kernel's log".to_owned())),
             Call::Untraceable(reason) => self.log.incomplete(reason),
         }
         Ok(Response::Continue)
@@ -160,6 +209,9 @@ impl Observer {
             libc::O_WRONLY => (false, true),
             _ => (true, true),
         };
+        if resolved.path.starts_with("/proc") && !has(libc::O_PATH) {
+            self.pseudo_file(&resolved.path);
+        }
         match resolved.target {
             Target::Unnamed => {}
             Target::Absent if creates && !must_be_new && has(libc::O_TRUNC) => {
@@ -179,7 +231,8 @@ impl Observer {
                     self.log.write(&resolved.path);
                 }
             }
-            Target::Other if !has(libc::O_PATH) => {
+            Target::Other(node) if !has(libc::O_PATH) => {
+                self.open_node(&resolved, node, reads);
                 self.log.depend(&resolved.path, |access| access.read |= reads);
                 if writes {
                     self.log.write(&resolved.path);
@@ -335,29 +388,6 @@ impl Observer {
         Ok(())
     }
 
-    fn connect(&mut self, it: &Tracee<'_>, address: u64, length: u64) -> Result<(), Skip> {
-        match socket_address(it, address, length)? {
-            SocketAddress::None => {}
-            SocketAddress::Unnamed => self.log.connect(),
-            SocketAddress::Path(path) => {
-                let resolved = self.resolve(it, &path, true);
-                match resolved.target {
-                    Target::Absent | Target::Unreachable => self.depend_on_existence(&resolved),
-                    _ => self.log.connect(),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn bind(&mut self, it: &Tracee<'_>, address: u64, length: u64) -> Result<(), Skip> {
-        if let SocketAddress::Path(path) = socket_address(it, address, length)? {
-            let resolved = self.resolve(it, &path, false);
-            self.create(&resolved, false);
-        }
-        Ok(())
-    }
-
     /// Records a call, unless the same one was recorded before or the caller was killed.
     fn once(
         &mut self,
@@ -369,7 +399,11 @@ impl Observer {
         // The meaning of `/proc/self` and `/dev/stdin` depends on the caller.
         let depends_on_caller = path.starts_with(b"/proc") || path.starts_with(b"/dev");
         let key = (operation, path);
-        if self.recorded.contains(&key) || !it.is_waiting() {
+        if self.recorded.contains(&key) {
+            self.was_recorded = true;
+            return;
+        }
+        if !it.is_waiting() {
             return;
         }
         if self.recorded.len() >= RECORDED_MAX {
@@ -398,6 +432,12 @@ impl Observer {
         }
         if resolved.target.exists() {
             self.log.exists(&resolved.path);
+        }
+        if let Some(process) = resolved.process {
+            self.foreign_process(process);
+        }
+        if resolved.is_fuse {
+            self.log.reach(Peer::Other("a FUSE file system".to_owned()));
         }
         resolved
     }
@@ -456,25 +496,6 @@ fn raw_path_or_base(it: &Tracee<'_>, argument: PathArgument) -> Result<RawPath, 
         }
         path => path,
     }
-}
-
-/// Reads the address of a socket.
-fn socket_address(it: &Tracee<'_>, address: u64, length: u64) -> Result<SocketAddress, Skip> {
-    let mut socket = [0_u8; size_of::<libc::sockaddr_un>()];
-    let length = usize::try_from(length).unwrap_or(0).min(socket.len());
-    if length < 2 || !it.read(address, &mut socket[..length])? || !it.is_waiting() {
-        return Ok(SocketAddress::None);
-    }
-    let (family, rest) = (c_int::from(u16::from_ne_bytes([socket[0], socket[1]])), &socket[2..length]);
-    if family == libc::AF_UNSPEC {
-        return Ok(SocketAddress::None);
-    }
-    if family != libc::AF_UNIX || rest.first().is_none_or(|byte| *byte == 0) {
-        return Ok(SocketAddress::Unnamed);
-    }
-    let path = rest.split(|byte| *byte == 0).next().unwrap_or_default();
-    let base = it.base(Base::WorkingDirectory)?.ok_or(Skip::NoAccess)?;
-    Ok(SocketAddress::Path(into_bytes(base.join(OsStr::from_bytes(path)))))
 }
 
 fn into_bytes(path: PathBuf) -> Vec<u8> {

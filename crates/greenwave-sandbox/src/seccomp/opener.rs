@@ -21,7 +21,7 @@ use super::filter::{ARCHITECTURE, Filter, X32_CALLS};
 use super::observer::Response;
 use super::supervisor::{Readiness, answer_one, continue_all, wait};
 use super::threads;
-use super::tracee::Tracee;
+use super::tracee::{Reads, Tracee};
 
 /// Prepares a command to have files opened for it whose names begin with a prefix, in a directory.
 ///
@@ -45,6 +45,8 @@ pub(crate) fn attach(command: &mut impl BeforeExec, directory: &Path, prefix: &O
     command.before_exec(Setup::ReportCalls {
         filter: Filter::opening().into_program(),
         socket: OwnedFd::from(theirs),
+        // This filter reports no message.
+        secret: [0; 2],
     });
     Ok(())
 }
@@ -59,10 +61,11 @@ struct Opener {
 impl Opener {
     /// Answers calls until all processes of the command have ended.
     fn serve(&self, listener: &OwnedFd) {
+        let reads = Reads::default();
         loop {
             match wait(listener, None, None) {
                 Readiness::Call
-                    if answer_one(listener, |it, call| self.answer(listener, it, call)).is_ok() => {}
+                    if answer_one(listener, &reads, |it, call| self.answer(listener, it, call)).is_ok() => {}
                 Readiness::None => {}
                 _ => return,
             }

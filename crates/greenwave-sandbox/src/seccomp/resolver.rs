@@ -1,9 +1,10 @@
 //! Resolves paths as the kernel does, and reports the symbolic links on the way.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::tracee::magic_link_target;
@@ -21,6 +22,40 @@ pub(super) struct Resolution {
     /// The path without symbolic links.
     pub(super) path: PathBuf,
     pub(super) target: Target,
+    /// The process whose directory in `/proc` the path leads through.
+    pub(super) process: Option<ForeignProcess>,
+    /// Whether a file system on the way is provided by a process (`fuse(4)`). The file system in
+    /// which the command started does not count.
+    pub(super) is_fuse: bool,
+}
+
+/// A process whose directory in `/proc` a path leads through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ForeignProcess {
+    pub(super) number: u32,
+    /// Whether the path continues to files or memory of the process.
+    pub(super) has_files: bool,
+    /// Whether the path continues to the environment variables of the process.
+    pub(super) has_environment: bool,
+}
+
+/// Names in `/proc/PID` of links to files of the process.
+const LINKS_OF_PROCESS: [&[u8]; 3] = [b"root", b"cwd", b"exe"];
+/// Names in `/proc/PID` of directories with links to files of the process.
+const LINK_DIRECTORIES_OF_PROCESS: [&[u8]; 2] = [b"fd", b"map_files"];
+/// Name in `/proc/PID` of the memory of the process.
+const MEMORY_OF_PROCESS: &[u8] = b"mem";
+/// Type of FUSE file systems (`FUSE_SUPER_MAGIC` of `linux/magic.h`).
+const FUSE: u64 = 0x6573_5546;
+
+/// The kinds of file other than regular files, directories and symbolic links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Node {
+    Pipe,
+    Socket,
+    /// A character device, with its major and minor number.
+    Character(u32, u32),
+    Block,
 }
 
 /// The kinds of file at the end of a path.
@@ -30,7 +65,7 @@ pub(super) enum Target {
     Directory,
     Symlink,
     /// A device, pipe or socket.
-    Other,
+    Other(Node),
     /// Nothing, in a directory that exists.
     Absent,
     /// Nothing, because a directory on the way does not exist or cannot be searched.
@@ -42,7 +77,7 @@ pub(super) enum Target {
 impl Target {
     /// Returns whether a file with a path exists.
     pub(super) fn exists(self) -> bool {
-        matches!(self, Target::File | Target::Directory | Target::Symlink | Target::Other)
+        matches!(self, Target::File | Target::Directory | Target::Symlink | Target::Other(_))
     }
 }
 
@@ -50,6 +85,8 @@ impl Target {
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
     directories: HashSet<PathBuf>,
+    /// Whether each device is provided by FUSE.
+    devices: HashMap<u64, bool>,
 }
 
 impl Resolver {
@@ -58,11 +95,25 @@ impl Resolver {
         self.directories.clear();
     }
 
+    /// Excludes the file system of the command's first working directory from
+    /// [`Resolution::is_fuse`]. Only the first call has an effect.
+    pub(super) fn trust_device_of(&mut self, thread: u32) {
+        if self.devices.is_empty() {
+            let directory = fs::metadata(format!("/proc/{thread}/cwd"));
+            self.devices.insert(directory.map_or(0, |directory| directory.dev()), false);
+        }
+    }
+
+    fn is_fuse(&mut self, path: &Path, device: u64) -> bool {
+        let query = || rustix::fs::statfs(path).is_ok_and(|about| about.f_type as u64 == FUSE);
+        *self.devices.entry(device).or_insert_with(query)
+    }
+
     /// Resolves an absolute path on behalf of a thread. `follow` says whether a symbolic link at
     /// the end is followed.
     pub(super) fn resolve(&mut self, thread: u32, path: &[u8], follow: bool) -> Resolution {
         let follow = follow || path.ends_with(b"/") || path.ends_with(b"/.");
-        let mut walk = Walk { thread, links: Vec::new(), path: PathBuf::from("/"), rest: Vec::new() };
+        let mut walk = Walk::new(thread);
         match self.split_cached(path) {
             Some((directory, name)) => {
                 walk.path.push(directory);
@@ -88,7 +139,8 @@ impl Resolver {
             target = Target::Unreachable;
             walk.append_rest();
         }
-        Resolution { links: walk.links, path: walk.path, target }
+        let Walk { links, path, process, is_fuse, .. } = walk;
+        Resolution { links, path, target, process, is_fuse }
     }
 
     /// Splits a path into its directory and last name, if the directory is cached.
@@ -108,6 +160,7 @@ impl Resolver {
             walk.path.push(walk.thread.to_string());
             return Target::Directory;
         }
+        walk.enter_process(name, follow);
         walk.path.push(OsStr::from_bytes(name));
         if self.directories.contains(&walk.path) {
             return Target::Directory;
@@ -115,6 +168,7 @@ impl Resolver {
         let Ok(metadata) = fs::symlink_metadata(&walk.path) else {
             return if walk.rest.is_empty() { Target::Absent } else { Target::Unreachable };
         };
+        walk.is_fuse |= self.is_fuse(&walk.path, metadata.dev());
         let kind = metadata.file_type();
         if kind.is_dir() {
             self.cache_directory(&walk.path);
@@ -125,8 +179,15 @@ impl Resolver {
             Target::Symlink
         } else if kind.is_file() {
             Target::File
+        } else if kind.is_fifo() {
+            Target::Other(Node::Pipe)
+        } else if kind.is_socket() {
+            Target::Other(Node::Socket)
+        } else if kind.is_char_device() {
+            let device = metadata.rdev();
+            Target::Other(Node::Character(libc::major(device), libc::minor(device)))
         } else {
-            Target::Other
+            Target::Other(Node::Block)
         }
     }
 
@@ -149,9 +210,37 @@ struct Walk {
     path: PathBuf,
     /// The names that remain, the next one last.
     rest: Vec<Vec<u8>>,
+    process: Option<ForeignProcess>,
+    is_fuse: bool,
 }
 
 impl Walk {
+    fn new(thread: u32) -> Self {
+        let path = PathBuf::from("/");
+        Self { thread, links: Vec::new(), path, rest: Vec::new(), process: None, is_fuse: false }
+    }
+
+    /// Records that the walk goes on with a name, if that is the directory of another process.
+    fn enter_process(&mut self, name: &[u8], follow: bool) {
+        let number = std::str::from_utf8(name).ok().and_then(|name| name.parse().ok());
+        if let Some(number) = number.filter(|_| self.path == Path::new("/proc")) {
+            let has_files = self.leads_to_files(follow);
+            let has_environment = self.rest.iter().any(|name| name == b"environ");
+            self.process = Some(ForeignProcess { number, has_files, has_environment });
+        }
+    }
+
+    /// Returns whether the names that remain after `/proc/PID` lead to files or memory of the
+    /// process. A link that is only read leads nowhere.
+    fn leads_to_files(&self, follow: bool) -> bool {
+        let is_followed = |at: usize| follow || at > 0;
+        self.rest.iter().enumerate().any(|(at, name)| match name.as_slice() {
+            MEMORY_OF_PROCESS => true,
+            name if LINKS_OF_PROCESS.contains(&name) => is_followed(at),
+            name => LINK_DIRECTORIES_OF_PROCESS.contains(&name) && at > 0 && is_followed(at - 1),
+        })
+    }
+
     fn queue(&mut self, path: &[u8]) {
         let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
         self.rest.extend(names.rev().map(<[u8]>::to_vec));

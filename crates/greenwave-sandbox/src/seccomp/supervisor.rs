@@ -18,12 +18,13 @@ use greenwave_process::{BeforeExec, Setup, install_filter, receive_one};
 use libc::{seccomp_notif, seccomp_notif_resp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::Shutdown;
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::oneshot;
 
 use super::filter::Filter;
 use super::observer::{Observer, Response};
 use super::threads;
-use super::tracee::Tracee;
+use super::tracee::{Reads, Tracee};
 use crate::Trace;
 
 /// Time for which processes that a command left behind may continue before the trace is incomplete.
@@ -63,8 +64,20 @@ pub(crate) fn attach(command: &mut impl BeforeExec, paths_max: usize) -> io::Res
     let work =
         SupervisorThread { socket: Arc::clone(&ours), stop: stop_reader.into(), paths_max, trace: sender };
     threads::run(move || work.run())?;
-    command.before_exec(Setup::ReportCalls { filter: Filter::reporting().into_program(), socket: theirs });
+    let secret = secret()?;
+    let filter = Filter::reporting(secret).into_program();
+    command.before_exec(Setup::ReportCalls { filter, socket: theirs, secret });
     Ok(Supervisor { socket: ours, stop: Some(stop.into()), trace: Some(trace) })
+}
+
+/// Returns random numbers that the command cannot guess.
+fn secret() -> io::Result<[u64; 2]> {
+    let mut bytes = [[0; 8]; 2];
+    for number in &mut bytes {
+        // The kernel returns up to 256 bytes as a whole.
+        rustix::io::retry_on_intr(|| getrandom(&mut number[..], GetRandomFlags::empty()))?;
+    }
+    Ok(bytes.map(u64::from_ne_bytes))
 }
 
 /// A handle to the thread that supervises a command.
@@ -194,6 +207,7 @@ enum Served {
 /// `stop` was closed.
 fn serve(listener: &OwnedFd, stop: &OwnedFd, observer: &mut Observer) -> Served {
     let mut deadline: Option<Instant> = None;
+    let reads = Reads::default();
     loop {
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         if timeout == Some(Duration::ZERO) {
@@ -201,7 +215,7 @@ fn serve(listener: &OwnedFd, stop: &OwnedFd, observer: &mut Observer) -> Served 
         }
         match wait(listener, deadline.is_none().then_some(stop), timeout) {
             Readiness::Call => {
-                if answer_one(listener, |tracee, call| observer.observe(tracee, call)).is_err() {
+                if answer_one(listener, &reads, |tracee, call| observer.observe(tracee, call)).is_err() {
                     return Served::Failed;
                 }
             }
@@ -214,9 +228,10 @@ fn serve(listener: &OwnedFd, stop: &OwnedFd, observer: &mut Observer) -> Served 
 
 /// Answers every call without recording it until no process is left.
 pub(super) fn continue_all(listener: &OwnedFd) {
+    let reads = Reads::default();
     loop {
         match wait(listener, None, None) {
-            Readiness::Call if answer_one(listener, |_, _| Response::Continue).is_ok() => {}
+            Readiness::Call if answer_one(listener, &reads, |_, _| Response::Continue).is_ok() => {}
             Readiness::None => {}
             _ => return,
         }
@@ -259,6 +274,7 @@ pub(super) fn wait(listener: &OwnedFd, stop: Option<&OwnedFd>, timeout: Option<D
 /// Receives one call and answers it.
 pub(super) fn answer_one(
     listener: &OwnedFd,
+    reads: &Reads,
     observe: impl FnOnce(&Tracee<'_>, &seccomp_notif) -> Response,
 ) -> io::Result<()> {
     // SAFETY: `seccomp_notif` consists of integers, for which all-zero bytes are valid.
@@ -278,7 +294,9 @@ pub(super) fn answer_one(
     }
     // Created before `observe` runs, so that the call is answered even if it panics.
     let mut answer = Answer { listener: listener.as_fd(), call: call.id, response: Response::Continue };
-    answer.response = observe(&Tracee { thread: call.pid, call: call.id, listener: listener.as_fd() }, &call);
+    reads.clear();
+    let tracee = Tracee { thread: call.pid, call: call.id, listener: listener.as_fd(), reads };
+    answer.response = observe(&tracee, &call);
     drop(answer);
     Ok(())
 }

@@ -3,5 +3,6 @@
 mod confinement;
 mod guard;
 mod landlock;
+mod peers;
 mod support;
 mod trace;

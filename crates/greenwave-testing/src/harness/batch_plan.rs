@@ -16,6 +16,7 @@ struct BatchKey<'t> {
     inputs: &'t [String],
     directories: &'t [PathBuf],
     outputs: &'t [String],
+    servers: &'t [String],
     env: &'t [String],
     set: &'t BTreeMap<String, String>,
 }
@@ -92,6 +93,7 @@ fn key<'t>(harnesses: &Harnesses, test: &'t Test) -> Option<BatchKey<'t>> {
         inputs: &test.inputs,
         directories: &test.directories,
         outputs: &test.outputs,
+        servers: &test.servers,
         env: &test.env,
         set: &test.set,
     })

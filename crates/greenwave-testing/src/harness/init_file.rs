@@ -17,6 +17,7 @@ const HEAD: &str = "\
 #   inputs         patterns of the files it reads, in the syntax of .gitignore: [\"src/**\", \"!src/generated.rs\"]
 #   folders        directories whose files are inputs unless ignored; without inputs and folders, all files are
 #   outputs        patterns of the files it writes in the project: never inputs
+#   servers        servers that it uses and does not start, such as localhost:5432
 #   env            variables that it sees beside PATH and the like; all others are withheld
 #   set            variables with fixed values: { TZ = \"UTC\" }
 #   needs          resources that it holds while it runs: { database = 1 }
@@ -54,9 +55,13 @@ fn table(test: &Test) -> String {
     if !test.directory.as_os_str().is_empty() {
         keys.push(("directory", Value::from(path(&test.directory))));
     }
-    for (key, list) in
-        [("inputs", &test.inputs), ("folders", &directories), ("outputs", &test.outputs), ("env", &test.env)]
-    {
+    for (key, list) in [
+        ("inputs", &test.inputs),
+        ("folders", &directories),
+        ("outputs", &test.outputs),
+        ("servers", &test.servers),
+        ("env", &test.env),
+    ] {
         if !list.is_empty() {
             keys.push((key, texts(list)));
         }

@@ -13,10 +13,10 @@ const SUMMARY_BYTES_MAX: usize = 1000 * 1024;
 /// failures.
 const OUTPUT_BYTES_MAX: usize = 16 * 1024;
 const SLOWEST_MAX: usize = 10;
-const NOT_CACHED_MAX: usize = 20;
+const REASONS_MAX: usize = 20;
 
 /// Returns the summary of a run: failures with the end of their output, then the slowest tests,
-/// then passes that were not stored.
+/// passes that were not stored, and results that depend on all files of the project.
 ///
 /// Names and outputs are escaped, so that they appear literally. The summary stays below GitHub's
 /// limit of 1 MiB: failures that do not fit are replaced by their number.
@@ -25,6 +25,7 @@ pub fn github_summary(run: &RunReport) -> String {
     failures(run, &mut text);
     slowest(run, &mut text);
     not_cached(run, &mut text);
+    coarse(run, &mut text);
     text
 }
 
@@ -102,17 +103,25 @@ fn slowest(run: &RunReport, text: &mut String) {
 }
 
 fn not_cached(run: &RunReport, text: &mut String) {
-    let not_cached: Vec<_> =
-        run.tests.iter().filter_map(|test| Some((test, test.not_cached.as_ref()?))).collect();
-    if not_cached.is_empty() {
+    reasons(run, text, "Passed but not cached", |test| test.not_cached.as_ref());
+}
+
+fn coarse(run: &RunReport, text: &mut String) {
+    reasons(run, text, "Cached with a coarse key", |test| test.coarse.as_ref());
+}
+
+/// Appends a table of the tests that have a reason.
+fn reasons(run: &RunReport, text: &mut String, title: &str, reason: impl Fn(&TestReport) -> Option<&String>) {
+    let tests: Vec<_> = run.tests.iter().filter_map(|test| Some((test, reason(test)?))).collect();
+    if tests.is_empty() {
         return;
     }
-    text.push_str("\n### Passed but not cached\n\n| test | reason |\n| --- | --- |\n");
-    for (test, reason) in not_cached.iter().take(NOT_CACHED_MAX) {
+    let _ = write!(text, "\n### {title}\n\n| test | reason |\n| --- | --- |\n");
+    for (test, reason) in tests.iter().take(REASONS_MAX) {
         let _ = writeln!(text, "| {} | {} |", cell(&test.name), cell(reason));
     }
-    if not_cached.len() > NOT_CACHED_MAX {
-        let _ = writeln!(text, "\nAnd {} more.", not_cached.len() - NOT_CACHED_MAX);
+    if tests.len() > REASONS_MAX {
+        let _ = writeln!(text, "\nAnd {} more.", tests.len() - REASONS_MAX);
     }
 }
 

@@ -99,6 +99,9 @@ pub struct JsonTest<'a> {
     quarantine: Option<&'a str>,
     #[serde(rename = "not_stored", skip_serializing_if = "Option::is_none")]
     not_cached: Option<&'a str>,
+    /// Reason why the result depends on all files of the project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    coarse: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cases: Vec<JsonCase<'a>>,
     output: Cow<'a, str>,
@@ -140,6 +143,7 @@ impl<'a> JsonLine<'a> {
             tests_failed: test.count.map(|count| count.failed),
             quarantine: test.quarantine.as_deref(),
             not_cached: test.not_cached.as_deref(),
+            coarse: test.coarse.as_deref(),
             cases: test.cases.iter().map(case).collect(),
             output: String::from_utf8_lossy(&test.output),
         })

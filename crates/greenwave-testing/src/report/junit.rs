@@ -41,6 +41,9 @@ fn suite(started: SystemTime, tracing: &TraceStatus, test: &TestReport) -> TestS
     if let Some(reason) = tracing.reason() {
         suite.add_property(Property::new("greenwave.not_traced", one_line(reason)));
     }
+    if let Some(reason) = &test.coarse {
+        suite.add_property(Property::new("greenwave.coarse", one_line(reason)));
+    }
     if let Some(reason) = &test.not_cached {
         suite.add_property(Property::new("greenwave.not_stored", one_line(reason)));
     }

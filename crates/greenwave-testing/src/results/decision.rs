@@ -34,6 +34,9 @@ pub(crate) struct RunEvidence<'a> {
     pub(crate) clock_was_set: bool,
     /// Reason why the trace may lack accesses.
     pub(crate) incomplete_trace: Option<&'a str>,
+    /// Servers and other peers that the test neither started nor declares, if their use is an
+    /// obstacle.
+    pub(crate) refused_peers: Option<&'a str>,
     /// Product of the build that the test read although the build failed in part.
     pub(crate) unbuilt: Option<&'a Path>,
     /// Source file that changed while the test was built.
@@ -97,6 +100,8 @@ impl RunEvidence<'_> {
             Some(CacheDecision::ClockSet)
         } else if let Some(reason) = self.incomplete_trace {
             Some(CacheDecision::IncompleteTrace(reason.to_owned()))
+        } else if let Some(peers) = self.refused_peers {
+            Some(CacheDecision::ReachedPeers(peers.to_owned()))
         } else {
             self.file_obstacle()
         }
@@ -157,6 +162,7 @@ mod tests {
             traced_by_outer: false,
             clock_was_set: false,
             incomplete_trace: None,
+            refused_peers: None,
             unbuilt: None,
             changed_during_build: None,
             too_long: None,
@@ -232,6 +238,12 @@ mod tests {
             RunEvidence { incomplete_trace: Some("uses io_uring"), ..pass },
             &CacheDecision::IncompleteTrace("uses io_uring".to_owned()),
             "the test's reads cannot be traced completely: it uses io_uring (avoid that in the test)",
+        );
+        check(
+            RunEvidence { refused_peers: Some("127.0.0.1:80"), ..pass },
+            &CacheDecision::ReachedPeers("127.0.0.1:80".to_owned()),
+            "the test reached 127.0.0.1:80, which it did not start \
+             (declare it in `servers`, or set `testing.incomplete` to \"coarse\")",
         );
     }
 

@@ -19,6 +19,11 @@ use greenwave_inputs::{ObservedStates, text};
 pub(crate) const NAMES: &str = " (its names)";
 /// Suffix in dependency records of a workspace that cargo must build.
 pub(crate) const BUILDS: &str = " (what cargo builds)";
+/// The suffix of the dependency on the whole project, whose name holds the patterns that exclude
+/// files from it.
+pub(crate) const TREE: &str = " (all files of the project)";
+/// The text before each of these patterns.
+pub(crate) const TREE_PATTERN: &str = " !";
 
 /// Maximum number of paths in the log, over all manifests and sets of discovered dependencies.
 const PATHS_MAX: usize = 1_000_000;

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use greenwave_cache::{Key, KeyBuilder};
 
-use crate::{Manifest, Test};
+use crate::{IncompleteMode, Manifest, Test};
 
 /// Version of the fields of keys and of the payloads of records.
 ///
@@ -40,6 +40,7 @@ pub(crate) enum KeyMode {
 /// `tools` holds the fingerprints of the program and of the toolchain behind it.
 pub(crate) fn first(
     mode: KeyMode,
+    incomplete: IncompleteMode,
     test: &Test,
     environment: &[(&str, &OsStr)],
     tools: &[[u8; 32]],
@@ -76,6 +77,11 @@ pub(crate) fn first(
     for tool in tools {
         key.bytes(tool);
     }
+    key.count(test.servers.len());
+    for server in &test.servers {
+        key.text(server);
+    }
+    key.number(u64::from(incomplete == IncompleteMode::Refuse));
     key.bytes(inputs.digest());
     key.finish()
 }

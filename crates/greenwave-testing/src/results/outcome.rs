@@ -34,6 +34,9 @@ pub struct Outcome {
     pub attempts: u32,
     /// Project files that the test read although it declares inputs that do not include them.
     pub undeclared: Vec<PathBuf>,
+    /// If the result was stored with a [coarse](crate::IncompleteMode::Coarse) key: the servers and
+    /// other peers that the test reached.
+    pub coarse: Option<String>,
     /// The influence of other tests on this run, if one was observed.
     pub interference: Option<Interference>,
     /// Files that the test wrote inside the project, as its `outputs` declare.
@@ -159,6 +162,9 @@ pub enum CacheDecision {
     OutputRemoved(PathBuf),
     /// The trace may lack accesses for this reason, a phrase whose subject is the test.
     IncompleteTrace(String),
+    /// The test reached these servers or other peers, which it neither started nor declares, and
+    /// such results are [refused](crate::IncompleteMode::Refuse).
+    ReachedPeers(String),
     /// The run has no cache, or the caller bypassed it.
     NoCache,
 }
@@ -172,6 +178,15 @@ impl Outcome {
     /// Returns whether the test passed only after a retry.
     pub fn is_flaky(&self) -> bool {
         self.passed() && self.attempts > 1
+    }
+
+    /// Returns why the result depends on all files of the project, followed by advice in
+    /// parentheses. Returns `None` if it does not.
+    pub fn coarse_reason(&self) -> Option<String> {
+        let peers = self.coarse.as_ref()?;
+        Some(format!(
+            "any file of the project counts, because the test reached {peers} (declare it in `servers`)"
+        ))
     }
 
     /// Returns whether the result was cached, so that the test did not run.
@@ -233,6 +248,10 @@ impl CacheDecision {
             CacheDecision::IncompleteTrace(reason) => {
                 format!("the test's reads cannot be traced completely: it {reason} (avoid that in the test)")
             }
+            CacheDecision::ReachedPeers(peers) => format!(
+                "the test reached {peers}, which it did not start \
+                 (declare it in `servers`, or set `testing.incomplete` to \"coarse\")"
+            ),
         })
     }
 }

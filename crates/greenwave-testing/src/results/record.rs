@@ -37,6 +37,7 @@ pub(crate) struct StoredResult {
     outputs: Outputs,
     duration: Duration,
     age: Duration,
+    coarse: Option<String>,
 }
 
 /// The first line of a stored result.
@@ -44,6 +45,9 @@ pub(crate) struct StoredResult {
 struct Summary {
     status: Status,
     count: Option<(u32, u32)>,
+    /// The peers because of which the key is coarse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    coarse: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     cases: Vec<StoredCase>,
     /// Length of the output, if files follow it.
@@ -73,13 +77,14 @@ impl StoredResult {
             key: *key.as_bytes(),
             attempts: 0,
             undeclared: Vec::new(),
+            coarse: self.coarse,
             interference: None,
             outputs: self.outputs,
         }
     }
 }
 
-/// Returns the record of a result.
+/// Returns the record of a result. `coarse` names the peers because of which its key is coarse.
 pub(crate) fn result(
     status: Status,
     count: Option<TestCount>,
@@ -87,10 +92,12 @@ pub(crate) fn result(
     output: &[u8],
     outputs: &[OutputFile],
     duration: Duration,
+    coarse: Option<String>,
 ) -> Record {
     let summary = Summary {
         status,
         count: count.map(|count| (count.passed, count.failed)),
+        coarse,
         cases: cases.iter().map(encode_case).collect(),
         output_len: (!outputs.is_empty()).then_some(output.len()),
         outputs: outputs.iter().map(|file| (file.clone(), file.content.is_some())).collect(),
@@ -148,6 +155,7 @@ impl StoredRecord {
                 Some(StoredRecord::Result(StoredResult {
                     status: summary.status,
                     count: summary.count.map(|(passed, failed)| TestCount { passed, failed }),
+                    coarse: summary.coarse,
                     cases: summary.cases.into_iter().map(decode_case).collect(),
                     output,
                     outputs,
@@ -196,7 +204,7 @@ mod tests {
             content: content.map(Bytes::from_static),
         };
         let outputs = [file("a", Some(b"one")), file("large", None), file("b", Some(b"two"))];
-        let mut record = result(Status::Passed, None, &[], b"text\n", &outputs, Duration::ZERO);
+        let mut record = result(Status::Passed, None, &[], b"text\n", &outputs, Duration::ZERO, None);
         let decoded = |record: &Record| match StoredRecord::decode(record) {
             Some(StoredRecord::Result(stored)) => Some((stored.output, stored.outputs)),
             _ => None,

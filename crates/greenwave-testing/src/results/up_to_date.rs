@@ -145,6 +145,10 @@ impl UpToDateRecord {
         age_max: Duration,
     ) -> Result<bool, Error> {
         let Some(lookup_inputs) = &report.lookup_inputs else { return Ok(false) };
+        // Reading the whole project is the slow path.
+        if lookup_inputs.sets.iter().any(|set| set.has_tree()) {
+            return Ok(false);
+        }
         let Some((saved, oldest)) = all_cached(report).filter(|_| lookup_inputs.tests == tests.len()) else {
             return Ok(false);
         };

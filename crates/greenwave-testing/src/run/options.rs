@@ -15,6 +15,18 @@ use crate::harness::Harnesses;
 /// Environment variable that passes the results directory to tests.
 pub const RESULTS_VARIABLE: &str = "GREENWAVE_OUTER_RESULTS";
 
+/// A policy on tests whose result may depend on more than was traced, because they exchange data
+/// with a server that they neither start nor declare.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IncompleteMode {
+    /// Results are stored with a coarse key: they depend on what was traced, and on all files of
+    /// the project that are not ignored.
+    #[default]
+    Coarse,
+    /// Results are not stored.
+    Refuse,
+}
+
 /// A function that receives the output of tests while they run.
 ///
 /// It is called for each block that a test has written, and with an empty block once the output
@@ -46,6 +58,8 @@ pub struct RunnerOptions {
     /// Whether accesses of tests are traced, so that results also depend on discovered
     /// dependencies.
     pub trace: TraceMode,
+    /// Whether results of tests that exchange data with undeclared servers are stored.
+    pub incomplete: IncompleteMode,
     /// Whether a test fails when it reads a file of the project that is not one of its inputs.
     pub strict: bool,
     /// Whether failures are stored and cached like passes.

@@ -23,10 +23,11 @@ use crate::results::outcome::{ExitReason, Status};
 use crate::run::blocking::blocking;
 use crate::run::environment::Environment;
 use crate::run::options::RunnerOptions;
+use crate::run::servers;
 use crate::{CaseReport, Error, Test, TestCount};
 use greenwave_inputs::AccessKind;
 use greenwave_inputs::now_ns;
-use greenwave_sandbox::{ReadRules, Trace, TraceStatus, Tracer};
+use greenwave_sandbox::{Peer, ReadRules, Trace, TraceStatus, Tracer};
 
 /// Maximum number of captured bytes of an output: half from its start, half from its end.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
@@ -113,6 +114,8 @@ pub(crate) struct Seen {
     pub(crate) used: Option<String>,
     /// The reason why the trace may be incomplete.
     pub(crate) incomplete: Option<String>,
+    /// Servers and other peers that the command neither started nor declares.
+    pub(crate) peers: Vec<Peer>,
 }
 
 /// Runs the command with exactly these variables and an empty standard input.
@@ -165,7 +168,7 @@ pub(crate) async fn run(
     observe(&[]);
     let (duration, by_clock) = (started.elapsed(), now_ns().saturating_sub(began));
     let seen = match tracing {
-        Some(tracing) => Seen::of(&tracing.finish().await, job.own),
+        Some(tracing) => Seen::of(&tracing.finish().await, job.own, &test.servers),
         None => Seen::default(),
     };
     let harness = options.harnesses.get(&test.harness);
@@ -210,7 +213,7 @@ async fn with_file(mut output: Vec<u8>, name: Option<&str>, own: &Path) -> Vec<u
 }
 
 impl Seen {
-    fn of(reads: &Trace, own: &Path) -> Self {
+    fn of(reads: &Trace, own: &Path, servers: &[String]) -> Self {
         let accesses = reads.inputs(&[]).flat_map(|(path, access)| {
             let depends_on_content = access.read || access.queried || access.created;
             let content = depends_on_content.then(|| (path.to_owned(), AccessKind::Content));
@@ -227,6 +230,7 @@ impl Seen {
             left: reads.objects.left_behind.clone().or(left),
             used: reads.objects.foreign.clone().or(used),
             incomplete: reads.incomplete.clone(),
+            peers: servers::undeclared(servers, reads.peers.iter()),
         }
     }
 }

@@ -200,6 +200,7 @@ fn open(
     let is_live = is_shown && args.output() == Show::Live;
     let runner = RunnerOptions {
         trace: settings.testing.trace,
+        incomplete: settings.testing.incomplete,
         strict: args.strict,
         cache_failures: args.keep_failures,
         // Without a jobserver, `make` and `cargo` inside tests start more jobs than there are
@@ -224,6 +225,11 @@ fn open(
         ..SuiteOptions::default()
     };
     let cache = results.map(ResultStore::into_cache);
+    let with_servers = |mut test: Test| {
+        test.servers.extend_from_slice(&settings.testing.servers);
+        test
+    };
+    let tests = tests.into_iter().map(with_servers).collect();
     let suite = Suite::builder(project).tests(tests).environment(environment).cache(cache);
     Ok(suite.key(user_key(project)?).runner(runner).options(options).open()?)
 }

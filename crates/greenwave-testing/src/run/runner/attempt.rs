@@ -95,6 +95,7 @@ impl AttemptResult {
             key: *key.as_bytes(),
             attempts: self.attempts,
             undeclared,
+            coarse: None,
             interference: None,
             outputs: Outputs::default(),
         }

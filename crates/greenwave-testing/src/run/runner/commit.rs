@@ -16,11 +16,13 @@ use crate::results::decision::{Change, RunEvidence, SnapshotEvidence, decide_cac
 use crate::results::key;
 use crate::results::key_chain::KeyChain;
 use crate::results::lookup::ResultCache;
-use crate::results::outcome::{CacheDecision, Status};
+use crate::results::outcome::{CacheDecision, Outcome, Status};
 use crate::results::outputs::{self, OutputFile};
 use crate::results::record;
 use crate::run::blocking::blocking;
+use crate::run::options::IncompleteMode;
 use crate::run::process::ProcessResult;
+use crate::run::servers;
 
 /// A finished test whose result is about to be stored under the last key of its chain.
 pub(super) struct Commit<'a> {
@@ -54,6 +56,7 @@ impl Commit<'_> {
     pub(super) async fn run(&self, attempt: AttemptResult) -> Result<Committed, Error> {
         let TestJob { workspace, test, prepared, .. } = self.job;
         let process = &attempt.process;
+        let coarse = servers::describe(&process.seen.peers);
         let outputs = self.outputs(process).await?;
         let result = record::result(
             process.status,
@@ -62,6 +65,7 @@ impl Commit<'_> {
             &process.output,
             &outputs,
             process.duration,
+            coarse.clone(),
         );
         if attempt.reads_more {
             self.cache.put_undeclared_marker(test).await;
@@ -78,7 +82,8 @@ impl Commit<'_> {
         if let (CacheDecision::NotAPass, Some(set)) = (&decision, &discovered) {
             self.cache.put_failure(self.chain, set, states.digest(set), &result).await;
         }
-        let outcome = attempt.outcome(self.chain.last(), decision, undeclared);
+        let coarse = coarse.filter(|_| is_stored);
+        let outcome = Outcome { coarse, ..attempt.outcome(self.chain.last(), decision, undeclared) };
         let run = TestRun { outcome, dependencies };
         if !is_stored {
             return Ok(Committed { run, record: result, persist: Persist::No });
@@ -126,7 +131,8 @@ impl Commit<'_> {
     async fn decide(&self, attempt: &AttemptResult) -> Result<Decided, Error> {
         let TestJob { runner, workspace, test, prepared } = self.job;
         let before = &prepared.snapshot;
-        let run = self.evidence(attempt);
+        let peers = servers::describe(&attempt.process.seen.peers);
+        let run = self.evidence(attempt, peers.as_deref());
         let not = |decision, states: &Arc<PathStates>| Decided {
             decision,
             discovered: None,
@@ -151,9 +157,8 @@ impl Commit<'_> {
             return Ok(not(decision, &after.states));
         }
         let snapshots = Snapshots { project: workspace.project(), before, after: &after };
-        let (selection, accesses) = (test.selection()?, attempt.accesses.clone());
         let discovered =
-            snapshots.compare(selection, &test.outputs, accesses, self.chain, &attempt.comparison).await;
+            snapshots.compare(test, attempt.accesses.clone(), self.chain, &attempt.comparison).await?;
         match discovered {
             Err(path) => {
                 let change = Some(Change { path: &path, by_test: is_written(&path), is_declared: false });
@@ -168,7 +173,8 @@ impl Commit<'_> {
         }
     }
 
-    fn evidence<'e>(&'e self, attempt: &'e AttemptResult) -> RunEvidence<'e> {
+    fn evidence<'e>(&'e self, attempt: &'e AttemptResult, peers: Option<&'e str>) -> RunEvidence<'e> {
+        let is_refused = self.job.runner.options.incomplete == IncompleteMode::Refuse;
         let (process, seen) = (&attempt.process, &attempt.process.seen);
         let inputs = &self.job.prepared.snapshot.inputs;
         RunEvidence {
@@ -183,6 +189,7 @@ impl Commit<'_> {
             traced_by_outer: self.job.runner.trace_status() == TraceStatus::TracedByOuter,
             clock_was_set: process.clock_was_set,
             incomplete_trace: seen.incomplete.as_deref(),
+            refused_peers: peers.filter(|_| is_refused),
             unbuilt: attempt.unbuilt.as_deref(),
             changed_during_build: attempt.changing.as_deref(),
             too_long: inputs.unexamined(),

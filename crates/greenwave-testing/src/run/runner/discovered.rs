@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use greenwave_inputs::{
     AccessKind, CLOCK_TICK, DiscoveredDeps, InputSnapshot, Manifest, PathState, PathStates, Selection,
+    tree_path,
 };
 
 use super::accesses::Accesses;
 use crate::results::key_chain::KeyChain;
 use crate::run::blocking::blocking;
 use crate::run::process::Seen;
+use crate::{Error, Test};
 
 /// Maximum number of inputs for which dependencies are checked without a blocking thread.
 const QUICK_FILES_MAX: usize = 100;
@@ -52,6 +54,13 @@ pub(super) struct Snapshots<'a> {
     pub(super) after: &'a InputSnapshot,
 }
 
+/// Returns the dependency on the whole project of a test that exchanged data with other processes.
+/// A test that declares no inputs has it anyway.
+fn tree_dependency(test: &Test, seen: &Seen) -> Option<PathBuf> {
+    let has_declared = !(test.inputs.is_empty() && test.directories.is_empty());
+    (has_declared && !seen.peers.is_empty()).then(|| tree_path(&test.outputs))
+}
+
 impl Snapshots<'_> {
     /// Returns the dependencies of a test that its key chain does not contain yet, or a path that
     /// may have changed while the test ran.
@@ -59,47 +68,49 @@ impl Snapshots<'_> {
     /// Tests of a batch share the comparison if all values are the same.
     pub(super) async fn compare(
         &self,
-        selection: Selection,
-        outputs: &[String],
+        test: &Test,
         accesses: TimedAccesses,
         chain: &KeyChain,
         comparison: &tokio::sync::Mutex<Option<Comparison>>,
-    ) -> Discovered {
+    ) -> Result<Discovered, Error> {
         let mut comparison = comparison.lock().await;
-        if let Some(same) = comparison.as_ref().filter(|it| it.applies_to(self, outputs, chain)) {
-            return same.result.clone();
+        if let Some(same) = comparison.as_ref().filter(|it| it.applies_to(self, &test.outputs, chain)) {
+            return Ok(same.result.clone());
         }
-        let result = self.run_comparison(selection, accesses, chain).await;
+        let result = self.run_comparison(test, accesses, chain).await?;
         *comparison = Some(Comparison {
             inputs: self.after.inputs.clone(),
             before: Arc::clone(&self.before.states),
             after: Arc::clone(&self.after.states),
             dependencies: chain.dependencies().to_vec(),
-            outputs: outputs.to_vec(),
+            outputs: test.outputs.clone(),
             result: result.clone(),
         });
-        result
+        Ok(result)
     }
 
     async fn run_comparison(
         &self,
-        selection: Selection,
+        test: &Test,
         accesses: TimedAccesses,
         chain: &KeyChain,
-    ) -> Discovered {
+    ) -> Result<Discovered, Error> {
+        let tree = tree_dependency(test, &accesses.seen);
         // The states have usually been read by now, and moving to another thread would only cost
         // time.
-        let is_quick = self.after.inputs.len() <= QUICK_FILES_MAX
+        let is_quick = tree.is_none()
+            && self.after.inputs.len() <= QUICK_FILES_MAX
             && self.after.states.contains_all(accesses.accesses.iter(), self.project);
         let comparer = Comparer {
             project: self.project.to_owned(),
-            selection,
+            selection: test.selection()?,
+            tree,
             before: self.before.clone(),
             after: self.after.clone(),
             chain: chain.clone(),
             test: accesses,
         };
-        if is_quick { comparer.compare() } else { blocking(move || comparer.compare()).await }
+        Ok(if is_quick { comparer.compare() } else { blocking(move || comparer.compare()).await })
     }
 }
 
@@ -120,6 +131,8 @@ impl Comparison {
 struct Comparer {
     project: PathBuf,
     selection: Selection,
+    /// The dependency on the whole project, if any file of it counts.
+    tree: Option<PathBuf>,
     before: InputSnapshot,
     after: InputSnapshot,
     chain: KeyChain,
@@ -129,11 +142,15 @@ struct Comparer {
 impl Comparer {
     fn compare(&self) -> Discovered {
         let set = self.new_dependencies();
+        if let Some(path) = self.tree.as_ref().and_then(|tree| self.change_in_tree(tree)) {
+            return Err(path);
+        }
         if let Some(path) = self.after.states.moved_since(&self.after.inputs, self.test.since) {
             return Err(path);
         }
         let earlier = self.chain.dependencies();
-        let mut all = earlier.iter().flat_map(|set| set.accesses.iter()).chain(&set.accesses);
+        let all = earlier.iter().flat_map(|set| set.accesses.iter()).chain(&set.accesses);
+        let mut all = all.filter(|(_, kind)| *kind != AccessKind::Tree);
         if let Some((path, _)) = all.find(|(path, kind)| self.may_have_changed(path, *kind)) {
             return Err(path.clone());
         }
@@ -157,7 +174,26 @@ impl Comparer {
                 new.push(access);
             }
         }
+        let tree = self.tree.iter().map(|tree| (tree.clone(), AccessKind::Tree));
+        new.extend(tree.filter(|access| !earlier.contains(access)));
         DiscoveredDeps::new(new)
+    }
+
+    /// Returns a file or directory of the project that may have changed since the test started. The
+    /// names in a directory do not count if the test itself wrote to the directory.
+    fn change_in_tree(&self, path: &Path) -> Option<PathBuf> {
+        let Some(tree) = self.after.states.tree(path) else { return Some(PathBuf::new()) };
+        let tick = i64::try_from(CLOCK_TICK.as_nanos()).unwrap_or(0);
+        let since = self.test.since.saturating_sub(tick);
+        if tree.newest.1 >= since {
+            return Some(tree.newest.0.clone());
+        }
+        let written: BTreeSet<&Path> =
+            self.test.seen.written.iter().filter_map(|path| path.parent()).collect();
+        let changed = tree.directories.iter().find(|(path, changed)| {
+            *changed >= since && !written.contains(self.project.join(path).as_path())
+        });
+        changed.map(|(path, _)| path.clone())
     }
 
     fn may_have_changed(&self, path: &Path, kind: AccessKind) -> bool {

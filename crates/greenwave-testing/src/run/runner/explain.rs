@@ -7,7 +7,7 @@ use std::sync::Arc;
 use greenwave_inputs::{AccessKind, DiscoveredDeps, PathStates, text};
 
 use super::prepare::Prepared;
-use crate::results::dependencies::{BUILDS, DependencyRecord, NAMES};
+use crate::results::dependencies::{BUILDS, DependencyRecord, NAMES, TREE, TREE_PATTERN};
 use crate::{Status, Test};
 
 impl Prepared<'_> {
@@ -15,10 +15,13 @@ impl Prepared<'_> {
     pub(crate) fn states_of<'p>(&self, paths: impl Iterator<Item = &'p String>) -> BTreeMap<String, String> {
         let state = |path: &'p String| {
             let with_suffix = |suffix: &str, kind| path.strip_suffix(suffix).map(|name| (name, kind));
-            let access =
-                with_suffix(NAMES, AccessKind::Names).or_else(|| with_suffix(BUILDS, AccessKind::Build));
+            let access = with_suffix(NAMES, AccessKind::Names)
+                .or_else(|| with_suffix(BUILDS, AccessKind::Build))
+                .or_else(|| with_suffix(TREE, AccessKind::Tree));
             let (name, kind) = access.unwrap_or((path.as_str(), AccessKind::Content));
-            let (state, _) = self.snapshot.states.state(Path::new(name), kind);
+            let name =
+                if kind == AccessKind::Tree { name.replace(TREE_PATTERN, "\0") } else { name.to_owned() };
+            let (state, _) = self.snapshot.states.state(Path::new(&name), kind);
             (path.clone(), text::short_hash(&state.digest()))
         };
         paths.map(state).collect()
@@ -40,8 +43,13 @@ impl Prepared<'_> {
                 AccessKind::Content => "",
                 AccessKind::Names => NAMES,
                 AccessKind::Build => BUILDS,
+                AccessKind::Tree => TREE,
             };
-            (format!("{}{suffix}", path.display()), text::short_hash(&states.state(path, *kind).0.digest()))
+            let name = path.display().to_string();
+            (
+                format!("{}{suffix}", name.replace('\0', TREE_PATTERN)),
+                text::short_hash(&states.state(path, *kind).0.digest()),
+            )
         };
         let (discovered, discovered_states) = states
             .describe(discovered, |sets| sets.iter().flat_map(|set| &set.accesses).map(describe).collect());

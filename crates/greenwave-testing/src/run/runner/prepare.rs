@@ -119,7 +119,14 @@ impl Runner {
     fn prepared<'a>(&'a self, test: &'a Test, snapshot: InputSnapshot, tool: Tool) -> Prepared<'a> {
         let environment: Vec<_> = self.environment.visible(&test.env).into_iter().collect();
         snapshot.states.read_directories_of_outputs(&test.directory);
-        let key = key::first(self.mode(), test, &environment, &tool.parts, &snapshot.inputs);
+        let key = key::first(
+            self.mode(),
+            self.options().incomplete,
+            test,
+            &environment,
+            &tool.parts,
+            &snapshot.inputs,
+        );
         Prepared { program: tool.program, tools: tool.parts, environment, snapshot, key }
     }
 }

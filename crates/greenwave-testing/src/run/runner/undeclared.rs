@@ -42,7 +42,7 @@ pub(super) fn reads_more(
             || system.iter().any(|directory| path.starts_with(directory))
             || *path == prepared.program
             || selection.is_output(relative);
-        *kind != AccessKind::Build && !is_declared && !is_exempt
+        !matches!(kind, AccessKind::Build | AccessKind::Tree) && !is_declared && !is_exempt
     };
     Ok(accesses.iter().any(counts))
 }

@@ -74,7 +74,7 @@ pub(super) async fn explain(
         differences,
         inputs: prepared.snapshot.inputs.len(),
         discovered: accesses
-            .filter(|(_, kind)| *kind != AccessKind::Build)
+            .filter(|(_, kind)| !matches!(kind, AccessKind::Build | AccessKind::Tree))
             .map(|(path, _)| path.clone())
             .collect(),
         cached,

@@ -434,6 +434,7 @@ fn outcome(status: Status, duration: Duration) -> Outcome {
         key: [0; 32],
         attempts: 1,
         undeclared: Vec::new(),
+        coarse: None,
         interference: None,
         outputs: [].into(),
     }
