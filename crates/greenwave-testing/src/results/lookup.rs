@@ -32,6 +32,10 @@ pub(crate) struct LookupQuery<'a> {
 
 /// The outcome of a lookup.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all lookups are hits, which a box would only slow down"
+)]
 pub(crate) enum Lookup {
     /// The result, stored under the last key of the chain.
     Hit(Outcome, KeyChain),

@@ -33,7 +33,9 @@ pub enum IncompleteMode {
 /// has ended. A batch of tests in one process counts as its first test. The function may be called
 /// from several threads at the same time, and delays the test while it runs.
 #[derive(Clone)]
-pub struct OutputObserver(Arc<dyn Fn(&Test, &[u8]) + Send + Sync>);
+pub struct OutputObserver(Arc<ObserveFn>);
+
+type ObserveFn = dyn Fn(&Test, &[u8]) + Send + Sync;
 
 impl OutputObserver {
     /// Creates an observer that calls the function.

@@ -136,14 +136,8 @@ pub(crate) async fn run(
         source,
     };
     let (output, stdout, stderr) = one_pipe().map_err(failed)?;
-    let mut command = Spawn::new(&job.program);
-    command.args(&job.arguments).current_dir(&job.directory).stdout(stdout).stderr(stderr);
-    for (name, value) in &job.variables {
-        command.env(name, value);
-    }
-    if let Some(jobserver) = &options.jobserver {
-        jobserver.offer_to(&mut command);
-    }
+    let mut command = spawn(job, options);
+    command.stdout(stdout).stderr(stderr);
     let writable = vec![job.project.to_owned(), job.own.to_owned()];
     environment.confine(&mut command, &job.directory, writable).map_err(failed)?;
     if let Some(guard) = options.guard.as_ref().and_then(|guard| guard.get().ok()) {
@@ -192,6 +186,19 @@ pub(crate) async fn run(
         left_behind: ended.left_behind,
         seen: Arc::new(seen),
     })
+}
+
+/// Returns a builder of the process, without restrictions and streams.
+fn spawn(job: &Job<'_>, options: &RunnerOptions) -> Spawn {
+    let mut command = Spawn::new(&job.program);
+    command.args(&job.arguments).current_dir(&job.directory);
+    for (name, value) in &job.variables {
+        command.env(name, value);
+    }
+    if let Some(jobserver) = &options.jobserver {
+        jobserver.offer_to(&mut command);
+    }
+    command
 }
 
 /// Appends the file with this name in the temporary directory to an output, after a line break. The

@@ -42,6 +42,7 @@ impl Merge<'_> {
 }
 
 /// Verdict on a test that failed on the candidate.
+#[expect(clippy::large_enum_variant, reason = "a merge has one of these")]
 enum Blame {
     /// The changes broke it.
     Changes(Outcome),

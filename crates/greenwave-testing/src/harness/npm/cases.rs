@@ -64,10 +64,10 @@ fn tap(output: &str) -> Vec<CaseReport> {
             let before = cases.len();
             add(&found, &mut suites, &mut cases);
             is_case = cases.len() > before;
-        } else if let Some(ms) = text.strip_prefix("duration_ms: ") {
-            if let Some(case) = cases.last_mut().filter(|_| std::mem::take(&mut is_case)) {
-                case.duration = milliseconds(ms);
-            }
+        } else if let Some(ms) = text.strip_prefix("duration_ms: ")
+            && let Some(case) = cases.last_mut().filter(|_| std::mem::take(&mut is_case))
+        {
+            case.duration = milliseconds(ms);
         }
     }
     cases
