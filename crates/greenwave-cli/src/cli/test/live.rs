@@ -54,9 +54,9 @@ mod tests {
 
     #[test]
     fn lines_are_complete_or_long() {
-        let mut buffer = b"one\ntwo\nthr".to_vec();
+        let mut buffer = b"one\ntwo\nend".to_vec();
         assert_eq!(complete_lines(&mut buffer), [b"one".to_vec(), b"two".to_vec()]);
-        assert_eq!(buffer, b"thr");
+        assert_eq!(buffer, b"end");
         buffer.resize(LINE_BYTES_MAX, b'x');
         assert_eq!(complete_lines(&mut buffer).len(), 1);
         assert!(buffer.is_empty());
