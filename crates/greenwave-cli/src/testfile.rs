@@ -25,7 +25,7 @@ pub(crate) struct TestFile {
     pub(crate) resources: BTreeMap<String, u32>,
     /// Tests in quarantine, declared here or discovered.
     pub(crate) quarantine: Vec<QuarantineEntry>,
-    /// Names of the declared tests that have no number of retries of their own.
+    /// Names of the declared tests without `retries`.
     pub(crate) without_retries: HashSet<String>,
 }
 

@@ -98,7 +98,7 @@ fn agents_and_tests_reach_their_copy_only() {
         outside.wait().unwrap();
         let scoped = greenwave::landlock_version().is_some_and(|version| version >= 6);
         let kill = if scoped { "" } else { " KILL" };
-        // With mounts, an agent has a home directory of its own.
+        // With mounts, an agent has a private home directory.
         let home = if strength == "mount" { " HOME" } else { "" };
         assert_eq!(agent, format!("TMPDIR PROMPT git{home} sibling{kill}"), "{strength}");
         assert_eq!(test, format!("TMPDIR git sibling{kill}"), "{strength}");

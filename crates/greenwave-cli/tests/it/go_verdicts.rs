@@ -8,7 +8,7 @@ use crate::program::{COMPILING_BOUND, Program};
 use crate::test_command::verdicts;
 use crate::test_dir::TestDir;
 
-/// Returns the verdicts of the units of the project `p`, which has a home and caches of its own.
+/// Returns the verdicts of the units of the project `p`, with a private home and private caches.
 fn units(dir: &TestDir, variables: &[(&str, &str)]) -> Vec<(String, bool)> {
     let mut program =
         Program::new(["test", "--format", "json"]).within(&dir.path("p")).bound(COMPILING_BOUND);

@@ -269,8 +269,8 @@ fn manifests_that_cannot_be_read_are_notes() {
     let project = Project::new(&[
         good,
         ("bad/package.json", "{\n  \"scripts\": {,}\n}"),
-        ("odd/package.json", "\"text\""),
         ("encoded/package.json", ""),
+        ("odd/package.json", "\"text\""),
         ("glob/package.json", r#"{"workspaces":["packages/[*"],"scripts":{"test":"t"},"name":"glob"}"#),
         // Package managers ignore fields of other types.
         ("types/package.json", r#"{"name":7,"scripts":1,"dependencies":[],"workspaces":false}"#),

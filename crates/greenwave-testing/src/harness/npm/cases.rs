@@ -10,8 +10,8 @@ const SEPARATOR: &str = " > ";
 /// Starts the list that repeats the failed tests, in the format `spec`.
 const REPEATED: &str = "✖ failing tests:";
 
-/// Returns the tests in an output, without the suites that contain them. Returns none for the output
-/// of other runners.
+/// Returns the tests in an output, without the suites that contain them. Returns none for the
+/// output of other runners.
 pub(super) fn parse(output: &str) -> Vec<CaseReport> {
     let is_tap = output.lines().any(|line| line.starts_with("TAP version "));
     if is_tap { tap(output) } else { spec(output) }
@@ -81,9 +81,10 @@ fn tap_result(text: &str, depth: usize) -> Option<Line<'_>> {
     };
     let (number, name) = rest.split_once(" - ")?;
     number.parse::<u64>().ok()?;
+    let directive = |text: &str, word: &str| text.get(..4).is_some_and(|it| it.eq_ignore_ascii_case(word));
     let (name, is_skipped) = match name.rsplit_once(" # ") {
-        Some((name, directive)) if directive.starts_with("SKIP") => (name, true),
-        Some((name, directive)) if directive.starts_with("TODO") => (name, !passed),
+        Some((name, text)) if directive(text, "skip") => (name, true),
+        Some((name, text)) if directive(text, "todo") => (name, !passed),
         _ => (name, false),
     };
     Some(Line { depth, name, status: status(passed, is_skipped), duration: None })
