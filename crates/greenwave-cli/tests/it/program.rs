@@ -2,7 +2,7 @@
 //! fails.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -117,12 +117,26 @@ impl Program {
     }
 
     pub(crate) fn start(mut self) -> Running {
-        let mut child = self.command.spawn().expect("the program exists");
+        let mut child = self.spawn();
         let id = Pid::from_child(&child);
         let stdout = lines_of(child.stdout.take(), self.lines_max);
         let stderr = lines_of(child.stderr.take(), usize::MAX);
         let deadline = Instant::now() + self.bound;
         Running { id, deadline, stdout, stderr, ended: end_of(child), lines: Vec::new(), status: None }
+    }
+
+    /// Spawns the process. A program that was copied a moment ago can still be open for writing in
+    /// a process that another thread has forked meanwhile.
+    fn spawn(&mut self) -> Child {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            match self.command.spawn() {
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                child => return child.expect("the program exists"),
+            }
+        }
     }
 
     pub(crate) fn run(self) -> Finished {
