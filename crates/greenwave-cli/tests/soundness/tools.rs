@@ -231,7 +231,14 @@ fn prepare_greenwave(directory: &ProbeDirectory, probe: &Probe) -> Result<()> {
     if probe.nested {
         symlink(PROGRAM, directory.path("outside/bin/greenwave"))?;
     }
-    let (env, servers) = (json!(probe.declared), json!(probe.servers));
+    // The pipe by which a test waits is declared, so that its result does not depend on the whole
+    // project.
+    let waits = probe
+        .script
+        .contains(crate::steps::GO)
+        .then(|| directory.path(crate::steps::GO).display().to_string());
+    let servers: Vec<&String> = probe.servers.iter().chain(&waits).collect();
+    let (env, servers) = (json!(probe.declared), json!(servers));
     let settings = probe.testing.iter().map(|(name, value)| format!("testing.{name} = {value}\n"));
     let settings: String = settings.collect();
     let test = format!(

@@ -297,6 +297,11 @@ impl Observer {
         let resolved = self.resolve(it, &path, false);
         match resolved.target {
             Target::Absent | Target::Unreachable => self.depend_on_existence(&resolved),
+            Target::Directory => {
+                // The call fails if the directory has entries, which may then be listed.
+                self.log.depend(&resolved.path, |access| access.listed = true);
+                self.log.remove(&resolved.path);
+            }
             _ => self.log.remove(&resolved.path),
         }
         Ok(())
@@ -343,6 +348,7 @@ impl Observer {
             Target::Unreachable => self.depend_on_existence(to),
             Target::Directory => {
                 self.depend_on_existence(to);
+                self.log.depend(&to.path, |access| access.listed = true);
                 self.log.replace(&to.path);
             }
             _ if must_be_new => self.create(to, false),
