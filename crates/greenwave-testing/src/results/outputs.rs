@@ -1,13 +1,14 @@
 //! The files that a test writes inside its project: stored with its result, and restored from it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use greenwave_dir::{Access, Dir, Metadata};
 use greenwave_inputs::{ALWAYS_EXCLUDED, Selection, is_cache_directory};
 use serde::{Deserialize, Serialize};
 
@@ -43,13 +44,14 @@ pub(crate) fn read<'p>(
     selection: &Selection,
     written: impl Iterator<Item = &'p PathBuf>,
 ) -> Vec<OutputFile> {
+    let Ok(root) = Dir::open(project) else { return Vec::new() };
     let written = written.filter_map(|path| path.strip_prefix(project).ok());
     let all: BTreeSet<&Path> = written.chain(selection.output_roots()).collect();
     let is_wanted = |path: &&Path| selection.is_output(path) && is_safe(project, path);
     let wanted: Vec<&Path> = all.into_iter().filter(is_wanted).collect();
     let file = |path: &&Path| {
-        let metadata = fs::symlink_metadata(project.join(path)).ok().filter(fs::Metadata::is_file)?;
-        let mode = metadata.permissions().mode() & 0o777;
+        let metadata = root.metadata(path).ok().filter(Metadata::is_file)?;
+        let mode = metadata.permissions() & 0o777;
         Some(OutputFile { path: path.to_path_buf(), mode, len: metadata.len(), content: None })
     };
     let mut files: Vec<OutputFile> = wanted.iter().filter_map(file).collect();
@@ -58,7 +60,7 @@ pub(crate) fn read<'p>(
     }
     if files.iter().map(|file| file.len).sum::<u64>() <= BYTES_MAX {
         for file in &mut files {
-            let content = fs::read(project.join(&file.path)).ok();
+            let content = root.read(&file.path, file.len).ok();
             file.content = content.filter(|content| content.len() as u64 == file.len).map(Bytes::from);
         }
     }
@@ -67,39 +69,49 @@ pub(crate) fn read<'p>(
 
 /// Restores the outputs that do not exist. Returns a path that could not be restored. Blocks.
 ///
-/// Files that exist are not touched, whatever they contain.
+/// Files that exist are not touched, whatever they contain. All paths are resolved below a handle
+/// of the project, so that no link that appears meanwhile leads a write elsewhere.
 pub(crate) fn restore(project: &Path, selection: &Selection, files: &[OutputFile]) -> Option<PathBuf> {
-    let is_missing = |file: &&OutputFile| fs::symlink_metadata(project.join(&file.path)).is_err();
-    let mut missing = files.iter().filter(is_missing);
+    let Ok(root) = Dir::open(project) else { return files.first().map(|file| file.path.clone()) };
+    let mut missing = files.iter().filter(|file| root.metadata(&file.path).is_err());
     let failed = missing.find(|file| {
         let is_restorable = selection.is_output(&file.path) && is_safe(project, &file.path);
-        !is_restorable || !file.content.as_ref().is_some_and(|content| write(project, file, content))
+        !is_restorable || file.content.as_ref().is_none_or(|content| write(&root, file, content).is_err())
     });
     failed.map(|file| file.path.clone())
 }
 
-fn write(project: &Path, file: &OutputFile, content: &[u8]) -> bool {
-    let path = project.join(&file.path);
-    let created = path.parent().map(fs::create_dir_all);
-    let mut options = OpenOptions::new();
-    // Another process may restore the same file, which is as good.
-    options.write(true).create_new(true).mode(file.mode & 0o777);
-    let written = || options.open(&path)?.write_all(content);
-    created.is_some_and(|created| created.is_ok()) && (written().is_ok() || path.is_file())
+/// Writes a file under another name, and renames it once it is complete: a file that exists counts
+/// as restored.
+fn write(root: &Dir, file: &OutputFile, content: &[u8]) -> io::Result<()> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let (parent, name) = root.create_parent(&file.path, 0o777)?;
+    let mut partial = OsString::from(".");
+    partial.push(&name);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    partial.push(format!(".greenwave-{}-{number}", std::process::id()));
+    let written = parent.open_file(&partial, Access::CreateNew, file.mode & 0o777);
+    let written = written.and_then(|mut opened| opened.write_all(content));
+    let renamed = written.and_then(|()| parent.rename_new(&partial, &name));
+    if renamed.is_err() {
+        let _ = parent.remove_file(&partial);
+    }
+    match renamed {
+        // Another process has restored the same file.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && parent.metadata(&name).is_ok() => {
+            Ok(())
+        }
+        renamed => renamed,
+    }
 }
 
-/// Returns whether a path stays inside the project, does not lead through a link, and belongs to no
-/// cache.
+/// Returns whether a path is plain, and belongs to no cache.
 fn is_safe(project: &Path, path: &Path) -> bool {
     let is_plain = path.components().all(|part| matches!(part, Component::Normal(_)));
     let names = || path.components().filter_map(|part| part.as_os_str().to_str());
     let is_special = names().any(|name| CACHES.contains(&name) || ALWAYS_EXCLUDED.contains(&name));
     let mut above = path.ancestors().skip(1).map(|directory| project.join(directory));
-    let is_crossed = above.any(|directory| {
-        let is_link = fs::symlink_metadata(&directory).is_ok_and(|it| it.is_symlink());
-        (is_link && directory != project) || is_cache_directory(&directory)
-    });
-    is_plain && !is_special && !is_crossed
+    is_plain && !is_special && !above.any(|directory| is_cache_directory(&directory))
 }
 
 /// Outputs with their content, in the order of a record.
@@ -107,6 +119,8 @@ pub(crate) type Outputs = Arc<[OutputFile]>;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use greenwave_inputs::InputSpec;
 
     use super::*;
@@ -134,6 +148,19 @@ mod tests {
         assert_eq!(restore(project, &selection, &files), None);
         let text = |path: &str| fs::read_to_string(project.join(path)).expect("the file exists");
         assert_eq!((text("out/a"), text("report.html")), ("out/a".to_owned(), "changed".to_owned()));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_completed_is_not_left() {
+        let directory = tempfile::tempdir().expect("a temporary directory can be created");
+        let root = Dir::open(directory.path()).expect("the directory exists");
+        fs::create_dir(directory.path().join("busy")).expect("the directory is writable");
+        let file = OutputFile { path: "busy".into(), mode: 0o600, len: 1, content: None };
+        write(&root, &file, b"x").expect("something with the name exists");
+        let long = OutputFile { path: "n".repeat(250).into(), ..file };
+        write(&root, &long, b"x").expect_err("the temporary name is too long");
+        let names = fs::read_dir(directory.path()).expect("the directory exists");
+        assert_eq!(names.map(|entry| entry.expect("it exists").file_name()).collect::<Vec<_>>(), ["busy"]);
     }
 
     #[test]

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn company_is_whoever_ran_for_a_part_of_the_time() {
+    async fn tests_that_overlap_at_any_moment_are_company() {
         let company = Company::default();
         assert!(!company.join().await.leave());
         let (first, second) = (company.join().await, company.join().await);
