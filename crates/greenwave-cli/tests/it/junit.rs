@@ -155,7 +155,11 @@ fn check_runner(dir: &TestDir, passing: &[&str], failing: &str) {
     };
     let first = run(dir).with_code(0);
     assert_eq!(sorted(&event(&first)), statuses(None), "{}", first.stdout);
-    assert_eq!(verdicts(&run(dir)), [("t".to_owned(), true, true)]);
+    // The project was written just before the first run, whose result may not be stored for that
+    // reason. It is older than the second one.
+    run(dir).with_code(0);
+    let again = run(dir);
+    assert_eq!(verdicts(&again), [("t".to_owned(), true, true)], "{}{}", first.stdout, again.stdout);
     dir.write("p/data.txt", "2");
     let failed = run(dir).with_code(1);
     assert_eq!(sorted(&event(&failed)), statuses(Some(failing)), "{}", failed.stdout);
