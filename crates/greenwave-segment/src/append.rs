@@ -271,6 +271,10 @@ impl<'a> Appender<'a> {
         let mut written = None;
         for _ in 0..LATE_TRIES_MAX {
             let timestamp = self.next_timestamp(writer);
+            #[cfg(feature = "simulation")]
+            if written.is_none() {
+                writer.first_timestamp = timestamp;
+            }
             match append(writer, timestamp) {
                 Ok(()) => {}
                 Err(error) => {

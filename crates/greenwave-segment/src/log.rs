@@ -323,6 +323,14 @@ impl Log {
         self.inner.stats()
     }
 
+    /// Returns the timestamp of the first record that the last change of this log wrote. It is
+    /// earlier than the last one if the record was written again, since a compactor may have missed
+    /// it.
+    #[cfg(feature = "simulation")]
+    pub fn first_timestamp(&self) -> u64 {
+        self.inner.writer.lock().first_timestamp
+    }
+
     /// Returns the timestamp of the last record that this log wrote; 0 if it has written none.
     #[cfg(feature = "simulation")]
     pub fn last_timestamp(&self) -> u64 {

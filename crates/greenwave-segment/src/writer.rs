@@ -24,6 +24,10 @@ pub(crate) struct Writer {
     pub(crate) retired: Vec<ActiveSegment>,
     /// Timestamp of the last record.
     pub(crate) timestamp: u64,
+    /// Timestamp of the first attempt at the last change; earlier than `timestamp` if the record
+    /// had to be written again.
+    #[cfg(feature = "simulation")]
+    pub(crate) first_timestamp: u64,
     /// Number of records appended since the log was opened. A flush waits for all of them.
     pub(crate) appended: u64,
     /// Whether a file was created or removed since the last sync of the directory.

@@ -61,6 +61,8 @@ pub(super) struct SimulatedDisk {
     pub(super) identity: u64,
     pub(super) trace: Option<Vec<String>>,
     noted: Option<usize>,
+    /// Which bytes the current operation reads, writes or keeps, for the trace.
+    noted_bytes: String,
 }
 
 impl SimulatedDisk {
@@ -80,6 +82,7 @@ impl SimulatedDisk {
             identity: 1,
             trace: None,
             noted: None,
+            noted_bytes: String::new(),
         }
     }
 
@@ -106,6 +109,7 @@ impl SimulatedDisk {
             identity: self.identity,
             trace: None,
             noted: None,
+            noted_bytes: String::new(),
         }
     }
 
@@ -318,6 +322,7 @@ impl SimulatedDisk {
             count = 1 + self.below(count - 1);
         }
         buf[..count].copy_from_slice(&self.inodes[inode].data[from..from + count]);
+        self.note_bytes(from, count);
         if self.hashes_reads {
             self.learn(id, &xxh3_64(&buf[..count]).to_le_bytes());
         }
@@ -342,6 +347,7 @@ impl SimulatedDisk {
                 return Err(io::ErrorKind::StorageFull.into());
             }
         }
+        self.note_bytes(offset, count);
         let change = Change::Write(offset, bytes[..count].to_vec());
         let inode = &mut self.inodes[inode];
         apply(&mut inode.data, &change);
@@ -350,7 +356,9 @@ impl SimulatedDisk {
     }
 
     pub(super) fn set_len(&mut self, inode: usize, len: u64) -> io::Result<()> {
-        let change = Change::Len(usize::try_from(len).map_err(io::Error::other)?);
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        self.note_bytes(len, 0);
+        let change = Change::Len(len);
         let inode = &mut self.inodes[inode];
         apply(&mut inode.data, &change);
         inode.pending.push(change);
@@ -439,17 +447,25 @@ impl SimulatedDisk {
         let outcome_byte = outcome.map_or(0, |kind| 1 + kind as u8);
         self.learn(id, &[outcome_byte]);
         let noted = self.noted.take();
+        let bytes = std::mem::take(&mut self.noted_bytes);
         if let Some(trace) = &mut self.trace {
             let path = noted.and_then(|inode| self.paths.get(&inode)).map_or(path, PathBuf::as_path);
             let file = path.file_name().unwrap_or_default().to_string_lossy();
             let failed = outcome.map_or_else(String::new, |kind| format!(": {kind}"));
-            trace.push(format!("{id} {name} {file}{failed}"));
+            trace.push(format!("{id} {name} {file}{bytes}{failed}"));
         }
     }
 
     /// Records the file of the current operation.
     pub(super) fn note_file(&mut self, inode: usize) {
         self.noted = Some(inode);
+    }
+
+    /// Records where the current operation reads, writes or cuts a file.
+    fn note_bytes(&mut self, offset: usize, count: usize) {
+        if self.trace.is_some() {
+            self.noted_bytes = format!(" at {offset}, {count} bytes");
+        }
     }
 
     pub(super) fn digest(&self, with_processes: bool) -> u64 {

@@ -2,6 +2,7 @@
 //! the permitted results of a read.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::RangeInclusive;
 
 pub(crate) type Key = Vec<u8>;
 
@@ -21,8 +22,10 @@ pub(crate) enum Outcome {
 pub(crate) struct Change {
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) outcome: Outcome,
-    /// Timestamp, once acknowledged.
+    /// Timestamp of its last record, once acknowledged.
     pub(crate) timestamp: u64,
+    /// Timestamp of its first record. It is earlier if the record was written again.
+    pub(crate) first_timestamp: u64,
     pub(crate) process: usize,
     pub(crate) flushed: bool,
     pub(crate) batch: Option<u64>,
@@ -93,6 +96,7 @@ impl Model {
             value: value.map(<[u8]>::to_vec),
             outcome: Outcome::Pending,
             timestamp: 0,
+            first_timestamp: 0,
             process,
             flushed: false,
             batch,
@@ -102,12 +106,13 @@ impl Model {
         changes.len() - 1
     }
 
-    pub(crate) fn acknowledge(&mut self, key: &[u8], number: usize, timestamp: u64) {
+    pub(crate) fn acknowledge(&mut self, key: &[u8], number: usize, timestamps: RangeInclusive<u64>) {
         let acknowledged = self.event();
+        let (first_timestamp, timestamp) = timestamps.into_inner();
         self.check_order(key, number, timestamp);
         let change = &mut self.changes.get_mut(key).unwrap()[number];
-        (change.outcome, change.timestamp, change.acknowledged) =
-            (Outcome::Acknowledged, timestamp, acknowledged);
+        (change.outcome, change.acknowledged) = (Outcome::Acknowledged, acknowledged);
+        (change.first_timestamp, change.timestamp) = (first_timestamp, timestamp);
     }
 
     /// Checks that a change has a later timestamp than every change of its key acknowledged before
@@ -124,8 +129,9 @@ impl Model {
         {
             let key = String::from_utf8_lossy(key);
             self.out_of_order = Some(format!(
-                "{key} got timestamp {timestamp}, after {} had been acknowledged",
-                other.timestamp
+                "{key} got timestamp {timestamp}, after {} had been acknowledged: {}",
+                other.timestamp,
+                listed(changes)
             ));
         }
     }
@@ -250,18 +256,22 @@ impl Model {
                 }
             };
             let has_timestamp = shown.timestamp > 0;
+            let timestamp = shown.timestamp;
             if !has_timestamp {
                 shown.timestamp = newest + 1;
+            } else if shown.outcome == Outcome::Pending {
+                // A power cut may have taken away all its records but the first.
+                shown.timestamp = shown.first_timestamp.max(newest + 1).min(timestamp);
             }
             (shown.outcome, shown.acknowledged) = (Outcome::Acknowledged, now);
             shown.flushed |= durable;
             // Newer changes were lost in the power cut, and must not reappear.
-            let timestamp = shown.timestamp;
+            let timestamp_min = shown.timestamp;
             let gone = |change: &Change| has_timestamp && change.timestamp > timestamp;
             changes.retain(|change| change.outcome != Outcome::Failed && !gone(change));
             for change in changes.iter_mut() {
                 change.batch = None;
-                if change.timestamp > timestamp {
+                if change.timestamp > timestamp_min {
                     // Older than the visible change, whose exact timestamp is unknown.
                     change.outcome = Outcome::Pending;
                 }
@@ -362,10 +372,10 @@ fn a_value_under_an_unflushed_one_may_reappear_after_a_power_cut() {
         let mut model = Model::default();
         let (key, old, new) = (b"key".to_vec(), Some(b"old".to_vec()), Some(b"new".to_vec()));
         let number = model.begin(&key, old.as_deref(), 0, None);
-        model.acknowledge(&key, number, 3000);
+        model.acknowledge(&key, number, 3000..=3000);
         let number = model.begin(&key, new.as_deref(), 0, None);
         if acknowledged {
-            model.acknowledge(&key, number, 4000);
+            model.acknowledge(&key, number, 4000..=4000);
         }
         for _ in 0..2 {
             model.record_values(&BTreeMap::from([(key.clone(), new.clone())]), false).unwrap();
@@ -387,11 +397,26 @@ fn an_unfinished_removal_is_not_mistaken_for_an_earlier_one() {
     let mut model = Model::default();
     let (key, value) = (b"key".to_vec(), Some(b"value".to_vec()));
     let number = model.begin(&key, None, 0, None);
-    model.acknowledge(&key, number, 3000);
+    model.acknowledge(&key, number, 3000..=3000);
     let number = model.begin(&key, value.as_deref(), 0, None);
-    model.acknowledge(&key, number, 4000);
+    model.acknowledge(&key, number, 4000..=4000);
     model.begin(&key, None, 0, None);
     model.record_values(&BTreeMap::from([(key.clone(), None)]), false).unwrap();
     model.record_crash();
     model.check(&View::default(), &key, value.as_deref()).unwrap();
+}
+
+#[test]
+fn a_power_cut_may_leave_only_the_first_record_of_a_change() {
+    let mut model = Model::default();
+    let (key, value) = (b"key".to_vec(), Some(b"value".to_vec()));
+    let number = model.begin(&key, value.as_deref(), 0, None);
+    model.acknowledge(&key, number, 3000..=5000);
+    model.record_crash();
+    model.record_values(&BTreeMap::from([(key.clone(), value.clone())]), true).unwrap();
+    for (timestamp, is_late) in [(2000, true), (4000, false)] {
+        let number = model.begin(&key, None, 0, None);
+        model.check_order(&key, number, timestamp);
+        assert_eq!(model.out_of_order.take().is_some(), is_late, "{timestamp}");
+    }
 }

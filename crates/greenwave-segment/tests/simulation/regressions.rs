@@ -16,18 +16,18 @@ fn a_split_read_of_the_clock_does_not_miss_a_timestamp() {
         open_files_max: 256,
     };
     let first = Round {
-        processes: vec![vec![Op::Put { key: 0, len: 1510 }]],
+        processes: vec![vec![Op::Put { key: 0, len: 1502 }]],
         crash: Crash::Power { step: 8, unsynced: 1 },
     };
     let second = Round {
         processes: vec![
             vec![
-                Op::PutDelta { key: 0, len: 207, base: 2 },
+                Op::PutDelta { key: 0, len: 199, base: 2 },
                 Op::Flush,
-                Op::Put { key: 0, len: 29 },
-                Op::Put { key: 1, len: 1512 },
+                Op::Put { key: 0, len: 21 },
+                Op::Put { key: 1, len: 1504 },
             ],
-            vec![Op::PutDelta { key: 1, len: 1520, base: 0 }, Op::Flush, Op::Put { key: 0, len: 25 }],
+            vec![Op::PutDelta { key: 1, len: 1512, base: 0 }, Op::Flush, Op::Put { key: 0, len: 17 }],
             vec![],
         ],
         crash: Crash::None,

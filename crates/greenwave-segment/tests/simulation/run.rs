@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced, clock};
@@ -67,16 +68,19 @@ impl Recorder {
         self.handles
     }
 
-    /// Returns a unique value: its number, and bytes that do not compress but are equal in every
-    /// third value.
+    /// Returns a unique value: its number, bytes that do not compress but are equal in every third
+    /// value, and its number again. Half a value is therefore never completed by the rest of
+    /// another one that was written to the same place.
     fn value(&mut self, len: u16) -> Vec<u8> {
         self.values += 1;
         let number = self.values.to_le_bytes();
-        TAILS.with(|tails| [&number[..], &tails[(self.values % 3) as usize][..len.into()]].concat())
+        TAILS.with(|tails| {
+            [&number[..], &tails[(self.values % 3) as usize][..len.into()], &number[..]].concat()
+        })
     }
 }
 
-/// Maximum size of a value without its number, in bytes.
+/// Maximum size of a value without its numbers, in bytes.
 const TAIL_BYTES_MAX: usize = 2048;
 
 thread_local! {
@@ -225,7 +229,7 @@ fn put(
         Ok(()) => {
             let mut recorder = recorder.borrow_mut();
             recorder.totals.deltas += u64::from(log.stats().deltas > 0);
-            recorder.model.acknowledge(&key, number, log.last_timestamp());
+            recorder.model.acknowledge(&key, number, timestamps(log));
             recorder.model.require_own(view, &key, log.last_timestamp());
         }
         Err(error) => {
@@ -235,12 +239,17 @@ fn put(
     }
 }
 
+/// Returns the timestamps of the first and the last record of the last change.
+fn timestamps(log: &Log) -> RangeInclusive<u64> {
+    log.first_timestamp()..=log.last_timestamp()
+}
+
 fn remove(who: usize, log: &Log, view: &mut View, key: &[u8], recorder: &SharedRecorder) {
     let number = recorder.borrow_mut().model.begin(key, None, who, None);
     match log.remove(key) {
         Ok(true) => {
             let mut recorder = recorder.borrow_mut();
-            recorder.model.acknowledge(key, number, log.last_timestamp());
+            recorder.model.acknowledge(key, number, timestamps(log));
             recorder.model.require_own(view, key, log.last_timestamp());
         }
         Ok(false) => {
@@ -292,7 +301,7 @@ fn write_batch(
     let mut guard = recorder.borrow_mut();
     for (key, number) in keys.iter().zip(numbers) {
         if matches!(written, Ok(true)) {
-            guard.model.acknowledge(key, number, log.last_timestamp());
+            guard.model.acknowledge(key, number, timestamps(log));
             guard.model.require_own(view, key, log.last_timestamp());
         } else {
             guard.model.fail(key, number);
@@ -318,7 +327,7 @@ fn increment(who: usize, log: &Log, view: &mut View, key: &[u8], recorder: &Shar
     let mut guard = recorder.borrow_mut();
     match swapped {
         Ok(true) => {
-            guard.model.acknowledge(key, number, log.last_timestamp());
+            guard.model.acknowledge(key, number, timestamps(log));
             guard.model.require_own(view, key, log.last_timestamp());
             if let Err(violation) = guard.model.incremented(key, old) {
                 guard.report(who, &violation);
