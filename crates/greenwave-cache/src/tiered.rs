@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use crate::backend::MemoryBackend;
 use crate::catch_panic::{catch_panic, catch_panic_async};
 use crate::computation::ErrorSharing;
+use crate::error::ComputeError;
 use crate::lease::{Lease, Leases};
 use crate::predict::{Predictor, Trail};
 use crate::record::{Record, RecordError, Secret};
@@ -250,8 +251,9 @@ impl Tiered {
     ///
     /// # Errors
     ///
-    /// Returns the error of `compute`, or of the computation that the task waited for.
-    pub async fn get_or_compute<E, F, Fut>(&self, key: &Key, compute: F) -> Result<Record, Arc<E>>
+    /// Returns [`ComputeError::Failed`] with the error of `compute`, or of the computation that the
+    /// task waited for, and [`ComputeError::Panicked`] if the latter panicked.
+    pub async fn get_or_compute<E, F, Fut>(&self, key: &Key, compute: F) -> Result<Record, ComputeError<E>>
     where
         E: Send + Sync + 'static,
         F: FnOnce() -> Fut,

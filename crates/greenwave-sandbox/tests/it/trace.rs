@@ -373,10 +373,24 @@ async fn untraceable_calls_make_a_trace_incomplete() {
         directory.shell("mv a c").await.trace.incomplete.unwrap(),
         "moves a directory that it did not create"
     );
-    let few = Tracer { paths_max: 3 };
-    let trace = trace_command(few, Command::new("sh").arg("-c").arg("cat /dev/null")).await;
-    assert_eq!(trace.incomplete.unwrap(), "uses more than 3 paths");
-    assert_eq!(trace.paths.len(), 3);
+}
+
+#[tokio::test]
+async fn any_maximum_of_paths_limits_the_trace() {
+    if !can_trace() {
+        return;
+    }
+    for paths_max in [0, 1, 3, usize::MAX] {
+        let tracer = Tracer { paths_max };
+        let trace = trace_command(tracer, Command::new("sh").arg("-c").arg("cat /dev/null")).await;
+        if paths_max == usize::MAX {
+            assert_eq!(trace.incomplete, None);
+            assert!(trace.paths.len() > 3);
+        } else {
+            assert_eq!(trace.incomplete.unwrap(), format!("uses more than {paths_max} paths"));
+            assert_eq!(trace.paths.len(), paths_max);
+        }
+    }
 }
 
 #[tokio::test]

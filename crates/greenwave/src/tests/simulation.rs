@@ -172,6 +172,28 @@ fn a_batch_is_interrupted_at_every_step() {
     assert!(coverage.batches_finished > 0, "no batch was interrupted while it was written");
 }
 
+/// Kills a run while it writes a batch of merges, before any of them is reported, and interrupts the
+/// run that resumes it. Without `is_long`, only a spread of the pairs of steps.
+#[test]
+fn a_resumed_batch_is_interrupted_again() {
+    let features = vec![feature(&[Answer::Good]), feature(&[Answer::Shared]), feature(&[Answer::Shared])];
+    let script = script(features);
+    let steps = steps(&script);
+    // The last steps are those of the batch.
+    let from = if is_long() { 0 } else { steps.saturating_sub(30) };
+    let every = if is_long() { 1 } else { 23 };
+    let pairs = (from..steps).flat_map(|first| (0..12).map(move |second| (first, second)));
+    let scripts = pairs.flat_map(|(first, second)| {
+        let kinds = Interruption::ALL.into_iter().map(move |kind| (first, kind, second));
+        kinds.map(|(first, kind, second)| Script {
+            interruptions: vec![(Interruption::Kill, first), (kind, second)],
+            ..script.clone()
+        })
+    });
+    let coverage = check(&scripts.step_by(every).collect::<Vec<_>>());
+    assert!(coverage.batches_finished > 0, "{coverage:?}");
+}
+
 /// Kills a run during its merge, and interrupts the next run, which finishes the merge.
 #[test]
 fn a_resumed_run_is_interrupted_again() {
