@@ -347,9 +347,17 @@ impl Tiered {
     ///
     /// # Errors
     ///
-    /// Returns the first [`Error::Backend`] of the tiers that [report](crate::OnFailure::Report)
-    /// failures.
+    /// [`Error::InvalidOption`] if the record has another [schema](TieredOptions::schema), so that it
+    /// would not be found. Otherwise the first [`Error::Backend`] of the tiers that
+    /// [report](crate::OnFailure::Report) failures.
     pub async fn put(&self, key: &Key, record: &Record) -> Result<(), Error> {
+        if record.schema != self.state.options.schema {
+            return Err(Error::InvalidOption {
+                option: "schema",
+                value: record.schema.to_string(),
+                expected: "the schema in the options of the cache",
+            });
+        }
         let stored = encode(key, record, self.state.options.secret.as_ref());
         let ttl = self.state.remaining_life(record);
         let mut first = Ok(());
