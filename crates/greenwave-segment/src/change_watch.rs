@@ -1,10 +1,9 @@
-//! Tells without reading the directory that other processes have changed nothing.
+//! Detects changes of other processes without reading the directory.
 //!
 //! [`Log::is_up_to_date`](crate::Log::is_up_to_date) watches the directory and the unfinished
-//! segments of other processes, and then compares them with the index once. As long as no
-//! notification arrives after a comparison without differences, there are none. A notification is
-//! queued before the write that causes it returns, so whatever another process wrote before is
-//! noticed.
+//! segments of other processes, and then compares them with the index once. If the comparison finds
+//! no difference, the log is up to date until a notification arrives. A notification is queued
+//! before the write that causes it returns, so every finished write has been noticed.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +37,7 @@ impl ChangeWatch {
         Some(Self { watch, quiet: AtomicBool::new(false), watched: Mutex::default() })
     }
 
-    /// Returns whether nothing has changed since [`end`](Self::end).
+    /// Returns whether no change was reported since [`end`](Self::end).
     pub(crate) fn is_quiet(&self) -> bool {
         // In this order: the queue is emptied only after `quiet` was cleared.
         self.watch.is_empty() && self.quiet.load(Ordering::SeqCst)

@@ -92,7 +92,7 @@ mod platform {
 mod platform {
     use std::path::Path;
 
-    /// There is none.
+    /// Never constructed.
     #[derive(Debug)]
     pub(super) enum Watch {}
 

@@ -167,8 +167,8 @@ fn a_hold_lasts_until_it_is_dropped() {
     }
 }
 
-/// Another thread writes through a log of its own, starts segments and compacts. Whatever it had
-/// written when the reader asks is in the reader's index, or the reader's log is not up to date.
+/// A second log on the directory writes, starts segments and compacts in another thread. If the
+/// reader's log is up to date, its index contains every write that was finished before.
 #[test]
 fn a_log_that_is_up_to_date_has_every_finished_write() {
     const WRITES: u64 = 5_000;
