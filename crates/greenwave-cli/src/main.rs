@@ -20,6 +20,7 @@ mod printer;
 mod progress;
 mod reader;
 mod result_keys;
+mod run_trace;
 mod secrets;
 mod signals;
 mod supervisor;
