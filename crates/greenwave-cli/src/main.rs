@@ -21,6 +21,8 @@ mod progress;
 mod reader;
 mod result_keys;
 mod run_trace;
+#[cfg(test)]
+mod schemas;
 mod secrets;
 mod signals;
 mod supervisor;

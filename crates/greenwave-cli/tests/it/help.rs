@@ -18,6 +18,7 @@ fn each_command_has_help() {
         &["cache", "warm"],
         &["init"],
         &["graph"],
+        &["schema"],
         &["profile"],
         &["profile", "show"],
         &["help", "help"],
