@@ -5,10 +5,11 @@ use crate::test_dir::TestDir;
 
 #[test]
 fn each_command_has_help() {
-    let commands: [&[&str]; 15] = [
+    let commands: [&[&str]; 17] = [
         &[],
         &["demo"],
         &["run"],
+        &["attempts"],
         &["forget"],
         &["test"],
         &["cache"],
