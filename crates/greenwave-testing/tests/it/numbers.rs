@@ -61,7 +61,7 @@ async fn any_number_of_workers_runs_all_tests() {
 #[tokio::test]
 async fn any_number_of_units_runs_all_tests() {
     let project = super::project(&[("input", "1")]);
-    let test = Test { resources: [("db".to_owned(), 1)].into(), ..shell("a", "cat input") };
+    let test = Test { needs: [("db".to_owned(), 1)].into(), ..shell("a", "cat input") };
     for units in [1, u32::MAX] {
         let options =
             SuiteOptions { resources: [("db".to_owned(), units)].into(), ..SuiteOptions::default() };
