@@ -39,7 +39,7 @@ const TOP_UP_EVERY: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolOptions {
     /// Minimum number of connections, including idle ones; values above `size_max` count as
-    /// `size_max`, and those above 65,536 as 65,536. Restored in the background from the first use on. After failures, the delay
+    /// `size_max`. Restored in the background from the first use on. After failures, the delay
     /// between attempts grows to 30 seconds.
     pub size_min: usize,
     /// Maximum number of connections, including those being established. Numbers outside

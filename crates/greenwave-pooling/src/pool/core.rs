@@ -17,9 +17,6 @@ use super::event::CloseReason;
 use crate::error::Error;
 use crate::queue::WaitQueue;
 
-/// Largest minimum of connections. All that are missing are opened at once.
-const SIZE_MIN_MAX: usize = 1 << 16;
-
 /// Counters of a pool. The first five describe the current state, the others count since creation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -139,7 +136,7 @@ impl<S, C> Core<S, C> {
         };
         Self {
             size_max,
-            size_min: options.size_min.min(size_max).min(SIZE_MIN_MAX),
+            size_min: options.size_min.min(size_max),
             idle_max: options.idle_timeout.map(ticks),
             // A connection must not expire at the moment it is established.
             life_max: options.max_lifetime.map(|life| ticks(life).max(1)),

@@ -66,13 +66,6 @@ async fn pools_of_any_size_and_limit() {
         }
     }
     check_pool(PoolOptions { size_max: usize::MAX, ..plain.clone() }).await;
-    // All connections below the minimum are opened at once, so it has an upper limit.
-    let most = PoolOptions { size_min: usize::MAX, size_max: usize::MAX, ..plain.clone() };
-    let pool = Pool::new(Units, most);
-    drop(pool.get().await.unwrap());
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_eq!(pool.stats().size, 1 << 16);
-    pool.close().await;
     for limit in DURATIONS.map(Some).into_iter().chain([None]) {
         check_pool(PoolOptions { idle_timeout: limit, size_min: 1, ..plain.clone() }).await;
         check_pool(PoolOptions { checkout_timeout: limit, ..plain.clone() }).await;

@@ -6,7 +6,6 @@ mod discover;
 mod discover_npm;
 mod edits;
 mod harnesses;
-mod numbers;
 mod objects;
 mod report;
 

@@ -105,18 +105,6 @@ fn of_settings(changes: &mut Vec<(String, Change)>) {
     each(changes, "storage.promote_after", counts, |setup, value| {
         setup.settings.storage.promote_after = value;
     });
-    each(changes, "testing.ttl", DURATIONS, |setup, value| setup.settings.testing.ttl = value);
-    each(changes, "testing.disk_limit", [0, 1, u64::MAX], |setup, value| {
-        setup.settings.testing.disk_limit = value;
-    });
-    each(changes, "testing.audit", FRACTIONS, |setup, value| setup.settings.testing.audit = value);
-    each(changes, "testing.retries", counts, |setup, value| setup.settings.testing.retries = value);
-    each(changes, "testing.servers", ["", "host", "host:0", "host:65536", ":", "*:*"], |setup, server| {
-        setup.settings.testing.servers = vec![server.to_owned()];
-    });
-    each(changes, "pool.size and pool.min", sizes, |setup, value| {
-        (setup.settings.pool.size, setup.settings.pool.min) = (value, value);
-    });
     each(changes, "pool.size", sizes, |setup, value| setup.settings.pool.size = value);
     each(changes, "pool.min", sizes, |setup, value| setup.settings.pool.min = value);
     each(changes, "pool.idle_timeout", DURATIONS, |setup, value| setup.settings.pool.idle_timeout = value);
