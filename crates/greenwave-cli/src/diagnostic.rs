@@ -1,13 +1,14 @@
 //! Errors in text files, shown with the line and the part of it that is wrong.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use greenwave_dir::read_regular_text;
+
 /// Maximum size of a plan or settings file, in bytes.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// An error in a text file, with its location.
 #[derive(Debug, Clone)]
@@ -33,13 +34,7 @@ impl Document {
     /// # Errors
     /// The error of reading, or [`ErrorKind::FileTooLarge`].
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
-        let mut text = String::new();
-        File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > FILE_BYTES_MAX {
-            let problem = format!("the file is larger than {FILE_BYTES_MAX} bytes");
-            return Err(io::Error::new(ErrorKind::FileTooLarge, problem));
-        }
-        Ok(Self { path: path.to_owned(), text })
+        Ok(Self { path: path.to_owned(), text: read_regular_text(path, FILE_BYTES_MAX)? })
     }
 
     /// Creates an error about a range of bytes.
