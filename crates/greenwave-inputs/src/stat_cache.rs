@@ -174,6 +174,8 @@ fn decode(file: &[u8]) -> Option<Entries> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::UserKey;
 

@@ -160,6 +160,8 @@ fn program(base: &Path, name: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const TRIPLE: &str = "x86_64-unknown-linux-gnu";
