@@ -12,6 +12,9 @@ use std::time::Duration;
 use crate::access::{Access, FileStatus};
 
 mod os;
+mod watch;
+
+pub(crate) use watch::Watch;
 
 /// The file system that contains a log.
 #[derive(Debug, Clone, Default)]
@@ -115,6 +118,15 @@ impl Disk {
             Self::Os => os::open_directory(dir).map(Directory::Os),
             #[cfg(feature = "simulation")]
             Self::Simulated(process) => process.open_directory(dir).map(Directory::Simulated),
+        }
+    }
+
+    /// Watches a directory for changes, where the system can.
+    pub(crate) fn watch(&self, dir: &Path) -> Option<Watch> {
+        match self {
+            Self::Os => Watch::new(dir),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(_) => None,
         }
     }
 

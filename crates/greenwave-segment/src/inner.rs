@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 
 use crate::access::FileStatus;
+use crate::change_watch::ChangeWatch;
 use crate::codec::Codec;
 use crate::compaction_lock::CompactionLock;
 use crate::descriptors::Descriptors;
@@ -43,6 +44,8 @@ pub(crate) struct Inner {
     /// Status of the directory before the last listing that found no changes. `None` if its
     /// timestamp is racy: too recent to prove that nothing changes later.
     pub(crate) listed: Mutex<Option<FileStatus>>,
+    /// Notifications about changes by other processes, from the first question for changes on.
+    pub(crate) change_watch: OnceLock<Option<ChangeWatch>>,
     /// Lets one process at a time compact or drop segments.
     pub(crate) compaction_lock: CompactionLock,
     /// Held while writing a delta or a conditional batch, and while announcing the removal of
@@ -83,6 +86,7 @@ impl Inner {
             compacting: Mutex::default(),
             refreshing: Mutex::default(),
             listed: Mutex::default(),
+            change_watch: OnceLock::new(),
             synced: Mutex::default(),
             directory_sync_failed: AtomicBool::new(false),
             counters: Counters::default(),

@@ -79,6 +79,7 @@
 mod access;
 mod append;
 mod batch;
+mod change_watch;
 mod check;
 mod codec;
 mod compact;

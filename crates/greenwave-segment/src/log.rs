@@ -248,8 +248,9 @@ impl Log {
     }
 
     /// Returns whether other processes have written and removed nothing since the last
-    /// [`refresh`](Self::refresh). Takes a few microseconds and does not block; where that is too
-    /// little to find out (many segments, or a refresh in progress) it returns `false`.
+    /// [`refresh`](Self::refresh). Takes one system call on Linux while nothing changes, otherwise
+    /// a few microseconds, and does not block; where that is too little to find out (many segments,
+    /// or a refresh in progress) it returns `false`.
     pub fn is_up_to_date(&self) -> bool {
         Refresher::new(&self.inner).is_up_to_date()
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::Error;
+use crate::change_watch::ChangeWatch;
 use crate::entry::{Location, SlotId};
 use crate::error::unless_gone;
 use crate::format::{self, SEGMENT_HEADER_BYTES};
@@ -106,18 +107,41 @@ impl<'a> Refresher<'a> {
     /// Returns whether there is nothing to refresh; see
     /// [`Log::is_up_to_date`](crate::Log::is_up_to_date).
     pub(crate) fn is_up_to_date(&self) -> bool {
+        if self
+            .inner
+            .change_watch
+            .get()
+            .is_some_and(|watch| watch.as_ref().is_some_and(ChangeWatch::is_quiet))
+        {
+            return true;
+        }
         let Some(_refreshing) = self.inner.refreshing.try_lock() else { return false };
         let (segments, open) = {
             let index = self.inner.index.read();
-            let open = index.slots().filter(|(_, slot)| !slot.own && !slot.sealed).map(|(id, _)| id);
-            (index.slots().count(), open.collect::<Vec<_>>())
+            let open = index.slots().filter(|(_, slot)| !slot.own && !slot.sealed && !slot.orphan);
+            let open: Vec<_> = open.map(|(id, slot)| (id, slot.segment.clone())).collect();
+            (index.slots().count(), open)
         };
         if open.len() > QUICK_SEGMENTS_MAX {
             return false;
         }
+        let watch =
+            self.inner.change_watch.get_or_init(|| ChangeWatch::new(&self.inner.disk, &self.inner.dir));
+        let watching = watch.as_ref().filter(|watch| watch.begin(open.iter().map(|(_, segment)| &**segment)));
+        let slots: Vec<SlotId> = open.iter().map(|(slot, _)| *slot).collect();
+        let is_up_to_date = self.is_unchanged(segments, &slots);
+        if let Some(watch) = watching.filter(|_| is_up_to_date) {
+            watch.end();
+        }
+        is_up_to_date
+    }
+
+    /// Compares the directory and these unfinished segments with the index, which has this number
+    /// of segments. Returns `false` if there are too many to do that quickly.
+    fn is_unchanged(&self, segments: usize, open: &[SlotId]) -> bool {
         let status = self.inner.disk.status(&self.inner.dir).ok();
         if status.is_some() && *self.inner.listed.lock() == status {
-            return !self.has_grown(&open);
+            return !self.has_grown(open);
         }
         segments <= QUICK_SEGMENTS_MAX && self.has_changes().is_ok_and(|changed| !changed)
     }

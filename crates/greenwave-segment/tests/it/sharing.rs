@@ -1,6 +1,7 @@
 //! Tests of several logs on one directory, which behave like several processes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use greenwave_segment::{Log, Options};
 
@@ -164,4 +165,74 @@ fn a_hold_lasts_until_it_is_dropped() {
         drop(hold);
         assert!(!two.is_held(7).unwrap());
     }
+}
+
+/// A second log on the directory writes, starts segments and compacts in another thread. If the
+/// reader's log is up to date, its index contains every write that was finished before.
+#[test]
+fn a_log_that_is_up_to_date_has_every_finished_write() {
+    const WRITES: u64 = 5_000;
+    let (_dir, reader) = fresh(small());
+    let writer = Log::open(reader.dir(), small()).unwrap();
+    let written = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1..=WRITES {
+                writer.put(b"key", &[&number.to_le_bytes()[..], &noise(number, 300)].concat()).unwrap();
+                written.store(number, Ordering::SeqCst);
+                if number.is_multiple_of(500) {
+                    writer.compact().unwrap();
+                }
+            }
+        });
+        loop {
+            let before = written.load(Ordering::SeqCst);
+            if reader.is_up_to_date() {
+                let value = reader.get(b"key").unwrap();
+                let number = value.map_or(0, |value| u64::from_le_bytes(value[..8].try_into().unwrap()));
+                assert!(number >= before, "{number} shows after {before} was written");
+                if number == WRITES {
+                    break;
+                }
+            } else {
+                reader.refresh().unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn every_change_of_another_log_is_noticed() {
+    let (_dir, reader) = fresh(small());
+    let writer = Log::open(reader.dir(), small()).unwrap();
+    for number in 0..200 {
+        writer.put(&[number % 8], &noise(number.into(), 300)).unwrap();
+        if number % 50 == 49 {
+            writer.flush().unwrap();
+            assert!(writer.compact().unwrap().segments > 0);
+        }
+        assert!(!reader.is_up_to_date(), "{number}");
+        reader.refresh().unwrap();
+        // The first call compares, later ones need not.
+        for _ in 0..3 {
+            assert!(reader.is_up_to_date(), "{number}");
+        }
+    }
+}
+
+/// While nothing changes, a log asks only the notifications of the system: it does not even look
+/// up its directory, which has another path meanwhile.
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_is_read_while_nothing_changes() {
+    let parent = tempfile::tempdir().unwrap();
+    let log = Log::open(parent.path().join("above/log"), small()).unwrap();
+    let other = Log::open(log.dir(), small()).unwrap();
+    other.put(b"key", b"value").unwrap();
+    log.refresh().unwrap();
+    assert!(log.is_up_to_date());
+    std::fs::rename(parent.path().join("above"), parent.path().join("elsewhere")).unwrap();
+    assert!(log.is_up_to_date());
+    other.put(b"key", b"other").unwrap();
+    assert!(!log.is_up_to_date());
 }
