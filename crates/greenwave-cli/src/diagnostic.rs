@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use greenwave_dir::read_regular_text;
 
+/// Maximum length of the part of a line that is shown, in characters.
+const SHOWN_CHARS_MAX: usize = 200;
 /// Maximum size of a plan or settings file, in bytes.
 pub(crate) const FILE_BYTES_MAX: u64 = 16 << 20;
 
@@ -16,7 +18,10 @@ pub(crate) struct Diagnostic {
     file: PathBuf,
     line: usize,
     column: usize,
+    /// The line, or the part of it around the error.
     source_line: String,
+    /// Number of characters in it before the error.
+    indent: usize,
     width: usize,
     message: String,
 }
@@ -48,8 +53,25 @@ impl Document {
         let marked = self.text[start..floor_char_boundary(&self.text, at.end).max(start)].chars();
         let width = marked.take_while(|&c| c != '\n').count().clamp(1, rest_of_line.max(1));
         let line = before.matches('\n').count() + 1;
-        Diagnostic { file: self.path.clone(), line, column, source_line, width, message: message.into() }
+        let (source_line, indent) = excerpt(&source_line, column - 1);
+        let width = width.min(source_line.chars().count().saturating_sub(indent).max(1));
+        let message = message.into();
+        Diagnostic { file: self.path.clone(), line, column, source_line, indent, width, message }
     }
+}
+
+/// Returns the part of a line that is shown, and the number of characters in it before the one at
+/// `at`. A long line is cut on both sides.
+fn excerpt(line: &str, at: usize) -> (String, usize) {
+    let count = line.chars().count();
+    if count <= SHOWN_CHARS_MAX {
+        return (line.to_owned(), at);
+    }
+    let from = at.saturating_sub(SHOWN_CHARS_MAX / 2);
+    let shown: String = line.chars().skip(from).take(SHOWN_CHARS_MAX).collect();
+    let (start, end) =
+        (if from > 0 { "…" } else { "" }, if from + SHOWN_CHARS_MAX < count { "…" } else { "" });
+    (format!("{start}{shown}{end}"), at - from + start.chars().count())
 }
 
 fn floor_char_boundary(text: &str, at: usize) -> usize {
@@ -58,13 +80,13 @@ fn floor_char_boundary(text: &str, at: usize) -> usize {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, column, source_line, message, .. } = self;
+        let Self { file, line, column, source_line, indent, message, .. } = self;
         writeln!(out, "{}:{line}:{column}: {message}", file.display())?;
         let number = line.to_string();
         let gutter = " ".repeat(number.len());
         // Tabs stay tabs, so that the marks line up with the text above.
         let indent: String =
-            source_line.chars().take(column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            source_line.chars().take(*indent).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         write!(out, "{gutter} |\n{number} | {source_line}\n{gutter} | {indent}{}", "^".repeat(self.width))
     }
 }

@@ -90,8 +90,8 @@ impl PrivateDir {
         result
     }
 
-    /// Reads the copy of a file. Returns `None` if it is gone, or if anything else is in the place of
-    /// the copy or of the directory: the command may have put a link to a hidden file there.
+    /// Reads the copy of a file. Returns `None` if it is gone, or if anything else is in the place
+    /// of the copy or of the directory: the command may have put a link to a hidden file there.
     fn read_copy(&self, name: &OsString) -> io::Result<Option<(Vec<u8>, fs::Metadata)>> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         let Ok(directory) = rustix::fs::open(&self.path, flags, Mode::empty()) else { return Ok(None) };

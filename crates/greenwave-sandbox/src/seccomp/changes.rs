@@ -1,8 +1,8 @@
 //! Finds out which calls that change files have succeeded.
 //!
 //! A call is reported before the kernel executes it, and its result is not reported. A file that a
-//! command failed to replace, create, remove or move is not its output: what it reads there
-//! afterwards is a dependency. So the file's state before the call is stored, and compared when the
+//! command failed to replace, create, remove or move is not its output: a later read of it is
+//! a dependency. So the file's state before the call is stored, and compared when the
 //! command makes another call. A change that left no evidence by the next call of its thread has
 //! failed.
 
@@ -25,7 +25,7 @@ pub(super) struct FileState {
 }
 
 impl FileState {
-    /// Returns the state of a path, or `None` if nothing is there or it cannot be queried.
+    /// Returns the state of a path, or `None` if it has no file or cannot be queried.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let metadata = path.symlink_metadata().ok()?;
         Some(Self {
@@ -143,7 +143,7 @@ impl ExpectedChanges {
         self.take(|_| true)
     }
 
-    /// Removes the changes that were made, and those that count as failed if they were not.
+    /// Removes the changes that were made or count as failed.
     fn take(
         &mut self,
         mut is_failed: impl FnMut(&mut ExpectedChange) -> bool,
