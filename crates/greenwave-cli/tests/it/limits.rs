@@ -1,5 +1,5 @@
-//! Inputs that are too large or nested too deeply: each is an error that names the limit, in bounded
-//! memory.
+//! Inputs that are too large or nested too deeply: each is an error that names the limit, in
+//! bounded memory.
 
 use std::fs::File;
 use std::process::Command;
