@@ -9,6 +9,7 @@ use greenwave_cache::{
     AccessMode, BoxError, DiskBackend, DiskOptions, FileLeases, Key, MemcachedBackend, RedisBackend,
     RemoteOptions, Tier, Tiered, TieredOptions, WriteMode,
 };
+use greenwave_dir::Dir;
 use greenwave_testing::SCHEMA;
 
 use crate::result_keys::ResultKeys;
@@ -87,6 +88,9 @@ impl ResultStore {
     ) -> Result<Self, ResultStoreError> {
         let failed = |source: BoxError| ResultStoreError::Open { path: directory.to_owned(), source };
         let options = DiskOptions { disk_bytes_max: Some(settings.disk_limit), ..DiskOptions::default() };
+        // Files in it are opened by their paths.
+        let checked = Dir::create(directory, 0o700).and_then(|directory| directory.check_entries());
+        checked.map_err(|error| failed(error.into()))?;
         let disk = DiskBackend::open(directory, options).map_err(|error| failed(error.into()))?;
         let leases = FileLeases::open(Self::leases_path(directory)).map_err(|error| failed(error.into()))?;
         Self::create_lock_directories(directory).map_err(|error| failed(error.into()))?;
