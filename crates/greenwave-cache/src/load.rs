@@ -4,9 +4,10 @@
 //! Callers that ask for a missing key share a [`Computation`](crate::computation::Computation): a
 //! lock and a slot for the outcome. The caller that holds the lock computes. On success it leaves
 //! the value for the waiters; on failure it leaves the error for waiters that share errors and
-//! joined before the failure, and the message of a panic likewise. If it is dropped, the lock passes
-//! to the next waiter, which computes instead. If the key is inserted, removed or invalidated in the meantime, the
-//! computation is cancelled: its value still goes to the waiters, but not into the cache.
+//! joined before the failure, and the message of a panic likewise. If it is dropped, the lock
+//! passes to the next waiter, which computes instead. If the key is inserted, removed or
+//! invalidated in the meantime, the computation is cancelled: its value still goes to the waiters,
+//! but not into the cache.
 
 use std::panic::resume_unwind;
 
@@ -26,11 +27,11 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     /// Returns the cached value of `key`, or computes and caches it. One task computes at a time;
     /// others that ask for the key meanwhile wait, and share its value or its error.
     ///
-    /// Errors are not cached: a task that asks after the failure computes again. If `compute` panics,
-    /// so does the task that called it, and the tasks that wait get [`ComputeError::Panicked`]. If
-    /// the future is dropped while computing, the next waiting task computes instead. Waiting tasks
-    /// with a different error type than the failed computation also compute
-    /// themselves, one after another. `compute` must not ask for the same key, which would
+    /// Errors are not cached: a task that asks after the failure computes again. If `compute`
+    /// panics, so does the task that called it, and the tasks that wait get
+    /// [`ComputeError::Panicked`]. If the future is dropped while computing, the next waiting task
+    /// computes instead. Waiting tasks with a different error type than the failed computation also
+    /// compute themselves, one after another. `compute` must not ask for the same key, which would
     /// deadlock.
     ///
     /// The computing task counts as a miss, and so does every task that gets an error. Tasks that
@@ -71,8 +72,8 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     }
 
     /// Like [`get_or_compute_with`](Self::get_or_compute_with), but returns an error only to the
-    /// caller whose own computation failed. Waiting callers compute in turn until one succeeds, also
-    /// after a panic.
+    /// caller whose own computation failed. Waiting callers compute in turn until one succeeds,
+    /// also after a panic.
     ///
     /// Use it for computations that can fail for one caller and succeed for the next. If each
     /// attempt fails after a timeout, the n-th caller waits for n timeouts.

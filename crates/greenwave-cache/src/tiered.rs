@@ -347,8 +347,8 @@ impl Tiered {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`] if the record has another [schema](TieredOptions::schema), so that it
-    /// would not be found. Otherwise the first [`Error::Backend`] of the tiers that
+    /// [`Error::InvalidOption`] if the record has another [schema](TieredOptions::schema), so that
+    /// it would not be found. Otherwise the first [`Error::Backend`] of the tiers that
     /// [report](crate::OnFailure::Report) failures.
     pub async fn put(&self, key: &Key, record: &Record) -> Result<(), Error> {
         if record.schema != self.state.options.schema {

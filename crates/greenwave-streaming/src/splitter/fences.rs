@@ -74,9 +74,9 @@ pub struct Fences(Scanner);
 /// `Dockerfile.dev`). After a directory, any extension that begins with a letter. After a label or
 /// in an attribute, other names too. A path may contain brackets (`app/(shop)/[id]/page.tsx`), and
 /// also blanks if it is quoted or marked as code. Media types (`text/plain`), alternatives
-/// (`Input/Output`), products (`Node.js`), versions, domains, attributes (`os.path`, `console.log`),
-/// URLs, requests (`GET /users.json`) and paths below an environment variable (`$HOME/.bashrc`) are
-/// not paths.
+/// (`Input/Output`), products (`Node.js`), versions, domains, attributes (`os.path`,
+/// `console.log`), URLs, requests (`GET /users.json`) and paths below an environment variable
+/// (`$HOME/.bashrc`) are not paths.
 ///
 /// # Excluded names
 ///

@@ -392,9 +392,9 @@ pub(super) fn is_path(text: &str, trust: Trust) -> bool {
             && is_plain_name(name)
 }
 
-/// Returns whether a path starts in a directory that an environment variable names: `$HOME/.bashrc`,
-/// `${DIR}/a.py`, `%APPDATA%/x.json`. The names of some web frameworks' routes also start with `$`,
-/// but are lower case: `$id/page.tsx`.
+/// Returns whether a path starts in a directory that an environment variable names:
+/// `$HOME/.bashrc`, `${DIR}/a.py`, `%APPDATA%/x.json`. The names of some web frameworks' routes
+/// also start with `$`, but are lower case: `$id/page.tsx`.
 fn is_variable(text: &str) -> bool {
     let first = text.split(['/', '\\']).next().unwrap_or_default();
     let is_name = |name: &str| {

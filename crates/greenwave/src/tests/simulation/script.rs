@@ -184,8 +184,8 @@ pub(super) enum Interruption {
     Change,
     /// The user removes the file that a feature may remove.
     Remove,
-    /// The user rewrites the file that features share, in one of [`REWRITES`] ways, and restores its
-    /// lines some time later.
+    /// The user rewrites the file that features share, in one of [`REWRITES`] ways, and restores
+    /// its lines some time later.
     Rewrite(u8),
     /// From this step on the guard fails, whatever the files are.
     Unguard,
