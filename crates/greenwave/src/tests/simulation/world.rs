@@ -292,9 +292,9 @@ impl World {
         }
         let path = self.project.join("shared.txt");
         if lines.is_empty() {
-            drop(fs::remove_file(path))
+            drop(fs::remove_file(path));
         } else {
-            fs::write(path, text).unwrap()
+            fs::write(path, text).unwrap();
         }
         observed.user_lines = lines_of_user(lines);
     }
