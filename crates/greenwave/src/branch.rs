@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use greenwave_storage::Store;
 use greenwave_testing::EntryKind;
+use tokio::runtime::Handle;
 
 use crate::error::Error;
 use crate::git::{self, UserRepository};
@@ -81,9 +82,26 @@ impl ResultBranch {
     /// of the user: such files are merged by lines. Where that fails, the file is committed as it
     /// was tested.
     ///
+    /// Calls of git block, so all of it is done in another thread.
+    ///
     /// # Errors
     /// [`Error::Git`] or [`Error::Store`].
     pub(crate) async fn commit(
+        &self,
+        tip: Option<String>,
+        changes: &[Change],
+        message: String,
+        store: &Store,
+    ) -> Result<String, Error> {
+        let (branch, changes, store) = (self.clone(), changes.to_vec(), store.clone());
+        let runtime = Handle::current();
+        let done = tokio::task::spawn_blocking(move || {
+            runtime.block_on(branch.commit_here(tip.as_deref(), &changes, &message, &store))
+        });
+        done.await.expect("calls of git do not panic and are not cancelled")
+    }
+
+    async fn commit_here(
         &self,
         tip: Option<&str>,
         changes: &[Change],

@@ -20,6 +20,7 @@ use crate::included;
 use crate::project_root::ProjectRoot;
 use crate::settings::Settings;
 use crate::setup::Starter;
+use crate::setup_store::SetupStore;
 use crate::state_dir;
 
 /// Maximum length of the readable part of a directory's name, in bytes.
@@ -28,6 +29,8 @@ const NAME_BYTES_MAX: usize = 60;
 const HASH_DIGITS: usize = 16;
 /// Name of the directory for data that the copies of a plan share.
 const SHARED: &str = ".base";
+/// Name of the directory with the results of setup commands.
+const SETUPS: &str = ".setup";
 /// Name of the file above all copies at which git stops to search for a repository.
 const REPOSITORY_BARRIER: &str = ".git";
 
@@ -46,6 +49,7 @@ pub(crate) struct Copies {
     plan: String,
     pub(crate) root: ProjectRoot,
     git: OnceLock<GitBase>,
+    setups: SetupStore,
     options: CopyOptions,
     /// Included files, relative to the root. Listed once for all copies of the run.
     included: OnceLock<Vec<String>>,
@@ -99,8 +103,8 @@ impl Copies {
         let base = Dir::create(base, 0o700).map_err(failed)?;
         let of_project = create_directory(&base, &project_name(project)?).map_err(failed)?;
         let (git, included) = (OnceLock::new(), OnceLock::new());
-        let (plan, needed) = (slug(plan), Mutex::default());
-        Ok(Self { base, of_project, plan, root, git, options, included, needed })
+        let (plan, needed, setups) = (slug(plan), Mutex::default(), SetupStore::default());
+        Ok(Self { base, of_project, plan, root, git, setups, options, included, needed })
     }
 
     /// Removes copies that a killed run has left behind.
@@ -164,6 +168,23 @@ impl Copies {
     pub(crate) fn shared_dir(&self) -> Result<Dir, Error> {
         let plan = self.plan_dir()?;
         plan.create_subdirectory(SHARED, 0o700).map_err(Error::io("create", plan.path().join(SHARED)))
+    }
+
+    /// Returns what setup commands have created in this run.
+    pub(crate) fn setups(&self) -> &SetupStore {
+        &self.setups
+    }
+
+    /// Creates the directory of a stored setup. Programs in copies cannot read it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn setup_dir(&self, key: &[u8; 32]) -> Result<Dir, Error> {
+        let plan = self.plan_dir()?;
+        let name = Path::new(SETUPS).join(&blake3::Hash::from(*key).to_hex()[..HASH_DIGITS]);
+        let path = plan.path().join(&name);
+        plan.remove_all(&name).map_err(Error::io("clear", &path))?;
+        plan.create_subdirectory(&name, 0o700).map_err(Error::io("create", &path))
     }
 
     /// Returns the base of the copies' repositories, once it is created.
@@ -258,10 +279,14 @@ fn create_directory(base: &Dir, name: &str) -> io::Result<Dir> {
     Ok(of_project)
 }
 
+/// Variables that make cargo build outside of a copy. Builds of several copies would wait for each
+/// other there, and take each other's output.
+pub(crate) const BUILD_VARIABLES: [&str; 2] = ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"];
+
 /// Returns the variables that agents get: variables that confine git to a copy, and without a value
-/// variables that would point it elsewhere.
+/// variables that would point it or cargo elsewhere.
 pub(crate) fn agent_variables(base: &Path, root: &ProjectRoot) -> Vec<(OsString, Option<OsString>)> {
-    let removed = LOCAL_VARIABLES.iter().map(|name| (OsString::from(name), None));
+    let removed = LOCAL_VARIABLES.iter().chain(&BUILD_VARIABLES).map(|name| (OsString::from(name), None));
     let set = git_variables(base, root).into_iter().map(|(name, value)| (name.into(), Some(value.into())));
     removed.chain(set).collect()
 }

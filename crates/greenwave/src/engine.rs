@@ -341,6 +341,7 @@ impl Engine {
                 &slips.not_undone,
             ),
             ("project-changed", "changed in the project during the run, and not by it", &slips.content),
+            ("project-modes", "modes changed in the project during the run, and not by it", &slips.modes),
         ];
         for (code, what, paths) in notes.into_iter().filter(|(_, _, paths)| !paths.is_empty()) {
             let message = format!("{what}: {}", project_state::list(paths));

@@ -107,7 +107,7 @@ impl Included {
 }
 
 /// Copies a file or link. Returns `false` if it does not exist any more.
-fn copy(from: &Dir, to: &Dir, path: &str) -> io::Result<bool> {
+pub(crate) fn copy(from: &Dir, to: &Dir, path: &str) -> io::Result<bool> {
     let metadata = match from.metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         other => other?,

@@ -105,6 +105,7 @@ mod run_journal;
 mod scope;
 mod settings;
 mod setup;
+mod setup_store;
 mod stage;
 mod state;
 mod state_dir;

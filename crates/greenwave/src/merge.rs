@@ -322,10 +322,7 @@ impl MergeQueue {
         own: &[Change],
         conflict: &Conflict,
     ) -> Result<StageResult, FeatureError> {
-        let is_undisputed = |change: &&Change| {
-            trunk.get(&change.path) == change.before.as_ref() && !tree::clashes(trunk, &change.path)
-        };
-        let undisputed: Vec<Change> = own.iter().filter(is_undisputed).cloned().collect();
+        let undisputed = undisputed(trunk, own);
         let mut next = trunk.clone();
         tree::apply(&mut next, &undisputed);
         active.workspace.reset(&next, &self.ctx.store).await?;
@@ -338,6 +335,16 @@ impl MergeQueue {
             format!("{reason}. Answer with the file as it should be after both changes.\n\n{marked}");
         Ok(StageResult::Refused { reason, feedback })
     }
+}
+
+/// Returns the changes of files that nobody else has changed, and that the others leave room for.
+fn undisputed(trunk: &Tree, own: &[Change]) -> Vec<Change> {
+    let is_own = |change: &&Change| trunk.get(&change.path) == change.before.as_ref();
+    let own: Vec<Change> = own.iter().filter(is_own).cloned().collect();
+    let removed = tree::removed_by(&own);
+    let has_room =
+        |change: &&Change| change.after.is_none() || !tree::clashes_without(trunk, &removed, &change.path);
+    own.iter().filter(has_room).cloned().collect()
 }
 
 /// A batch that is being merged. Lets the next batch begin at its end, even if it panics.

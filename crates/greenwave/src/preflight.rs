@@ -16,6 +16,8 @@ use crate::test_files::is_test_file;
 const TEST_FILE_BYTES_MAX: u64 = 64 << 20;
 /// Maximum number of features that name a file and are compared with each other.
 const COMPARED_MAX: usize = 20;
+/// Directories in which programs are searched without the variable `PATH`.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
 /// Maximum number of notes about files that several features name.
 const SHARED_MAX: usize = 20;
 
@@ -112,6 +114,13 @@ fn check_program(
     let program = test.command.first()?;
     // The feature or one of its dependencies can create a path inside the project.
     if program.contains('/') && !program.starts_with('/') {
+        return None;
+    }
+    // A fixed value of the test replaces the variable.
+    let path = test.set.get("PATH").map(OsStr::new).or(path);
+    // Setup commands can create directories that the variable names relative to the copy.
+    let is_relative = |path: &OsStr| std::env::split_paths(path).any(|entry| entry.is_relative());
+    if !plan.setup.is_empty() && path.is_some_and(is_relative) {
         return None;
     }
     if has_program(program, &plan.project.join(&test.directory), path) {
@@ -248,8 +257,8 @@ fn has_program(program: &str, directory: &Path, path: Option<&OsStr>) -> bool {
     if program.contains('/') {
         return is_executable(&directory.join(program));
     }
-    let directories = path.map(std::env::split_paths).into_iter().flatten();
-    directories.into_iter().any(|entry| is_executable(&directory.join(entry).join(program)))
+    let mut directories = std::env::split_paths(path.unwrap_or(OsStr::new(DEFAULT_PATH)));
+    directories.any(|entry| is_executable(&directory.join(entry).join(program)))
 }
 
 #[cfg(test)]
@@ -303,6 +312,16 @@ mod tests {
                 "program `no-reviewer` of test `r` is not found",
             ]
         );
+        let directory = tempfile::tempdir().expect("a directory");
+        let tool = directory.path().join("own-tool");
+        std::fs::write(&tool, "").expect("a file");
+        std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+        let mut own = feature("c", "p", &["own-tool"]);
+        own.tests[0].set.insert("PATH".to_owned(), directory.path().display().to_string());
+        let mut other = feature("d", "p", &["sh"]);
+        other.tests[0].set.insert("PATH".to_owned(), "/nowhere".to_owned());
+        let messages: Vec<_> = problems(&[], vec![own, other]).into_iter().map(|found| found.1).collect();
+        assert_eq!(messages, ["program `sh` of test `d` is not found"]);
         // An agent that no feature uses is not looked up.
         assert_eq!(problems(&[], vec![feature("a", "p", &["sh", "-c", "false"])]), []);
     }

@@ -4,6 +4,9 @@
 //! version 3, and an agent that is not confined can change anything. The metadata of all files is
 //! read before a run and compared afterwards. That costs a system call per file, twice; contents
 //! are read only of files whose times differ.
+//!
+//! Nothing shows whether the user or a program has changed something. What users do in their daily
+//! work is therefore reported at most, and never undone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -11,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use greenwave_dir::{Dir, FileKind, Metadata};
+use greenwave_inputs::now_ns;
 use greenwave_testing::STATE_DIRECTORY;
 
 use crate::file_state;
@@ -37,6 +41,8 @@ pub(crate) enum Exposure {
 pub(crate) struct ProjectState {
     entries: BTreeMap<PathBuf, EntryState>,
     exposure: Exposure,
+    /// Time at which the reading began, in seconds since the Unix epoch.
+    started: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +58,10 @@ struct EntryState {
 /// Changes of a project that are not the results of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slips {
-    /// Descriptions of changes of modes, times and lengths.
+    /// Descriptions of changes of modes, times and lengths that were undone.
     pub(crate) metadata: Vec<String>,
+    /// Descriptions of changes of modes that the user may have made.
+    pub(crate) modes: Vec<String>,
     /// Descriptions of changes that could not be undone.
     pub(crate) not_undone: Vec<String>,
     /// Paths of files that the store has and that were emptied.
@@ -78,7 +86,7 @@ impl EntryState {
 impl ProjectState {
     /// Reads the metadata of a project.
     pub(crate) fn read(root: &Dir, exposure: Exposure) -> Self {
-        let mut entries = BTreeMap::new();
+        let (mut entries, started) = (BTreeMap::new(), seconds_now());
         let mut pending = vec![PathBuf::new()];
         while let Some(directory) = pending.pop() {
             // What cannot be listed is not compared.
@@ -95,11 +103,12 @@ impl ProjectState {
                 entries.insert(path, EntryState::of(&metadata));
             }
         }
-        Self { entries, exposure }
+        Self { entries, exposure, started }
     }
 
-    /// Compares the project with its state before the run, and restores modes and times. Leaves out
-    /// the paths that the run has written. `tree` has the contents of files before the run.
+    /// Compares the project with its state before the run. Restores times, and modes that a user
+    /// would not set. Leaves out the paths that the run has written. `tree` has the contents of
+    /// files before the run.
     pub(crate) fn compare(&self, root: &Dir, written: &BTreeSet<String>, tree: &Tree) -> Slips {
         let mut slips = Slips::default();
         // A directory comes before its entries, which may be out of reach until it is restored.
@@ -156,8 +165,10 @@ impl ProjectState {
                     .is_ok_and(|state| state.is_some_and(|it| it.blob == file.blob))
             });
         if is_same_file && has_same_content {
-            let restored = root.set_time(path, before.modified.0, before.modified.1);
-            slips.note(path, "time", &restored);
+            if !self.is_during_run(now.modified.0) {
+                let restored = root.set_time(path, before.modified.0, before.modified.1);
+                slips.note(path, "time", &restored);
+            }
             self.check_mode(root, path, before, now, slips);
         } else if is_same_file && now.size == 0 && before.size > 0 && self.exposure == Exposure::Length {
             match known {
@@ -169,10 +180,20 @@ impl ProjectState {
         }
     }
 
+    /// Returns whether a time is that of a write during the run, such as one of the user's editor.
+    fn is_during_run(&self, seconds: i64) -> bool {
+        (self.started..=seconds_now()).contains(&seconds)
+    }
+
     fn check_mode(&self, root: &Dir, path: &Path, before: &EntryState, now: EntryState, slips: &mut Slips) {
-        if now.mode != before.mode {
-            let what = format!("mode {:o} instead of {:o}", now.mode, before.mode);
+        if now.mode == before.mode {
+            return;
+        }
+        let what = format!("mode {:o} instead of {:o}", now.mode, before.mode);
+        if is_damage(before, now) {
             slips.note(path, &what, &root.set_permissions(path, before.mode));
+        } else {
+            slips.modes.push(format!("`{}` ({what})", path.display()));
         }
     }
 }
@@ -182,6 +203,18 @@ impl Slips {
         let list = if restored.is_ok() { &mut self.metadata } else { &mut self.not_undone };
         list.push(format!("`{}` ({what})", path.display()));
     }
+}
+
+/// Returns whether a change of the mode takes the owner's access, or lends it to others. Other
+/// changes of modes are everyday work of users, who can make them during a run.
+fn is_damage(before: &EntryState, now: EntryState) -> bool {
+    let access = if before.kind == FileKind::Directory { 0o500 } else { 0o400 };
+    let lent = if before.kind == FileKind::Directory { 0 } else { 0o6000 };
+    before.mode & access & !now.mode != 0 || now.mode & lent & !before.mode != 0
+}
+
+fn seconds_now() -> i64 {
+    now_ns() / 1_000_000_000
 }
 
 /// Joins the first of many descriptions.
@@ -274,14 +307,21 @@ mod tests {
         project.chmod("a", 0o700);
         fs::remove_file(project.path("b")).unwrap();
         project.chmod("src/c", 0o755);
+        project.chmod("src/d", 0o755);
+        let time = fs::metadata(project.path("ignored")).unwrap().modified().unwrap();
+        // A file that is saved without a change is as new as the save.
+        fs::write(project.path("src/d"), "text").unwrap();
         fs::write(project.path("new"), "").unwrap();
         let written = ["src/c".to_owned()].into();
         let slips = before.compare(&project.root, &written, &project.tree);
-        assert_eq!(slips, Slips::default());
-        assert_eq!((project.mode("a"), project.mode("src/c")), (0o700, 0o755));
+        let modes = slips.modes.clone();
+        assert!(modes.len() == 1 && modes[0].starts_with("`src/d` (mode 755 instead of 6"), "{slips:?}");
+        assert_eq!(slips, Slips { modes, ..Slips::default() });
+        assert_eq!(["a", "src/c", "src/d"].map(|path| project.mode(path)), [0o700, 0o755, 0o755]);
+        assert!(fs::metadata(project.path("src/d")).unwrap().modified().unwrap() >= time);
         let before = ProjectState { exposure: Exposure::All, ..before };
         let slips = before.compare(&project.root, &written, &project.tree);
-        assert_eq!(slips, Slips { content: vec!["a".to_owned(), "b".to_owned()], ..Slips::default() });
+        assert_eq!(slips.content, ["a", "b"]);
     }
 
     #[test]

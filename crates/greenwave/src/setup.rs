@@ -10,6 +10,7 @@ use ignore::gitignore::GitignoreBuilder;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
+use crate::copies::BUILD_VARIABLES;
 use crate::error::{Error, chain};
 use crate::git::LOCAL_VARIABLES;
 use crate::tree::Tree;
@@ -128,7 +129,7 @@ pub(crate) async fn run(command: &[String], setting: &Setting<'_>, starter: &Sta
     let [program, arguments @ ..] = command else { return Ok(()) };
     let mut call = Command::new(program);
     call.args(arguments).current_dir(directory);
-    for name in LOCAL_VARIABLES {
+    for name in LOCAL_VARIABLES.iter().chain(&BUILD_VARIABLES) {
         call.env_remove(name);
     }
     call.env("PWD", directory).env("TMPDIR", setting.temporary).env_remove("OLDPWD");

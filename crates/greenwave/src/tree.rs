@@ -1,6 +1,6 @@
 //! Trees of files by content, and three-way merges of changes to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use greenwave_storage::{BlobId, Store};
@@ -32,6 +32,13 @@ pub(crate) struct Change {
     pub(crate) before: Option<File>,
     /// State after the change.
     pub(crate) after: Option<File>,
+}
+
+impl Change {
+    /// Returns the change that undoes this one.
+    pub(crate) fn inverse(&self) -> Self {
+        Self { path: self.path.clone(), before: self.after, after: self.before }
+    }
 }
 
 /// Returns the changes that lead from one tree to another, sorted by path.
@@ -70,12 +77,14 @@ pub(crate) async fn join(
     store: &Store,
 ) -> Result<Result<Vec<Change>, Conflict>, Error> {
     let mut joined = Vec::new();
+    // A change can replace a file by a directory, or the other way round.
+    let removed = removed_by(changes);
     for change in changes {
         let now = tree.get(&change.path).copied();
         if now == change.after {
             continue;
         }
-        if change.after.is_some() && clashes(tree, &change.path) {
+        if change.after.is_some() && clashes_without(tree, &removed, &change.path) {
             return Ok(Err(Conflict { path: change.path.clone(), marked: None }));
         }
         let after = if now == change.before {
@@ -93,10 +102,22 @@ pub(crate) async fn join(
 
 /// Returns whether a path needs a directory where the tree has a file, or the other way round.
 pub(crate) fn clashes(tree: &Tree, path: &str) -> bool {
+    clashes_without(tree, &BTreeSet::new(), path)
+}
+
+/// Returns whether a path [clashes] with a file that is not `removed`.
+pub(crate) fn clashes_without(tree: &Tree, removed: &BTreeSet<&str>, path: &str) -> bool {
     let mut above = path.match_indices('/').map(|(at, _)| &path[..at]);
-    let below = format!("{path}/");
-    above.any(|parent| tree.contains_key(parent))
-        || tree.range(below.clone()..).next().is_some_and(|(first, _)| first.starts_with(&below))
+    let start = format!("{path}/");
+    let below = tree.range(start.clone()..).map(|(below, _)| below.as_str());
+    let mut below = below.take_while(|below| below.starts_with(&start));
+    above.any(|parent| tree.contains_key(parent) && !removed.contains(parent))
+        || below.any(|below| !removed.contains(below))
+}
+
+/// Returns the paths of the files that changes remove.
+pub(crate) fn removed_by(changes: &[Change]) -> BTreeSet<&str> {
+    changes.iter().filter(|change| change.after.is_none()).map(|change| change.path.as_str()).collect()
 }
 
 /// Returns whether a tree has a file, or files below a directory.

@@ -27,6 +27,7 @@ use crate::guarded_write;
 use crate::included::{Included, is_secret};
 use crate::remove::remove_all;
 use crate::setup;
+use crate::setup_store::{StoredFiles, StoredSetup};
 use crate::steps::Steps;
 use crate::tree::{self, Change, File, Tree};
 
@@ -71,6 +72,9 @@ pub(crate) struct Workspace {
     set_up: BTreeSet<String>,
     /// Hash of the inputs of the last setup.
     setup_key: Option<[u8; 32]>,
+    /// Whether setup commands have run here, or programs of the feature. What they have created
+    /// cannot be told from what a setup creates.
+    is_used: bool,
 }
 
 impl Workspace {
@@ -101,6 +105,7 @@ impl Workspace {
             included: Included::default(),
             set_up: BTreeSet::new(),
             setup_key: None,
+            is_used: false,
         })
     }
 
@@ -148,22 +153,78 @@ impl Workspace {
         let options = copies.options();
         self.restore_included().await?;
         let key = setup::key(&options.setup, &options.setup_inputs, tree);
+        let is_used = std::mem::replace(&mut self.is_used, true);
         if options.setup.is_empty() || self.setup_key == Some(key) {
             return Ok(());
         }
-        let directory = self.create_directory()?;
         self.setup_key = None;
-        let temporary = copies.temporary_dir()?;
-        let variables = copies.variables();
-        let setting = self.setting(&directory, temporary.path(), &variables, options.time_max);
-        for command in &options.setup {
-            setup::run(command, &setting, &options.starter).await?;
+        // Commands that have to be undone do more than create files.
+        if is_used || !options.teardown.is_empty() {
+            self.run_setup(&copies).await?;
+        } else {
+            // Without a list of inputs, the commands may read any file.
+            let any = ["*".to_owned()];
+            let inputs = if options.setup_inputs.is_empty() { &any[..] } else { &options.setup_inputs };
+            self.share_setup(&copies, setup::key(&options.setup, inputs, tree)).await?;
         }
         let created = self.created(tree).await?;
         self.set_up.extend(created);
         self.setup_key = Some(key);
         // Commands may have changed files of the project.
         self.reset(tree, store).await
+    }
+
+    /// Takes what setup commands have created in another copy. Runs them if no copy has run them,
+    /// or if their results work only in the copy in which they were created.
+    async fn share_setup(&self, copies: &Arc<Copies>, key: [u8; 32]) -> Result<(), Error> {
+        let mut stored = copies.setups().lock(key).await;
+        let root = self.dir().clone();
+        match &*stored {
+            StoredSetup::Unshared => {
+                drop(stored);
+                self.run_setup(copies).await
+            }
+            StoredSetup::Stored(_) => {
+                self.blocking(move || {
+                    let StoredSetup::Stored(files) = &*stored else { return Ok(()) };
+                    files.restore(&root).map_err(Error::io("copy the files of a setup to", root.path()))
+                })
+                .await
+            }
+            StoredSetup::Missing => {
+                self.run_setup(copies).await?;
+                let store = copies.setup_dir(&key)?;
+                let others = copies.included()?.iter().cloned().chain(copies.needed());
+                let existing: BTreeSet<String> = self.tree.keys().cloned().chain(others).collect();
+                let files = self.blocking(move || {
+                    let stored = StoredFiles::store(&root, store, &existing);
+                    stored.map_err(Error::io("store a setup of", root.path()))
+                });
+                // Without a stored setup, each copy is set up by itself.
+                *stored = match files.await {
+                    Ok(Some(files)) => StoredSetup::Stored(files),
+                    Ok(None) => StoredSetup::Unshared,
+                    Err(error) => {
+                        tracing::warn!(error = crate::error::chain(&error), "cannot store a setup");
+                        StoredSetup::Unshared
+                    }
+                };
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs the setup commands here.
+    async fn run_setup(&self, copies: &Copies) -> Result<(), Error> {
+        let options = copies.options();
+        let directory = self.create_directory()?;
+        let temporary = copies.temporary_dir()?;
+        let variables = copies.variables();
+        let setting = self.setting(&directory, temporary.path(), &variables, options.time_max);
+        for command in &options.setup {
+            setup::run(command, &setting, &options.starter).await?;
+        }
+        Ok(())
     }
 
     /// Copies included files and files that tests turned out to need, unless they exist.
@@ -269,7 +330,7 @@ impl Workspace {
         self.tear_down().await;
         self.remove_directory();
         (self.stamps, self.included) = (scan::StampedFiles::default(), Included::default());
-        (self.is_fresh, self.setup_key) = (true, None);
+        (self.is_fresh, self.setup_key, self.is_used) = (true, None, false);
         self.repositories.clear();
         self.set_up.clear();
     }
@@ -354,8 +415,10 @@ pub(crate) async fn apply_or_revert(
 
 /// Reverts those changes that were made. Logs a warning for each file that cannot be reverted.
 pub(crate) async fn revert(destination: &Destination, changes: &[Change], store: &Store) {
-    for change in changes {
-        let inverse = Change { path: change.path.clone(), before: change.after, after: change.before };
+    // Created files come first, because they can be in the place of a removed one.
+    let (created, other): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.before.is_none());
+    for change in created.into_iter().chain(other) {
+        let inverse = change.inverse();
         let was_made = file_at(&destination.dir, &change.path)
             .is_ok_and(|now| now == change.after && now != change.before);
         if was_made && let Err(error) = apply(destination, &[inverse], store).await {

@@ -177,9 +177,13 @@ pub(super) async fn run_plan(
     };
     let environment = supervisor::environment();
     let is_check = scope.red_only;
-    let engine = Engine::open(file.plan.clone(), settings, environment)
-        .and_then(|engine| engine.with_scope(scope))
-        .map_err(|error| file.locate(error))?;
+    let plan = file.plan.clone();
+    // Calls git, and searches for files to hide.
+    let opened = tokio::task::spawn_blocking(move || {
+        Engine::open(plan, settings, environment).and_then(|engine| engine.with_scope(scope))
+    });
+    let opened = opened.await.expect("opening a plan does not panic and is not cancelled");
+    let engine = opened.map_err(|error| file.locate(error))?;
     let server = endpoint.map(|endpoint| endpoint.serve(engine.metrics()));
     let progress = Progress::new(options.format, &file.plan, path);
     progress.settings(config.profile, server.as_ref().map(MetricsServer::address));

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::program::{Finished, Program};
-use crate::shell_plan::{self, ShellFeature};
+use crate::program::{COMPILING_BOUND, Finished, Program};
+use crate::shell_plan::{self, Report, ShellFeature};
 use crate::test_dir::TestDir;
 
 /// Names the attempts that succeed, in a file of the answer. `$D` is the directory of the test.
@@ -244,5 +244,93 @@ fn changes_of_the_project_that_are_not_stopped_are_undone_or_reported() {
         let changed = message("project-changed");
         assert_eq!(changed.ends_with("cut.txt"), strength == "off", "{changed}");
         assert_eq!(dir.read("project/cut.txt").is_empty(), strength == "off");
+    }
+}
+
+/// Agents and tests reach a server of the machine, only each other, or nothing.
+#[test]
+fn the_network_of_agents_and_tests_is_open_loopback_or_none() {
+    if Command::new("python3").arg("-V").output().is_err() {
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let own = "import socket; s = socket.create_server((\"127.0.0.1\", 0)); \
+               socket.create_connection(s.getsockname())";
+    let script = format!(
+        "found=\"\"\npython3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}), 9)' 2> /dev/null \
+         && found=\"$found machine\"\npython3 -c '{own}' 2> /dev/null && found=\"$found own\"\n"
+    );
+    let dir = dir();
+    for strength in strengths(&dir) {
+        for (network, expected) in [("open", " machine own"), ("loopback", " own"), ("none", "")] {
+            let agent = format!("{script} answer one.txt \"agent:$found\"");
+            let test =
+                format!("test -f one.txt || exit 1\n{script} echo \"test:$found\"; cat one.txt; exit 1");
+            let plan = shell_plan::plan(&[ShellFeature::new("one", &agent, &test)]);
+            dir.write("plan.toml", format!("confine = \"{strength}\"\nnetwork = \"{network}\"\n{plan}"));
+            let finished = plan_of(&dir).run();
+            let _ = fs::remove_dir_all(dir.path("project/.greenwave"));
+            if strength == "landlock" && network == "loopback" {
+                let finished = finished.with_code(2);
+                assert!(finished.stderr.contains("cannot restrict the network"), "{finished:?}");
+                continue;
+            }
+            let events = finished.with_code(1).events();
+            let failed = events.iter().find(|event| event["event"] == "failed").unwrap();
+            let output = failed["test_output"].as_str().unwrap_or_default();
+            let found: Vec<&str> = output.lines().filter(|line| line.contains(':')).collect();
+            assert_eq!(
+                found,
+                [format!("test:{expected}"), format!("agent:{expected}")],
+                "{strength} {network}"
+            );
+        }
+    }
+}
+
+/// Agents and tests of two features build with cargo at the same time, each in its copy. The user's
+/// directory for build output is not theirs.
+#[test]
+fn two_features_build_with_cargo_at_the_same_time() {
+    let dir = dir()
+        .with("project/Cargo.toml", "[package]\nname = \"tiny\"\nedition = \"2021\"\n")
+        .with("project/.gitignore", "target\n")
+        .with("project/src/lib.rs", "");
+    let feature = |id: &str| {
+        let script = format!(
+            "echo 'pub fn {id}() -> u32 {{ 1 }}' > src/{id}.rs; echo 'pub mod {id};' >> src/lib.rs; \
+             cargo build --offline || echo broken > src/lib.rs"
+        );
+        let test = "cargo test --offline --test NAME";
+        ShellFeature::new(id, &script, &test.replace("NAME", id)).attempts(2)
+    };
+    for id in ["left", "right"] {
+        let test = format!("#[test]\nfn {id}() {{ assert_eq!(tiny::{id}::{id}(), 1); }}\n");
+        dir.write(&format!("project/tests/{id}.rs"), test);
+    }
+    for strength in ["mount", "landlock"] {
+        dir.write("project/src/lib.rs", "");
+        for id in ["left", "right"] {
+            let _ = fs::remove_file(dir.path(&format!("project/src/{id}.rs")));
+        }
+        let plan = shell_plan::plan(&[feature("left"), feature("right")]);
+        let keys = format!("confine = \"{strength}\"\nguards = \"off\"");
+        dir.write("plan.toml", format!("{keys}\n{plan}"));
+        let mut program = plan_of(&dir).bound(COMPILING_BOUND);
+        for (variable, directory) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
+            let home = std::env::var_os("HOME").unwrap_or_default();
+            let default = || std::path::Path::new(&home).join(directory).into_os_string();
+            program = program.variable(variable, std::env::var_os(variable).unwrap_or_else(default));
+        }
+        let finished = program.variable("CARGO_TARGET_DIR", dir.path("user-target")).run();
+        if finished.stderr.contains("cannot confine") {
+            eprintln!("skipped: {strength}: {}", finished.stderr);
+            continue;
+        }
+        let report = Report::of(&finished.with_code(0));
+        assert_eq!(report.phases(), [("left", "green"), ("right", "green")], "{strength}");
+        assert!(!dir.path("user-target").exists(), "{strength}");
+        fs::remove_dir_all(dir.path("project/.greenwave")).unwrap();
     }
 }

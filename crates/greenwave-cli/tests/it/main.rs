@@ -51,4 +51,5 @@ mod terminal;
 mod test_command;
 mod test_dir;
 mod tracing;
+mod user_edits;
 mod verdicts;

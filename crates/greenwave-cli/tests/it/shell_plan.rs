@@ -115,6 +115,12 @@ impl Report {
         own.map(|event| text(&event["reason"])).collect()
     }
 
+    /// Returns the messages of the notes with a code.
+    pub(crate) fn notes(&self, code: &str) -> Vec<&str> {
+        let notes = self.events.iter().filter(|event| event["event"] == "note" && event["code"] == code);
+        notes.map(|note| text(&note["message"])).collect()
+    }
+
     /// Returns the number of events with a name.
     pub(crate) fn count(&self, event: &str) -> usize {
         self.events.iter().filter(|found| found["event"] == event).count()

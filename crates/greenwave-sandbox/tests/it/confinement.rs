@@ -219,6 +219,52 @@ fn the_rest_of_the_system_is_out_of_reach() {
     }
 }
 
+/// Opens a file outside by its handle, which needs no path, connects to an abstract socket of a
+/// process outside, and asks whether set-user-id programs could gain rights.
+const WAYS_WITHOUT_PATHS: &str = r#"
+import ctypes, os, socket, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+handle = ctypes.create_string_buffer(struct.pack("Ii", 128, 0), 136)
+mount = ctypes.c_int()
+if libc.name_to_handle_at(-100, sys.argv[1].encode(), handle, ctypes.byref(mount), 0) == 0:
+    print("handle")
+    for flags in (os.O_RDONLY, os.O_RDWR):
+        if libc.open_by_handle_at(os.open("/", os.O_RDONLY), handle, flags) >= 0:
+            print("OPENED", flags)
+try:
+    socket.socket(socket.AF_UNIX).connect("\0" + sys.argv[2])
+    print("CONNECTED")
+except OSError:
+    pass
+print([line.split()[1] for line in open("/proc/self/status") if line.startswith("NoNewPrivs")][0])
+"#;
+
+#[test]
+fn handles_abstract_sockets_and_set_user_id_programs_are_no_way_out() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+
+    if Command::new("python3").arg("-V").output().is_err() {
+        return;
+    }
+    for strength in strengths() {
+        let machine = Machine::new();
+        let name = format!("greenwave-{}-{strength:?}", std::process::id());
+        let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        fs::write(machine.path("copy/ways.py"), WAYS_WITHOUT_PATHS).unwrap();
+        let outside = machine.path("home/.ssh/id");
+        let run = |path: &std::path::Path| {
+            let script = format!("python3 ways.py '{}' '{name}'", path.display());
+            machine.run(&machine.confinement(), strength, &script)
+        };
+        let scoped = landlock_version().is_some_and(|version| version >= 6);
+        let expected = if scoped { "handle\n1\n" } else { "handle\nCONNECTED\n1\n" };
+        assert_eq!(run(&machine.path("project/file")), expected, "{strength:?}");
+        let hidden = run(&outside);
+        assert!(!hidden.contains("OPENED"), "{strength:?}: {hidden}");
+    }
+}
+
 #[test]
 fn the_network_is_open_loopback_or_none() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -151,12 +151,13 @@ impl MergeQueue {
         let ctx = &self.ctx;
         ctx.flusher.flush().await?;
         let mut records = Vec::new();
-        let mut parent = branch.tip();
+        let tip = branch.clone();
+        let mut parent = ctx.blocking(move || tip.tip()).await;
         for (candidate, changes) in features {
             let feature = ctx.feature(candidate.id);
             let title = if feature.title.is_empty() { &feature.id } else { &feature.title };
             let message = format!("{title}\n\nFeature: {}", feature.id);
-            let commit = branch.commit(parent.as_deref(), changes, &message, &ctx.store).await?;
+            let commit = branch.commit(parent, changes, message, &ctx.store).await?;
             parent = Some(commit.clone());
             let record = GreenRecord { commit: Some(commit), ..self.record_of(candidate, changes) };
             records.push((&feature.id, record));
@@ -178,7 +179,8 @@ impl MergeQueue {
             }
         }
         ctx.steps.pass("write a merge").await;
-        if let Err(error) = branch.advance(&first, &last) {
+        let tip = branch.clone();
+        if let Err(error) = ctx.blocking(move || tip.advance(&first, &last)).await {
             let key = if let [(id, _)] = &records[..] { id.as_str() } else { BatchRecord::KEY };
             ctx.journal.forget(key)?;
             return Err(error.into());
@@ -226,7 +228,11 @@ pub(crate) async fn finish_batch(ctx: &RunContext) -> Result<BTreeSet<String>, E
     let Some(record) = BatchRecord::read(&ctx.journal)? else { return Ok(BTreeSet::new()) };
     let is_merged = match (&record.commits, &ctx.branch) {
         (Some((first, last)), Some(branch)) => {
-            branch.contains(last) || (branch.advance(first, last).is_ok() && branch.contains(last))
+            let (branch, first, last) = (branch.clone(), first.clone(), last.clone());
+            let is_there = move || {
+                branch.contains(&last) || (branch.advance(&first, &last).is_ok() && branch.contains(&last))
+            };
+            ctx.blocking(is_there).await
         }
         (Some(_), None) => false,
         (None, _) => finish_changes(ctx, "a batch", &record.changes).await?,

@@ -1,5 +1,7 @@
 //! Ends a feature whose tests or review cannot run, and refuses attempts that change tests.
 
+use std::collections::BTreeSet;
+
 use greenwave_dir::refused;
 use greenwave_testing::{Outcome, Test};
 
@@ -8,7 +10,7 @@ use crate::error::{Error, FeatureError};
 use crate::protection::{FileChange, PlanFiles, Protection};
 use crate::red::{self, FailedTest, Obstacle, ProjectNames};
 use crate::state::StageResult;
-use crate::tree::{self, Change, File};
+use crate::tree::{self, Change, File, Tree};
 
 impl Stage<'_> {
     /// Checks that a test which failed before the code exists is red.
@@ -52,8 +54,10 @@ impl Stage<'_> {
         let plan = PlanFiles::new(&self.ctx.plan, &self.ctx.copies.root);
         let protection = Protection::new(self.feature(), &self.ctx.plan.protect, plan);
         let mut violations: Vec<(Change, String)> = Vec::new();
-        for change in tree::changes(&self.active.base, self.active.workspace.tree()) {
-            let obstacle = self.obstacle(&change);
+        let changes = tree::changes(&self.active.base, self.active.workspace.tree());
+        let removed: BTreeSet<&str> = tree::removed_by(&changes);
+        for change in changes.iter().cloned() {
+            let obstacle = self.obstacle(&change, &removed);
             let violation = match obstacle {
                 Some(_) => obstacle,
                 None => self.violation(&protection, &change).await?,
@@ -78,10 +82,9 @@ impl Stage<'_> {
             lines.collect::<String>()
         );
         let mut restored = self.active.workspace.tree().clone();
-        for (change, _) in &violations {
-            let inverse = Change { path: change.path.clone(), before: change.after, after: change.before };
-            tree::apply(&mut restored, &[inverse]);
-        }
+        let inverse: Vec<Change> = violations.iter().map(|(change, _)| change.inverse()).collect();
+        tree::apply(&mut restored, &inverse);
+        make_room(&mut restored, &inverse);
         self.active.workspace.reset(&restored, &self.ctx.store).await?;
         Ok(Some(StageResult::Refused { reason, feedback }))
     }
@@ -107,8 +110,9 @@ impl Stage<'_> {
     }
 
     /// Returns why a file could not be written into the project: something that working copies do
-    /// not have is in its place, or in the place of its directory.
-    fn obstacle(&self, change: &Change) -> Option<String> {
+    /// not have is in its place, or in the place of its directory. A file that the attempt removes
+    /// is no obstacle.
+    fn obstacle(&self, change: &Change, removed: &BTreeSet<&str>) -> Option<String> {
         change.after.filter(|_| self.ctx.branch.is_none())?;
         match self.ctx.project.dir.metadata(&change.path) {
             Ok(now) if now.kind().is_special() => Some(format!("is {} in the project", now.kind())),
@@ -116,6 +120,9 @@ impl Stage<'_> {
             Err(error) => {
                 let refused = refused(&error)?;
                 let path = refused.path().display().to_string();
+                if removed.contains(path.as_str()) {
+                    return None;
+                }
                 Some(format!(
                     "is behind `{}`, which is {} in the project",
                     path.escape_debug(),
@@ -144,5 +151,17 @@ impl Stage<'_> {
             names.add_manifest(path, &String::from_utf8_lossy(&content));
         }
         Ok(names)
+    }
+}
+
+/// Removes the files of a tree that lie where restored files have a directory, or the other way
+/// round.
+fn make_room(tree: &mut Tree, restored: &[Change]) {
+    for Change { path, .. } in restored.iter().filter(|change| change.after.is_some()) {
+        if tree::clashes(tree, path) {
+            let is_below =
+                |one: &str, other: &str| one.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'));
+            tree.retain(|other, _| !is_below(other, path) && !is_below(path, other));
+        }
     }
 }

@@ -447,6 +447,31 @@ fn a_copy_is_set_up_once_and_torn_down() {
     assert_eq!(report.totals.requests, 0);
 }
 
+/// Copies with the same files share what the commands create, unless it names the copy.
+#[test]
+fn a_setup_is_shared_by_copies() {
+    for (creates, runs) in [("echo m > node_modules/m.js", 1), ("pwd > node_modules/m.js", 3)] {
+        let user = User::new();
+        user.git("project", &["init", "-q"]);
+        user.write("project/package.json", "{}\n");
+        user.write("project/.gitignore", "node_modules\n");
+        user.commit_all("project", "first");
+        let log = user.path("log").display().to_string();
+        let script =
+            "test -s node_modules/m.js || exit 3; echo x >> node_modules/m.js; echo ok > ${PWD##*/}.txt";
+        let mut plan = Plan { project: user.project(), ..plan(&user.path(""), script) };
+        let mut second = plan.features[0].clone();
+        second.id = "g".to_owned();
+        second.tests = vec![Test::new("g", ["grep", "-q", "ok", "g.txt"])];
+        plan.features.push(second);
+        let set_up = format!("mkdir node_modules; {creates}; echo up >> '{log}'");
+        plan.setup = vec![["sh", "-c", &set_up].map(str::to_owned).to_vec()];
+        plan.setup_inputs = vec!["package.json".to_owned()];
+        assert_green(&user.run_plan(plan, Settings::default()));
+        assert_eq!(fs::read_to_string(&log).unwrap().lines().count(), runs, "{creates}");
+    }
+}
+
 /// One commit for each feature on a separate branch, while everything of the user stays.
 #[test]
 fn results_go_to_a_branch() {
