@@ -17,6 +17,9 @@ pub(super) enum Verdict {
     Skipped,
 }
 
+/// Maximum number of tests that a printed total stands for.
+const TOTAL_MAX: usize = 100_000;
+
 /// The verdicts of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Verdicts {
@@ -54,7 +57,7 @@ impl Verdicts {
             found.push(format!("the suite {own} by its own runner and {ours} with greenwave"));
         }
         let shown = |verdicts: Option<&Vec<Verdict>>| match verdicts {
-            Some(verdicts) => format!("{verdicts:?}").to_lowercase(),
+            Some(verdicts) => counted(verdicts),
             None => "missing".to_owned(),
         };
         for name in self.differing(ours).into_iter().filter(|name| !flaky.contains(name)) {
@@ -147,9 +150,8 @@ impl Verdicts {
                 "skipped" | "pending" => Verdict::Skipped,
                 _ => Verdict::Passed,
             };
-            if count != "0" {
-                verdicts.add(format!("{word} {count}"), verdict);
-            }
+            let count = count.parse().unwrap_or(0_usize).min(TOTAL_MAX);
+            (0..count).for_each(|_| verdicts.add(word.to_owned(), verdict));
         }
         verdicts
     }
@@ -217,6 +219,17 @@ impl Report {
     pub(super) fn not_stored(&self) -> BTreeSet<String> {
         self.tests.iter().filter_map(|test| test["not_stored"].as_str()).map(str::to_owned).collect()
     }
+}
+
+/// Formats verdicts with their numbers.
+fn counted(verdicts: &[Verdict]) -> String {
+    let mut counts: BTreeMap<Verdict, usize> = BTreeMap::new();
+    verdicts.iter().for_each(|verdict| *counts.entry(*verdict).or_default() += 1);
+    let word = |(verdict, count): (Verdict, usize)| {
+        let word = format!("{verdict:?}").to_lowercase();
+        if count == 1 { word } else { format!("{count} {word}") }
+    };
+    counts.into_iter().map(word).collect::<Vec<_>>().join(", ")
 }
 
 fn attribute(tag: &BytesStart<'_>, name: &str) -> Result<Option<String>> {
