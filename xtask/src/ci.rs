@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 
 use crate::process::{cargo, output_of, shown};
-use crate::{Result, layers, loom, profiles, simulation, soundness, tidy};
+use crate::{Result, field, layers, loom, profiles, simulation, soundness, tidy};
 
 /// A group of steps that CI runs on a separate machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -71,6 +71,7 @@ const STEPS: &[Step] = &[
             "--test=object",
         ]),
     },
+    Step { job: Job::Services, name: "field --check", action: Task(|| field::field(&[], 5, true)) },
     // Features only add: each crate compiles without them.
     Step {
         job: Job::Lint,

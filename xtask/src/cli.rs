@@ -54,6 +54,17 @@ pub(crate) enum Command {
         #[arg(long, value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
         rounds: Option<u64>,
     },
+    /// Run public projects' tests by their own runners and by Greenwave, and compare each verdict
+    Field {
+        /// Projects of xtask/field.toml to run [default: those that this commit has not run]
+        projects: Vec<String>,
+        /// Minutes after which no further project is started
+        #[arg(long, default_value_t = 60, value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+        minutes: u64,
+        /// Compare the verdicts of the projects for CI with a debug build, without measuring
+        #[arg(long)]
+        check: bool,
+    },
     /// Run fuzz targets
     Fuzz {
         /// Targets to run [default: all]
@@ -105,6 +116,11 @@ mod tests {
             Some(Command::Bench { suites: vec!["demo".into(), "scheduler".into()] }),
         );
         check("long kills --rounds=7", Some(Command::Long { runs: vec!["kills".into()], rounds: Some(7) }));
+        check(
+            "field --minutes 5 click",
+            Some(Command::Field { projects: vec!["click".into()], minutes: 5, check: false }),
+        );
+        check("field --check", Some(Command::Field { projects: vec![], minutes: 60, check: true }));
         check("fuzz", Some(Command::Fuzz { targets: vec![], seconds: 60 }));
         check("demo-script --check", Some(Command::DemoScript { check: true }));
     }
@@ -119,6 +135,7 @@ mod tests {
             "bench --quick demo",
             "long --rounds=0",
             "fuzz --seconds=soon",
+            "field --minutes=0",
         ] {
             check(line, None);
         }

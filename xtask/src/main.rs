@@ -8,6 +8,7 @@ mod bench;
 mod ci;
 mod cli;
 mod demo_script;
+mod field;
 mod fuzz;
 mod layers;
 mod long;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Profiles => profiles::profiles(),
         Command::Bench { suites } => bench::bench(&suites),
         Command::Long { runs, rounds } => long::long(&runs, rounds),
+        Command::Field { projects, minutes, check } => field::field(&projects, minutes, check),
         Command::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
         Command::Loom => loom::loom(),
         Command::Simulation => simulation::simulation(),

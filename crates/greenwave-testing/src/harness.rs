@@ -10,6 +10,7 @@ pub(crate) mod cargo;
 mod collect;
 mod command;
 pub(crate) mod crash;
+pub(crate) mod decoder;
 mod discover;
 pub(crate) mod discovery;
 mod go;
@@ -37,6 +38,7 @@ pub use batch::{Batch, BatchCommand, BatchResult};
 pub use build::{BuildOutput, BuildRequest};
 pub use command::CommandHarness;
 pub use crash::{Crash, FinishedProcess, Rerun};
+pub use decoder::OutputDecoder;
 pub use discover::discover;
 pub use discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
 pub use launch::LaunchSpec;
@@ -168,6 +170,23 @@ pub trait Harness: Debug + Send + Sync + 'static {
     /// A harness whose tests print everything needs no implementation.
     fn result_file(&self, _test: &Test) -> Option<&'static str> {
         None
+    }
+
+    /// Returns a decoder of the output of the process that [`equip`](Self::equip) returns; `None` if
+    /// its output is text for people.
+    ///
+    /// A harness that runs commands as they are needs no implementation.
+    fn decoder(&self, _test: &Test) -> Option<Box<dyn OutputDecoder>> {
+        None
+    }
+
+    /// Reads the results of single tests from files that a process which [`equip`](Self::equip)
+    /// has changed wrote to its private directory. They take the place of
+    /// [`parse_cases`](Self::parse_cases); empty if there are none.
+    ///
+    /// A harness whose tool writes no such file needs no implementation.
+    fn read_cases(&self, _test: &Test, _directory: &Path) -> Vec<CaseReport> {
+        Vec::new()
     }
 
     /// Returns how to run a test in one process with others; `None` if it runs alone.

@@ -63,7 +63,7 @@ pub use greenwave_process::{Supervisor, supervise};
 pub use harness::{
     Batch, BatchCommand, BatchResult, BuildOutput, BuildRequest, CaseReport, CaseStatus, CommandHarness,
     Crash, Discovery, DiscoveryInputs, DiscoveryNote, FinishedProcess, Harness, Harnesses, LaunchSpec,
-    Listing, ListingContext, Project, Rerun, Summary, SummaryVerdict, TestCount, discover,
+    Listing, ListingContext, OutputDecoder, Project, Rerun, Summary, SummaryVerdict, TestCount, discover,
     parse_toml_manifest,
 };
 pub use report::{

@@ -18,11 +18,20 @@ fn run(dir: &TestDir, project: &str) -> Finished {
     program.variable("XDG_CACHE_HOME", dir.path("cache")).bound(COMPILING_BOUND).run()
 }
 
-/// Returns whether each single test passed.
+/// Returns whether each single test that ran passed.
 fn cases(finished: &Finished) -> BTreeMap<String, bool> {
     let tests = finished.report().into_iter().filter(|line| line["event"] == "test");
     let cases = tests.flat_map(|test| test["cases"].as_array().cloned().unwrap_or_default());
+    let cases = cases.filter(|case| case["status"] != "skipped");
     cases.map(|case| (case["name"].as_str().unwrap().to_owned(), case["status"] == "passed")).collect()
+}
+
+/// Returns the names of the single tests that the program skipped.
+fn skipped(finished: &Finished) -> Vec<String> {
+    let tests = finished.report().into_iter().filter(|line| line["event"] == "test");
+    let cases = tests.flat_map(|test| test["cases"].as_array().cloned().unwrap_or_default());
+    let skipped = cases.filter(|case| case["status"] == "skipped");
+    skipped.map(|case| case["name"].as_str().unwrap().to_owned()).collect()
 }
 
 fn units(finished: &Finished) -> Vec<(String, bool)> {
@@ -110,6 +119,7 @@ fn targets_are_run_as_their_manifest_says() {
     by_cargo.remove("ignored");
     let by_cargo = by_cargo.into_iter().map(|(name, passed)| (name.replace(" - should panic", ""), passed));
     assert_eq!(cases(&finished), by_cargo.collect());
+    assert!(skipped(&finished).contains(&"ignored".to_owned()), "{}", finished.describe());
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn test_file(package: &str, head: &str, body: &str) -> String {
     format!("{head}package {package}\n\nimport \"testing\"\n\nfunc TestX(t *testing.T) {{ {body} }}\n")
 }
 
-fn has_go() -> bool {
+pub(crate) fn has_go() -> bool {
     let found = Command::new("go").arg("version").output().is_ok();
     if !found {
         skip("go is not installed");

@@ -10,6 +10,7 @@ mod attempts;
 mod batches;
 mod cargo_products;
 mod cargo_verdicts;
+mod cases;
 mod clock;
 mod confinement;
 mod conflicts;

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
 
-use super::summary::TestCount;
+use super::summary::{CaseReport, TestCount};
 use crate::{Environment, Error, Status, Test};
 
 /// Runs several tests of a harness in one process.
@@ -46,6 +46,8 @@ pub struct BatchResult {
     pub passed: bool,
     /// Numbers of single tests.
     pub count: TestCount,
+    /// Results of single tests.
+    pub cases: Vec<CaseReport>,
     /// Output of this test.
     pub output: String,
     /// Duration of this test.

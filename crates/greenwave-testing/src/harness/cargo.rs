@@ -117,10 +117,7 @@ impl Harness for CargoHarness {
     }
 
     fn parse_cases(&self, output: &str) -> Vec<CaseReport> {
-        let case = |(name, passed)| {
-            let status = if passed { CaseStatus::Passed } else { CaseStatus::Failed };
-            CaseReport { name, status, duration: None, output: None }
-        };
+        let case = |(name, status)| CaseReport { name, status, duration: None, output: None };
         cases(output).into_iter().map(case).collect()
     }
 
@@ -243,18 +240,21 @@ fn relative(project: &Path, directory: &Path) -> Option<PathBuf> {
     directory.strip_prefix(project).ok().map(Path::to_owned)
 }
 
-/// Returns the names that the Rust test harness prints, and whether each test passed.
-fn cases(output: &str) -> BTreeMap<String, bool> {
+/// Returns the names that the Rust test harness prints, and the result of each test.
+fn cases(output: &str) -> BTreeMap<String, CaseStatus> {
     let mut cases = BTreeMap::new();
     for line in output.lines() {
         let Some(rest) = line.strip_prefix("test ") else { continue };
         let Some((name, verdict)) = rest.rsplit_once(" ... ") else { continue };
         let name = name.trim_end_matches(" - should panic").to_owned();
-        match verdict.split_whitespace().next() {
-            Some("ok") => drop(cases.insert(name, true)),
-            Some("FAILED") => drop(cases.insert(name, false)),
-            _ => {}
-        }
+        let verdict = verdict.split([' ', ',']).next();
+        let status = match verdict {
+            Some("ok") => CaseStatus::Passed,
+            Some("FAILED") => CaseStatus::Failed,
+            Some("ignored") => CaseStatus::Skipped,
+            _ => continue,
+        };
+        cases.insert(name, status);
     }
     cases
 }

@@ -1,5 +1,6 @@
 //! Go: one test for each package, which depends on the packages that it imports.
 
+mod events;
 mod imports;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use super::Harness;
 use super::batch::Batch;
 use super::build::{BuildOutput, BuildRequest};
 use super::crash::Crash;
+use super::decoder::OutputDecoder;
 use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
 use super::launch::LaunchSpec;
 use super::listing::{Listing, ListingContext};
@@ -19,7 +21,8 @@ use super::project::{Project, closure, pattern, within};
 use super::summary::{Summary, TestCount};
 use crate::run::blocking::blocking;
 use crate::run::go_homes::go_settings;
-use crate::{CaseReport, Error, HarnessName, Test};
+use crate::{CaseReport, Environment, Error, HarnessName, Test};
+use events::GoEvents;
 use imports::Imports;
 
 const HARNESS: &str = "go";
@@ -105,6 +108,24 @@ impl Harness for GoHarness {
         command
     }
 
+    fn equip(
+        &self,
+        test: &Test,
+        mut command: LaunchSpec,
+        _directory: &Path,
+        _environment: &Environment,
+    ) -> Result<LaunchSpec, Error> {
+        if prints_events(test) {
+            command.arguments.insert(1, "-json".into());
+        }
+        Ok(command)
+    }
+
+    fn decoder(&self, test: &Test) -> Option<Box<dyn OutputDecoder>> {
+        let is_verbose = flags(test).any(|flag| flag == "v" || flag == "v=true");
+        prints_events(test).then(|| Box::new(GoEvents::new(is_verbose)) as Box<dyn OutputDecoder>)
+    }
+
     fn batch(&self, _test: &Test) -> Option<&dyn Batch> {
         None
     }
@@ -124,6 +145,23 @@ impl Harness for GoHarness {
     async fn explain_crash(&self, _crash: &Crash<'_>) -> Option<String> {
         None
     }
+}
+
+/// Returns the flags of `go test` in a command, without dashes.
+fn flags(test: &Test) -> impl Iterator<Item = &str> {
+    let words = test.command.iter().skip(2).map(String::as_str);
+    let own = words.take_while(|word| !matches!(*word, "-args" | "--args"));
+    own.filter_map(|word| Some(word.strip_prefix('-')?.trim_start_matches('-')))
+}
+
+/// Returns whether a command can print its results as events. Its output has another form where it
+/// compiles only, runs benchmarks, or prints events already.
+fn prints_events(test: &Test) -> bool {
+    let is_other = |flag: &str| {
+        let name = flag.split('=').next().unwrap_or(flag);
+        ["json", "c", "n", "bench", "list", "h"].contains(&name)
+    };
+    GoHarness.recognizes(&test.command) && !flags(test).any(is_other)
 }
 
 /// Returns whether `go list` reads a file: code, checksums, and the list of vendored modules.

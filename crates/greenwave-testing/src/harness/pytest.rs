@@ -154,6 +154,10 @@ impl Harness for PytestHarness {
         collection::result_file(test)
     }
 
+    fn read_cases(&self, _test: &Test, directory: &Path) -> Vec<CaseReport> {
+        batch::read_cases(directory)
+    }
+
     fn batch(&self, test: &Test) -> Option<&dyn Batch> {
         is_file(test).then_some(&PytestBatch)
     }

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_process::{Child, Spawn};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
+use crate::harness::OutputDecoder;
 use crate::harness::junit::xml::JunitCase;
 use crate::harness::summary::{Summary, SummaryVerdict};
 use crate::plain_text::LEFT_OUT;
@@ -60,6 +61,8 @@ pub(crate) struct ProcessResult {
     pub(crate) count: Option<TestCount>,
     /// Single tests in the reports that the command has written.
     pub(crate) junit: Vec<JunitCase>,
+    /// Single tests that the harness reported in another way.
+    pub(crate) cases: Vec<CaseReport>,
     /// Whether failed cases in complete reports explain the failure.
     pub(crate) is_explained: bool,
     pub(crate) output: Bytes,
@@ -81,6 +84,7 @@ impl ProcessResult {
             status,
             count: None,
             junit: Vec::new(),
+            cases: Vec::new(),
             is_explained: false,
             output,
             duration: Duration::ZERO,
@@ -93,9 +97,10 @@ impl ProcessResult {
 }
 
 impl ProcessResult {
-    /// Returns the results of the single tests in reports.
+    /// Returns the results of single tests.
     pub(crate) fn cases(&self) -> Vec<CaseReport> {
-        self.junit.iter().map(|case| case.report.clone()).collect()
+        let reported = self.junit.iter().map(|case| &case.report);
+        reported.chain(&self.cases).cloned().collect()
     }
 }
 
@@ -135,7 +140,8 @@ pub(crate) async fn run(
         directory: job.directory.clone(),
         source,
     };
-    let (output, stdout, stderr) = one_pipe().map_err(failed)?;
+    let harness = options.harnesses.get(&test.harness);
+    let (stream, stdout, stderr) = one_pipe().map_err(failed)?;
     let mut command = spawn(job, options);
     command.stdout(stdout).stderr(stderr);
     let writable = vec![job.project.to_owned(), job.own.to_owned()];
@@ -146,11 +152,8 @@ pub(crate) async fn run(
     if let Some(strict) = strict {
         strict.attach(&mut command)?;
     }
-    let tracing = if TraceStatus::of(options.trace) == TraceStatus::Traced {
-        Some(Tracer::default().attach(&mut command)?)
-    } else {
-        None
-    };
+    let is_traced = TraceStatus::of(options.trace) == TraceStatus::Traced;
+    let tracing = if is_traced { Some(Tracer::default().attach(&mut command)?) } else { None };
     let (started, began) = (Instant::now(), now_ns());
     let group = Child::start_under(environment.supervisor(), command);
     let observe = |block: &[u8]| {
@@ -158,14 +161,14 @@ pub(crate) async fn run(
             observer.observe(test, block);
         }
     };
-    let ended = attend(group.map_err(failed)?, output, test.time_max, observe).await.map_err(failed)?;
-    observe(&[]);
+    let mut output = CapturedOutput { stream, decoder: harness.decoder(test), observe };
+    let ended = attend(group.map_err(failed)?, &mut output, test.time_max).await.map_err(failed)?;
+    (output.observe)(&[]);
     let (duration, by_clock) = (started.elapsed(), now_ns().saturating_sub(began));
     let seen = match tracing {
         Some(tracing) => Seen::of(&tracing.finish().await, job.own, &test.servers),
         None => Seen::default(),
     };
-    let harness = options.harnesses.get(&test.harness);
     let exit_code = ended.status.and_then(|status| status.code());
     let Summary { count, verdict: summary } = harness.parse_summary(test, exit_code, &ended.output);
     let output = with_file(ended.output, harness.result_file(test), job.own).await;
@@ -178,6 +181,7 @@ pub(crate) async fn run(
         status,
         count,
         junit: Vec::new(),
+        cases: ended.cases,
         is_explained: false,
         output: output.into(),
         duration,
@@ -286,21 +290,28 @@ struct Ended {
     /// `None` if the time limit was exceeded.
     status: Option<ExitStatus>,
     output: Vec<u8>,
+    cases: Vec<CaseReport>,
     left_behind: bool,
 }
 
+/// The output of a command, and what happens to it.
+struct CapturedOutput<F> {
+    stream: pipe::Receiver,
+    decoder: Option<Box<dyn OutputDecoder>>,
+    observe: F,
+}
+
 /// Reads the output until the command has exited or its time limit is exceeded.
-async fn attend(
+async fn attend<F: Fn(&[u8])>(
     mut group: Child,
-    output: pipe::Receiver,
+    output: &mut CapturedOutput<F>,
     time_max: Duration,
-    observe: impl Fn(&[u8]),
 ) -> io::Result<Ended> {
     let mut capture = Capture::default();
     let ended = tokio::time::timeout(time_max, async {
         // Concurrently: the pipe ends only after the rest of the group is killed, which happens
         // when the leader was waited for.
-        let (ended, read) = tokio::join!(group.wait_for_group(LEAK), capture.read(output, observe));
+        let (ended, read) = tokio::join!(group.wait_for_group(LEAK), capture.read(output));
         read.and(ended)
     });
     let (status, left_behind) = match ended.await {
@@ -313,7 +324,9 @@ async fn attend(
             (None, false)
         }
     };
-    Ok(Ended { status, output: capture.finish(), left_behind })
+    let (rest, cases) = output.decoder.as_mut().map(|decoder| decoder.finish()).unwrap_or_default();
+    capture.show(&rest, &output.observe);
+    Ok(Ended { status, output: capture.finish(), cases, left_behind })
 }
 
 /// Returns the verdict of a process that ended by itself.
@@ -337,16 +350,24 @@ struct Capture {
 impl Capture {
     const HALF: usize = OUTPUT_BYTES_MAX / 2;
 
-    async fn read(&mut self, mut stream: impl AsyncRead + Unpin, observe: impl Fn(&[u8])) -> io::Result<()> {
+    async fn read<F: Fn(&[u8])>(&mut self, output: &mut CapturedOutput<F>) -> io::Result<()> {
         let mut block = vec![0; 16 * 1024];
         loop {
-            match stream.read(&mut block).await? {
-                0 => return Ok(()),
-                count => {
-                    observe(&block[..count]);
-                    self.take(&block[..count]);
-                }
+            let count = output.stream.read(&mut block).await?;
+            if count == 0 {
+                return Ok(());
             }
+            match &mut output.decoder {
+                None => self.show(&block[..count], &output.observe),
+                Some(decoder) => self.show(&decoder.decode(&block[..count]), &output.observe),
+            }
+        }
+    }
+
+    fn show(&mut self, bytes: &[u8], observe: &impl Fn(&[u8])) {
+        if !bytes.is_empty() {
+            observe(bytes);
+            self.take(bytes);
         }
     }
 

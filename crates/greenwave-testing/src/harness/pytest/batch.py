@@ -7,6 +7,8 @@ import pytest
 
 # Limit of the text about failures in one file.
 TEXT_CHARS_MAX = 200_000
+# Limit of the number of single tests in one file.
+CASES_MAX = 100_000
 HERE = os.path.dirname(os.path.abspath(__file__))
 paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
 if paths[0] == HERE:
@@ -63,7 +65,13 @@ class Results:
 
     def file(self, nodeid):
         empty = {"passed": 0, "skipped": 0, "failed": 0, "left": 0, "seconds": 0.0, "text": [], "chars": 0}
-        return self.files.setdefault(self.word(nodeid), empty)
+        return self.files.setdefault(self.word(nodeid), dict(empty, cases={}))
+
+    def case(self, nodeid):
+        cases = self.file(nodeid)["cases"]
+        if nodeid not in cases and len(cases) >= CASES_MAX:
+            return {}
+        return cases.setdefault(nodeid, {"name": nodeid, "seconds": 0.0})
 
     def learn(self, node):
         path = getattr(node, "path", None) or getattr(node, "fspath", None)
@@ -97,6 +105,8 @@ class Results:
         if report.when == "teardown":
             file["left"] -= 1
         file["seconds"] += report.duration
+        case = self.case(report.nodeid)
+        case["seconds"] = case.get("seconds", 0.0) + report.duration
         if report.failed:
             self.add(report.nodeid, "failed", 0.0)
             self.explain(report)
@@ -110,6 +120,10 @@ class Results:
         file[result] += 1
         file["seconds"] += seconds
         file["text"].append("%s %s\n" % (nodeid, result.upper()))
+        case = self.case(nodeid)
+        # A test that fails when it is torn down has failed.
+        if case.get("status") != "failed":
+            case["status"] = result
 
     def explain(self, report):
         parts = [getattr(report, "longreprtext", "") or str(report.longrepr or "")]
@@ -118,10 +132,13 @@ class Results:
         text = "".join(part.rstrip("\n") + "\n" for part in parts)[: TEXT_CHARS_MAX - file["chars"]]
         file["chars"] += len(text)
         file["text"].append(text)
+        case = self.case(report.nodeid)
+        case["output"] = case.get("output", "") + text
 
     def pytest_sessionfinish(self, session, exitstatus):
         is_stopped = bool(session.shouldstop or session.shouldfail) or int(exitstatus) not in (0, 1, 5)
         with open(os.path.join(HERE, "results"), "w", encoding="utf-8", errors="surrogateescape") as out:
             for file in self.files.values():
                 file["text"] = "".join(file["text"])
+                file["cases"] = [case for case in file["cases"].values() if "status" in case]
             json.dump({"is_stopped": is_stopped, "files": self.files}, out)

@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::harness::batch::{Batch, BatchCommand, BatchResult};
+use crate::harness::junit::xml::CASES_MAX;
 use crate::harness::launch::LaunchSpec;
 use crate::results::outcome::{ExitReason, Status};
-use crate::{Environment, Error, Test, TestCount};
+use crate::{CaseReport, CaseStatus, Environment, Error, Test, TestCount};
 
 /// Files of pytest in one process.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +53,15 @@ impl Batch for PytestBatch {
         };
         tests.iter().map(result).collect()
     }
+}
+
+/// Returns the results of all single tests in a process that the plugin has written to its
+/// directory.
+pub(super) fn read_cases(directory: &Path) -> Vec<CaseReport> {
+    let results = std::fs::read(directory.join(RESULTS)).ok();
+    let results: Option<SessionResults> = results.and_then(|text| serde_json::from_slice(&text).ok());
+    let files = results.map(|results| results.files).unwrap_or_default();
+    files.into_values().flat_map(|file| file.cases).map(CaseResult::into_report).take(CASES_MAX).collect()
 }
 
 /// Adds the plugin to the process of a test that runs alone.
@@ -133,6 +143,39 @@ struct FileResult {
     #[serde(default)]
     deselected: bool,
     text: String,
+    #[serde(default)]
+    cases: Vec<CaseResult>,
+}
+
+/// The result of a single test.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct CaseResult {
+    /// pytest's node id.
+    name: String,
+    status: CaseWord,
+    seconds: f64,
+    /// What pytest printed about a failure.
+    output: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum CaseWord {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+impl CaseResult {
+    fn into_report(self) -> CaseReport {
+        let status = match self.status {
+            CaseWord::Passed => CaseStatus::Passed,
+            CaseWord::Failed => CaseStatus::Failed,
+            CaseWord::Skipped => CaseStatus::Skipped,
+        };
+        let duration = Duration::try_from_secs_f64(self.seconds).ok();
+        CaseReport { name: self.name, status, duration, output: self.output.map(Into::into) }
+    }
 }
 
 impl FileResult {
@@ -150,6 +193,7 @@ impl FileResult {
         BatchResult {
             passed,
             count: TestCount { passed: self.passed, failed: self.failed },
+            cases: self.cases.iter().take(CASES_MAX).cloned().map(CaseResult::into_report).collect(),
             output: self.output(),
             duration: Duration::try_from_secs_f64(self.seconds).unwrap_or_default(),
         }

@@ -76,6 +76,7 @@ impl AttemptResult {
         let process = ProcessResult {
             status: Status::Passed,
             count: Some(share.count),
+            cases: share.cases,
             output: share.output.into(),
             duration: share.duration,
             ..self.process.clone()
@@ -129,6 +130,8 @@ impl TestJob<'_> {
                 None => self.run_once(&self.equip(launch.clone(), &isolation)?, &isolation).await?,
             };
             if process.status == Status::Passed || attempt > self.test.retries {
+                let (harness, directory) = (self.runner.harness(self.test), isolation.directory());
+                process.cases.extend(harness.read_cases(self.test, directory));
                 if let Some(more) = self.explain_crash(&process).await {
                     process.output = [process.output.as_ref(), more.as_bytes()].concat().into();
                 }
