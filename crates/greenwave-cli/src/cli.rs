@@ -8,6 +8,7 @@ mod graph;
 mod init;
 mod profile;
 mod run;
+pub(crate) mod schema;
 mod settings;
 mod test;
 
@@ -45,6 +46,8 @@ enum Command {
     Init(init::InitArgs),
     /// Print the features of a plan and their dependencies as a graph.
     Graph(graph::GraphArgs),
+    /// Print the JSON Schema of plans or settings, for editors.
+    Schema(schema::SchemaArgs),
     /// Show the effective configuration.
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
@@ -62,6 +65,7 @@ impl Cli {
             Command::Cache(command) => cache::cache(command).await,
             Command::Init(args) => init::init(&args.plan),
             Command::Graph(args) => graph::graph(&args),
+            Command::Schema(args) => Ok(schema::schema(&args)),
             Command::Profile(profile::ProfileCommand::Show(args)) => profile::show(&args),
         }
     }

@@ -335,6 +335,12 @@ const KEYS: &[Key] = &[
     },
 ];
 
+/// Returns the name of each setting, and a description of the values that it accepts.
+#[cfg(test)]
+pub(crate) fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    KEYS.iter().map(|key| (key.name, key.expected))
+}
+
 /// Schemes of the accepted server addresses.
 const REMOTES: [&str; 4] = ["redis://", "rediss://", "unix://", "memcached://"];
 

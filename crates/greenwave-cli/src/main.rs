@@ -20,6 +20,9 @@ mod printer;
 mod progress;
 mod reader;
 mod result_keys;
+mod run_trace;
+#[cfg(test)]
+mod schemas;
 mod secrets;
 mod signals;
 mod supervisor;

@@ -59,7 +59,7 @@ impl PlanFile {
         Self::parse(document).map_err(|error| CliError::Plan(Box::new(settings_error.unwrap_or(error))))
     }
 
-    fn parse(document: Document) -> Result<Self, Diagnostic> {
+    pub(crate) fn parse(document: Document) -> Result<Self, Diagnostic> {
         let dir = match document.path.parent() {
             Some(dir) if dir != Path::new("") => dir.to_owned(),
             _ => PathBuf::from("."),

@@ -36,6 +36,13 @@ pub(crate) struct Table<'a> {
     accepted: Vec<&'static str>,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Name and accepted keys of each table that was read on this thread.
+    pub(crate) static FINISHED: std::cell::RefCell<Vec<(String, Vec<&'static str>)>> =
+        const { std::cell::RefCell::new(Vec::new()) };
+}
+
 /// A value with its location in the document.
 #[derive(Debug, Clone)]
 pub(crate) struct Located<T> {
@@ -407,6 +414,8 @@ impl<'a> Table<'a> {
 
     /// Rejects the remaining keys, which are unknown.
     pub(crate) fn finish(self) -> Result<(), Diagnostic> {
+        #[cfg(test)]
+        FINISHED.with_borrow_mut(|finished| finished.push((self.name.clone(), self.accepted.clone())));
         let Some((key, (at, _))) = self.entries.iter().min_by_key(|(_, (at, _))| at.start) else {
             return Ok(());
         };

@@ -1,13 +1,13 @@
 //! A validator for the part of JSON Schema (draft 2020-12) that the workspace's schemas use.
 //!
 //! Supports `$ref` within the document, `oneOf`, `const`, `enum`, `type`, `minimum`, `items`,
-//! `properties`, `required` and `additionalProperties: false`. Any other keyword is an error, so
-//! that no part of a schema is ignored.
+//! `properties`, `required` and `additionalProperties` (`false` or a schema). Any other keyword is
+//! an error, so that no part of a schema is ignored.
 
 use serde_json::Value;
 
 /// Keywords that describe and do not restrict.
-const ANNOTATIONS: [&str; 4] = ["$schema", "$defs", "title", "description"];
+const ANNOTATIONS: [&str; 5] = ["$schema", "$defs", "title", "description", "default"];
 
 /// A JSON Schema.
 #[derive(Debug)]
@@ -45,6 +45,13 @@ impl Schema {
                     for (name, schema) in argument.as_object().into_iter().flatten() {
                         let Some(value) = value.get(name) else { continue };
                         self.check_against(schema, value, &format!("{place}.{name}"))?;
+                    }
+                }
+                "additionalProperties" if argument.is_object() => {
+                    for (name, value) in value.as_object().into_iter().flatten() {
+                        if keywords.get("properties").is_none_or(|known| known.get(name).is_none()) {
+                            self.check_against(argument, value, &format!("{place}.{name}"))?;
+                        }
                     }
                 }
                 keyword if ANNOTATIONS.contains(&keyword) => {}
@@ -112,7 +119,8 @@ mod tests {
             "properties": {
                 "kind": {"const": "a"},
                 "size": {"type": "integer", "minimum": 1},
-                "colors": {"type": "array", "items": {"enum": ["red", "green"]}}
+                "colors": {"type": "array", "items": {"enum": ["red", "green"]}},
+                "sizes": {"type": "object", "properties": {"all": {}}, "additionalProperties": {"type": "integer"}}
             },
             "required": ["kind"],
             "additionalProperties": false
@@ -135,6 +143,8 @@ mod tests {
         check(r#"{"kind":"a","size":0}"#, "$.size: 0 does not match minimum");
         check(r#"{"kind":"a","size":1.5}"#, "$.size: 1.5 does not match type");
         check(r#"{"kind":"a","colors":["red","blue"]}"#, "$.colors[1]: \"blue\" does not match enum");
+        check(r#"{"kind":"a","sizes":{"all":"x","one":1}}"#, "");
+        check(r#"{"kind":"a","sizes":{"one":"1"}}"#, "$.sizes.one: \"1\" does not match type");
         check(r#"{"size":1}"#, "[\"kind\"] missing");
         check(r#"{"kind":"a","name":"b"}"#, "`name` is not in the schema");
         check("1", "does not match type");

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use greenwave::{
-    AgentSpec, Engine, MetricsEndpoint, MetricsServer, PROTECTED_FILES, Plan, Problem, RunScope, Settings,
-    nearest, preflight,
+    AgentSpec, Engine, Event, MetricsEndpoint, MetricsServer, PROTECTED_FILES, Plan, Problem, RunScope,
+    Settings, nearest, preflight,
 };
 
 use super::settings::SettingsArgs;
@@ -19,6 +19,7 @@ use crate::format::Format;
 use crate::output;
 use crate::planfile::PlanFile;
 use crate::progress::Progress;
+use crate::run_trace::RunTrace;
 use crate::signals::StopOnSignal;
 use crate::supervisor;
 use crate::text::plural;
@@ -75,6 +76,9 @@ pub(super) struct RunOptions {
     /// Multiply the recorded delays of scripted agents; 0 removes them.
     #[arg(long, value_name = "FACTOR", value_parser = pace, allow_negative_numbers = true)]
     pace: Option<f64>,
+    /// Write a trace of the run (features, attempts, tests, waits) for Perfetto.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -179,7 +183,15 @@ pub(super) async fn run_plan(
     let server = endpoint.map(|endpoint| endpoint.serve(engine.metrics()));
     let progress = Progress::new(options.format, &file.plan, path);
     progress.settings(config.profile, server.as_ref().map(MetricsServer::address));
-    watch(engine, progress, path, is_check).await
+    let trace = match &options.trace {
+        Some(path) => Some(RunTrace::create(path).map_err(|source| trace_error(path.clone(), source))?),
+        None => None,
+    };
+    watch(engine, (progress, trace), path, is_check).await
+}
+
+fn trace_error(path: PathBuf, source: std::io::Error) -> CliError {
+    CliError::Io { operation: "write trace", path, source }
 }
 
 fn set_pace(agents: &mut BTreeMap<String, AgentSpec>, factor: f64) {
@@ -207,7 +219,7 @@ fn set_adopted(plan: &mut Plan, adopt: Option<&[String]>) -> Result<(), CliError
 /// Runs the engine and shows its events until it ends.
 async fn watch(
     engine: Engine,
-    mut progress: Progress,
+    (mut progress, mut trace): (Progress, Option<RunTrace>),
     plan: &Path,
     is_check: bool,
 ) -> Result<Exit, CliError> {
@@ -219,21 +231,36 @@ async fn watch(
         tokio::select! {
             // Events precede the end of the run.
             biased;
-            Some(event) = events.next() => progress.event(&event),
+            Some(event) = events.next() => show(&event, trace.as_mut(), Some(&mut progress)),
             report = &mut running => break report.expect("a run does not panic and is not cancelled")?,
         }
     };
-    if let Some(code) = signals.finish() {
+    let code = signals.finish();
+    while let Some(event) = events.try_next() {
+        // Nothing is printed after a stop.
+        show(&event, trace.as_mut(), if code.is_none() { Some(&mut progress) } else { None });
+    }
+    let traced =
+        trace.map_or(Ok(()), |trace| trace.finish().map_err(|(path, error)| trace_error(path, error)));
+    if let Some(code) = code {
         progress.stopped(plan);
+        traced?;
         return Ok(Exit::from(code));
     }
-    while let Some(event) = events.try_next() {
-        progress.event(&event);
-    }
     progress.finish(&report);
+    traced?;
     if is_check {
         let is_right = report.all_as_expected();
         return Ok(if is_right { Exit::SUCCESS } else { Exit::from(INVALID_INPUT) });
     }
     Ok(if report.all_green() { Exit::SUCCESS } else { Exit::from(NOT_GREEN) })
+}
+
+fn show(event: &Event, trace: Option<&mut RunTrace>, progress: Option<&mut Progress>) {
+    if let Some(trace) = trace {
+        trace.event(event);
+    }
+    if let Some(progress) = progress {
+        progress.event(event);
+    }
 }

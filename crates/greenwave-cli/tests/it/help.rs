@@ -5,10 +5,11 @@ use crate::test_dir::TestDir;
 
 #[test]
 fn each_command_has_help() {
-    let commands: [&[&str]; 15] = [
+    let commands: [&[&str]; 17] = [
         &[],
         &["demo"],
         &["run"],
+        &["attempts"],
         &["forget"],
         &["test"],
         &["cache"],
@@ -18,6 +19,7 @@ fn each_command_has_help() {
         &["cache", "warm"],
         &["init"],
         &["graph"],
+        &["schema"],
         &["profile"],
         &["profile", "show"],
         &["help", "help"],

@@ -39,6 +39,7 @@ mod rejected_answers;
 mod remote;
 mod repositories;
 mod run_command;
+mod run_traces;
 mod selection;
 mod servers;
 mod settings;

@@ -1,0 +1,35 @@
+//! `greenwave schema`: prints the JSON Schema of plans or settings, for editors.
+
+use clap::{Args, ValueEnum};
+
+use crate::exit::Exit;
+use crate::output;
+
+/// Schema of plans.
+pub(crate) const PLAN: &str = include_str!("../../schemas/plan.schema.json");
+/// Schema of settings files.
+pub(crate) const SETTINGS: &str = include_str!("../../schemas/settings.schema.json");
+
+#[derive(Debug, Args)]
+pub(super) struct SchemaArgs {
+    /// Kind of file that the schema describes.
+    #[arg(value_enum)]
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    /// Plans, for `greenwave run`.
+    Plan,
+    /// Settings and tests, in `greenwave.toml`.
+    Settings,
+}
+
+/// Prints a schema.
+pub(super) fn schema(args: &SchemaArgs) -> Exit {
+    output::line(match args.kind {
+        Kind::Plan => PLAN.trim_end(),
+        Kind::Settings => SETTINGS.trim_end(),
+    });
+    Exit::SUCCESS
+}
