@@ -206,6 +206,23 @@ mod tests {
     }
 
     #[test]
+    fn the_workflow_and_its_script_have_every_job() {
+        let names = Job::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let names: Vec<String> = names.map(|name| name.get_name().to_owned()).collect();
+        let read = |file| std::fs::read_to_string(crate::process::root().join(file)).unwrap();
+        let workflow = read(".github/workflows/ci.yml");
+        let script = read(".ci/run");
+        let matrix = format!("job: [{}]", names.join(", "));
+        assert!(workflow.contains(&matrix), "no `{matrix}` in the workflow");
+        let arguments = format!("  all | {}) ;;", names.join(" | "));
+        assert!(script.contains(&arguments), "no `{arguments}` in .ci/run");
+        // Every command of the workflow can be repeated on any machine.
+        let commands: Vec<&str> =
+            workflow.lines().filter_map(|line| line.trim().strip_prefix("- run: ")).collect();
+        assert_eq!(commands, [".ci/run ${{ matrix.job }}", "cargo test"]);
+    }
+
+    #[test]
     fn every_job_has_steps() {
         for job in Job::value_variants() {
             assert!(STEPS.iter().any(|step| step.job == *job), "{job:?}");

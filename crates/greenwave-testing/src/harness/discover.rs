@@ -64,7 +64,7 @@ pub async fn discover(
     discover_as(std::env::current_exe().ok(), project, harnesses, environment, key).await
 }
 
-/// Like [`discover`], in a program whose file is given. Without a file, stored results are not used.
+/// Like [`discover`], in a program whose file is given. Without a file, uses no stored result.
 async fn discover_as(
     program: Option<PathBuf>,
     project: &Path,
@@ -135,8 +135,8 @@ fn read_state(
         add(&mut names, codec::path_bytes(&file.path));
     }
     let at = now_ns();
-    // Another version of a harness may find other tests. The file of the program stands for the
-    // version: a number would have to be raised by hand.
+    // Another version of a harness may find other tests. The program's file changes with each
+    // version, unlike a number that somebody must raise.
     let mut identity = at.to_le_bytes().to_vec();
     if let Some(metadata) = program.and_then(|program| program.metadata().ok()) {
         identity.clear();
