@@ -4,11 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 
-use crate::{Dir, FileKind};
+use crate::{Dir, FileKind, Refused};
 
 /// An entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,28 @@ impl Dir {
     /// Those of the operating system.
     pub fn entries(&self) -> io::Result<Vec<Entry>> {
         Ok(list(self)?)
+    }
+
+    /// Checks that the directory holds nothing but files and directories, to any depth. Call it
+    /// before code that opens files in the directory by their paths, and so would follow a link,
+    /// wait for the other end of a pipe, or write to a device.
+    ///
+    /// # Errors
+    /// [`Refused`] for the first other entry. Otherwise those of the operating system.
+    pub fn check_entries(&self) -> io::Result<()> {
+        let mut rest = vec![PathBuf::new()];
+        while let Some(path) = rest.pop() {
+            let directory =
+                if path.as_os_str().is_empty() { self.clone() } else { self.subdirectory(&path)? };
+            for entry in directory.entries()? {
+                match entry.kind {
+                    FileKind::File => {}
+                    FileKind::Directory => rest.push(path.join(entry.name)),
+                    kind => return Err(Refused::error(&path.join(entry.name), kind, FileKind::File)),
+                }
+            }
+        }
+        Ok(())
     }
 }
 

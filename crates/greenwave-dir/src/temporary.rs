@@ -124,6 +124,17 @@ impl Temporary {
         Ok(())
     }
 
+    /// Renames the file, which stays from here on, to a name that must not exist.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] if the name exists. Otherwise those of the operating
+    /// system.
+    pub fn place(mut self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        self.directory.rename_new(&self.name, name.as_ref())?;
+        self.is_placed = true;
+        Ok(())
+    }
+
     /// Lets the file stay under its temporary name, which is returned.
     pub fn keep(mut self) -> OsString {
         self.is_placed = true;

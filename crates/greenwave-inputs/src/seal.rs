@@ -7,12 +7,12 @@
 //! user, of another project or of a copy of this one does not verify.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use greenwave_dir::{Access, Dir, read_regular, refused};
 
 use crate::Error;
 use crate::codec::{path_bytes, replace_file};
@@ -23,6 +23,8 @@ const BYTES: usize = 32;
 const FILE: &str = "key";
 /// Permissions that others must not have on the key or its directory.
 const OTHERS: u32 = 0o077;
+/// Maximum size of a sealed file, in bytes. The stat cache of a million files has about 100 MB.
+const FILE_BYTES_MAX: u64 = 1 << 30;
 /// Number of tries to create the key while other processes replace it.
 const TRIES_MAX: u32 = 8;
 
@@ -56,27 +58,29 @@ impl UserKey {
     /// Fails if another user owns the directory or may write to it, and if the key cannot be
     /// created.
     pub fn open(directory: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        let metadata = fs::symlink_metadata(directory)?;
-        let is_own = metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw();
-        if !is_own || metadata.mode() & 0o022 != 0 {
+        let (above, name) = (directory.parent().unwrap_or(directory), directory.file_name());
+        let above = Dir::create(above, 0o700)?;
+        let directory = above.create_subdirectory(name.unwrap_or_default(), 0o700)?;
+        let metadata = directory.metadata("")?;
+        let is_own = metadata.owner() == rustix::process::geteuid().as_raw();
+        if !is_own || metadata.permissions() & 0o022 != 0 {
             return Err(io::Error::other("the directory is not this user's alone"));
         }
-        let path = directory.join(FILE);
         for _ in 0..TRIES_MAX {
-            match read_key(&path) {
+            match read_key(&directory) {
                 Ok(key) => return Ok(key),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => create_key(directory, &path)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => create_key(&directory)?,
                 // A process that replaces the key at this moment may lose its new one. What it
                 // seals is then absent later.
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => match directory.remove_file(FILE)
+                {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 },
                 Err(error) => return Err(error),
             }
         }
-        read_key(&path)
+        read_key(&directory)
     }
 
     /// Derives a key for a purpose: a text that no other use of the key has.
@@ -114,13 +118,9 @@ impl fmt::Debug for UserKey {
 }
 
 /// Reads a key. Fails with `InvalidData` if it has to be replaced.
-fn read_key(path: &Path) -> io::Result<UserKey> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let file = match opened {
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
+fn read_key(directory: &Dir) -> io::Result<UserKey> {
+    let file = match directory.open_file(FILE, Access::Read, 0) {
+        Err(error) if refused(&error).is_some() => return Err(io::ErrorKind::InvalidData.into()),
         opened => opened?,
     };
     let metadata = file.metadata()?;
@@ -134,12 +134,12 @@ fn read_key(path: &Path) -> io::Result<UserKey> {
 }
 
 /// Creates a key unless there is one. It appears as a whole.
-fn create_key(directory: &Path, path: &Path) -> io::Result<()> {
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
+fn create_key(directory: &Dir) -> io::Result<()> {
+    let mut file = directory.temporary(".new-", 0o600)?;
     file.write_all(&UserKey::random()?.0)?;
-    file.as_file().sync_all()?;
-    match file.persist_noclobber(path) {
-        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(error.error),
+    file.file().sync_all()?;
+    match file.place(FILE) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
 }
@@ -169,7 +169,7 @@ impl StateSeal {
     /// Reads a sealed file. Its name is the last component of its path.
     #[must_use]
     pub fn read(&self, file: &Path) -> SealedContent {
-        let Ok(mut sealed) = fs::read(file) else { return SealedContent::Missing };
+        let Ok(mut sealed) = read_regular(file, FILE_BYTES_MAX) else { return SealedContent::Missing };
         match self.unseal(&name_of(file), &sealed).map(<[u8]>::len) {
             Some(length) => {
                 sealed.truncate(length);

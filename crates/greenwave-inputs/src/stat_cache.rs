@@ -7,8 +7,9 @@
 //! when it is used.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
+
+use greenwave_dir::read_regular;
 
 use crate::Error;
 use crate::codec::{Header, replace_file};
@@ -16,6 +17,8 @@ use crate::manifest::{Entry, EntryKind};
 use crate::seal::StateSeal;
 use crate::stamp::FileStamp;
 
+/// Maximum size of a file of entries, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 30;
 const HEADER: Header = Header { magic: [0xF5, b'G', b'W', b'I'], version: 1 };
 /// Maximum number of entries. Files beyond it are not cached.
 const ENTRIES_MAX: usize = 1 << 20;
@@ -143,7 +146,7 @@ impl SharedFile {
 }
 
 fn load_entries(file: &Path) -> Entries {
-    fs::read(file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default()
+    read_regular(file, FILE_BYTES_MAX).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default()
 }
 
 fn encode(entries: &Entries) -> Vec<u8> {
@@ -171,6 +174,8 @@ fn decode(file: &[u8]) -> Option<Entries> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::UserKey;
 

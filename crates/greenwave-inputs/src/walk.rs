@@ -1,10 +1,11 @@
 //! Lists the files of a project.
 
-use std::fs::{File, FileType};
+use std::fs::FileType;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use greenwave_dir::open_regular;
 use ignore::{DirEntry, ParallelVisitor, ParallelVisitorBuilder, WalkBuilder, WalkState};
 use parking_lot::Mutex;
 
@@ -23,6 +24,9 @@ const CACHE_TAG: (&str, &[u8]) = ("CACHEDIR.TAG", b"Signature: 8a477f597d28d1727
 
 /// Names of the files that exclude others.
 const IGNORE_FILES: [&str; 2] = [".gitignore", ".ignore"];
+
+/// Maximum size of one of them, in bytes. All its patterns are held in memory.
+const IGNORE_FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Number of threads that list a project.
 const THREADS: usize = 2;
@@ -57,7 +61,7 @@ pub fn list_files(project: &Path, selections: &[&Selection]) -> Result<Vec<Found
 pub fn is_cache_directory(directory: &Path) -> bool {
     let (name, signature) = CACHE_TAG;
     let mut start = vec![0; signature.len()];
-    let read = File::open(directory.join(name)).and_then(|mut tag| tag.read_exact(&mut start));
+    let read = open_regular(directory.join(name)).and_then(|mut tag| tag.read_exact(&mut start));
     read.is_ok() && start == signature
 }
 
@@ -179,7 +183,12 @@ fn outermost<'a>(roots: impl Iterator<Item = &'a Path>) -> Arc<[PathBuf]> {
 /// Walks a project in parallel. `ignore` says whether ignore files are respected.
 fn walk(project: &Path, roots: &Arc<[PathBuf]>, ignore: bool) -> Result<Listing, Error> {
     let is_whole = roots.iter().any(|root| root.as_os_str().is_empty());
+    if ignore {
+        check_ignore_files(project)?;
+    }
     let (base, below) = (project.to_owned(), Arc::clone(roots));
+    let problem = Arc::new(Mutex::new(None));
+    let problem_of_filter = Arc::clone(&problem);
     let is_wanted = move |entry: &DirEntry| {
         if ALWAYS_EXCLUDED.iter().any(|name| entry.file_name() == *name) {
             return false;
@@ -187,7 +196,16 @@ fn walk(project: &Path, roots: &Arc<[PathBuf]>, ignore: bool) -> Result<Listing,
         let relative = entry.path().strip_prefix(&base).unwrap_or(entry.path());
         let on_the_way = is_whole || relative.as_os_str().is_empty() || is_on_the_way(relative, &below);
         let is_directory = entry.file_type().is_some_and(|kind| kind.is_dir());
-        on_the_way && !(is_directory && is_cache_directory(entry.path()))
+        if !on_the_way || (is_directory && is_cache_directory(entry.path())) {
+            return false;
+        }
+        match check_ignore_files(entry.path()) {
+            Err(error) if is_directory && ignore => {
+                *problem_of_filter.lock() = Some(error);
+                false
+            }
+            _ => true,
+        }
     };
     let walk = WalkBuilder::new(project)
         .hidden(false)
@@ -202,10 +220,30 @@ fn walk(project: &Path, roots: &Arc<[PathBuf]>, ignore: bool) -> Result<Listing,
         .build_parallel();
     let collected = Mutex::new(Ok(Listing::default()));
     walk.visit(&mut Collectors { project, collected: &collected });
+    if let Some(error) = problem.lock().take() {
+        return Err(error);
+    }
     let mut listing = collected.into_inner()?;
     listing.sort_files();
     listing.sort_unexamined();
     Ok(listing)
+}
+
+/// Checks that the ignore files of a directory can be read as a whole. The walk reads them itself,
+/// and would wait for the other end of a pipe, or read a device without end.
+fn check_ignore_files(directory: &Path) -> Result<(), Error> {
+    for name in IGNORE_FILES {
+        let path = directory.join(name);
+        let Ok(metadata) = path.metadata() else { continue };
+        let problem = match metadata.file_type() {
+            kind if kind.is_file() && metadata.len() <= IGNORE_FILE_BYTES_MAX => continue,
+            kind if kind.is_file() => format!("the file is larger than {IGNORE_FILE_BYTES_MAX} bytes"),
+            kind if kind.is_dir() => continue,
+            _ => "it is a pipe, a socket or a device: expected a file".to_owned(),
+        };
+        return Err(Error::io("read", &path)(std::io::Error::other(problem)));
+    }
+    Ok(())
 }
 
 struct Collectors<'a> {

@@ -7,6 +7,7 @@
 //! library would miss. Other calls run at full speed, which `ptrace` would not allow.
 
 mod call;
+mod changes;
 mod filter;
 mod interpreter;
 mod ipc;

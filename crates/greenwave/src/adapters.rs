@@ -115,7 +115,12 @@ pub(crate) fn cache(
         return Ok(None);
     }
     let directory = match &settings.cache.directory {
-        Some(directory) => directory.clone(),
+        Some(directory) => {
+            let project = state_dir.path().parent().unwrap_or(state_dir.path());
+            let created = state_dir::create_named(project, directory);
+            created.map_err(Error::io("use", directory))?;
+            directory.clone()
+        }
         None => state_dir::create(state_dir, "results")?,
     };
     let failed =

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use greenwave_storage::{Attempt, AttemptOutcome, Attempts, ChangeKind};
-use greenwave_testing::STATE_DIRECTORY;
 use serde::Serialize;
 
 use crate::adapters;
 use crate::error::Error;
 use crate::settings::Settings;
+use crate::state_dir;
 
 /// The stored attempts of a project. Reading them does not disturb a run that is active.
 #[derive(Debug)]
@@ -56,10 +56,7 @@ impl AttemptLog {
     /// # Errors
     /// [`Error::Store`].
     pub fn open(project: &Path, settings: &Settings) -> Result<Option<Self>, Error> {
-        let directory = project.join(STATE_DIRECTORY).join("store");
-        if !directory.exists() {
-            return Ok(None);
-        }
+        let Some(directory) = state_dir::existing(project, "store")? else { return Ok(None) };
         let (store, seal) = (adapters::store(settings, &directory)?, settings.seal_of(project)?);
         Ok(Some(Self { attempts: Attempts::new(store, &adapters::attempts_namespace(seal.as_ref())) }))
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use greenwave_dir::read_regular_text;
 use greenwave_testing::{HarnessName, Outcome, Test};
 use tokio::time::{Instant, timeout};
 
@@ -19,6 +20,8 @@ use crate::protection;
 use crate::report::FeatureReport;
 use crate::test_results::run_test;
 
+/// Maximum size of a source file that is searched for tests, in bytes.
+const SOURCE_BYTES_MAX: u64 = 64 << 20;
 /// Maximum duration of the first run of all guards that were discovered.
 const DISCOVERED_TIME_MAX: Duration = Duration::from_secs(300);
 /// Maximum duration of the discovery.
@@ -139,7 +142,7 @@ fn as_script(test: &Test, root: &Path) -> Option<Test> {
     if test.harness.as_str() != "pytest" || !file.ends_with(".py") {
         return None;
     }
-    let text = std::fs::read_to_string(root.join(&test.directory).join(file)).ok()?;
+    let text = read_regular_text(root.join(&test.directory).join(file), SOURCE_BYTES_MAX).ok()?;
     let has_tests = text.lines().any(|line| {
         let line = line.trim_start();
         ["def test", "async def test", "class "].iter().any(|start| line.starts_with(start))
@@ -219,7 +222,7 @@ fn has_source_with(path: &Path, mark: &str, depth: usize) -> bool {
         let line = line.trim_start();
         line.contains(mark) && ["///", "//!", "#[", "#!["].iter().any(|start| line.starts_with(start))
     };
-    std::fs::read_to_string(path).is_ok_and(|text| text.lines().any(is_mark))
+    read_regular_text(path, SOURCE_BYTES_MAX).is_ok_and(|text| text.lines().any(is_mark))
 }
 
 /// Returns the arguments of cargo that select one test program.

@@ -5,12 +5,15 @@ use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use greenwave_dir::read_regular;
 use greenwave_testing::{Environment, Test};
 
 use crate::plan::{AgentSpec, Feature, Plan, PlanLocation};
 use crate::protection;
 use crate::test_files::is_test_file;
 
+/// Maximum size of a test file that is searched for tests, in bytes.
+const TEST_FILE_BYTES_MAX: u64 = 64 << 20;
 /// Maximum number of features that name a file and are compared with each other.
 const COMPARED_MAX: usize = 20;
 /// Maximum number of notes about files that several features name.
@@ -141,7 +144,7 @@ fn check_paths(plan: &Plan, feature: &Feature, test: &Test) -> Vec<Problem> {
     let mut problems = Vec::new();
     for path in named {
         let file = plan.project.join(&path);
-        match std::fs::read(&file) {
+        match read_regular(&file, TEST_FILE_BYTES_MAX) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !file.is_symlink() => {
                 let message = format!("test `{}` names `{path}`, which does not exist", test.name);
                 let hint = "correct the path, or create the test: agents may not write it".to_owned();

@@ -3,10 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
+use greenwave_dir::read_regular_text;
 use greenwave_testing::Test;
 
 use crate::error::{Error, chain};
 use crate::git::{self, UserRepository};
+
+/// Maximum size of a manifest, in bytes.
+const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
 /// The directory that copies are made of, and the place of the project in it.
 #[derive(Debug, Clone)]
@@ -115,7 +119,7 @@ fn escaped(path: &str) -> String {
 fn workspace_root(project: &Path) -> Option<PathBuf> {
     let declares = |above: &Path, manifest: &WorkspaceManifest| {
         project.join(manifest.of_package).is_file()
-            && std::fs::read_to_string(above.join(manifest.file))
+            && read_regular_text(above.join(manifest.file), MANIFEST_BYTES_MAX)
                 .is_ok_and(|text| text.contains(manifest.text))
     };
     let is_own = WORKSPACES.iter().any(|manifest| declares(project, manifest));

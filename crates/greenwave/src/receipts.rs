@@ -5,7 +5,6 @@
 //! that are done. Its name is the hash of the feature's definition, so that every copy of a project
 //! finds it. Its content is sealed with the user's key.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +21,8 @@ use crate::tree::{Change, File};
 const VERSION: u32 = 2;
 /// Maximum number of receipts of one definition that are examined.
 const RECEIPTS_MAX: usize = 64;
+/// Maximum size of a receipt, in bytes. A merge of 100,000 files has about 10 MB.
+const RECEIPT_BYTES_MAX: u64 = 64 << 20;
 
 /// Purpose of the key of the seals.
 const PURPOSE: &str = "greenwave 2026-11 receipts of features";
@@ -86,10 +87,12 @@ impl Receipts {
     pub(crate) fn matches(&self, definition: &str, project: &Path) -> bool {
         let Some(directory) = &self.directory else { return false };
         let prefix = format!("{definition}-");
-        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-        let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+        let Ok(directory) = Dir::open(directory) else { return false };
+        let entries = directory.entries().unwrap_or_default().into_iter();
+        let named = entries.filter(|entry| entry.name.to_string_lossy().starts_with(&prefix));
         named.take(RECEIPTS_MAX).any(|entry| {
-            let receipt = fs::read(entry.path()).ok().and_then(|sealed| self.decode(&sealed));
+            let sealed = directory.read(entry.name, RECEIPT_BYTES_MAX);
+            let receipt = sealed.ok().and_then(|sealed| self.decode(&sealed));
             receipt.is_some_and(|receipt| receipt.version == VERSION && receipt.is_in(project))
         })
     }
@@ -109,14 +112,13 @@ impl Receipts {
     pub(crate) fn remove(&self, definition: &str) -> io::Result<()> {
         let Some(directory) = &self.directory else { return Ok(()) };
         let prefix = format!("{definition}-");
-        let entries = match fs::read_dir(directory) {
+        let directory = match Dir::open(directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
+            opened => opened?,
         };
-        for entry in entries {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                fs::remove_file(entry.path())?;
+        for entry in directory.entries()? {
+            if entry.name.to_string_lossy().starts_with(&prefix) {
+                directory.remove_file(entry.name)?;
             }
         }
         Ok(())
@@ -140,6 +142,8 @@ fn write_file(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use greenwave_cache::{BoxError, DiskBackend, DiskOptions, FileLeases, Key, Tier, Tiered, TieredOptions};
+use greenwave_dir::Dir;
 use greenwave_testing::SCHEMA;
 
 use crate::result_keys::ResultKeys;
@@ -90,6 +91,9 @@ impl ResultStore {
     ) -> Result<Self, ResultStoreError> {
         let failed = |source: BoxError| ResultStoreError::Open { path: directory.to_owned(), source };
         let options = DiskOptions { disk_bytes_max: Some(settings.disk_limit), ..DiskOptions::default() };
+        // Files in it are opened by their paths.
+        let checked = Dir::create(directory, 0o700).and_then(|directory| directory.check_entries());
+        checked.map_err(|error| failed(error.into()))?;
         let disk = DiskBackend::open(directory, options).map_err(|error| failed(error.into()))?;
         let leases = FileLeases::open(Self::leases_path(directory)).map_err(|error| failed(error.into()))?;
         Self::create_lock_directories(directory).map_err(|error| failed(error.into()))?;

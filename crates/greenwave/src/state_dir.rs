@@ -51,8 +51,39 @@ pub(crate) fn lock(project: &Path) -> Result<(Dir, fs::File), Error> {
 /// [`Error::Io`], also if the project has a link in its place.
 pub(crate) fn create(state: &Dir, name: &str) -> Result<PathBuf, Error> {
     let path = state.path().join(name);
-    state.create_subdirectory(name, 0o700).map_err(Error::io("create", &path))?;
+    let created = state.create_subdirectory(name, 0o700).map_err(Error::io("create", &path))?;
+    // Files in it are opened by their paths.
+    created.check_entries().map_err(Error::io("use", &path))?;
     Ok(path)
+}
+
+/// Opens a directory below the state directory of a project, and returns its path. Returns `None`
+/// if it does not exist.
+///
+/// # Errors
+/// [`Error::Io`], also if the project has a link in its place, or anything but files in it.
+pub(crate) fn existing(project: &Path, name: &str) -> Result<Option<PathBuf>, Error> {
+    let below = Path::new(STATE_DIRECTORY).join(name);
+    let path = project.join(&below);
+    let opened = Dir::open(project).and_then(|project| project.subdirectory(below));
+    match opened.and_then(|directory| directory.check_entries()) {
+        Ok(()) => Ok(Some(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("use", &path)(error)),
+    }
+}
+
+/// Creates a directory that the settings name, and checks it. Links in the path are the user's,
+/// except in the project: there they may come with a clone.
+///
+/// # Errors
+/// Those of the file system, also if there is anything but files in the directory.
+pub(crate) fn create_named(project: &Path, directory: &Path) -> io::Result<()> {
+    let created = match directory.strip_prefix(project) {
+        Ok(below) => Dir::open(project)?.create_subdirectory(below, 0o700)?,
+        Err(_) => Dir::create(directory, 0o700)?,
+    };
+    created.check_entries()
 }
 
 fn exclude_from_version_control(state: &Dir) -> io::Result<()> {

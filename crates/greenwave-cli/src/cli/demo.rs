@@ -1,11 +1,13 @@
 //! `greenwave demo`: unpacks the embedded demo and runs its plan.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use greenwave::RunScope;
+use greenwave_dir::{Access, Dir};
 
 use super::run::{RunOptions, run_plan};
 use crate::error::CliError;
@@ -113,16 +115,16 @@ fn unpack(dir: &Path) -> Result<bool, CliError> {
     if fs::read_to_string(dir.join(PLAN)).is_ok_and(|text| text == FILES[0].1) {
         return Ok(false);
     }
-    fs::create_dir_all(dir).map_err(io("create", dir))?;
-    if fs::read_dir(dir).map_err(io("read", dir))?.next().is_some() {
+    let opened = Dir::create(dir, 0o777).map_err(io("create", dir))?;
+    if !opened.entries().map_err(io("read", dir))?.is_empty() {
         return Err(CliError::NotADemo { path: dir.to_owned() });
     }
     // The plan is written last: its presence means that all files exist.
     for (path, text) in FILES.iter().rev() {
-        let path = dir.join(path);
-        let parent = path.parent().unwrap_or(dir);
-        fs::create_dir_all(parent).map_err(io("create", parent))?;
-        fs::write(&path, text).map_err(io("write", &path))?;
+        let created = opened.create_parent(path, 0o777).and_then(|(parent, name)| {
+            parent.open_file(name, Access::CreateNew, 0o666)?.write_all(text.as_bytes())
+        });
+        created.map_err(io("write", &dir.join(path)))?;
     }
     Ok(true)
 }

@@ -44,7 +44,7 @@ pub(super) async fn test(args: &TestArgs) -> Result<Exit, CliError> {
     if args.init {
         return init(&project, args).await;
     }
-    reports::check(args)?;
+    reports::check(args, &project)?;
     if args.output() == Show::Agent {
         console::set_colors_enabled(false);
         console::set_colors_enabled_stderr(false);
@@ -198,9 +198,9 @@ async fn run(
     if args.format == Format::Human {
         reports::annotate(&run, suite.project());
     }
-    reports::write(args, &run)?;
+    reports::write(args, suite.project(), &run)?;
     if let (Some(path), None) = (&args.timings, args.shard) {
-        reports::write_timings(path, &suite.timings())?;
+        reports::write_timings(suite.project(), path, &suite.timings())?;
     }
     let is_success = run.stats().is_success() && report.audits_failed.is_empty();
     let exit = if is_success { Exit::SUCCESS } else { Exit::from(NOT_GREEN) };

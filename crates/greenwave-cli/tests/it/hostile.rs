@@ -249,3 +249,48 @@ fn results_on_a_server_are_believed_only_with_the_key() {
     let (cached, note) = run("seven", "testing.remote_key=\"\"", &[]);
     assert!(!cached && note.contains("anyone who can write there can make a test pass"), "{note}");
 }
+
+#[test]
+fn files_without_an_end_are_not_read() {
+    let names = [
+        ".gitignore",
+        "sub/.ignore",
+        "greenwave.toml",
+        "package.json",
+        "Cargo.toml",
+        "pyproject.toml",
+        "setup.cfg",
+        "pytest.ini",
+        "go.mod",
+        "pnpm-workspace.yaml",
+        "conftest.py",
+        "sub/CACHEDIR.TAG",
+        ".cargo/config.toml",
+        ".greenwave/tests/answer",
+        ".greenwave/tests/index",
+        ".greenwave/tests/tree",
+        ".greenwave/tests/found.json",
+        ".greenwave/tests/notes.json",
+        ".greenwave/tests/statistics.json",
+        ".greenwave/tests/tools.json",
+    ];
+    for (name, is_pipe) in names.into_iter().flat_map(|name| [(name, true), (name, false)]) {
+        let dir = TestDir::empty().with("p/go.mod", "module m\n").with("p/a_test.go", "package m\n");
+        let path = dir.path("p").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let _ = fs::remove_file(&path);
+        if is_pipe {
+            assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        } else {
+            std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        }
+        // Without a limit, the process would take all memory before it fails.
+        let mut command = Command::new("sh");
+        let script = "ulimit -v 4000000; exec \"$0\" test --dry-run";
+        command.args(["-c", script, env!("CARGO_BIN_EXE_greenwave")]);
+        let program = Program::of(command).within(&dir.path("p")).variable("HOME", dir.path("home"));
+        let done = program.variable("XDG_STATE_HOME", dir.path(STATE)).run();
+        assert!(matches!(done.status.code(), Some(0 | 2)), "{name} {is_pipe}: {}", done.describe());
+        assert!(!done.stderr.contains("memory"), "{name} {is_pipe}: {}", done.describe());
+    }
+}

@@ -174,3 +174,146 @@ fn tests_refuse_links_in_the_place_of_their_state() {
         });
     }
 }
+
+/// Creates a named pipe, and its directory.
+fn make_pipe(dir: &TestDir, path: &str) {
+    let pipe = dir.path(path);
+    fs::create_dir_all(pipe.parent().unwrap()).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+}
+
+fn make_link(dir: &TestDir, target: &str, path: &str) {
+    let link = dir.path(path);
+    fs::create_dir_all(link.parent().unwrap()).unwrap();
+    symlink(target, link).unwrap();
+}
+
+#[test]
+fn a_run_refuses_links_and_pipes_among_its_files() {
+    for entry in ["store/segment", "journal/lock", "results/leases/leases", "results/a/b/c"] {
+        let name = entry.split_once('/').unwrap().1;
+        let path = format!("project/.greenwave/{entry}");
+        let dir = dir(feature());
+        make_link(&dir, "../../../home/new", &path);
+        check(&dir, || {
+            let finished = dir.run_plan().with_code(2);
+            let expected = format!("`{name}` is a symbolic link, expected a file");
+            assert!(finished.stderr.contains(&expected), "{entry}: {}", finished.stderr);
+        });
+        fs::remove_file(dir.path(&path)).unwrap();
+        make_pipe(&dir, &path);
+        let finished = dir.run_plan().with_code(2);
+        let expected = format!("`{name}` is a pipe, expected a file\nhint: move a pipe away");
+        assert!(finished.stderr.contains(&expected), "{entry}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn attempts_are_not_read_through_links_and_pipes() {
+    for entry in ["store", "store/segment"] {
+        let dir = dir(feature());
+        make_link(&dir, "../../../home", &format!("project/.greenwave/{entry}"));
+        check(&dir, || {
+            let finished = dir.greenwave(["attempts", "plan.toml"]).run().with_code(2);
+            assert!(finished.stderr.contains("is a symbolic link"), "{entry}: {}", finished.stderr);
+        });
+    }
+    let dir = dir(feature());
+    make_pipe(&dir, "project/.greenwave/store/segment");
+    let finished = dir.greenwave(["attempts", "plan.toml"]).run().with_code(2);
+    assert!(finished.stderr.contains("`segment` is a pipe"), "{}", finished.stderr);
+}
+
+/// A project with one test, whose results are in `project/results`.
+fn tested() -> TestDir {
+    let settings =
+        "[cache]\ndirectory = \"results\"\n[[test]]\nname = \"t\"\ncommand = [\"true\"]\ninputs = []\n";
+    dir(feature()).with("project/greenwave.toml", settings)
+}
+
+#[test]
+fn tests_refuse_links_and_pipes_among_their_results() {
+    for entry in ["leases/leases", "ports/1", "segment"] {
+        let dir = tested();
+        make_link(&dir, "../../../home/new", &format!("project/results/{entry}"));
+        check(&dir, || {
+            let finished = dir.greenwave(["test"]).within(&dir.path("project")).run();
+            let expected = format!("`{entry}` is a symbolic link");
+            assert!(finished.stderr.contains(&expected), "{entry}: {}", finished.stderr);
+        });
+        let dir = tested();
+        make_pipe(&dir, &format!("project/results/{entry}"));
+        let finished = dir.greenwave(["test"]).within(&dir.path("project")).run();
+        assert!(finished.stderr.contains(&format!("`{entry}` is a pipe")), "{entry}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn reports_are_not_written_through_links_of_the_project() {
+    for option in ["--junit", "--summary", "--timings"] {
+        for (link, target, report) in [
+            ("report", "../home/notes", "report"),
+            ("report", "../home/new", "report"),
+            ("out", "../home", "out/new"),
+        ] {
+            let dir = tested();
+            make_link(&dir, target, &format!("project/{link}"));
+            check(&dir, || {
+                let test = dir.greenwave(["test", option, report]).within(&dir.path("project"));
+                let finished = test.run().with_code(2);
+                let expected = format!("`{link}` is a symbolic link");
+                assert!(finished.stderr.contains(&expected), "{option}: {}", finished.stderr);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_report_is_not_written_through_a_link_that_appears_during_the_run() {
+    let dir = tested();
+    let settings = dir.read("project/greenwave.toml").replace("[\"true\"]", "\"ln -s ../home/new report\"");
+    dir.write("project/greenwave.toml", settings);
+    check(&dir, || {
+        let test = dir.greenwave(["test", "--junit", "report"]).within(&dir.path("project"));
+        let finished = test.run().with_code(2);
+        assert!(finished.stderr.contains("`report` is a symbolic link"), "{}", finished.stderr);
+    });
+}
+
+#[test]
+fn a_report_goes_through_a_pipe_that_has_a_reader() {
+    use std::os::unix::fs::FileTypeExt;
+    let dir = tested();
+    make_pipe(&dir, "project/report");
+    let run = || dir.greenwave(["test", "--junit", "report"]).within(&dir.path("project")).run();
+    // Nobody reads: an error, and no endless wait.
+    assert!(run().with_code(2).stderr.contains("cannot write report report"));
+    let pipe = dir.path("project/report");
+    let both = fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    run().with_code(0);
+    let mut start = [0; 5];
+    std::io::Read::read_exact(&mut &both, &mut start).unwrap();
+    assert_eq!(&start, b"<?xml");
+    assert!(fs::symlink_metadata(pipe).unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn a_demo_is_unpacked_into_its_own_directory_only() {
+    let dir = dir(feature());
+    make_link(&dir, "../home", "demo/project");
+    check(&dir, || {
+        let finished = dir.greenwave(["demo", "--dir", "demo"]).run().with_code(2);
+        assert!(finished.stderr.contains("hint: choose an empty directory"), "{}", finished.stderr);
+    });
+}
+
+#[test]
+fn init_creates_no_file_through_a_link() {
+    let dir = dir(feature());
+    make_link(&dir, "home/new", "new.toml");
+    make_link(&dir, "../home/new", "project/greenwave.toml");
+    check(&dir, || {
+        dir.greenwave(["init", "new.toml"]).run().with_code(2);
+        dir.greenwave(["test", "--init"]).within(&dir.path("project")).run().with_code(2);
+    });
+}

@@ -26,6 +26,7 @@ mod ignored_files;
 mod junit;
 mod kill;
 mod kill_phases;
+mod limits;
 mod metrics;
 mod npm;
 mod outputs;

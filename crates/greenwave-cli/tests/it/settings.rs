@@ -137,6 +137,7 @@ fn a_settings_file_that_cannot_be_read_is_an_error() {
     fs::create_dir(dir.path("project/greenwave.toml")).unwrap();
     assert_snapshot!(show(&dir, &[], &[]).with_code(2).stderr, @r"
     error: cannot read project/greenwave.toml
-      caused by: Is a directory (os error 21)
+      caused by: `project/greenwave.toml` is a directory, expected a file
+    hint: move a directory away
     ");
 }

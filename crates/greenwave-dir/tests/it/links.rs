@@ -173,3 +173,23 @@ fn the_error_says_what_is_there_and_what_was_expected() {
         assert_eq!(message("inside"), "`inside` is a directory, expected a file");
     }
 }
+
+#[test]
+fn entries_other_than_files_and_directories_are_found_at_any_depth() {
+    let base = tempfile::tempdir().unwrap();
+    fs::create_dir_all(base.path().join("a/b")).unwrap();
+    fs::write(base.path().join("a/b/file"), "").unwrap();
+    fs::write(base.path().join("file"), "").unwrap();
+    for dir in handles(base.path()) {
+        dir.check_entries().unwrap();
+        dir.subdirectory("a").unwrap().symlink("b", "link").unwrap();
+        let error = dir.check_entries().unwrap_err();
+        let refused = refused(&error).unwrap();
+        assert_eq!((refused.path(), refused.kind()), (Path::new("a/link"), FileKind::Link));
+        dir.remove_file("a/link").unwrap();
+        let pipe = base.path().join("a/b/pipe");
+        assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+        assert_eq!(greenwave_dir::refused(&dir.check_entries().unwrap_err()).unwrap().kind(), FileKind::Pipe);
+        dir.remove_file("a/b/pipe").unwrap();
+    }
+}

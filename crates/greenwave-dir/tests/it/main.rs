@@ -8,6 +8,7 @@ use greenwave_dir::Dir;
 mod links;
 mod model;
 mod race;
+mod regular;
 mod removal;
 mod replacement;
 

@@ -105,3 +105,17 @@ fn directories_are_created_with_the_given_permissions() {
         assert_eq!(again.kind(), std::io::ErrorKind::AlreadyExists);
     }
 }
+
+#[test]
+fn a_temporary_file_is_placed_only_where_nothing_is() {
+    let base = tempfile::tempdir().unwrap();
+    for dir in handles(base.path()) {
+        dir.symlink("elsewhere", "link").unwrap();
+        let error = dir.temporary(".tmp-", 0o600).unwrap().place("link").unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
+        assert_eq!(dir.entries().unwrap().len(), 1);
+        dir.temporary(".tmp-", 0o600).unwrap().place("new").unwrap();
+        assert!(dir.metadata("new").unwrap().is_file());
+        dir.clear().unwrap();
+    }
+}

@@ -3,7 +3,10 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
 
 /// Maximum number of entries of the directory. Each costs a mount when a command starts.
 const ENTRIES_MAX: usize = 1_000;
@@ -21,6 +24,8 @@ pub struct PrivateDir {
     pub(crate) original: PathBuf,
     /// The directory in its place.
     pub(crate) path: PathBuf,
+    /// Device and inode of the directory. The command can put another one in its place.
+    identity: (u64, u64),
     /// Names of the entries that are mounted from the original.
     #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Linux has these mounts"))]
     pub(crate) mounted: Vec<OsString>,
@@ -46,6 +51,8 @@ impl PrivateDir {
         fs::create_dir(path)?;
         fs::set_permissions(path, original.metadata()?.permissions())?;
         let (path, mut mounted, mut contents) = (path.canonicalize()?, Vec::new(), Vec::new());
+        let created = path.symlink_metadata()?;
+        let identity = (created.dev(), created.ino());
         for entry in entries {
             let (name, kind) = (entry.file_name(), entry.file_type()?);
             let place = path.join(&name);
@@ -67,7 +74,7 @@ impl PrivateDir {
         }
         let is_missing = |name: &&OsString| original.join(name).symlink_metadata().is_err();
         contents.extend(copied.iter().filter(is_missing).map(|name| (name.clone(), None)));
-        Ok(Some(Self { original, path, mounted, copied: contents }))
+        Ok(Some(Self { original, path, identity, mounted, copied: contents }))
     }
 
     /// Writes those copies back that the command has changed, unless the original has changed as
@@ -83,14 +90,31 @@ impl PrivateDir {
         result
     }
 
+    /// Reads the copy of a file. Returns `None` if it is gone, or if anything else is in the place
+    /// of the copy or of the directory: the command may have put a link to a hidden file there.
+    fn read_copy(&self, name: &OsString) -> io::Result<Option<(Vec<u8>, fs::Metadata)>> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+        let Ok(directory) = rustix::fs::open(&self.path, flags, Mode::empty()) else { return Ok(None) };
+        let directory = fs::File::from(directory);
+        let metadata = directory.metadata()?;
+        if (metadata.dev(), metadata.ino()) != self.identity {
+            return Ok(None);
+        }
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::RDONLY | OFlags::CLOEXEC;
+        let Ok(file) = rustix::fs::openat(&directory, name, flags, Mode::empty()) else { return Ok(None) };
+        let file = fs::File::from(file);
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.nlink() != 1 {
+            return Ok(None);
+        }
+        let mut content = Vec::new();
+        io::Read::read_to_end(&mut io::Read::take(file, FILE_BYTES_MAX + 1), &mut content)?;
+        Ok((content.len() as u64 <= FILE_BYTES_MAX).then_some((content, metadata)))
+    }
+
     fn write_back_one(&self, name: &OsString, before: Option<&[u8]>) -> io::Result<()> {
-        let (source, target) = (self.path.join(name), self.original.join(name));
-        // The command may have put a link to a hidden file in the place of the copy.
-        let metadata = match source.symlink_metadata() {
-            Ok(metadata) if metadata.is_file() && metadata.len() <= FILE_BYTES_MAX => metadata,
-            _ => return Ok(()),
-        };
-        let after = fs::read(&source)?;
+        let target = self.original.join(name);
+        let Some((after, metadata)) = self.read_copy(name)? else { return Ok(()) };
         let now = match fs::read(&target) {
             Ok(content) => Some(content),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -109,5 +133,88 @@ impl PrivateDir {
             .and_then(|()| io::Write::write_all(&mut file, &after))
             .and_then(|()| fs::rename(&temporary, &target));
         written.inspect_err(|_| drop(fs::remove_file(&temporary)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A home directory with one file that is copied, and a directory of somebody else with a
+    /// secret file of the same name.
+    struct Homes {
+        directory: tempfile::TempDir,
+        private: PrivateDir,
+    }
+
+    impl Homes {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let at = |path: &str| directory.path().join(path);
+            for home in ["home", "other", "temporary"] {
+                fs::create_dir(at(home)).unwrap();
+            }
+            fs::write(at("home/state.json"), "state").unwrap();
+            fs::write(at("other/state.json"), "secret").unwrap();
+            let private = PrivateDir::create(&at("home"), &at("temporary/home"), &["state.json".into()]);
+            let private = private.unwrap().unwrap();
+            Self { directory, private }
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.directory.path().join(path)
+        }
+
+        #[track_caller]
+        fn check(&self, expected: &str) {
+            self.private.write_back().unwrap();
+            assert_eq!(fs::read_to_string(self.at("home/state.json")).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_changed_copy_is_written_back() {
+        let homes = Homes::new();
+        fs::write(homes.at("temporary/home/state.json"), "new").unwrap();
+        homes.check("new");
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_a_copy_is_not_read() {
+        let homes = Homes::new();
+        let copy = homes.at("temporary/home/state.json");
+        fs::remove_file(&copy).unwrap();
+        symlink(homes.at("other/state.json"), &copy).unwrap();
+        homes.check("state");
+        fs::remove_file(&copy).unwrap();
+        fs::hard_link(homes.at("other/state.json"), &copy).unwrap();
+        homes.check("state");
+        fs::remove_file(&copy).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&copy).status().unwrap().success());
+        homes.check("state");
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_the_directory_is_not_read() {
+        for is_link in [true, false] {
+            let homes = Homes::new();
+            fs::rename(homes.at("temporary/home"), homes.at("temporary/moved")).unwrap();
+            if is_link {
+                symlink(homes.at("other"), homes.at("temporary/home")).unwrap();
+            } else {
+                fs::rename(homes.at("other"), homes.at("temporary/home")).unwrap();
+            }
+            homes.check("state");
+        }
+        // A link above the directory.
+        let homes = Homes::new();
+        fs::rename(homes.at("temporary"), homes.at("moved")).unwrap();
+        fs::rename(homes.at("other"), homes.at("home2")).unwrap();
+        fs::create_dir(homes.at("other")).unwrap();
+        fs::rename(homes.at("home2"), homes.at("other/home")).unwrap();
+        symlink(homes.at("other"), homes.at("temporary")).unwrap();
+        homes.check("state");
     }
 }

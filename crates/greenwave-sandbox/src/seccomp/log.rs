@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::changes::{Caller, Change, ExpectedChange, ExpectedChanges, FileState};
 use super::ipc::{IpcCall, IpcLog};
 use crate::{Access, Peer, Trace};
 
@@ -16,6 +17,8 @@ pub(super) struct AccessLog {
     paths: HashMap<PathBuf, PathRecord>,
     /// Directories that the command created. Everything in them is its own output.
     created: HashSet<PathBuf>,
+    /// Changes after which a file may be the command's own output.
+    expected: ExpectedChanges,
     ipc: IpcLog,
     incomplete: Option<String>,
     peers: BTreeSet<Peer>,
@@ -36,6 +39,7 @@ impl AccessLog {
         Self {
             paths: HashMap::new(),
             created: HashSet::new(),
+            expected: ExpectedChanges::default(),
             ipc: IpcLog::default(),
             incomplete: None,
             peers: BTreeSet::new(),
@@ -108,48 +112,99 @@ impl AccessLog {
         }
     }
 
-    /// Records that the content was replaced by a call that succeeds whether a file existed or not.
+    /// Starts the record of a call. Returns whether a change that an earlier call was expected to
+    /// make has failed.
+    pub(super) fn next_call(&mut self, caller: Caller) -> bool {
+        let certain = self.expected.next_call(caller);
+        self.settle(certain)
+    }
+
+    /// Records a call that replaces the content, and succeeds whether a file existed or not.
     pub(super) fn replace(&mut self, path: &Path) {
-        let Some(record) = self.record(path) else { return };
-        record.access.output_only |= record.access == Access::default();
-        record.access.written = true;
-        record.is_output = true;
+        if let Some(was_untouched) = self.begin_output(path) {
+            self.expected.add(path, Change::Replace { was_untouched });
+        }
     }
 
-    /// Records that a file was created at a path without one.
+    /// Records a call that creates a file at a path without one.
     pub(super) fn create(&mut self, path: &Path, is_directory: bool) {
-        if let Some(record) = self.record(path) {
-            if !record.is_output {
-                record.access.queried = true;
-                record.access.created = true;
-            }
-            record.access.written = true;
-            record.is_output = true;
-        }
-        if is_directory {
-            self.created.insert(path.to_owned());
+        self.depend(path, |access| (access.queried, access.created) = (true, true));
+        if self.begin_output(path).is_some() || is_directory {
+            self.expected.add(path, Change::Create { is_directory });
         }
     }
 
-    /// Records that a file was removed.
+    /// Records a call that removes a file.
     pub(super) fn remove(&mut self, path: &Path) {
         self.depend(path, |access| access.queried = true);
-        if let Some(record) = self.record(path) {
-            record.access.written = true;
-            record.is_output = true;
+        if self.begin_output(path).is_some() || self.created.contains(path) {
+            self.expected.add(path, Change::Remove);
         }
-        self.created.remove(path);
     }
 
-    /// Records that a directory was renamed.
-    pub(super) fn rename_directory(&mut self, from: &Path, to: &Path) {
-        if !self.is_in_created(from) {
+    /// Records a call that moves a file to a path, and replaces the file there. Call
+    /// [`remove`](Self::remove) for its old path as well.
+    pub(super) fn move_here(&mut self, from: &Path, path: &Path, is_directory: bool) {
+        if is_directory && !self.is_in_created(from) {
             self.incomplete("moves a directory that it did not create");
         }
-        self.created.insert(to.to_owned());
+        let was_untouched = self.begin_output(path);
+        if was_untouched.is_some() || is_directory {
+            let (from, moved) = (from.to_owned(), FileState::of(from));
+            let was_untouched = was_untouched.unwrap_or_default();
+            self.expected.add(path, Change::MoveHere { from, moved, was_untouched, is_directory });
+        }
     }
 
-    pub(super) fn finish(self) -> Trace {
+    /// Records that a call writes to a file. Returns whether it is the first access, or `None` if
+    /// the file is an output already.
+    fn begin_output(&mut self, path: &Path) -> Option<bool> {
+        let record = self.record(path)?;
+        let was_untouched = record.access == Access::default();
+        record.access.written = true;
+        (!record.is_output).then_some(was_untouched)
+    }
+
+    /// Records the outcomes of changes. Returns whether one has failed.
+    fn settle(&mut self, certain: Vec<(ExpectedChange, bool)>) -> bool {
+        let mut has_failed = false;
+        for (ExpectedChange { path, change, .. }, is_made) in certain {
+            has_failed |= !is_made;
+            if is_made {
+                self.made(&path, &change);
+            } else {
+                self.failed(&path);
+            }
+        }
+        has_failed
+    }
+
+    fn made(&mut self, path: &Path, change: &Change) {
+        if let Some(record) = self.record(path) {
+            record.is_output = true;
+            let untouched = Access { written: true, ..Access::default() };
+            if let Change::Replace { was_untouched } | Change::MoveHere { was_untouched, .. } = change {
+                record.access.output_only |= *was_untouched && record.access == untouched;
+            }
+        }
+        match change {
+            Change::Create { is_directory: true } | Change::MoveHere { is_directory: true, .. } => {
+                self.created.insert(path.to_owned());
+            }
+            Change::Remove => {
+                self.created.remove(path);
+            }
+            _ => {}
+        }
+    }
+
+    /// Records that a call has changed nothing. Whether it can depends on the file's existence.
+    fn failed(&mut self, path: &Path) {
+        self.depend(path, |access| (access.queried, access.created) = (true, false));
+    }
+
+    pub(super) fn finish(mut self) -> Trace {
+        self.settle_all();
         let existing = self.existing();
         Trace {
             paths: self.paths.into_iter().map(|(path, record)| (path, record.access)).collect(),
@@ -161,7 +216,8 @@ impl AccessLog {
     }
 
     /// Returns a copy of the trace as of now.
-    pub(super) fn snapshot(&self) -> Trace {
+    pub(super) fn snapshot(&mut self) -> Trace {
+        self.settle_all();
         Trace {
             paths: self.paths.iter().map(|(path, record)| (path.clone(), record.access)).collect(),
             existing: self.existing(),
@@ -169,6 +225,11 @@ impl AccessLog {
             incomplete: self.incomplete.clone(),
             peers: self.peers.clone(),
         }
+    }
+
+    fn settle_all(&mut self) {
+        let certain = self.expected.finish();
+        self.settle(certain);
     }
 
     fn existing(&self) -> HashSet<PathBuf> {

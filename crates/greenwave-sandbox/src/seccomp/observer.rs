@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use libc::{c_int, seccomp_notif};
 
 use super::call::{Base, Call, NewNode, PathArgument, decode};
+use super::changes::Caller;
 use super::filter::{ARCHITECTURE, X32_CALLS};
 use super::interpreter::interpreter;
 use super::log::AccessLog;
@@ -109,14 +110,19 @@ impl Observer {
             self.log.incomplete("runs programs of another architecture");
             return Response::Continue;
         }
-        let Some(call) = decode(number.into(), &call.data.args) else { return Response::Continue };
+        let Some(decoded) = decode(number.into(), &call.data.args) else { return Response::Continue };
+        let caller = Caller { thread: tracee.thread, number: call.data.nr, arguments: call.data.args };
+        if self.log.next_call(caller) {
+            // The same call may succeed now, which would make a difference.
+            self.recorded.clear();
+        }
         self.resolver.trust_device_of(tracee.thread);
         self.processes.insert(tracee.thread);
         if self.has_threads {
             self.check_previous(tracee);
             tracee.reads.clear();
         }
-        let response = match self.record(tracee, call) {
+        let response = match self.record(tracee, decoded) {
             Ok(response) => response,
             Err(Skip::Unreadable(error)) if tracee.is_waiting() => {
                 self.log.incomplete(format!("runs a program whose memory cannot be read ({error})"));
@@ -129,7 +135,7 @@ impl Observer {
             self.log.incomplete("changes the arguments of a system call while it makes the call");
         }
         if self.has_threads {
-            self.remember(tracee, call);
+            self.remember(tracee, decoded);
         }
         response
     }
@@ -340,20 +346,21 @@ impl Observer {
     fn move_file(&mut self, from: &Resolution, to: &Resolution, must_be_new: bool) {
         // Its content lives on under another name, and may stem from before the command.
         self.log.depend(&from.path, |access| access.read = true);
-        if from.target == Target::Directory {
-            self.log.rename_directory(&from.path, &to.path);
-        }
         self.log.remove(&from.path);
         match to.target {
-            Target::Unreachable => self.depend_on_existence(to),
+            Target::Unreachable => return self.depend_on_existence(to),
             Target::Directory => {
                 self.depend_on_existence(to);
                 self.log.depend(&to.path, |access| access.listed = true);
-                self.log.replace(&to.path);
             }
-            _ if must_be_new => self.create(to, false),
-            _ => self.log.replace(&to.path),
+            Target::Absent if must_be_new => {
+                self.log.depend(&to.path, |access| (access.queried, access.created) = (true, true));
+            }
+            // The call is going to fail.
+            _ if must_be_new => return self.depend_on_existence(to),
+            _ => {}
         }
+        self.log.move_here(&from.path, &to.path, from.target == Target::Directory);
     }
 
     fn link(

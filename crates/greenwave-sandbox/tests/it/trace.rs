@@ -250,6 +250,98 @@ async fn output_of_a_command_is_not_an_input() {
 }
 
 #[tokio::test]
+async fn files_that_a_command_fails_to_change_are_inputs() {
+    if !can_trace() {
+        return;
+    }
+    // Without capabilities, the superuser obeys the modes of files.
+    let source = r#"
+    #define _GNU_SOURCE
+    #include <fcntl.h>
+    #include <linux/capability.h>
+    #include <stdio.h>
+    #include <string.h>
+    #include <sys/stat.h>
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    int main(void) {
+        struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+        struct __user_cap_data_struct none[2];
+        memset(none, 0, sizeof none);
+        syscall(SYS_capset, &header, none);
+        int failed = 0;
+        failed += open("opened", O_WRONLY | O_TRUNC) < 0;
+        failed += creat("sealed/created", 0600) < 0;
+        failed += open("sealed/new", O_RDWR | O_CREAT | O_EXCL, 0600) < 0;
+        failed += truncate("truncated", 0) < 0;
+        failed += unlink("sealed/unlinked") < 0;
+        failed += link("linked", "sealed/link") < 0;
+        failed += symlink("linked", "sealed/symlink") < 0;
+        failed += mkdir("sealed/directory", 0700) < 0;
+        mkdir("mine", 0700);
+        failed += rename("mine", "replaced") < 0;
+        failed += rename("mine", "full") < 0;
+        failed += renameat2(AT_FDCWD, "mine", AT_FDCWD, "replaced", RENAME_NOREPLACE) < 0;
+        const char *read[] = {"opened", "sealed/created", "sealed/new", "truncated", "sealed/unlinked",
+            "sealed/link", "sealed/symlink", "replaced", "full/inner", "sealed/directory/inner"};
+        for (int at = 0; at < sizeof read / sizeof *read; at++) open(read[at], O_RDONLY);
+        return failed == 11 ? 0 : 1;
+    }
+    "#;
+    let files = ["opened", "truncated", "linked", "replaced", "full/inner", "sealed/unlinked"];
+    let directory = Directory::new(&files.map(|name| (name, "1")));
+    let Some(program) = compile(&directory.at(""), "fails", source, &["-w"]) else { return };
+    let set_mode = |path: &str, mode| {
+        fs::set_permissions(directory.at(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    files.iter().for_each(|file| set_mode(file, 0o444));
+    set_mode("sealed", 0o555);
+    let session_program = program.clone();
+    let traced = directory.run(&mut Command::new(program)).await;
+    let untraced =
+        std::process::Command::new(session_program).current_dir(directory.at("")).status().unwrap();
+    set_mode("sealed", 0o755);
+    assert_eq!(untraced.code(), Some(0), "a call was expected to fail");
+    for path in ["opened", "truncated", "replaced", "full/inner", "sealed/unlinked"] {
+        let access = traced.of(path);
+        assert!(access.read && !access.output_only, "{path} of {:#?}", traced.trace);
+    }
+    for path in ["sealed/created", "sealed/new", "sealed/link", "sealed/symlink", "sealed/directory"] {
+        let access = traced.of(path);
+        assert!(access.queried && !access.output_only && !access.created, "{path}: {access:?}");
+    }
+    assert!(!traced.of("sealed/directory/inner").output_only);
+    assert_eq!(traced.trace.incomplete, None);
+}
+
+#[tokio::test]
+async fn changes_of_other_threads_and_processes_are_seen_to_be_made() {
+    if !can_trace() {
+        return;
+    }
+    let files = [("old", "1"), ("moved", "2"), ("target", "3"), ("removed", "4")];
+    let directory = Directory::new(&files);
+    // Each change is the last call of its process.
+    let script = "
+        (: > old); cat old
+        (: > new); cat new
+        sh -c 'exec 3> held; kill -9 $$'; cat held
+        for at in 1 2 3 4 5 6 7 8 9; do (: > many$at) & done; wait; cat many*
+        rm removed; cat removed
+        mkdir made; mv made elsewhere; echo > elsewhere/a; cat elsewhere/a elsewhere/none
+    ";
+    let traced = directory.shell(script).await;
+    for path in ["old", "new", "held", "many1", "many9", "elsewhere/a", "elsewhere/none"] {
+        assert!(!traced.of(path).read, "{path} of {:#?}", traced.trace);
+    }
+    for path in ["old", "new", "held", "elsewhere/a", "elsewhere/none"] {
+        assert!(traced.of(path).output_only, "{path} of {:#?}", traced.trace);
+    }
+    traced.check("removed", Access { written: true, ..QUERIED });
+    assert_eq!(traced.trace.incomplete, None);
+}
+
+#[tokio::test]
 async fn scripts_are_traced_with_their_interpreters() {
     if !can_trace() {
         return;

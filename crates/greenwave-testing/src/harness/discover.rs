@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use greenwave_dir::read_regular;
 use serde::{Deserialize, Serialize};
 
 use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
-use super::project::Project;
+use super::project::{MANIFEST_BYTES_MAX, Project};
 use super::registry::Harnesses;
 use crate::results::state::{StateDirectory, StateFile};
 use crate::run::blocking::blocking;
@@ -187,7 +188,7 @@ fn add_programs(
         add(hasher, &stamp);
     }
     for settings in (inputs.settings)(environment) {
-        add(hasher, &std::fs::read(settings).unwrap_or_default());
+        add(hasher, &read_regular(settings, MANIFEST_BYTES_MAX).unwrap_or_default());
     }
     let variables: Vec<String> = inputs.variables.iter().map(|name| (*name).to_owned()).collect();
     for (name, value) in environment.visible(&variables).into_iter().filter(|_| !variables.is_empty()) {

@@ -4,10 +4,15 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use greenwave_dir::read_regular;
+
 use super::discovery::DiscoveryNote;
 use super::problem::Problem;
 use crate::run::toolchain::resolve;
 use crate::{Environment, Error};
+
+/// Maximum size of a manifest or settings file, in bytes.
+pub(crate) const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
 /// A project in which tests are discovered. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -75,7 +80,7 @@ impl Project {
     /// Reads a manifest.
     pub(crate) fn text(&self, harness: &'static str, manifest: &Path) -> Result<String, Error> {
         let path = self.root().join(manifest);
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = read_regular(&path, MANIFEST_BYTES_MAX).map_err(Error::io("read", &path))?;
         let not_text =
             |_| self.invalid(harness, manifest, Problem::NotText { file: Problem::file(manifest) });
         String::from_utf8(bytes).map_err(not_text)

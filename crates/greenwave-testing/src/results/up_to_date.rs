@@ -15,7 +15,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;
-use std::fs;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -25,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use greenwave_dir::read_regular;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Mode as FileMode, OFlags, openat, statat};
 
@@ -45,6 +45,8 @@ use greenwave_inputs::{ProjectFiles, Snapshot};
 use greenwave_inputs::{StatCache, UserKey};
 
 const HEADER: Header = Header { magic: [0xF5, b'G', b'W', b'A'], version: 2 };
+/// Maximum size of a record, in bytes. That of 100,000 files has about 10 MB.
+const RECORD_BYTES_MAX: u64 = 1 << 30;
 /// Position of the digest of the key.
 const KEY_DIGEST: Range<usize> = 8..40;
 const TRACE: u8 = 1;
@@ -102,7 +104,7 @@ impl UpToDateRecord {
     pub async fn check(project: &Path, environment: &Environment, key: &RecordKey) -> Option<Self> {
         let root = project.canonicalize().ok()?;
         let state = StateDirectory::existing(&root, &key.user).ok()?;
-        let file = fs::read(state.path(StateFile::UpToDate)).ok()?;
+        let file = read_regular(state.path(StateFile::UpToDate), RECORD_BYTES_MAX).ok()?;
         // Avoids hashing a long file that is outdated anyway.
         if file.get(KEY_DIGEST)? != key.digest() {
             return None;

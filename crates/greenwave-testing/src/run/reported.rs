@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
+use greenwave_dir::read_regular;
 use greenwave_inputs::FileStamp;
 
 use crate::harness::junit::xml::{CASES_MAX, JunitCase, parse};
@@ -230,7 +231,7 @@ fn replace(argument: &OsStr, file: &Path) -> Option<OsString> {
 fn read_report(file: &Path, left: &mut u64) -> Result<crate::harness::junit::xml::JunitReport, String> {
     let size = fs::metadata(file).map_err(|error| error.to_string())?.len();
     *left = left.checked_sub(size).ok_or(format!("the reports are larger than {} MiB", BYTES_MAX >> 20))?;
-    let bytes = fs::read(file).map_err(|error| error.to_string())?;
+    let bytes = read_regular(file, size).map_err(|error| error.to_string())?;
     parse(&bytes)
 }
 

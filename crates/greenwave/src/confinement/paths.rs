@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use greenwave_dir::read_regular_text;
 use greenwave_testing::{Environment, STATE_DIRECTORY};
 
 use crate::copies;
@@ -16,6 +17,8 @@ use crate::plan::Plan;
 use crate::project_root::ProjectRoot;
 use crate::settings::Settings;
 
+/// Maximum size of a settings file that is searched for passwords, in bytes.
+const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 /// Secrets in the home directory.
 const SECRETS: [&str; 36] = [
     ".ssh",
@@ -186,7 +189,7 @@ impl Places {
         let path = environment.get("PATH").map(std::env::split_paths).into_iter().flatten();
         places.programs = path.collect();
         let searched: Vec<PathBuf> = [root].into_iter().chain(beside).chain(places.home.clone()).collect();
-        places.hidden.extend(env_files(&searched));
+        places.hidden.extend(secrets_of_projects(&searched));
         places.add_caches();
         Ok(places)
     }
@@ -250,7 +253,7 @@ pub(super) fn create_directories(paths: &[PathBuf]) {
 /// Returns whether a settings file of a package manager has a password or a token. Without one, the
 /// package manager needs it.
 fn holds_credentials(path: &Path) -> bool {
-    let text = fs::read_to_string(path).unwrap_or_default();
+    let text = read_regular_text(path, SETTINGS_BYTES_MAX).unwrap_or_default();
     let has_user = |line: &str| line.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
     text.lines().any(|line| line.contains("_auth") || line.contains("_password") || has_user(line))
 }
@@ -263,8 +266,8 @@ pub(super) fn holds_projects(directory: &Path) -> bool {
         && directory.metadata().is_ok_and(|metadata| metadata.permissions().mode() & STICKY == 0)
 }
 
-/// Finds files like `.env` in projects below these directories.
-fn env_files(searched: &[PathBuf]) -> Vec<PathBuf> {
+/// Finds files like `.env`, and the state of greenwave, in projects below these directories.
+fn secrets_of_projects(searched: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut level: Vec<PathBuf> = searched.to_vec();
     let mut count = 0;
@@ -279,7 +282,12 @@ fn env_files(searched: &[PathBuf]) -> Vec<PathBuf> {
             for entry in entries.flatten() {
                 let name = entry.file_name();
                 let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-                if !is_directory && name.to_str().is_some_and(is_env_file) {
+                let is_hidden = if is_directory {
+                    name == STATE_DIRECTORY
+                } else {
+                    name.to_str().is_some_and(is_env_file)
+                };
+                if is_hidden {
                     found.push(entry.path());
                 } else if is_directory && depth < SEARCH_DEPTH && is_searched(&name) {
                     next.push(entry.path());
@@ -300,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn env_files_of_projects_are_found() {
+    fn secrets_of_projects_are_found() {
         let directory = tempfile::tempdir().unwrap();
         let files = [
             "a/.env",
@@ -311,15 +319,16 @@ mod tests {
             "a/node_modules/x/.env",
             ".hidden/.env",
             "too/deep/to/search/.env",
+            "b/.greenwave/store/log",
         ];
         for file in files {
             let path = directory.path().join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "KEY=1\n").unwrap();
         }
-        let mut found = env_files(&[directory.path().to_owned()]);
+        let mut found = secrets_of_projects(&[directory.path().to_owned()]);
         found.sort();
-        let expected = ["a/.env", "a/.env.local", "a/web/.env.production"];
+        let expected = ["a/.env", "a/.env.local", "a/web/.env.production", "b/.greenwave"];
         assert_eq!(found, expected.map(|path| directory.path().join(path)));
     }
 }

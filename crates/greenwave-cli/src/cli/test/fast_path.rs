@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use greenwave::{Environment, ResultStore, UserKey};
+use greenwave_dir::read_regular;
 use greenwave_testing::{RecordKey, Suite, SuiteReport, TraceMode, TraceStatus, UpToDateRecord};
 
 use super::args::TestArgs;
 use crate::config::{Overrides, VARIABLE};
+use crate::diagnostic::FILE_BYTES_MAX;
 use crate::dirs::default_results_dir;
 use crate::error::CliError;
 use crate::format::{Format, Show};
@@ -62,7 +64,7 @@ impl FastPath {
     /// Returns the record if the project is up to date.
     pub(super) async fn check(&self) -> Option<UpToDateRecord> {
         let user = user_key(&self.project).ok()?;
-        let text = std::fs::read(self.project.join(SETTINGS_FILE)).ok()?;
+        let text = read_regular(self.project.join(SETTINGS_FILE), FILE_BYTES_MAX).ok()?;
         let key = self.key(&text, user);
         UpToDateRecord::check(&self.project, &Environment::new(std::env::vars_os()), &key).await
     }

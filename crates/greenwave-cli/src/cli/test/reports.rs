@@ -1,11 +1,13 @@
 //! Writes the reports of a test run to files.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
 
+use greenwave_dir::{Access, Dir};
 use greenwave_testing::{RunReport, Timings, github_annotations, github_summary, junit};
-use rustix::fs::{Access, access};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::args::TestArgs;
 use crate::error::CliError;
@@ -16,36 +18,80 @@ use crate::output;
 ///
 /// # Errors
 /// [`CliError::Report`] if one cannot be written.
-pub(super) fn check(args: &TestArgs) -> Result<(), CliError> {
+pub(super) fn check(args: &TestArgs, project: &Path) -> Result<(), CliError> {
     let timings = args.timings.as_deref().filter(|_| args.shard.is_none());
     for path in args.junit.as_deref().into_iter().chain(args.summary()).chain(timings) {
-        check_file(path).map_err(failed(path))?;
+        check_file(project, path).map_err(failed(path))?;
     }
     Ok(())
 }
 
-fn check_file(path: &Path) -> io::Result<()> {
-    match fs::metadata(path) {
+fn check_file(project: &Path, path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Err(ErrorKind::IsADirectory.into()),
-        Ok(metadata) if metadata.is_file() => File::options().append(true).open(path).map(drop),
         // Opening and closing a pipe would end the stream for its reader.
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => check_new_file(path),
-        Err(error) => Err(error),
+        Ok(metadata) if !metadata.is_file() => Ok(()),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        exists => match in_project(project, path) {
+            Some((project, below)) => match project.metadata(&below) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    check_new_file(&project.parent(&below)?.0)
+                }
+                found => found.and_then(|_| project.open_file(&below, Access::Write, 0)).map(drop),
+            },
+            None if exists.is_ok() => File::options().append(true).open(path).map(drop),
+            None => check_new_file(&Dir::open(parent(&target(path)))?),
+        },
     }
 }
 
 /// Checks that a file could be created. Creating and removing it would count as a change of the
 /// project.
-fn check_new_file(path: &Path) -> io::Result<()> {
-    // A dangling link is created at its target.
-    let target = fs::read_link(path).ok().map(|target| path.parent().unwrap_or(Path::new("")).join(target));
-    let parent = target.as_deref().unwrap_or(path).parent();
-    let parent = parent.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !fs::metadata(parent)?.is_dir() {
-        return Err(ErrorKind::NotADirectory.into());
+fn check_new_file(parent: &Dir) -> io::Result<()> {
+    use rustix::fs::{Access, AtFlags, accessat};
+    Ok(accessat(parent, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
+}
+
+/// Returns the path at which a file is created: a dangling link is created at its target.
+fn target(path: &Path) -> PathBuf {
+    std::fs::read_link(path).map_or_else(|_| path.to_owned(), |target| parent(path).join(target))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Returns the project with the path of a report below it, or `None` if the report is elsewhere.
+/// Links in the project may come with a clone; other links are the user's.
+fn in_project(project: &Path, path: &Path) -> Option<(Dir, PathBuf)> {
+    let (project, path) = (std::path::absolute(project).ok()?, std::path::absolute(path).ok()?);
+    let below = path.strip_prefix(&project).ok()?;
+    if below.components().any(|component| component == Component::ParentDir) {
+        return None;
     }
-    Ok(access(parent, Access::WRITE_OK | Access::EXEC_OK)?)
+    Some((Dir::open(&project).ok()?, below.to_owned()))
+}
+
+/// Opens the file of a report. A link in the project is not followed, and a pipe without a reader
+/// is an error.
+fn open(project: &Path, path: &Path, appends: bool) -> io::Result<File> {
+    let is_special = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+    if let Some((project, below)) = in_project(project, path).filter(|_| !is_special) {
+        let access = if appends { Access::Append } else { Access::Create };
+        let file = project.open_file(below, access, 0o666)?;
+        if !appends {
+            file.set_len(0)?;
+        }
+        return Ok(file);
+    }
+    let mut options = File::options();
+    options.create(true).append(appends).write(!appends).truncate(!appends);
+    let file = options.custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    if file.metadata()?.file_type().is_fifo() {
+        // A reader that is slow is waited for.
+        fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    }
+    Ok(file)
 }
 
 /// Writes the requested reports. Appends the summary to the file, which is how GitHub collects the
@@ -53,15 +99,19 @@ fn check_new_file(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// [`CliError::Report`] if one cannot be written.
-pub(super) fn write(args: &TestArgs, run: &RunReport) -> Result<(), CliError> {
+pub(super) fn write(args: &TestArgs, project: &Path, run: &RunReport) -> Result<(), CliError> {
     if let Some(path) = &args.junit {
-        fs::write(path, junit(run)).map_err(failed(path))?;
+        write_text(project, path, &junit(run), false)?;
     }
     if let Some(path) = args.summary() {
-        let file = File::options().create(true).append(true).open(path);
-        file.and_then(|mut file| file.write_all(github_summary(run).as_bytes())).map_err(failed(path))?;
+        write_text(project, path, &github_summary(run), true)?;
     }
     Ok(())
+}
+
+fn write_text(project: &Path, path: &Path, text: &str, appends: bool) -> Result<(), CliError> {
+    let file = open(project, path, appends);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed(path))
 }
 
 /// Prints annotations of failures, if this is a step of a workflow on GitHub.
@@ -77,8 +127,8 @@ pub(super) fn annotate(run: &RunReport, project: &Path) {
 ///
 /// # Errors
 /// [`CliError::Report`] if it cannot be written.
-pub(super) fn write_timings(path: &Path, timings: &Timings) -> Result<(), CliError> {
-    fs::write(path, timings.to_json()).map_err(failed(path))
+pub(super) fn write_timings(project: &Path, path: &Path, timings: &Timings) -> Result<(), CliError> {
+    write_text(project, path, &timings.to_json(), false)
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> CliError {

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use cargo_platform::{Cfg, Platform};
+use greenwave_dir::read_regular_text;
 use toml::{Table, Value};
 
 use crate::Environment;
+use crate::harness::project::MANIFEST_BYTES_MAX;
 
 /// Names of the configuration file in a directory. Cargo reads the first one that exists.
 const NAMES: [&str; 2] = ["config", "config.toml"];
@@ -57,7 +58,7 @@ impl CargoConfig {
 
     /// Appends a file, and then the files that it includes. A later one has precedence.
     fn add(&mut self, file: &Path, depth: usize) {
-        let text = fs::read_to_string(file).unwrap_or_default();
+        let text = read_regular_text(file, MANIFEST_BYTES_MAX).unwrap_or_default();
         let (Ok(table), Some(directory)) = (text.parse::<Table>(), file.parent()) else { return };
         let base = directory.parent().unwrap_or(directory).to_owned();
         let included = included(table.get("include"));
@@ -159,6 +160,8 @@ fn program(base: &Path, name: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const TRIPLE: &str = "x86_64-unknown-linux-gnu";

@@ -6,10 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
+use greenwave_dir::read_regular;
 use serde::Deserialize;
 use tokio::process::Command;
 
 use crate::harness::problem::Problem;
+use crate::harness::project::MANIFEST_BYTES_MAX;
 use crate::run::isolation::{cargo_home, tool_homes};
 use crate::{Environment, Error, Test};
 
@@ -98,6 +100,14 @@ pub(super) async fn metadata(directory: &Path, environment: &Environment) -> Res
         command.arg("--manifest-path").arg(directory.join("Cargo.toml")).current_dir("/");
     }
     let failed = |problem: Problem| problem.discovering("cargo", directory);
+    let manifest = directory.join("Cargo.toml");
+    match read_regular(&manifest, MANIFEST_BYTES_MAX) {
+        // cargo would read a device without end.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::io("read", &manifest)(error));
+        }
+        _ => {}
+    }
     let output = environment.output(&mut command).await.map_err(|source| failed(not_started(source)))?;
     if !output.status.success() {
         return Err(failed(refused("cargo metadata", &output.stderr)));

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use greenwave_dir::read_regular_text;
 use serde_json::Value;
 
 use super::package::Package;
 use super::script::Tool;
-use crate::harness::project::Project;
+use crate::harness::project::{MANIFEST_BYTES_MAX, Project};
 
 /// Configuration of Turborepo (<https://turborepo.com/docs/reference/configuration>).
 const TURBO: [&str; 2] = ["turbo.json", "turbo.jsonc"];
@@ -80,7 +81,11 @@ pub(super) fn is_available(project: &Project, root: &Path, package: &Package, to
 /// Reads the first configuration that exists; the inner `None` if it cannot be parsed.
 fn read(project: &Project, root: &Path, names: &[&str]) -> Option<Option<Value>> {
     let path = names.iter().map(|name| root.join(name)).find(|path| project.has(path))?;
-    Some(std::fs::read_to_string(project.root().join(path)).ok().and_then(|text| parse_jsonc(&text)))
+    Some(
+        read_regular_text(project.root().join(path), MANIFEST_BYTES_MAX)
+            .ok()
+            .and_then(|text| parse_jsonc(&text)),
+    )
 }
 
 /// Parses JSON with comments and commas before closing brackets.

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use greenwave_dir::{read_regular, read_regular_text};
+
 use crate::harness::discovery::DiscoveryNote;
-use crate::harness::project::Project;
+use crate::harness::project::{MANIFEST_BYTES_MAX, Project};
 use crate::run::toolchain::resolve;
 
 /// Names of virtual environments in a project.
@@ -130,7 +132,7 @@ fn has_pytest(environment: &Path) -> bool {
 }
 
 fn includes_system_packages(environment: &Path) -> bool {
-    let text = std::fs::read_to_string(environment.join("pyvenv.cfg")).unwrap_or_default();
+    let text = read_regular_text(environment.join("pyvenv.cfg"), MANIFEST_BYTES_MAX).unwrap_or_default();
     text.lines().any(|line| {
         line.split_once('=').is_some_and(|(key, value)| {
             key.trim() == "include-system-site-packages" && value.trim() == "true"
@@ -141,7 +143,7 @@ fn includes_system_packages(environment: &Path) -> bool {
 /// Returns the Python interpreter that a script starts with; `None` for a script of another
 /// language.
 fn interpreter_of(script: &Path) -> Option<String> {
-    let bytes = std::fs::read(script).ok()?;
+    let bytes = read_regular(script, MANIFEST_BYTES_MAX).ok()?;
     let text = String::from_utf8_lossy(bytes.get(..SCRIPT_BYTES).unwrap_or(&bytes)).into_owned();
     let mut lines = text.lines();
     let first = lines.next()?.strip_prefix("#!")?.trim();

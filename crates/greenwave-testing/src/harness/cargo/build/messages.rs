@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use greenwave_dir::read_regular_text;
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -15,6 +16,7 @@ use super::super::metadata::{Metadata, Package, Target};
 use super::super::run_time::{LIBRARY_PATH, RunTime};
 use super::super::target::CargoTarget;
 use super::{Build, Program};
+use crate::harness::project::MANIFEST_BYTES_MAX;
 use greenwave_inputs::FileStamp;
 
 /// One line of cargo's output
@@ -251,7 +253,7 @@ fn left_out(metadata: &Metadata) -> HashMap<CargoTarget, String> {
 /// Returns the targets of a package with `harness = false`
 /// (<https://doc.rust-lang.org/cargo/reference/cargo-targets.html#the-harness-field>).
 fn unharnessed(package: &Package) -> Vec<CargoTarget> {
-    let manifest = fs::read_to_string(&package.manifest_path).unwrap_or_default();
+    let manifest = read_regular_text(&package.manifest_path, MANIFEST_BYTES_MAX).unwrap_or_default();
     let Ok(manifest) = manifest.parse::<Table>() else { return Vec::new() };
     let has_none = |target: &Value| target.get("harness").and_then(Value::as_bool) == Some(false);
     let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

@@ -1,0 +1,87 @@
+//! Inputs that are too large or nested too deeply: each is an error that names the limit, in
+//! bounded memory.
+
+use std::fs::File;
+use std::process::Command;
+
+use crate::program::{Finished, Program};
+use crate::test_dir::TestDir;
+
+/// Maximum address space of the program, in KiB. Reading one of the larger inputs as a whole would
+/// exceed it.
+const MEMORY_KIB: u64 = 4_000_000;
+
+/// Runs the program with a limit on its memory. A run that ends with an error writes little.
+#[track_caller]
+fn refused(dir: &TestDir, args: &[&str]) -> Finished {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit -v {MEMORY_KIB}; exec \"$0\" \"$@\"");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_greenwave")]).args(args);
+    let finished = Program::of(command).within(&dir.path("")).variable("HOME", dir.path("home")).run();
+    let finished = finished.with_code(2);
+    assert!(finished.stderr.len() < 4_000, "{} bytes of errors", finished.stderr.len());
+    finished
+}
+
+#[track_caller]
+fn check(dir: &TestDir, args: &[&str], expected: &str) {
+    let finished = refused(dir, args);
+    assert!(finished.stderr.contains(expected), "{expected}: {}", finished.stderr);
+}
+
+/// A plan of features in a chain, which a recorded agent builds.
+fn plan(features: usize) -> String {
+    let feature = |at: usize| {
+        let above = if at == 0 { String::new() } else { format!("depends_on = [\"f{}\"]\n", at - 1) };
+        format!(
+            "[[features]]\nid = \"f{at}\"\nprompt = \"p\"\nagent = \"a\"\n{above}\
+             [[features.tests]]\nname = \"t\"\ncommand = [\"test\", \"-f\", \"x\"]\n"
+        )
+    };
+    let head = "project = \"project\"\n[agents.a]\nkind = \"scripted\"\nscript = \"s.jsonl\"\n";
+    head.to_owned() + &(0..features).map(feature).collect::<String>()
+}
+
+fn dir(plan: &str) -> TestDir {
+    TestDir::with_project().with("plan.toml", plan).with("s.jsonl", "{\"greenwave_script\": 1}\n")
+}
+
+/// Makes a file longer without using space on the disk.
+fn extend(dir: &TestDir, path: &str, bytes: u64) {
+    File::options().write(true).open(dir.path(path)).unwrap().set_len(bytes).unwrap();
+}
+
+#[test]
+fn a_plan_has_a_limited_number_of_features() {
+    let dir = dir(&plan(20_000));
+    for args in [&["graph", "plan.toml"][..], &["run", "--check", "plan.toml"]] {
+        check(&dir, args, "the plan has 20000 features: expected at most 10000");
+    }
+}
+
+#[test]
+fn files_have_a_limited_size() {
+    let dir = dir(&plan(1));
+    extend(&dir, "s.jsonl", 500 << 30);
+    check(&dir, &["run", "plan.toml", "--no-metrics"], "the script is larger than 67108864 bytes");
+    extend(&dir, "plan.toml", 500 << 30);
+    check(&dir, &["graph", "plan.toml"], "the file is larger than 16777216 bytes");
+    let dir = TestDir::empty().with("greenwave.toml", "").with("Cargo.toml", "");
+    // Discovery hashes it first.
+    extend(&dir, "Cargo.toml", 100 << 20);
+    check(&dir, &["test", "--dry-run"], "the file is larger than 67108864 bytes");
+    extend(&dir, "greenwave.toml", 500 << 30);
+    check(&dir, &["test", "--dry-run"], "the file is larger than 16777216 bytes");
+}
+
+#[test]
+fn files_have_a_limited_depth() {
+    let nested = "[".repeat(1_000_000);
+    let dir = dir(&plan(1));
+    dir.write("s.jsonl", format!("{{\"greenwave_script\": 1}}\n{{\"feature\": {nested}\n"));
+    check(&dir, &["run", "plan.toml", "--no-metrics"], "cannot parse script");
+    dir.write("plan.toml", format!("name = {nested}"));
+    check(&dir, &["graph", "plan.toml"], "max recursion depth met");
+    dir.write("project/package.json", format!("{{\"scripts\": {nested}"));
+    check(&dir, &["test", "--dry-run", "--project", "project"], "recursion limit exceeded");
+}
