@@ -34,6 +34,25 @@ const RUNS: &[Run] = &[
         rounds: 100,
     },
     Run {
+        name: "engine-plans",
+        package: "greenwave",
+        features: "",
+        target: LIB,
+        tests: "tests::simulation::plans::",
+        variable: "GREENWAVE_ENGINE_PLANS",
+        rounds: 20_000,
+    },
+    // The tests with fixed plans interrupt each step.
+    Run {
+        name: "engine-scripts",
+        package: "greenwave",
+        features: "",
+        target: LIB,
+        tests: "tests::simulation:: --skip plans::",
+        variable: "GREENWAVE_ENGINE_SEEDS",
+        rounds: 10_000,
+    },
+    Run {
         name: "cache-kills",
         package: "greenwave-cache",
         features: "",

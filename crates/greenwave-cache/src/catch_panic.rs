@@ -28,12 +28,29 @@ pub(crate) async fn catch_panic_async<T>(
     .await
 }
 
-fn panicked(callback: &'static str, panic: &(dyn Any + Send)) -> Error {
-    let message = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+/// Creates a future and awaits it. Returns the payload of a panic, which the caller resumes.
+pub(crate) async fn catch_unwind_async<Fut: Future>(
+    create: impl FnOnce() -> Fut,
+) -> Result<Fut::Output, Box<dyn Any + Send>> {
+    let mut future = pin!(catch_unwind(AssertUnwindSafe(create))?);
+    std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}
+
+/// Returns the message of a panic.
+pub(crate) fn message_of(panic: &(dyn Any + Send)) -> String {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(message), _) => (*message).to_owned(),
         (_, Some(message)) => message.clone(),
         _ => "a panic without a message".to_owned(),
-    };
+    }
+}
+
+fn panicked(callback: &'static str, panic: &(dyn Any + Send)) -> Error {
+    let message = message_of(panic);
     tracing::error!(callback, message, "a callback of a cache panicked");
     Error::Panicked { callback, message }
 }

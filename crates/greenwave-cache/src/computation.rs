@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex as AsyncMutex;
 
+use crate::error::ComputeError;
 use crate::sync::AtomicUsize;
 
 /// A computation in progress. The caller that holds the lock computes, the others wait for it.
@@ -18,7 +19,7 @@ pub(crate) struct Computation<V> {
 
 impl<V> Computation<V> {
     pub(crate) fn new() -> Self {
-        let outcome = AsyncMutex::new(ComputationOutcome { value: None, error: None });
+        let outcome = AsyncMutex::new(ComputationOutcome { value: None, failure: None });
         Self { outcome, failures: AtomicUsize::new(0) }
     }
 }
@@ -27,8 +28,16 @@ impl<V> Computation<V> {
 #[derive(Debug)]
 pub(crate) struct ComputationOutcome<V> {
     pub(crate) value: Option<V>,
-    /// Error of the last failed computation, if it is shared.
-    pub(crate) error: Option<SharedError>,
+    /// Failure of the last computation, if it is shared.
+    pub(crate) failure: Option<SharedFailure>,
+}
+
+/// Failure of a computation, for the callers that waited for it.
+#[derive(Debug)]
+pub(crate) enum SharedFailure {
+    Error(SharedError),
+    /// Message of the panic.
+    Panic(Arc<str>),
 }
 
 /// An `Arc<E>` of some error type. Two callers of one key may use different error types.
@@ -50,22 +59,29 @@ pub(crate) struct PendingComputation<K, V> {
 pub(crate) struct ErrorSharing<E, Out> {
     /// Splits an error into the caller's own result and the part shared with waiters.
     pub(crate) split: fn(E) -> (Out, Option<SharedError>),
-    /// Converts a shared error for a waiter. With `None` the waiter computes itself.
-    pub(crate) receive: fn(&SharedError) -> Option<Out>,
+    /// Converts a shared failure for a waiter. With `None` the waiter computes itself.
+    pub(crate) receive: fn(&SharedFailure) -> Option<Out>,
+    /// Whether a panic is passed to waiters.
+    pub(crate) shares_panics: bool,
 }
 
-impl<E: Send + Sync + 'static> ErrorSharing<E, Arc<E>> {
-    /// Every waiter gets the error.
+impl<E: Send + Sync + 'static> ErrorSharing<E, ComputeError<E>> {
+    /// Every waiter gets the error, or learns of the panic.
     pub(crate) const SHARED: Self = Self {
         split: |error| {
             let error = Arc::new(error);
-            (error.clone(), Some(Box::new(error)))
+            (ComputeError::Failed(error.clone()), Some(Box::new(error)))
         },
-        receive: |error| error.downcast_ref().cloned(),
+        receive: |failure| match failure {
+            SharedFailure::Error(error) => error.downcast_ref().cloned().map(ComputeError::Failed),
+            SharedFailure::Panic(message) => Some(ComputeError::Panicked { message: message.clone() }),
+        },
+        shares_panics: true,
     };
 }
 
 impl<E> ErrorSharing<E, E> {
     /// Waiters compute in turn until one succeeds.
-    pub(crate) const RETRIED: Self = Self { split: |error| (error, None), receive: |_| None };
+    pub(crate) const RETRIED: Self =
+        Self { split: |error| (error, None), receive: |_| None, shares_panics: false };
 }

@@ -1,4 +1,7 @@
-//! Errors of caches, backends and payloads.
+//! Errors of caches, computations, backends and payloads.
+
+use std::fmt;
+use std::sync::Arc;
 
 /// Error type of a backend.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -61,5 +64,55 @@ pub enum Error {
 impl Error {
     pub(crate) fn backend(operation: impl Into<String>) -> impl FnOnce(BoxError) -> Self {
         move |source| Self::Backend { operation: operation.into(), source }
+    }
+}
+
+/// Errors of a computation that several callers share.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ComputeError<E> {
+    /// The computation failed. All callers that waited for it share the error.
+    Failed(Arc<E>),
+    /// The computation of another caller, for which this one waited, panicked.
+    Panicked {
+        /// Message of the panic.
+        message: Arc<str>,
+    },
+}
+
+impl<E> Clone for ComputeError<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(Arc::clone(error)),
+            Self::Panicked { message } => Self::Panicked { message: Arc::clone(message) },
+        }
+    }
+}
+
+impl<E: PartialEq> PartialEq for ComputeError<E> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Failed(error), Self::Failed(other)) => error == other,
+            (Self::Panicked { message }, Self::Panicked { message: other }) => message == other,
+            _ => false,
+        }
+    }
+}
+
+impl<E> fmt::Display for ComputeError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(_) => f.write_str("cannot compute the value"),
+            Self::Panicked { message } => write!(f, "the computation panicked: {message}"),
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for ComputeError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Failed(error) => Some(&**error),
+            Self::Panicked { .. } => None,
+        }
     }
 }

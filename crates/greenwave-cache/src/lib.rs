@@ -130,7 +130,7 @@ pub use backend::{DiskBackend, DiskOptions};
 #[cfg(feature = "redis")]
 pub use backend::{RedisBackend, RedisLeases};
 pub use cache::Cache;
-pub use error::{BoxError, Error};
+pub use error::{BoxError, ComputeError, Error};
 #[cfg(feature = "serde")]
 pub use format::PayloadFormat;
 pub use hashing::{IdentityHasher, KeyHasher, SeededHasher};

@@ -4,16 +4,19 @@
 //! Callers that ask for a missing key share a [`Computation`](crate::computation::Computation): a
 //! lock and a slot for the outcome. The caller that holds the lock computes. On success it leaves
 //! the value for the waiters; on failure it leaves the error for waiters that share errors and
-//! joined before the failure. If it panics or is dropped, the lock passes to the next waiter, which
-//! computes instead. If the key is inserted, removed or invalidated in the meantime, the
-//! computation is cancelled: its value still goes to the waiters, but not into the cache.
+//! joined before the failure, and the message of a panic likewise. If it is dropped, the lock
+//! passes to the next waiter, which computes instead. If the key is inserted, removed or
+//! invalidated in the meantime, the computation is cancelled: its value still goes to the waiters,
+//! but not into the cache.
 
-use std::sync::Arc;
+use std::panic::resume_unwind;
 
 use tokio::time::Instant;
 
 use crate::cache::Cache;
-use crate::computation::ErrorSharing;
+use crate::catch_panic::{catch_unwind_async, message_of};
+use crate::computation::{ErrorSharing, SharedFailure};
+use crate::error::ComputeError;
 use crate::hashing::KeyHasher;
 use crate::options::EntryOptions;
 use crate::policy::Policy;
@@ -24,10 +27,11 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     /// Returns the cached value of `key`, or computes and caches it. One task computes at a time;
     /// others that ask for the key meanwhile wait, and share its value or its error.
     ///
-    /// Errors are not cached: a task that asks after the failure computes again. If the future is
-    /// dropped while computing, or `compute` panics, the next waiting task computes instead.
-    /// Waiting tasks with a different error type than the failed computation also compute
-    /// themselves, one after another. `compute` must not ask for the same key, which would
+    /// Errors are not cached: a task that asks after the failure computes again. If `compute`
+    /// panics, so does the task that called it, and the tasks that wait get
+    /// [`ComputeError::Panicked`]. If the future is dropped while computing, the next waiting task
+    /// computes instead. Waiting tasks with a different error type than the failed computation also
+    /// compute themselves, one after another. `compute` must not ask for the same key, which would
     /// deadlock.
     ///
     /// The computing task counts as a miss, and so does every task that gets an error. Tasks that
@@ -36,8 +40,9 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     ///
     /// # Errors
     ///
-    /// Returns the error of `compute`, or of the computation that the task waited for.
-    pub async fn get_or_compute<E, F, Fut>(&self, key: K, compute: F) -> Result<V, Arc<E>>
+    /// Returns [`ComputeError::Failed`] with the error of `compute`, or of the computation that the
+    /// task waited for, and [`ComputeError::Panicked`] if the latter panicked.
+    pub async fn get_or_compute<E, F, Fut>(&self, key: K, compute: F) -> Result<V, ComputeError<E>>
     where
         E: Send + Sync + 'static,
         F: FnOnce() -> Fut,
@@ -57,7 +62,7 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         key: K,
         options: &EntryOptions<'_>,
         compute: F,
-    ) -> Result<V, Arc<E>>
+    ) -> Result<V, ComputeError<E>>
     where
         E: Send + Sync + 'static,
         F: FnOnce() -> Fut,
@@ -67,7 +72,8 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     }
 
     /// Like [`get_or_compute_with`](Self::get_or_compute_with), but returns an error only to the
-    /// caller whose own computation failed. Waiting callers compute in turn until one succeeds.
+    /// caller whose own computation failed. Waiting callers compute in turn until one succeeds,
+    /// also after a panic.
     ///
     /// Use it for computations that can fail for one caller and succeed for the next. If each
     /// attempt fails after a timeout, the n-th caller waits for n timeouts.
@@ -101,7 +107,7 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         key: K,
         options: &EntryOptions<'_>,
         compute: impl FnOnce() -> Result<V, E>,
-    ) -> Result<V, Arc<E>> {
+    ) -> Result<V, ComputeError<E>> {
         block_on(self.get_or_compute_with(key, options, async || compute()))
     }
 
@@ -146,20 +152,28 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
             return Ok(value);
         }
         self.count_access(&key, options.tags, None);
-        if let Some(error) = outcome.error.as_ref().filter(|_| waiter.saw_failure()).and_then(errors.receive)
-        {
+        let failure = outcome.failure.as_ref().filter(|_| waiter.saw_failure());
+        if let Some(error) = failure.and_then(errors.receive) {
             return Err(error);
         }
         let started = Instant::now();
-        let value = match compute().await {
-            Ok(value) => value,
-            Err(error) => {
+        let value = match catch_unwind_async(compute).await {
+            Ok(Ok(value)) => value,
+            Ok(Err(error)) => {
                 let (own, shared) = (errors.split)(error);
                 if let Some(shared) = shared {
-                    outcome.error = Some(shared);
+                    outcome.failure = Some(SharedFailure::Error(shared));
                     waiter.record_failure();
                 }
                 return Err(own);
+            }
+            Err(panic) => {
+                if errors.shares_panics {
+                    outcome.failure = Some(SharedFailure::Panic(message_of(&*panic).into()));
+                    waiter.record_failure();
+                }
+                // Its guards pass the lock on.
+                resume_unwind(panic)
             }
         };
         let cost = options.cost.or_else(|| Some(time_since(started)));
@@ -183,6 +197,7 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
 /// Polls the future on this thread until it is ready. The lock that it waits for needs no runtime.
 #[cfg(not(greenwave_loom))]
 fn block_on<F: Future>(future: F) -> F::Output {
+    use std::sync::Arc;
     use std::task::{Context, Poll, Wake, Waker};
     use std::thread::{self, Thread};
 

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use crate::backend::MemoryBackend;
 use crate::catch_panic::{catch_panic, catch_panic_async};
 use crate::computation::ErrorSharing;
+use crate::error::ComputeError;
 use crate::lease::{Lease, Leases};
 use crate::predict::{Predictor, Trail};
 use crate::record::{Record, RecordError, Secret};
@@ -250,8 +251,9 @@ impl Tiered {
     ///
     /// # Errors
     ///
-    /// Returns the error of `compute`, or of the computation that the task waited for.
-    pub async fn get_or_compute<E, F, Fut>(&self, key: &Key, compute: F) -> Result<Record, Arc<E>>
+    /// Returns [`ComputeError::Failed`] with the error of `compute`, or of the computation that the
+    /// task waited for, and [`ComputeError::Panicked`] if the latter panicked.
+    pub async fn get_or_compute<E, F, Fut>(&self, key: &Key, compute: F) -> Result<Record, ComputeError<E>>
     where
         E: Send + Sync + 'static,
         F: FnOnce() -> Fut,
@@ -345,9 +347,17 @@ impl Tiered {
     ///
     /// # Errors
     ///
-    /// Returns the first [`Error::Backend`] of the tiers that [report](crate::OnFailure::Report)
-    /// failures.
+    /// [`Error::InvalidOption`] if the record has another [schema](TieredOptions::schema), so that
+    /// it would not be found. Otherwise the first [`Error::Backend`] of the tiers that
+    /// [report](crate::OnFailure::Report) failures.
     pub async fn put(&self, key: &Key, record: &Record) -> Result<(), Error> {
+        if record.schema != self.state.options.schema {
+            return Err(Error::InvalidOption {
+                option: "schema",
+                value: record.schema.to_string(),
+                expected: "the schema in the options of the cache",
+            });
+        }
         let stored = encode(key, record, self.state.options.secret.as_ref());
         let ttl = self.state.remaining_life(record);
         let mut first = Ok(());

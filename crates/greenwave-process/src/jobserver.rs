@@ -12,6 +12,9 @@ use tokio::sync::mpsc;
 
 use crate::{BeforeExec, Error, Setup, Spawn};
 
+/// The number of tokens that fit into a pipe on Linux.
+const JOBS_MAX: u32 = 1 << 16;
+
 /// A pool of job tokens, created here or inherited. Clones share the pool.
 ///
 /// Each participating process may do one thing at a time without a token and needs a token for
@@ -98,8 +101,9 @@ impl Tokens {
     }
 
     /// Requests tokens until `wanted` jobs can run, and returns tokens that neither the `running`
-    /// jobs nor the wanted ones need.
+    /// jobs nor the wanted ones need. No more than 65,536 jobs are wanted: no pool has more tokens.
     pub fn adjust(&mut self, running: u32, wanted: u32) {
+        let wanted = wanted.min(JOBS_MAX);
         let spare = self.jobs().saturating_sub(running.max(wanted).max(1)) as usize;
         self.held.truncate(self.held.len() - spare.min(self.held.len()));
         let Some(helper) = &self.helper else { return };

@@ -1,5 +1,7 @@
 //! Turns a stream of chunks into a stream of batches, under a budget and time limits.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -38,8 +40,9 @@ pub struct Limits {
 /// items may contain any error. Its end is a success unless a [terminal unit](Self::ends_with) is
 /// missing. Units completed by the same chunk share a batch, and no complete unit is held back.
 ///
-/// Dropping `Pull` drops the source. [`next`](Self::next) is cancel safe: no unit is lost. Time
-/// limits need a tokio runtime with its timer; without them any executor works.
+/// A source that panics is a broken source. Dropping `Pull` drops the source. [`next`](Self::next)
+/// is cancel safe: no unit is lost. Time limits need a tokio runtime with its timer; without them
+/// any executor works.
 pub struct Pull<St, S> {
     /// `None` once the stream has ended.
     source: Option<Pin<Box<St>>>,
@@ -164,7 +167,11 @@ where
                     Err(error) => return Poll::Ready(Some(self.failed(error))),
                 }
                 let Some(source) = &mut self.source else { return Poll::Ready(None) };
-                let polled = source.as_mut().poll_next(cx);
+                let polled = match catch_unwind(AssertUnwindSafe(|| source.as_mut().poll_next(cx))) {
+                    Ok(polled) => polled,
+                    // The source is dropped: what it would return next may lack a part.
+                    Err(panic) => return Poll::Ready(Some(self.broken(panic_error(&*panic)))),
+                };
                 if let Poll::Ready(Some(Ok(chunk))) = &polled
                     && let Err(error) = self.count(chunk.len())
                 {
@@ -338,6 +345,14 @@ where
         }
         polled
     }
+}
+
+/// Returns the error of a source that panicked.
+#[cold]
+fn panic_error(panic: &(dyn Any + Send)) -> BoxError {
+    let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("source panicked: {}", message.unwrap_or_default()).into()
 }
 
 // The source is boxed, and no other field is pinned.

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use greenwave_cache::{
-    BoxError, DiskBackend, DiskOptions, FileLeases, Key, KeyBuilder, Lease, Leases, Persist, Record, Tier,
-    Tiered, TieredOptions,
+    BoxError, ComputeError, DiskBackend, DiskOptions, FileLeases, Key, KeyBuilder, Lease, Leases, Persist,
+    Record, Tier, Tiered, TieredOptions,
 };
 
 fn key(number: u64) -> Key {
@@ -99,7 +99,7 @@ async fn unpersisted_records_are_not_stored() {
     assert_eq!(shared, Ok(record()));
     assert_eq!(tiered.get(&key(1)).await, None);
     let failed = tiered.get_or_compute(&key(1), async || Err("fails")).await;
-    assert_eq!(failed, Err(Arc::new("fails")));
+    assert_eq!(failed, Err(ComputeError::Failed(Arc::new("fails"))));
 }
 
 /// Leases that are never granted.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use greenwave_cache::{Cache, CacheOptions, EntryOptions, Lru};
+use greenwave_cache::{Cache, CacheOptions, ComputeError, EntryOptions, Lru};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
@@ -23,11 +23,15 @@ async fn settle() {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Failed;
 
+fn failed<E>(error: E) -> ComputeError<E> {
+    ComputeError::Failed(Arc::new(error))
+}
+
 type Caller<E> = (oneshot::Sender<u64>, tokio::task::JoinHandle<Result<u64, E>>);
 
 /// Spawns a task that asks for key 1 and computes the value sent through the sender. Dropping the
 /// sender fails the computation with an error that waiters share.
-fn ask(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Caller<Arc<Failed>> {
+fn ask(cache: &Arc<Cache<u64, u64, Lru>>, runs: &Arc<AtomicUsize>) -> Caller<ComputeError<Failed>> {
     let (sender, receiver) = oneshot::channel();
     let (cache, runs) = (cache.clone(), runs.clone());
     let task = tokio::spawn(async move {
@@ -80,9 +84,10 @@ async fn all_waiters_get_the_error_of_the_computation() {
     settle().await;
     let (sender, first) = callers.remove(0);
     drop(sender);
-    let error = first.await.unwrap().unwrap_err();
+    let ComputeError::Failed(error) = first.await.unwrap().unwrap_err() else { panic!("not failed") };
     for (_sender, waiting) in callers {
-        assert!(Arc::ptr_eq(&waiting.await.unwrap().unwrap_err(), &error));
+        let ComputeError::Failed(shared) = waiting.await.unwrap().unwrap_err() else { panic!("not failed") };
+        assert!(Arc::ptr_eq(&shared, &error));
     }
     assert_eq!((runs.load(Ordering::Relaxed), cache.get(&1)), (1, None));
     let (sender, later) = ask(&cache, &runs);
@@ -99,7 +104,7 @@ async fn callers_after_a_failure_do_not_get_its_error() {
     let (retry_sender, retrying) = ask_retrying(&cache, &runs);
     settle().await;
     drop(first_sender);
-    assert_eq!(first.await.unwrap(), Err(Arc::new(Failed)));
+    assert_eq!(first.await.unwrap(), Err(failed(Failed)));
     settle().await;
     let (late_sender, late) = ask(&cache, &runs);
     settle().await;
@@ -121,8 +126,8 @@ async fn errors_of_different_types_are_not_shared() {
     });
     settle().await;
     drop(sender);
-    assert_eq!(first.await.unwrap(), Err(Arc::new(Failed)));
-    assert_eq!(other.await.unwrap(), Err(Arc::new(9)));
+    assert_eq!(first.await.unwrap(), Err(failed(Failed)));
+    assert_eq!(other.await.unwrap(), Err(failed(9)));
 }
 
 #[tokio::test]
@@ -180,55 +185,64 @@ async fn after_a_drop_the_next_waiter_computes() {
     assert_eq!(second.await.unwrap(), Ok(2));
 }
 
-#[tokio::test]
-async fn after_a_panic_the_next_waiter_computes() {
-    let (cache, runs) = fresh();
-    let (go, wait) = oneshot::channel::<()>();
-    let panicking = tokio::spawn({
-        let cache = cache.clone();
-        async move {
-            let compute = || async move {
-                wait.await.unwrap();
-                panic!("the computation panics");
-            };
-            cache.get_or_compute::<Infallible, _, _>(1, compute).await
+/// Spawns a task whose computation of key 1 panics once the sender has sent.
+fn ask_panicking(cache: &Arc<Cache<u64, u64, Lru>>, is_retried: bool) -> Caller<ComputeError<Infallible>> {
+    let (sender, receiver) = oneshot::channel();
+    let cache = cache.clone();
+    let task = tokio::spawn(async move {
+        let compute = || async move {
+            receiver.await.unwrap();
+            panic!("the computation panics");
+        };
+        if is_retried {
+            let options = EntryOptions::default();
+            return cache.get_or_compute_retrying(1, &options, compute).await.map_err(failed);
         }
+        cache.get_or_compute(1, compute).await
     });
-    settle().await;
-    let (sender, second) = ask(&cache, &runs);
-    settle().await;
-    go.send(()).unwrap();
-    assert!(panicking.await.unwrap_err().is_panic());
-    sender.send(2).unwrap();
-    assert_eq!(second.await.unwrap(), Ok(2));
+    (sender, task)
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_panic_fails_its_own_caller_only_and_the_others_share_the_next_computation() {
+#[tokio::test]
+async fn all_waiters_learn_of_a_panic_and_the_next_caller_computes() {
     let (cache, runs) = fresh();
-    let callers: Vec<_> = (0..20)
-        .map(|_| {
-            let (cache, runs) = (cache.clone(), runs.clone());
-            tokio::spawn(async move {
-                let compute = || async move {
-                    let is_first = runs.fetch_add(1, Ordering::Relaxed) == 0;
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    assert!(!is_first, "the computation panics");
-                    Ok::<_, Infallible>(7)
-                };
-                cache.get_or_compute(1, compute).await
-            })
-        })
-        .collect();
-    let started = tokio::time::Instant::now();
-    let mut values = 0;
-    for caller in callers {
-        match caller.await {
-            Ok(value) => values += usize::from(value == Ok(7)),
-            Err(error) => assert!(error.is_panic()),
-        }
+    let (go, panicking) = ask_panicking(&cache, false);
+    settle().await;
+    let waiting: Vec<_> = (0..20).map(|_| ask(&cache, &runs)).collect();
+    let other = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.get_or_compute(1, async || Err::<u64, u8>(9)).await }
+    });
+    settle().await;
+    go.send(0).unwrap();
+    assert!(panicking.await.unwrap_err().is_panic());
+    for (_sender, waiting) in waiting {
+        let error = waiting.await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "the computation panicked: the computation panics");
     }
-    assert_eq!((values, runs.load(Ordering::Relaxed), started.elapsed().as_millis()), (19, 2, 100));
+    assert_eq!(
+        other.await.unwrap(),
+        Err(ComputeError::Panicked { message: "the computation panics".into() })
+    );
+    assert_eq!((runs.load(Ordering::Relaxed), cache.get(&1)), (0, None));
+    let (sender, later) = ask(&cache, &runs);
+    sender.send(2).unwrap();
+    assert_eq!(later.await.unwrap(), Ok(2), "a panic is not cached");
+}
+
+#[tokio::test]
+async fn waiters_that_retry_compute_after_a_panic() {
+    for is_retried in [false, true] {
+        let (cache, runs) = fresh();
+        let (go, panicking) = ask_panicking(&cache, is_retried);
+        settle().await;
+        let (sender, second) = ask_retrying(&cache, &runs);
+        settle().await;
+        go.send(0).unwrap();
+        assert!(panicking.await.unwrap_err().is_panic());
+        sender.send(2).unwrap();
+        assert_eq!(second.await.unwrap(), Ok(2));
+    }
 }
 
 #[tokio::test]
@@ -325,7 +339,7 @@ async fn failed_computations_free_their_memory() {
     let key: Arc<str> = "key".into();
     for _ in 0..3 {
         let failing = || async { cache.get_or_compute(key.clone(), async || Err::<u64, _>(Failed)).await };
-        assert_eq!(tokio::join!(failing(), failing()), (Err(Arc::new(Failed)), Err(Arc::new(Failed))));
+        assert_eq!(tokio::join!(failing(), failing()), (Err(failed(Failed)), Err(failed(Failed))));
     }
     assert_eq!(Arc::strong_count(&key), 1);
 }

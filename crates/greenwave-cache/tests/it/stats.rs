@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greenwave_cache::{
-    Adaptive, Cache, CacheOptions, CostAware, EntryOptions, Lru, Policy, S3Fifo, SeededHasher, WarmEntry,
+    Adaptive, Cache, CacheOptions, ComputeError, CostAware, EntryOptions, Lru, Policy, S3Fifo, SeededHasher,
+    WarmEntry,
 };
 use tokio::time::advance;
 
@@ -88,7 +89,7 @@ fn blocking_callers_share_one_computation() {
         go.send(()).unwrap();
     });
     let failed = cache.get_or_compute_blocking(2, &EntryOptions::default(), || Err("failed"));
-    assert_eq!((failed, cache.get(&2)), (Err(Arc::new("failed")), None));
+    assert_eq!((failed, cache.get(&2)), (Err(ComputeError::Failed(Arc::new("failed"))), None));
 }
 
 fn check_survives_a_restart<P: Policy>() {

@@ -62,6 +62,16 @@ async fn a_read_only_tier_is_never_written_to() {
 }
 
 #[tokio::test]
+async fn a_record_of_another_schema_is_refused() {
+    let fast = memory();
+    let tiered = Tiered::new(vec![tier("fast", fast.clone())], options());
+    let error = tiered.put(&key(1), &Record { schema: 2, ..record("new") }).await.unwrap_err();
+    let expected = "invalid value 2 for schema: expected the schema in the options of the cache";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(fast.list().await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn invalid_records_are_skipped_and_removed() {
     let (fast, slow) = (memory(), memory());
     fast.put(&key(1), "garbage".into(), None).await.unwrap();

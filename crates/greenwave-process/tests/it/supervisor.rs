@@ -32,7 +32,7 @@ fn this_program(test: &str, role: &str) -> Command {
     command
 }
 
-fn supervisor() -> Supervisor {
+pub(crate) fn supervisor() -> Supervisor {
     Supervisor::new(this_program(ENTRY, "supervisor")).inheriting(std::env::vars_os())
 }
 

@@ -13,6 +13,7 @@ mod golden;
 mod index_file;
 mod lost;
 mod model;
+mod option_ranges;
 mod sharing;
 
 use greenwave_segment::{Log, Options};

@@ -7,7 +7,7 @@ use super::info::is_elision;
 use super::path::{Trust, is_path};
 
 /// Elements with the path in an attribute, in lower case, with the required value of `type`.
-const WITH_ATTRIBUTE: [(&str, Option<&str>); 17] = [
+const WITH_ATTRIBUTE: [(&str, Option<&str>); 19] = [
     ("boltaction", Some("file")),
     ("plandexblock", None),
     ("file", None),
@@ -21,6 +21,8 @@ const WITH_ATTRIBUTE: [(&str, Option<&str>); 17] = [
     ("write_to_file", None),
     ("write", None),
     ("artifact_file", None),
+    ("antartifact", None),
+    ("code_file", None),
     ("source", None),
     ("sourcecode", None),
     ("code", None),
@@ -32,7 +34,8 @@ const WITH_ATTRIBUTE: [(&str, Option<&str>); 17] = [
 const FENCES: [&str; 6] = ["source", "sourcecode", "code", "codeblock", "pre", "plandexblock"];
 
 /// Attributes that hold a path.
-const ATTRIBUTES: [&str; 6] = ["filepath", "file_path", "path", "filename", "name", "file"];
+const ATTRIBUTES: [&str; 9] =
+    ["filepath", "file_path", "path", "filename", "file_name", "name", "file", "src", "title"];
 
 /// Elements whose whole content is a path.
 const PATHS: [&str; 8] =

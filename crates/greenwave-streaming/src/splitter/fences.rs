@@ -48,21 +48,25 @@ pub struct Fences(Scanner);
 /// # File names
 ///
 /// - **The info string**: `rust src/lib.rs`, `rust:src/lib.rs`, `src/lib.rs`, `rust
-///   path=src/lib.rs` (also `file`, `filename`, `filepath`, `title` and `name`, with quotes or
-///   without), `rust // src/lib.rs`. The path is an attribute, or among the first two words.
+///   path=src/lib.rs` (also `file`, `filename`, `filepath`, `title`, `caption`, `label`, `source`
+///   and `name`, with quotes or without), `rust // src/lib.rs`. The path is an attribute, or among
+///   the first two words.
 /// - **The line above**, if it consists of the path. A blank line may follow it. It may be a
 ///   heading, bold, code or a list item; it may have numbers or emoji in front, a label (`File:`,
 ///   `Path:`, `Create file:`, `Step 2: Create`), rules around it (`=== src/lib.rs ===`), tags
 ///   (`<summary>`), comment markers, or a remark in brackets or after a dash. One line of text may
-///   follow a heading, a bold line or a label.
+///   follow a heading, a bold line or a label. A heading or bold line may also have a short title
+///   before the path, in brackets or as code (`### Backend (src/lib.rs)`), unless a word of the
+///   title announces a part of a file, a command or an error.
 /// - **The first line of the block**, if it is a comment that consists of the path, as in `//
-///   src/lib.rs` or `# filepath: app.py`; or the second line after `#!`, `<?php` or a document
-///   type. The comment remains part of the content, except in JSON, which has no comments.
+///   src/lib.rs` or `# filepath: app.py`; or a later line after `#!`, `<?php`, a document type, a
+///   coding line, a rule or a blank line. The comment remains part of the content, except in JSON,
+///   which has no comments.
 /// - **An element** with the path in an attribute (`<boltAction type="file" filePath="…">`,
 ///   `<PlandexBlock path="…">`, `<file path="…">`), after an element with the path
 ///   (`<path>…</path>`, then `<content>`), or used as a fence below a line with the path
-///   (`<source>`). The file is the content up to the closing tag; a fence that encloses the content
-///   is removed.
+///   (`<source>`). The file is the content up to the closing tag; a fence or CDATA section that
+///   encloses the content is removed.
 ///
 /// # Recognized paths
 ///
@@ -70,8 +74,9 @@ pub struct Fences(Scanner);
 /// `Dockerfile.dev`). After a directory, any extension that begins with a letter. After a label or
 /// in an attribute, other names too. A path may contain brackets (`app/(shop)/[id]/page.tsx`), and
 /// also blanks if it is quoted or marked as code. Media types (`text/plain`), alternatives
-/// (`Input/Output`), products (`Node.js`), versions, domains, attributes (`os.path`, `console.log`)
-/// and URLs are not paths.
+/// (`Input/Output`), products (`Node.js`), versions, domains, attributes (`os.path`,
+/// `console.log`), URLs, requests (`GET /users.json`) and paths below an environment variable
+/// (`$HOME/.bashrc`) are not paths.
 ///
 /// # Excluded names
 ///
@@ -563,7 +568,10 @@ impl Scanner {
             let end = match &block.close {
                 Close::Tag { tag, .. } => {
                     let at = memchr::memmem::find(text, tag).unwrap_or(text.len());
-                    if text[..at].trim_ascii().is_empty() { line.start } else { line.start + at }
+                    let end = if text[..at].trim_ascii().is_empty() { line.start } else { line.start + at };
+                    let content = without_cdata(window, block.body..end);
+                    block.body = content.start;
+                    content.end
                 }
                 Close::Edit | Close::Patch => after,
                 Close::Fence | Close::Diff => line.start,
@@ -886,12 +894,37 @@ impl Block {
     }
 }
 
+/// Removes the markers of a CDATA section that makes up the whole content of an element.
+fn without_cdata(window: &[u8], content: Range<usize>) -> Range<usize> {
+    let text = window.get(content.clone()).unwrap_or_default();
+    let inner = text.trim_ascii().strip_prefix(b"<![CDATA[").and_then(|rest| rest.strip_suffix(b"]]>"));
+    let Some(inner) = inner else { return content };
+    let start = content.start + (text.len() - text.trim_ascii_start().len()) + b"<![CDATA[".len();
+    // As after a tag, a line ending after the opening marker is not content, nor are blanks before
+    // the closing one.
+    let line_end =
+        [&b"\r\n"[..], b"\n"].into_iter().find(|end| inner.starts_with(end)).map_or(0, <[u8]>::len);
+    let indent = inner.iter().rev().take_while(|c| matches!(c, b' ' | b'\t')).count();
+    let is_indent = inner[..inner.len() - indent].ends_with(b"\n");
+    let end = start + inner.len() - if is_indent { indent } else { 0 };
+    (start + line_end).min(end)..end
+}
+
 /// Returns the path that a comment in the first lines of a block names.
 fn path_in(content: &str, language: &str) -> Option<Range<usize>> {
-    let first = content.lines().next()?;
-    let lower = first.to_ascii_lowercase();
-    let is_second = ["#!", "<?php", "<?xml", "<!doctype"].iter().any(|start| lower.starts_with(start));
-    let start = if is_second { content.find('\n')? + 1 } else { 0 };
+    let mut start = 0;
+    // Lines that must come first, blank lines and rules, or quotes on a line of their own.
+    for _ in 0..3 {
+        let line = content[start..].lines().next()?;
+        let lower = line.trim().to_ascii_lowercase();
+        let is_before = ["#!", "<?php", "<?xml", "<!doctype", "# -*-", "'use strict'", "\"use strict\""];
+        let is_rule = lower.len() >= 3
+            && ["#", "-", "/", "*", "=", "\"", "'"].iter().any(|mark| lower.replace(mark, "").is_empty());
+        if !lower.is_empty() && !is_rule && !is_before.iter().any(|before| lower.starts_with(before)) {
+            break;
+        }
+        start += content[start..].find('\n')? + 1;
+    }
     let path = info::path_of_comment(content[start..].lines().next()?, language)?;
     Some(start + path.start..start + path.end)
 }

@@ -7,7 +7,7 @@ use super::path::{Trust, fits, is_in_sources, is_output, is_path};
 
 /// Attributes whose value is a path. `title` and `name` often contain prose, so their value must
 /// also look like a path.
-const PATH_KEYS: [(&str, Trust); 9] = [
+const PATH_KEYS: [(&str, Trust); 13] = [
     ("path", Trust::Attribute),
     ("file", Trust::Attribute),
     ("filename", Trust::Attribute),
@@ -15,12 +15,16 @@ const PATH_KEYS: [(&str, Trust); 9] = [
     ("file_path", Trust::Attribute),
     ("file-path", Trust::Attribute),
     ("file_name", Trust::Attribute),
+    ("file-name", Trust::Attribute),
     ("title", Trust::Quoted),
     ("name", Trust::Quoted),
+    ("caption", Trust::Quoted),
+    ("label", Trust::Quoted),
+    ("source", Trust::Quoted),
 ];
 
 /// Labels that are followed by a path.
-const LABELS: [&str; 13] = [
+const LABELS: [&str; 23] = [
     "file",
     "filename",
     "file name",
@@ -34,6 +38,17 @@ const LABELS: [&str; 13] = [
     "new file",
     "source file",
     "updated file",
+    "target file",
+    "target path",
+    "location",
+    "file location",
+    "@file",
+    "@filename",
+    // Spanish, French, German and Chinese.
+    "archivo",
+    "fichier",
+    "datei",
+    "文件",
 ];
 
 /// Verbs before a path that announce the whole file.
@@ -94,6 +109,60 @@ const PARTIAL_IN_LINES: [&str; 24] = [
     "update",
     "updates",
     "within",
+];
+
+/// Words in the title of a heading before a path that announce something else than the file.
+const OTHER_TITLES: [&str; 50] = [
+    "actual",
+    "bug",
+    "call",
+    "calling",
+    "check",
+    "command",
+    "commands",
+    "error",
+    "errors",
+    "expected",
+    "extend",
+    "fix",
+    "fixed",
+    "fixes",
+    "from",
+    "function",
+    "functions",
+    "helper",
+    "how",
+    "imports",
+    "in",
+    "input",
+    "issue",
+    "line",
+    "log",
+    "logs",
+    "method",
+    "methods",
+    "new",
+    "note",
+    "problem",
+    "query",
+    "request",
+    "response",
+    "result",
+    "results",
+    "stack",
+    "step",
+    "test",
+    "testing",
+    "tests",
+    "to",
+    "traceback",
+    "use",
+    "using",
+    "verify",
+    "warning",
+    "why",
+    "with",
+    "your",
 ];
 
 /// Returns the language of a code block, which is the first word of its info string.
@@ -195,6 +264,7 @@ pub(super) fn path_of_heading(line: &str) -> Option<HeadingPath> {
         text = text.trim_start_matches('#').trim_start();
         text = without_rules(text);
         text = without_list_marker(text);
+        text = without_brackets(text);
         text = without_symbols(text);
         text = text.strip_prefix("// ").unwrap_or(text);
         if let Some(inner) = text.strip_prefix("<!--").and_then(|rest| rest.strip_suffix("-->")) {
@@ -216,8 +286,35 @@ pub(super) fn path_of_heading(line: &str) -> Option<HeadingPath> {
     text = text.trim_end_matches('#').trim_end();
     let (path, remark, quoted) = first_term(text)?;
     let trust = if quoted { trust.max(Trust::Quoted) } else { trust };
-    let is_whole = is_remark(remark, quoted || is_strong) && !is_partial(remark);
-    (is_whole && is_path(path, trust)).then(|| HeadingPath { path: range_in(line, path), is_strong })
+    // `**src/app.py**: the entry point`.
+    let is_described = is_strong && remark.starts_with(' ') && text[path.len()..].starts_with("**:");
+    let is_whole = is_remark(remark, quoted || is_strong) && !is_partial(remark)
+        || is_described && !is_partial_line(remark);
+    if is_whole && is_path(path, trust) {
+        return Some(HeadingPath { path: range_in(line, path), is_strong });
+    }
+    let path = path_after_title(text).filter(|_| is_strong)?;
+    Some(HeadingPath { path: range_in(line, path), is_strong })
+}
+
+/// Finds the path at the end of a heading that also has a title, as in ``Backend (`src/app.py`)``,
+/// ``Backend: `src/app.py` `` and ``Backend - `src/app.py` ``.
+fn path_after_title(text: &str) -> Option<&str> {
+    let text = text.trim_end_matches(['*', ':', ' ']);
+    let (title, path) = match text.strip_suffix(')') {
+        Some(inner) => inner.rsplit_once('(')?,
+        // Without brackets, the marks of code are required.
+        None => [": `", " - `", " – `", " — `"].into_iter().find_map(|between| {
+            let (title, path) = text.strip_suffix('`')?.split_once(between)?;
+            Some((title, path))
+        })?,
+    };
+    let title = title.trim_end_matches(['*', ' ']);
+    let path = path.trim_matches('`');
+    // A title about one file, not a sentence.
+    let is_title = (1..=5).contains(&words_of(title).count()) && !title.contains(['`', '/', '.', ',']);
+    let is_about_part = words_of(title).any(|word| OTHER_TITLES.contains(&word.as_str()));
+    (is_title && !is_about_part && !is_partial_line(title) && is_path(path, Trust::Word)).then_some(path)
 }
 
 /// Finds the path in a comment at the start of a block.
@@ -246,7 +343,7 @@ pub(super) fn path_of_comment(line: &str, language: &str) -> Option<Range<usize>
     if open == "#" && super::path::is_markdown(language) {
         return None;
     }
-    let mut text = without_rules(inner.trim());
+    let mut text = without_list_marker(without_brackets(without_rules(inner.trim())));
     let mut trust = Trust::Word;
     if let Some(rest) = without_label(text) {
         (text, trust) = (rest, Trust::Labelled);
@@ -384,7 +481,7 @@ fn words(info: &str) -> impl Iterator<Item = &str> {
 
 /// `1. `, `2) `, `- `, `* `, `3: `, `1.2 `, `[x] `, `Step 4: `, `File 1: `.
 fn without_list_marker(text: &str) -> &str {
-    for word in ["Step", "STEP", "step", "Part", "File", "FILE"] {
+    for word in ["Step", "STEP", "step", "Part", "Phase", "File", "FILE"] {
         if let Some(rest) = text.strip_prefix(word).filter(|rest| rest.starts_with([' ', '#'])) {
             let rest = rest.trim_start_matches([' ', '#']);
             let digits = rest.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -401,6 +498,14 @@ fn without_list_marker(text: &str) -> &str {
         if let Some(rest) = text.strip_prefix(mark) {
             return rest.trim_start();
         }
+    }
+    // `[NEW] `, `(new) `, `(1) `.
+    if let Some((mark, rest)) = text.strip_prefix(['[', '(']).and_then(|rest| rest.split_once([']', ')']))
+        && rest.starts_with(' ')
+        && (mark.eq_ignore_ascii_case("new")
+            || (1..=2).contains(&mark.len()) && mark.bytes().all(|c| c.is_ascii_digit()))
+    {
+        return rest.trim_start();
     }
     // `A. `, `b) `.
     let mut letters = text.chars();
@@ -426,14 +531,24 @@ fn without_symbols(text: &str) -> &str {
 
 /// Removes `=== … ===`, `--- … ---` and similar rules around the text.
 fn without_rules(text: &str) -> &str {
-    for mark in ['=', '-', '*', '~', '_', '+', '─', '═', '━'] {
+    for mark in ['=', '-', '*', '~', '_', '+', '/', '<', '>', '─', '═', '━'] {
         let rest = text.trim_start_matches(mark);
         let count = text.chars().take_while(|c| *c == mark).count();
         if count >= 3 && rest.starts_with(' ') {
-            return rest.trim_end_matches(mark).trim();
+            let closing = if mark == '<' { '>' } else { mark };
+            return rest.trim_end_matches(closing).trim();
         }
     }
     text
+}
+
+/// Removes brackets around a label and its path, as in `[File: src/lib.rs]`, and CJK brackets.
+fn without_brackets(text: &str) -> &str {
+    if let Some(inner) = text.strip_prefix('【').and_then(|rest| rest.strip_suffix('】')) {
+        return inner.trim();
+    }
+    let inner = text.strip_prefix(['[', '<']).and_then(|rest| rest.strip_suffix([']', '>']));
+    inner.filter(|inner| without_label(inner).is_some()).unwrap_or(text)
 }
 
 /// Removes HTML tags around the text, as in `<summary><b>src/lib.rs</b></summary>`.
@@ -453,7 +568,14 @@ fn without_tags(mut text: &str) -> &str {
 
 /// Returns the text after a label or verb that announces a file.
 fn without_label(text: &str) -> Option<&str> {
-    if let Some((label, rest)) = text.split_once(':') {
+    for announcement in ["Save as ", "Save this as ", "Save it as ", "Saved as "] {
+        if let Some(rest) = text.strip_prefix(announcement) {
+            let (path, ..) = first_term(rest)?;
+            return is_path(path, Trust::Word).then_some(rest);
+        }
+    }
+    let label = text.split_once([':', ':', '=']).or_else(|| text.split_once(" - "));
+    if let Some((label, rest)) = label {
         // Bold and code markers may be on either side of the colon.
         let label = label.trim_matches(['*', '_', '`', ' ']);
         let label = label.strip_prefix("Create ").or_else(|| label.strip_prefix("New ")).unwrap_or(label);

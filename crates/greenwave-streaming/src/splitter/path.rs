@@ -364,6 +364,9 @@ pub(super) fn is_path(text: &str, trust: Trust) -> bool {
     if has_blanks && (trust < Trust::Quoted || text.trim() != text) {
         return false;
     }
+    if is_variable(text) || has_blanks && is_phrase(text) {
+        return false;
+    }
     // Only a Windows drive may contain a colon.
     let drive = text.get(1..3).is_some_and(|colon| [":\\", ":/"].contains(&colon));
     let after_drive = if drive { &text[2..] } else { text };
@@ -387,6 +390,31 @@ pub(super) fn is_path(text: &str, trust: Trust) -> bool {
         || !is_media
             && (is_rooted || trust >= Trust::Labelled || is_program_directory(directory))
             && is_plain_name(name)
+}
+
+/// Returns whether a path starts in a directory that an environment variable names:
+/// `$HOME/.bashrc`, `${DIR}/a.py`, `%APPDATA%/x.json`. The names of some web frameworks' routes
+/// also start with `$`, but are lower case: `$id/page.tsx`.
+fn is_variable(text: &str) -> bool {
+    let first = text.split(['/', '\\']).next().unwrap_or_default();
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_')
+    };
+    let inner =
+        first.strip_prefix('$').or_else(|| first.strip_prefix('%').and_then(|rest| rest.strip_suffix('%')));
+    first.len() < text.len() && (first.starts_with("${") || inner.is_some_and(is_name))
+}
+
+/// Returns whether words with blanks are no name: a request such as `GET /users.json`, or words
+/// around a name such as `e.g. a.py`.
+fn is_phrase(text: &str) -> bool {
+    const ABBREVIATIONS: [&str; 6] = ["cf.", "e.g.", "etc.", "i.e.", "see", "vs."];
+    let mut words = text.split_whitespace();
+    let first = words.next().unwrap_or_default();
+    let is_request = first.len() > 2
+        && first.bytes().all(|c| c.is_ascii_uppercase())
+        && words.next().is_some_and(|word| word.starts_with('/'));
+    is_request || text.split_whitespace().any(|word| ABBREVIATIONS.contains(&word))
 }
 
 /// Returns whether this is a file name in any directory.

@@ -6,7 +6,7 @@ use greenwave_streaming::conformance::{UnitRecord, chunked, units};
 use greenwave_streaming::{Files, UnitKind};
 
 /// Paths and contents.
-type Found<'a> = &'a [(&'a str, &'a str)];
+pub(crate) type Found<'a> = &'a [(&'a str, &'a str)];
 
 const SEED: u64 = 0x5EED;
 
@@ -39,7 +39,7 @@ fn seen(response: &str) -> Vec<UnitRecord> {
 }
 
 #[track_caller]
-fn check(response: &str, expected: Found<'_>) {
+pub(crate) fn check(response: &str, expected: Found<'_>) {
     let expected: Vec<_> = expected.iter().map(|(path, text)| (path.to_string(), text.to_string())).collect();
     assert_eq!(files(&seen(response)), expected, "{response}");
     // Repeat with CRLF line endings.

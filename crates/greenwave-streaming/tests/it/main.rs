@@ -7,6 +7,7 @@ mod commonmark;
 mod crash;
 mod fanout;
 mod files;
+mod files_habits;
 mod json;
 mod lines;
 mod options;

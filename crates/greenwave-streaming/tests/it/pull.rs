@@ -77,6 +77,25 @@ async fn a_broken_source_is_an_error() {
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "gone");
 }
 
+/// The units before the panic arrive, and nothing after it.
+#[tokio::test]
+async fn a_source_that_panics_is_broken() {
+    let mut number = 0;
+    let source = stream::poll_fn(move |_| {
+        number += 1;
+        assert_ne!(number, 2, "no more data");
+        std::task::Poll::Ready(Some(Ok::<_, Infallible>(Bytes::from_static(b"a line\nhalf"))))
+    });
+    let mut pull = Pull::new(source, Lines::default());
+    assert_eq!(pull.next().await.unwrap().unwrap().len(), 1);
+    let Some(Err(Error::Source { received, source })) = pull.next().await else { panic!("no error") };
+    assert_eq!(received, 11);
+    assert!(
+        source.to_string().starts_with("source panicked: ") && source.to_string().contains("no more data")
+    );
+    assert!(pull.next().await.is_none());
+}
+
 #[tokio::test]
 async fn a_source_that_breaks_at_any_byte_delivers_what_was_complete() {
     let text = "one\ntwo\nthree\n";

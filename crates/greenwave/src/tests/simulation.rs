@@ -172,6 +172,32 @@ fn a_batch_is_interrupted_at_every_step() {
     assert!(coverage.batches_finished > 0, "no batch was interrupted while it was written");
 }
 
+/// Kills a run while it writes a batch of merges, before it reports them, and interrupts the run
+/// that resumes it. An exhaustive run interrupts each step of both runs.
+#[test]
+fn a_resumed_batch_is_interrupted_again() {
+    let breaks = FeatureScript { answer_ms: 900, ..feature(&[Answer::Breaks(0), Answer::Good]) };
+    let features =
+        vec![feature(&[Answer::Good]), feature(&[Answer::Good]), breaks, feature(&[Answer::Shared])];
+    let script = Script { features_max: 2, ..script(features) };
+    let killed_at = |step| Script { interruptions: vec![(Interruption::Kill, step)], ..script.clone() };
+    let is_in_batch = |step: &usize| {
+        let coverage = run::run(&killed_at(*step)).unwrap_or_else(|why| panic!("killed at {step}: {why}"));
+        coverage.batches_finished > 0
+    };
+    // Threads may make their steps in another order the next time, so a step may miss the batch.
+    let in_batch: Vec<usize> = (0..steps(&script)).filter(is_in_batch).collect();
+    assert!(!in_batch.is_empty(), "no run was killed while it wrote a batch");
+    let pairs = in_batch.into_iter().flat_map(|first| (0..30).map(move |second| (first, second)));
+    let scripts = pairs.flat_map(|(first, second)| {
+        let kinds = Interruption::ALL.into_iter().map(move |kind| (kind, second));
+        kinds.map(move |second| vec![(Interruption::Kill, first), second])
+    });
+    let every = if is_long() { 1 } else { 41 };
+    let scripts = scripts.map(|interruptions| Script { interruptions, ..script.clone() }).step_by(every);
+    check(&scripts.collect::<Vec<_>>());
+}
+
 /// Kills a run during its merge, and interrupts the next run, which finishes the merge.
 #[test]
 fn a_resumed_run_is_interrupted_again() {

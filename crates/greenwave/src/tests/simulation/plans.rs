@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::run::Coverage;
-use super::script::{Answer, Connect, FeatureScript, Guard, Interruption, Red, Script};
+use super::script::{Answer, Connect, FeatureScript, Guard, Interruption, REWRITES, Red, Script};
 use super::{check, feature, print, script, steps};
 
 /// Variable with the number of scripts, which are spread evenly over all. A number beyond that of
@@ -29,21 +29,21 @@ const MERGED: [Answer; 10] = [
 ];
 
 /// Interruptions, and the time until the user undoes those that are edits.
-const INTERRUPTIONS: [(Interruption, Option<u64>); 13] = [
-    (Interruption::Kill, None),
-    (Interruption::Stop, None),
-    (Interruption::Drop, None),
-    (Interruption::Fault, None),
-    (Interruption::Edit, None),
-    (Interruption::Overlap, None),
-    (Interruption::Overlap, Some(2_000)),
-    (Interruption::Create, None),
-    (Interruption::Create, Some(2_000)),
-    (Interruption::Change, None),
-    (Interruption::Change, Some(2_000)),
-    (Interruption::Remove, None),
-    (Interruption::Unguard, None),
-];
+fn interruptions() -> Vec<(Interruption, Option<u64>)> {
+    use Interruption as I;
+    let mut all = vec![
+        (I::Kill, None),
+        (I::Stop, None),
+        (I::Drop, None),
+        (I::Fault, None),
+        (I::Edit, None),
+        (I::Remove, None),
+        (I::Unguard, None),
+    ];
+    let edits = [I::Overlap, I::Create, I::Change].into_iter().chain((0..REWRITES).map(I::Rewrite));
+    all.extend(edits.flat_map(|edit| [None, Some(2_000)].map(|patience| (edit, patience))));
+    all
+}
 
 fn guarded(features: Vec<FeatureScript>) -> Script {
     Script { guard: Guard::Passes, ..script(features) }
@@ -127,11 +127,27 @@ fn branch_plans() -> Vec<Script> {
 /// Checks plans as they are, and with interruptions at every step, or at steps that are spread
 /// evenly over all plans.
 fn check_all(name: &str, plans: &[Script], interruptions: &[(Interruption, Option<u64>)], share: usize) {
+    check_plans(name, plans, interruptions, share, false);
+}
+
+/// Checks plans like [`check_all`]. If `again`, the run that resumes an interrupted one is also
+/// interrupted, in a way and at a step that differ from one script to the next.
+fn check_plans(
+    name: &str,
+    plans: &[Script],
+    interruptions: &[(Interruption, Option<u64>)],
+    share: usize,
+    again: bool,
+) {
     let limit = std::env::var(PLANS).ok().map_or(PLANS_USUALLY / share, |limit| limit.parse().unwrap());
     let stride = (plans.len() * interruptions.len() * STEPS).div_ceil(limit.max(1)).max(1);
     let next = AtomicUsize::new(0);
     let is_chosen = || next.fetch_add(1, Ordering::Relaxed).is_multiple_of(stride);
     let mut all = Coverage::default();
+    // Odd numbers, so that all pairs of kinds occur, and steps spread over those of a plan.
+    let second = |number: usize| {
+        again.then(|| (interruptions[number * 7 % interruptions.len()].0, number * 11 % STEPS))
+    };
     for plan in plans {
         // Counting its steps runs the plan, so plans without a chosen step are not run.
         let estimate = interruptions.len() * STEPS;
@@ -143,7 +159,8 @@ fn check_all(name: &str, plans: &[Script], interruptions: &[(Interruption, Optio
         for step in 0..steps(plan) {
             for &(kind, patience_ms) in interruptions {
                 if is_chosen() {
-                    let interruptions = vec![(kind, step)];
+                    let interruptions =
+                        [(kind, step)].into_iter().chain(second(step + scripts.len())).collect();
                     scripts.push(Script { interruptions, patience_ms, ..plan.clone() });
                 }
             }
@@ -156,21 +173,27 @@ fn check_all(name: &str, plans: &[Script], interruptions: &[(Interruption, Optio
 
 #[test]
 fn plans_of_one_feature_survive_every_interruption_at_every_step() {
-    check_all("one feature", &single_plans(), &INTERRUPTIONS, 1);
+    check_all("one feature", &single_plans(), &interruptions(), 1);
 }
 
 #[test]
 fn plans_of_two_features_survive_every_interruption_at_every_step() {
-    check_all("two features", &double_plans(), &INTERRUPTIONS, 2);
+    check_all("two features", &double_plans(), &interruptions(), 2);
 }
 
 #[test]
 fn plans_of_three_features_survive_every_interruption_at_every_step() {
-    check_all("three features", &triple_plans(), &INTERRUPTIONS, 4);
+    check_all("three features", &triple_plans(), &interruptions(), 4);
+}
+
+#[test]
+fn plans_survive_a_second_interruption_of_the_run_that_resumes_them() {
+    let plans = [single_plans(), double_plans(), triple_plans()].concat();
+    check_plans("two interruptions", &plans, &interruptions(), 2, true);
 }
 
 #[test]
 fn results_on_a_branch_survive_every_interruption_at_every_step() {
     // The user's files are not those of the results, so edits do not matter.
-    check_all("results on a branch", &branch_plans(), &INTERRUPTIONS[..3], 10);
+    check_all("results on a branch", &branch_plans(), &interruptions()[..3], 10);
 }

@@ -11,7 +11,9 @@ use greenwave_testing::Test;
 
 use super::model;
 use super::script::{Answer, Guard, Interruption, Script};
-use super::world::{ANSWER_MAX, GUARD, SimulatedAgent, SimulatedTests, TEST_MAX, UNITS, World, is_done};
+use super::world::{
+    ANSWER_MAX, GUARD, LINES, SimulatedAgent, SimulatedTests, TEST_MAX, UNITS, World, is_done,
+};
 use crate::engine::Engine;
 use crate::mask::Mask;
 use crate::setup::Starter;
@@ -91,7 +93,7 @@ pub(super) fn run(script: &Script) -> Result<Coverage, String> {
 /// Creates the project of a script.
 fn create_project(script: &Script, project: &Path) {
     fs::create_dir_all(project.join("tests")).unwrap();
-    fs::write(project.join("shared.txt"), "top\nbottom\n").unwrap();
+    fs::write(project.join("shared.txt"), format!("{}\n", LINES.join("\n"))).unwrap();
     for at in 0..script.features.len() {
         fs::write(project.join(format!("old-f{at}.txt")), "old\n").unwrap();
         fs::write(project.join(format!("tests/test_f{at}.txt")), "test\n").unwrap();
@@ -374,12 +376,8 @@ fn check_project(world: &World) -> Result<(), String> {
             None => {}
         }
     }
-    let shared = World::file(&world.project, "shared.txt").unwrap_or_default();
-    let edits = world.observed.lock().edits;
     world.check_user_file();
-    if shared.lines().filter(|line| line.starts_with("user")).count() != edits {
-        return Err(format!("the user has added {edits} lines, and the project has {shared:?}"));
-    }
+    world.check_user_lines();
     let outside = world.project.parent().unwrap().join("outside.txt").exists();
     let violations = std::mem::take(&mut world.observed.lock().violations);
     if violations.is_empty() && !outside {

@@ -184,15 +184,21 @@ pub(super) enum Interruption {
     Change,
     /// The user removes the file that a feature may remove.
     Remove,
+    /// The user rewrites the file that features share, in one of [`REWRITES`] ways, and restores
+    /// its lines some time later.
+    Rewrite(u8),
     /// From this step on the guard fails, whatever the files are.
     Unguard,
 }
+
+/// Number of ways to rewrite a file.
+pub(super) const REWRITES: u8 = 7;
 
 /// Time until the user undoes an edit, or `None` if that is after the run.
 pub(super) type Patience = Option<u64>;
 
 impl Interruption {
-    pub(super) const ALL: [Interruption; 10] = [
+    pub(super) const ALL: [Interruption; 12] = [
         Interruption::Kill,
         Interruption::Stop,
         Interruption::Drop,
@@ -202,6 +208,8 @@ impl Interruption {
         Interruption::Create,
         Interruption::Change,
         Interruption::Remove,
+        Interruption::Rewrite(0),
+        Interruption::Rewrite(4),
         Interruption::Unguard,
     ];
 }
@@ -209,7 +217,7 @@ impl Interruption {
 impl Interruption {
     /// Returns whether the user edits files that a feature may change.
     pub(super) fn is_edit(self) -> bool {
-        matches!(self, Self::Overlap | Self::Create | Self::Change | Self::Remove)
+        matches!(self, Self::Overlap | Self::Create | Self::Change | Self::Remove | Self::Rewrite(_))
     }
 }
 
@@ -238,7 +246,11 @@ impl Script {
         let features = (0..count).map(|at| feature(&mut random, at, count)).collect();
         let interruptions = (0..random.below(4)).map(|_| {
             let kinds = Interruption::ALL;
-            (kinds[random.below(kinds.len())], random.below(5 + 20 * count))
+            let kind = match kinds[random.below(kinds.len())] {
+                Interruption::Rewrite(_) => Interruption::Rewrite(random.below(REWRITES.into()) as u8),
+                other => other,
+            };
+            (kind, random.below(5 + 20 * count))
         });
         let interruptions: Vec<_> = interruptions.collect();
         let forgetful = (1..=interruptions.len() + 1).filter(|_| random.chance(15)).collect();

@@ -31,6 +31,8 @@ const STEPS_MAX: usize = 100_000;
 /// Units of the only resource.
 pub(super) const UNITS: u32 = 2;
 
+/// Lines of the shared file at the start.
+pub(super) const LINES: [&str; 2] = ["top", "bottom"];
 /// Content of a file that the user has changed.
 const USER: &str = "user\n";
 /// Name of the guard.
@@ -79,7 +81,11 @@ pub(super) struct Observed {
     /// Features that an event reported as green.
     pub(super) reported_green: BTreeSet<usize>,
     /// Number of lines that the user has added to the shared file.
-    pub(super) edits: usize,
+    edits: usize,
+    /// Lines of the shared file that belong to the user.
+    pub(super) user_lines: Vec<String>,
+    /// Lines that the user restores after rewriting the file.
+    restored_lines: Option<Vec<String>>,
     /// Whether the run has read the project, so that later edits are not part of its start.
     captured: bool,
     /// The file that the user has changed and not changed back, with its content before.
@@ -183,9 +189,8 @@ impl StepObserver for World {
             }
             Interruption::Unguard => observed.unguarded = true,
             Interruption::Edit => {
-                observed.edits += 1;
                 observed.forget_unreported_merges();
-                self.edit_shared(Vec::push, observed.edits);
+                self.edit_shared(&mut observed, Vec::push);
             }
             _ => {}
         }
@@ -205,10 +210,11 @@ impl Observed {
 
 impl World {
     pub(super) fn new(script: Script, project: PathBuf) -> Self {
+        let user_lines = LINES.map(str::to_owned).to_vec();
         Self {
             script,
             project,
-            observed: Mutex::default(),
+            observed: Mutex::new(Observed { user_lines, ..Observed::default() }),
             killed: Notify::new(),
             edited: Notify::new(),
             stopper: Mutex::default(),
@@ -242,9 +248,13 @@ impl World {
         observed.forget_unreported_merges();
         let (name, content) = match kind {
             Interruption::Overlap => {
-                observed.edits += 1;
-                let insert = |lines: &mut Vec<String>, edit| lines.insert(1.min(lines.len()), edit);
-                self.edit_shared(insert, observed.edits);
+                self.edit_shared(observed, |lines, edit| lines.insert(1.min(lines.len()), edit));
+                self.edited.notify_one();
+                return true;
+            }
+            Interruption::Rewrite(way) => {
+                observed.restored_lines = Some(observed.user_lines.clone());
+                self.edit_shared(observed, |lines, edit| rewrite(lines, way, &edit));
                 self.edited.notify_one();
                 return true;
             }
@@ -265,24 +275,68 @@ impl World {
         true
     }
 
-    /// Adds a line of the user to the shared file.
-    fn edit_shared(&self, add: impl Fn(&mut Vec<String>, String), number: usize) {
+    /// Edits the shared file for the user. `change` gets its lines and a new one.
+    fn edit_shared(&self, observed: &mut Observed, change: impl FnOnce(&mut Vec<String>, String)) {
+        observed.edits += 1;
+        let mut lines = self.shared_lines();
+        change(&mut lines, format!("user {}", observed.edits));
+        self.write_shared(observed, &lines);
+    }
+
+    /// Writes the shared file for the user.
+    fn write_shared(&self, observed: &mut Observed, lines: &[String]) {
+        let mut text = lines.join("\n");
+        // A file without a final line ending is common too.
+        if !lines.is_empty() && !lines.iter().any(|line| line.ends_with("unended")) {
+            text.push('\n');
+        }
         let path = self.project.join("shared.txt");
-        let text = fs::read_to_string(&path).unwrap();
-        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        add(&mut lines, format!("user {number}"));
-        fs::write(&path, format!("{}\n", lines.join("\n"))).unwrap();
+        if lines.is_empty() {
+            drop(fs::remove_file(path));
+        } else {
+            fs::write(path, text).unwrap();
+        }
+        observed.user_lines = lines_of_user(lines);
+    }
+
+    /// Returns the lines of the shared file.
+    fn shared_lines(&self) -> Vec<String> {
+        let text = Self::file(&self.project, "shared.txt").unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Checks that the shared file has the lines of the user, in their order.
+    pub(super) fn check_user_lines(&self) {
+        let lines = self.shared_lines();
+        let mut observed = self.observed.lock();
+        if lines_of_user(&lines) != observed.user_lines {
+            let expected = observed.user_lines.clone();
+            observed
+                .violations
+                .push(format!("the user's lines are {expected:?}, and the file has {lines:?}"));
+        }
     }
 
     /// Undoes an edit of the user that may overlap with the work of a feature.
     pub(super) fn undo_edit(&self) {
-        let path = self.project.join("shared.txt");
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        let (of_user, others): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with("user"));
-        let moved = format!("{}\n", [others, of_user].concat().join("\n"));
-        if moved != text {
-            fs::write(&path, moved).unwrap();
+        self.check_user_lines();
+        let lines = self.shared_lines();
+        let mut observed = self.observed.lock();
+        let (of_user, mut moved): (Vec<_>, Vec<_>) =
+            lines.iter().cloned().partition(|line| line.starts_with("user"));
+        if let Some(restored) = observed.restored_lines.take() {
+            // The lines of features follow the first one, where features add theirs.
+            moved.retain(|line| is_of_feature(line));
+            let at = 1.min(restored.len());
+            moved.splice(0..0, restored[..at].iter().cloned());
+            moved.extend_from_slice(&restored[at..]);
+        } else {
+            moved.extend(of_user);
         }
+        if moved != lines {
+            self.write_shared(&mut observed, &moved);
+        }
+        drop(observed);
         self.check_user_file();
         let Some((name, before)) = self.observed.lock().user_file.take() else { return };
         match before {
@@ -421,6 +475,37 @@ impl World {
         }
         Ok(outcome(status, took))
     }
+}
+
+/// Rewrites the lines of a file in one of [`REWRITES`](super::script::REWRITES) ways. Lines of
+/// features remain.
+fn rewrite(lines: &mut Vec<String>, way: u8, new: &str) {
+    let first = lines.iter().position(|line| !is_of_feature(line));
+    let last = lines.iter().rposition(|line| !is_of_feature(line));
+    match (way, first, last) {
+        (0, Some(first), _) => drop(lines.remove(first)),
+        (1, _, Some(last)) => drop(lines.splice(last..=last, [new.to_owned(), format!("{new} again")])),
+        (2, ..) => {
+            let spaced = |(at, line): (usize, String)| [format!("{new} before {at}"), line];
+            *lines = std::mem::take(lines).into_iter().enumerate().flat_map(spaced).collect();
+        }
+        (3, ..) => lines.reverse(),
+        // Removes the file if no feature has a line in it.
+        (4, ..) => lines.retain(|line| is_of_feature(line)),
+        // The same line twice.
+        (5, Some(first), _) => lines.push(lines[first].clone()),
+        _ => lines.push(format!("{new} unended")),
+    }
+}
+
+/// Returns whether a feature has added the line to the shared file.
+fn is_of_feature(line: &str) -> bool {
+    line.starts_with('f') && line.contains('#')
+}
+
+/// Returns the lines that no feature has added.
+fn lines_of_user(lines: &[String]) -> Vec<String> {
+    lines.iter().filter(|line| !is_of_feature(line)).cloned().collect()
 }
 
 fn outcome(status: Status, duration: Duration) -> Outcome {
