@@ -746,7 +746,7 @@ impl Dispatcher {
         }
         let class = self.class_of(id);
         let task = &mut self.tasks[id.index()];
-        if self.wants[task.wants as usize].has_task_slot && !task.has_slot {
+        if class.is_multiple_of(2) {
             self.stats.in_flight += 1;
             task.has_slot = true;
         }
@@ -774,12 +774,10 @@ impl Dispatcher {
     }
 
     /// Returns the class in which a task is queued: the tasks with the same needs that also need a
-    /// slot under `tasks_max`, or also need none. Without a limit, no task needs one.
+    /// slot under `tasks_max`, or also need none.
     fn class_of_task(&self, task: &Task) -> usize {
-        let needs_slot = self.limits.tasks_max < usize::MAX
-            && self.wants[task.wants as usize].has_task_slot
-            && !task.has_slot;
-        task.wants as usize * 2 + usize::from(!needs_slot)
+        let has_slot = task.has_slot || !self.wants[task.wants as usize].has_task_slot;
+        task.wants as usize * 2 + usize::from(has_slot)
     }
 
     /// Releases the resources of a running stage. Returns false if the task is not running.

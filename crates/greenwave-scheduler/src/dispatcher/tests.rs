@@ -52,7 +52,7 @@ fn size() -> (usize, u8) {
 fn no_state_is_stuck_or_over_a_limit_or_unfair() {
     let (tasks, kinds) = size();
     let mut all = Figures::default();
-    for tasks_max in [usize::MAX].into_iter().chain(1..tasks) {
+    for tasks_max in (1..tasks).chain([usize::MAX]) {
         for overtakes_max in [0, 1, 2, u32::MAX] {
             // A single task in progress is overtaken by none.
             if tasks_max == 1 && overtakes_max > 0 {

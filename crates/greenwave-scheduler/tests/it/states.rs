@@ -595,8 +595,7 @@ impl Node {
         starts: &[usize],
         waiting: usize,
     ) -> Result<(), String> {
-        let has_slot = |at: usize| self.tasks[at].is_begun || setting.tasks_max == usize::MAX;
-        let class = |at: usize| (self.tasks[at].kind, has_slot(at));
+        let class = |at: usize| (self.tasks[at].kind, self.tasks[at].is_begun);
         let is_behind = |other: usize| class(other) == class(waiting) && self.is_above(other, waiting);
         if (0..self.len).any(|other| self.is_ready(other) && is_behind(other)) {
             return Ok(());

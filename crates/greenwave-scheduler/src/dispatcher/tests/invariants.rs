@@ -234,9 +234,7 @@ impl Transition<'_> {
     fn check_overtaken(&self, waiting: usize) -> Result<(), String> {
         let tasks_max = self.setting.tasks_max;
         // Tasks that take no slot when they start.
-        let was_begun = |at: usize| {
-            !self.setting.has_limit() || self.tasks[at].kept_slot() || !self.tasks[at].needs_slot()
-        };
+        let was_begun = |at: usize| self.tasks[at].kept_slot() || !self.tasks[at].needs_slot();
         let class = |at: usize| (self.tasks[at].kind, was_begun(at));
         let is_behind = |other: usize| class(other) == class(waiting) && self.is_above(other, waiting);
         if self.ready().any(is_behind) {

@@ -137,8 +137,7 @@ impl Search {
             // A stage has the same needs when it is retried.
             let is_possible = bits_of(ready).all(|at| match state.tasks[at] {
                 OpenTask::Delayed { has_slot } => {
-                    let is_free = state.is_stopped || !self.setting.has_limit();
-                    is_free || KINDS[usize::from(kinds[at])].has_slot == has_slot
+                    state.is_stopped || KINDS[usize::from(kinds[at])].has_slot == has_slot
                 }
                 _ => true,
             });

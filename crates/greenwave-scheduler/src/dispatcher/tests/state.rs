@@ -60,26 +60,6 @@ pub(super) struct Setting {
     pub(super) kinds: u8,
 }
 
-impl Setting {
-    /// Returns the kind and the slot of a task as far as they affect the future. Without a limit,
-    /// slots do not, so two kinds that need nothing else count as one.
-    pub(super) fn distinguished(&self, kind: u8, has_slot: bool) -> (u8, bool) {
-        if self.has_limit() {
-            return (kind, has_slot);
-        }
-        let is_alike = |other: &Kind| {
-            Kind { has_slot: true, ..*other } == Kind { has_slot: true, ..KINDS[usize::from(kind)] }
-        };
-        let first = KINDS.iter().position(is_alike);
-        (first.map_or(kind, |first| first as u8), false)
-    }
-
-    /// Returns true if the number of tasks in progress is limited.
-    pub(super) fn has_limit(&self) -> bool {
-        self.tasks_max < usize::MAX
-    }
-}
-
 /// A task that has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OpenTask {

@@ -414,7 +414,6 @@ pub(super) fn open_task(
     state: TaskState,
     (kind, has_slot, overtaken): (u8, bool, u32),
 ) -> OpenTask {
-    let (kind, has_slot) = setting.distinguished(kind, has_slot);
     match state {
         TaskState::Ready(_) if is_stopped => OpenTask::Ready { has_slot: false, kind: 0, overtaken: 0 },
         TaskState::Ready(_) => {
