@@ -1,5 +1,5 @@
 //! Measures the demo as users run it: sequentially without caches, in parallel, and a second time.
-//! Runs real processes of the release build, with the recorded delays.
+//! Runs real processes of the program as it is handed out, with the recorded delays.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -87,7 +87,7 @@ fn rows(sequential: &[Run], cached: &[Run], default: &[Run], second: &[Run]) -> 
 fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let args =
-        ["build", "--release", "--package", "greenwave-cli", "--message-format=json-render-diagnostics"];
+        ["build", "--profile=dist", "--package", "greenwave-cli", "--message-format=json-render-diagnostics"];
     let built =
         Command::new(cargo).args(args).stderr(Stdio::inherit()).output().expect("cargo can be started");
     assert!(built.status.success(), "cannot build the program");

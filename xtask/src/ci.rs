@@ -106,6 +106,12 @@ const STEPS: &[Step] = &[
             "--package=greenwave-cli",
         ]),
     },
+    // `cargo test` enables the feature for the program.
+    Step {
+        job: Job::Test,
+        name: "no-remote",
+        action: Cargo(&["test", "--package=greenwave", "--lib", "result_store"]),
+    },
     // A crate enables the features that it needs itself, rather than relying on another member.
     Step { job: Job::Lint, name: "agents", action: Cargo(&["check", "--package=greenwave-agents"]) },
     Step { job: Job::Lint, name: "testing", action: Cargo(&["check", "--package=greenwave-testing"]) },
@@ -198,6 +204,23 @@ mod tests {
             }
         }
         assert!(with_features >= 8, "{with_features} packages with features");
+    }
+
+    #[test]
+    fn the_workflow_and_its_script_have_every_job() {
+        let names = Job::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let names: Vec<String> = names.map(|name| name.get_name().to_owned()).collect();
+        let read = |file| std::fs::read_to_string(crate::process::root().join(file)).unwrap();
+        let workflow = read(".github/workflows/ci.yml");
+        let script = read(".ci/run");
+        let matrix = format!("job: [{}]", names.join(", "));
+        assert!(workflow.contains(&matrix), "no `{matrix}` in the workflow");
+        let arguments = format!("  all | {}) ;;", names.join(" | "));
+        assert!(script.contains(&arguments), "no `{arguments}` in .ci/run");
+        // Every command of the workflow can be repeated on any machine.
+        let commands: Vec<&str> =
+            workflow.lines().filter_map(|line| line.trim().strip_prefix("- run: ")).collect();
+        assert_eq!(commands, [".ci/run ${{ matrix.job }}", "cargo test"]);
     }
 
     #[test]

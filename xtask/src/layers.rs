@@ -2,6 +2,7 @@
 //! dependency, or an action in product code.
 
 mod circles;
+mod default_build;
 mod imports;
 
 use std::path::Path;
@@ -178,6 +179,8 @@ pub(crate) fn layers() -> Result<String> {
     let workspace = Workspace::load()?;
     let mut violations = check_packages(&workspace);
     violations.extend(check_chosen(&workspace));
+    let (built, slow) = default_build::check()?;
+    violations.extend(slow);
     for package in workspace.members() {
         violations.extend(check_circles(package)?);
         if entry(&package.name).is_some_and(|(layer, _)| layer <= Layer::Service) {
@@ -185,7 +188,10 @@ pub(crate) fn layers() -> Result<String> {
         }
     }
     if violations.is_empty() {
-        return Ok(format!("layers: {} packages checked", workspace.members().len()));
+        return Ok(format!(
+            "layers: {} packages checked; the default build compiles {built}",
+            workspace.members().len()
+        ));
     }
     Err(format!("the layers of docs/architecture.md are violated:\n  {}", violations.join("\n  ")).into())
 }

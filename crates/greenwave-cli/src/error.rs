@@ -138,6 +138,9 @@ impl CliError {
             CliError::Results(greenwave::ResultStoreError::Open { .. }) => {
                 "pass `--set cache.directory=DIR` to use another directory, or `--no-cache`"
             }
+            CliError::Results(greenwave::ResultStoreError::NoRemote { .. }) => {
+                "install with `cargo install --path crates/greenwave-cli --features remote`"
+            }
             CliError::Report { source, .. } | CliError::Io { operation: "create", source, .. }
                 if source.kind() == ErrorKind::NotFound =>
             {

@@ -57,6 +57,8 @@ mod landlock;
 #[cfg(target_os = "linux")]
 mod namespace;
 mod peer;
+#[cfg(target_os = "linux")]
+mod rights;
 mod sandbox;
 #[cfg_attr(
     not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),

@@ -11,9 +11,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use greenwave_testing::{
-    Batch, BuildOutput, BuildRequest, CaseReport, Crash, Discovery, DiscoveryInputs, Environment, Error,
-    Harness, HarnessName, Harnesses, LaunchSpec, Listing, ListingContext, Project, Summary, Test, TestCount,
-    UserKey, discover,
+    BuildOutput, Discovery, DiscoveryInputs, Environment, Error, Harness, HarnessName, Harnesses, LaunchSpec,
+    Project, Summary, Test, TestCount, UserKey, discover,
 };
 
 #[derive(Debug)]
@@ -36,23 +35,8 @@ impl Harness for Vitest {
         let notes = project.missing_program("npx", tests.len()).into_iter().collect();
         Ok(Discovery { tests, notes, ..Discovery::default() })
     }
-    fn listing_commands(&self, _test: &Test, _context: &ListingContext<'_>) -> Vec<Test> {
-        Vec::new()
-    }
-    async fn list(&self, tests: &[&Test], _context: &ListingContext<'_>) -> Result<Vec<Listing>, Error> {
-        Ok(vec![Listing::Whole; tests.len()])
-    }
-    fn needs_build(&self, _test: &Test) -> bool {
-        false
-    }
-    async fn build(&self, _request: &BuildRequest<'_>) -> Result<Option<Arc<dyn BuildOutput>>, Error> {
-        Ok(None)
-    }
     fn launch(&self, _test: &Test, _built: Option<&dyn BuildOutput>, command: LaunchSpec) -> LaunchSpec {
         command.variables([("NO_COLOR".into(), "1".into())])
-    }
-    fn batch(&self, _test: &Test) -> Option<&dyn Batch> {
-        None
     }
     fn parse_summary(&self, _test: &Test, _exit_code: Option<i32>, output: &[u8]) -> Summary {
         let text = String::from_utf8_lossy(output);
@@ -65,12 +49,6 @@ impl Harness for Vitest {
         Summary::of_count(
             line.map(|line| TestCount { passed: number(line, "passed"), failed: number(line, "failed") }),
         )
-    }
-    fn parse_cases(&self, _output: &str) -> Vec<CaseReport> {
-        Vec::new()
-    }
-    async fn explain_crash(&self, _crash: &Crash<'_>) -> Option<String> {
-        None
     }
 }
 

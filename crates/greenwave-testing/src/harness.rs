@@ -106,22 +106,30 @@ pub trait Harness: Debug + Send + Sync + 'static {
     /// output.
     ///
     /// They run like tests, so their output is cached. Their names must differ from those of all
-    /// tests.
-    fn listing_commands(&self, test: &Test, context: &ListingContext<'_>) -> Vec<Test>;
+    /// tests. A harness whose [`list`](Self::list) needs no output needs no implementation.
+    fn listing_commands(&self, _test: &Test, _context: &ListingContext<'_>) -> Vec<Test> {
+        Vec::new()
+    }
 
     /// Returns, for each of the tests, the single tests in it.
     ///
-    /// The context has the outcomes of [`listing_commands`](Self::listing_commands).
+    /// The context has the outcomes of [`listing_commands`](Self::listing_commands). Without an
+    /// implementation, every test runs and is cached as a whole.
     ///
     /// # Errors
     /// [`Error::Discover`] if no test can be listed. A test that cannot be listed on its own is a
     /// [`Listing::Failed`].
-    async fn list(&self, tests: &[&Test], context: &ListingContext<'_>) -> Result<Vec<Listing>, Error>;
+    async fn list(&self, tests: &[&Test], _context: &ListingContext<'_>) -> Result<Vec<Listing>, Error> {
+        Ok(vec![Listing::Whole; tests.len()])
+    }
 
     /// Returns whether the programs in a test's directory must be built before it is launched.
     ///
-    /// All tests in one directory that need a build must have the same harness.
-    fn needs_build(&self, test: &Test) -> bool;
+    /// All tests in one directory that need a build must have the same harness. A harness that
+    /// builds nothing needs no implementation of this method and of [`build`](Self::build).
+    fn needs_build(&self, _test: &Test) -> bool {
+        false
+    }
 
     /// Builds the programs of all tests in a directory; `None` if the harness builds nothing.
     ///
@@ -132,12 +140,16 @@ pub trait Harness: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// If the build tool cannot be run at all.
-    async fn build(&self, request: &BuildRequest<'_>) -> Result<Option<Arc<dyn BuildOutput>>, Error>;
+    async fn build(&self, _request: &BuildRequest<'_>) -> Result<Option<Arc<dyn BuildOutput>>, Error> {
+        Ok(None)
+    }
 
     /// Returns the process to start for a test, given the process that its command describes.
     ///
-    /// Returns `command` unchanged unless a build output replaces it.
-    fn launch(&self, test: &Test, built: Option<&dyn BuildOutput>, command: LaunchSpec) -> LaunchSpec;
+    /// A harness whose commands run as they are needs no implementation.
+    fn launch(&self, _test: &Test, _built: Option<&dyn BuildOutput>, command: LaunchSpec) -> LaunchSpec {
+        command
+    }
 
     /// Returns whether the harness's own runner runs such tests one after another, in the order of
     /// [`discover`](Self::discover).
@@ -189,8 +201,11 @@ pub trait Harness: Debug + Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Returns how to run a test in one process with others; `None` if it runs alone.
-    fn batch(&self, test: &Test) -> Option<&dyn Batch>;
+    /// Returns how to run a test in one process with others; `None` if it runs alone, as all tests
+    /// of a harness without an implementation do.
+    fn batch(&self, _test: &Test) -> Option<&dyn Batch> {
+        None
+    }
 
     /// Reads the summary that a finished process printed. `exit_code` is `None` if a signal ended
     /// it.
@@ -198,12 +213,18 @@ pub trait Harness: Debug + Send + Sync + 'static {
 
     /// Reads the results of single tests from an output without escape sequences; empty if it has
     /// none.
-    fn parse_cases(&self, output: &str) -> Vec<CaseReport>;
+    ///
+    /// Without an implementation, reports have one case for each test.
+    fn parse_cases(&self, _output: &str) -> Vec<CaseReport> {
+        Vec::new()
+    }
 
     /// Returns text to append to the output of a test that failed; `None` if there is nothing to
     /// add.
     ///
     /// Called after the last failed attempt and after a pass. May run parts of the test again,
-    /// within the test's time limit.
-    async fn explain_crash(&self, crash: &Crash<'_>) -> Option<String>;
+    /// within the test's time limit. A harness that adds nothing needs no implementation.
+    async fn explain_crash(&self, _crash: &Crash<'_>) -> Option<String> {
+        None
+    }
 }

@@ -52,7 +52,11 @@
 //! An [`Error`] keeps the whole run from starting or continuing. A [`FeatureError`] ends one
 //! feature; the features that depend on it are skipped.
 //!
-//! The crate has no Cargo features.
+//! # Features
+//!
+//! `remote`: test results on a Redis server, also over TLS, or memcached. Compiles redis, rustls
+//! with aws-lc (C) and async-memcached. Without it, [`ResultStoreError::NoRemote`] is returned for
+//! such a server.
 
 mod adapters;
 mod answer;

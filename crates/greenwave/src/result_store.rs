@@ -5,18 +5,15 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use greenwave_cache::{
-    AccessMode, BoxError, DiskBackend, DiskOptions, FileLeases, Key, MemcachedBackend, RedisBackend,
-    RemoteOptions, Tier, Tiered, TieredOptions, WriteMode,
-};
+use greenwave_cache::{BoxError, DiskBackend, DiskOptions, FileLeases, Key, Tier, Tiered, TieredOptions};
 use greenwave_dir::Dir;
 use greenwave_testing::SCHEMA;
 
 use crate::result_keys::ResultKeys;
 use crate::settings::TestingSettings;
 
-/// Maximum number of queued writes to the server.
-const QUEUED_MAX: usize = 1024;
+#[cfg_attr(not(feature = "remote"), path = "result_store/no_remote.rs")]
+mod remote;
 
 /// A store of test results, on disk and optionally on a server.
 #[derive(Debug)]
@@ -46,6 +43,12 @@ pub enum ResultStoreError {
         scheme: String,
         /// The cause.
         source: BoxError,
+    },
+    /// The settings name a server, and the feature `remote` is disabled.
+    #[error("cannot use the {scheme} server for test results: the feature `remote` is disabled")]
+    NoRemote {
+        /// Scheme of the server's address, such as `redis`.
+        scheme: String,
     },
     /// The entries of the store cannot be listed or removed.
     #[error("cannot {operation} the test results in {}", path.display())]
@@ -96,7 +99,7 @@ impl ResultStore {
         Self::create_lock_directories(directory).map_err(|error| failed(error.into()))?;
         let tier = Tier::new("disk", Arc::new(disk.clone()));
         let mut tiers = vec![Tier { secrets: keys.directory_secrets(), ..tier }];
-        let remote_problem = match remote(settings) {
+        let remote_problem = match remote::tier(settings) {
             Ok(tier) => {
                 tiers.extend(tier.map(|tier| Tier { secrets: keys.remote_secrets(), ..tier }));
                 None
@@ -205,27 +208,10 @@ impl ResultStore {
     }
 }
 
-fn remote(settings: &TestingSettings) -> Result<Option<Tier>, ResultStoreError> {
-    let address = settings.remote.as_str();
-    if address.is_empty() {
-        return Ok(None);
-    }
-    let failed = |error: greenwave_cache::Error| ResultStoreError::Remote {
-        scheme: address.split("://").next().unwrap_or_default().to_owned(),
-        source: error.into(),
-    };
-    let options = RemoteOptions {
-        prefix: "greenwave-tests:".to_owned(),
-        ttl: Some(settings.ttl),
-        ..RemoteOptions::default()
-    };
-    let tier = match address.strip_prefix("memcached://") {
-        Some(server) => {
-            let backend = MemcachedBackend::new(server.trim_end_matches('/'), options).map_err(failed)?;
-            Tier::new("memcached", Arc::new(backend))
-        }
-        None => Tier::new("redis", Arc::new(RedisBackend::new(address, options).map_err(failed)?)),
-    };
-    let access = if settings.remote_write { AccessMode::ReadWrite } else { AccessMode::ReadOnly };
-    Ok(Some(Tier { access, writes: WriteMode::Back { queued_max: QUEUED_MAX }, ..tier }))
+/// Returns the scheme of a server's address, which unlike the address holds no password.
+fn scheme(address: &str) -> String {
+    address.split("://").next().unwrap_or_default().to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -218,7 +218,13 @@ fn unpack(downloads: &Path, suffix: &str, home: &Path) -> Result<PathBuf> {
     let archive = file_in(downloads, suffix)?;
     let tree = home.join("tree");
     fs::create_dir_all(&tree)?;
-    output_of(Command::new("tar").args(["--extract", "--no-same-owner", "--file"]).arg(&archive).arg("--directory").arg(&tree))?;
+    output_of(
+        Command::new("tar")
+            .args(["--extract", "--no-same-owner", "--file"])
+            .arg(&archive)
+            .arg("--directory")
+            .arg(&tree),
+    )?;
     let first = fs::read_dir(&tree)?.next().ok_or("the archive is empty")??;
     Ok(first.path())
 }

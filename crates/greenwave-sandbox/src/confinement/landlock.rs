@@ -8,15 +8,14 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use ::landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated, RulesetError, Scope,
 };
 use greenwave_process::{BeforeExec, Setup};
 use rustix::process::geteuid;
 
 use super::super::{Confinement, Network, Strength, unavailable};
 use super::{DEVICES, DROPPED, SHARED_MEMORY, network};
-use crate::{Error, seccomp};
+use crate::{Error, rights, seccomp};
 
 /// The newest version whose rights are used. Older kernels enforce the ones that they support.
 const VERSION: ABI = ABI::V6;
@@ -88,18 +87,18 @@ fn rules(confinement: &Confinement, readable: &BTreeSet<PathBuf>) -> Result<Rule
     let rules = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(all)?;
     let mut rules = rules.scope(Scope::from_all(VERSION))?.create()?;
     // Names can be listed everywhere: a right on a directory holds for everything below it.
-    rules = add(rules, Path::new("/"), AccessFs::ReadDir.into())?;
+    rules = rights::add(rules, VERSION, Path::new("/"), AccessFs::ReadDir.into())?;
     for path in readable {
-        rules = add(rules, path, AccessFs::ReadFile | AccessFs::Execute)?;
+        rules = rights::add(rules, VERSION, path, AccessFs::ReadFile | AccessFs::Execute)?;
     }
     // Programs write to their own files there, and the kernel checks each of them. Root could
     // change settings of the system there.
     if !geteuid().is_root() {
-        rules = add(rules, Path::new("/proc"), AccessFs::WriteFile.into())?;
+        rules = rights::add(rules, VERSION, Path::new("/proc"), AccessFs::WriteFile.into())?;
     }
     let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
     for path in DEVICES.iter().chain(&TERMINALS) {
-        rules = add(rules, Path::new(path), device)?;
+        rules = rights::add(rules, VERSION, Path::new(path), device)?;
     }
     let all = all & !(AccessFs::MakeBlock | AccessFs::MakeChar);
     let writable = confinement.writable.iter().map(PathBuf::as_path);
@@ -107,21 +106,9 @@ fn rules(confinement: &Confinement, readable: &BTreeSet<PathBuf>) -> Result<Rule
         // A hidden path stays hidden inside of a writable directory.
         let is_above_hidden = confinement.hidden.iter().any(|hidden| hidden.starts_with(path));
         let rights = if is_above_hidden { all & !(AccessFs::ReadFile | AccessFs::Execute) } else { all };
-        rules = add(rules, path, rights)?;
+        rules = rights::add(rules, VERSION, path, rights)?;
     }
     Ok(rules)
-}
-
-/// Adds rights on a path. Rights that a file cannot have are left out.
-fn add(
-    rules: RulesetCreated,
-    path: &Path,
-    rights: BitFlags<AccessFs>,
-) -> Result<RulesetCreated, RulesetError> {
-    // A path that cannot be opened with `O_PATH` cannot be used either.
-    let Ok(file) = PathFd::new(path) else { return Ok(rules) };
-    let rights = if path.is_dir() { rights } else { rights & AccessFs::from_file(VERSION) };
-    rules.add_rule(PathBeneath::new(file, rights))
 }
 
 /// The hidden paths, and the visible ones inside of them.

@@ -6,13 +6,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use ::landlock::{
-    ABI, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, RulesetError,
+    ABI, AccessFs, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated, RulesetError,
 };
 use greenwave_process::{BeforeExec, Setup};
 
 use super::Guard;
-use crate::{Error, ReadRules, Strength};
+use crate::{Error, ReadRules, Strength, rights};
 
 #[path = "mounts.rs"]
 mod mounts;
@@ -121,10 +120,10 @@ fn rules(guard: &Guard, permitted: &BTreeSet<PathBuf>) -> Result<RulesetCreated,
         .handle_access(governed & !AccessFs::Refer)?
         .create()?;
     for path in permitted.iter().chain(&guard.writable) {
-        rules = add(rules, path, governed)?;
+        rules = rights::add(rules, VERSION, path, governed)?;
     }
     for path in &guard.read_only {
-        rules = add(rules, path, AccessFs::ReadFile.into())?;
+        rules = rights::add(rules, VERSION, path, AccessFs::ReadFile.into())?;
     }
     Ok(rules)
 }
@@ -132,16 +131,4 @@ fn rules(guard: &Guard, permitted: &BTreeSet<PathBuf>) -> Result<RulesetCreated,
 /// Returns the rights that rules govern: reading files and every change of the file system.
 fn governed() -> BitFlags<AccessFs> {
     AccessFs::from_write(VERSION) | AccessFs::ReadFile
-}
-
-/// Adds rights on a path. Rights that a file cannot have are left out.
-fn add(
-    rules: RulesetCreated,
-    path: &Path,
-    rights: BitFlags<AccessFs>,
-) -> Result<RulesetCreated, RulesetError> {
-    // A path that cannot be opened with `O_PATH` cannot be used either.
-    let Ok(file) = PathFd::new(path) else { return Ok(rules) };
-    let rights = if path.is_dir() { rights } else { rights & AccessFs::from_file(VERSION) };
-    rules.add_rule(PathBeneath::new(file, rights))
 }

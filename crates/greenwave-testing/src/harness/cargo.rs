@@ -22,7 +22,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::Harness;
-use super::batch::Batch;
 use super::build::{BuildOutput, BuildRequest};
 use super::crash::Crash;
 use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
@@ -101,10 +100,6 @@ impl Harness for CargoHarness {
             Some(built) => built.launch(test, command),
             None => command,
         }
-    }
-
-    fn batch(&self, _test: &Test) -> Option<&dyn Batch> {
-        None
     }
 
     fn parse_summary(&self, test: &Test, _exit_code: Option<i32>, output: &[u8]) -> Summary {

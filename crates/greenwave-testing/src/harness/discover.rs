@@ -18,7 +18,7 @@ use crate::{Environment, Error};
 use greenwave_inputs::{FileStamp, Selection, UserKey, codec, hash_file, list_files, now_ns};
 
 /// Version of the file of stored discoveries.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// Discoveries by the name of the harness.
 #[derive(Default, Serialize, Deserialize)]
@@ -49,8 +49,9 @@ struct HarnessKey {
 /// Discovers the tests of a project with each of the harnesses.
 ///
 /// A result is stored in the project's state directory, and reused while no file is added or
-/// removed and nothing that the harness's [`DiscoveryInputs`] name changes. The key seals it: a
-/// result that somebody else has put there is not used.
+/// removed, nothing that the harness's [`DiscoveryInputs`] name changes, and the running program,
+/// which contains the harnesses, stays the same file. The key seals it: a result that somebody else
+/// has put there is not used.
 ///
 /// # Errors
 /// [`Error::Discover`] if a manifest is invalid or a harness's program fails; [`Error::Io`] if the
@@ -61,10 +62,21 @@ pub async fn discover(
     environment: &Environment,
     key: &UserKey,
 ) -> Result<Discovery, Error> {
+    discover_as(std::env::current_exe().ok(), project, harnesses, environment, key).await
+}
+
+/// Like [`discover`], in a program whose file is given. Without a file, uses no stored result.
+async fn discover_as(
+    program: Option<PathBuf>,
+    project: &Path,
+    harnesses: &Harnesses,
+    environment: &Environment,
+    key: &UserKey,
+) -> Result<Discovery, Error> {
     let root = project.canonicalize().map_err(Error::io("find", project))?;
     let directory = StateDirectory::open(&root, key)?;
     let (at, of, variables) = (root.clone(), harnesses.clone(), environment.clone());
-    let state = blocking(move || read_state(&at, &of, &variables)).await?;
+    let state = blocking(move || read_state(program.as_deref(), &at, &of, &variables)).await?;
     let mut stored: Stored = directory.load_json(StateFile::Discoveries);
     let project = Project::new(&root, state.files, environment);
     let (mut all, mut has_changed) = (Discovery::default(), false);
@@ -111,7 +123,12 @@ impl Harnesses {
 }
 
 /// Lists the project's files and computes the keys of all harnesses.
-fn read_state(root: &Path, harnesses: &Harnesses, environment: &Environment) -> Result<State, Error> {
+fn read_state(
+    program: Option<&Path>,
+    root: &Path,
+    harnesses: &Harnesses,
+    environment: &Environment,
+) -> Result<State, Error> {
     let found = list_files(root, &[&Selection::everything()])?;
     let mut names = blake3::Hasher::new();
     names.update(&VERSION.to_le_bytes());
@@ -119,6 +136,14 @@ fn read_state(root: &Path, harnesses: &Harnesses, environment: &Environment) -> 
         add(&mut names, codec::path_bytes(&file.path));
     }
     let at = now_ns();
+    // Another version of a harness may find other tests. The program's file changes with each
+    // version, unlike a number that somebody must raise.
+    let mut identity = at.to_le_bytes().to_vec();
+    if let Some(metadata) = program.and_then(|program| program.metadata().ok()) {
+        identity.clear();
+        FileStamp::from_metadata(&metadata).encode(&mut identity);
+    }
+    add(&mut names, &identity);
     let keys = harnesses.iter().map(|harness| {
         let inputs = harness.discovery_inputs();
         let (mut hasher, mut stamps, mut is_racy) = (names.clone(), Vec::new(), false);
@@ -176,3 +201,6 @@ fn add_programs(
 fn add(hasher: &mut blake3::Hasher, field: &[u8]) {
     hasher.update(&(field.len() as u64).to_le_bytes()).update(field);
 }
+
+#[cfg(test)]
+mod tests;

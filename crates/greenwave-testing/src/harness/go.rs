@@ -5,23 +5,18 @@ mod imports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::Harness;
-use super::batch::Batch;
-use super::build::{BuildOutput, BuildRequest};
-use super::crash::Crash;
 use super::decoder::OutputDecoder;
 use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
 use super::launch::LaunchSpec;
-use super::listing::{Listing, ListingContext};
 use super::project::{Project, closure, pattern, within};
 use super::summary::{Summary, TestCount};
 use crate::run::blocking::blocking;
 use crate::run::go_homes::go_settings;
-use crate::{CaseReport, Environment, Error, HarnessName, Test};
+use crate::{Environment, Error, HarnessName, Test};
 use events::GoEvents;
 use imports::Imports;
 
@@ -88,26 +83,6 @@ impl Harness for GoHarness {
         Ok(found)
     }
 
-    fn listing_commands(&self, _test: &Test, _context: &ListingContext<'_>) -> Vec<Test> {
-        Vec::new()
-    }
-
-    async fn list(&self, tests: &[&Test], _context: &ListingContext<'_>) -> Result<Vec<Listing>, Error> {
-        Ok(vec![Listing::Whole; tests.len()])
-    }
-
-    fn needs_build(&self, _test: &Test) -> bool {
-        false
-    }
-
-    async fn build(&self, _request: &BuildRequest<'_>) -> Result<Option<Arc<dyn BuildOutput>>, Error> {
-        Ok(None)
-    }
-
-    fn launch(&self, _test: &Test, _built: Option<&dyn BuildOutput>, command: LaunchSpec) -> LaunchSpec {
-        command
-    }
-
     fn equip(
         &self,
         test: &Test,
@@ -126,24 +101,12 @@ impl Harness for GoHarness {
         prints_events(test).then(|| Box::new(GoEvents::new(is_verbose)) as Box<dyn OutputDecoder>)
     }
 
-    fn batch(&self, _test: &Test) -> Option<&dyn Batch> {
-        None
-    }
-
     fn parse_summary(&self, test: &Test, _exit_code: Option<i32>, output: &[u8]) -> Summary {
         let count = TestCount::find(output);
         // `go test ./...` succeeds if a package has no tests. Only a selection must match at least
         // one.
         let runs_all = test.command.iter().map(String::as_str).take(COMMAND.len()).eq(COMMAND);
         if runs_all { Summary { count, ..Summary::default() } } else { Summary::of_count(count) }
-    }
-
-    fn parse_cases(&self, _output: &str) -> Vec<CaseReport> {
-        Vec::new()
-    }
-
-    async fn explain_crash(&self, _crash: &Crash<'_>) -> Option<String> {
-        None
     }
 }
 

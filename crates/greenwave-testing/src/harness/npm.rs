@@ -12,17 +12,11 @@ mod workspace;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::Harness;
-use super::batch::Batch;
-use super::build::{BuildOutput, BuildRequest};
-use super::crash::Crash;
 use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
-use super::launch::LaunchSpec;
-use super::listing::{Listing, ListingContext};
 use super::project::Project;
 use super::summary::{Summary, TestCount};
 use crate::run::blocking::blocking;
@@ -73,40 +67,12 @@ impl Harness for NpmHarness {
         blocking(move || Ok(find(&project))).await
     }
 
-    fn listing_commands(&self, _test: &Test, _context: &ListingContext<'_>) -> Vec<Test> {
-        Vec::new()
-    }
-
-    async fn list(&self, tests: &[&Test], _context: &ListingContext<'_>) -> Result<Vec<Listing>, Error> {
-        Ok(vec![Listing::Whole; tests.len()])
-    }
-
-    fn needs_build(&self, _test: &Test) -> bool {
-        false
-    }
-
-    async fn build(&self, _request: &BuildRequest<'_>) -> Result<Option<Arc<dyn BuildOutput>>, Error> {
-        Ok(None)
-    }
-
-    fn launch(&self, _test: &Test, _built: Option<&dyn BuildOutput>, command: LaunchSpec) -> LaunchSpec {
-        command
-    }
-
-    fn batch(&self, _test: &Test) -> Option<&dyn Batch> {
-        None
-    }
-
     fn parse_summary(&self, _test: &Test, _exit_code: Option<i32>, output: &[u8]) -> Summary {
         Summary::of_count(TestCount::find(output))
     }
 
     fn parse_cases(&self, output: &str) -> Vec<CaseReport> {
         cases::parse(output)
-    }
-
-    async fn explain_crash(&self, _crash: &Crash<'_>) -> Option<String> {
-        None
     }
 }
 

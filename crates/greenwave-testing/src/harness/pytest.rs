@@ -10,7 +10,6 @@ mod interpreter;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use globset::{GlobBuilder, GlobMatcher};
@@ -18,8 +17,6 @@ use toml::Value;
 
 use super::Harness;
 use super::batch::Batch;
-use super::build::{BuildOutput, BuildRequest};
-use super::crash::Crash;
 use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
 use super::launch::LaunchSpec;
 use super::listing::{Listing, ListingContext};
@@ -114,24 +111,8 @@ impl Harness for PytestHarness {
         collection::collected(collections, context)
     }
 
-    fn listing_commands(&self, _test: &Test, _context: &ListingContext<'_>) -> Vec<Test> {
-        Vec::new()
-    }
-
     async fn list(&self, tests: &[&Test], context: &ListingContext<'_>) -> Result<Vec<Listing>, Error> {
         collect::list(tests, context).await
-    }
-
-    fn needs_build(&self, _test: &Test) -> bool {
-        false
-    }
-
-    async fn build(&self, _request: &BuildRequest<'_>) -> Result<Option<Arc<dyn BuildOutput>>, Error> {
-        Ok(None)
-    }
-
-    fn launch(&self, _test: &Test, _built: Option<&dyn BuildOutput>, command: LaunchSpec) -> LaunchSpec {
-        command
     }
 
     fn is_serial(&self, test: &Test) -> bool {
@@ -171,14 +152,6 @@ impl Harness for PytestHarness {
             return Summary { verdict: SummaryVerdict::Passed, ..summary };
         }
         summary
-    }
-
-    fn parse_cases(&self, _output: &str) -> Vec<CaseReport> {
-        Vec::new()
-    }
-
-    async fn explain_crash(&self, _crash: &Crash<'_>) -> Option<String> {
-        None
     }
 }
 

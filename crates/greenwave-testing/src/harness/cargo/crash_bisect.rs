@@ -48,7 +48,7 @@ pub(super) async fn explain(crash: &Crash<'_>) -> Option<String> {
     let printed = cases(&output);
     names.sort_by_key(|name| printed.contains_key(name));
     let status = crash.process.status;
-    let mut text = format!("\n\nThe program {status}. Its tests again, each in a process of its own:\n");
+    let mut text = format!("\n\nThe program {status}. Its tests again, each in a separate process:\n");
     let mut suspects = Suspects::default();
     for name in &names {
         let time = left() / 2;

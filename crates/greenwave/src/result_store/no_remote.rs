@@ -1,0 +1,14 @@
+//! Replaces servers for test results where the feature `remote` is disabled.
+
+use greenwave_cache::Tier;
+
+use super::{ResultStoreError, scheme};
+use crate::settings::TestingSettings;
+
+/// Returns an error if the settings name a server.
+pub(super) fn tier(settings: &TestingSettings) -> Result<Option<Tier>, ResultStoreError> {
+    match settings.remote.as_str() {
+        "" => Ok(None),
+        address => Err(ResultStoreError::NoRemote { scheme: scheme(address) }),
+    }
+}

@@ -1,0 +1,37 @@
+//! Tests of servers that a store of test results does not use.
+
+use crate::result_store::{ResultStore, ResultStoreError};
+use crate::{Settings, result_keys::ResultKeys};
+
+fn problem(address: &str) -> Option<ResultStoreError> {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = Settings::default().testing;
+    settings.remote = address.to_owned();
+    let mut store = ResultStore::open(directory.path(), &settings, &ResultKeys::default()).unwrap();
+    store.take_remote_problem()
+}
+
+#[test]
+fn a_store_without_a_server_has_no_problem() {
+    assert!(problem("").is_none());
+}
+
+/// `cargo xtask ci` runs this test: `cargo test` enables the feature for the program.
+#[cfg(not(feature = "remote"))]
+#[tokio::test]
+async fn a_server_without_the_feature_is_an_error_that_names_the_feature() {
+    for address in ["redis://:hunter2@127.0.0.1:1", "memcached://127.0.0.1:1"] {
+        let problem = problem(address).unwrap();
+        let scheme = address.split(':').next().unwrap();
+        let expected =
+            format!("cannot use the {scheme} server for test results: the feature `remote` is disabled");
+        assert_eq!(problem.to_string(), expected);
+    }
+}
+
+#[cfg(feature = "remote")]
+#[tokio::test]
+async fn an_address_that_cannot_be_used_is_an_error_without_the_address() {
+    let problem = problem("redis://:hunter2@127.0.0.1:port").unwrap();
+    assert_eq!(problem.to_string(), "cannot use the redis server for test results");
+}
