@@ -56,7 +56,7 @@ pub(crate) enum Command {
     },
     /// Run public projects' tests by their own runners and by Greenwave, and compare each verdict
     Field {
-        /// Projects of xtask/field.toml to run [default: those that this commit has not run]
+        /// Projects of xtask/field.toml to run [default: projects without a result of this commit]
         projects: Vec<String>,
         /// Minutes after which no further project is started
         #[arg(long, default_value_t = 60, value_parser = RangedU64ValueParser::<u64>::new().range(1..))]

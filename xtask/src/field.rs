@@ -1,7 +1,7 @@
 //! Runs public projects' tests by their own runners and by Greenwave, and compares each verdict.
 //!
 //! `xtask/field.toml` lists the projects. Sources, installed packages and results are in
-//! `target/field`; what is there is not fetched or run again.
+//! `target/field`, and are used again.
 
 mod checkout;
 mod list;
@@ -26,7 +26,7 @@ const PAGE: &str = "docs/field.md";
 /// First run of Greenwave by the time of the project's own runner, at most.
 const RATIO_MAX: f64 = 1.05;
 
-/// Runs the named projects, or all that this commit has not run, until `minutes` have passed.
+/// Runs the named projects, or those without a result of this commit, until `minutes` have passed.
 ///
 /// With `check`, compares verdicts with a debug build and measures nothing: the projects for CI,
 /// unless some are named.

@@ -32,7 +32,7 @@ pub(crate) struct RunTrace {
     path: PathBuf,
     tracks: Tracks<BufWriter<File>>,
     started: Instant,
-    /// First error of the file. Nothing is written after it.
+    /// First error of the file, after which no event is written.
     failed: Option<io::Error>,
 }
 

@@ -1,4 +1,4 @@
-//! Tests that the JSON Schemas of plans and settings describe what the program accepts.
+//! Tests that the JSON Schemas of plans and settings agree with the program.
 
 use std::collections::{BTreeMap, BTreeSet};
 

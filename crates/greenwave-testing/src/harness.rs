@@ -184,8 +184,8 @@ pub trait Harness: Debug + Send + Sync + 'static {
         None
     }
 
-    /// Returns a decoder of the output of the process that [`equip`](Self::equip) returns; `None` if
-    /// its output is text for people.
+    /// Returns a decoder of the output of the process that [`equip`](Self::equip) returns; `None`
+    /// if its output is text for people.
     ///
     /// A harness that runs commands as they are needs no implementation.
     fn decoder(&self, _test: &Test) -> Option<Box<dyn OutputDecoder>> {
@@ -194,7 +194,7 @@ pub trait Harness: Debug + Send + Sync + 'static {
 
     /// Reads the results of single tests from files that a process which [`equip`](Self::equip)
     /// has changed wrote to its private directory. They take the place of
-    /// [`parse_cases`](Self::parse_cases); empty if there are none.
+    /// [`parse_cases`](Self::parse_cases). Returns no cases without such a file.
     ///
     /// A harness whose tool writes no such file needs no implementation.
     fn read_cases(&self, _test: &Test, _directory: &Path) -> Vec<CaseReport> {

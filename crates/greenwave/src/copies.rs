@@ -19,7 +19,7 @@ use crate::git_copies::GitBase;
 use crate::included;
 use crate::project_root::ProjectRoot;
 use crate::settings::Settings;
-use crate::setup::Starter;
+use crate::setup::{BUILD_VARIABLES, Starter};
 use crate::setup_store::SetupStore;
 use crate::state_dir;
 
@@ -278,10 +278,6 @@ fn create_directory(base: &Dir, name: &str) -> io::Result<Dir> {
     barrier.write_all(b"gitdir: no-repository\n")?;
     Ok(of_project)
 }
-
-/// Variables that make cargo build outside of a copy. Builds of several copies would wait for each
-/// other there, and take each other's output.
-pub(crate) const BUILD_VARIABLES: [&str; 2] = ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"];
 
 /// Returns the variables that agents get: variables that confine git to a copy, and without a value
 /// variables that would point it or cargo elsewhere.

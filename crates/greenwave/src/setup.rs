@@ -10,10 +10,13 @@ use ignore::gitignore::GitignoreBuilder;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
-use crate::copies::BUILD_VARIABLES;
 use crate::error::{Error, chain};
 use crate::git::LOCAL_VARIABLES;
 use crate::tree::Tree;
+
+/// Variables that make cargo build outside of a copy. Builds of several copies would wait for each
+/// other there, and take each other's output.
+pub(crate) const BUILD_VARIABLES: [&str; 2] = ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"];
 
 /// Maximum number of bytes of a command's output in an error. The end is included.
 const OUTPUT_BYTES_MAX: usize = 4 * 1024;

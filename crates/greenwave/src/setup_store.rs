@@ -28,7 +28,7 @@ const BLOCK_BYTES: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct SetupStore(Mutex<HashMap<[u8; 32], Arc<AsyncMutex<StoredSetup>>>>);
 
-/// What is stored of a setup.
+/// The stored result of a setup.
 #[derive(Debug, Default)]
 pub(crate) enum StoredSetup {
     /// Nothing: no copy was set up yet.

@@ -72,8 +72,8 @@ pub(crate) struct Workspace {
     set_up: BTreeSet<String>,
     /// Hash of the inputs of the last setup.
     setup_key: Option<[u8; 32]>,
-    /// Whether setup commands have run here, or programs of the feature. What they have created
-    /// cannot be told from what a setup creates.
+    /// Whether setup commands or programs of the feature have run here. Their files cannot be
+    /// distinguished from files of another setup.
     is_used: bool,
 }
 
@@ -158,7 +158,7 @@ impl Workspace {
             return Ok(());
         }
         self.setup_key = None;
-        // Commands that have to be undone do more than create files.
+        // Commands with a teardown do more than create files.
         if is_used || !options.teardown.is_empty() {
             self.run_setup(&copies).await?;
         } else {

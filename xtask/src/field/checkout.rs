@@ -17,7 +17,7 @@ pub(super) struct Checkout {
     pub(super) directory: PathBuf,
 }
 
-/// What git ignores in a checkout: what installing and building the project writes.
+/// Patterns that git ignores in a checkout: files that installing and building the project writes.
 const IGNORED: &str = ".venv/\nnode_modules/\ntarget/\nbuild/\n*.egg-info/\n";
 /// Present in `home` once the project is prepared. Contains the entry of the list.
 const READY: &str = "ready";
@@ -103,7 +103,8 @@ impl Checkout {
         Ok(())
     }
 
-    /// Fetches a source package with lists of its own, since a machine's often have programs only.
+    /// Fetches a source package by separate package lists, since a machine's often have programs
+    /// only.
     fn fetch_debian(&self, name: &str, version: &str) -> Result<PathBuf> {
         let options = source_lists()?;
         let options: Vec<&str> = options.iter().flat_map(|option| ["-o", option]).collect();
@@ -117,7 +118,7 @@ impl Checkout {
         Ok(tree)
     }
 
-    /// Makes the project a repository of its own, as it is where people work on it.
+    /// Makes the project a git repository, as it is where people work on it.
     fn init_repository(&self) -> Result<()> {
         let git = |arguments: &[&str]| {
             let identity = ["-c", "user.name=field", "-c", "user.email=field@localhost"];
@@ -192,7 +193,7 @@ fn source_lists() -> Result<[String; 4]> {
     Ok(options)
 }
 
-/// What `docs/junit.md` recommends for ctest.
+/// Packages that `docs/junit.md` recommends for ctest.
 const CTEST: &str = r#"[[test]]
 name = "ctest"
 harness = "junit"

@@ -61,7 +61,7 @@ impl Runner {
     }
 
     /// Returns how many workers both runners get, of `cores`. pytest, ctest and the scripts of npm
-    /// run tests one after another unless they are told otherwise.
+    /// run tests one after another by default.
     pub(super) fn workers(self, cores: usize) -> usize {
         match self {
             Self::Cargo | Self::Go => cores,

@@ -16,7 +16,7 @@ const ROUNDS: usize = 3;
 /// A suite whose rounds have taken this long is not timed again.
 const TIMED_MAX: Duration = Duration::from_secs(60);
 
-/// What a trial has found.
+/// Findings of a trial.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Findings {
     pub(super) tests: usize,
@@ -35,7 +35,7 @@ pub(super) struct Findings {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Cost {
     pub(super) wall: Duration,
-    /// Time of processors, of the command and all that it waited for.
+    /// Processor time of the command and of the processes that it waited for.
     pub(super) cpu: Duration,
 }
 
@@ -209,8 +209,8 @@ fn timed(command: &mut Command) -> Result<(Output, Cost)> {
     Ok((output, Cost { wall, cpu: children_cpu().saturating_sub(cpu) }))
 }
 
-/// Returns the processor time of all children that have ended, as `proc_pid_stat(5)` has it in ticks
-/// of 10 ms; zero where there is no such file.
+/// Returns the processor time of all children that have ended, as `proc_pid_stat(5)` has it in
+/// ticks of 10 ms; zero without that file.
 fn children_cpu() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The name of the program, in parentheses, can contain anything.

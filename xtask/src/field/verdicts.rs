@@ -17,7 +17,7 @@ pub(super) enum Verdict {
     Skipped,
 }
 
-/// Maximum number of tests that a printed total stands for.
+/// Maximum number of tests in a printed total.
 const TOTAL_MAX: usize = 100_000;
 
 /// The verdicts of a run.

@@ -1,4 +1,4 @@
-//! Reports have a case for each test, whatever a unit is.
+//! Reports have a case for each single test of a unit.
 
 use serde_json::Value;
 

@@ -207,7 +207,7 @@ fn agents_cannot_reach_the_repository_of_the_user() {
         let script = format!("{WILD_AGENT}; git checkout -q -f {{}} 2>/dev/null; git restore . ");
         let script = script.replace("{}", "HEAD");
         let mut plan = Plan { project: user.project(), ..plan(&user.path(""), &script) };
-        // Only the new file counts here: whatever else the agent has left is its own answer.
+        // Only the new file counts here. Other files of the agent are its own answer.
         plan.features[0].tests = vec![Test::new("f", ["test", "-e", "never"])];
         let report = user.run_plan(plan, Settings::default());
         assert_eq!(report.features[0].phase, "failed", "{:?}", report.features);
@@ -447,7 +447,7 @@ fn a_copy_is_set_up_once_and_torn_down() {
     assert_eq!(report.totals.requests, 0);
 }
 
-/// Copies with the same files share what the commands create, unless it names the copy.
+/// Copies with the same files share the files of the commands, unless these name the copy.
 #[test]
 fn a_setup_is_shared_by_copies() {
     for (creates, runs) in [("echo m > node_modules/m.js", 1), ("pwd > node_modules/m.js", 3)] {

@@ -154,7 +154,7 @@ struct CaseResult {
     name: String,
     status: CaseWord,
     seconds: f64,
-    /// What pytest printed about a failure.
+    /// Message of pytest about a failure.
     output: Option<String>,
 }
 

@@ -187,7 +187,7 @@ pub(super) enum Interruption {
     /// The user rewrites the file that features share, in one of [`REWRITES`] ways, and restores
     /// its lines some time later.
     Rewrite(u8),
-    /// From this step on the guard fails, whatever the files are.
+    /// From this step on the guard fails with all files.
     Unguard,
 }
 
