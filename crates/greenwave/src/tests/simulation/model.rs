@@ -89,11 +89,9 @@ fn alone(script: &Script, at: usize) -> End {
                 return if rivals == 0 || (left >= rivals && goes_on) { End::Green } else { End::Any };
             }
             Answer::Unreviewed if !feature.review => return End::Green,
-            Answer::TestPanics
-            | Answer::TestBroken
-            | Answer::RefusesForGood
-            | Answer::CallPanics
-            | Answer::StreamPanics => return End::Failed,
+            Answer::TestPanics | Answer::TestBroken | Answer::RefusesForGood | Answer::CallPanics => {
+                return End::Failed;
+            }
             // It breaks the test of a dependency, which is green.
             Answer::Breaks(_)
             | Answer::Protected
@@ -111,6 +109,7 @@ fn alone(script: &Script, at: usize) -> End {
             | Answer::BreaksOffLate
             | Answer::Refuses
             | Answer::CallHangs
+            | Answer::StreamPanics
             | Answer::StreamHangs => {}
         }
     }
