@@ -109,11 +109,14 @@ impl CliError {
         if let CliError::Problem { hint, .. } = self {
             return hint.clone();
         }
+        if matches!(self, CliError::ReadPlan { .. }) && refused_entry(self).is_some() {
+            return Some("name the file of a plan".to_owned());
+        }
         if let Some(refused) = refused_entry(self) {
             return Some(if refused.kind() == FileKind::Link {
                 "remove the symbolic link: greenwave writes nothing through it".to_owned()
             } else {
-                format!("move {} away", refused.kind())
+                "rename or remove it".to_owned()
             });
         }
         self.fixed_hint().map(str::to_owned)

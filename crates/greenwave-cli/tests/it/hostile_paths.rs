@@ -203,7 +203,7 @@ fn a_run_refuses_links_and_pipes_among_its_files() {
         fs::remove_file(dir.path(&path)).unwrap();
         make_pipe(&dir, &path);
         let finished = dir.run_plan().with_code(2);
-        let expected = format!("`{name}` is a pipe, expected a file\nhint: move a pipe away");
+        let expected = format!("`{name}` is a pipe, expected a file\nhint: rename or remove it");
         assert!(finished.stderr.contains(&expected), "{entry}: {}", finished.stderr);
     }
 }

@@ -468,7 +468,8 @@ fn the_error_names_a_plan_that_cannot_be_read() {
     ");
     insta::assert_snapshot!(run("project"), @r"
     error: cannot read plan project
-      caused by: Is a directory (os error 21)
+      caused by: `project` is a directory, expected a file
+    hint: name the file of a plan
     ");
     insta::assert_snapshot!(run("bytes.toml"), @r"
     error: cannot read plan bytes.toml

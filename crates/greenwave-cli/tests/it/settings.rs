@@ -138,6 +138,6 @@ fn a_settings_file_that_cannot_be_read_is_an_error() {
     assert_snapshot!(show(&dir, &[], &[]).with_code(2).stderr, @r"
     error: cannot read project/greenwave.toml
       caused by: `project/greenwave.toml` is a directory, expected a file
-    hint: move a directory away
+    hint: rename or remove it
     ");
 }

@@ -131,7 +131,14 @@ fn an_unprivileged_user_is_confined_as_well() {
     let mut command = Command::new(&program);
     command.args(["--exact", "--nocapture"]).args(tests);
     command.env("TMPDIR", outer.path()).uid(NOBODY).gid(NOBODY);
-    let output = command.current_dir("/").output().unwrap();
+    command.current_dir("/");
+    // Another thread's child may have the copy open for writing until it starts its own program.
+    let output = loop {
+        match command.output() {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            output => break output.unwrap(),
+        }
+    };
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("3 passed"), "{text}");
 }
