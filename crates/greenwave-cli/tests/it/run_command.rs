@@ -473,6 +473,6 @@ fn the_error_names_a_plan_that_cannot_be_read() {
     ");
     insta::assert_snapshot!(run("bytes.toml"), @r"
     error: cannot read plan bytes.toml
-      caused by: stream did not contain valid UTF-8
+      caused by: the file is not valid UTF-8
     ");
 }
