@@ -49,6 +49,7 @@ pub(super) fn violation(
         "setup.cfg" => {
             (section(old, "tool:pytest") != section(new, "tool:pytest")).then(|| "[tool:pytest]".to_owned())
         }
+        "GNUmakefile" | "makefile" if old.is_empty() => overriding_target(new, targets),
         "Makefile" | "makefile" | "GNUmakefile" | "justfile" => makefile(old, new, targets),
         name if name.starts_with(VITE) => {
             (braces(old, "test") != braces(new, "test")).then(|| "test".to_owned())
@@ -172,6 +173,12 @@ fn makefile(old: &str, new: &str, targets: &[String]) -> Option<String> {
         waiting.extend(prerequisites.unwrap_or_default().split_whitespace().map(str::to_owned));
     }
     None
+}
+
+/// Returns a named target of a new file that `make` prefers to `Makefile`.
+fn overriding_target(new: &str, targets: &[String]) -> Option<String> {
+    let target = |name: &String| if name.is_empty() { first_target(new) } else { Some(name.clone()) };
+    targets.iter().filter_map(target).find(|target| rule(new, target).is_some())
 }
 
 fn first_target(text: &str) -> Option<String> {

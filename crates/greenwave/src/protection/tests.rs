@@ -253,6 +253,11 @@ fn parts_of_manifests_that_run_tests_may_not_change() {
     manifest("Makefile", make, &make.replace("./t\n", "true\n"), true);
     manifest("Makefile", make, &make.replace("t.c", "x.c"), true);
     manifest("Makefile", make, &make.replace("true", "false"), false);
+    // `make` prefers these to `Makefile`.
+    manifest("GNUmakefile", "", "test:\n\t@true\n", true);
+    manifest("makefile", "", "test:\n\t@true\n", true);
+    manifest("makefile", "", "other:\n\t@true\n", false);
+    manifest("Makefile", "", "test:\n\t./t\n", false);
     manifest(
         "vite.config.ts",
         "export default { test: { globals: true } }",

@@ -7,7 +7,7 @@ use super::{matches, patterns};
 /// Patterns of files that agents may not change unless a plan allows it, in the syntax of
 /// `.gitignore`: what starts programs on the user's machine or in CI, or chooses which ones, when
 /// somebody opens, builds or tests the project.
-pub const PROTECTED_FILES: [&str; 67] = [
+pub const PROTECTED_FILES: [&str; 94] = [
     // Version control and its hooks.
     ".git*",
     "!.gitkeep",
@@ -44,6 +44,12 @@ pub const PROTECTED_FILES: [&str; 67] = [
     "azure-pipelines*.yml",
     "bitbucket-pipelines.yml",
     "cloudbuild.yaml",
+    ".build.yml",
+    ".builds",
+    ".tekton",
+    ".semaphore",
+    ".teamcity",
+    "wercker.yml",
     "Jenkinsfile",
     // Greenwave.
     ".greenwave",
@@ -61,6 +67,22 @@ pub const PROTECTED_FILES: [&str; 67] = [
     ".claude",
     ".cursor",
     ".mcp.json",
+    ".opencode",
+    "opencode.json*",
+    ".gemini",
+    ".codex",
+    ".qwen",
+    ".aider.conf.yml",
+    ".kiro",
+    ".roo*",
+    ".windsurf*",
+    ".vs",
+    ".vim",
+    ".vimrc",
+    ".lvimrc",
+    ".nvimrc",
+    "*.sublime-project",
+    "*.sublime-workspace",
     // Shells and version managers.
     ".envrc",
     ".tool-versions",
@@ -76,6 +98,11 @@ pub const PROTECTED_FILES: [&str; 67] = [
     "*.pth",
     "setup.py",
     "pip.conf",
+    ".pdbrc*",
+    ".pylintrc",
+    ".irbrc",
+    "bunfig.toml",
+    ".bazelrc",
     ".npmrc",
     ".yarn*",
     ".pnp*.*js",
