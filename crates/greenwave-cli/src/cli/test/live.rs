@@ -7,7 +7,7 @@ use greenwave_testing::OutputObserver;
 use parking_lot::Mutex;
 
 use crate::output;
-use crate::terminal_text::safe_output;
+use crate::terminal_text::{safe, safe_output};
 use crate::text::printable;
 
 /// Maximum size of a line, in bytes. Longer ones are broken.
@@ -45,12 +45,24 @@ fn print(name: &str, line: &[u8]) {
     let text = String::from_utf8_lossy(line);
     let text = text.trim_end_matches('\r');
     let text = if console::colors_enabled() { text.into() } else { strip_ansi_codes(text) };
-    output::raw_line(&format!("{} | {}", printable(name), safe_output(&text)));
+    output::raw_line(&labeled(name, &text));
+}
+
+fn labeled(name: &str, text: &str) -> String {
+    format!("{} | {}", safe(&printable(name)), safe_output(text))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_and_lines_cannot_change_the_terminal() {
+        assert_eq!(
+            labeled("a\u{202e}b\n\x1b[2J", "x\u{202e}"),
+            "a\\u{202e}b\u{fffd}\u{fffd}[2J | x\\u{202e}"
+        );
+    }
 
     #[test]
     fn lines_are_complete_or_long() {
