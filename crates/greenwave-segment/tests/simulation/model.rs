@@ -304,11 +304,13 @@ impl Model {
                         && other.timestamp < present.timestamp.max(1)
                 });
                 if !shows(key, change) && (older.is_some() || answer.is_none()) && !self.may_drop {
-                    // A newer change may have removed it.
+                    // A newer change may have removed it, or the first record of the change, which
+                    // is the only one that a power cut has left.
                     let removed_later = answer.is_none()
                         && self.changes[*key].iter().any(|other| {
                             other.value.is_none()
-                                && (other.outcome == Outcome::Pending || other.timestamp >= change.timestamp)
+                                && (other.outcome == Outcome::Pending
+                                    || other.timestamp >= change.first_timestamp)
                         });
                     if !removed_later {
                         return Err(format!(
