@@ -14,7 +14,7 @@ use crate::index::{BulkInsert, SegmentSlot};
 use crate::index_file::{self, IndexFile};
 use crate::inner::Inner;
 use crate::record::{self, HEADER_BYTES, Header, Kind};
-use crate::scan::{self, PayloadCheck, ScannedRecord};
+use crate::scan::{self, PayloadCheck, ScanResult, ScannedRecord};
 use crate::segment::{self, Segment};
 
 /// Maximum number of passes over the directory. Other processes may compact during a pass; each
@@ -357,7 +357,15 @@ impl<'a> Refresher<'a> {
         }
         let payloads = if sealed { PayloadCheck::Trust } else { PayloadCheck::Verify };
         let mut found: Vec<ScannedRecord> = Vec::new();
-        let scan = scan::scan(&segment, from, len, payloads, |record| found.push(record))?;
+        let mut scan = scan::scan(&segment, from, len, payloads, |record| found.push(record))?;
+        if scan.damaged > 0 && !sealed && role == SegmentRole::Reader {
+            // The writer may have failed, truncated the segment and written other records to the
+            // same place while it was read. Bytes before a good record never change again, so
+            // reading them a second time is conclusive.
+            found.clear();
+            let again = scan::scan(&segment, from, scan.end, payloads, |record| found.push(record))?;
+            scan = ScanResult { sealed: scan.sealed, ..again };
+        }
         if scan.damaged > 0 {
             self.inner.counters.bad_records.add(scan.damaged);
             tracing::warn!(path = %segment.path.display(), ranges = scan.damaged, "skipped damaged records");
