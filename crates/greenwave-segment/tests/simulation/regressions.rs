@@ -50,10 +50,10 @@ fn a_split_read_of_the_clock_does_not_miss_a_timestamp() {
 /// Seeds of long runs that once failed, as long as scripts are chosen in the same way:
 ///
 /// - 402,011,850: half of a failed write was completed by equal bytes of an earlier one.
-/// - 402,312,640, 503,598,318 and 503,947,693: the model did not expect that a power cut leaves only
-///   the first record of a change that was written twice.
-/// - 504,515,888: a reader combined the head of a failed write with later records at the same place,
-///   and never found the first of these.
+/// - 402,312,640, 503,598,318 and 503,947,693: the model did not expect that a power cut leaves
+///   only the first record of a change that was written twice.
+/// - 504,515,888: a reader combined the head of a failed write with later records at the same
+///   place, and never found the first of these.
 #[test]
 fn seeds_that_failed_once_pass() {
     for seed in [402_011_850, 402_312_640, 503_598_318, 503_947_693, 504_515_888] {
