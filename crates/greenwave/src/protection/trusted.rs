@@ -7,7 +7,7 @@ use super::{matches, patterns};
 /// Patterns of files that agents may not change unless a plan allows it, in the syntax of
 /// `.gitignore`: what starts programs on the user's machine or in CI, or chooses which ones, when
 /// somebody opens, builds or tests the project.
-pub const PROTECTED_FILES: [&str; 94] = [
+pub const PROTECTED_FILES: [&str; 97] = [
     // Version control and its hooks.
     ".git*",
     "!.gitkeep",
@@ -74,7 +74,10 @@ pub const PROTECTED_FILES: [&str; 94] = [
     ".qwen",
     ".aider.conf.yml",
     ".kiro",
-    ".roo*",
+    ".roo",
+    ".rooignore",
+    ".roomodes",
+    ".roorules*",
     ".windsurf*",
     ".vs",
     ".vim",
