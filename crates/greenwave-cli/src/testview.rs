@@ -234,8 +234,8 @@ impl TestView {
         {
             remark(format!("not cached: {reason}"));
         }
-        if let Some(reason) = outcome.coarse_reason() {
-            remark(format!("cached with a coarse key: {}", printable(&reason)));
+        if let Some(reason) = &outcome.coarse {
+            remark(format!("cached with a coarse key: {}", printable(reason)));
         }
         if let Some(interference) = outcome.interference {
             remark(interference.to_string());

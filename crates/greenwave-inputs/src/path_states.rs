@@ -345,12 +345,14 @@ impl PathStates {
         selection.is_output(path) || (is_dir && selection.is_output(&path.join("_")))
     }
 
-    fn read_file(&self, path: &Path, stamp: &FileStamp) -> PathState {
+    fn read_file(&self, absolute: &Path, stamp: &FileStamp) -> PathState {
+        // Snapshots cache the files of the project by their relative paths.
+        let path = absolute.strip_prefix(&self.project).unwrap_or(absolute);
         if let Some(entry) = self.stat_cache.lock().lookup(path, stamp) {
             return PathState::File(entry);
         }
         let at = now_ns();
-        match hash_file(path) {
+        match hash_file(absolute) {
             Ok((entry, stamp)) => {
                 self.stat_cache.lock().insert(path, stamp, entry, at);
                 PathState::File(entry)

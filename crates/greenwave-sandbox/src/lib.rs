@@ -75,5 +75,5 @@ pub use landlock::{AllowedReads, ReadRules};
 pub use peer::Peer;
 pub use sandbox::Sandbox;
 pub use seccomp::kernel_object_exists;
-pub use trace::{Access, KernelObjects, Trace};
+pub use trace::{Access, KernelObjects, Trace, TraceParts};
 pub use tracer::{TraceMode, TraceSession, TraceStatus, Tracer};

@@ -16,6 +16,7 @@ mod nested;
 mod net_tables;
 mod observer;
 mod opener;
+mod parts;
 mod processes;
 mod resolver;
 mod sockets;

@@ -1,6 +1,6 @@
 //! The result of tracing: every path that a command accessed, and how.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::Peer;
@@ -30,6 +30,32 @@ pub struct Trace {
     /// Servers, pipes, devices and processes outside of the command that it may have exchanged data
     /// with. A peer may have read files on its behalf, or have passed it open files.
     pub peers: BTreeSet<Peer>,
+    /// The parts of the command, if it could [announce](crate::Tracer::announcements) any.
+    pub parts: Option<TraceParts>,
+}
+
+/// The parts of a command that ran one after another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TraceParts {
+    /// The parts that observed each path.
+    pub observed: HashMap<PathBuf, Vec<u32>>,
+    /// For each part, those whose changes of files or directories it has observed.
+    pub uses: BTreeMap<u32, BTreeSet<u32>>,
+}
+
+impl TraceParts {
+    /// Returns the parts that the result of a part depends on: itself, part 0, and all those whose
+    /// changes they observed.
+    pub fn closure(&self, part: u32) -> BTreeSet<u32> {
+        let mut reached = BTreeSet::new();
+        let mut open = vec![0, part];
+        while let Some(next) = open.pop() {
+            if reached.insert(next) {
+                open.extend(self.uses.get(&next).into_iter().flatten());
+            }
+        }
+        reached
+    }
 }
 
 /// Accesses to kernel objects that are not files: System V shared memory, semaphores and message

@@ -1,5 +1,6 @@
 //! Starts and ends traces of commands.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use greenwave_process::BeforeExec;
@@ -75,16 +76,20 @@ impl TraceStatus {
 /// Tracing costs about 5 to 10 microseconds per system call that takes a path, and nothing for
 /// other calls; run the example `trace_cost` for figures of your machine. Each running trace
 /// occupies a thread and three file descriptors.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Tracer {
     /// Maximum number of paths that are recorded. A command that uses more gets an
     /// [incomplete](Trace::incomplete) trace. 200,000 by default.
     pub paths_max: usize,
+    /// Absolute path of a directory, without symbolic links. A command that asks for the status of
+    /// an entry whose name is a decimal number announces that this [part](crate::TraceParts) of it
+    /// begins. The directory may be missing. The command starts in part 0.
+    pub announcements: Option<PathBuf>,
 }
 
 impl Default for Tracer {
     fn default() -> Self {
-        Self { paths_max: 200_000 }
+        Self { paths_max: 200_000, announcements: None }
     }
 }
 
@@ -110,7 +115,7 @@ impl Tracer {
     /// descriptor is left.
     pub fn attach(self, command: &mut impl BeforeExec) -> Result<TraceSession, Error> {
         Self::available()?;
-        let supervisor = seccomp::attach(command, self.paths_max);
+        let supervisor = seccomp::attach(command, self);
         supervisor.map(TraceSession).map_err(|error| unavailable(error.to_string()))
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use greenwave_process::BeforeExec;
 
-use crate::Trace;
+use crate::{Trace, Tracer};
 
 /// Cannot be constructed.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) fn is_traced() -> bool {
     false
 }
 
-pub(crate) fn attach(_: &mut impl BeforeExec, _: usize) -> std::io::Result<Supervisor> {
+pub(crate) fn attach(_: &mut impl BeforeExec, _: Tracer) -> std::io::Result<Supervisor> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 

@@ -144,6 +144,15 @@ pub trait Harness: Debug + Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Returns whether the trace of a test's process alone decides what its result depends on.
+    ///
+    /// Must not be `true` if anything is read on the test's behalf before the process starts, as
+    /// the compiler reads the sources of a program: the trace of the program does not have them.
+    /// Without an implementation, a result also depends on all files of the test's package.
+    fn trace_decides(&self, _test: &Test) -> bool {
+        false
+    }
+
     /// Returns the process to start for a test, given the process that its command describes.
     ///
     /// A harness whose commands run as they are needs no implementation.

@@ -184,7 +184,7 @@ impl TestReport {
             count: outcome.and_then(|outcome| outcome.count),
             attempts: outcome.map_or(0, |outcome| outcome.attempts),
             not_cached: stored.and_then(CacheDecision::reason),
-            coarse: outcome.and_then(Outcome::coarse_reason),
+            coarse: outcome.and_then(|outcome| outcome.coarse.clone()),
             cases: outcome.map(|outcome| cases(harness, outcome)).unwrap_or_default(),
             quarantine: None,
         }

@@ -11,4 +11,5 @@ pub(crate) mod outcome;
 pub(crate) mod outputs;
 pub(crate) mod record;
 pub(crate) mod state;
+mod traces;
 pub(crate) mod up_to_date;

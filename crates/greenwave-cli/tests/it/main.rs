@@ -12,6 +12,7 @@ mod cargo_products;
 mod cargo_verdicts;
 mod cases;
 mod clock;
+mod complete_traces;
 mod confinement;
 mod conflicts;
 mod demo;

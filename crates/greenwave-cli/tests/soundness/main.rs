@@ -3,7 +3,8 @@
 //! Each probe (a file in `probes`) is a small project with one test. The test runs, something that
 //! it depends on changes, the test runs again, and then once more without a cache. A verdict that
 //! differs from the uncached one is stale. Probes whose change comes between runs are tried a
-//! second time after an up-to-date record was written.
+//! second time after an up-to-date record was written. Each probe is also tried without declared
+//! inputs while a file that the test does not read changes, so that only its trace decides.
 //!
 //! `GREENWAVE_SOUNDNESS_AGAINST=1` prints a table of all probes against all test runners that are
 //! installed instead.
@@ -71,7 +72,12 @@ fn main() -> ExitCode {
 fn trials(probe: &Arc<Probe>, after_record: &Arc<AtomicUsize>) -> Vec<Trial> {
     let name = probe.name.clone();
     let first = Arc::clone(probe);
-    let mut trials = vec![Trial::ignorable_test(name.clone(), move || check(&first))];
+    let mut trials = vec![Trial::ignorable_test(name.clone(), move || check(&Tool::Greenwave, &first))];
+    if Tool::Trace.can_try(probe) {
+        let probe = Arc::clone(probe);
+        let name = format!("{name} (by the trace alone)");
+        trials.push(Trial::ignorable_test(name, move || check(&Tool::Trace, &probe)));
+    }
     if can_follow_record(probe) {
         let (probe, count) = (Arc::clone(probe), Arc::clone(after_record));
         let name = format!("{name} (after an up-to-date record)");
@@ -80,10 +86,11 @@ fn trials(probe: &Arc<Probe>, after_record: &Arc<AtomicUsize>) -> Vec<Trial> {
     trials
 }
 
-fn check(probe: &Probe) -> Result<Completion, Failed> {
-    match try_probe(&Tool::Greenwave, probe)? {
+fn check(tool: &Tool, probe: &Probe) -> Result<Completion, Failed> {
+    let by_trace = probe.expect_by_trace.filter(|_| matches!(tool, Tool::Trace));
+    match try_probe(tool, probe)? {
         Outcome::NotTried => not_tried(),
-        outcome => Ok(outcome.check(probe.expect).map(|()| Completion::Completed)?),
+        outcome => Ok(outcome.check(by_trace.unwrap_or(probe.expect)).map(|()| Completion::Completed)?),
     }
 }
 

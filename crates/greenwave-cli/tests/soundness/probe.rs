@@ -29,6 +29,9 @@ pub(crate) struct Probe {
     /// Servers that the test declares.
     #[serde(default)]
     pub(crate) servers: Vec<String>,
+    /// Outputs that the test declares.
+    #[serde(default)]
+    pub(crate) outputs: Vec<String>,
     /// Settings of the section `testing`.
     #[serde(default)]
     pub(crate) testing: BTreeMap<String, toml::Value>,
@@ -55,6 +58,9 @@ pub(crate) struct Probe {
     #[serde(default)]
     pub(crate) after: Vec<Step>,
     pub(crate) expect: Expect,
+    /// The outcome if the test declares no inputs and another file changes as well. The default is
+    /// `expect`.
+    pub(crate) expect_by_trace: Option<Expect>,
     #[serde(default)]
     pub(crate) env: Variables,
 }

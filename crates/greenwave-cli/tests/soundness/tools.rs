@@ -16,6 +16,9 @@ use crate::probe::{Probe, data};
 #[derive(Debug, Clone)]
 pub(crate) enum Tool {
     Greenwave,
+    /// Greenwave with a test that declares no inputs, in a project in which a file that the test
+    /// does not read changes as well. Only a trace can return a cached result.
+    Trace,
     /// turbo, and the directory with its `node_modules`.
     Turbo(PathBuf),
     /// nx, and the directory with its `node_modules`.
@@ -28,6 +31,9 @@ pub(crate) enum Tool {
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_greenwave");
+
+/// A file of the project that no test reads.
+pub(crate) const UNRELATED: &str = "project/unrelated.md";
 
 /// The test in the cargo workspace.
 const CARGO_TEST: &str = "a::a";
@@ -71,6 +77,7 @@ impl Tool {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Tool::Greenwave => "greenwave",
+            Tool::Trace => "greenwave by traces",
             Tool::Turbo(_) => "turbo",
             Tool::Nx(_) => "nx",
             Tool::Testmon(_) => "testmon",
@@ -80,7 +87,7 @@ impl Tool {
 
     /// Returns whether two simultaneous runs that need the same result share one execution.
     pub(crate) fn shares_runs(&self) -> bool {
-        matches!(self, Tool::Greenwave)
+        matches!(self, Tool::Greenwave | Tool::Trace)
     }
 
     /// Returns how long to wait for the second of two runs to start the test. It may wait for the
@@ -100,6 +107,8 @@ impl Tool {
     pub(crate) fn can_try(&self, probe: &Probe) -> bool {
         match self {
             Tool::Greenwave => !probe.clock || clock_library().is_some(),
+            // Another project's compiler reads the sources of cargo's tests.
+            Tool::Trace => probe.cargo_test.is_none() && Tool::Greenwave.can_try(probe),
             _ if probe.cargo_test.is_some() || probe.nested || probe.clock => false,
             // Its documentation does not mention simultaneous runs.
             Tool::Testmon(_) => !probe.two_runs,
@@ -110,7 +119,12 @@ impl Tool {
     /// Writes the tool's project files.
     pub(crate) fn prepare(&self, directory: &ProbeDirectory, probe: &Probe) -> Result<()> {
         match self {
-            Tool::Greenwave => prepare_greenwave(directory, probe),
+            Tool::Greenwave => prepare_greenwave(directory, probe, &["test.sh", "/in/**"]),
+            Tool::Trace => {
+                directory.write(UNRELATED, "1")?;
+                init_git(directory)?;
+                prepare_greenwave(directory, probe, &[])
+            }
             Tool::Turbo(_) => prepare_turbo(directory, probe),
             Tool::Nx(node) => prepare_nx(directory, probe, node),
             Tool::Testmon(_) => directory.write("project/test_probe.py", PYTHON_TEST),
@@ -154,7 +168,7 @@ impl Tool {
             .env("NX_TUI", "false")
             .env("TURBO_TELEMETRY_DISABLED", "1")
             .env("CI", "true");
-        if matches!(self, Tool::Greenwave) {
+        if matches!(self, Tool::Greenwave | Tool::Trace) {
             set_clock(&mut command, directory);
         }
         Ok(self.read(&command.output()?))
@@ -164,7 +178,7 @@ impl Tool {
         let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes)).concat();
         let has = |marks: &[&str]| marks.iter().any(|mark| text.contains(mark));
         let was_cached = match self {
-            Tool::Greenwave => has(&ALL_CACHED),
+            Tool::Greenwave | Tool::Trace => has(&ALL_CACHED),
             Tool::Turbo(_) => has(&["cache hit"]),
             Tool::Nx(_) => has(&["local cache", "existing outputs match"]),
             Tool::Testmon(_) => has(&["no tests ran", "deselected"]),
@@ -179,7 +193,7 @@ impl Tool {
 
     fn command(&self, caching: Caching) -> Command {
         let mut command = Command::new(match self {
-            Tool::Greenwave => PathBuf::from(PROGRAM),
+            Tool::Greenwave | Tool::Trace => PathBuf::from(PROGRAM),
             Tool::Turbo(node) => node.join("node_modules/.bin/turbo"),
             Tool::Nx(node) => node.join("node_modules/.bin/nx"),
             Tool::Testmon(python) => python.clone(),
@@ -192,8 +206,8 @@ impl Tool {
             .env("GOTOOLCHAIN", "local")
             .env("GO111MODULE", "on");
         command.args(match (self, caching) {
-            (Tool::Greenwave, Caching::On) => &["test", "--format", "json"][..],
-            (Tool::Greenwave, Caching::Off) => &["test", "--format", "json", "--no-cache"],
+            (Tool::Greenwave | Tool::Trace, Caching::On) => &["test", "--format", "json"][..],
+            (Tool::Greenwave | Tool::Trace, Caching::Off) => &["test", "--format", "json", "--no-cache"],
             (Tool::Turbo(_), Caching::On) => &["run", "test", "--output-logs=full"],
             (Tool::Turbo(_), Caching::Off) => &["run", "test", "--force"],
             (Tool::Nx(_), Caching::On) => &["run", "probe:test"],
@@ -224,7 +238,7 @@ def test_probe():
     assert subprocess.run(["sh", "test.sh"]).returncode == 0
 "#;
 
-fn prepare_greenwave(directory: &ProbeDirectory, probe: &Probe) -> Result<()> {
+fn prepare_greenwave(directory: &ProbeDirectory, probe: &Probe, inputs: &[&str]) -> Result<()> {
     if probe.cargo_test.is_some() {
         return Ok(());
     }
@@ -238,15 +252,17 @@ fn prepare_greenwave(directory: &ProbeDirectory, probe: &Probe) -> Result<()> {
         .contains(crate::steps::GO)
         .then(|| directory.path(crate::steps::GO).display().to_string());
     let servers: Vec<&String> = probe.servers.iter().chain(&waits).collect();
-    let (env, servers) = (json!(probe.declared), json!(servers));
+    let (env, servers, outputs) = (json!(probe.declared), json!(servers), json!(probe.outputs));
+    let inputs = json!(inputs);
     let settings = probe.testing.iter().map(|(name, value)| format!("testing.{name} = {value}\n"));
     let settings: String = settings.collect();
     let test = format!(
         r#"{settings}[[test]]
 name = "probe"
 command = ["sh", "test.sh"]
-timeout = "60s"
-inputs = ["test.sh", "/in/**"]
+timeout = "120s"
+inputs = {inputs}
+outputs = {outputs}
 env = {env}
 servers = {servers}
 "#

@@ -9,7 +9,7 @@ use crate::concurrent::{two_runs, with_steps};
 use crate::directory::ProbeDirectory;
 use crate::probe::{Expect, Probe};
 use crate::steps::perform;
-use crate::tools::{Caching, TestRun, Tool, run_fast_path};
+use crate::tools::{Caching, TestRun, Tool, UNRELATED, run_fast_path};
 
 /// The outcome of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +99,9 @@ fn try_in(tool: &Tool, probe: &Probe, directory: &ProbeDirectory) -> Result<Outc
         directory.remove_pipes()?;
     }
     perform(&probe.change, directory)?;
+    if matches!(tool, Tool::Trace) {
+        directory.write(UNRELATED, "2")?;
+    }
     let second = tool.run(directory, &probe.env.second, Caching::On)?;
     let truth = tool.run(directory, &probe.env.second, Caching::Off)?;
     Ok(outcome(directory, first, &second, &truth))

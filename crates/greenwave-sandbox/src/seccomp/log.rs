@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::changes::{Caller, Change, ExpectedChange, ExpectedChanges, FileState};
 use super::ipc::{IpcCall, IpcLog};
+use super::parts::Parts;
 use crate::{Access, Peer, Trace};
 
 /// Maximum number of peers that are recorded.
@@ -22,6 +23,7 @@ pub(super) struct AccessLog {
     ipc: IpcLog,
     incomplete: Option<String>,
     peers: BTreeSet<Peer>,
+    pub(super) parts: Parts,
     paths_max: usize,
 }
 
@@ -35,7 +37,7 @@ struct PathRecord {
 }
 
 impl AccessLog {
-    pub(super) fn new(paths_max: usize) -> Self {
+    pub(super) fn new(paths_max: usize, parts: Parts) -> Self {
         Self {
             paths: HashMap::new(),
             created: HashSet::new(),
@@ -43,6 +45,7 @@ impl AccessLog {
             ipc: IpcLog::default(),
             incomplete: None,
             peers: BTreeSet::new(),
+            parts,
             paths_max,
         }
     }
@@ -89,11 +92,18 @@ impl AccessLog {
 
     /// Records an access that depends on the state of the path.
     pub(super) fn depend(&mut self, path: &Path, set: impl FnOnce(&mut Access)) {
+        self.parts.observe(path);
         if let Some(record) = self.record(path)
             && !record.is_output
         {
             set(&mut record.access);
         }
+    }
+
+    /// Records that the names in a directory were read.
+    pub(super) fn list(&mut self, path: &Path) {
+        self.parts.list(path);
+        self.depend(path, |access| access.listed = true);
     }
 
     /// Records that a file exists.
@@ -107,6 +117,7 @@ impl AccessLog {
 
     /// Records a write that leaves a part of the earlier content.
     pub(super) fn write(&mut self, path: &Path) {
+        self.parts.change(path, false);
         if let Some(record) = self.record(path) {
             record.access.written = true;
         }
@@ -121,7 +132,7 @@ impl AccessLog {
 
     /// Records a call that replaces the content, and succeeds whether a file existed or not.
     pub(super) fn replace(&mut self, path: &Path) {
-        if let Some(was_untouched) = self.begin_output(path) {
+        if let Some(was_untouched) = self.begin_output(path, false) {
             self.expected.add(path, Change::Replace { was_untouched });
         }
     }
@@ -129,7 +140,7 @@ impl AccessLog {
     /// Records a call that creates a file at a path without one.
     pub(super) fn create(&mut self, path: &Path, is_directory: bool) {
         self.depend(path, |access| (access.queried, access.created) = (true, true));
-        if self.begin_output(path).is_some() || is_directory {
+        if self.begin_output(path, is_directory).is_some() || is_directory {
             self.expected.add(path, Change::Create { is_directory });
         }
     }
@@ -137,7 +148,8 @@ impl AccessLog {
     /// Records a call that removes a file.
     pub(super) fn remove(&mut self, path: &Path) {
         self.depend(path, |access| access.queried = true);
-        if self.begin_output(path).is_some() || self.created.contains(path) {
+        let is_directory = self.parts.are_announced() && path.is_dir();
+        if self.begin_output(path, is_directory).is_some() || self.created.contains(path) {
             self.expected.add(path, Change::Remove);
         }
     }
@@ -148,7 +160,7 @@ impl AccessLog {
         if is_directory && !self.is_in_created(from) {
             self.incomplete("moves a directory that it did not create");
         }
-        let was_untouched = self.begin_output(path);
+        let was_untouched = self.begin_output(path, is_directory);
         if was_untouched.is_some() || is_directory {
             let (from, moved) = (from.to_owned(), FileState::of(from));
             let was_untouched = was_untouched.unwrap_or_default();
@@ -158,7 +170,8 @@ impl AccessLog {
 
     /// Records that a call writes to a file. Returns whether it is the first access, or `None` if
     /// the file is an output already.
-    fn begin_output(&mut self, path: &Path) -> Option<bool> {
+    fn begin_output(&mut self, path: &Path, is_directory: bool) -> Option<bool> {
+        self.parts.change(path, is_directory);
         let record = self.record(path)?;
         let was_untouched = record.access == Access::default();
         record.access.written = true;
@@ -212,6 +225,7 @@ impl AccessLog {
             objects: self.ipc.finish(),
             incomplete: self.incomplete,
             peers: self.peers,
+            parts: self.parts.finish(),
         }
     }
 
@@ -224,6 +238,7 @@ impl AccessLog {
             objects: self.ipc.finish(),
             incomplete: self.incomplete.clone(),
             peers: self.peers.clone(),
+            parts: self.parts.finish(),
         }
     }
 

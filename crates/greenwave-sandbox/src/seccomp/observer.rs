@@ -16,6 +16,7 @@ use super::filter::{ARCHITECTURE, X32_CALLS};
 use super::interpreter::interpreter;
 use super::log::AccessLog;
 use super::nested::{ANSWER, QUESTION};
+use super::parts::Parts;
 use super::processes::Processes;
 use super::resolver::{Resolution, Resolver, Target};
 use super::sockets::Sockets;
@@ -83,9 +84,9 @@ impl From<io::Error> for Skip {
 }
 
 impl Observer {
-    pub(super) fn new(paths_max: usize) -> Self {
+    pub(super) fn new(paths_max: usize, parts: Parts) -> Self {
         Self {
-            log: AccessLog::new(paths_max),
+            log: AccessLog::new(paths_max, parts),
             resolver: Resolver::default(),
             recorded: HashSet::new(),
             was_recorded: false,
@@ -183,6 +184,11 @@ impl Observer {
         if path == QUESTION.to_bytes() {
             return Ok(Response::Fail(ANSWER));
         }
+        if self.log.parts.announce(&path) {
+            // The part may repeat calls of others.
+            self.forget();
+            return Ok(Response::Continue);
+        }
         self.once(it, QUERY | u64::from(follow), path, |observer, path| {
             let resolved = observer.resolve(it, path, follow);
             observer.depend_on_existence(&resolved);
@@ -252,7 +258,7 @@ impl Observer {
     fn list(&mut self, it: &Tracee<'_>, descriptor: c_int) -> Result<(), Skip> {
         let directory = it.base(Base::Descriptor(descriptor))?.ok_or(Skip::NoAccess)?;
         if it.is_waiting() {
-            self.log.depend(&directory, |access| access.listed = true);
+            self.log.list(&directory);
         }
         Ok(())
     }
@@ -305,7 +311,7 @@ impl Observer {
             Target::Absent | Target::Unreachable => self.depend_on_existence(&resolved),
             Target::Directory => {
                 // The call fails if the directory has entries, which may then be listed.
-                self.log.depend(&resolved.path, |access| access.listed = true);
+                self.log.list(&resolved.path);
                 self.log.remove(&resolved.path);
             }
             _ => self.log.remove(&resolved.path),
@@ -351,7 +357,7 @@ impl Observer {
             Target::Unreachable => return self.depend_on_existence(to),
             Target::Directory => {
                 self.depend_on_existence(to);
-                self.log.depend(&to.path, |access| access.listed = true);
+                self.log.list(&to.path);
             }
             Target::Absent if must_be_new => {
                 self.log.depend(&to.path, |access| (access.queried, access.created) = (true, true));

@@ -23,9 +23,10 @@ use tokio::sync::oneshot;
 
 use super::filter::Filter;
 use super::observer::{Observer, Response};
+use super::parts::Parts;
 use super::threads;
 use super::tracee::{Reads, Tracee};
-use crate::Trace;
+use crate::{Trace, Tracer};
 
 /// Time for which processes that a command left behind may continue before the trace is incomplete.
 const GRACE: Duration = Duration::from_millis(500);
@@ -56,13 +57,13 @@ fn probe() -> Result<(), String> {
 }
 
 /// Prepares a command to install the filter when it starts, and a thread to supervise it.
-pub(crate) fn attach(command: &mut impl BeforeExec, paths_max: usize) -> io::Result<Supervisor> {
+pub(crate) fn attach(command: &mut impl BeforeExec, tracer: Tracer) -> io::Result<Supervisor> {
     let (ours, theirs) = UnixStream::pair()?;
     let (ours, theirs) = (Arc::new(OwnedFd::from(ours)), OwnedFd::from(theirs));
     let (stop_reader, stop) = io::pipe()?;
     let (sender, trace) = oneshot::channel();
     let work =
-        SupervisorThread { socket: Arc::clone(&ours), stop: stop_reader.into(), paths_max, trace: sender };
+        SupervisorThread { socket: Arc::clone(&ours), stop: stop_reader.into(), tracer, trace: sender };
     threads::run(move || work.run())?;
     let secret = secret()?;
     let filter = Filter::reporting(secret).into_program();
@@ -158,14 +159,14 @@ fn incomplete_trace(reason: &str) -> Trace {
 struct SupervisorThread {
     socket: Arc<OwnedFd>,
     stop: OwnedFd,
-    paths_max: usize,
+    tracer: Tracer,
     trace: oneshot::Sender<Trace>,
 }
 
 impl SupervisorThread {
     /// Serves the command until all its processes have ended.
     fn run(self) {
-        let Self { socket, stop, paths_max, trace } = self;
+        let Self { socket, stop, tracer, trace } = self;
         let Ok(Some(listener)) = receive_one(&socket) else {
             // The receiver is dropped if the session was.
             let _ = trace.send(incomplete_trace("was not started"));
@@ -174,7 +175,7 @@ impl SupervisorThread {
         // If the same command is started again, it fails instead of waiting for an answer forever.
         shut_down(&socket);
         prefer_same_core(&listener);
-        let mut observer = Observer::new(paths_max);
+        let mut observer = Observer::new(tracer.paths_max, Parts::new(tracer.announcements));
         let served = catch_unwind(AssertUnwindSafe(|| serve(&listener, &stop, &mut observer)));
         let reason = match served {
             Ok(Served::AllEnded) => {

@@ -465,7 +465,7 @@ async fn untraceable_calls_make_a_trace_incomplete() {
         directory.shell("mv a c").await.trace.incomplete.unwrap(),
         "moves a directory that it did not create"
     );
-    let few = Tracer { paths_max: 3 };
+    let few = Tracer { paths_max: 3, ..Tracer::default() };
     let trace = trace_command(few, Command::new("sh").arg("-c").arg("cat /dev/null")).await;
     assert_eq!(trace.incomplete.unwrap(), "uses more than 3 paths");
     assert_eq!(trace.paths.len(), 3);

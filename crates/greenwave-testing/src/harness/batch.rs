@@ -26,6 +26,31 @@ pub trait Batch: Debug + Send + Sync + 'static {
         environment: &Environment,
     ) -> Result<BatchCommand, Error>;
 
+    /// Returns the command that runs all of `tests`, each in a process of its own that starts from a
+    /// common one. `None` if the harness has no such command, as without an implementation.
+    ///
+    /// Before it starts the process of the test at index `n`, the command asks for the status of the
+    /// file `parts/N` in `directory`, where `N` is `n + 1` in decimal digits; the file is missing.
+    /// After all of them it asks for the next number. Until [`ran_apart`](Self::ran_apart) has
+    /// returned `true`, every test depends on what any of the processes has read.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be written.
+    fn prepare_apart(
+        &self,
+        _tests: &[&Test],
+        _directory: &Path,
+        _environment: &Environment,
+    ) -> Result<Option<BatchCommand>, Error> {
+        Ok(None)
+    }
+
+    /// Returns whether no process of a test outlived the test, and none of them could change what
+    /// later ones do except through files.
+    fn ran_apart(&self, _directory: &Path) -> bool {
+        false
+    }
+
     /// Returns the result of each test that clearly passed or failed, in the order of `tests`.
     fn results(&self, tests: &[&Test], status: Status, directory: &Path) -> Vec<Option<BatchResult>>;
 }

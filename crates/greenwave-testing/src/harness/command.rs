@@ -30,6 +30,11 @@ impl Harness for CommandHarness {
         Ok(Discovery::default())
     }
 
+    fn trace_decides(&self, test: &Test) -> bool {
+        // Whoever names directories says that their files count.
+        test.directories.is_empty()
+    }
+
     fn parse_summary(&self, _test: &Test, _exit_code: Option<i32>, output: &[u8]) -> Summary {
         // The command may run any harness, so every recognized summary counts.
         Summary::of_count(TestCount::find(output))

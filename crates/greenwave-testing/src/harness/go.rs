@@ -61,6 +61,10 @@ impl Harness for GoHarness {
         matches!(command, [go, test, ..] if go == "go" && test == "test")
     }
 
+    fn trace_decides(&self, _test: &Test) -> bool {
+        true
+    }
+
     fn discovery_inputs(&self) -> DiscoveryInputs {
         DiscoveryInputs {
             manifests: &["go.mod", "go.work"],

@@ -27,6 +27,8 @@ pub struct LaunchSpec {
     pub(crate) changing: Option<PathBuf>,
     /// The result of the test, if it has no program. Then no process is started.
     pub(crate) failure: Option<BuildFailure>,
+    /// Whether the process announces the parts of its tests.
+    pub(crate) has_parts: bool,
 }
 
 /// The result of a build, which takes the place of a test's process. Exit code 0 is a pass.
@@ -50,6 +52,7 @@ impl LaunchSpec {
             products: None,
             changing: None,
             failure: None,
+            has_parts: false,
         }
     }
 

@@ -67,6 +67,10 @@ impl Harness for NpmHarness {
         blocking(move || Ok(find(&project))).await
     }
 
+    fn trace_decides(&self, _test: &Test) -> bool {
+        true
+    }
+
     fn parse_summary(&self, _test: &Test, _exit_code: Option<i32>, output: &[u8]) -> Summary {
         Summary::of_count(TestCount::find(output))
     }

@@ -115,6 +115,10 @@ impl Harness for PytestHarness {
         collect::list(tests, context).await
     }
 
+    fn trace_decides(&self, _test: &Test) -> bool {
+        true
+    }
+
     fn is_serial(&self, test: &Test) -> bool {
         let names_test = test.command.last().is_some_and(|word| word.contains("::"));
         is_file(test) || (is_discovered(test) && names_test)

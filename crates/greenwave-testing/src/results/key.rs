@@ -10,13 +10,14 @@ use std::ffi::OsStr;
 use std::sync::OnceLock;
 
 use greenwave_cache::{Key, KeyBuilder};
+use greenwave_inputs::DiscoveredDeps;
 
 use crate::{IncompleteMode, Manifest, Test};
 
 /// Version of the fields of keys and of the payloads of records.
 ///
 /// Increases with each incompatible change, so that older records become misses.
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 /// The way in which a run observes and restricts the reads of tests.
 ///
@@ -47,6 +48,48 @@ pub(crate) fn first(
     inputs: &Manifest,
 ) -> Key {
     let mut key = KeyBuilder::new("greenwave test", SCHEMA);
+    put_declaration(&mut key, mode, incomplete, test, environment, tools);
+    key.bytes(inputs.digest());
+    key.finish()
+}
+
+/// Returns the key of the list of a test's complete traces. It covers everything that can be
+/// determined before the test runs, except for its input files.
+///
+/// Also covers the names of the test and of its harness, so that the lists of different tests are
+/// separate. Each holds a limited number of traces.
+pub(crate) fn traces(
+    mode: KeyMode,
+    incomplete: IncompleteMode,
+    test: &Test,
+    environment: &[(&str, &OsStr)],
+    tools: &[[u8; 32]],
+) -> Key {
+    let mut key = KeyBuilder::new("greenwave test, traces", SCHEMA);
+    put_declaration(&mut key, mode, incomplete, test, environment, tools);
+    key.text(&test.name).text(test.harness.as_str());
+    key.finish()
+}
+
+/// Returns the key of a trace, which tests with the same trace share.
+pub(crate) fn trace(set: &DiscoveredDeps) -> Key {
+    KeyBuilder::new("greenwave test, trace", SCHEMA).bytes(&set.encode()).finish()
+}
+
+/// Returns the key of the result of a test whose list of traces has the key `traces`, if the paths
+/// of this trace have these states.
+pub(crate) fn by_trace(traces: &Key, trace: &Key, states: &[u8; 32]) -> Key {
+    KeyBuilder::new("greenwave test, by trace", SCHEMA).key(traces).key(trace).bytes(states).finish()
+}
+
+fn put_declaration(
+    key: &mut KeyBuilder,
+    mode: KeyMode,
+    incomplete: IncompleteMode,
+    test: &Test,
+    environment: &[(&str, &OsStr)],
+    tools: &[[u8; 32]],
+) {
     key.number(mode as u64);
     let (is_root, umask) = inherited();
     key.number(is_root.into()).number(umask.into());
@@ -82,8 +125,6 @@ pub(crate) fn first(
         key.text(server);
     }
     key.number(u64::from(incomplete == IncompleteMode::Refuse));
-    key.bytes(inputs.digest());
-    key.finish()
 }
 
 /// Returns the key of the marker that a test reads more than it declares.

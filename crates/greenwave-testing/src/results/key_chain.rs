@@ -26,6 +26,11 @@ impl KeyChain {
         Self { first, last: first, dependencies: Vec::new() }
     }
 
+    /// Creates the chain from a test's first key to a result that was stored by a trace.
+    pub(crate) fn by_trace(first: Key, result: Key, trace: Arc<DiscoveredDeps>) -> Self {
+        Self { first, last: result, dependencies: vec![trace] }
+    }
+
     /// Returns the first key.
     pub(crate) fn first(&self) -> &Key {
         &self.first

@@ -26,6 +26,8 @@ pub(crate) struct ResultCache {
 pub(crate) struct LookupQuery<'a> {
     /// First key of the test.
     pub(crate) key: Key,
+    /// Key of the list of the test's complete traces, if its result may depend on nothing else.
+    pub(crate) traces: Option<Key>,
     /// Current states of paths.
     pub(crate) states: &'a PathStates,
 }
@@ -77,13 +79,19 @@ impl ResultCache {
                     Some(Some(StoredRecord::Dependencies(set))) => {
                         open.push((at, chain.then(set, queries[at].states)));
                     }
-                    Some(None) => found[at] = Some(Lookup::Corrupt),
+                    Some(Some(StoredRecord::Traces(_) | StoredRecord::SameAs(_)) | None) => {
+                        found[at] = Some(Lookup::Corrupt);
+                    }
                 }
             }
             if open.is_empty() {
                 break;
             }
         }
+        for (at, outcome, chain) in self.lookup_traces(&misses, queries).await {
+            found[at] = Some(Lookup::Hit(outcome, chain));
+        }
+        misses.retain(|(at, _)| found[*at].is_none());
         for (at, failure) in self.failures(misses).await {
             found[at] = Some(failure);
         }

@@ -34,8 +34,8 @@ pub struct Outcome {
     pub attempts: u32,
     /// Project files that the test read although it declares inputs that do not include them.
     pub undeclared: Vec<PathBuf>,
-    /// If the result was stored with a [coarse](crate::IncompleteMode::Coarse) key: the servers and
-    /// other peers that the test reached.
+    /// If the result was stored with a [coarse](crate::IncompleteMode::Coarse) key although the
+    /// trace could have decided: the reason, followed by advice in parentheses.
     pub coarse: Option<String>,
     /// The influence of other tests on this run, if one was observed.
     pub interference: Option<Interference>,
@@ -178,15 +178,6 @@ impl Outcome {
     /// Returns whether the test passed only after a retry.
     pub fn is_flaky(&self) -> bool {
         self.passed() && self.attempts > 1
-    }
-
-    /// Returns why the result depends on all files of the project, followed by advice in
-    /// parentheses. Returns `None` if it does not.
-    pub fn coarse_reason(&self) -> Option<String> {
-        let peers = self.coarse.as_ref()?;
-        Some(format!(
-            "any file of the project counts, because the test reached {peers} (declare it in `servers`)"
-        ))
     }
 
     /// Returns whether the result was cached, so that the test did not run.

@@ -2,7 +2,8 @@
 //!
 //! The first byte of a payload is its type. `R` is a result: one line of JSON (status and count),
 //! then the output and the content of output files. `L` is a set of discovered dependencies, in the
-//! encoding of [`DiscoveredDeps::encode`].
+//! encoding of [`DiscoveredDeps::encode`]. `T` is a list of keys of traces, and `S` the key under
+//! which the result is stored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,10 @@ pub(crate) enum StoredRecord {
     Result(StoredResult),
     /// Dependencies whose states determine the next key.
     Dependencies(Arc<DiscoveredDeps>),
+    /// The keys of a test's traces, the latest first.
+    Traces(Vec<Key>),
+    /// The key under which the result is stored.
+    SameAs(Key),
 }
 
 /// A result that was read from the cache.
@@ -45,7 +50,7 @@ pub(crate) struct StoredResult {
 struct Summary {
     status: Status,
     count: Option<(u32, u32)>,
-    /// The peers because of which the key is coarse.
+    /// The reason why the key is coarse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     coarse: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -63,6 +68,8 @@ type StoredCase = (String, u8, Option<u64>, Option<String>);
 
 const RESULT: u8 = b'R';
 const DEPENDENCIES: u8 = b'L';
+const TRACES: u8 = b'T';
+const SAME_AS: u8 = b'S';
 
 impl StoredResult {
     /// Converts the result of `key` to the outcome of a test that did not run.
@@ -84,7 +91,7 @@ impl StoredResult {
     }
 }
 
-/// Returns the record of a result. `coarse` names the peers because of which its key is coarse.
+/// Returns the record of a result. `coarse` is the reason why its key is coarse.
 pub(crate) fn result(
     status: Status,
     count: Option<TestCount>,
@@ -137,6 +144,18 @@ pub(crate) fn dependencies(set: &DiscoveredDeps) -> Record {
     new(Duration::ZERO, payload)
 }
 
+/// Returns the record of the keys of a test's traces.
+pub(crate) fn traces(keys: &[Key]) -> Record {
+    let mut payload = vec![TRACES];
+    keys.iter().for_each(|key| payload.extend_from_slice(key.as_bytes()));
+    new(Duration::ZERO, payload)
+}
+
+/// Returns a record that refers to the result under another key.
+pub(crate) fn same_as(key: &Key) -> Record {
+    new(Duration::ZERO, [&[SAME_AS], key.as_bytes().as_slice()].concat())
+}
+
 fn new(cost: Duration, payload: Vec<u8>) -> Record {
     Record { schema: SCHEMA, created_ms: now_ms(), cost, tags: vec![], payload: payload.into() }
 }
@@ -147,6 +166,12 @@ impl StoredRecord {
         let (kind, rest) = record.payload.split_first()?;
         match *kind {
             DEPENDENCIES => Some(StoredRecord::Dependencies(Arc::new(DiscoveredDeps::decode(rest)?))),
+            TRACES => {
+                let (keys, rest) = rest.as_chunks();
+                rest.is_empty()
+                    .then(|| StoredRecord::Traces(keys.iter().copied().map(Key::from_bytes).collect()))
+            }
+            SAME_AS => Some(StoredRecord::SameAs(Key::from_bytes(rest.try_into().ok()?))),
             RESULT => {
                 let end = rest.iter().position(|byte| *byte == b'\n')?;
                 let summary: Summary = serde_json::from_slice(&rest[..end]).ok()?;
@@ -194,6 +219,21 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+
+    #[test]
+    fn keys_of_traces_and_of_results_survive_encoding() {
+        let keys = [Key::from_bytes([1; 32]), Key::from_bytes([2; 32])];
+        let mut record = traces(&keys);
+        assert!(matches!(StoredRecord::decode(&record), Some(StoredRecord::Traces(found)) if found == keys));
+        record.payload = record.payload.slice(..record.payload.len() - 1);
+        assert!(StoredRecord::decode(&record).is_none());
+        let mut record = same_as(&keys[1]);
+        assert!(
+            matches!(StoredRecord::decode(&record), Some(StoredRecord::SameAs(found)) if found == keys[1])
+        );
+        record.payload = record.payload.slice(..record.payload.len() - 1);
+        assert!(StoredRecord::decode(&record).is_none());
+    }
 
     #[test]
     fn results_with_outputs_survive_encoding() {

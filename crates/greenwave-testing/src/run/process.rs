@@ -28,8 +28,11 @@ use crate::run::servers;
 use crate::{CaseReport, Error, Test, TestCount};
 use greenwave_inputs::AccessKind;
 use greenwave_inputs::now_ns;
-use greenwave_sandbox::{Peer, ReadRules, Trace, TraceStatus, Tracer};
+use greenwave_sandbox::{Peer, ReadRules, Trace, TraceParts, TraceStatus, Tracer};
 
+/// Name of the directory, in the private directory of a test, in which a command announces its
+/// parts.
+pub(crate) const PARTS: &str = "parts";
 /// Maximum number of captured bytes of an output: half from its start, half from its end.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 /// Maximum length of a [`result_file`](crate::Harness::result_file), in bytes.
@@ -52,6 +55,15 @@ pub(crate) struct Job<'a> {
     pub(crate) own: &'a Path,
     /// The project, or the copy of it that the test runs in.
     pub(crate) project: &'a Path,
+    /// Whether the command announces its parts: see [`Tracer::announcements`].
+    pub(crate) has_parts: bool,
+}
+
+impl Job<'_> {
+    fn tracer(&self) -> Tracer {
+        let announcements = self.has_parts.then(|| self.own.join(PARTS));
+        Tracer { announcements, ..Tracer::default() }
+    }
 }
 
 /// The result of running a command.
@@ -121,6 +133,8 @@ pub(crate) struct Seen {
     pub(crate) incomplete: Option<String>,
     /// Servers and other peers that the command neither started nor declares.
     pub(crate) peers: Vec<Peer>,
+    /// The parts of the command, if it could announce any.
+    pub(crate) parts: Option<TraceParts>,
 }
 
 /// Runs the command with exactly these variables and an empty standard input.
@@ -153,7 +167,7 @@ pub(crate) async fn run(
         strict.attach(&mut command)?;
     }
     let is_traced = TraceStatus::of(options.trace) == TraceStatus::Traced;
-    let tracing = if is_traced { Some(Tracer::default().attach(&mut command)?) } else { None };
+    let tracing = if is_traced { Some(job.tracer().attach(&mut command)?) } else { None };
     let (started, began) = (Instant::now(), now_ns());
     let group = Child::start_under(environment.supervisor(), command);
     let observe = |block: &[u8]| {
@@ -242,6 +256,7 @@ impl Seen {
             used: reads.objects.foreign.clone().or(used),
             incomplete: reads.incomplete.clone(),
             peers: servers::undeclared(servers, reads.peers.iter()),
+            parts: reads.parts.clone(),
         }
     }
 }

@@ -4,6 +4,7 @@ mod accesses;
 mod attempt;
 mod cases;
 mod commit;
+mod complete_trace;
 mod discovered;
 mod explain;
 pub(crate) mod prepare;
@@ -273,6 +274,7 @@ impl Runner {
     }
 
     /// Runs one command in place of several tests. The closure receives the directory of the run.
+    /// With `has_parts`, the command announces the part of each test.
     ///
     /// # Errors
     /// If the command cannot be run.
@@ -281,9 +283,10 @@ impl Runner {
         workspace: &dyn Workspace,
         test: &Test,
         prepared: &Prepared<'_>,
+        has_parts: bool,
         prepare: impl FnOnce(&Path) -> Result<BatchCommand, Error>,
     ) -> Result<(AttemptResult, Isolation), Error> {
-        TestJob { runner: self, workspace, test, prepared }.run_together(prepare).await
+        TestJob { runner: self, workspace, test, prepared }.run_together(has_parts, prepare).await
     }
 
     /// Decides and stores the result of a test that ran in a batch.
@@ -344,7 +347,7 @@ impl TestJob<'_> {
                 Some(StoredRecord::Dependencies(set)) => {
                     chain = chain.then(set, &self.prepared.snapshot.states);
                 }
-                Some(StoredRecord::Result(_)) | None => break,
+                Some(_) | None => break,
             }
         }
         self.run_uncached().await

@@ -56,6 +56,7 @@ class Results:
         self.root = str(getattr(config, "rootpath", None) or config.rootdir)
         self.words = {}
         self.files = {}
+        self.output = os.path.join(HERE, "results")
 
     def word(self, nodeid):
         name = nodeid.split("::")[0]
@@ -137,7 +138,7 @@ class Results:
 
     def pytest_sessionfinish(self, session, exitstatus):
         is_stopped = bool(session.shouldstop or session.shouldfail) or int(exitstatus) not in (0, 1, 5)
-        with open(os.path.join(HERE, "results"), "w", encoding="utf-8", errors="surrogateescape") as out:
+        with open(self.output, "w", encoding="utf-8", errors="surrogateescape") as out:
             for file in self.files.values():
                 file["text"] = "".join(file["text"])
                 file["cases"] = [case for case in file["cases"].values() if "status" in case]

@@ -21,6 +21,11 @@ pub(super) struct PytestBatch;
 const PLUGIN: &str = include_str!("batch.py");
 /// Module name of the plugin, which must not collide with a module of the project.
 const PLUGIN_NAME: &str = "greenwave_batch";
+/// A pytest plugin that runs each file in a forked process.
+const FORKS: &str = include_str!("forks.py");
+const FORKS_NAME: &str = "greenwave_forks";
+/// File that this plugin creates after each file had a process to itself.
+const APART: &str = "apart";
 /// File that the plugin writes.
 const RESULTS: &str = "results";
 const PYTHON_PATH: &str = "PYTHONPATH";
@@ -35,6 +40,26 @@ impl Batch for PytestBatch {
         let Some(first) = tests.first() else { return Ok(BatchCommand::default()) };
         let variables = vec![write_plugin(first, directory, environment)?];
         Ok(BatchCommand { arguments: arguments(first, tests), variables })
+    }
+
+    fn prepare_apart(
+        &self,
+        tests: &[&Test],
+        directory: &Path,
+        environment: &Environment,
+    ) -> Result<Option<BatchCommand>, Error> {
+        let Some(first) = tests.first() else { return Ok(None) };
+        // The plugin imports the other one.
+        write_module(directory, FORKS_NAME, FORKS)?;
+        let variables = vec![write_plugin(first, directory, environment)?];
+        let mut arguments = arguments(first, tests);
+        let at = arguments.len() - tests.len();
+        arguments.splice(at..at, ["-p", FORKS_NAME].map(OsString::from));
+        Ok(Some(BatchCommand { arguments, variables }))
+    }
+
+    fn ran_apart(&self, directory: &Path) -> bool {
+        directory.join(APART).exists()
     }
 
     fn results(&self, tests: &[&Test], status: Status, directory: &Path) -> Vec<Option<BatchResult>> {
@@ -88,9 +113,13 @@ fn write_plugin(
     directory: &Path,
     environment: &Environment,
 ) -> Result<(OsString, OsString), Error> {
-    let plugin = directory.join(PLUGIN_NAME).with_extension("py");
-    std::fs::write(&plugin, PLUGIN).map_err(Error::io("write", &plugin))?;
+    write_module(directory, PLUGIN_NAME, PLUGIN)?;
     Ok((PYTHON_PATH.into(), python_path(test, directory, environment)))
+}
+
+fn write_module(directory: &Path, name: &str, text: &str) -> Result<(), Error> {
+    let module = directory.join(name).with_extension("py");
+    std::fs::write(&module, text).map_err(Error::io("write", &module))
 }
 
 /// Returns the module path that contains the plugin, followed by that of the test.

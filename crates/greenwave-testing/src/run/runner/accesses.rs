@@ -19,6 +19,9 @@ pub(super) struct OwnAccesses {
     pub(super) accesses: Accesses,
     /// A build product that the test read and that may be stale because the build was incomplete.
     pub(super) unbuilt: Option<PathBuf>,
+    /// A file in a cache that the test maintains. Accesses to it were left out, and what the cache
+    /// was made from may not have been read again.
+    pub(super) from_cache: Option<PathBuf>,
 }
 
 /// Directories in which accesses are no dependencies of a test.
@@ -45,7 +48,9 @@ impl<'a> AccessFilter<'a> {
             Some(products) => without_products(products, accesses, &seen.written),
             None => (accesses, None),
         };
-        OwnAccesses { accesses: without_caches(accesses, &seen.written, products), unbuilt }
+        let (accesses, left_out) = without_caches(accesses, &seen.written, products);
+        let from_cache = left_out.into_iter().find(|path| seen.existing.contains(path) && !path.is_dir());
+        OwnAccesses { accesses, unbuilt, from_cache }
     }
 
     fn counts(&self, path: &Path) -> bool {
@@ -99,26 +104,37 @@ fn without_products(
 }
 
 /// Removes accesses to cache directories that the test writes: their content is derived from the
-/// test's inputs. A cache that the test only reads may contain anything.
+/// test's inputs. A cache that the test only reads may contain anything. Also returns the paths
+/// whose content no longer counts.
 fn without_caches(
     mut accesses: Accesses,
     written: &HashSet<PathBuf>,
     products: Option<&Products>,
-) -> Accesses {
+) -> (Accesses, Vec<PathBuf>) {
+    let mut left_out = Vec::new();
     let mut caches = CacheDirectories::default();
     let maintained: HashSet<PathBuf> =
         written.iter().filter_map(|path| caches.containing(path).map(Path::to_owned)).collect();
     let is_of_cargo = |cache: &Path| cache.join(RUSTC_INFO).is_file();
     let is_built = |cache: &Path| products.is_some_and(|products| products.root(cache).is_some());
     for cache in maintained.iter().filter(|cache| is_of_cargo(cache) && !is_built(cache)) {
+        let in_cache =
+            |(path, kind): &&(PathBuf, AccessKind)| *kind == AccessKind::Content && path.starts_with(cache);
+        left_out.extend(accesses.iter().filter(in_cache).map(|(path, _)| path.clone()));
         (accesses, _) = without_products(&Products::of_command(cache), accesses, written);
     }
     let is_derived = |cache: &Path| maintained.contains(cache) && !is_built(cache) && !is_of_cargo(cache);
-    accesses.retain(|(path, _)| !caches.containing(path).is_some_and(is_derived));
+    accesses.retain(|(path, kind)| {
+        let is_left_out = caches.containing(path).is_some_and(is_derived);
+        if is_left_out && *kind == AccessKind::Content {
+            left_out.push(path.clone());
+        }
+        !is_left_out
+    });
     // Every cache directory has been identified by now, so accesses to the directories themselves
     // can be filtered too.
     accesses.retain(|(path, _)| !caches.around(path).is_some_and(is_derived));
-    accesses
+    (accesses, left_out)
 }
 
 /// Directories that are tagged as caches. Each directory is checked once.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use greenwave_cache::Key;
+use greenwave_inputs::AccessKind;
 use greenwave_sandbox::{AllowedReads, ReadRules};
 
 use super::Runner;
@@ -55,6 +56,8 @@ impl AttemptResult {
             accesses: Arc::default(),
             seen: Arc::clone(&process.seen),
             built: Vec::new(),
+            from_cache: None,
+            own: None,
             since: process.began,
             began: process.began,
         };
@@ -71,8 +74,16 @@ impl AttemptResult {
     }
 
     /// Returns the part of one test in the result of its batch. All tests share the batch's
-    /// accesses.
-    pub(crate) fn share(&self, share: BatchResult) -> Self {
+    /// accesses, unless the command has announced the part of each.
+    pub(crate) fn share(&self, share: BatchResult, part: Option<u32>) -> Self {
+        let parts = part.zip(self.process.seen.parts.as_ref());
+        let own = parts.map(|(part, parts)| {
+            let reached = parts.closure(part);
+            let observes = |(path, _): &&(PathBuf, AccessKind)| {
+                parts.observed.get(path).is_none_or(|by| by.iter().any(|part| reached.contains(part)))
+            };
+            Arc::new(self.accesses.accesses.iter().filter(observes).cloned().collect())
+        });
         let process = ProcessResult {
             status: Status::Passed,
             count: Some(share.count),
@@ -81,7 +92,8 @@ impl AttemptResult {
             duration: share.duration,
             ..self.process.clone()
         };
-        Self { process, ..self.clone() }
+        let accesses = TimedAccesses { own, ..self.accesses.clone() };
+        Self { process, accesses, ..self.clone() }
     }
 
     /// Returns the outcome of the test.
@@ -164,12 +176,13 @@ impl TestJob<'_> {
     /// If the command cannot be run.
     pub(super) async fn run_together(
         &self,
+        has_parts: bool,
         prepare: impl FnOnce(&Path) -> Result<BatchCommand, Error>,
     ) -> Result<(AttemptResult, Isolation), Error> {
         let isolation = self.runner.lend_isolation()?;
         let BatchCommand { arguments, variables } = prepare(isolation.directory())?;
         let plain = self.runner.plain_launch(self.workspace.project(), self.test)?;
-        let launch = LaunchSpec { arguments, ..plain }.replace_variables(variables);
+        let launch = LaunchSpec { arguments, has_parts, ..plain }.replace_variables(variables);
         let process = self.run_once(&launch, &isolation).await?;
         let result = self.attempt_result(process, 1, isolation.directory(), None)?;
         Ok((result, isolation))
@@ -186,13 +199,15 @@ impl TestJob<'_> {
         let (project, environment) = (workspace.project(), &runner.environment);
         let results = runner.options.results.as_deref();
         let filter = AccessFilter::new(environment, results, own_directory);
-        let OwnAccesses { accesses, unbuilt } = filter.apply(&process.seen, products.as_ref());
+        let OwnAccesses { accesses, unbuilt, from_cache } = filter.apply(&process.seen, products.as_ref());
         Ok(AttemptResult {
             reads_more: reads_more(project, environment, test, prepared, &accesses, products.as_ref())?,
             accesses: TimedAccesses {
                 accesses: Arc::new(accesses),
                 seen: Arc::clone(&process.seen),
                 built: products.map(|products| products.roots).unwrap_or_default(),
+                from_cache,
+                own: None,
                 since: process.began,
                 began: process.began,
             },
@@ -246,6 +261,7 @@ impl TestJob<'_> {
             variables,
             own: isolation.directory(),
             project: self.workspace.project(),
+            has_parts: launch.has_parts,
         };
         let rules = if runner.options.strict { Some(self.read_rules(launch)?) } else { None };
         let mut process = process::run(&job, &runner.options, &runner.environment, rules.as_ref()).await?;

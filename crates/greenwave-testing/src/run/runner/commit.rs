@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use greenwave_cache::{Persist, Record};
+use greenwave_cache::{Key, Persist, Record};
 use greenwave_inputs::{DiscoveredDeps, PathStates};
 use greenwave_sandbox::TraceStatus;
 
 use super::attempt::{AttemptResult, TestJob};
-use super::discovered::{Snapshots, TimedAccesses};
+use super::discovered::{Found, Snapshots, TimedAccesses};
 use super::undeclared::undeclared;
 use super::{Dependencies, TestRun};
 use crate::Error;
@@ -42,8 +42,7 @@ pub(super) struct Committed {
 /// The decision on whether to store a result, with its dependencies.
 struct Decided {
     decision: CacheDecision,
-    /// Dependencies that were not in the chain yet.
-    discovered: Option<Arc<DiscoveredDeps>>,
+    discovered: Option<Found>,
     undeclared: Vec<PathBuf>,
     states: Arc<PathStates>,
 }
@@ -56,8 +55,12 @@ impl Commit<'_> {
     pub(super) async fn run(&self, attempt: AttemptResult) -> Result<Committed, Error> {
         let TestJob { workspace, test, prepared, .. } = self.job;
         let process = &attempt.process;
-        let coarse = servers::describe(&process.seen.peers);
         let outputs = self.outputs(process).await?;
+        if attempt.reads_more {
+            self.cache.put_undeclared_marker(test).await;
+        }
+        let Decided { decision, discovered, undeclared, states } = self.decide(&attempt).await?;
+        let coarse = self.coarse_reason(&attempt, discovered.as_ref());
         let result = record::result(
             process.status,
             process.count,
@@ -67,20 +70,17 @@ impl Commit<'_> {
             process.duration,
             coarse.clone(),
         );
-        if attempt.reads_more {
-            self.cache.put_undeclared_marker(test).await;
-        }
-        let Decided { decision, discovered, undeclared, states } = self.decide(&attempt).await?;
         let dependencies = workspace.wants_explanations().then(|| {
-            let all: Vec<_> = self.chain.dependencies().iter().chain(&discovered).cloned().collect();
+            let new = discovered.as_ref().map(|found| &found.new);
+            let all: Vec<_> = self.chain.dependencies().iter().chain(new).cloned().collect();
             Dependencies {
                 record: prepared.dependency_record(test, &all, &states),
                 inputs: prepared.snapshot.inputs.clone(),
             }
         });
         let is_stored = decision == CacheDecision::Stored;
-        if let (CacheDecision::NotAPass, Some(set)) = (&decision, &discovered) {
-            self.cache.put_failure(self.chain, set, states.digest(set), &result).await;
+        if let (CacheDecision::NotAPass, Some(Found { new, .. })) = (&decision, &discovered) {
+            self.cache.put_failure(self.chain, new, states.digest(new), &result).await;
         }
         let coarse = coarse.filter(|_| is_stored);
         let outcome = Outcome { coarse, ..attempt.outcome(self.chain.last(), decision, undeclared) };
@@ -88,8 +88,25 @@ impl Commit<'_> {
         if !is_stored {
             return Ok(Committed { run, record: result, persist: Persist::No });
         }
-        let (record, persist) = self.store(discovered.unwrap_or_default(), &states, result).await;
+        let Found { new, trace, .. } = discovered.unwrap_or_default();
+        let (record, persist, stored_at) = self.store(new, &states, result).await;
+        if let (Some(list), Some(trace)) = (&prepared.traces, &trace) {
+            self.cache.put_trace(list, trace, &states, &stored_at).await;
+        }
         Ok(Committed { run, record, persist })
+    }
+
+    /// Returns why the result depends on all files of the test's package or of the project, if a
+    /// complete trace could have decided.
+    fn coarse_reason(&self, attempt: &AttemptResult, found: Option<&Found>) -> Option<String> {
+        let peers = servers::describe(&attempt.process.seen.peers)
+            .map(|peers| format!("reached {peers} (declare it in `servers`)"));
+        let (scope, reason) = match (peers, found.and_then(|found| found.incomplete.clone())) {
+            (Some(reason), _) => ("the project", reason),
+            (None, Some(reason)) if self.job.test.directories.is_empty() => ("the project", reason),
+            (None, reason) => ("its package", reason?),
+        };
+        Some(format!("any file of {scope} counts, because the test {reason}"))
     }
 
     /// Returns the outputs of a test that passed.
@@ -103,28 +120,30 @@ impl Commit<'_> {
         Ok(blocking(move || outputs::read(&project, &selection, seen.written.iter())).await)
     }
 
-    /// Stores a result. Returns the record for the last key of the chain, and whether the caller
-    /// stores it.
+    /// Stores a result. Returns the record for the last key of the chain, whether the caller stores
+    /// it, and the key of the result.
     async fn store(
         &self,
         set: Arc<DiscoveredDeps>,
         states: &PathStates,
         result: Record,
-    ) -> (Record, Persist) {
-        if set.is_empty() {
-            return (result, Persist::Yes);
-        }
+    ) -> (Record, Persist, Key) {
         let chain = self.chain;
+        if set.is_empty() {
+            return (result, Persist::Yes, *chain.last());
+        }
         if !chain.is_full() {
-            self.cache.put(&key::next(chain.last(), &states.digest(&set)), &result).await;
-            return (record::dependencies(&set), Persist::Yes);
+            let next = key::next(chain.last(), &states.digest(&set));
+            self.cache.put(&next, &result).await;
+            return (record::dependencies(&set), Persist::Yes, next);
         }
         // The chain is full: merge its steps into one after the first key.
         let all = chain.dependencies().iter().chain([&set]).flat_map(|set| set.accesses.iter().cloned());
         let all = Arc::new(DiscoveredDeps::new(all));
-        self.cache.put(&key::next(chain.first(), &states.digest(&all)), &result).await;
+        let next = key::next(chain.first(), &states.digest(&all));
+        self.cache.put(&next, &result).await;
         self.cache.put(chain.first(), &record::dependencies(&all)).await;
-        (result, Persist::No)
+        (result, Persist::No, next)
     }
 
     /// Decides in two phases, before and after the second snapshot of the project.
@@ -156,7 +175,8 @@ impl Commit<'_> {
         if let Some(decision) = inputs.obstacle() {
             return Ok(not(decision, &after.states));
         }
-        let snapshots = Snapshots { project: workspace.project(), before, after: &after };
+        let wants_trace = prepared.traces.is_some();
+        let snapshots = Snapshots { project: workspace.project(), before, after: &after, wants_trace };
         let discovered =
             snapshots.compare(test, attempt.accesses.clone(), self.chain, &attempt.comparison).await?;
         match discovered {
@@ -164,11 +184,11 @@ impl Commit<'_> {
                 let change = Some(Change { path: &path, by_test: is_written(&path), is_declared: false });
                 Ok(not(decide_cacheability(&run, &SnapshotEvidence { change, ..inputs }), &after.states))
             }
-            Ok(set) => {
+            Ok(found) => {
                 let declares = !test.inputs.is_empty() || runner.options.strict;
                 let undeclared = self.undeclared_if(declares, attempt)?;
                 let decision = decide_cacheability(&run, &inputs);
-                Ok(Decided { discovered: Some(set), undeclared, ..not(decision, &after.states) })
+                Ok(Decided { discovered: Some(found), undeclared, ..not(decision, &after.states) })
             }
         }
     }

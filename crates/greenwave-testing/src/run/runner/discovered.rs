@@ -10,6 +10,7 @@ use greenwave_inputs::{
 };
 
 use super::accesses::Accesses;
+use super::complete_trace::TracedRun;
 use crate::results::key_chain::KeyChain;
 use crate::run::blocking::blocking;
 use crate::run::process::Seen;
@@ -18,8 +19,19 @@ use crate::{Error, Test};
 /// Maximum number of inputs for which dependencies are checked without a blocking thread.
 const QUICK_FILES_MAX: usize = 100;
 
-/// The newly discovered dependencies of a test, or a path that changed while it ran.
-pub(super) type Discovered = Result<Arc<DiscoveredDeps>, PathBuf>;
+/// The dependencies of a test, or a path that changed while it ran.
+pub(super) type Discovered = Result<Found, PathBuf>;
+
+/// The dependencies of a test.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Found {
+    /// Those that its key chain does not contain yet.
+    pub(super) new: Arc<DiscoveredDeps>,
+    /// The complete trace, if the result depends on nothing else.
+    pub(super) trace: Option<Arc<DiscoveredDeps>>,
+    /// The reason why the trace is not complete, if it was asked for.
+    pub(super) incomplete: Option<String>,
+}
 
 /// The result of comparing the states before and after a run, with the values that it was computed
 /// from.
@@ -29,6 +41,7 @@ pub(super) struct Comparison {
     after: Arc<PathStates>,
     dependencies: Vec<Arc<DiscoveredDeps>>,
     outputs: Vec<String>,
+    wants_trace: bool,
     result: Discovered,
 }
 
@@ -37,10 +50,14 @@ pub(super) struct Comparison {
 pub(super) struct TimedAccesses {
     /// The accesses that the result depends on.
     pub(super) accesses: Arc<Accesses>,
+    /// Those of this test, if it ran in one command with others and they are certain.
+    pub(super) own: Option<Arc<Accesses>>,
     /// All traced accesses.
     pub(super) seen: Arc<Seen>,
     /// Directories that the program was built into, between `since` and `began`.
     pub(super) built: Vec<PathBuf>,
+    /// A file that the test read in a cache which it maintains.
+    pub(super) from_cache: Option<PathBuf>,
     /// Earliest time of any access, in nanoseconds since the Unix epoch.
     pub(super) since: i64,
     /// Start of the test's process, in nanoseconds since the Unix epoch.
@@ -52,6 +69,8 @@ pub(super) struct Snapshots<'a> {
     pub(super) project: &'a Path,
     pub(super) before: &'a InputSnapshot,
     pub(super) after: &'a InputSnapshot,
+    /// Whether the trace alone decides what the result depends on, if it is complete.
+    pub(super) wants_trace: bool,
 }
 
 /// Returns the dependency on the whole project of a test that exchanged data with other processes.
@@ -73,6 +92,22 @@ impl Snapshots<'_> {
         chain: &KeyChain,
         comparison: &tokio::sync::Mutex<Option<Comparison>>,
     ) -> Result<Discovered, Error> {
+        let own = accesses.own.clone().filter(|_| self.wants_trace);
+        let whole = self.compare_whole(test, accesses.clone(), chain, comparison).await?;
+        let (Ok(found), Some(own)) = (&whole, own) else { return Ok(whole) };
+        let new = Arc::clone(&found.new);
+        let accesses = TimedAccesses { accesses: own, ..accesses };
+        let comparer = self.comparer(test, accesses, chain)?;
+        Ok(Ok(blocking(move || comparer.found(new)).await))
+    }
+
+    async fn compare_whole(
+        &self,
+        test: &Test,
+        accesses: TimedAccesses,
+        chain: &KeyChain,
+        comparison: &tokio::sync::Mutex<Option<Comparison>>,
+    ) -> Result<Discovered, Error> {
         let mut comparison = comparison.lock().await;
         if let Some(same) = comparison.as_ref().filter(|it| it.applies_to(self, &test.outputs, chain)) {
             return Ok(same.result.clone());
@@ -84,6 +119,7 @@ impl Snapshots<'_> {
             after: Arc::clone(&self.after.states),
             dependencies: chain.dependencies().to_vec(),
             outputs: test.outputs.clone(),
+            wants_trace: self.wants_trace,
             result: result.clone(),
         });
         Ok(result)
@@ -95,22 +131,26 @@ impl Snapshots<'_> {
         accesses: TimedAccesses,
         chain: &KeyChain,
     ) -> Result<Discovered, Error> {
-        let tree = tree_dependency(test, &accesses.seen);
         // The states have usually been read by now, and moving to another thread would only cost
         // time.
-        let is_quick = tree.is_none()
-            && self.after.inputs.len() <= QUICK_FILES_MAX
+        let is_quick = self.after.inputs.len() <= QUICK_FILES_MAX
             && self.after.states.contains_all(accesses.accesses.iter(), self.project);
-        let comparer = Comparer {
+        let comparer = self.comparer(test, accesses, chain)?;
+        let is_quick = is_quick && comparer.tree.is_none();
+        Ok(if is_quick { comparer.compare() } else { blocking(move || comparer.compare()).await })
+    }
+
+    fn comparer(&self, test: &Test, accesses: TimedAccesses, chain: &KeyChain) -> Result<Comparer, Error> {
+        Ok(Comparer {
             project: self.project.to_owned(),
             selection: test.selection()?,
-            tree,
+            tree: tree_dependency(test, &accesses.seen),
             before: self.before.clone(),
             after: self.after.clone(),
             chain: chain.clone(),
+            wants_trace: self.wants_trace,
             test: accesses,
-        };
-        Ok(if is_quick { comparer.compare() } else { blocking(move || comparer.compare()).await })
+        })
     }
 }
 
@@ -124,6 +164,7 @@ impl Comparison {
             && self.dependencies.len() == others.len()
             && self.dependencies.iter().zip(others).all(is_same)
             && self.outputs == outputs
+            && self.wants_trace == snapshots.wants_trace
     }
 }
 
@@ -136,6 +177,7 @@ struct Comparer {
     before: InputSnapshot,
     after: InputSnapshot,
     chain: KeyChain,
+    wants_trace: bool,
     test: TimedAccesses,
 }
 
@@ -157,7 +199,24 @@ impl Comparer {
         let (before, after) = (&self.before.states, &self.after.states);
         match earlier.iter().find(|set| before.digest(set) != after.digest(set)) {
             Some(changed) => Err(changed.accesses[0].0.clone()),
-            None => Ok(Arc::new(set)),
+            None => Ok(self.found(Arc::new(set))),
+        }
+    }
+
+    fn found(&self, new: Arc<DiscoveredDeps>) -> Found {
+        let found = Found { new, ..Found::default() };
+        if !self.wants_trace {
+            return found;
+        }
+        let run = TracedRun {
+            project: &self.project,
+            selection: &self.selection,
+            after: &self.after,
+            test: &self.test,
+        };
+        match run.complete_trace(|path, kind| self.may_have_changed(path, kind)) {
+            Ok(trace) => Found { trace: trace.map(Arc::new), ..found },
+            Err(reason) => Found { incomplete: Some(reason), ..found },
         }
     }
 

@@ -10,7 +10,7 @@ use greenwave_inputs::{InputSnapshot, ProjectFiles, Snapshot};
 
 use super::Runner;
 use crate::harness::LaunchSpec;
-use crate::results::key;
+use crate::results::key::{self, KeyMode};
 use crate::results::lookup::LookupQuery;
 use crate::run::toolchain::{PROBED, resolve};
 use crate::run::workspace::Workspace;
@@ -24,6 +24,8 @@ pub(crate) struct Prepared<'a> {
     pub(super) environment: Vec<(&'a str, &'a OsStr)>,
     pub(crate) snapshot: InputSnapshot,
     pub(crate) key: Key,
+    /// Key of the list of the test's complete traces, if its result may depend on nothing else.
+    pub(super) traces: Option<Key>,
 }
 
 /// A program and the fingerprints that identify it.
@@ -41,7 +43,7 @@ impl Prepared<'_> {
 
     /// Returns the query that looks the test up.
     pub(crate) fn query(&self) -> LookupQuery<'_> {
-        LookupQuery { key: self.key, states: &self.snapshot.states }
+        LookupQuery { key: self.key, traces: self.traces, states: &self.snapshot.states }
     }
 }
 
@@ -119,15 +121,17 @@ impl Runner {
     fn prepared<'a>(&'a self, test: &'a Test, snapshot: InputSnapshot, tool: Tool) -> Prepared<'a> {
         let environment: Vec<_> = self.environment.visible(&test.env).into_iter().collect();
         snapshot.states.read_directories_of_outputs(&test.directory);
-        let key = key::first(
-            self.mode(),
-            self.options().incomplete,
-            test,
-            &environment,
-            &tool.parts,
-            &snapshot.inputs,
-        );
-        Prepared { program: tool.program, tools: tool.parts, environment, snapshot, key }
+        let (mode, incomplete) = (self.mode(), self.options().incomplete);
+        let key = key::first(mode, incomplete, test, &environment, &tool.parts, &snapshot.inputs);
+        let traces =
+            self.trace_decides(test).then(|| key::traces(mode, incomplete, test, &environment, &tool.parts));
+        Prepared { program: tool.program, tools: tool.parts, environment, snapshot, key, traces }
+    }
+
+    /// Returns whether a complete trace alone decides what the result of a test depends on. A
+    /// declared input always counts, since its author may know of a dependency that no trace shows.
+    fn trace_decides(&self, test: &Test) -> bool {
+        self.mode() == KeyMode::Traced && test.inputs.is_empty() && self.harness(test).trace_decides(test)
     }
 }
 

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use greenwave_cache::Key;
 use greenwave_inputs::InputSnapshot;
+use greenwave_sandbox::TraceStatus;
 use greenwave_scheduler::{Needs, Stage, Step};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -330,18 +331,27 @@ impl ProjectWorkspace<'_> {
             return Ok(OneProcess::default());
         }
         let companion = self.inputs.company.join().await;
-        let mut ran = self.run_process(&ids, missing).await?;
+        let mut ran = self.run_process(&ids, missing, Processes::Apart).await?;
         ran.had_company = companion.leave();
         Ok(ran)
     }
 
     /// Runs tests in one process, and stores the results of `wanted` ones that pass.
-    async fn run_process(&self, ids: &[TestId], wanted: Vec<Missing<'_>>) -> Result<OneProcess, Error> {
+    async fn run_process(
+        &self,
+        ids: &[TestId],
+        wanted: Vec<Missing<'_>>,
+        processes: Processes,
+    ) -> Result<OneProcess, Error> {
         let SuiteContext { runner, .. } = &*self.inputs.context;
         let Some((_, prepared, _)) = wanted.first() else { return Ok(OneProcess::default()) };
-        let Some((attempt, mut results)) = self.start_process(ids, prepared).await? else {
-            return Ok(OneProcess::default());
-        };
+        let mut started = self.start_process(ids, prepared, processes).await?;
+        // Files can depend on each other through their process: the verdict in one process counts.
+        if started.as_ref().is_some_and(StartedProcess::failed_apart) {
+            started = self.start_process(ids, prepared, Processes::Shared).await?;
+        }
+        let Some(started) = started else { return Ok(OneProcess::default()) };
+        let StartedProcess { attempt, mut results, ran_apart } = started;
         let mut ran = OneProcess::default();
         // Commit concurrently, because all results wait for the same snapshot.
         let committing = wanted.into_iter().filter_map(|(id, prepared, chain)| {
@@ -350,7 +360,9 @@ impl ProjectWorkspace<'_> {
                 ran.failed.push((id, result));
                 return None;
             }
-            let (attempt, test) = (attempt.share(result), self.inputs.context.test(id));
+            let part = ids.iter().position(|other| *other == id).filter(|_| ran_apart);
+            let part = part.and_then(|at| u32::try_from(at + 1).ok());
+            let (attempt, test) = (attempt.share(result, part), self.inputs.context.test(id));
             Some(async move { (id, runner.commit_batched(self, test, &prepared, &chain, attempt).await) })
         });
         let committing: Vec<_> = committing.collect();
@@ -364,17 +376,27 @@ impl ProjectWorkspace<'_> {
         &self,
         ids: &[TestId],
         prepared: &Prepared<'_>,
-    ) -> Result<Option<(AttemptResult, HashMap<TestId, BatchResult>)>, Error> {
+        processes: Processes,
+    ) -> Result<Option<StartedProcess>, Error> {
         let SuiteContext { runner, .. } = &*self.inputs.context;
         let tests: Vec<&Test> = ids.iter().map(|id| self.inputs.context.test(*id)).collect();
         let Some(first) = tests.first() else { return Ok(None) };
         let first = Test { time_max: tests.iter().map(|test| test.time_max).sum(), ..(*first).clone() };
         let Some(batch) = runner.harness(&first).batch(&first) else { return Ok(None) };
-        let prepare = |directory: &Path| batch.prepare(&tests, directory, runner.environment());
-        let (attempt, isolation) = runner.run_together(self, &first, prepared, prepare).await?;
+        // Only a trace can tell what each of the processes reads.
+        let may_fork = processes == Processes::Apart && runner.trace_status() == TraceStatus::Traced;
+        let prepare = |directory: &Path| {
+            let apart = match may_fork {
+                true => batch.prepare_apart(&tests, directory, runner.environment())?,
+                false => None,
+            };
+            apart.map_or_else(|| batch.prepare(&tests, directory, runner.environment()), Ok)
+        };
+        let (attempt, isolation) = runner.run_together(self, &first, prepared, may_fork, prepare).await?;
+        let ran_apart = may_fork && batch.ran_apart(isolation.directory());
         let results = batch.results(&tests, attempt.process.status, isolation.directory());
         let results = ids.iter().zip(results).filter_map(|(id, result)| Some((*id, result?)));
-        Ok(Some((attempt, results.collect())))
+        Ok(Some(StartedProcess { attempt, results: results.collect(), ran_apart }))
     }
 
     /// Returns the tests of a batch that have no cached result.
@@ -393,6 +415,30 @@ impl ProjectWorkspace<'_> {
 
 /// A test without a cached result, ready to run.
 type Missing<'a> = (TestId, Prepared<'a>, KeyChain);
+
+/// Whether each test of a batch may have a process that starts from the one of the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Processes {
+    /// All tests share the process, as in the harness's own runner.
+    Shared,
+    /// Each test has a process of its own if the harness can do that.
+    Apart,
+}
+
+/// The outcome of running several tests in one process.
+struct StartedProcess {
+    attempt: AttemptResult,
+    results: HashMap<TestId, BatchResult>,
+    /// Whether each test had a process of its own, so that they could not influence each other.
+    ran_apart: bool,
+}
+
+impl StartedProcess {
+    /// Returns whether a test failed in a process of its own.
+    fn failed_apart(&self) -> bool {
+        self.ran_apart && self.results.values().any(|result| !result.passed)
+    }
+}
 
 /// The results of several tests in one process.
 #[derive(Default)]

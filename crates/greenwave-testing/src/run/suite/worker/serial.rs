@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{OneProcess, ProjectWorkspace, Results};
+use super::{OneProcess, Processes, ProjectWorkspace, Results, StartedProcess};
 use crate::harness::batch_plan::can_share;
 use crate::results::outcome::{CacheDecision, ExitReason, Interference, Outcome, Source, Status};
 use crate::run::runner::TestRun;
@@ -138,9 +138,9 @@ impl ProjectWorkspace<'_> {
             return Vec::new();
         };
         let alone = self.inputs.company.alone().await;
-        let ran = self.start_process(ids, &prepared).await;
+        let ran = self.start_process(ids, &prepared, Processes::Shared).await;
         drop(alone);
-        let Ok(Some((_, results))) = ran else { return Vec::new() };
+        let Ok(Some(StartedProcess { results, .. })) = ran else { return Vec::new() };
         let has_passed = |id: &&TestId| results.get(id).is_some_and(|result| result.passed);
         ids.iter().filter(has_passed).copied().collect()
     }
@@ -154,7 +154,7 @@ impl ProjectWorkspace<'_> {
         all.sort_unstable();
         let wanted = self.missing(ids).await?;
         let _alone = self.inputs.company.alone().await;
-        self.run_process(&all, wanted).await
+        self.run_process(&all, wanted, Processes::Shared).await
     }
 
     /// Returns the tests that precede one and can share its process.
