@@ -189,6 +189,15 @@ const RUNS: &[Run] = &[
         rounds: 10_000,
     },
     Run {
+        name: "trace-edits",
+        package: "greenwave-cli",
+        features: "",
+        target: "it",
+        tests: "trace_edits::",
+        variable: "GREENWAVE_TRACE_EDIT_ROUNDS",
+        rounds: 500,
+    },
+    Run {
         name: "scheduler-kills",
         package: "greenwave-scheduler",
         features: "journal",

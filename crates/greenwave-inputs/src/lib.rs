@@ -53,6 +53,7 @@ pub mod codec;
 mod dir_cache;
 mod discovered_deps;
 mod error;
+mod git_index;
 mod manifest;
 mod path_states;
 mod project_files;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crate::codec::path_bytes;
+use crate::git_index;
 use crate::selection::{InputSpec, Selection};
 use crate::stamp::FileStamp;
 use crate::{Error, walk};
@@ -208,7 +209,8 @@ impl Entry {
     }
 }
 
-/// Hashes a regular file, following symbolic links. Never waits for a pipe or a device.
+/// Hashes a regular file, following symbolic links. Never waits for a pipe or a device. The
+/// timestamps in an index of git do not count.
 ///
 /// # Errors
 /// The error of the operating system. Files that are not regular, and files that change during four
@@ -226,7 +228,11 @@ fn hash_regular_file(path: &Path, flags: i32) -> io::Result<(Entry, FileStamp)> 
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         let stamp = FileStamp::from_metadata(&before);
-        let hash = hash_content(&mut file, stamp.size, &mut buffer)?;
+        let mut hash = hash_content(&mut file, stamp.size, &mut buffer)?;
+        let is_whole = u64::try_from(buffer.len()).is_ok_and(|read| read == stamp.size);
+        if is_whole && git_index::is_index(path) {
+            hash = git_index::digest(&buffer).unwrap_or(hash);
+        }
         if FileStamp::from_metadata(&file.metadata()?) == stamp {
             let kind = if stamp.mode & 0o100 != 0 { EntryKind::Executable } else { EntryKind::Regular };
             return Ok((Entry { kind, hash }, stamp));

@@ -13,3 +13,4 @@ pub(crate) mod record;
 pub(crate) mod state;
 mod traces;
 pub(crate) mod up_to_date;
+pub(crate) mod written;

@@ -44,6 +44,10 @@ fn an_edit_reruns_the_pytest_files_that_import_the_edited_module() {
     let Some(suite) = suite_of_modules() else { return };
     let all = ["a", "b", "c", "d"].map(|name| format!("py:tests/test_{name}.py"));
     settle(|| suite.run());
+    // Files share their process at first, and what it reads. Later each has its own.
+    suite.dir.write("p/shared.py", "VALUE = 1  # one\n");
+    assert_eq!(ran(suite.run()), (all.to_vec(), true));
+    settle(|| suite.run());
     suite.dir.write("p/README.md", "two\n");
     assert_eq!(ran(suite.run()), (vec![], true));
     suite.dir.write("p/lib_b.py", "VALUE = 1  # one\n");

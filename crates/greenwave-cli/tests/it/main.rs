@@ -52,6 +52,7 @@ mod snapshots;
 mod terminal;
 mod test_command;
 mod test_dir;
+mod trace_edits;
 mod tracing;
 mod user_edits;
 mod verdicts;

@@ -7,6 +7,7 @@
 //! program that has observed the same states up to a point accesses the same path next.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use greenwave_cache::{Key, KeyBuilder};
@@ -80,6 +81,12 @@ pub(crate) fn trace(set: &DiscoveredDeps) -> Key {
 /// of this trace have these states.
 pub(crate) fn by_trace(traces: &Key, trace: &Key, states: &[u8; 32]) -> Key {
     KeyBuilder::new("greenwave test, by trace", SCHEMA).key(traces).key(trace).bytes(states).finish()
+}
+
+/// Returns the key of the record of the files that tests of the project in this directory write.
+pub(crate) fn written(project: &Path) -> Key {
+    let path = project.as_os_str().as_encoded_bytes();
+    KeyBuilder::new("greenwave test, files that tests write", SCHEMA).bytes(path).finish()
 }
 
 fn put_declaration(

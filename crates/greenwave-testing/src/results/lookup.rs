@@ -1,6 +1,7 @@
 //! Looks up and stores the results of tests in the cache.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,11 +13,13 @@ use crate::results::key;
 use crate::results::key_chain::{KeyChain, STEPS_MAX};
 use crate::results::outcome::Outcome;
 use crate::results::record::{self, StoredRecord};
+use crate::results::written::{WrittenFiles, WrittenSet};
 
 /// The cache of results.
 #[derive(Debug)]
 pub(crate) struct ResultCache {
     tiers: Tiered,
+    pub(super) written: WrittenFiles,
     /// Whether failures are stored and looked up like passes.
     cache_failures: bool,
 }
@@ -28,6 +31,8 @@ pub(crate) struct LookupQuery<'a> {
     pub(crate) key: Key,
     /// Key of the list of the test's complete traces, if its result may depend on nothing else.
     pub(crate) traces: Option<Key>,
+    /// Key of the record of the files that tests of the project write.
+    pub(crate) written: Key,
     /// Current states of paths.
     pub(crate) states: &'a PathStates,
 }
@@ -50,7 +55,7 @@ pub(crate) enum Lookup {
 impl ResultCache {
     /// Creates the cache of results in these tiers.
     pub(crate) fn new(tiers: Tiered, cache_failures: bool) -> Self {
-        Self { tiers, cache_failures }
+        Self { tiers, written: WrittenFiles::default(), cache_failures }
     }
 
     /// Returns the tiers.
@@ -144,6 +149,16 @@ impl ResultCache {
         }
         self.put(&key::failure(&key::next(chain.last(), &states)), result).await;
         self.put(chain.last(), &record::dependencies(set)).await;
+    }
+
+    /// Adds files that a test of a project has written, relative to the project. Returns all files
+    /// that its tests write.
+    pub(crate) async fn add_written(
+        &self,
+        project: &Key,
+        written: impl Iterator<Item = PathBuf>,
+    ) -> Arc<WrittenSet> {
+        self.written.add(&self.tiers, project, written).await
     }
 
     /// Stores a marker that a test reads more than it declares.

@@ -16,6 +16,7 @@ use crate::results::key_chain::KeyChain;
 use crate::results::lookup::{LookupQuery, ResultCache};
 use crate::results::outcome::Outcome;
 use crate::results::record::{self, StoredRecord};
+use crate::results::written::first_written;
 
 /// Maximum number of traces of one test. The oldest is dropped.
 const TRACES_MAX: usize = 16;
@@ -60,11 +61,23 @@ impl ResultCache {
                 break;
             }
             self.load_traces(open.iter().map(|candidate| candidate.traces[turn]), &mut sets).await;
+            self.reject_written(&open, turn, &mut sets, queries).await;
             let hits = self.results_of(&open, turn, &sets, queries).await;
             open.retain(|candidate| !hits.iter().any(|(at, ..)| *at == candidate.at));
             found.extend(hits);
         }
         found
+    }
+
+    /// Returns the latest trace in the list with this key.
+    pub(crate) async fn latest_trace(&self, list: &Key) -> Option<Arc<DiscoveredDeps>> {
+        let StoredRecord::Traces(traces) = StoredRecord::decode(&self.tiers().get(list).await?)? else {
+            return None;
+        };
+        match StoredRecord::decode(&self.tiers().get(traces.first()?).await?)? {
+            StoredRecord::Dependencies(set) => Some(set),
+            _ => None,
+        }
     }
 
     /// Loads traces that are not loaded yet. Tests that ran in one process share a trace.
@@ -83,6 +96,25 @@ impl ResultCache {
                 _ => None,
             };
             sets.insert(trace, set);
+        }
+    }
+
+    /// Removes traces with files that tests of the project write: if the test that writes a file
+    /// runs again, the file can have other content afterwards.
+    async fn reject_written(
+        &self,
+        open: &[Candidate],
+        turn: usize,
+        sets: &mut HashMap<Key, Option<Arc<DiscoveredDeps>>>,
+        queries: &[LookupQuery<'_>],
+    ) {
+        // All queries of a lookup are about one project.
+        let Some(first) = open.first() else { return };
+        let written = self.written.of(self.tiers(), &queries[first.at].written).await;
+        for candidate in open {
+            if let Some(set) = sets.get_mut(&candidate.traces[turn]) {
+                set.take_if(|set| first_written(set, &written).is_some());
+            }
         }
     }
 

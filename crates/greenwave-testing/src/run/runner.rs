@@ -220,6 +220,11 @@ impl Runner {
         }
     }
 
+    /// Returns the latest complete trace of a test, if a trace decides what its result depends on.
+    pub(crate) async fn latest_trace(&self, prepared: &Prepared<'_>) -> Option<Arc<DiscoveredDeps>> {
+        self.cache.as_ref()?.latest_trace(&prepared.traces?).await
+    }
+
     /// Looks up many tests at once. The results have the order of the tests.
     pub(crate) async fn lookup_all(&self, prepared: &[&Prepared<'_>]) -> Vec<Lookup> {
         match &self.cache {
@@ -368,6 +373,9 @@ impl TestJob<'_> {
         let Self { runner, workspace, test, prepared } = *self;
         let attempt = self.attempt().await?;
         workspace.ended();
+        if let Some(cache) = &runner.cache {
+            self.add_written(cache, &attempt.process).await;
+        }
         let dependencies = workspace.wants_explanations().then(|| Dependencies {
             record: prepared.dependency_record(test, &[], &prepared.snapshot.states),
             inputs: prepared.snapshot.inputs.clone(),

@@ -38,6 +38,8 @@ fn lines(name: &str, explanation: &Explanation) -> Vec<String> {
             plural(discovered, "discovered path")
         ),
     });
+    let coarse = explanation.cached.as_ref().and_then(|outcome| outcome.coarse.as_ref());
+    lines.extend(coarse.map(|reason| format!("  {}", printable(reason))));
     match &explanation.last {
         None => lines.push("  has not run in this directory".to_owned()),
         Some((age, status, not_cached)) => {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use greenwave_cache::{Key, Persist, Record};
-use greenwave_inputs::{DiscoveredDeps, PathStates};
+use greenwave_inputs::{ALWAYS_EXCLUDED, DiscoveredDeps, PathStates};
 use greenwave_sandbox::TraceStatus;
 
 use super::attempt::{AttemptResult, TestJob};
@@ -19,10 +19,14 @@ use crate::results::lookup::ResultCache;
 use crate::results::outcome::{CacheDecision, Outcome, Status};
 use crate::results::outputs::{self, OutputFile};
 use crate::results::record;
+use crate::results::written::WrittenSet;
 use crate::run::blocking::blocking;
 use crate::run::options::IncompleteMode;
 use crate::run::process::ProcessResult;
 use crate::run::servers;
+
+/// Maximum number of files that a run writes in the project and that are recorded one by one.
+const WRITTEN_FILES_MAX: usize = 500;
 
 /// A finished test whose result is about to be stored under the last key of its chain.
 pub(super) struct Commit<'a> {
@@ -59,7 +63,11 @@ impl Commit<'_> {
         if attempt.reads_more {
             self.cache.put_undeclared_marker(test).await;
         }
-        let Decided { decision, discovered, undeclared, states } = self.decide(&attempt).await?;
+        let written = self.job.add_written(self.cache, process).await;
+        let Decided { decision, mut discovered, undeclared, states } = self.decide(&attempt).await?;
+        if let Some(found) = &mut discovered {
+            found.reject_written(&written);
+        }
         let coarse = self.coarse_reason(&attempt, discovered.as_ref());
         let result = record::result(
             process.status,
@@ -222,6 +230,27 @@ impl Commit<'_> {
 }
 
 impl TestJob<'_> {
+    /// Records which files of the project the test has written and not removed again. Returns all
+    /// files that tests of the project write.
+    pub(super) async fn add_written(&self, cache: &ResultCache, process: &ProcessResult) -> Arc<WrittenSet> {
+        let project = self.workspace.project();
+        let seen = Arc::clone(&process.seen);
+        let relative = |path: &PathBuf| {
+            let inside = path.strip_prefix(project).ok()?;
+            let counts = !path.is_dir()
+                && !ALWAYS_EXCLUDED.iter().any(|name| inside.starts_with(name))
+                && (seen.existing.contains(path) || path.symlink_metadata().is_ok());
+            counts.then(|| inside.to_owned())
+        };
+        let mut written: Vec<PathBuf> = seen.written.iter().filter_map(relative).collect();
+        if written.len() > WRITTEN_FILES_MAX {
+            // A build directory, for example, stands for all files in it.
+            let outermost = |path: &PathBuf| path.iter().next().map(PathBuf::from);
+            written = written.iter().filter_map(outermost).collect();
+        }
+        cache.add_written(&self.prepared.written, written.into_iter()).await
+    }
+
     /// Returns the project files that the test read but did not declare as inputs.
     pub(super) fn undeclared(&self, attempt: &AttemptResult) -> Result<Vec<PathBuf>, Error> {
         let (project, selection) = (self.workspace.project(), self.test.selection()?);

@@ -96,7 +96,7 @@ impl TracedRun<'_> {
             *kind == AccessKind::Content && absolute.starts_with(self.project)
         };
         let accesses = || self.test.accesses.iter().filter(in_project);
-        let is_versioned = self.project.join(GIT).exists();
+        let is_versioned = self.project.ancestors().any(|directory| directory.join(GIT).exists());
         if is_versioned && !accesses().any(|(absolute, _)| self.may_be_cache(absolute)) {
             return Vec::new();
         }

@@ -12,6 +12,7 @@ use greenwave_inputs::{
 use super::accesses::Accesses;
 use super::complete_trace::TracedRun;
 use crate::results::key_chain::KeyChain;
+use crate::results::written::{WrittenSet, first_written};
 use crate::run::blocking::blocking;
 use crate::run::process::Seen;
 use crate::{Error, Test};
@@ -31,6 +32,18 @@ pub(super) struct Found {
     pub(super) trace: Option<Arc<DiscoveredDeps>>,
     /// The reason why the trace is not complete, if it was asked for.
     pub(super) incomplete: Option<String>,
+}
+
+impl Found {
+    /// Drops the trace if it has a file that tests write.
+    pub(super) fn reject_written(&mut self, written: &WrittenSet) {
+        let path = self.trace.as_ref().and_then(|trace| first_written(trace, written));
+        if let Some(path) = path {
+            let path = path.display();
+            self.incomplete = Some(format!("read {path}, which a test writes (let it write its own file)"));
+            self.trace = None;
+        }
+    }
 }
 
 /// The result of comparing the states before and after a run, with the values that it was computed

@@ -26,6 +26,8 @@ pub(crate) struct Prepared<'a> {
     pub(crate) key: Key,
     /// Key of the list of the test's complete traces, if its result may depend on nothing else.
     pub(super) traces: Option<Key>,
+    /// Key of the record of the files that tests of the project write.
+    pub(super) written: Key,
 }
 
 /// A program and the fingerprints that identify it.
@@ -41,9 +43,19 @@ impl Prepared<'_> {
         digest(&self.tools)
     }
 
+    /// Returns whether a complete trace alone decides what the result depends on.
+    pub(crate) fn trace_decides(&self) -> bool {
+        self.traces.is_some()
+    }
+
     /// Returns the query that looks the test up.
     pub(crate) fn query(&self) -> LookupQuery<'_> {
-        LookupQuery { key: self.key, traces: self.traces, states: &self.snapshot.states }
+        LookupQuery {
+            key: self.key,
+            traces: self.traces,
+            written: self.written,
+            states: &self.snapshot.states,
+        }
     }
 }
 
@@ -59,7 +71,7 @@ impl Runner {
     ) -> Result<Prepared<'a>, Error> {
         let snapshot = workspace.before(test);
         let (snapshot, tool) = tokio::join!(snapshot, self.tool(workspace.project(), test));
-        Ok(self.prepared(test, snapshot?, tool?))
+        Ok(self.prepared(workspace.project(), test, snapshot?, tool?))
     }
 
     /// Prepares many tests and resolves each program only once.
@@ -79,7 +91,7 @@ impl Runner {
             };
             let inputs = project.input_snapshot(snapshot, &test.name).await;
             all.push(tool.and_then(|tool| {
-                let prepared = self.prepared(test, inputs?, tool.clone());
+                let prepared = self.prepared(project.root(), test, inputs?, tool.clone());
                 tools.insert(command, tool);
                 Ok(prepared)
             }));
@@ -118,14 +130,21 @@ impl Runner {
         Ok(Tool { program, parts })
     }
 
-    fn prepared<'a>(&'a self, test: &'a Test, snapshot: InputSnapshot, tool: Tool) -> Prepared<'a> {
+    fn prepared<'a>(
+        &'a self,
+        project: &Path,
+        test: &'a Test,
+        snapshot: InputSnapshot,
+        tool: Tool,
+    ) -> Prepared<'a> {
         let environment: Vec<_> = self.environment.visible(&test.env).into_iter().collect();
         snapshot.states.read_directories_of_outputs(&test.directory);
         let (mode, incomplete) = (self.mode(), self.options().incomplete);
         let key = key::first(mode, incomplete, test, &environment, &tool.parts, &snapshot.inputs);
         let traces =
             self.trace_decides(test).then(|| key::traces(mode, incomplete, test, &environment, &tool.parts));
-        Prepared { program: tool.program, tools: tool.parts, environment, snapshot, key, traces }
+        let written = key::written(project);
+        Prepared { program: tool.program, tools: tool.parts, environment, snapshot, key, traces, written }
     }
 
     /// Returns whether a complete trace alone decides what the result of a test depends on. A

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use greenwave_inputs::AccessKind;
+use greenwave_inputs::{AccessKind, DiscoveredDeps};
 
 use super::context::SuiteContext;
 use super::lookup::SuiteLookup;
@@ -28,7 +28,7 @@ pub struct Explanation {
     pub stored: Option<Duration>,
     /// Changes since the last run whose result was stored.
     pub differences: Vec<Difference>,
-    /// Number of input files.
+    /// Number of input files that the result depends on.
     pub inputs: usize,
     /// Paths of discovered dependencies.
     pub discovered: Vec<PathBuf>,
@@ -62,9 +62,21 @@ pub(super) async fn explain(
         let paths = log.discovered_by(stored).map(|(path, _)| path);
         now.discovered_states = Arc::new(prepared.states_of(paths));
     }
-    let differences = match (&cached, stored) {
+    let mut differences = match (&cached, stored) {
         (None, Some(stored)) => log.differences(stored, &now, &prepared.snapshot.inputs),
         _ => Vec::new(),
+    };
+    let trace = context.runner.latest_trace(&prepared).await;
+    let manifest = &prepared.snapshot.inputs;
+    let inputs = match &trace {
+        Some(trace) => {
+            retain_traced(&mut differences, trace);
+            let is_input = |(path, kind): &&(PathBuf, AccessKind)| {
+                *kind == AccessKind::Content && manifest.get(path).is_some()
+            };
+            trace.accesses.iter().filter(is_input).count()
+        }
+        None => manifest.len(),
     };
     let last = log.last(&test.name);
     let accesses = discovered.iter().flat_map(|set| &set.accesses);
@@ -72,7 +84,7 @@ pub(super) async fn explain(
         last: last.map(|record| (record.age(), record.status, record.not_stored.clone())),
         stored: stored.map(DependencyRecord::age),
         differences,
-        inputs: prepared.snapshot.inputs.len(),
+        inputs,
         discovered: accesses
             .filter(|(_, kind)| !matches!(kind, AccessKind::Build | AccessKind::Tree))
             .map(|(path, _)| path.clone())
@@ -80,4 +92,35 @@ pub(super) async fn explain(
         cached,
         depends_on_build,
     })
+}
+
+/// Removes differences of paths that are not part of the complete trace of the last stored run. If
+/// none is part of it, all remain.
+fn retain_traced(differences: &mut Vec<Difference>, trace: &DiscoveredDeps) {
+    let is_traced = |difference: &Difference| match difference {
+        Difference::Changed(path) | Difference::Added(path) | Difference::Removed(path) => {
+            trace.accesses.iter().any(|(traced, kind)| *kind == AccessKind::Content && traced == path)
+        }
+        _ => true,
+    };
+    if differences.iter().any(is_traced) {
+        differences.retain(is_traced);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_of_the_trace_explain_why_a_test_runs_again() {
+        let changed = |path: &str| Difference::Changed(path.into());
+        let trace = DiscoveredDeps::new([("a.txt".into(), AccessKind::Content)]);
+        let mut differences = vec![changed("README.md"), changed("a.txt"), Difference::Tool];
+        retain_traced(&mut differences, &trace);
+        assert_eq!(differences, [changed("a.txt"), Difference::Tool]);
+        let mut differences = vec![changed("README.md")];
+        retain_traced(&mut differences, &trace);
+        assert_eq!(differences, [changed("README.md")]);
+    }
 }

@@ -330,10 +330,22 @@ impl ProjectWorkspace<'_> {
         if ids.len() < 2 {
             return Ok(OneProcess::default());
         }
+        let processes = self.processes(&missing).await;
         let companion = self.inputs.company.join().await;
-        let mut ran = self.run_process(&ids, missing, Processes::Apart).await?;
+        let mut ran = self.run_process(&ids, missing, processes).await?;
         ran.had_company = companion.leave();
         Ok(ran)
+    }
+
+    /// Returns how to run a batch: the first run of tests gives the verdict of their own runner, in
+    /// one process, and later ones find out what each of them reads.
+    async fn processes(&self, missing: &[Missing<'_>]) -> Processes {
+        for (_, prepared, _) in missing {
+            if self.inputs.context.runner.latest_trace(prepared).await.is_none() {
+                return Processes::Shared;
+            }
+        }
+        Processes::Apart
     }
 
     /// Runs tests in one process, and stores the results of `wanted` ones that pass.
@@ -384,7 +396,8 @@ impl ProjectWorkspace<'_> {
         let first = Test { time_max: tests.iter().map(|test| test.time_max).sum(), ..(*first).clone() };
         let Some(batch) = runner.harness(&first).batch(&first) else { return Ok(None) };
         // Only a trace can tell what each of the processes reads.
-        let may_fork = processes == Processes::Apart && runner.trace_status() == TraceStatus::Traced;
+        let is_traced = runner.trace_status() == TraceStatus::Traced && prepared.trace_decides();
+        let may_fork = processes == Processes::Apart && is_traced;
         let prepare = |directory: &Path| {
             let apart = match may_fork {
                 true => batch.prepare_apart(&tests, directory, runner.environment())?,
