@@ -3,6 +3,7 @@
 mod builds;
 mod cases;
 mod manager;
+mod outputs;
 mod package;
 mod script;
 mod shell;
