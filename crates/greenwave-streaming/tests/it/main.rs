@@ -10,7 +10,7 @@ mod files;
 mod files_habits;
 mod json;
 mod lines;
-mod options;
+mod option_ranges;
 mod partial_json;
 mod pull;
 mod resume;
