@@ -250,8 +250,8 @@ impl AccessLog {
         self.paths.iter().filter(|(_, record)| record.existed).map(|(path, _)| path.clone()).collect()
     }
 
-    /// Returns the directories that the command has removed with all that was in them, without using
-    /// it, and created again.
+    /// Returns the directories that the command has removed with their unread content, and created
+    /// again.
     fn swept(&self) -> HashSet<PathBuf> {
         let is_unread = |record: &PathRecord| record.access.written && !record.access.read;
         let is_recreated = |directory: &&PathBuf| {

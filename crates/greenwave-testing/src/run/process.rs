@@ -102,7 +102,7 @@ impl ProcessResult {
         reported.chain(&self.cases).cloned().collect()
     }
 
-    /// Restricts [`Seen::swept`] to directories of the project that contain none of the inputs.
+    /// Restricts [`Seen::swept`] to directories of the project without inputs.
     pub(crate) fn sweep_only_ignored(&mut self, project: &Path, inputs: &Manifest) {
         if self.seen.swept.is_empty() {
             return;
