@@ -196,8 +196,8 @@ impl Comparer {
         changed.map(|(path, _)| path.clone())
     }
 
-    /// Returns whether another program may have changed the names in a directory while the test ran.
-    /// Otherwise every file that the test itself did not replace is older than the test.
+    /// Returns whether another program may have changed the names in a directory while the test
+    /// ran. Otherwise every file that the test itself did not replace is older than the test.
     fn names_may_have_changed(&self, directory: &Path) -> bool {
         let Ok(entries) = std::fs::read_dir(directory) else { return true };
         let tick = i64::try_from(CLOCK_TICK.as_nanos()).unwrap_or(0);
