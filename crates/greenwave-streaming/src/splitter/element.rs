@@ -54,6 +54,9 @@ const CONTENTS: [&str; 9] = [
     "source",
 ];
 
+/// Elements that contain changes of such a file.
+const PARTS: [&str; 3] = ["code_edit", "diff", "patch"];
+
 /// The tag found in a line outside fences.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Tag {
@@ -70,6 +73,11 @@ pub(super) fn tag_as_fence(line: &str) -> Option<(Range<usize>, usize)> {
     let is_plain = name == tag || name.eq_ignore_ascii_case("plandexblock");
     let is_fence = is_plain && FENCES.iter().any(|listed| name.eq_ignore_ascii_case(listed));
     is_fence.then(|| (range_in(line, name), line.len()))
+}
+
+/// Returns whether an element of this name contains changes of a file.
+pub(super) fn contains_part(name: &str) -> bool {
+    PARTS.iter().any(|listed| name.eq_ignore_ascii_case(listed))
 }
 
 /// Finds a tag about files in a line.
@@ -96,7 +104,7 @@ pub(super) fn tag(line: &str, has_path: bool) -> Option<Tag> {
             let opens = Tag::Opens { path: Some(range_in(line, value)), name: name_range, body };
             return (!inside.ends_with('/')).then_some(opens);
         }
-        if CONTENTS.contains(&lower.as_str()) && (path.is_some() || has_path) {
+        if (CONTENTS.contains(&lower.as_str()) || contains_part(name)) && (path.is_some() || has_path) {
             return Some(Tag::Opens { path, name: name_range, body });
         }
         let close = format!("</{name}>");
