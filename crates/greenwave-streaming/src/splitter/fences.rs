@@ -9,7 +9,7 @@ use crate::layout::{Form, UnitKind};
 use crate::line_prefix::LinePrefix;
 use crate::splitter::changed_path::changed_path;
 use crate::splitter::element::{self, Shape, Tag};
-use crate::splitter::info::{self, Named, language_of_file};
+use crate::splitter::info::{self, HeadingPath, Named, language_of_file};
 use crate::splitter::line_ends::find_end;
 use crate::splitter::path::{fits, is_markdown};
 use crate::splitter::structure::{LineRole, Opening, Structure, fence};
@@ -57,13 +57,13 @@ pub struct Fences(Scanner);
 ///   `Path:`, `Create file:`, `Step 2: Create`), words that announce a whole file (`Complete`,
 ///   `Contents of`, `Here is the full`), rules around it (`=== src/lib.rs ===`), tags
 ///   (`<summary>`), comment markers, or a remark in brackets or after a dash or colon. One line of
-///   text may follow a heading, a bold line or a label. A heading or bold line may also have a short title
-///   before the path, in brackets or as code (`### Backend (src/lib.rs)`), unless a word of the
-///   title announces a part of a file, a command or an error.
+///   text may follow a heading, a bold line or a label. A heading or bold line may also have a
+///   short title before the path, in brackets or as code (`### Backend (src/lib.rs)`), unless a
+///   word of the title announces a part of a file, a command or an error.
 /// - **The first line of the block**, if it is a comment that consists of the path, as in `//
 ///   src/lib.rs` or `# filepath: app.py`; or a later line after `#!`, `<?php`, a document type, a
-///   coding line, a rule, a blank line or the line that opens the comment. The comment remains part of the content, except in JSON,
-///   which has no comments.
+///   coding line, a rule, a blank line or the line that opens the comment. The comment remains part
+///   of the content, except in JSON, which has no comments.
 /// - **An element** with the path in an attribute (`<boltAction type="file" filePath="…">`,
 ///   `<PlandexBlock path="…">`, `<file path="…">`), after an element with the path
 ///   (`<path>…</path>`, then `<content>`), or used as a fence below a line with the path
@@ -83,12 +83,12 @@ pub struct Fences(Scanner);
 /// # Excluded names
 ///
 /// A sentence that mentions a path, because a part of the file often follows. A line of text about
-/// a part, a change, a run or an example. A block in another language than the file, such as the
-/// command below a script's name. Line ranges of a file (`12:15:src/lib.rs`), search/replace
-/// blocks, conflicts, and code with comments for omitted lines (`// ... existing code ...`) are an
+/// a part, a change, a run or an example. A list of several files. A block in another language than
+/// the file, such as the command below a script's name. Line ranges of a file (`12:15:src/lib.rs`),
+/// search/replace blocks, conflicts, and code with comments for omitted lines (`// ...`) are an
 /// [`UnitKind::Edit`]; unified diffs and patches are a [`UnitKind::Diff`]. Both are also recognized
-/// outside fences and in elements (`<diff>`). Their [`edited_path`](crate::Unit::edited_path) is the
-/// one above them, or the only one in their headers, without the prefixes `a/` and `b/` of git.
+/// outside fences and in elements (`<diff>`). Their [`edited_path`](crate::Unit::edited_path) is
+/// the one above them, or the only one in their headers, without the prefixes `a/` and `b/` of git.
 ///
 /// # Fences inside files
 ///
@@ -194,6 +194,9 @@ struct Names {
 #[derive(Debug, Clone)]
 struct Heading {
     path: Range<usize>,
+    is_item: bool,
+    /// It is one of several items that name files, none of which belongs to the next block.
+    is_enumerated: bool,
     is_strong: bool,
     /// Whether a line of text followed it.
     has_text: bool,
@@ -257,6 +260,26 @@ enum Close {
     Patch,
     /// The first line that is not part of a unified diff.
     Diff,
+}
+
+impl Heading {
+    fn new(path: Range<usize>) -> Self {
+        Self {
+            path,
+            is_item: false,
+            is_enumerated: false,
+            is_strong: false,
+            has_text: false,
+            is_blank: false,
+        }
+    }
+}
+
+impl Names {
+    /// Takes the path of the line above.
+    fn take_heading(&mut self) -> Option<Range<usize>> {
+        self.heading.take().filter(|heading| !heading.is_enumerated).map(|heading| heading.path)
+    }
 }
 
 impl Scanner {
@@ -424,7 +447,11 @@ impl Scanner {
             return;
         }
         if let Some(names) = &mut self.names {
-            names.heading = next_heading(text, range.start, names.heading.take());
+            let mut found = info::path_of_heading(text);
+            // The structure has removed the markers of an item that begins in this line.
+            let marker = window.get(self.line..range.start).unwrap_or_default();
+            found.iter_mut().for_each(|found| found.is_item |= !marker.trim_ascii().is_empty());
+            names.heading = next_heading(text, found, range.start, names.heading.take());
         }
     }
 
@@ -446,13 +473,13 @@ impl Scanner {
             Some(Tag::Path(path)) => {
                 let path = in_window(path);
                 names.element = Some((path.clone(), 0));
-                names.heading = Some(Heading { path, is_strong: true, has_text: false, is_blank: false });
+                names.heading = Some(Heading { is_strong: true, ..Heading::new(path) });
                 return true;
             }
             None => {
                 let Some((name, body)) = element::tag_as_fence(text) else { return false };
-                let Some(heading) = names.heading.take() else { return false };
-                (Some(heading.path), name, body)
+                let Some(path) = names.take_heading() else { return false };
+                (Some(path), name, body)
             }
         };
         let is_part = element::contains_part(&text[name.clone()]);
@@ -477,7 +504,7 @@ impl Scanner {
         let names = self.names.as_mut();
         let path = names.and_then(|names| {
             let element = names.element.take().map(|(path, _)| path);
-            names.heading.take().map(|heading| heading.path).or(element)
+            names.take_heading().or(element)
         });
         self.close_held(window, out);
         let kind = if close == Close::Edit { UnitKind::Edit } else { UnitKind::Diff };
@@ -523,7 +550,7 @@ impl Scanner {
             ..Block::new(Close::Fence, body)
         };
         if let Some(names) = &mut self.names {
-            let heading = names.heading.take().map(|heading| heading.path);
+            let heading = names.take_heading();
             names.element = None;
             let language = language_of_file(text).unwrap_or_default();
             let in_info = |path: Range<usize>| info.start + path.start..info.start + path.end;
@@ -789,6 +816,8 @@ impl Block {
         let language = self.info.clone().map(text).and_then(language_of_file).unwrap_or_default();
         let content = text(self.body..end);
         match element::shape(language, content) {
+            // `$ python app.py`: commands and their output.
+            Shape::Plain if content.starts_with("$ ") && !self.is_part => {}
             Shape::Edit => self.kind = Some(UnitKind::Edit),
             Shape::Diff => self.kind = Some(UnitKind::Diff),
             Shape::Plain if self.is_part => self.kind = Some(UnitKind::Edit),
@@ -832,7 +861,8 @@ impl Block {
         let is_change = matches!(kind, UnitKind::Edit | UnitKind::Diff);
         if is_change && decided.path.is_none() && !self.continued {
             let content = std::str::from_utf8(&window[decided.body..end]).unwrap_or_default();
-            let path = changed_path(content);
+            let in_comment = || path_in(content, "").filter(|_| kind == UnitKind::Edit);
+            let path = changed_path(content).or_else(in_comment);
             decided.path = path.map(|path| decided.body + path.start..decided.body + path.end);
         }
         Cut::new(kind, decided.body..end)
@@ -951,14 +981,19 @@ fn path_in(content: &str, language: &str) -> Option<Range<usize>> {
 }
 
 /// Returns the heading after a line of text that starts at `start`.
-fn next_heading(text: &str, start: usize, heading: Option<Heading>) -> Option<Heading> {
-    match (info::path_of_heading(text), heading) {
-        (Some(found), _) => Some(Heading {
-            path: start + found.path.start..start + found.path.end,
-            is_strong: found.is_strong,
-            has_text: false,
-            is_blank: false,
-        }),
+fn next_heading(
+    text: &str,
+    found: Option<HeadingPath>,
+    start: usize,
+    heading: Option<Heading>,
+) -> Option<Heading> {
+    match (found, heading) {
+        (Some(found), before) => {
+            let is_enumerated = found.is_item && before.is_some_and(|before| before.is_item);
+            let path = start + found.path.start..start + found.path.end;
+            let (is_item, is_strong) = (found.is_item, found.is_strong);
+            Some(Heading { is_item, is_enumerated, is_strong, ..Heading::new(path) })
+        }
         (None, Some(heading)) if is_ornament(text) => Some(Heading { is_blank: false, ..heading }),
         (None, Some(heading)) if heading.is_strong && !heading.has_text && !info::is_partial_line(text) => {
             Some(Heading { has_text: true, is_blank: false, ..heading })

@@ -6,7 +6,8 @@ use std::ops::Range;
 mod words;
 
 use words::{
-    ANNOUNCEMENTS, CONTINUATIONS, FAULTS, FILLERS, LABELS, OTHER_TITLES, PARTIAL, PARTIAL_IN_LINES, VERBS,
+    ANNOUNCEMENTS, CHANGES, CONTINUATIONS, FAULTS, FILLERS, LABELS, OTHER_TITLES, PARTIAL, PARTIAL_IN_LINES,
+    VERBS,
 };
 
 use super::path::{Trust, fits, is_in_sources, is_output, is_path};
@@ -111,6 +112,8 @@ fn is_language_and_path(info: &str) -> bool {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HeadingPath {
     pub(super) path: Range<usize>,
+    /// It is an item of a list.
+    pub(super) is_item: bool,
     /// It is a heading, bold, or labelled. One line of text may follow before the fence.
     pub(super) is_strong: bool,
 }
@@ -120,6 +123,7 @@ pub(super) struct HeadingPath {
 pub(super) fn path_of_heading(line: &str) -> Option<HeadingPath> {
     let mut text = line.trim();
     let mut is_strong = text.starts_with('#');
+    let is_item = !is_strong && without_list_marker(text) != text;
     let mut trust = Trust::Word;
     // Decorations come in any order.
     loop {
@@ -158,10 +162,10 @@ pub(super) fn path_of_heading(line: &str) -> Option<HeadingPath> {
     let is_whole = is_remark(remark, quoted || is_strong) && !is_partial(remark) && !names_another(remark)
         || is_described && !is_partial_line(remark);
     if is_whole && is_path(path, trust) {
-        return Some(HeadingPath { path: range_in(line, path), is_strong });
+        return Some(HeadingPath { path: range_in(line, path), is_item, is_strong });
     }
     let path = path_after_title(text).filter(|_| is_strong)?;
-    Some(HeadingPath { path: range_in(line, path), is_strong })
+    Some(HeadingPath { path: range_in(line, path), is_item, is_strong })
 }
 
 /// Finds the path at the end of a heading that also has a title, as in ``Backend (`src/app.py`)``,
@@ -180,7 +184,10 @@ fn path_after_title(text: &str) -> Option<&str> {
     let path = path.trim_matches('`');
     // A title about one file, not a sentence.
     let is_title = (1..=5).contains(&words_of(title).count()) && !title.contains(['`', '/', '.', ',']);
-    let is_about_part = words_of(title).any(|word| OTHER_TITLES.contains(&word.as_str()));
+    // `Tests (tests/test_app.py)` is about the file.
+    let is_test = |word: &str| ["test", "tests"].contains(&word) && path.contains("test");
+    let is_about_part =
+        words_of(title).any(|word| OTHER_TITLES.contains(&word.as_str()) && !is_test(word.as_str()));
     (is_title && !is_about_part && !is_partial_line(title) && is_path(path, Trust::Word)).then_some(path)
 }
 
@@ -273,7 +280,11 @@ pub(super) fn is_elision(line: &str) -> bool {
         "previous code",
         "keep",
     ];
-    is_comment && dots < 40 && phrases.iter().any(|phrase| words.contains(phrase))
+    // A comment of dots only, as in `// ...`.
+    let is_bare = line.starts_with(['/', '#', '<', '{', '-'])
+        && line.chars().all(|c| "./#*<>!-{}… ".contains(c))
+        && line.chars().filter(|c| ['.', '…'].contains(c)).count() <= 3;
+    is_comment && dots < 40 && (is_bare || phrases.iter().any(|phrase| words.contains(phrase)))
 }
 
 /// Finds the path in a word of an info string, and whether the word names a range of lines.
@@ -452,7 +463,16 @@ fn without_tags(mut text: &str) -> &str {
 
 /// Returns the text after a label or verb that announces a file.
 fn without_label(text: &str) -> Option<&str> {
-    for announcement in ["Save as ", "Save this as ", "Save it as ", "Saved as "] {
+    for announcement in [
+        "Save as ",
+        "Save this as ",
+        "Save it as ",
+        "Saved as ",
+        "START OF FILE ",
+        "START OF ",
+        "BEGIN FILE ",
+        "BEGIN ",
+    ] {
         if let Some(rest) = text.strip_prefix(announcement) {
             let (path, ..) = first_term(rest)?;
             return is_path(path, Trust::Word).then_some(rest);
@@ -575,7 +595,10 @@ fn is_remark(text: &str, is_marked: bool) -> bool {
     let is_bracketed =
         text.starts_with(['(', '[']) && text.trim_end_matches([':', '*']).ends_with([')', ']']);
     let dashes = ["- ", "– ", "— ", "-- ", "→ ", "← ", "| ", "# ", "// "];
-    let is_dashed = dashes.iter().any(|dash| text.starts_with(dash));
+    let described = dashes.iter().find_map(|dash| text.strip_prefix(dash));
+    // `src/app.py - add a route` is about a change.
+    let first = described.and_then(|text| words_of(text).next());
+    let is_dashed = described.is_some() && !first.is_some_and(|word| CHANGES.contains(&word.as_str()));
     let is_colon = is_marked && text.starts_with(": ");
     let without_emoji = without_symbols(text);
     let is_emoji =

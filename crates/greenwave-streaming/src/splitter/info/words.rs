@@ -179,3 +179,9 @@ pub(super) const OTHER_TITLES: [&str; 50] = [
     "with",
     "your",
 ];
+
+/// Verbs that begin a remark about a change of a file.
+pub(super) const CHANGES: [&str; 18] = [
+    "add", "append", "change", "delete", "edit", "extend", "fix", "import", "insert", "modify", "move",
+    "patch", "register", "remove", "rename", "replace", "update", "use",
+];
