@@ -313,6 +313,7 @@ impl Observer {
                 // The call fails if the directory has entries, which may then be listed.
                 self.log.list(&resolved.path);
                 self.log.remove(&resolved.path);
+                self.resolver.forget_directory(&resolved.path);
             }
             _ => self.log.remove(&resolved.path),
         }

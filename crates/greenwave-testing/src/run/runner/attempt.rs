@@ -21,7 +21,7 @@ use crate::results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status
 use crate::results::outputs::Outputs;
 use crate::run::blocking::blocking;
 use crate::run::isolation::Isolation;
-use crate::run::options::RESULTS_VARIABLE;
+use crate::run::options::{REPETITIONS_MAX, RESULTS_VARIABLE};
 use crate::run::process::{self, Job, ProcessResult};
 use crate::run::reported::ExpectedReports;
 use crate::run::withheld;
@@ -141,7 +141,7 @@ impl TestJob<'_> {
                 Some(earlier) => self.rerun_cases(earlier).await?,
                 None => self.run_once(&self.equip(launch.clone(), &isolation)?, &isolation).await?,
             };
-            if process.status == Status::Passed || attempt > self.test.retries {
+            if process.status == Status::Passed || attempt > self.test.retries.min(REPETITIONS_MAX) {
                 let (harness, directory) = (self.runner.harness(self.test), isolation.directory());
                 process.cases.extend(harness.read_cases(self.test, directory));
                 if let Some(more) = self.explain_crash(&process).await {
@@ -190,13 +190,14 @@ impl TestJob<'_> {
 
     fn attempt_result(
         &self,
-        process: ProcessResult,
+        mut process: ProcessResult,
         attempts: u32,
         own_directory: &Path,
         products: Option<Products>,
     ) -> Result<AttemptResult, Error> {
         let Self { runner, workspace, test, prepared } = *self;
         let (project, environment) = (workspace.project(), &runner.environment);
+        process.sweep_only_ignored(project, &prepared.snapshot.inputs);
         let results = runner.options.results.as_deref();
         let filter = AccessFilter::new(environment, results, own_directory);
         let OwnAccesses { accesses, unbuilt, from_cache } = filter.apply(&process.seen, products.as_ref());
