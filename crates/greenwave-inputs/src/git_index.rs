@@ -22,9 +22,9 @@ pub(crate) fn is_index(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == "index") && path.iter().any(|name| name == ".git")
 }
 
-/// Returns a BLAKE3 hash of the entries of an index. Returns `None` for other content, for versions
-/// other than 2 and 3, for repositories with SHA-256, and for indexes with extensions that hold more
-/// than what the entries say.
+/// Returns a BLAKE3 hash of the entries of an index. Returns `None` for other content, versions
+/// other than 2 and 3, for repositories with SHA-256, and for indexes with extensions that add
+/// facts to the entries.
 pub(crate) fn digest(index: &[u8]) -> Option<[u8; 32]> {
     let body = index.get(..index.len().checked_sub(CHECKSUM)?)?;
     let number = |at: usize| Some(u32::from_be_bytes(body.get(at..at + 4)?.try_into().ok()?));

@@ -154,7 +154,7 @@ pub trait Harness: Debug + Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Returns whether the trace of a test's process alone decides what its result depends on.
+    /// Returns whether the trace of a test's process can hold every dependency of its result.
     ///
     /// Must not be `true` if anything is read on the test's behalf before the process starts, as
     /// the compiler reads the sources of a program: the trace of the program does not have them.

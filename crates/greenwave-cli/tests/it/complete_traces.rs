@@ -5,7 +5,7 @@ use crate::pytest::Suite;
 use crate::test_command::verdicts;
 use crate::test_dir::TestDir;
 
-/// Files of pytest that each import a module of their own, a shared one, and no other.
+/// Returns a suite whose files each import one private module and a shared one.
 fn suite_of_modules() -> Option<Suite> {
     let mut files = vec![
         ("pytest.ini".to_owned(), "[pytest]\npythonpath = .\n".to_owned()),
@@ -44,7 +44,7 @@ fn an_edit_reruns_the_pytest_files_that_import_the_edited_module() {
     let Some(suite) = suite_of_modules() else { return };
     let all = ["a", "b", "c", "d"].map(|name| format!("py:tests/test_{name}.py"));
     settle(|| suite.run());
-    // Files share their process at first, and what it reads. Later each has its own.
+    // In their first run, files share a process and its trace. Later each has a process.
     suite.dir.write("p/shared.py", "VALUE = 1  # one\n");
     assert_eq!(ran(suite.run()), (all.to_vec(), true));
     settle(|| suite.run());

@@ -20,14 +20,14 @@ fn rounds(default: u64) -> u64 {
     std::env::var("GREENWAVE_TRACE_EDIT_ROUNDS").ok().and_then(|it| it.parse().ok()).unwrap_or(default)
 }
 
-/// Number of modules, of which each imports some with a higher number.
+/// Number of modules. Each imports some modules with a higher number.
 const MODULES: u64 = 6;
-/// Number of units, of which each imports some modules.
+/// Number of units. Each imports some modules.
 const UNITS: u64 = 4;
 /// Value of a module that is not broken.
 const GOOD: u64 = 1;
 
-/// Minimum number of passes of which a share is checked.
+/// Minimum number of passes for a check of the share.
 const PASSES_MIN: usize = 40;
 
 /// A language in which a project is generated.
@@ -36,7 +36,7 @@ trait Language {
     fn prepare(&self, dir: &TestDir);
     /// Returns the path of a module.
     fn module(&self, number: u64) -> String;
-    /// Returns the text of a module with a value. `imports` are modules of which each has to have
+    /// Returns the text of a module with a value. Every module in `imports` must have
     /// the value [`GOOD`], `note` is new text without a meaning.
     fn module_text(&self, number: u64, value: u64, imports: &[u64], note: &str) -> String;
     /// Returns the path and the text of a unit that passes if its modules and `data/N` are good.

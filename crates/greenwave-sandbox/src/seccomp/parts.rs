@@ -8,8 +8,8 @@ use crate::TraceParts;
 
 /// The parts of a running command.
 ///
-/// A part observes a path if a call between its announcement and the next one does. If it observes
-/// what an earlier part has changed, it also depends on all that the earlier part has observed.
+/// A part observes a path if a call between its announcement and the next one does. A part that
+/// observes a change by an earlier part also depends on every observation of the earlier part.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
     /// The directory whose entries a command asks for to announce a part.

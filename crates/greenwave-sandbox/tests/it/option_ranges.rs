@@ -16,7 +16,7 @@ async fn traces_of_any_number_of_paths() {
     for paths_max in [0, 1, 3, usize::MAX] {
         let mut command = Command::new("ls");
         command.arg("/").stdin(Stdio::null()).stdout(Stdio::null());
-        let session = Tracer { paths_max }.attach(&mut command).unwrap();
+        let session = Tracer { paths_max, ..Tracer::default() }.attach(&mut command).unwrap();
         let mut child = Child::spawn(&mut command).unwrap();
         assert!(child.wait().await.unwrap().success(), "{paths_max}");
         let trace = session.blocking_finish();

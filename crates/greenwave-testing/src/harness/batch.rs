@@ -26,12 +26,12 @@ pub trait Batch: Debug + Send + Sync + 'static {
         environment: &Environment,
     ) -> Result<BatchCommand, Error>;
 
-    /// Returns the command that runs all of `tests`, each in a process of its own that starts from a
-    /// common one. `None` if the harness has no such command, as without an implementation.
+    /// Returns the command that runs each of `tests` in a separate process, forked from a common
+    /// one. Returns `None` if the harness has no such command, as without an implementation.
     ///
-    /// Before it starts the process of the test at index `n`, the command asks for the status of the
-    /// file `parts/N` in `directory`, where `N` is `n + 1` in decimal digits; the file is missing.
-    /// After all of them it asks for the next number. Until [`ran_apart`](Self::ran_apart) has
+    /// Before it starts the process of the test at index `n`, the command queries the missing file
+    /// `parts/N` in `directory`, where `N` is `n + 1` in decimal digits.
+    /// After all of them it queries the next number. Until [`ran_apart`](Self::ran_apart) has
     /// returned `true`, every test depends on what any of the processes has read.
     ///
     /// # Errors

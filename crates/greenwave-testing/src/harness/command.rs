@@ -31,7 +31,7 @@ impl Harness for CommandHarness {
     }
 
     fn trace_decides(&self, test: &Test) -> bool {
-        // Whoever names directories says that their files count.
+        // A user who names directories declares that their files count.
         test.directories.is_empty()
     }
 

@@ -1,7 +1,7 @@
 //! Looks up and stores results by the complete trace of a run.
 //!
 //! A test has a list of traces of earlier runs. A trace holds every path that its run observed, so
-//! its result is valid wherever all of these paths have the same states, whatever else has changed.
+//! its result is valid wherever all of these paths have the same states.
 //! [design/0011](../../../../docs/design/0011-results-by-the-trace-alone.md) says which traces are
 //! complete.
 

@@ -1,4 +1,4 @@
-//! Remembers which files of a project its tests write.
+//! Records the files of a project that its tests write.
 //!
 //! A test that reads such a file depends on the test that writes it: if that one runs again, the
 //! file can have other content afterwards. A trace does not show this.
@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use crate::results::record::{self, StoredRecord};
 
-/// Maximum number of files of a project that are remembered. With more, every file counts as
+/// Maximum number of files of a project that are recorded. With more, every file counts as
 /// written.
 const WRITTEN_MAX: usize = 10_000;
 
@@ -23,8 +23,8 @@ pub(crate) struct WrittenFiles {
     loaded: Mutex<HashMap<Key, Arc<WrittenSet>>>,
 }
 
-/// The files that tests of a project write, and directories that stand for all files in them,
-/// relative to the project.
+/// The files that tests of a project write, relative to the project. A directory includes all files
+/// below it.
 pub(crate) type WrittenSet = HashSet<PathBuf>;
 
 impl WrittenFiles {

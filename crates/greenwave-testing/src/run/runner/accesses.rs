@@ -19,8 +19,8 @@ pub(super) struct OwnAccesses {
     pub(super) accesses: Accesses,
     /// A build product that the test read and that may be stale because the build was incomplete.
     pub(super) unbuilt: Option<PathBuf>,
-    /// A file in a cache that the test maintains. Accesses to it were left out, and what the cache
-    /// was made from may not have been read again.
+    /// A file in a cache that the test maintains. Accesses to it were left out, and the test may
+    /// not have read the sources of the cache again.
     pub(super) from_cache: Option<PathBuf>,
 }
 

@@ -244,7 +244,7 @@ impl TestJob<'_> {
         };
         let mut written: Vec<PathBuf> = seen.written.iter().filter_map(relative).collect();
         if written.len() > WRITTEN_FILES_MAX {
-            // A build directory, for example, stands for all files in it.
+            // Such as all files of a build directory.
             let outermost = |path: &PathBuf| path.iter().next().map(PathBuf::from);
             written = written.iter().filter_map(outermost).collect();
         }

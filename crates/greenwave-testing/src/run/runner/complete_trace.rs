@@ -29,7 +29,7 @@ pub(super) struct TracedRun<'a> {
 
 impl TracedRun<'_> {
     /// Returns the complete trace of the run. `may_have_changed` returns whether the state of a
-    /// path may be another than the one that the test has seen.
+    /// path may differ from the state during the run.
     ///
     /// # Errors
     /// If the trace is not complete: the reason, a phrase whose subject is the test, followed by
@@ -71,7 +71,7 @@ impl TracedRun<'_> {
     }
 
     /// Returns whether the test observed an output that an earlier run has left. It may then have
-    /// skipped whatever the output was made from.
+    /// skipped the sources of the output.
     fn reads_earlier_output(&self, absolute: &Path, kind: AccessKind) -> bool {
         let is_in_python_cache =
             absolute.ancestors().any(|above| above.file_name().is_some_and(|name| name == PYTHON_CACHE));

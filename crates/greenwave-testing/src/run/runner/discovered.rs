@@ -26,7 +26,7 @@ pub(super) type Discovered = Result<Found, PathBuf>;
 /// The dependencies of a test.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Found {
-    /// Those that its key chain does not contain yet.
+    /// Dependencies that its key chain does not contain yet.
     pub(super) new: Arc<DiscoveredDeps>,
     /// The complete trace, if the result depends on nothing else.
     pub(super) trace: Option<Arc<DiscoveredDeps>>,
@@ -82,7 +82,7 @@ pub(super) struct Snapshots<'a> {
     pub(super) project: &'a Path,
     pub(super) before: &'a InputSnapshot,
     pub(super) after: &'a InputSnapshot,
-    /// Whether the trace alone decides what the result depends on, if it is complete.
+    /// Whether the result may be stored by its trace.
     pub(super) wants_trace: bool,
 }
 

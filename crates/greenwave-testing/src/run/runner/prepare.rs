@@ -43,7 +43,7 @@ impl Prepared<'_> {
         digest(&self.tools)
     }
 
-    /// Returns whether a complete trace alone decides what the result depends on.
+    /// Returns whether the result may be stored by its trace.
     pub(crate) fn trace_decides(&self) -> bool {
         self.traces.is_some()
     }
@@ -147,8 +147,8 @@ impl Runner {
         Prepared { program: tool.program, tools: tool.parts, environment, snapshot, key, traces, written }
     }
 
-    /// Returns whether a complete trace alone decides what the result of a test depends on. A
-    /// declared input always counts, since its author may know of a dependency that no trace shows.
+    /// Returns whether the result of a test may be stored by its trace. A declared input always
+    /// counts, since its author may depend on something that no trace shows.
     fn trace_decides(&self, test: &Test) -> bool {
         self.mode() == KeyMode::Traced && test.inputs.is_empty() && self.harness(test).trace_decides(test)
     }

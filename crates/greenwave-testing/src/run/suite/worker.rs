@@ -337,8 +337,8 @@ impl ProjectWorkspace<'_> {
         Ok(ran)
     }
 
-    /// Returns how to run a batch: the first run of tests gives the verdict of their own runner, in
-    /// one process, and later ones find out what each of them reads.
+    /// Returns how to run a batch. The first run of tests uses one process, as their runner does.
+    /// Later runs trace each test separately.
     async fn processes(&self, missing: &[Missing<'_>]) -> Processes {
         for (_, prepared, _) in missing {
             if self.inputs.context.runner.latest_trace(prepared).await.is_none() {
@@ -395,7 +395,7 @@ impl ProjectWorkspace<'_> {
         let Some(first) = tests.first() else { return Ok(None) };
         let first = Test { time_max: tests.iter().map(|test| test.time_max).sum(), ..(*first).clone() };
         let Some(batch) = runner.harness(&first).batch(&first) else { return Ok(None) };
-        // Only a trace can tell what each of the processes reads.
+        // Without a trace, separate processes have no advantage.
         let is_traced = runner.trace_status() == TraceStatus::Traced && prepared.trace_decides();
         let may_fork = processes == Processes::Apart && is_traced;
         let prepare = |directory: &Path| {
@@ -429,12 +429,12 @@ impl ProjectWorkspace<'_> {
 /// A test without a cached result, ready to run.
 type Missing<'a> = (TestId, Prepared<'a>, KeyChain);
 
-/// Whether each test of a batch may have a process that starts from the one of the batch.
+/// The processes of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Processes {
     /// All tests share the process, as in the harness's own runner.
     Shared,
-    /// Each test has a process of its own if the harness can do that.
+    /// Each test has a separate process if the harness supports that.
     Apart,
 }
 
@@ -442,12 +442,12 @@ enum Processes {
 struct StartedProcess {
     attempt: AttemptResult,
     results: HashMap<TestId, BatchResult>,
-    /// Whether each test had a process of its own, so that they could not influence each other.
+    /// Whether each test had a separate process, so that tests could not influence each other.
     ran_apart: bool,
 }
 
 impl StartedProcess {
-    /// Returns whether a test failed in a process of its own.
+    /// Returns whether a test failed in a separate process.
     fn failed_apart(&self) -> bool {
         self.ran_apart && self.results.values().any(|result| !result.passed)
     }
