@@ -11,6 +11,7 @@ mod batches;
 mod cargo_products;
 mod cargo_verdicts;
 mod cases;
+mod ci;
 mod clock;
 mod confinement;
 mod conflicts;
