@@ -30,6 +30,9 @@ const OTHERS: [(&str, &str, &str); 12] = [
     ("build.sbt", "sbt", ""),
 ];
 
+/// Returns the tests found and those not covered, from the project's files and a harness's tests.
+type Describe = fn(&[PathBuf], &[&Test]) -> (String, Option<String>);
+
 /// The tests found for a harness, or a tool whose tests are not discovered. `Display` writes one
 /// line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +72,7 @@ fn lines(files: &[PathBuf], tests: &[Test]) -> Vec<OverviewLine> {
     let of = |harness: &str| -> Vec<&Test> {
         tests.iter().filter(|test| test.harness.as_str() == harness).collect()
     };
-    let line = |harness: &str, describe: fn(&[PathBuf], &[&Test]) -> (String, Option<String>)| {
+    let line = |harness: &str, describe: Describe| {
         let own = of(harness);
         let (found, not_covered) = describe(files, &own);
         (!own.is_empty()).then(|| OverviewLine { subject: harness.to_owned(), found, not_covered })
