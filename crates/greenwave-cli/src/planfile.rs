@@ -15,6 +15,8 @@ use crate::reader::{Located, SETTINGS_FILE, Table};
 mod agent;
 pub(crate) mod confinement;
 
+use agent::{choice, command};
+
 /// Number of attempts of features that do not set it.
 const ATTEMPTS: u32 = 3;
 

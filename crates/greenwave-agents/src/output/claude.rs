@@ -76,7 +76,8 @@ fn read_result(line: &Value, subtype: Option<&str>, reports: &mut Vec<Report>) {
     if subtype == Some("success") && !is_error {
         return reports.push(Report::Succeeded);
     }
-    let reason = text(line, &["result"]).or(subtype).unwrap_or("it reported an error");
+    let error = at(line, &["errors"]).and_then(|errors| errors.get(0)?.as_str());
+    let reason = text(line, &["result"]).or(error).or(subtype).unwrap_or("it reported an error");
     let status = at(line, &["api_error_status"]).and_then(Value::as_u64);
     reports.push(Report::Failed(match status {
         Some(status) if !reason.contains(&status.to_string()) => format!("API error {status}: {reason}"),

@@ -167,6 +167,11 @@ async fn a_reported_failure_is_a_failure_whatever_the_exit_code() {
             r#"{"type":"result","subtype":"error_max_turns","is_error":true,"usage":{}}"#,
             "error_max_turns",
         ),
+        (
+            OutputFormat::Claude,
+            r#"{"type":"result","subtype":"error_during_execution","is_error":true,"errors":["No session"]}"#,
+            "No session",
+        ),
         (OutputFormat::Claude, r#"{"type":"result","subtype":"success"}"#, "success"),
         (OutputFormat::Codex, r#"{"type":"turn.failed","error":{"message":"no model"}}"#, "no model"),
         (

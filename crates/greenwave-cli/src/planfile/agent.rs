@@ -80,7 +80,7 @@ fn effort(
 }
 
 /// Takes a value of a list; the first one if the key does not exist.
-fn choice<T: Copy>(
+pub(super) fn choice<T: Copy>(
     document: &Document,
     table: &mut Table<'_>,
     key: &'static str,
@@ -117,7 +117,7 @@ fn beside_plan(command: Vec<String>, dir: &Path, project: &Path) -> Vec<String> 
     command.into_iter().enumerate().map(resolved).collect()
 }
 
-fn command(table: &mut Table<'_>) -> Result<Vec<String>, Diagnostic> {
+pub(super) fn command(table: &mut Table<'_>) -> Result<Vec<String>, Diagnostic> {
     let words = table.texts("command")?.ok_or_else(|| table.missing("command"))?;
     Ok(words.value.into_iter().map(|word| word.value).collect())
 }

@@ -12,6 +12,7 @@ mod cargo_products;
 mod cargo_verdicts;
 mod cases;
 mod clock;
+mod coding_programs;
 mod confinement;
 mod conflicts;
 mod demo;
