@@ -1,5 +1,6 @@
 //! Tests of greenwave-streaming through its public API.
 
+mod answers;
 mod blocks;
 mod budget;
 mod chunkings;
