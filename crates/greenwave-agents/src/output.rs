@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use greenwave_streaming::{BufferedSplitter, Cap, Lines};
+use greenwave_streaming::{BufferedSplitter, CHUNK_BYTES_MAX, Cap, Lines, UnitBatch};
 use serde_json::Value;
 
 use crate::{AgentEvent, Error, ResponseStream};
@@ -138,9 +138,9 @@ impl Decoder {
     fn feed(&mut self, mut text: Bytes) -> Result<(), Error> {
         let Some(mut lines) = self.lines.take() else { return Ok(()) };
         while !text.is_empty() {
-            let chunk = text.split_to(text.len().min(greenwave_streaming::CHUNK_BYTES_MAX));
+            let chunk = text.split_to(text.len().min(CHUNK_BYTES_MAX));
             let batch = lines.feed(chunk).map_err(|error| self.unreadable(error))?;
-            self.read_all(batch);
+            self.read_all(batch.as_ref());
         }
         self.lines = Some(lines);
         Ok(())
@@ -149,7 +149,7 @@ impl Decoder {
     fn feed_end(&mut self) -> Result<(), Error> {
         let Some(mut lines) = self.lines.take() else { return Ok(()) };
         let batch = lines.finish().map_err(|error| self.unreadable(error))?;
-        self.read_all(batch);
+        self.read_all(batch.as_ref());
         Ok(())
     }
 
@@ -157,9 +157,9 @@ impl Decoder {
         Error::Broken { program: self.program.clone(), source: std::io::Error::other(error) }
     }
 
-    fn read_all(&mut self, batch: Option<greenwave_streaming::UnitBatch>) {
+    fn read_all(&mut self, batch: Option<&UnitBatch>) {
         let mut reports = Vec::new();
-        for unit in batch.iter().flat_map(|batch| batch.iter()) {
+        for unit in batch.into_iter().flat_map(UnitBatch::iter) {
             let line = unit.bytes();
             match serde_json::from_slice::<Value>(&line) {
                 Ok(value) if value.is_object() => self.reader.read(&value, &mut reports),

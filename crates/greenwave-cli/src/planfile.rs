@@ -328,31 +328,3 @@ fn is_settings_file(document: &Document) -> bool {
         !has("features") && (has("profile") || SETTINGS.iter().any(|name| has(name)))
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn programs_beside_the_plan_are_found_from_a_copy() {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().canonicalize().unwrap();
-        std::fs::create_dir_all(root.join("plans/bin")).unwrap();
-        std::fs::create_dir_all(root.join("project")).unwrap();
-        for path in ["plans/agent.sh", "plans/bin/agent", "project/main.py"] {
-            std::fs::write(root.join(path), "").unwrap();
-        }
-        let (plans, project) = (root.join("plans"), root.join("project"));
-        let resolve = |words: &[&str]| {
-            beside_plan(words.iter().map(|word| (*word).to_owned()).collect(), &plans, &project)
-        };
-        let script = plans.join("agent.sh").display().to_string();
-        assert_eq!(resolve(&["./agent.sh", "./agent.sh"]), [script.clone(), script.clone()]);
-        assert_eq!(resolve(&["bin/agent"]), [plans.join("bin/agent").display().to_string()]);
-        assert_eq!(resolve(&["bash", "./agent.sh"]), ["bash".to_owned(), script]);
-        for plain in [&["agent.sh"][..], &["bin/missing"], &["aider", "../project/main.py", "bin/agent", "."]]
-        {
-            assert_eq!(resolve(plain), plain);
-        }
-    }
-}

@@ -20,12 +20,10 @@ impl LineReader for Codex {
                 let session = text(line, &["thread_id"]);
                 reports.extend(session.map(|session| Report::Event(AgentEvent::Started(session.to_owned()))));
             }
-            Some("item.started") => {
-                if text(line, &["item", "type"]) == Some("command_execution") {
-                    let command = text(line, &["item", "command"]).unwrap_or_default();
-                    let (name, target) = ("command".to_owned(), shortened(command));
-                    reports.push(Report::Event(AgentEvent::ToolCall { name, target }));
-                }
+            Some("item.started") if text(line, &["item", "type"]) == Some("command_execution") => {
+                let command = text(line, &["item", "command"]).unwrap_or_default();
+                let (name, target) = ("command".to_owned(), shortened(command));
+                reports.push(Report::Event(AgentEvent::ToolCall { name, target }));
             }
             Some("item.completed") => read_item(line, reports),
             Some("turn.completed") => {

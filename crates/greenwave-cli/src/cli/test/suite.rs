@@ -150,7 +150,7 @@ fn add_arguments(found: &mut Discovery, harnesses: &Harnesses, args: &TestArgs) 
     let names: BTreeSet<&str> =
         found.tests.iter().filter(is_selected).map(|test| test.harness.as_str()).collect();
     if names.len() > 1 {
-        return Err(CliError::SeveralRunners { names: list(names.into_iter()) });
+        return Err(CliError::SeveralRunners { names: list(names) });
     }
     let Some(harness) = harnesses.iter().find(|harness| names.contains(harness.name())).cloned() else {
         return Ok(());
