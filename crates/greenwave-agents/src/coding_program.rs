@@ -128,7 +128,7 @@ impl CodingProgram {
     }
 
     /// Returns the variables without which the program repeats requests for long, reports to its
-    /// maker, or updates itself. Variables that the user has set take precedence.
+    /// maker, or updates itself. Variables that the user has set should take precedence.
     #[must_use]
     pub fn variables(self) -> &'static [(&'static str, &'static str)] {
         match self {

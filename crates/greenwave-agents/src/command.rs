@@ -82,13 +82,11 @@ impl CommandAgent {
         }
     }
 
-    /// Treats the command as one of a well-known coding program: reads the program's output,
-    /// continues its sessions, and sets its variables unless this process has them.
+    /// Treats the command as one of a well-known coding program: reads the program's output, and
+    /// continues its sessions. The program should also get its
+    /// [variables](CodingProgram::variables).
     #[must_use]
-    pub fn of_program(mut self, program: CodingProgram) -> Self {
-        let unset = program.variables().iter().filter(|(name, _)| std::env::var_os(name).is_none());
-        let variables = unset.map(|(name, value)| ((*name).into(), Some((*value).into())));
-        self.variables.extend(variables);
+    pub fn of_program(self, program: CodingProgram) -> Self {
         Self { program: Some(program), output: program.output(), ..self }
     }
 

@@ -64,6 +64,8 @@ pub(crate) fn agents(
                 let removed = removed.map(|name| (OsString::from(name), None));
                 // The user's own settings hold.
                 let set = known_agents::own_settings(command).into_iter();
+                let programs = spec.program.iter().flat_map(|program| program.variables());
+                let set = set.chain(programs.map(|(name, value)| ((*name).into(), Some((*value).into()))));
                 let set =
                     set.filter(|(name, _)| name.to_str().is_none_or(|name| environment.get(name).is_none()));
                 let own = spec.env.iter().map(|(name, value)| (name.into(), Some(value.into())));
