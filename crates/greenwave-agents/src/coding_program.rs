@@ -23,8 +23,8 @@ pub enum CodingProgram {
 pub struct ProgramOptions {
     /// The model, in the program's spelling. `None` for the program's own choice.
     pub model: Option<String>,
-    /// How much the model thinks, in the program's spelling, such as `low` or `high`. Only Claude
-    /// Code and Codex have this option; see [`CodingProgram::has_effort`].
+    /// Amount of thinking, in the program's spelling, such as `low` or `high`. Only Claude Code and
+    /// Codex have this option; see [`CodingProgram::has_effort`].
     pub effort: Option<String>,
     /// Further arguments, before the prompt.
     pub arguments: Vec<String>,
@@ -149,7 +149,7 @@ impl CodingProgram {
     /// continue one.
     #[must_use]
     pub fn resumed(self, command: &[String], session: &str) -> Option<Vec<String>> {
-        // An id that looks like an option, or like a placeholder, is none.
+        // Options and placeholders are not ids.
         let is_id = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if session.is_empty() || session.starts_with('-') || !session.chars().all(is_id) {
             return None;

@@ -82,8 +82,8 @@ impl CommandAgent {
         }
     }
 
-    /// Treats the command as one of a well-known coding program: reads the program's output, and
-    /// continues its sessions. The program should also get its
+    /// Treats the command as that of a well-known coding program: reads its output, and continues
+    /// its sessions. The program should also get its
     /// [variables](CodingProgram::variables).
     #[must_use]
     pub fn of_program(self, program: CodingProgram) -> Self {

@@ -20,17 +20,17 @@ pub enum AgentEvent {
     Started(String),
     /// The next bytes of the answer, in chunks of any size.
     Text(Bytes),
-    /// The next bytes of what the agent says about its work, in chunks of any size. They are not
-    /// part of the answer.
+    /// The next bytes of the agent's remarks on its work, in chunks of any size. They are not part
+    /// of the answer.
     Message(Bytes),
-    /// The next bytes of what the model thinks, in chunks of any size.
+    /// The next bytes of the model's reasoning, in chunks of any size.
     Reasoning(Bytes),
     /// The agent uses a tool.
     ToolCall {
         /// Name of the tool, as the agent spells it.
         name: String,
-        /// The file, command or query that the call is about, on one line, possibly cut off. Empty
-        /// if there is none.
+        /// The file, command or query that the call is about, on one line, possibly cut off, or
+        /// nothing.
         target: String,
     },
     /// The agent has changed a file, or is about to.

@@ -40,7 +40,7 @@ pub enum OutputFormat {
 
 impl OutputFormat {
     /// Decodes the text of a response. A response in JSON lines is complete only if a line says
-    /// that the work succeeded, whatever the exit code.
+    /// that the work succeeded. The exit code does not matter then.
     pub(crate) fn decode(self, program: String, response: ResponseStream) -> ResponseStream {
         let reader: Box<dyn LineReader> = match self {
             Self::Answer => return response,
@@ -74,7 +74,7 @@ impl OutputFormat {
     }
 }
 
-/// What a line of output means.
+/// Meaning of a line of output.
 #[derive(Debug, PartialEq, Eq)]
 enum Report {
     Event(AgentEvent),
@@ -86,7 +86,7 @@ enum Report {
 
 /// Reads the lines of one program.
 trait LineReader: Send {
-    /// Reads an object, and appends what it means. Objects of other kinds mean nothing.
+    /// Reads an object, and appends its meaning. Objects of other kinds are ignored.
     fn read(&mut self, line: &Value, reports: &mut Vec<Report>);
 }
 

@@ -41,7 +41,7 @@ impl Usage {
         }
     }
 
-    /// Returns whether nothing was reported.
+    /// Returns whether no agent has reported any usage.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -67,7 +67,7 @@ pub struct FeatureReport {
     /// Time spent on it, without waiting. Serialised in seconds.
     #[serde(serialize_with = "seconds")]
     pub busy: Duration,
-    /// What the agent used for it in this run. Not serialised if nothing was reported.
+    /// Usage of its agent in this run. Not serialised if it is empty.
     #[serde(skip_serializing_if = "Usage::is_empty")]
     pub usage: Usage,
     /// Why it failed or was skipped.
@@ -89,7 +89,7 @@ pub struct Totals {
     pub sequential: Duration,
     /// Number of requests to agents.
     pub requests: u32,
-    /// What agents used. Not serialised if nothing was reported.
+    /// Usage of all agents. Not serialised if it is empty.
     #[serde(skip_serializing_if = "Usage::is_empty")]
     pub usage: Usage,
     /// Number of test commands that ran.

@@ -62,7 +62,7 @@ impl Recorder {
         self.session.clone()
     }
 
-    /// Returns what the response has used up to now.
+    /// Returns the usage of the response up to now.
     pub(crate) fn usage(&self) -> Usage {
         self.usage
     }

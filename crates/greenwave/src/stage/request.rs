@@ -195,7 +195,7 @@ impl Stage<'_> {
         self.take_work(attempt, answer).await
     }
 
-    /// Keeps what was recorded of a response.
+    /// Stores the transcript, the session and the usage of a response.
     fn record(&mut self, recorder: &Recorder) {
         self.active.transcript = recorder.transcript(&self.ctx.mask);
         // A program that did not get to work may have refused to continue a session.
