@@ -13,6 +13,7 @@ mod cargo_verdicts;
 mod cases;
 mod ci;
 mod clock;
+mod coding_programs;
 mod confinement;
 mod conflicts;
 mod demo;
