@@ -14,7 +14,8 @@ use greenwave_process::{BeforeExec, Setup};
 use rustix::process::geteuid;
 
 use super::super::{Confinement, Network, Strength, unavailable};
-use super::{DEVICES, DROPPED, SHARED_MEMORY, network};
+use super::{DEVICES, DROPPED, SHARED_MEMORY};
+use crate::refusals::Refusals;
 use crate::{Error, rights, seccomp};
 
 /// The newest version whose rights are used. Older kernels enforce the ones that they support.
@@ -50,9 +51,8 @@ impl PathRules {
 
     pub(super) fn attach(&self, command: &mut impl BeforeExec) -> io::Result<()> {
         command.before_exec(Setup::NoNewPrivileges);
-        if self.network == Network::None {
-            command.before_exec(Setup::FilterCalls(network::without_internet()));
-        }
+        let refusals = Refusals { keyrings: true, internet: self.network == Network::None };
+        command.before_exec(Setup::FilterCalls(refusals.filter()));
         command.before_exec(Setup::Restrict(self.rules.try_clone()?));
         let dropped = DROPPED.iter().fold(0, |mask, number| mask | 1 << number);
         command.before_exec(Setup::DropCapabilities(dropped));
@@ -62,14 +62,6 @@ impl PathRules {
         }
         Ok(())
     }
-}
-
-/// Returns a rule set that restricts no file, and keeps signals and abstract Unix sockets inside.
-/// `None` before version 6.
-pub(super) fn scope_rules() -> Option<OwnedFd> {
-    let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-    let rules = rules.scope(Scope::from_all(VERSION)).ok()?.create().ok()?;
-    Option::from(rules)
 }
 
 /// Returns the version of Landlock in the kernel, from 1.

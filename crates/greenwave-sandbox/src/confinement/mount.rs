@@ -18,10 +18,13 @@ use greenwave_process::{BeforeExec, Setup};
 use rustix::process::geteuid;
 
 use super::super::PrivateDir;
-use super::landlock::scope_rules;
 use super::{Confinement, DEVICES, DROPPED, Network, SHARED_MEMORY};
 use crate::namespace::{attributes, c_path, mount, namespaces};
+use crate::refusals::Refusals;
+use crate::rights::{Scope, scope_rules};
 
+/// Directory of message queues.
+const QUEUES: &str = "/dev/mqueue";
 /// Directory of terminals, which gets a file system without the terminals of others.
 const TERMINALS: &str = "/dev/pts";
 /// Parts of `/proc` that root can write to without any capability and that hold for the whole
@@ -64,7 +67,7 @@ impl MountPlan {
             private: confinement.private.clone(),
             hidden: hidden(confinement),
             network: confinement.network,
-            scope: scope_rules(),
+            scope: scope_rules(Scope::Signal | Scope::AbstractUnixSocket),
         }
     }
 
@@ -77,7 +80,8 @@ impl MountPlan {
 
     fn setups(&self, directory: &Path) -> io::Result<Vec<Setup>> {
         let is_root = geteuid().is_root();
-        let mut setups = namespaces(if self.network == Network::Open { 0 } else { libc::CLONE_NEWNET });
+        let network = if self.network == Network::Open { 0 } else { libc::CLONE_NEWNET };
+        let mut setups = namespaces(libc::CLONE_NEWIPC | network);
         // Mounts of the system appear here, and none of here appears there.
         setups.push(mount(c"none", c"/", c"", libc::MS_REC | libc::MS_SLAVE, c""));
         let on_itself = |path: &Path| -> Result<Setup, NulError> {
@@ -120,6 +124,8 @@ impl MountPlan {
             setups.push(Setup::LoopbackUp);
         }
         setups.push(Setup::NoNewPrivileges);
+        let refusals = Refusals { keyrings: true, internet: false };
+        setups.push(Setup::FilterCalls(refusals.filter()));
         if let Some(scope) = &self.scope {
             setups.push(Setup::Restrict(scope.try_clone()?));
         }
@@ -198,11 +204,15 @@ fn hidden(confinement: &Confinement) -> Vec<Hidden> {
     found
 }
 
-/// Adds mounts of an empty shared memory and of a file system for new terminals.
+/// Adds mounts of an empty shared memory, of the queues of the namespace, and of a file system for
+/// new terminals.
 fn private_devices(setups: &mut Vec<Setup>) {
     let flags = libc::MS_NOSUID | libc::MS_NODEV;
     if Path::new(SHARED_MEMORY).is_dir() {
         setups.push(mount(c"tmpfs", c"/dev/shm", c"tmpfs", flags, c"mode=1777"));
+    }
+    if is_mount_point(Path::new(QUEUES)) {
+        setups.push(mount(c"mqueue", c"/dev/mqueue", c"mqueue", flags | libc::MS_NOEXEC, c""));
     }
     if is_mount_point(Path::new(TERMINALS)) {
         let flags = libc::MS_NOSUID | libc::MS_NOEXEC;

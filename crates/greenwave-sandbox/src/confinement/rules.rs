@@ -15,8 +15,6 @@ use crate::Error;
 mod landlock;
 #[path = "mount.rs"]
 mod mount;
-#[path = "network.rs"]
-mod network;
 
 /// Devices that every command may write to.
 const DEVICES: [&str; 7] =

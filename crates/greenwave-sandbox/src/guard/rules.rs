@@ -11,6 +11,8 @@ use ::landlock::{
 use greenwave_process::{BeforeExec, Setup};
 
 use super::Guard;
+use crate::refusals::Refusals;
+use crate::rights::Scope;
 use crate::{Error, ReadRules, Strength, rights};
 
 #[path = "mounts.rs"]
@@ -59,6 +61,7 @@ impl Rules {
             Self::Landlock(rules) => {
                 let rules = rules.try_clone().map_err(|error| unavailable(&error))?;
                 command.before_exec(Setup::NoNewPrivileges);
+                command.before_exec(Setup::FilterCalls(Refusals::default().filter()));
                 command.before_exec(Setup::Restrict(rules));
             }
             Self::Mount(guard) => {
@@ -118,6 +121,7 @@ fn rules(guard: &Guard, permitted: &BTreeSet<PathBuf>) -> Result<RulesetCreated,
     let mut rules = rules
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(governed & !AccessFs::Refer)?
+        .scope(Scope::Signal)?
         .create()?;
     for path in permitted.iter().chain(&guard.writable) {
         rules = rights::add(rules, VERSION, path, governed)?;

@@ -276,39 +276,9 @@ mod tests {
 
     use super::*;
 
-    /// Runs a filter for a call as the kernel does.
+    /// Runs a filter for a call of this machine's architecture.
     fn run(program: &[sock_filter], number: u32, arguments: [u64; 6]) -> u32 {
-        let word = |offset: usize| match offset {
-            NUMBER_OFFSET => number,
-            ARCHITECTURE_OFFSET => ARCHITECTURE,
-            offset => {
-                let (at, rest) = ((offset - argument(0)) / 8, (offset - argument(0)) % 8);
-                (arguments[at] >> (rest * 8)) as u32
-            }
-        };
-        let (mut at, mut loaded) = (0, 0_u32);
-        loop {
-            let it = program[at];
-            at += 1;
-            let code = u32::from(it.code);
-            let mut jump = |is_true: bool| at += usize::from(if is_true { it.jt } else { it.jf });
-            if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS {
-                loaded = word(it.k as usize);
-            } else if code == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K {
-                jump(loaded == it.k);
-            } else if code == libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K {
-                jump(loaded >= it.k);
-            } else if code == libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K {
-                jump(loaded & it.k != 0);
-            } else if code == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K {
-                loaded &= it.k;
-            } else if code == libc::BPF_JMP | libc::BPF_JA {
-                at += it.k as usize;
-            } else {
-                assert_eq!(code, libc::BPF_RET | libc::BPF_K);
-                return it.k;
-            }
-        }
+        crate::bpf_machine::run(program, ARCHITECTURE, number, arguments)
     }
 
     const REPORTED: u32 = libc::SECCOMP_RET_USER_NOTIF;

@@ -206,6 +206,14 @@ const ESCAPES: &str = r#"
         [ -b $device ] && head -c1 $device > /dev/null 2>&1 && echo DEVICE
     done
     nsenter -t $OUTSIDE -m true 2>/dev/null && echo NSENTER
+    prlimit --pid $OUTSIDE --cpu=1 2>/dev/null && echo LIMIT
+    renice -n 5 -p $OUTSIDE > /dev/null 2>&1 && echo PRIORITY
+    renice -n 5 -g $OUTSIDE > /dev/null 2>&1 && echo PRIORITY-OF-GROUP
+    renice -n 5 -u $(id -u) > /dev/null 2>&1 && echo PRIORITY-OF-USER
+    ionice -c 3 -p $OUTSIDE 2>/dev/null && echo IO-PRIORITY
+    taskset -p 1 $OUTSIDE > /dev/null 2>&1 && echo PROCESSORS
+    chrt -i -p 0 $OUTSIDE 2>/dev/null && echo SCHEDULING
+    prlimit --nofile=100 nice -n 5 ionice -c 3 taskset 1 chrt -i 0 true 2>/dev/null && echo own
     { echo x > /dev/null && head -c1 /dev/urandom > /dev/null; } 2>/dev/null && echo devices
     python3 -c 'import pty; raise SystemExit(pty.spawn(["true"]))' 2>/dev/null && echo terminal
     true"#;
@@ -221,15 +229,15 @@ fn the_rest_of_the_system_is_out_of_reach() {
         outside.wait().unwrap();
         let scoped = landlock_version().is_some_and(|version| version >= 6);
         let done: Vec<&str> = done.lines().filter(|line| scoped || *line != "SIGNAL").collect();
-        let expected = if Command::new("python3").arg("-V").output().is_ok() { 2 } else { 1 };
-        assert_eq!(done, ["devices", "terminal"][..expected], "{strength:?}");
+        let expected = if Command::new("python3").arg("-V").output().is_ok() { 3 } else { 2 };
+        assert_eq!(done, ["own", "devices", "terminal"][..expected], "{strength:?}");
     }
 }
 
 /// Opens a file outside by its handle, which needs no path, connects to an abstract socket of a
 /// process outside, and asks whether set-user-id programs could gain rights.
 const WAYS_WITHOUT_PATHS: &str = r#"
-import ctypes, os, socket, struct, sys
+import ctypes, errno, os, socket, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
 handle = ctypes.create_string_buffer(struct.pack("Ii", 128, 0), 136)
 mount = ctypes.c_int()
@@ -243,6 +251,9 @@ try:
     print("CONNECTED")
 except OSError:
     pass
+keyctl = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
+if libc.syscall(keyctl, 0, -4, 1) != -1 or ctypes.get_errno() != errno.EPERM:
+    print("KEYRING")
 print([line.split()[1] for line in open("/proc/self/status") if line.startswith("NoNewPrivs")][0])
 "#;
 
@@ -270,6 +281,24 @@ fn handles_abstract_sockets_and_set_user_id_programs_are_no_way_out() {
         let hidden = run(&outside);
         assert!(!hidden.contains("OPENED"), "{strength:?}: {hidden}");
     }
+}
+
+#[test]
+fn memory_and_queues_of_the_user_are_out_of_reach_of_mounts() {
+    if Strength::Mount.available().is_err() || Command::new("ipcmk").arg("-V").output().is_err() {
+        return;
+    }
+    let machine = Machine::new();
+    let list = |output: &str| output.lines().filter(|line| line.starts_with("0x")).count();
+    let before = Command::new("ipcmk").args(["-M", "4096"]).output().unwrap();
+    let text = String::from_utf8(before.stdout).unwrap();
+    let number = text.rsplit(' ').next().unwrap().trim();
+    let script =
+        format!("ipcs -m; ipcrm -m {number} 2> /dev/null && echo REMOVED; ls -A /dev/mqueue 2> /dev/null");
+    let inside = machine.run(&machine.confinement(), Strength::Mount, &script);
+    let removed = Command::new("ipcrm").args(["-m", number]).status().unwrap();
+    assert!(removed.success(), "the memory was gone: {inside}");
+    assert_eq!((list(&inside), inside.contains("REMOVED")), (0, false), "{inside}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use greenwave_sandbox::{Guard, PreparedGuard, Strength, Tracer};
+use greenwave_sandbox::{Guard, PreparedGuard, Strength, Tracer, landlock_version};
 
 /// A directory with the protected directories `secret` and `results`, and the open directory
 /// `work`.
@@ -116,6 +116,33 @@ fn other_processes_cannot_be_inspected() {
             assert!(places.run(guard, &script), "{file} under {:?}", guard.strength());
             assert!(Command::new("sh").args(["-c", &dd]).status().unwrap().success(), "{file} exists");
         }
+    });
+}
+
+#[test]
+fn other_processes_can_neither_be_limited_nor_starved() {
+    with_each(|places, guard| {
+        let mut outside = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = outside.id();
+        let mut scripts = [
+            format!("! prlimit --pid {pid} --cpu=1"),
+            format!("! renice -n 5 -p {pid}"),
+            format!("! renice -n 5 -g {pid}"),
+            format!("! ionice -c 3 -p {pid}"),
+            format!("! taskset -p 1 {pid}"),
+            format!("! chrt -i -p 0 {pid}"),
+            "prlimit --nofile=100 nice -n 5 ionice -c 3 taskset 1 chrt -i 0 true".to_owned(),
+            "sleep 1000 & kill $!; ! wait $!".to_owned(),
+        ]
+        .to_vec();
+        if landlock_version().is_some_and(|version| version >= 6) {
+            scripts.push(format!("! kill {pid}"));
+        }
+        for script in scripts {
+            assert!(places.run(guard, &script), "{script} under {:?}", guard.strength());
+        }
+        outside.kill().unwrap();
+        outside.wait().unwrap();
     });
 }
 
