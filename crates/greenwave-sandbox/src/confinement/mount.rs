@@ -4,10 +4,11 @@
 //! before. Hidden directories are covered by an empty file system and hidden files by `/dev/null`.
 //! The command keeps its user and its paths. It has no capability with which it could change
 //! mounts or reach another process's files; in a separate user namespace, the mounts are locked.
-//! Where Landlock can do so, it keeps signals and abstract Unix sockets inside.
+//! Where Landlock can do so, it keeps signals and abstract Unix sockets inside, and reading to the
+//! files that were visible at the start.
 
 use std::collections::BTreeSet;
-use std::ffi::NulError;
+use std::ffi::{NulError, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,10 +19,12 @@ use greenwave_process::{BeforeExec, Setup};
 use rustix::process::geteuid;
 
 use super::super::PrivateDir;
+use super::visible::VisiblePaths;
 use super::{Confinement, DEVICES, DROPPED, Network, SHARED_MEMORY};
 use crate::namespace::{attributes, c_path, mount, namespaces};
 use crate::refusals::Refusals;
 use crate::rights::{Scope, scope_rules};
+use crate::seccomp;
 
 /// Directory of message queues.
 const QUEUES: &str = "/dev/mqueue";
@@ -36,13 +39,14 @@ const KERNEL: [&str; 6] =
 #[derive(Debug)]
 pub(in crate::confinement) struct MountPlan {
     writable: Vec<PathBuf>,
-    /// Paths inside of writable ones that are not.
-    protected: Vec<PathBuf>,
+    /// Directories with the start of the names of files that may be created in them.
+    additions: Vec<(PathBuf, OsString)>,
     private: Option<PrivateDir>,
     hidden: Vec<Hidden>,
     network: Network,
-    /// A Landlock rule set that keeps signals and abstract sockets inside, if the kernel has it.
-    scope: Option<OwnedFd>,
+    /// A Landlock rule set that permits reading what is visible, and keeps signals and abstract
+    /// sockets inside, as far as the kernel has it.
+    rules: Option<OwnedFd>,
 }
 
 /// A hidden path.
@@ -55,19 +59,19 @@ struct Hidden {
 }
 
 impl MountPlan {
-    pub(super) fn new(confinement: &Confinement) -> Self {
+    pub(super) fn new(confinement: &Confinement, visible: Option<&VisiblePaths>) -> Self {
         let is_read_only = |path: &PathBuf| {
             let flags = rustix::fs::statvfs(path).map(|found| found.f_flag);
             flags.is_ok_and(|flags| flags.contains(rustix::fs::StatVfsMountFlags::RDONLY))
         };
-        let writable = confinement.writable.iter().chain(confinement.additions.iter().map(|(path, _)| path));
+        let writable = confinement.writable.iter().filter(|path| !is_read_only(path));
         Self {
-            writable: writable.filter(|path| !is_read_only(path)).cloned().collect(),
-            protected: confinement.protected.clone(),
+            writable: writable.cloned().collect(),
+            additions: confinement.additions.clone(),
             private: confinement.private.clone(),
             hidden: hidden(confinement),
             network: confinement.network,
-            scope: scope_rules(Scope::Signal | Scope::AbstractUnixSocket),
+            rules: rules(confinement, visible),
         }
     }
 
@@ -75,7 +79,11 @@ impl MountPlan {
         for setup in self.setups(directory)? {
             command.before_exec(setup);
         }
-        Ok(())
+        // The kernel permits one listener.
+        match self.additions.first() {
+            Some((directory, prefix)) => seccomp::open_files(command, directory, prefix, true),
+            None => Ok(()),
+        }
     }
 
     fn setups(&self, directory: &Path) -> io::Result<Vec<Setup>> {
@@ -96,8 +104,8 @@ impl MountPlan {
             }
         }
         // Outer ones first, so that inner ones are mounted on them.
-        let mounted: BTreeSet<&PathBuf> = self.writable.iter().chain(&self.protected).collect();
-        for path in mounted {
+        let writable: BTreeSet<&PathBuf> = self.writable.iter().collect();
+        for path in writable {
             setups.push(on_itself(path)?);
         }
         // The raw devices of the machine hold every file. Other users cannot open them.
@@ -109,8 +117,9 @@ impl MountPlan {
         for path in &self.writable {
             setups.push(attributes(&c_path(path)?, 0, libc::MOUNT_ATTR_RDONLY, false));
         }
-        if is_mount_point(Path::new("/proc")) {
-            // Programs write to their own files there, and the kernel checks each of them.
+        if !is_root && is_mount_point(Path::new("/proc")) {
+            // Programs write to their own files there, and the kernel checks each of them. Root
+            // could change those of every process.
             setups.push(attributes(c"/proc", 0, libc::MOUNT_ATTR_RDONLY, false));
         }
         private_devices(&mut setups);
@@ -126,14 +135,23 @@ impl MountPlan {
         setups.push(Setup::NoNewPrivileges);
         let refusals = Refusals { keyrings: true, internet: false };
         setups.push(Setup::FilterCalls(refusals.filter()));
-        if let Some(scope) = &self.scope {
-            setups.push(Setup::Restrict(scope.try_clone()?));
+        if let Some(rules) = &self.rules {
+            setups.push(Setup::Restrict(rules.try_clone()?));
         }
         setups.push(Setup::DropCapabilities(DROPPED.iter().fold(0, |mask, number| mask | 1 << number)));
         // The working directory is still the one below the mounts.
         setups.push(Setup::Enter(c_path(directory)?));
         Ok(setups)
     }
+}
+
+/// Returns the Landlock rules of a command. Its own paths are visible in addition.
+fn rules(confinement: &Confinement, visible: Option<&VisiblePaths>) -> Option<OwnedFd> {
+    let own = confinement.writable.iter().chain(&confinement.readable);
+    let own = own.chain(confinement.additions.iter().map(|(directory, _)| directory));
+    let private = confinement.private.iter().map(|private| &private.path);
+    let rules = visible.and_then(|visible| visible.rules(own.chain(private).map(PathBuf::as_path)).ok()?);
+    rules.or_else(|| scope_rules(Scope::Signal | Scope::AbstractUnixSocket))
 }
 
 impl Hidden {
@@ -177,7 +195,7 @@ fn replace(private: &PrivateDir, setups: &mut Vec<Setup>) -> Result<(), NulError
     setups.push(Setup::Enter(original.clone()));
     setups.push(mount(&c_path(&private.path)?, &original, c"", libc::MS_BIND, c""));
     for name in &private.mounted {
-        let (entry, target) = (c_path(Path::new(name))?, c_path(&private.original.join(name))?);
+        let (entry, target) = (c_path(name)?, c_path(&private.original.join(name))?);
         setups.push(mount(&entry, &target, c"", libc::MS_BIND | libc::MS_REC, c""));
     }
     Ok(())
@@ -187,7 +205,8 @@ fn replace(private: &PrivateDir, setups: &mut Vec<Setup>) -> Result<(), NulError
 fn hidden(confinement: &Confinement) -> Vec<Hidden> {
     let shown = || confinement.writable.iter().chain(&confinement.readable);
     let mut found: Vec<Hidden> = Vec::new();
-    for path in &confinement.hidden {
+    let paths: BTreeSet<&PathBuf> = confinement.hidden.iter().chain(&confinement.covered).collect();
+    for path in paths {
         let is_covered = found.iter().any(|outer| {
             let inside = path.strip_prefix(&outer.path);
             inside.is_ok_and(|inside| !outer.visible.iter().any(|(visible, _)| inside.starts_with(visible)))
