@@ -251,6 +251,27 @@ fn results_on_a_server_are_believed_only_with_the_key() {
 }
 
 #[test]
+fn a_pipe_in_the_place_of_settings_holds_no_version_command_up() {
+    let dir = TestDir::empty().with("p/package.json", r#"{"scripts":{"test":"exit 0"}}"#);
+    for tool in ["node", "npm"] {
+        dir.write(&format!("bin/{tool}"), "#!/bin/sh\ncat .npmrc > /dev/null\necho 10\n");
+        Command::new("chmod").arg("755").arg(dir.path("bin").join(tool)).status().unwrap();
+    }
+    for (name, is_pipe) in [(".npmrc", true), (".npmrc", false), (".tool-versions", true)] {
+        let path = dir.path("p").join(name);
+        if is_pipe {
+            assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        } else {
+            std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        }
+        let program = dir.greenwave(["test", "--dry-run"]).within(&dir.path("p"));
+        let path_variable = format!("{}:/usr/bin:/bin", dir.path("bin").display());
+        program.variable("PATH", path_variable).run().with_code(0);
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
 fn files_without_an_end_are_not_read() {
     let names = [
         ".gitignore",
