@@ -153,6 +153,24 @@ fn private_directories_of_a_test_are_closed_under_any_umask() {
     assert_eq!(dir.read("p/out"), "700\n700\n700\n");
 }
 
+#[test]
+fn private_directories_of_a_run_are_closed_under_any_umask() {
+    let show = "stat -c %a \\\"$TMPDIR\\\" \\\"$HOME\\\"";
+    let plan = format!(
+        "project = \"p\"\nconfine = \"off\"\n[agents.a]\nkind = \"command\"\n\
+         command = [\"sh\", \"-c\", \"stat -c %a \\\"$TMPDIR\\\" > agent\"]\n\
+         [[features]]\nid = \"one\"\nagent = \"a\"\nprompt = \"p\"\n\
+         [[features.tests]]\ncommand = [\"sh\", \"-c\", \"test -e agent && {show} > $OUT\"]\nenv = [\"OUT\"]\n"
+    );
+    let dir = TestDir::empty().with("p/readme", "x\n").with("plan.toml", plan);
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 0; exec \"$0\" run plan.toml --no-metrics", env!("CARGO_BIN_EXE_greenwave")]);
+    let run = Program::of(command).within(&dir.path(".")).variable("XDG_STATE_HOME", dir.path(STATE));
+    let run = run.variable("XDG_CACHE_HOME", dir.path("cache")).variable("HOME", dir.path("home"));
+    run.variable("OUT", dir.path("out")).run().with_code(0);
+    assert_eq!((dir.read("p/agent"), dir.read("out")), ("700\n".to_owned(), "700\n700\n".to_owned()));
+}
+
 /// A project in which every program that a command might start writes the file `ran`.
 fn booby_trapped() -> TestDir {
     let dir = TestDir::empty()

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
+use greenwave_dir::Dir;
 use serde::Deserialize;
 
 use crate::harness::batch::{Batch, BatchCommand, BatchResult};
@@ -88,8 +89,9 @@ fn write_plugin(
     directory: &Path,
     environment: &Environment,
 ) -> Result<(OsString, OsString), Error> {
-    let plugin = directory.join(PLUGIN_NAME).with_extension("py");
-    std::fs::write(&plugin, PLUGIN).map_err(Error::io("write", &plugin))?;
+    let plugin = Path::new(PLUGIN_NAME).with_extension("py");
+    let written = Dir::open(directory).and_then(|dir| dir.replace_file(&plugin, PLUGIN.as_bytes(), 0o600));
+    written.map_err(Error::io("write", directory.join(plugin)))?;
     Ok((PYTHON_PATH.into(), python_path(test, directory, environment)))
 }
 
