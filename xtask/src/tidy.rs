@@ -3,6 +3,7 @@
 //! Complements clippy (panics, unfinished code, length of functions), cargo-deny (origin of
 //! packages), typos (spelling) and lychee (links).
 
+mod option_ranges;
 mod passages;
 mod width;
 mod words;
@@ -83,6 +84,7 @@ pub(crate) fn tidy() -> Result<String> {
         let shown = file.display();
         violations.extend(problems.into_iter().map(|(line, problem)| format!("{shown}:{line}: {problem}")));
     }
+    violations.extend(option_ranges::check(&root.join("crates"))?);
     violations.extend(check_readme(root)?);
     violations.extend(words::check_idioms(&words)?);
     if let Err(error) = demo_script::demo_script(true) {

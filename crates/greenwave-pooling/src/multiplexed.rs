@@ -60,9 +60,10 @@ pub struct Frame<A> {
 /// Limits of [`Multiplexed`]; at least 1 each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MultiplexedOptions {
-    /// Maximum number of requests in flight on one connection. Further callers wait in order.
+    /// Maximum number of requests in flight on one connection; 0 counts as 1. Further callers wait
+    /// in order.
     pub in_flight_max: usize,
-    /// Maximum size of a frame in bytes.
+    /// Maximum size of a received frame in bytes. A longer one breaks the connection.
     pub frame_bytes_max: usize,
 }
 
@@ -302,6 +303,7 @@ async fn read<F: Framing>(
         loop {
             match framing.decode(&bytes[taken..]) {
                 Ok(None) => break,
+                Ok(Some(frame)) if frame.bytes > frame_bytes_max => return too_long(frame_bytes_max),
                 Ok(Some(frame)) => {
                     taken += frame.bytes.min(bytes.len() - taken);
                     if let Err(error) = pending.resolve(frame.id, frame.response) {
@@ -316,10 +318,7 @@ async fn read<F: Framing>(
         }
         bytes.drain(..taken);
         if bytes.len() > frame_bytes_max {
-            return io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("a frame is longer than {frame_bytes_max} bytes"),
-            );
+            return too_long(frame_bytes_max);
         }
         match reader.read_buf(&mut bytes).await {
             Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
@@ -327,6 +326,11 @@ async fn read<F: Framing>(
             Err(error) => return error,
         }
     }
+}
+
+fn too_long(frame_bytes_max: usize) -> io::Error {
+    let message = format!("a frame is longer than {frame_bytes_max} bytes");
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 /// Writes queued requests, several at once if available.

@@ -53,6 +53,8 @@ pub(crate) struct SegmentSlot {
     pub(crate) end: u64,
     /// Size of the file when it was last measured, in bytes.
     pub(crate) len: u64,
+    /// Hash of the bytes from `end` to `len`, which were no complete record when they were read.
+    pub(crate) tail_hash: u64,
     /// Size of its index file in bytes.
     pub(crate) index_len: u64,
     /// Bytes of records that compaction must copy.
@@ -84,6 +86,7 @@ impl SegmentSlot {
             segment: Arc::new(segment),
             end: SEGMENT_HEADER_BYTES,
             len,
+            tail_hash: 0,
             index_len: 0,
             live_bytes: 0,
             timestamp_min: u64::MAX,

@@ -111,10 +111,26 @@ impl<'a> Reader<'a> {
         Some((record, index.slot(record.location.slot).segment.clone()))
     }
 
+    /// Returns the locations of the newest records of a key, of its base, of that one's base, and
+    /// so on.
+    fn chain(&self, key: &[u8]) -> Vec<Location> {
+        let index = self.inner.index.read();
+        let mut chain = Vec::new();
+        let mut next = index.get(key);
+        while let Some(entry) = next {
+            chain.push(entry.location());
+            let base = entry.base.as_ref().and_then(|base| index.get(base.as_slice()));
+            // Depths fall along a chain, so the loop ends.
+            next = base.filter(|base| base.depth < entry.depth);
+        }
+        chain
+    }
+
     fn read_current(&self, key: &[u8], blocking: Blocking) -> Result<Option<Bytes>, ReadFailure> {
         let mut last = None;
         for _ in 0..TRIES_MAX {
             let Some((record, segment)) = self.lookup(key) else { return Ok(None) };
+            let chain = if last.is_some() { self.chain(key) } else { Vec::new() };
             match self.read_value(key, &record, &segment, blocking) {
                 Ok(value) => return Ok(Some(value)),
                 // The record has not moved since the last attempt, so this is not a race.
@@ -123,9 +139,9 @@ impl<'a> Reader<'a> {
                         return Ok(Some(value));
                     }
                     if record.depth > 0 && blocking == Blocking::Allowed {
-                        // A process that removed the base has rewritten the delta before.
+                        // A process that removed a base has rewritten a delta of the chain before.
                         self.refresher.refresh().map_err(ReadFailure::Io)?;
-                        if !self.inner.is_current(key, record.location) {
+                        if self.chain(key) != chain {
                             last = None;
                             continue;
                         }

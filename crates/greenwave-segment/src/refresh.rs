@@ -170,12 +170,10 @@ impl<'a> Refresher<'a> {
         Ok(stale)
     }
 
-    /// Returns whether one of these segments has grown since it was last read.
+    /// Returns whether one of these segments has changed since it was last read.
     fn has_grown(&self, slots: &[SlotId]) -> bool {
         let index = self.inner.index.read();
-        slots.iter().any(|slot| {
-            index.try_slot(*slot).is_none_or(|slot| slot.segment.len().map_or(true, |len| len != slot.len))
-        })
+        slots.iter().any(|slot| index.try_slot(*slot).is_none_or(|slot| has_changed(slot).unwrap_or(true)))
     }
 
     /// Compares the directory with the index. Locks the writer while listing, so that this log
@@ -357,14 +355,20 @@ impl<'a> Refresher<'a> {
         }
         let payloads = if sealed { PayloadCheck::Trust } else { PayloadCheck::Verify };
         let mut found: Vec<ScannedRecord> = Vec::new();
-        let mut scan = scan::scan(&segment, from, len, payloads, |record| found.push(record))?;
-        if scan.damaged > 0 && !sealed && role == SegmentRole::Reader {
-            // The writer may have failed, truncated the segment and written other records to the
-            // same place while it was read. Bytes before a good record never change again, so
-            // reading them a second time is conclusive.
-            found.clear();
-            let again = scan::scan(&segment, from, scan.end, payloads, |record| found.push(record))?;
-            scan = ScanResult { sealed: scan.sealed, ..again };
+        let others_write = !sealed && role == SegmentRole::Reader;
+        let mut scan = scan_settled(&segment, from, len, payloads, others_write, &mut found)?;
+        let mut tail_hash = 0;
+        while others_write && scan.end < len {
+            // The writer may replace these bytes by records of the same total length. The hash is
+            // taken before they are read again, so that a record in them is either read now or
+            // changes the hash.
+            tail_hash = scan::hash_range(&segment, scan.end, len)?;
+            let tail = scan_settled(&segment, scan.end, len, payloads, others_write, &mut found)?;
+            let is_conclusive = tail.end == scan.end;
+            scan = ScanResult { damaged: scan.damaged + tail.damaged, ..tail };
+            if is_conclusive {
+                break;
+            }
         }
         if scan.damaged > 0 {
             self.inner.counters.bad_records.add(scan.damaged);
@@ -380,6 +384,7 @@ impl<'a> Refresher<'a> {
         }
         if let Some(slot) = index.try_slot_mut(slot) {
             (slot.end, slot.len, slot.sealed) = (scan.end, len, scan.sealed);
+            slot.tail_hash = tail_hash;
         }
         self.inner.counters.refreshes.add(u64::from(len != from));
         Ok(true)
@@ -452,6 +457,37 @@ impl<'a> Refresher<'a> {
         }
         Ok(records)
     }
+}
+
+/// Scans a segment and appends its records to `found`. While others write the segment, reads
+/// damaged ranges a second time.
+fn scan_settled(
+    segment: &Segment,
+    from: u64,
+    len: u64,
+    payloads: PayloadCheck,
+    others_write: bool,
+    found: &mut Vec<ScannedRecord>,
+) -> Result<ScanResult, Error> {
+    let before = found.len();
+    let scan = scan::scan(segment, from, len, payloads, |record| found.push(record))?;
+    if scan.damaged == 0 || !others_write {
+        return Ok(scan);
+    }
+    // The writer may have failed, truncated the segment and written other records to the same
+    // place while it was read. Bytes before a good record never change again, so reading them a
+    // second time is conclusive.
+    found.truncate(before);
+    let again = scan::scan(segment, from, scan.end, payloads, |record| found.push(record))?;
+    Ok(ScanResult { sealed: scan.sealed, ..again })
+}
+
+/// Returns whether a segment that another process may write differs from what was read of it.
+fn has_changed(slot: &SegmentSlot) -> Result<bool, Error> {
+    if slot.segment.len()? != slot.len {
+        return Ok(true);
+    }
+    Ok(slot.end < slot.len && scan::hash_range(&slot.segment, slot.end, slot.len)? != slot.tail_hash)
 }
 
 /// Returns whether a modification time, in nanoseconds since the Unix epoch, is racy: so recent

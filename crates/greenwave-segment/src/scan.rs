@@ -178,6 +178,20 @@ pub(crate) fn is_record(
     }))
 }
 
+/// Hashes the bytes `from .. len`, or fewer if the file has been truncated.
+pub(crate) fn hash_range(segment: &Segment, from: u64, len: u64) -> Result<u64, Error> {
+    let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
+    let mut hasher = Xxh3Default::new();
+    let mut at = from;
+    while at < len {
+        let step = (len - at).min(WINDOW_BYTES);
+        let Some(bytes) = window.read(at, step)? else { break };
+        hasher.update(bytes);
+        at += step;
+    }
+    Ok(hasher.digest())
+}
+
 /// Returns whether a file of this length ends in a seal, by reading its end only.
 pub(crate) fn is_sealed(segment: &Segment, len: u64) -> Result<bool, Error> {
     let Some(at) = len.checked_sub(HEADER_BYTES as u64) else { return Ok(false) };

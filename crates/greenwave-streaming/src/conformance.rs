@@ -104,6 +104,10 @@ pub struct UnitRecord {
     pub bytes: Bytes,
     /// [`Unit::path`].
     pub path: Option<String>,
+    /// [`Unit::edited_path`].
+    pub edited_path: Option<String>,
+    /// [`Unit::language`].
+    pub language: Option<String>,
     /// [`Unit::info`].
     pub info: Option<String>,
     /// [`Unit::event`].
@@ -122,6 +126,8 @@ impl From<Unit<'_>> for UnitRecord {
             kind: unit.kind(),
             bytes: unit.bytes(),
             path: unit.path().map(str::to_owned),
+            edited_path: unit.edited_path().map(str::to_owned),
+            language: unit.language().map(str::to_owned),
             info: unit.info().map(str::to_owned),
             event: unit.event().map(str::to_owned),
             id: unit.id().map(str::to_owned),

@@ -1,5 +1,6 @@
 //! Defines the `Splitter` trait, unit caps and the errors of splitters.
 
+mod changed_path;
 mod delimited;
 mod element;
 mod fences;

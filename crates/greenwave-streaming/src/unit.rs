@@ -382,8 +382,9 @@ impl<'a> Unit<'a> {
         (self.kind() == UnitKind::File).then(|| self.text_of(self.detail().first)).flatten()
     }
 
-    /// Returns the path of the file that an edit, a diff or an ambiguous file is about, exactly as
-    /// the response gives it; `None` if it names none.
+    /// Returns the path of the file that an edit, a diff or an ambiguous file is about, as the
+    /// response gives it; `None` if it names none or several. The path of a diff of git is without
+    /// the prefix `a/` or `b/`.
     #[must_use]
     pub fn edited_path(&self) -> Option<&'a str> {
         let is_about = matches!(self.kind(), UnitKind::Edit | UnitKind::Diff | UnitKind::Ambiguous);

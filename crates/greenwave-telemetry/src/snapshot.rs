@@ -59,20 +59,22 @@ impl MetricsSnapshot {
 impl CacheMetrics {
     /// Creates the metrics and computes the hit rate.
     pub fn new(total_hits: u64, total_misses: u64) -> Self {
-        let all = total_hits + total_misses;
-        let hit_rate = if all == 0 { 0.0 } else { percent(total_hits as f64 / all as f64) };
+        let all = total_hits as f64 + total_misses as f64;
+        let hit_rate = percent(total_hits as f64 / all);
         Self { hit_rate, total_hits, total_misses }
     }
 }
 
 impl ParallelMetrics {
-    /// Creates the metrics; `efficiency` is a fraction from 0 to 1.
+    /// Creates the metrics; `efficiency` is a fraction from 0 to 1, and anything that is no finite
+    /// number counts as 0.
     pub fn new(active_workers: u64, queue_depth: u64, efficiency: f64) -> Self {
         Self { active_workers, queue_depth, efficiency: percent(efficiency) }
     }
 }
 
-/// Converts a fraction to percent with one decimal.
+/// Converts a fraction to percent with one decimal. JSON has no number for others.
 fn percent(share: f64) -> f64 {
-    (share * 1000.0).round() / 10.0
+    let percent = (share * 1000.0).round() / 10.0;
+    if percent.is_finite() { percent } else { 0.0 }
 }

@@ -40,8 +40,8 @@ pub struct Test {
     pub servers: Vec<String>,
     /// Time limit, after which the test is killed.
     pub time_max: Duration,
-    /// Number of further attempts after a failure. A test that passes only then is flaky, and its
-    /// result is not stored.
+    /// Number of further attempts after a failure; values above 1000 count as 1000. A test that
+    /// passes only then is flaky, and its result is not stored.
     pub retries: u32,
     /// Named resources that the test holds while it runs, with the amount of each.
     pub needs: BTreeMap<String, u32>,

@@ -3,5 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "test helpers may unwrap")]
 
 mod command;
-mod numbers;
+mod option_ranges;
 mod script;

@@ -18,8 +18,8 @@ const VALUE_BYTES_MAX: u32 = 64 << 20;
 /// Configuration of a [`DiskBackend`].
 #[derive(Debug, Clone, Copy)]
 pub struct DiskOptions {
-    /// Maximum disk usage in bytes, over all processes. The oldest results are removed first.
-    /// `None` means no limit. Default: 1 GiB.
+    /// Maximum disk usage in bytes, over all processes, at least 16 KiB. The oldest results are
+    /// removed first. `None` means no limit. Default: 1 GiB.
     pub disk_bytes_max: Option<u64>,
     /// Whether results are compressed (zstd level 1). Default: true.
     pub compress: bool,
@@ -45,7 +45,8 @@ impl DiskBackend {
     ///
     /// # Errors
     ///
-    /// Returns [`Error::Backend`] with the [`greenwave_segment::Error`] as its source.
+    /// Returns [`Error::InvalidOption`] if an option is out of range, and [`Error::Backend`] with
+    /// the [`greenwave_segment::Error`] as its source.
     pub fn open(dir: impl AsRef<Path>, options: DiskOptions) -> Result<Self, Error> {
         Self::from_log(Log::open(&dir, options.log_options()), dir.as_ref(), false)
     }
@@ -72,7 +73,12 @@ impl DiskBackend {
         dir: &Path,
         in_place: bool,
     ) -> Result<Self, Error> {
-        let log = log.map_err(|e| Error::backend(format!("open {}", dir.display()))(e.into()))?;
+        let log = log.map_err(|error| match error {
+            greenwave_segment::Error::Option { option, value, accepted: expected } => {
+                Error::InvalidOption { option, value, expected }
+            }
+            error => Error::backend(format!("open {}", dir.display()))(error.into()),
+        })?;
         Ok(Self { log: Arc::new(log), in_place })
     }
 

@@ -1,6 +1,5 @@
 //! Tests of every public option with zero, one, the maximum, and inverted ranges: each value works
-//! or is rejected with the name of the option and the expected range. `DiskBackend` and
-//! `FileLeases` are tested elsewhere.
+//! or is rejected with the name of the option and the expected range.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -300,5 +299,27 @@ async fn options_of_servers() {
             }
         }
         verify(redis, rejected);
+    }
+}
+
+#[cfg(feature = "disk")]
+#[tokio::test]
+async fn options_of_a_disk_backend() {
+    use greenwave_cache::{DiskBackend, DiskOptions};
+    for disk_bytes_max in [None, Some(0), Some(1), Some((16 << 10) - 1), Some(16 << 10), Some(u64::MAX)] {
+        for compress in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let opened = DiskBackend::open(dir.path(), DiskOptions { disk_bytes_max, compress });
+            if disk_bytes_max.is_some_and(|max| max < 16 << 10) {
+                assert_rejected(&opened.unwrap_err(), "disk_bytes_max");
+                continue;
+            }
+            let backend = opened.unwrap();
+            for number in 0..100 {
+                backend.put(&key(number), vec![7; 1000].into(), None).await.unwrap();
+                let found = backend.get(&key(number)).await.unwrap();
+                assert_eq!(found.unwrap(), vec![7; 1000], "{disk_bytes_max:?}");
+            }
+        }
     }
 }

@@ -15,8 +15,8 @@ mod lazy;
 mod limiter;
 mod model;
 mod multiplexed;
-mod numbers;
 mod object_pool;
+mod option_ranges;
 mod pool;
 #[cfg(unix)]
 mod process;

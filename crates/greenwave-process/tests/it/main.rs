@@ -3,6 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests count as tests")]
 
 mod child;
-mod numbers;
+mod option_ranges;
 mod spawn;
 mod supervisor;

@@ -2,5 +2,5 @@
 
 #![expect(clippy::unwrap_used, reason = "test helpers may unwrap")]
 
-mod numbers;
+mod option_ranges;
 mod retry;

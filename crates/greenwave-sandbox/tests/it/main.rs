@@ -3,6 +3,7 @@
 mod confinement;
 mod guard;
 mod landlock;
+mod option_ranges;
 mod peers;
 mod support;
 mod trace;

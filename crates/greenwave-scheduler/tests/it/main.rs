@@ -13,7 +13,7 @@ mod jobserver;
 #[cfg(feature = "journal")]
 mod journal;
 mod locks;
-mod numbers;
+mod option_ranges;
 mod order;
 mod random;
 #[cfg(feature = "journal")]

@@ -151,6 +151,32 @@ fn a_refresh_returns_whether_anything_changed() {
     }
 }
 
+/// A write that failed leaves bytes that are no record. Their writer truncates them and may write
+/// records of exactly the same total length.
+#[test]
+fn a_record_in_place_of_a_failed_write_of_the_same_length_is_noticed() {
+    let (_dir, writer) = fresh(Options::default());
+    writer.put(b"first", b"value").unwrap();
+    let files = || std::fs::read_dir(writer.dir()).unwrap().map(|entry| entry.unwrap().path());
+    let path = files().find(|path| path.extension().is_some_and(|name| name == "seg")).unwrap();
+    let len = std::fs::metadata(&path).unwrap().len() as usize;
+    writer.put(b"second", &noise(2, 3000)).unwrap();
+    let complete = std::fs::read(&path).unwrap();
+    for missing in [len..complete.len(), len..len + 8, complete.len() - 1..complete.len()] {
+        let mut torn = complete.clone();
+        torn[missing].fill(0);
+        std::fs::write(&path, &torn).unwrap();
+        let reader = Log::open_read_only(writer.dir(), Options::default()).unwrap();
+        assert_eq!(reader.get(b"second").unwrap(), None);
+        assert!(reader.is_up_to_date() && !reader.refresh_if_stale().unwrap());
+        std::fs::write(&path, &complete).unwrap();
+        assert!(!reader.is_up_to_date());
+        assert!(reader.refresh_if_stale().unwrap());
+        assert_eq!(reader.get(b"second").unwrap().unwrap(), noise(2, 3000));
+        assert!(reader.is_up_to_date() && reader.get(b"first").unwrap().is_some());
+    }
+}
+
 #[test]
 fn a_hold_lasts_until_it_is_dropped() {
     let (_dir, one) = fresh(small());

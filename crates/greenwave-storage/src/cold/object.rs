@@ -43,6 +43,8 @@ const RAW: u8 = 0;
 const ZSTD: u8 = 1;
 /// Values from this size on take more than about 50 us to compress.
 const BLOCKING_BYTES_MIN: usize = 16 << 10;
+/// Two digits each of 400 bytes, and separators, fit into a name of 1024 bytes.
+const NAMED_BYTES_MAX: usize = 400;
 /// Shorter values are not compressed.
 const COMPRESSED_BYTES_MIN: usize = 64;
 
@@ -131,21 +133,17 @@ impl ObjectColdTier {
 
 impl ObjectOptions {
     fn check(&self) -> Result<(), Error> {
+        let refuse = |option, value: String, expected| Err(Error::InvalidOption { option, value, expected });
         if let Some(level) = self.zstd_level
             && !(-7..=22).contains(&level)
         {
-            return Err(Error::InvalidOption {
-                option: "zstd_level",
-                value: level.to_string(),
-                expected: "-7 to 22",
-            });
+            return refuse("zstd_level", level.to_string(), "-7 to 22");
         }
         if self.requests_max == 0 {
-            return Err(Error::InvalidOption {
-                option: "requests_max",
-                value: "0".to_owned(),
-                expected: "1 or more",
-            });
+            return refuse("requests_max", "0".to_owned(), "1 or more");
+        }
+        if !(1..=NAMED_BYTES_MAX).contains(&self.named_bytes_max) {
+            return refuse("named_bytes_max", self.named_bytes_max.to_string(), "1 to 400");
         }
         Ok(())
     }

@@ -37,7 +37,8 @@ pub struct SegmentOptions {
     /// Compression of values. A value is stored raw if compression saves less than 10 %. Default:
     /// zstd level 1.
     pub compression: Compression,
-    /// Maximum disk usage in bytes, beyond which writes fail. Default: `None`, no limit.
+    /// Maximum disk usage in bytes, at least 16 KiB, beyond which writes fail. Default: `None`, no
+    /// limit.
     pub disk_bytes_max: Option<u64>,
     /// Size of a segment file in bytes, at least 4 KiB. Default: 32 MiB.
     pub segment_bytes_max: u64,
@@ -141,7 +142,13 @@ impl SegmentColdTier {
         blocking: BlockingMode,
         seed: u64,
     ) -> Result<Self, Error> {
-        let log = log.map_err(|e| Error::cold(format!("open {}", dir.display()))(e.into()))?;
+        let log = log.map_err(|error| match error {
+            greenwave_segment::Error::Option { option, value, accepted: expected } => {
+                let option = if option == "chain_depth_max" { "delta_chain_max" } else { option };
+                Error::InvalidOption { option, value, expected }
+            }
+            error => Error::cold(format!("open {}", dir.display()))(error.into()),
+        })?;
         let codec = match options.compression {
             Compression::None => "none".to_owned(),
             Compression::Zstd { level } => format!("zstd {level}"),

@@ -8,6 +8,7 @@ mod deltas;
 mod disks;
 mod limits;
 mod model;
+mod option_ranges;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod reclaim;
 mod sharing;

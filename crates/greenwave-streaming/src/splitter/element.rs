@@ -7,7 +7,7 @@ use super::info::is_elision;
 use super::path::{Trust, is_path};
 
 /// Elements with the path in an attribute, in lower case, with the required value of `type`.
-const WITH_ATTRIBUTE: [(&str, Option<&str>); 19] = [
+const WITH_ATTRIBUTE: [(&str, Option<&str>); 20] = [
     ("boltaction", Some("file")),
     ("plandexblock", None),
     ("file", None),
@@ -22,6 +22,7 @@ const WITH_ATTRIBUTE: [(&str, Option<&str>); 19] = [
     ("write", None),
     ("artifact_file", None),
     ("antartifact", None),
+    ("artifact", None),
     ("code_file", None),
     ("source", None),
     ("sourcecode", None),
@@ -35,7 +36,13 @@ const FENCES: [&str; 6] = ["source", "sourcecode", "code", "codeblock", "pre", "
 
 /// Attributes that hold a path.
 const ATTRIBUTES: [&str; 9] =
-    ["filepath", "file_path", "path", "filename", "file_name", "name", "file", "src", "title"];
+    ["filepath", "file_path", "path", "filename", "file_name", "name", "file", "title", "src"];
+
+/// Returns the attributes that hold the path of an element. In HTML, `<source src="a.mp4">` is
+/// another resource.
+fn attributes_of(name: &str) -> &'static [&'static str] {
+    if name == "file" { &ATTRIBUTES } else { &ATTRIBUTES[..ATTRIBUTES.len() - 1] }
+}
 
 /// Elements whose whole content is a path.
 const PATHS: [&str; 8] =
@@ -54,6 +61,9 @@ const CONTENTS: [&str; 9] = [
     "source",
 ];
 
+/// Elements that contain changes of such a file.
+const PARTS: [&str; 3] = ["code_edit", "diff", "patch"];
+
 /// The tag found in a line outside fences.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Tag {
@@ -70,6 +80,11 @@ pub(super) fn tag_as_fence(line: &str) -> Option<(Range<usize>, usize)> {
     let is_plain = name == tag || name.eq_ignore_ascii_case("plandexblock");
     let is_fence = is_plain && FENCES.iter().any(|listed| name.eq_ignore_ascii_case(listed));
     is_fence.then(|| (range_in(line, name), line.len()))
+}
+
+/// Returns whether an element of this name contains changes of a file.
+pub(super) fn contains_part(name: &str) -> bool {
+    PARTS.iter().any(|listed| name.eq_ignore_ascii_case(listed))
 }
 
 /// Finds a tag about files in a line.
@@ -90,13 +105,13 @@ pub(super) fn tag(line: &str, has_path: bool) -> Option<Tag> {
         let name_range = at + 1..at + 1 + name_length;
         if let Some((_, kind)) = WITH_ATTRIBUTE.iter().find(|(listed, _)| *listed == lower)
             && let Some(value) =
-                attribute(inside, &ATTRIBUTES).filter(|value| is_path(value, Trust::Labelled))
+                attribute(inside, attributes_of(&lower)).filter(|value| is_path(value, Trust::Labelled))
             && kind.is_none_or(|kind| attribute(inside, &["type"]) == Some(kind))
         {
             let opens = Tag::Opens { path: Some(range_in(line, value)), name: name_range, body };
             return (!inside.ends_with('/')).then_some(opens);
         }
-        if CONTENTS.contains(&lower.as_str()) && (path.is_some() || has_path) {
+        if (CONTENTS.contains(&lower.as_str()) || contains_part(name)) && (path.is_some() || has_path) {
             return Some(Tag::Opens { path, name: name_range, body });
         }
         let close = format!("</{name}>");

@@ -7,8 +7,9 @@ use std::ops::Range;
 use crate::cut::{Cut, Cuts};
 use crate::layout::{Form, UnitKind};
 use crate::line_prefix::LinePrefix;
+use crate::splitter::changed_path::changed_path;
 use crate::splitter::element::{self, Shape, Tag};
-use crate::splitter::info::{self, Named, language_of_file};
+use crate::splitter::info::{self, HeadingPath, Named, language_of_file};
 use crate::splitter::line_ends::find_end;
 use crate::splitter::path::{fits, is_markdown};
 use crate::splitter::structure::{LineRole, Opening, Structure, fence};
@@ -53,15 +54,16 @@ pub struct Fences(Scanner);
 ///   the first two words.
 /// - **The line above**, if it consists of the path. A blank line may follow it. It may be a
 ///   heading, bold, code or a list item; it may have numbers or emoji in front, a label (`File:`,
-///   `Path:`, `Create file:`, `Step 2: Create`), rules around it (`=== src/lib.rs ===`), tags
-///   (`<summary>`), comment markers, or a remark in brackets or after a dash. One line of text may
-///   follow a heading, a bold line or a label. A heading or bold line may also have a short title
-///   before the path, in brackets or as code (`### Backend (src/lib.rs)`), unless a word of the
-///   title announces a part of a file, a command or an error.
+///   `Path:`, `Create file:`, `Step 2: Create`), words that announce a whole file (`Complete`,
+///   `Contents of`, `Here is the full`), rules around it (`=== src/lib.rs ===`), tags
+///   (`<summary>`), comment markers, or a remark in brackets or after a dash or colon. One line of
+///   text may follow a heading, a bold line or a label. A heading or bold line may also have a
+///   short title before the path, in brackets or as code (`### Backend (src/lib.rs)`), unless a
+///   word of the title announces a part of a file, a command or an error.
 /// - **The first line of the block**, if it is a comment that consists of the path, as in `//
 ///   src/lib.rs` or `# filepath: app.py`; or a later line after `#!`, `<?php`, a document type, a
-///   coding line, a rule or a blank line. The comment remains part of the content, except in JSON,
-///   which has no comments.
+///   coding line, a rule, a blank line or the line that opens the comment. The comment remains part
+///   of the content, except in JSON, which has no comments.
 /// - **An element** with the path in an attribute (`<boltAction type="file" filePath="…">`,
 ///   `<PlandexBlock path="…">`, `<file path="…">`), after an element with the path
 ///   (`<path>…</path>`, then `<content>`), or used as a fence below a line with the path
@@ -75,17 +77,18 @@ pub struct Fences(Scanner);
 /// in an attribute, other names too. A path may contain brackets (`app/(shop)/[id]/page.tsx`), and
 /// also blanks if it is quoted or marked as code. Media types (`text/plain`), alternatives
 /// (`Input/Output`), products (`Node.js`), versions, domains, attributes (`os.path`,
-/// `console.log`), URLs, requests (`GET /users.json`) and paths below an environment variable
-/// (`$HOME/.bashrc`) are not paths.
+/// `console.log`), URLs, requests (`GET /users.json`), commands (`python a.py`), placeholders
+/// (`{name}.py`) and paths below an environment variable (`$HOME/.bashrc`) are not paths.
 ///
 /// # Excluded names
 ///
 /// A sentence that mentions a path, because a part of the file often follows. A line of text about
-/// a part, a change, a run or an example. A block in another language than the file, such as the
-/// command below a script's name. Line ranges of a file (`12:15:src/lib.rs`), search/replace
-/// blocks, conflicts, and code with comments for omitted lines (`// ... existing code ...`) are an
+/// a part, a change, a run or an example. A list of several files. A block in another language than
+/// the file, such as the command below a script's name. Line ranges of a file (`12:15:src/lib.rs`),
+/// search/replace blocks, conflicts, and code with comments for omitted lines (`// ...`) are an
 /// [`UnitKind::Edit`]; unified diffs and patches are a [`UnitKind::Diff`]. Both are also recognized
-/// outside fences, and have an [`edited_path`](crate::Unit::edited_path).
+/// outside fences and in elements (`<diff>`). Their [`edited_path`](crate::Unit::edited_path) is
+/// the one above them, or the only one in their headers, without the prefixes `a/` and `b/` of git.
 ///
 /// # Fences inside files
 ///
@@ -191,6 +194,9 @@ struct Names {
 #[derive(Debug, Clone)]
 struct Heading {
     path: Range<usize>,
+    is_item: bool,
+    /// It is one of several items that name files, none of which belongs to the next block.
+    is_enumerated: bool,
     is_strong: bool,
     /// Whether a line of text followed it.
     has_text: bool,
@@ -254,6 +260,26 @@ enum Close {
     Patch,
     /// The first line that is not part of a unified diff.
     Diff,
+}
+
+impl Heading {
+    fn new(path: Range<usize>) -> Self {
+        Self {
+            path,
+            is_item: false,
+            is_enumerated: false,
+            is_strong: false,
+            has_text: false,
+            is_blank: false,
+        }
+    }
+}
+
+impl Names {
+    /// Takes the path of the line above.
+    fn take_heading(&mut self) -> Option<Range<usize>> {
+        self.heading.take().filter(|heading| !heading.is_enumerated).map(|heading| heading.path)
+    }
 }
 
 impl Scanner {
@@ -421,7 +447,11 @@ impl Scanner {
             return;
         }
         if let Some(names) = &mut self.names {
-            names.heading = next_heading(text, range.start, names.heading.take());
+            let mut found = info::path_of_heading(text);
+            // The structure has removed the markers of an item that begins in this line.
+            let marker = window.get(self.line..range.start).unwrap_or_default();
+            found.iter_mut().for_each(|found| found.is_item |= !marker.trim_ascii().is_empty());
+            names.heading = next_heading(text, found, range.start, names.heading.take());
         }
     }
 
@@ -443,18 +473,20 @@ impl Scanner {
             Some(Tag::Path(path)) => {
                 let path = in_window(path);
                 names.element = Some((path.clone(), 0));
-                names.heading = Some(Heading { path, is_strong: true, has_text: false, is_blank: false });
+                names.heading = Some(Heading { is_strong: true, ..Heading::new(path) });
                 return true;
             }
             None => {
                 let Some((name, body)) = element::tag_as_fence(text) else { return false };
-                let Some(heading) = names.heading.take() else { return false };
-                (Some(heading.path), name, body)
+                let Some(path) = names.take_heading() else { return false };
+                (Some(path), name, body)
             }
         };
+        let is_part = element::contains_part(&text[name.clone()]);
         let tag = [b"</", &window[in_window(name)], b">"].concat();
         self.close_held(window, out);
-        self.element(path, tag, window, range.start + body..range.end, after, out);
+        let block = Block { path, is_part, ..Block::new(Close::Tag { tag, is_new: true }, after) };
+        self.element(block, window, range.start + body..range.end, out);
         true
     }
 
@@ -469,36 +501,34 @@ impl Scanner {
                 None => return false,
             }
         };
-        let heading = self.names.as_mut().and_then(|names| names.heading.take());
-        self.clear_names();
+        let names = self.names.as_mut();
+        let path = names.and_then(|names| {
+            let element = names.element.take().map(|(path, _)| path);
+            names.take_heading().or(element)
+        });
         self.close_held(window, out);
         let kind = if close == Close::Edit { UnitKind::Edit } else { UnitKind::Diff };
-        let path = heading.map(|heading| heading.path);
         self.state =
             FenceState::Block(Box::new(Block { kind: Some(kind), path, ..Block::new(close, range.start) }));
         true
     }
 
-    /// Opens an element with the content of a file, which begins at `rest`.
-    fn element(
-        &mut self,
-        path: Option<Range<usize>>,
-        tag: Vec<u8>,
-        window: &[u8],
-        rest: Range<usize>,
-        after: usize,
-        out: &mut Cuts,
-    ) {
+    /// Opens an element with the content of a file or edit, which begins at `rest` or after its
+    /// line.
+    fn element(&mut self, mut block: Block, window: &[u8], rest: Range<usize>, out: &mut Cuts) {
         self.clear_names();
         self.structure = Structure::lenient();
         let is_inline = !window[rest.clone()].trim_ascii().is_empty();
-        let body = if is_inline { rest.start } else { after };
-        let mut block = Block { path, ..Block::new(Close::Edit, body) };
-        if let Some(at) = memchr::memmem::find(&window[rest.clone()], &tag) {
+        if is_inline {
+            block.body = rest.start;
+        }
+        let Close::Tag { tag, is_new } = &mut block.close else { return };
+        if let Some(at) = memchr::memmem::find(&window[rest.clone()], tag) {
+            block.body = rest.start;
             out.push(block.cut(window, rest.start + at, true));
             return;
         }
-        block.close = Close::Tag { tag, is_new: !is_inline };
+        *is_new = !is_inline;
         self.state = FenceState::Block(Box::new(block));
     }
 
@@ -520,7 +550,7 @@ impl Scanner {
             ..Block::new(Close::Fence, body)
         };
         if let Some(names) = &mut self.names {
-            let heading = names.heading.take().map(|heading| heading.path);
+            let heading = names.take_heading();
             names.element = None;
             let language = language_of_file(text).unwrap_or_default();
             let in_info = |path: Range<usize>| info.start + path.start..info.start + path.end;
@@ -786,6 +816,8 @@ impl Block {
         let language = self.info.clone().map(text).and_then(language_of_file).unwrap_or_default();
         let content = text(self.body..end);
         match element::shape(language, content) {
+            // `$ python app.py`: commands and their output.
+            Shape::Plain if content.starts_with("$ ") && !self.is_part => {}
             Shape::Edit => self.kind = Some(UnitKind::Edit),
             Shape::Diff => self.kind = Some(UnitKind::Diff),
             Shape::Plain if self.is_part => self.kind = Some(UnitKind::Edit),
@@ -826,6 +858,13 @@ impl Block {
             Form::Framed { prefix: decided.prefix, at_line_start: self.body_at_line_start }
         };
         let kind = decided.kind.unwrap_or(UnitKind::Code);
+        let is_change = matches!(kind, UnitKind::Edit | UnitKind::Diff);
+        if is_change && decided.path.is_none() && !self.continued {
+            let content = std::str::from_utf8(&window[decided.body..end]).unwrap_or_default();
+            let in_comment = || path_in(content, "").filter(|_| kind == UnitKind::Edit);
+            let path = changed_path(content).or_else(in_comment);
+            decided.path = path.map(|path| decided.body + path.start..decided.body + path.end);
+        }
         Cut::new(kind, decided.body..end)
             .with_path(if kind == UnitKind::Code { None } else { decided.path })
             .with_info(decided.info)
@@ -913,31 +952,48 @@ fn without_cdata(window: &[u8], content: Range<usize>) -> Range<usize> {
 /// Returns the path that a comment in the first lines of a block names.
 fn path_in(content: &str, language: &str) -> Option<Range<usize>> {
     let mut start = 0;
-    // Lines that must come first, blank lines and rules, or quotes on a line of their own.
+    let mut in_comment = false;
+    // Lines that must come first, blank lines and rules, or the start of a comment.
     for _ in 0..3 {
         let line = content[start..].lines().next()?;
         let lower = line.trim().to_ascii_lowercase();
+        let opens_comment = ["/*", "/**", "/*!", "<!--", "{/*", "\"\"\"", "'''"].contains(&lower.as_str());
+        in_comment |= opens_comment;
         let is_before = ["#!", "<?php", "<?xml", "<!doctype", "# -*-", "'use strict'", "\"use strict\""];
         let is_rule = lower.len() >= 3
             && ["#", "-", "/", "*", "=", "\"", "'"].iter().any(|mark| lower.replace(mark, "").is_empty());
-        if !lower.is_empty() && !is_rule && !is_before.iter().any(|before| lower.starts_with(before)) {
+        if !lower.is_empty()
+            && !is_rule
+            && !opens_comment
+            && !is_before.iter().any(|before| lower.starts_with(before))
+        {
             break;
         }
         start += content[start..].find('\n')? + 1;
     }
-    let path = info::path_of_comment(content[start..].lines().next()?, language)?;
+    let line = content[start..].lines().next()?;
+    let path = if in_comment {
+        info::path_in_comment(line, language)
+    } else {
+        info::path_of_comment(line, language)
+    }?;
     Some(start + path.start..start + path.end)
 }
 
 /// Returns the heading after a line of text that starts at `start`.
-fn next_heading(text: &str, start: usize, heading: Option<Heading>) -> Option<Heading> {
-    match (info::path_of_heading(text), heading) {
-        (Some(found), _) => Some(Heading {
-            path: start + found.path.start..start + found.path.end,
-            is_strong: found.is_strong,
-            has_text: false,
-            is_blank: false,
-        }),
+fn next_heading(
+    text: &str,
+    found: Option<HeadingPath>,
+    start: usize,
+    heading: Option<Heading>,
+) -> Option<Heading> {
+    match (found, heading) {
+        (Some(found), before) => {
+            let is_enumerated = found.is_item && before.is_some_and(|before| before.is_item);
+            let path = start + found.path.start..start + found.path.end;
+            let (is_item, is_strong) = (found.is_item, found.is_strong);
+            Some(Heading { is_item, is_enumerated, is_strong, ..Heading::new(path) })
+        }
         (None, Some(heading)) if is_ornament(text) => Some(Heading { is_blank: false, ..heading }),
         (None, Some(heading)) if heading.is_strong && !heading.has_text && !info::is_partial_line(text) => {
             Some(Heading { has_text: true, is_blank: false, ..heading })

@@ -3,6 +3,13 @@
 
 use std::ops::Range;
 
+mod words;
+
+use words::{
+    ANNOUNCEMENTS, CHANGES, CONTINUATIONS, FAULTS, FILLERS, LABELS, OTHER_TITLES, PARTIAL, PARTIAL_IN_LINES,
+    VERBS,
+};
+
 use super::path::{Trust, fits, is_in_sources, is_output, is_path};
 
 /// Attributes whose value is a path. `title` and `name` often contain prose, so their value must
@@ -21,148 +28,6 @@ const PATH_KEYS: [(&str, Trust); 13] = [
     ("caption", Trust::Quoted),
     ("label", Trust::Quoted),
     ("source", Trust::Quoted),
-];
-
-/// Labels that are followed by a path.
-const LABELS: [&str; 23] = [
-    "file",
-    "filename",
-    "file name",
-    "file path",
-    "file_path",
-    "filepath",
-    "file_name",
-    "path",
-    "relative path",
-    "full path",
-    "new file",
-    "source file",
-    "updated file",
-    "target file",
-    "target path",
-    "location",
-    "file location",
-    "@file",
-    "@filename",
-    // Spanish, French, German and Chinese.
-    "archivo",
-    "fichier",
-    "datei",
-    "文件",
-];
-
-/// Verbs before a path that announce the whole file.
-const VERBS: [&str; 8] = ["create", "creating", "created", "write", "writing", "new", "add", "adding"];
-
-/// Words between such a verb and the path.
-const FILLERS: [&str; 9] = ["a", "an", "the", "new", "file", "called", "named", "full", "complete"];
-
-/// Words of a remark that announce only a part of a file.
-const PARTIAL: [&str; 22] = [
-    "append",
-    "before",
-    "changed",
-    "changes",
-    "diff",
-    "edits",
-    "excerpt",
-    "existing",
-    "fragment",
-    "insert",
-    "old",
-    "only",
-    "output",
-    "part",
-    "partial",
-    "relevant",
-    "replace",
-    "section",
-    "snippet",
-    "truncated",
-    "unchanged",
-    "usage",
-];
-
-/// Further words that announce a part, in a line of text between a heading and its block.
-const PARTIAL_IN_LINES: [&str; 24] = [
-    "add",
-    "adding",
-    "addition",
-    "additions",
-    "after",
-    "below",
-    "change",
-    "delete",
-    "edit",
-    "example",
-    "import",
-    "inside",
-    "install",
-    "modify",
-    "prepend",
-    "previous",
-    "prints",
-    "remove",
-    "returns",
-    "run",
-    "running",
-    "update",
-    "updates",
-    "within",
-];
-
-/// Words in the title of a heading before a path that announce something else than the file.
-const OTHER_TITLES: [&str; 50] = [
-    "actual",
-    "bug",
-    "call",
-    "calling",
-    "check",
-    "command",
-    "commands",
-    "error",
-    "errors",
-    "expected",
-    "extend",
-    "fix",
-    "fixed",
-    "fixes",
-    "from",
-    "function",
-    "functions",
-    "helper",
-    "how",
-    "imports",
-    "in",
-    "input",
-    "issue",
-    "line",
-    "log",
-    "logs",
-    "method",
-    "methods",
-    "new",
-    "note",
-    "problem",
-    "query",
-    "request",
-    "response",
-    "result",
-    "results",
-    "stack",
-    "step",
-    "test",
-    "testing",
-    "tests",
-    "to",
-    "traceback",
-    "use",
-    "using",
-    "verify",
-    "warning",
-    "why",
-    "with",
-    "your",
 ];
 
 /// Returns the language of a code block, which is the first word of its info string.
@@ -223,7 +88,7 @@ pub(super) fn path_of_info(info: &str) -> Named {
                 Some((path, false)) => found = Some(range_in(info, path)),
                 None => {}
             }
-            let label = word.trim_end_matches(':').trim_start_matches(['/', '#', '{']);
+            let label = word.trim_end_matches(':').trim_start_matches(['/', '#', '{', '|', '-']);
             let is_label = label.is_empty() || LABELS.iter().any(|listed| label.eq_ignore_ascii_case(listed));
             before = if is_label { Trust::Labelled } else { Trust::Word };
         }
@@ -247,6 +112,8 @@ fn is_language_and_path(info: &str) -> bool {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HeadingPath {
     pub(super) path: Range<usize>,
+    /// It is an item of a list.
+    pub(super) is_item: bool,
     /// It is a heading, bold, or labelled. One line of text may follow before the fence.
     pub(super) is_strong: bool,
 }
@@ -256,6 +123,7 @@ pub(super) struct HeadingPath {
 pub(super) fn path_of_heading(line: &str) -> Option<HeadingPath> {
     let mut text = line.trim();
     let mut is_strong = text.starts_with('#');
+    let is_item = !is_strong && without_list_marker(text) != text;
     let mut trust = Trust::Word;
     // Decorations come in any order.
     loop {
@@ -286,15 +154,18 @@ pub(super) fn path_of_heading(line: &str) -> Option<HeadingPath> {
     text = text.trim_end_matches('#').trim_end();
     let (path, remark, quoted) = first_term(text)?;
     let trust = if quoted { trust.max(Trust::Quoted) } else { trust };
-    // `**src/app.py**: the entry point`.
-    let is_described = is_strong && remark.starts_with(' ') && text[path.len()..].starts_with("**:");
-    let is_whole = is_remark(remark, quoted || is_strong) && !is_partial(remark)
+    // `**src/app.py**: the entry point`, `### src/app.py: the entry point`.
+    let is_described = is_strong
+        && remark.starts_with(' ')
+        && text.strip_prefix(path).is_some_and(|rest| rest.starts_with("**:") || rest.starts_with(':'))
+        && !words_of(remark).any(|word| FAULTS.contains(&word.as_str()));
+    let is_whole = is_remark(remark, quoted || is_strong) && !is_partial(remark) && !names_another(remark)
         || is_described && !is_partial_line(remark);
     if is_whole && is_path(path, trust) {
-        return Some(HeadingPath { path: range_in(line, path), is_strong });
+        return Some(HeadingPath { path: range_in(line, path), is_item, is_strong });
     }
     let path = path_after_title(text).filter(|_| is_strong)?;
-    Some(HeadingPath { path: range_in(line, path), is_strong })
+    Some(HeadingPath { path: range_in(line, path), is_item, is_strong })
 }
 
 /// Finds the path at the end of a heading that also has a title, as in ``Backend (`src/app.py`)``,
@@ -313,7 +184,10 @@ fn path_after_title(text: &str) -> Option<&str> {
     let path = path.trim_matches('`');
     // A title about one file, not a sentence.
     let is_title = (1..=5).contains(&words_of(title).count()) && !title.contains(['`', '/', '.', ',']);
-    let is_about_part = words_of(title).any(|word| OTHER_TITLES.contains(&word.as_str()));
+    // `Tests (tests/test_app.py)` is about the file.
+    let is_test = |word: &str| ["test", "tests"].contains(&word) && path.contains("test");
+    let is_about_part =
+        words_of(title).any(|word| OTHER_TITLES.contains(&word.as_str()) && !is_test(word.as_str()));
     (is_title && !is_about_part && !is_partial_line(title) && is_path(path, Trust::Word)).then_some(path)
 }
 
@@ -343,16 +217,28 @@ pub(super) fn path_of_comment(line: &str, language: &str) -> Option<Range<usize>
     if open == "#" && super::path::is_markdown(language) {
         return None;
     }
-    let mut text = without_list_marker(without_brackets(without_rules(inner.trim())));
+    let path = path_of_comment_text(inner, language)?;
+    let is_markdown_title = open == "#" && super::path::is_markdown(path) && language.is_empty();
+    (!is_markdown_title).then(|| range_in(line, path))
+}
+
+/// Finds the path in a line of a comment that began in an earlier line, as in ` * src/app.js`.
+pub(super) fn path_in_comment(line: &str, language: &str) -> Option<Range<usize>> {
+    let text = line.trim().trim_start_matches('*');
+    Some(range_in(line, path_of_comment_text(text, language)?))
+}
+
+/// Returns the path that the text of a comment consists of.
+fn path_of_comment_text<'a>(text: &'a str, language: &str) -> Option<&'a str> {
+    let mut text = without_list_marker(without_brackets(without_rules(text.trim())));
     let mut trust = Trust::Word;
     if let Some(rest) = without_label(text) {
         (text, trust) = (rest, Trust::Labelled);
     }
     let (path, remark, quoted) = first_term(text)?;
     let trust = if quoted { trust.max(Trust::Quoted) } else { trust };
-    let is_markdown_title = open == "#" && super::path::is_markdown(path) && language.is_empty();
-    let is_whole = is_remark(remark, quoted) && !is_partial(remark) && !is_markdown_title;
-    (is_whole && is_path(path, trust) && fits(language, path)).then(|| range_in(line, path))
+    let is_whole = is_remark(remark, quoted) && !is_partial(remark) && !names_another(remark);
+    (is_whole && is_path(path, trust) && fits(language, path)).then_some(path)
 }
 
 /// Returns whether a line of text between a heading and its block announces a part of the file, or
@@ -394,7 +280,11 @@ pub(super) fn is_elision(line: &str) -> bool {
         "previous code",
         "keep",
     ];
-    is_comment && dots < 40 && phrases.iter().any(|phrase| words.contains(phrase))
+    // A comment of dots only, as in `// ...`.
+    let is_bare = line.starts_with(['/', '#', '<', '{', '-'])
+        && line.chars().all(|c| "./#*<>!-{}… ".contains(c))
+        && line.chars().filter(|c| ['.', '…'].contains(c)).count() <= 3;
+    is_comment && dots < 40 && (is_bare || phrases.iter().any(|phrase| words.contains(phrase)))
 }
 
 /// Finds the path in a word of an info string, and whether the word names a range of lines.
@@ -499,11 +389,15 @@ fn without_list_marker(text: &str) -> &str {
             return rest.trim_start();
         }
     }
-    // `[NEW] `, `(new) `, `(1) `.
+    // `[NEW] `, `(new) `, `[CREATE]** `, `(1) `, `(a) `, `[1/3] `.
     if let Some((mark, rest)) = text.strip_prefix(['[', '(']).and_then(|rest| rest.split_once([']', ')']))
+        && let rest = rest.trim_start_matches('*')
         && rest.starts_with(' ')
-        && (mark.eq_ignore_ascii_case("new")
-            || (1..=2).contains(&mark.len()) && mark.bytes().all(|c| c.is_ascii_digit()))
+        && (["new", "new file", "create", "created", "add", "added"]
+            .iter()
+            .any(|listed| mark.eq_ignore_ascii_case(listed))
+            || mark.len() == 1 && mark.bytes().all(|c| c.is_ascii_lowercase())
+            || (1..=5).contains(&mark.len()) && mark.bytes().all(|c| c.is_ascii_digit() || c == b'/'))
     {
         return rest.trim_start();
     }
@@ -525,7 +419,7 @@ fn without_list_marker(text: &str) -> &str {
 fn without_symbols(text: &str) -> &str {
     // A line of a directory tree is not a heading.
     let is_drawing = |c: char| ('\u{2500}'..='\u{257f}').contains(&c);
-    let is_symbol = |c: char| !c.is_ascii() && !c.is_alphanumeric() && !is_drawing(c);
+    let is_symbol = |c: char| !c.is_ascii() && !c.is_alphanumeric() && !is_drawing(c) && c != '“';
     text.trim_start_matches(is_symbol).trim_start()
 }
 
@@ -553,7 +447,8 @@ fn without_brackets(text: &str) -> &str {
 
 /// Removes HTML tags around the text, as in `<summary><b>src/lib.rs</b></summary>`.
 fn without_tags(mut text: &str) -> &str {
-    const TAGS: [&str; 12] = ["summary", "b", "strong", "code", "h1", "h2", "h3", "h4", "h5", "p", "i", "em"];
+    const TAGS: [&str; 13] =
+        ["summary", "b", "strong", "code", "kbd", "h1", "h2", "h3", "h4", "h5", "p", "i", "em"];
     while let Some((tag, rest)) = text.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
         let name = tag.split(' ').next().unwrap_or_default();
         let close = format!("</{name}>");
@@ -568,27 +463,39 @@ fn without_tags(mut text: &str) -> &str {
 
 /// Returns the text after a label or verb that announces a file.
 fn without_label(text: &str) -> Option<&str> {
-    for announcement in ["Save as ", "Save this as ", "Save it as ", "Saved as "] {
+    for announcement in [
+        "Save as ",
+        "Save this as ",
+        "Save it as ",
+        "Saved as ",
+        "START OF FILE ",
+        "START OF ",
+        "BEGIN FILE ",
+        "BEGIN ",
+    ] {
         if let Some(rest) = text.strip_prefix(announcement) {
             let (path, ..) = first_term(rest)?;
             return is_path(path, Trust::Word).then_some(rest);
         }
     }
-    let label = text.split_once([':', ':', '=']).or_else(|| text.split_once(" - "));
+    let label = text.split_once([':', '\u{ff1a}', '=']).or_else(|| text.split_once(" - "));
     if let Some((label, rest)) = label {
         // Bold and code markers may be on either side of the colon.
         let label = label.trim_matches(['*', '_', '`', ' ']);
         let label = label.strip_prefix("Create ").or_else(|| label.strip_prefix("New ")).unwrap_or(label);
-        let is_label = LABELS.iter().any(|listed| label.eq_ignore_ascii_case(listed))
+        let is_label = LABELS.contains(&label.to_lowercase().as_str())
             || VERBS.iter().any(|listed| label.eq_ignore_ascii_case(listed));
         if is_label {
             return Some(rest.trim_start_matches(['*', '_']).trim_start());
         }
     }
+    let text = without_continuation(text);
     let mut words = text.split_ascii_whitespace();
     let first = words.next()?;
     let is_verb = VERBS.iter().any(|listed| first.eq_ignore_ascii_case(listed));
-    let is_file = first.eq_ignore_ascii_case("file") || first.eq_ignore_ascii_case("filename");
+    let first_lower = first.to_lowercase();
+    let is_file =
+        !["location", "path"].contains(&first_lower.as_str()) && LABELS.contains(&first_lower.as_str());
     if !is_verb && !is_file {
         return None;
     }
@@ -606,11 +513,42 @@ fn without_label(text: &str) -> Option<&str> {
     is_path(path, Trust::Word).then_some(rest)
 }
 
+/// Removes `Next, ` before `create`, and `Here is the ` before `complete`.
+fn without_continuation(text: &str) -> &str {
+    for opening in ["Here is the ", "Here's the ", "This is the "] {
+        if let Some(rest) = text.strip_prefix(opening)
+            && ["full ", "complete ", "final ", "new "].iter().any(|word| rest.starts_with(word))
+        {
+            return rest;
+        }
+    }
+    let Some((first, rest)) = text.split_once(' ') else { return text };
+    let first = first.trim_end_matches(',');
+    let is_continuation = CONTINUATIONS.iter().any(|listed| first.eq_ignore_ascii_case(listed));
+    let next = rest.split(' ').next().unwrap_or_default();
+    let is_verb = ["create", "write", "add"].iter().any(|verb| next.eq_ignore_ascii_case(verb));
+    if is_continuation && is_verb { rest } else { text }
+}
+
+/// Returns whether a remark consists of another path, as in ``→ `src/b.py` ``.
+fn names_another(remark: &str) -> bool {
+    let rest = remark.trim().trim_start_matches(['-', '–', '—', '→', '←', '|', '/', '#', '>']).trim_start();
+    first_term(rest).is_some_and(|(path, rest, _)| rest.is_empty() && is_path(path, Trust::Word))
+}
+
 /// Splits a text into its first term and the rest, and returns whether the term was marked as code,
 /// quoted or a link.
 fn first_term(text: &str) -> Option<(&str, &str, bool)> {
-    let pairs =
-        [("`", "`"), ("**`", "`**"), ("\"", "\""), ("'", "'"), ("**", "**"), ("__", "__"), ("*", "*")];
+    let pairs = [
+        ("`", "`"),
+        ("**`", "`**"),
+        ("\"", "\""),
+        ("'", "'"),
+        ("“", "”"),
+        ("**", "**"),
+        ("__", "__"),
+        ("*", "*"),
+    ];
     for (open, close) in pairs.into_iter().rev() {
         // The longest marker first.
         if open == "*" && text.starts_with("**")
@@ -636,7 +574,7 @@ fn first_term(text: &str) -> Option<(&str, &str, bool)> {
         if let Some((_, rest)) = target {
             return Some((inner.trim_matches('`'), rest, true));
         }
-        if rest.is_empty() || rest.starts_with([':', ' ']) {
+        if rest.is_empty() || rest.starts_with([':', ' ', '*']) {
             return Some((inner.trim_matches('`'), rest, true));
         }
     }
@@ -657,10 +595,16 @@ fn is_remark(text: &str, is_marked: bool) -> bool {
     let is_bracketed =
         text.starts_with(['(', '[']) && text.trim_end_matches([':', '*']).ends_with([')', ']']);
     let dashes = ["- ", "– ", "— ", "-- ", "→ ", "← ", "| ", "# ", "// "];
-    let is_dashed = dashes.iter().any(|dash| text.starts_with(dash));
+    let described = dashes.iter().find_map(|dash| text.strip_prefix(dash));
+    // `src/app.py - add a route` is about a change.
+    let first = described.and_then(|text| words_of(text).next());
+    let is_dashed = described.is_some() && !first.is_some_and(|word| CHANGES.contains(&word.as_str()));
     let is_colon = is_marked && text.starts_with(": ");
-    let is_emoji = text.chars().all(|c| !c.is_ascii() && !c.is_alphanumeric());
-    is_bracketed || is_dashed || is_colon || is_emoji
+    let without_emoji = without_symbols(text);
+    let is_emoji =
+        without_emoji.is_empty() || without_emoji != text && without_emoji.eq_ignore_ascii_case("new");
+    let is_announcement = is_marked && ANNOUNCEMENTS.iter().any(|listed| text.eq_ignore_ascii_case(listed));
+    is_bracketed || is_dashed || is_colon || is_emoji || is_announcement
 }
 
 /// Returns the range of `part`, a slice of `whole`, in `whole`.

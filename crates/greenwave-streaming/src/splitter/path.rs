@@ -284,28 +284,53 @@ const WHOLE_NAMES: [&str; 15] = [
 const VARIABLES: [&str; 10] = ["c", "ctx", "r", "req", "request", "res", "resp", "response", "self", "this"];
 
 /// Products that end in `.js`, in lower case. `Node.js` is not a file.
-const PRODUCTS: [&str; 42] = [
+const PRODUCTS: [&str; 86] = [
     "alpine",
     "angular",
     "anime",
+    "aurelia",
     "babylon",
     "backbone",
     "bun",
+    "cannon",
     "chart",
+    "cytoscape",
     "d3",
+    "dagre",
     "day",
     "deno",
     "discord",
+    "echarts",
     "electron",
     "ember",
+    "ethers",
     "express",
+    "fabric",
     "fastify",
+    "fullcalendar",
+    "gatsby",
     "handlebars",
+    "hapi",
+    "hexo",
+    "highcharts",
+    "howler",
+    "immutable",
+    "inferno",
+    "jasmine",
+    "knex",
+    "knockout",
     "koa",
+    "konva",
     "leaflet",
+    "lodash",
+    "luxon",
+    "mathjax",
     "matter",
+    "mermaid",
     "meteor",
+    "mithril",
     "moment",
+    "mongoose",
     "mustache",
     "nest",
     "next",
@@ -313,20 +338,39 @@ const PRODUCTS: [&str; 42] = [
     "nuxt",
     "p5",
     "paper",
+    "passport",
+    "pdf",
     "phaser",
     "pixi",
     "plotly",
+    "polymer",
+    "popper",
     "preact",
+    "prism",
+    "puppeteer",
+    "qwik",
+    "ramda",
     "react",
+    "remix",
     "require",
+    "reveal",
+    "riot",
+    "sails",
+    "sequelize",
+    "showdown",
     "socket",
     "solid",
     "stimulus",
     "svelte",
+    "swiper",
     "tensorflow",
     "three",
+    "tone",
+    "typed",
     "underscore",
+    "video",
     "vue",
+    "web3",
 ];
 
 /// Products that are also written in lower case and are unlikely to be file names.
@@ -355,7 +399,7 @@ const TOP_LEVEL_DOMAINS: [&str; 14] =
 
 /// Returns whether the text is the path of a file.
 pub(super) fn is_path(text: &str, trust: Trust) -> bool {
-    let is_foreign = |c: char| c.is_control() || "`*<>|\"';,=?!".contains(c);
+    let is_foreign = |c: char| c.is_control() || "`*<>|\"';,=?!，。、：；！？".contains(c);
     let is_blank = |c: char| c.is_whitespace();
     let has_blanks = text.contains(is_blank);
     if text.is_empty() || text.len() > 255 || text.ends_with(['/', '\\']) || text.contains(is_foreign) {
@@ -364,7 +408,9 @@ pub(super) fn is_path(text: &str, trust: Trust) -> bool {
     if has_blanks && (trust < Trust::Quoted || text.trim() != text) {
         return false;
     }
-    if is_variable(text) || has_blanks && is_phrase(text) {
+    // `{name}.py` stands for a name.
+    let is_placeholder = text.contains(['{', '}']) && trust < Trust::Attribute;
+    if is_variable(text) || is_placeholder || has_blanks && is_phrase(text) {
         return false;
     }
     // Only a Windows drive may contain a colon.
@@ -405,8 +451,98 @@ fn is_variable(text: &str) -> bool {
     first.len() < text.len() && (first.starts_with("${") || inner.is_some_and(is_name))
 }
 
-/// Returns whether words with blanks are no name: a request such as `GET /users.json`, or words
-/// around a name such as `e.g. a.py`.
+/// Commands that often precede the path of a file.
+const COMMANDS: [&str; 86] = [
+    "awk",
+    "bash",
+    "black",
+    "bun",
+    "bunx",
+    "cargo",
+    "cat",
+    "cd",
+    "chmod",
+    "clang",
+    "clang++",
+    "cmake",
+    "cp",
+    "curl",
+    "deno",
+    "diff",
+    "docker",
+    "dotnet",
+    "echo",
+    "eslint",
+    "flake8",
+    "g++",
+    "gcc",
+    "git",
+    "go",
+    "grep",
+    "gunicorn",
+    "head",
+    "isort",
+    "java",
+    "javac",
+    "jest",
+    "kotlinc",
+    "kubectl",
+    "less",
+    "ln",
+    "ls",
+    "make",
+    "mkdir",
+    "mocha",
+    "mv",
+    "mypy",
+    "nano",
+    "node",
+    "nodemon",
+    "npm",
+    "npx",
+    "open",
+    "perl",
+    "php",
+    "pip",
+    "pip3",
+    "pnpm",
+    "poetry",
+    "prettier",
+    "pylint",
+    "pyright",
+    "pytest",
+    "python",
+    "python3",
+    "rm",
+    "ruby",
+    "ruff",
+    "rustc",
+    "rustfmt",
+    "sed",
+    "sh",
+    "source",
+    "streamlit",
+    "sudo",
+    "swift",
+    "tail",
+    "terraform",
+    "time",
+    "touch",
+    "ts-node",
+    "tsc",
+    "tsx",
+    "uv",
+    "uvicorn",
+    "vi",
+    "vim",
+    "vitest",
+    "wget",
+    "yarn",
+    "zsh",
+];
+
+/// Returns whether words with blanks are no name: a request such as `GET /users.json`, a command
+/// such as `python a.py`, or words around a name such as `e.g. a.py`.
 fn is_phrase(text: &str) -> bool {
     const ABBREVIATIONS: [&str; 6] = ["cf.", "e.g.", "etc.", "i.e.", "see", "vs."];
     let mut words = text.split_whitespace();
@@ -414,7 +550,9 @@ fn is_phrase(text: &str) -> bool {
     let is_request = first.len() > 2
         && first.bytes().all(|c| c.is_ascii_uppercase())
         && words.next().is_some_and(|word| word.starts_with('/'));
-    is_request || text.split_whitespace().any(|word| ABBREVIATIONS.contains(&word))
+    // `ruff check src/app.py`, `grep -n main a.rs`.
+    let is_command = COMMANDS.contains(&first) || text.split_whitespace().any(|word| word.starts_with('-'));
+    is_request || is_command || text.split_whitespace().any(|word| ABBREVIATIONS.contains(&word))
 }
 
 /// Returns whether this is a file name in any directory.
@@ -510,7 +648,11 @@ fn is_product(name: &str, stem: &str, extension: &str) -> bool {
     let is_capital = stem.starts_with(|c: char| c.is_ascii_uppercase());
     let is_script =
         extension == "js" && (is_capital && is_named(&PRODUCTS) || is_named(&PRODUCTS_IN_LOWER_CASE));
-    is_script || ["ASP.NET", "docs.rs", "crates.rs"].contains(&name)
+    // Packages of Julia are written `DataFrames.jl`, namespaces of .NET `System.Text.Json`.
+    let is_package = extension == "jl" && is_capital && !stem.contains(['_', '-']);
+    let is_namespace = [".Json", ".Xml", ".Html"].iter().any(|end| name.ends_with(end));
+    let others = ["asp.net", "docs.rs", "crates.rs", "discord.py", "web3.py"];
+    is_script || is_package || is_namespace || others.contains(&name.to_ascii_lowercase().as_str())
 }
 
 fn is_program_directory(directory: &str) -> bool {

@@ -1,5 +1,6 @@
 //! Tests of greenwave-streaming through its public API.
 
+mod answers;
 mod blocks;
 mod budget;
 mod chunkings;
@@ -10,7 +11,7 @@ mod files;
 mod files_habits;
 mod json;
 mod lines;
-mod options;
+mod option_ranges;
 mod partial_json;
 mod pull;
 mod resume;

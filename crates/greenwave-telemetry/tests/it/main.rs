@@ -53,6 +53,24 @@ async fn json_keys_are_stable() {
     assert!(get(server.address(), "/").await.starts_with("HTTP/1.1 404"));
 }
 
+/// JSON has no number for infinity and results of invalid operations.
+#[test]
+fn every_number_is_a_number_in_json() {
+    for count in [0, 1, u64::MAX] {
+        for efficiency in [f64::NAN, f64::NEG_INFINITY, -1.0, 0.0, 0.5, f64::MAX, f64::INFINITY] {
+            for misses in [0, 1, u64::MAX] {
+                let cache = CacheMetrics::new(count, misses);
+                assert!((0.0..=100.0).contains(&cache.hit_rate), "{cache:?}");
+                let parallel = ParallelMetrics::new(count, misses, efficiency);
+                let snapshot = MetricsSnapshot { cache, parallel, ..MetricsSnapshot::default() };
+                let json: serde_json::Value = serde_json::from_str(&snapshot.to_json()).unwrap();
+                assert!(json["parallel"]["efficiency"].is_number(), "{json}");
+                assert_eq!(json["cache"]["total_hits"], count);
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn methods_other_than_get_are_refused() {
     let server = MetricsEndpoint::bind(any_port()).await.unwrap().serve(MetricsSnapshot::default);

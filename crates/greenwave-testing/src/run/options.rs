@@ -85,10 +85,13 @@ pub struct RunnerOptions {
     pub output: Option<OutputObserver>,
 }
 
+/// Maximum number of times that a new or a failing test is repeated.
+pub(crate) const REPETITIONS_MAX: u32 = 1000;
+
 /// Options for running the tests of a project.
 #[derive(Debug, Clone)]
 pub struct SuiteOptions {
-    /// Maximum number of tests that run at the same time, at least 1.
+    /// Maximum number of tests that run at the same time; 0 counts as 1.
     pub workers: u32,
     /// Whether fewer tests run at the same time while the machine is busy with other work.
     pub follow_load: bool,
@@ -104,7 +107,7 @@ pub struct SuiteOptions {
     /// Seed for the selection of results to audit.
     pub audit_seed: u64,
     /// Number of times that a test runs that has never run in this project. It passes only if it
-    /// passes each time. 0 and 1 mean once.
+    /// passes each time. 0 and 1 mean once; values above 1000 count as 1000.
     pub stress_new: u32,
 }
 

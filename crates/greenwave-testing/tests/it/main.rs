@@ -7,6 +7,7 @@ mod discover_npm;
 mod edits;
 mod harnesses;
 mod objects;
+mod option_ranges;
 mod report;
 
 use std::fs;

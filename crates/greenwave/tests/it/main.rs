@@ -3,6 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
 mod git_project;
-mod numbers;
+mod option_ranges;
 mod phase;
 mod plan;

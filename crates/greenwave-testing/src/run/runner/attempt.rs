@@ -20,7 +20,7 @@ use crate::results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status
 use crate::results::outputs::Outputs;
 use crate::run::blocking::blocking;
 use crate::run::isolation::Isolation;
-use crate::run::options::RESULTS_VARIABLE;
+use crate::run::options::{REPETITIONS_MAX, RESULTS_VARIABLE};
 use crate::run::process::{self, Job, ProcessResult};
 use crate::run::reported::ExpectedReports;
 use crate::run::withheld;
@@ -129,7 +129,7 @@ impl TestJob<'_> {
                 Some(earlier) => self.rerun_cases(earlier).await?,
                 None => self.run_once(&self.equip(launch.clone(), &isolation)?, &isolation).await?,
             };
-            if process.status == Status::Passed || attempt > self.test.retries {
+            if process.status == Status::Passed || attempt > self.test.retries.min(REPETITIONS_MAX) {
                 let (harness, directory) = (self.runner.harness(self.test), isolation.directory());
                 process.cases.extend(harness.read_cases(self.test, directory));
                 if let Some(more) = self.explain_crash(&process).await {

@@ -21,7 +21,7 @@ use crate::results::dependencies::{DependencyLog, DependencyRecord};
 use crate::results::history::{Statistics, TestStatistics};
 use crate::results::key_chain::KeyChain;
 use crate::results::outcome::{CacheDecision, Outcome, Source};
-use crate::run::options::SuiteOptions;
+use crate::run::options::{REPETITIONS_MAX, SuiteOptions};
 use crate::run::runner::{Dependencies, TestRun};
 use crate::run::test_id::TestId;
 use crate::{Error, Test};
@@ -64,7 +64,7 @@ impl<O: Fn(SuiteEvent<'_>) + Send + Sync> Coordinator<'_, O> {
         let PendingTests { misses, distrusted, audits, builds, .. } = pending;
         let audited = audits.keys().copied().collect();
         let context = Arc::clone(self.context);
-        let stress = Stress { runs: self.options.stress_new, tests: stressed.clone() };
+        let stress = Stress { runs: self.options.stress_new.min(REPETITIONS_MAX), tests: stressed.clone() };
         self.report.stressed = stressed.into_iter().collect();
         self.report.stressed.sort_unstable();
         let (company, earlier) = (Company::default(), self.earlier());

@@ -190,3 +190,38 @@ async fn overlaps_accept_extreme_sizes() {
         assert!(deliveries > 0);
     }
 }
+
+/// A source that delivers one new line per attempt, and then breaks.
+#[derive(Debug)]
+struct OneLineEach;
+
+#[async_trait::async_trait]
+impl Source for OneLineEach {
+    async fn open(&self, at: &Position) -> Result<Opened, OpenError> {
+        let line = if at.sequence < 6 { "line\n" } else { "last\n" };
+        Ok(Opened::new(stream::iter([Ok::<_, BoxError>(Bytes::from(line))]), ResumeStrategy::Next))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_limited_to_any_number() {
+    for (attempts_total_max, expected) in [(0, 1), (1, 1), (3, 3), (7, 7), (u32::MAX, 7)] {
+        let options = ResumeOptions { attempts_total_max, ..ResumeOptions::default() };
+        let mut response = Resume::new(
+            Arc::new(OneLineEach),
+            0,
+            |_: &Position| Lines::default(),
+            |unit| unit.bytes() == "last",
+        )
+        .with_options(options);
+        let (mut units, mut is_broken) = (0, false);
+        while let Some(delivery) = response.next().await {
+            match delivery {
+                Ok(greenwave_streaming::Delivery::Units { batch, .. }) => units += batch.len(),
+                Ok(_) => {}
+                Err(_) => is_broken = true,
+            }
+        }
+        assert_eq!((units, is_broken), (expected, expected < 7), "{attempts_total_max}");
+    }
+}

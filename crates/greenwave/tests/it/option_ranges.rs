@@ -108,6 +108,14 @@ fn of_settings(changes: &mut Vec<(String, Change)>) {
     each(changes, "pool.size", sizes, |setup, value| setup.settings.pool.size = value);
     each(changes, "pool.min", sizes, |setup, value| setup.settings.pool.min = value);
     each(changes, "pool.idle_timeout", DURATIONS, |setup, value| setup.settings.pool.idle_timeout = value);
+    each(changes, "testing.disk_limit", [0, 1, u64::MAX], |setup, value| {
+        setup.settings.testing.disk_limit = value;
+    });
+    each(changes, "testing.audit", FRACTIONS, |setup, value| setup.settings.testing.audit = value);
+    each(changes, "testing.retries", counts, |setup, value| setup.settings.testing.retries = value);
+    each(changes, "metrics.port", [0, u16::MAX], |setup, value| {
+        setup.settings.metrics.port = value;
+    });
     each(changes, "agent.time_limit", DURATIONS, |setup, value| setup.settings.agent.time_limit = value);
     each(changes, "agent.answer_limit", [0, 1, u64::MAX], |setup, value| {
         setup.settings.agent.answer_limit = value;

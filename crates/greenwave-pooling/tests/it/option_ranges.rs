@@ -1,12 +1,14 @@
 //! Extreme values of every option. None may panic, hang or overflow. The tests use paused time, so
-//! a wait without end fails.
+//! a wait without end fails. `HttpCacheOptions` are tested in `http.rs`.
 
 use std::time::Duration;
 
 use greenwave_pooling::{
-    BatchOptions, Batcher, CircuitBreaker, CircuitBreakerOptions, Cooldowns, Endpoints, Error, Hedge, Limit,
-    Limiter, Manager, ObjectPool, Pool, PoolOptions, Rate, RetryBudget, TokenBuckets, async_trait,
+    BatchOptions, Batcher, CircuitBreaker, CircuitBreakerOptions, Cooldowns, Endpoints, Error, Hedge,
+    LengthFraming, Limit, Limiter, Manager, Multiplexed, MultiplexedOptions, ObjectPool, Pool, PoolOptions,
+    Rate, RetryBudget, TokenBuckets, async_trait,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 const DURATIONS: [Duration; 4] =
@@ -89,6 +91,16 @@ async fn a_minimum_above_the_maximum_counts_as_the_maximum() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pool_of_any_minimum_has_at_most_65536_connections() {
+    let options = PoolOptions { size_min: usize::MAX, size_max: usize::MAX, ..PoolOptions::default() };
+    let pool = Pool::new(Units, options);
+    pool.warm_up().await.unwrap();
+    assert_eq!(pool.stats().size, 1 << 16);
+    pool.close().await;
+    assert_eq!(pool.stats().size, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn batches_of_any_size_and_delay() {
     for delay_max in DURATIONS {
         for number in COUNTS {
@@ -155,6 +167,7 @@ async fn circuit_breakers_with_any_options_open_and_close() {
 async fn buckets_of_any_rate_serve_every_request_eventually() {
     for period in DURATIONS {
         for units in [0, 1, u64::MAX] {
+            assert_eq!(Rate::per_minute(units).units, units);
             for wanted in [0, 1, u64::MAX] {
                 let buckets = TokenBuckets::new([Rate { units, period }]);
                 timeout(YEARS, buckets.take([wanted])).await.expect("there are as many at first");
@@ -237,6 +250,30 @@ fn object_pools_of_any_size() {
             let objects = ObjectPool::sharded(shards, idle_max, || 1, |_| true);
             drop(objects.get());
             assert!(objects.stats().idle <= idle_max);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_with_any_number_of_requests_and_frame_size() {
+    const FRAME_BYTES: usize = 4 + 8 + 3;
+    for in_flight_max in COUNTS {
+        for frame_bytes_max in [0, 1, FRAME_BYTES - 1, FRAME_BYTES, usize::MAX] {
+            let (near, mut far) = tokio::io::duplex(1 << 16);
+            let options = MultiplexedOptions { in_flight_max, frame_bytes_max };
+            let line = Multiplexed::new(near, LengthFraming, options);
+            let requests = async { tokio::join!(line.request(vec![1; 3]), line.request(vec![2; 3])) };
+            let echo = async {
+                let mut frame = [0; FRAME_BYTES];
+                while far.read_exact(&mut frame).await.is_ok() && far.write_all(&frame).await.is_ok() {}
+                std::future::pending::<()>().await;
+            };
+            let (one, two) = tokio::select! {
+                answers = timeout(YEARS, requests) => answers.expect("they end"),
+                () = echo => unreachable!(),
+            };
+            let expected = frame_bytes_max >= FRAME_BYTES;
+            assert_eq!((one.is_ok(), two.is_ok()), (expected, expected), "{options:?}: {one:?} {two:?}");
         }
     }
 }
