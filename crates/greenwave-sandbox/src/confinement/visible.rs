@@ -2,7 +2,6 @@
 //! Landlock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io;
 use std::ops::Bound;
 use std::os::fd::OwnedFd;
@@ -21,28 +20,25 @@ use crate::{Error, ReadRules};
 /// Maximum number of permitted paths.
 pub(super) const PATHS_MAX: usize = 20_000;
 
-/// The visible paths of a confinement by mounts, open.
+/// The visible paths of a confinement by mounts.
 ///
 /// A mount that hides a file ends when somebody outside replaces the file by renaming another. In
 /// addition to the mounts, Landlock therefore permits reading what is visible now, and nothing
-/// else. The paths are opened once for many commands.
+/// else. The paths are found once for many commands.
 #[derive(Debug)]
-pub(in crate::confinement) struct VisiblePaths(Vec<File>);
+pub(in crate::confinement) struct VisiblePaths(BTreeSet<PathBuf>);
 
 impl VisiblePaths {
     /// Returns `None` if Landlock or a list of the files is not available: mounts alone hide then.
     pub(in crate::confinement) fn new(confinement: &Confinement) -> Option<Self> {
         ReadRules::available().ok()?;
-        let paths = visible(confinement, false).ok().filter(|paths| paths.len() <= PATHS_MAX)?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = |path: &PathBuf| rustix::fs::open(path, flags, Mode::empty()).ok().map(File::from);
-        Some(Self(paths.iter().filter_map(open).collect()))
+        visible(confinement, false).ok().filter(|paths| paths.len() <= PATHS_MAX).map(Self)
     }
 
     /// Returns rules for a command that can read other paths, too, and confines its signals and
     /// abstract Unix sockets.
     pub(super) fn rules<'a>(
-        &self,
+        &'a self,
         others: impl Iterator<Item = &'a Path>,
     ) -> Result<Option<OwnedFd>, RulesetError> {
         let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::Execute;
@@ -53,12 +49,12 @@ impl VisiblePaths {
         if let Ok(root) = PathFd::new("/") {
             rules = rules.add_rule(PathBeneath::new(root, AccessFs::Refer))?;
         }
-        for file in &self.0 {
-            rules = rules.add_rule(PathBeneath::new(file, read))?;
-        }
-        for path in others {
-            if let Ok(path) = PathFd::new(path) {
-                rules = rules.add_rule(PathBeneath::new(path, read))?;
+        // A link in the place of a path must not lead to a hidden one.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        for path in self.0.iter().map(PathBuf::as_path).chain(others) {
+            // What is gone cannot be read.
+            if let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) {
+                rules = rules.add_rule(PathBeneath::new(file, read))?;
             }
         }
         Ok(Option::from(rules))
