@@ -76,6 +76,9 @@ pub(crate) enum CliError {
     /// Several tests match a name that must match one.
     #[error("several test names contain `{name}`: {names}")]
     SeveralTests { name: String, names: String },
+    /// Arguments for a test runner, although tests of several runners are selected.
+    #[error("the arguments after `--` would go to {names}")]
+    SeveralRunners { names: String },
     /// A feature has no such attempt.
     #[error(
         "no attempt{} at feature `{feature}` is stored", number.map(|number| format!(" {number}")).unwrap_or_default()
@@ -156,6 +159,9 @@ impl CliError {
             CliError::NoSuchAttempt { .. } => "list all attempts with `greenwave attempts PLAN`",
             CliError::Report { .. } => "name a file that can be written",
             CliError::SeveralTests { .. } => "give the full name of one of them",
+            CliError::SeveralRunners { .. } => {
+                "select the tests of one runner by a part of their names (`greenwave test NAME -- ARGUMENT`)"
+            }
             CliError::Output(_) => "free disk space, or redirect the output (`> FILE`)",
             CliError::Exists { .. } => "edit or remove the existing file",
             CliError::NotADemo { .. } => "choose an empty directory",

@@ -21,6 +21,10 @@ pub struct Trace {
     /// The paths that existed when the command first used them. A path that the command itself
     /// created is not one of them.
     pub existing: HashSet<PathBuf>,
+    /// Directories that existed, and that the command removed and created again, without reading a
+    /// file in them before. It came upon everything in them by reading the names in a directory, as
+    /// `rm -r` does.
+    pub swept: HashSet<PathBuf>,
     /// Accesses to kernel objects that are not files.
     pub objects: KernelObjects,
     /// The reason why accesses may be missing from this trace, as in "mounts file systems". `None`

@@ -102,6 +102,16 @@ pub trait Harness: Debug + Send + Sync + 'static {
         vec![None; collections.len()]
     }
 
+    /// Returns `test` with arguments of the user for the harness's own runner, as in `cargo test --
+    /// ARGUMENTS`; `None` if its command takes none.
+    ///
+    /// Tests that [collections](Discovery::collections) find have the arguments of the collection.
+    /// A harness without an implementation refuses arguments.
+    fn with_arguments(&self, test: &Test, arguments: &[String]) -> Option<Test> {
+        let _ = (test, arguments);
+        None
+    }
+
     /// Returns commands whose output lists the single tests in `test`; none if `list` needs no
     /// output.
     ///

@@ -141,6 +141,8 @@ impl Checkout {
                 let python = self.directory.join(".venv/bin/python");
                 let mut pip = in_directory(&python.to_string_lossy(), &self.directory);
                 pip.args(["-m", "pip", "install", "--quiet", "-e", "."]).args(&project.packages);
+                // The imported repository has no tags from which a version could be derived.
+                pip.env("SETUPTOOLS_SCM_PRETEND_VERSION", &project.version);
                 output_of(&mut pip).map(drop)
             }
             Runner::Npm => {

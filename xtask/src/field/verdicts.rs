@@ -135,23 +135,30 @@ impl Verdicts {
         verdicts
     }
 
-    /// Reads the totals that runners of npm's world print. Their formats have no names in common.
+    /// Reads the totals that runners of npm's world print: TAP of node, tape and tap, and mocha.
     pub(super) fn from_totals(text: &str) -> Self {
-        let line = Regex::new(
-            r"(?m)^(?:# |\u{2139} )(pass|fail|skipped) +([0-9]+)$|^ +([0-9]+) (passing|failing|pending)\b",
-        );
+        const LINES: [&str; 4] = [
+            r"(?m)^(?:# |\u{2139} )(pass|fail|skipped) +([0-9]+)$",
+            r"(?m)^ +(?P<n>[0-9]+) (?P<w>passing|failing|pending)\b",
+            r"(?m)^ *# \{ total: [0-9]+(?:, (?:pass|fail|skip|todo): [0-9]+)+ \}$",
+            r"\b(pass|fail|skip|todo): ([0-9]+)",
+        ];
+        let [counted, mocha, braces, part] =
+            LINES.map(|line| Regex::new(line).expect("the pattern is a constant, and tests compile it"));
+        let pairs = counted.captures_iter(text).map(|it| (it[1].to_owned(), it[2].to_owned()));
+        let of_mocha = mocha.captures_iter(text).map(|it| (it["w"].to_owned(), it["n"].to_owned()));
+        // tap prints a total per file, and one of the run at the end.
+        let total = braces.find_iter(text).last().map(|it| it.as_str()).unwrap_or_default();
+        let of_tap = part.captures_iter(total).map(|it| (it[1].to_owned(), it[2].to_owned()));
         let mut verdicts = Self::default();
-        for total in line.expect("the pattern is a constant, and tests compile it").captures_iter(text) {
-            let part = |at: usize| total.get(at).map(|it| it.as_str());
-            let word = part(1).or(part(4)).unwrap_or_default();
-            let count = part(2).or(part(3)).unwrap_or_default();
-            let verdict = match word {
+        for (word, count) in pairs.chain(of_mocha).chain(of_tap) {
+            let verdict = match word.as_str() {
                 "fail" | "failing" => Verdict::Failed,
-                "skipped" | "pending" => Verdict::Skipped,
+                "skip" | "skipped" | "todo" | "pending" => Verdict::Skipped,
                 _ => Verdict::Passed,
             };
             let count = count.parse().unwrap_or(0_usize).min(TOTAL_MAX);
-            (0..count).for_each(|_| verdicts.add(word.to_owned(), verdict));
+            (0..count).for_each(|_| verdicts.add(word.clone(), verdict));
         }
         verdicts
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::harnesses::by_cargo;
+use crate::harnesses::{by_cargo, program};
 use crate::program::{COMPILING_BOUND, Finished, Program, until};
 use crate::test_command::verdicts;
 use crate::test_dir::TestDir;
@@ -180,4 +180,52 @@ fn declared_variables_reach_the_build() {
     // Also for the test that does not declare it, since both are built together.
     assert_eq!(with("y"), [unit("one", false), unit("two", false)]);
     assert_eq!(with("x"), [unit("one", true), unit("two", true)]);
+}
+
+#[test]
+fn arguments_go_to_the_test_programs() {
+    let source = "/// ```\n/// assert!(true);\n/// ```\npub fn f() {}\n\
+        #[test] fn good() {}\n#[test] fn bad() { panic!() }\n#[test] #[ignore] fn slow() {}\n";
+    let dir = TestDir::empty().with("p/Cargo.toml", package("p", "")).with("p/src/lib.rs", source);
+    let run = |arguments: &[&str]| {
+        let program = Program::new(["test", "--format", "json", "--"].iter().chain(arguments));
+        let program = program.within(&dir.path("p")).bound(COMPILING_BOUND);
+        program.variable("XDG_CACHE_HOME", dir.path("cache")).run()
+    };
+    let passed = |name: &str| (name.to_owned(), true);
+    let doc = |finished: &Finished| {
+        cases(finished).into_iter().filter(|(name, _)| !name.contains("(line")).collect()
+    };
+    let selected: BTreeMap<String, bool> = doc(&run(&["--skip", "bad"]).with_code(0));
+    assert_eq!(selected, BTreeMap::from([passed("good")]));
+    let ignored: BTreeMap<String, bool> = doc(&run(&["--include-ignored", "--exact", "slow"]).with_code(0));
+    assert_eq!(ignored, BTreeMap::from([passed("slow")]));
+    let failed: BTreeMap<String, bool> = doc(&run(&["bad"]).with_code(1));
+    assert_eq!(failed, BTreeMap::from([("bad".to_owned(), false)]));
+    until("the results are cached", || {
+        verdicts(&run(&["--skip", "bad"])).iter().all(|(_, passed, cached)| *passed && *cached)
+    });
+}
+
+#[test]
+fn arguments_are_for_one_runner() {
+    let dir = TestDir::empty()
+        .with("p/Cargo.toml", package("p", ""))
+        .with("p/src/lib.rs", "#[test] fn good() {}\n#[test] fn bad() { panic!() }\n")
+        .with("p/package.json", r#"{"name": "q", "scripts": {"test": "echo got"}}"#);
+    let run = |arguments: &[&str]| {
+        let program = Program::new(arguments).within(&dir.path("p")).bound(COMPILING_BOUND);
+        program.variable("XDG_CACHE_HOME", dir.path("cache")).run()
+    };
+    let finished = run(&["test", "--", "good"]).with_code(2);
+    assert!(
+        finished.stderr.contains("the arguments after `--` would go to `cargo`, `npm`"),
+        "{}",
+        finished.stderr
+    );
+    assert!(finished.stderr.contains("hint: select the tests of one runner"), "{}", finished.stderr);
+    if program(&[&["npm", "--version"]]).is_some() {
+        let finished = run(&["test", "npm", "--output", "all", "--", "good"]).with_code(0);
+        assert!(finished.stdout.contains("got good"), "{}", finished.stdout);
+    }
 }

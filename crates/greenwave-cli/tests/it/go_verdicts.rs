@@ -4,7 +4,7 @@ use std::process::Command;
 
 use greenwave_testkit::service::skip;
 
-use crate::program::{COMPILING_BOUND, Program};
+use crate::program::{COMPILING_BOUND, Program, until};
 use crate::test_command::verdicts;
 use crate::test_dir::TestDir;
 
@@ -65,4 +65,31 @@ fn packages_without_tests_under_the_build_tags_have_none() {
     assert!(units(&dir, &[]).contains(&unit("go:. (packages without tests)", false)));
     // The build cache is in the home of the user, where later runs find it.
     assert!(dir.path("cache/go-build").is_dir());
+}
+
+#[test]
+fn arguments_go_to_go_test() {
+    if !has_go() {
+        return;
+    }
+    let body = "package a\n\nimport \"testing\"\n\nfunc TestGood(t *testing.T) {}\n\n\
+        func TestBad(t *testing.T) { if !testing.Short() { t.Fatal() } }\n";
+    let dir = TestDir::empty()
+        .with("home/x", "")
+        .with("p/go.mod", "module example.test/m\n\ngo 1.19\n")
+        .with("p/a/x_test.go", body);
+    let run = |arguments: &[&str]| {
+        let program = Program::new(["test", "--format", "json"].iter().chain(arguments));
+        let program = program.within(&dir.path("p")).bound(COMPILING_BOUND);
+        let run =
+            program.variable("HOME", dir.path("home")).variable("XDG_CACHE_HOME", dir.path("cache")).run();
+        verdicts(&run).into_iter().map(|(_, passed, cached)| (passed, cached)).collect::<Vec<_>>()
+    };
+    assert_eq!(run(&[]), [(false, false)]);
+    assert_eq!(run(&["--", "-short"])[0].0, true);
+    assert_eq!(run(&["--", "-run", "TestGood"])[0].0, true);
+    assert_eq!(run(&["--", "-run=TestBad"]), [(false, false)]);
+    until("the result is cached", || run(&["--", "-short"]) == [(true, true)]);
+    // Neither result is the other's.
+    assert_eq!(run(&[]), [(false, false)]);
 }

@@ -32,6 +32,10 @@ struct PathRecord {
     is_output: bool,
     /// A file existed before that.
     existed: bool,
+    /// The names in the directory were read, even if it is an output by then.
+    is_listed: bool,
+    /// The first access came after the names in its directory were read.
+    is_walked: bool,
 }
 
 impl AccessLog {
@@ -102,6 +106,14 @@ impl AccessLog {
             && !record.is_output
         {
             record.existed = true;
+        }
+    }
+
+    /// Records that the names in a directory were read.
+    pub(super) fn list(&mut self, path: &Path) {
+        self.depend(path, |access| access.listed = true);
+        if let Some(record) = self.record(path) {
+            record.is_listed = true;
         }
     }
 
@@ -205,8 +217,9 @@ impl AccessLog {
 
     pub(super) fn finish(mut self) -> Trace {
         self.settle_all();
-        let existing = self.existing();
+        let (existing, swept) = (self.existing(), self.swept());
         Trace {
+            swept,
             paths: self.paths.into_iter().map(|(path, record)| (path, record.access)).collect(),
             existing,
             objects: self.ipc.finish(),
@@ -219,6 +232,7 @@ impl AccessLog {
     pub(super) fn snapshot(&mut self) -> Trace {
         self.settle_all();
         Trace {
+            swept: self.swept(),
             paths: self.paths.iter().map(|(path, record)| (path.clone(), record.access)).collect(),
             existing: self.existing(),
             objects: self.ipc.finish(),
@@ -236,6 +250,25 @@ impl AccessLog {
         self.paths.iter().filter(|(_, record)| record.existed).map(|(path, _)| path.clone()).collect()
     }
 
+    /// Returns the directories that the command has removed with their unread content, and created
+    /// again.
+    fn swept(&self) -> HashSet<PathBuf> {
+        let is_unread = |record: &PathRecord| record.access.written && !record.access.read;
+        let is_recreated = |directory: &&PathBuf| {
+            self.paths.get(*directory).is_some_and(|record| record.existed && is_unread(record))
+        };
+        let mut swept: HashSet<PathBuf> = self.created.iter().filter(is_recreated).cloned().collect();
+        if swept.is_empty() {
+            return swept;
+        }
+        for (path, record) in self.paths.iter().filter(|(_, record)| record.existed) {
+            if !(record.is_walked && is_unread(record)) {
+                swept.retain(|directory| path == directory || !path.starts_with(directory));
+            }
+        }
+        swept
+    }
+
     fn is_in_created(&self, path: &Path) -> bool {
         !self.created.is_empty() && path.ancestors().any(|above| self.created.contains(above))
     }
@@ -249,7 +282,9 @@ impl AccessLog {
             }
             let output_only = self.is_in_created(path);
             let access = Access { output_only, ..Access::default() };
-            let record = PathRecord { access, is_output: output_only, existed: false };
+            let is_walked =
+                path.parent().and_then(|parent| self.paths.get(parent)).is_some_and(|it| it.is_listed);
+            let record = PathRecord { access, is_output: output_only, is_walked, ..PathRecord::default() };
             self.paths.insert(path.to_owned(), record);
         }
         self.paths.get_mut(path)

@@ -252,7 +252,7 @@ impl Observer {
     fn list(&mut self, it: &Tracee<'_>, descriptor: c_int) -> Result<(), Skip> {
         let directory = it.base(Base::Descriptor(descriptor))?.ok_or(Skip::NoAccess)?;
         if it.is_waiting() {
-            self.log.depend(&directory, |access| access.listed = true);
+            self.log.list(&directory);
         }
         Ok(())
     }
@@ -307,6 +307,7 @@ impl Observer {
                 // The call fails if the directory has entries, which may then be listed.
                 self.log.depend(&resolved.path, |access| access.listed = true);
                 self.log.remove(&resolved.path);
+                self.resolver.forget_directory(&resolved.path);
             }
             _ => self.log.remove(&resolved.path),
         }

@@ -95,6 +95,11 @@ impl Resolver {
         self.directories.clear();
     }
 
+    /// Removes a directory from the cache, because the command is about to remove it.
+    pub(super) fn forget_directory(&mut self, path: &Path) {
+        self.directories.remove(path);
+    }
+
     /// Excludes the file system of the command's first working directory from
     /// [`Resolution::is_fuse`]. Only the first call has an effect.
     pub(super) fn trust_device_of(&mut self, thread: u32) {

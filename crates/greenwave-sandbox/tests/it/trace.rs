@@ -250,6 +250,33 @@ async fn output_of_a_command_is_not_an_input() {
 }
 
 #[tokio::test]
+async fn a_directory_that_is_removed_unread_and_created_again_is_swept() {
+    if !can_trace() {
+        return;
+    }
+    let swept = async |script: &str| -> Vec<String> {
+        let directory = Directory::new(&[("out/a", "1"), ("out/sub/b", "2")]);
+        let trace = directory.shell(script).await.trace;
+        let relative = |path: &PathBuf| path.strip_prefix(directory.at("")).unwrap().display().to_string();
+        let mut paths: Vec<String> = trace.swept.iter().map(relative).collect();
+        paths.sort();
+        paths
+    };
+    let remake = "rm -r out; mkdir out; mkdir out/sub; echo 3 > out/sub/b; cat out/sub/b; ls out";
+    assert_eq!(swept(remake).await, ["out", "out/sub"]);
+    assert_eq!(swept("rm -r out/sub; mkdir out/sub").await, ["out/sub"]);
+    let none: [&str; 0] = [];
+    // Something depends on what was there.
+    assert_eq!(swept(&format!("cat out/a; {remake}")).await, ["out/sub"]);
+    assert_eq!(swept(&format!("cat out/sub/b; {remake}")).await, none);
+    assert_eq!(swept(&format!("test -e out/a; {remake}")).await, ["out/sub"]);
+    // Something stays, or nothing comes back.
+    assert_eq!(swept("rm out/a; echo 3 > out/a; ls out").await, none);
+    assert_eq!(swept("rm -r out").await, none);
+    assert_eq!(swept("ls").await, none);
+}
+
+#[tokio::test]
 async fn files_that_a_command_fails_to_change_are_inputs() {
     if !can_trace() {
         return;

@@ -79,6 +79,10 @@ impl Harness for CargoHarness {
         Ok(found)
     }
 
+    fn with_arguments(&self, test: &Test, arguments: &[String]) -> Option<Test> {
+        Some(target::with_arguments(test, arguments.iter().map(String::as_str)))
+    }
+
     fn listing_commands(&self, test: &Test, context: &ListingContext<'_>) -> Vec<Test> {
         functions::listing_commands(test, context.environment)
     }

@@ -2,17 +2,31 @@
 
 use std::path::Path;
 
+use super::Harness;
 use super::discovery::{Discovery, SINGLE_TESTS_VARIABLE};
 use super::listing::ListingContext;
 use super::registry::Harnesses;
 use crate::Test;
 
 impl Discovery {
-    /// Appends arguments of the user to the commands of collections, and so to those of the tests
-    /// that they find. Returns whether there is a collection.
-    pub fn add_arguments(&mut self, arguments: &[String]) -> bool {
-        self.collections.iter_mut().for_each(|test| test.command.extend_from_slice(arguments));
-        !self.collections.is_empty()
+    /// Appends arguments of the user to the commands of a harness's collections, and so to those of
+    /// the tests that they find, or to its tests if it has no collection. Returns the names of the
+    /// tests that take no arguments.
+    pub fn add_arguments(&mut self, harness: &dyn Harness, arguments: &[String]) -> Vec<String> {
+        let is_own = |test: &&mut Test| test.harness.as_str() == harness.name();
+        let mut has_collection = false;
+        for test in self.collections.iter_mut().filter(is_own) {
+            has_collection = true;
+            test.command.extend_from_slice(arguments);
+        }
+        let mut refused = Vec::new();
+        for test in self.tests.iter_mut().filter(|test| !has_collection && is_own(test)) {
+            match harness.with_arguments(test, arguments) {
+                Some(changed) => *test = changed,
+                None => refused.push(test.name.clone()),
+            }
+        }
+        refused
     }
 
     /// Has collections find single tests instead of files.

@@ -83,6 +83,12 @@ impl Harness for GoHarness {
         Ok(found)
     }
 
+    fn with_arguments(&self, test: &Test, arguments: &[String]) -> Option<Test> {
+        // Flags may follow the packages (`go help test`).
+        let command = test.command.iter().chain(arguments).cloned().collect();
+        Some(Test { command, ..test.clone() })
+    }
+
     fn equip(
         &self,
         test: &Test,

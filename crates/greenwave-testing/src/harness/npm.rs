@@ -3,6 +3,7 @@
 mod builds;
 mod cases;
 mod manager;
+mod outputs;
 mod package;
 mod script;
 mod shell;
@@ -65,6 +66,12 @@ impl Harness for NpmHarness {
     async fn discover(&self, project: &Project) -> Result<Discovery, Error> {
         let project = project.clone();
         blocking(move || Ok(find(&project))).await
+    }
+
+    fn with_arguments(&self, test: &Test, arguments: &[String]) -> Option<Test> {
+        let dashes = manager::takes_arguments(&test.command)?;
+        let command = test.command.iter().cloned().chain(dashes).chain(arguments.iter().cloned());
+        Some(Test { command: command.collect(), ..test.clone() })
     }
 
     fn parse_summary(&self, _test: &Test, _exit_code: Option<i32>, output: &[u8]) -> Summary {

@@ -26,8 +26,7 @@ use crate::run::environment::Environment;
 use crate::run::options::RunnerOptions;
 use crate::run::servers;
 use crate::{CaseReport, Error, Test, TestCount};
-use greenwave_inputs::AccessKind;
-use greenwave_inputs::now_ns;
+use greenwave_inputs::{AccessKind, Manifest, now_ns};
 use greenwave_sandbox::{Peer, ReadRules, Trace, TraceStatus, Tracer};
 
 /// Maximum number of captured bytes of an output: half from its start, half from its end.
@@ -102,6 +101,18 @@ impl ProcessResult {
         let reported = self.junit.iter().map(|case| &case.report);
         reported.chain(&self.cases).cloned().collect()
     }
+
+    /// Restricts [`Seen::swept`] to directories of the project without inputs.
+    pub(crate) fn sweep_only_ignored(&mut self, project: &Path, inputs: &Manifest) {
+        if self.seen.swept.is_empty() {
+            return;
+        }
+        let is_ignored = |directory: &PathBuf| {
+            let inside = directory.strip_prefix(project);
+            inside.is_ok_and(|inside| !inputs.files().any(|(file, _)| file.starts_with(inside)))
+        };
+        Arc::make_mut(&mut self.seen).swept.retain(is_ignored);
+    }
 }
 
 /// The traced accesses of a command.
@@ -113,6 +124,8 @@ pub(crate) struct Seen {
     pub(crate) written: HashSet<PathBuf>,
     /// Paths that existed when the command accessed them.
     pub(crate) existing: HashSet<PathBuf>,
+    /// Directories that the command removed unread and created again. None of them has inputs.
+    pub(crate) swept: HashSet<PathBuf>,
     /// A kernel object that the command left behind.
     pub(crate) left: Option<String>,
     /// A kernel object that the command used and that existed before.
@@ -238,6 +251,7 @@ impl Seen {
             accesses: accesses.chain(absent).collect(),
             written: written.map(|(path, _)| path.clone()).collect(),
             existing: reads.existing.clone(),
+            swept: reads.swept.clone(),
             left: reads.objects.left_behind.clone().or(left),
             used: reads.objects.foreign.clone().or(used),
             incomplete: reads.incomplete.clone(),

@@ -47,6 +47,15 @@ fn the_output_of_rust_and_go_is_read() {
 }
 
 #[test]
+fn the_last_total_of_tap_is_read() {
+    let text = "  # { total: 1, pass: 1 }\n# { total: 4, pass: 2, fail: 1, skip: 1 }\n# time=29ms\n";
+    assert_eq!(
+        listed(&Verdicts::from_totals(text)),
+        ["fail [Failed]", "pass [Passed, Passed]", "skip [Skipped]"]
+    );
+}
+
+#[test]
 fn differing_missing_and_additional_tests_are_named() {
     let own = Verdicts::from_libtest("test a ... ok\ntest b ... ok\ntest flaky ... ok\n");
     let ours = Verdicts::from_libtest("test a ... FAILED\ntest c ... ok\ntest flaky ... FAILED\n");

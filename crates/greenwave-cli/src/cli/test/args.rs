@@ -15,7 +15,8 @@ pub(crate) struct TestArgs {
     /// Run only tests whose names contain one of these.
     #[arg(value_name = "NAME")]
     pub(super) filters: Vec<String>,
-    /// Arguments of pytest, such as `-- -k name --maxfail 1`.
+    /// Arguments for the test runner, such as `-- -k name` for pytest, `-- --ignored` for cargo or
+    /// `-- -race` for go.
     #[arg(last = true, value_name = "ARGUMENT")]
     pub(super) arguments: Vec<String>,
     /// Project directory [default: the nearest directory with a greenwave.toml at or above the

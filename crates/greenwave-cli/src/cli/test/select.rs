@@ -18,15 +18,18 @@ pub(super) fn select(tests: &[Test], filters: &[String]) -> Result<Vec<TestId>, 
     if tests.is_empty() {
         return Err(CliError::NoTests);
     }
-    let matches =
-        |test: &Test| filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()));
     let selected: Vec<TestId> =
-        (0..tests.len()).filter(|index| matches(&tests[*index])).map(TestId::new).collect();
+        (0..tests.len()).filter(|index| is_named(&tests[*index], filters)).map(TestId::new).collect();
     if selected.is_empty() {
         let filters = filters.join("` or `");
         return Err(CliError::NoSuchTest { filters, names: names(tests.iter()) });
     }
     Ok(selected)
+}
+
+/// Returns whether a test's name contains one of the filters, or there is no filter.
+pub(super) fn is_named(test: &Test, filters: &[String]) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()))
 }
 
 /// Returns the one test with this name, or else the one whose name contains it.

@@ -1,6 +1,6 @@
 //! Opens the suite of a project: its declared or discovered tests, its results and its settings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Once};
 use std::time::SystemTime;
@@ -14,6 +14,7 @@ use greenwave_testing::{
 use super::args::TestArgs;
 use super::fast_path::Recordable;
 use super::live;
+use super::select::is_named;
 use crate::config::Config;
 use crate::dirs::{private_dirs, results_dir};
 use crate::error::CliError;
@@ -23,7 +24,7 @@ use crate::output;
 use crate::result_keys::result_keys;
 use crate::signals::StopOnSignal;
 use crate::supervisor;
-use crate::text::printable;
+use crate::text::{list, printable};
 use crate::user_key::user_key;
 
 /// The tests of a project, ready to run.
@@ -49,7 +50,7 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
     let is_declared = !tests.is_empty();
     if is_declared && !args.arguments.is_empty() {
         output::note(
-            "the arguments after `--` are for discovered tests of pytest, and this project declares its tests",
+            "the arguments after `--` are for discovered tests, and this project declares its tests",
         );
     }
     if !is_declared {
@@ -107,8 +108,8 @@ pub(super) async fn discover(
     let harnesses = Harnesses::builtin();
     let key = user_key(project)?;
     let mut found = greenwave_testing::discover(project, &harnesses, environment, &key).await?;
-    if !found.add_arguments(&args.arguments) && !args.arguments.is_empty() {
-        output::note("the arguments after `--` are for pytest, which this project does not use");
+    if !args.arguments.is_empty() {
+        add_arguments(&mut found, &harnesses, args)?;
     }
     let run = async |commands: &[Test]| run_commands(project, commands, environment, config, args).await;
     if args.per_test && !args.is_inspection() {
@@ -138,6 +139,30 @@ pub(super) async fn discover(
     let context = context.with(listings.iter().zip(outcomes.iter().map(Option::as_ref)));
     found.split(&harnesses, &context).await?;
     Ok(found)
+}
+
+/// Appends the arguments behind `--` to the commands of the one harness whose tests are selected.
+///
+/// # Errors
+/// [`CliError::SeveralRunners`] if tests of several harnesses are selected.
+fn add_arguments(found: &mut Discovery, harnesses: &Harnesses, args: &TestArgs) -> Result<(), CliError> {
+    let is_selected = |test: &&Test| is_named(test, &args.filters);
+    let names: BTreeSet<&str> =
+        found.tests.iter().filter(is_selected).map(|test| test.harness.as_str()).collect();
+    if names.len() > 1 {
+        return Err(CliError::SeveralRunners { names: list(names.into_iter()) });
+    }
+    let Some(harness) = harnesses.iter().find(|harness| names.contains(harness.name())).cloned() else {
+        return Ok(());
+    };
+    let refused = found.add_arguments(&*harness, &args.arguments);
+    if let Some(first) = refused.first() {
+        output::note(&format!(
+            "the arguments after `--` are not passed to {}, whose command takes none",
+            printable(first)
+        ));
+    }
+    Ok(())
 }
 
 /// Runs commands that say which tests there are, unless their results are cached. An inspection

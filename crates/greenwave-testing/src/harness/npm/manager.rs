@@ -89,3 +89,11 @@ impl Manager {
         }
     }
 }
+
+/// Returns the word between a command that runs the script `test` and arguments of the script, if
+/// the manager needs one; `None` for other commands.
+pub(super) fn takes_arguments(command: &[String]) -> Option<Option<String>> {
+    let managers = [Manager::Npm, Manager::Pnpm, Manager::Yarn, Manager::Bun];
+    let manager = managers.into_iter().find(|manager| manager.test_command() == command)?;
+    Some((manager == Manager::Npm).then(|| "--".to_owned()))
+}

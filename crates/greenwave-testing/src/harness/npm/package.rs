@@ -37,6 +37,9 @@ pub(super) struct Package {
     peer_dependencies: BTreeMap<String, Value>,
     #[serde(default, deserialize_with = "or_default")]
     optional_dependencies: BTreeMap<String, Value>,
+    /// All other fields, among them settings of tools.
+    #[serde(flatten)]
+    pub(super) other: BTreeMap<String, Value>,
 }
 
 #[derive(Debug, Deserialize)]

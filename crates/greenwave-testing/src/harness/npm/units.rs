@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::builds::{builds_first, is_available, nx_builds_first, turbo_builds_first, turbo_outputs};
 use super::manager::Manager;
+use super::outputs::written_directories;
 use super::package::Package;
 use super::script::{Step, steps};
 use super::watch;
@@ -13,18 +14,6 @@ use super::{HARNESS, INSTALLED};
 use crate::harness::discovery::{Discovery, DiscoveryNote};
 use crate::harness::project::{Project, closure, pattern};
 use crate::{HarnessName, Test};
-
-/// Tools by a word of a script, with the directories that they write in the package.
-const WRITERS: [(&str, &[&str]); 8] = [
-    ("vitest", &["node_modules/.vite", "node_modules/.vitest", "coverage"]),
-    ("jest", &["coverage"]),
-    ("c8", &["coverage"]),
-    ("nyc", &["coverage", ".nyc_output"]),
-    ("tap", &[".tap", ".nyc_output"]),
-    ("ava", &["node_modules/.cache"]),
-    ("turbo", &[".turbo", "node_modules/.cache"]),
-    ("nx", &[".nx", "node_modules/.cache"]),
-];
 
 /// Variables that tests of JavaScript see, and that are part of their keys.
 const VARIABLES: [&str; 6] =
@@ -216,12 +205,8 @@ impl Units<'_> {
         let own = self.packages.get_key_value(directory).map(|(path, package)| (*path, package));
         let turbo = if is_whole { turbo_outputs(self.project, directory) } else { Vec::new() };
         for (path, package) in own.into_iter().chain(members) {
-            let scripts: Vec<&str> = package.scripts.values().filter_map(|it| it.as_str()).collect();
-            let words = || scripts.iter().flat_map(|script| script.split_whitespace());
-            let word = |tool: &str| words().any(|it| it.rsplit('/').next() == Some(tool));
-            let written = WRITERS.iter().filter(|(tool, _)| word(tool)).flat_map(|(_, written)| *written);
             let is_free = |path: &PathBuf| !self.project.files().iter().any(|file| file.starts_with(path));
-            let written = written.map(|name| path.join(name)).filter(is_free);
+            let written = written_directories(path, package).into_iter().filter(is_free);
             outputs.extend(written.map(|path| format!("{}/", pattern(&path))));
             if is_whole && (directory == path || !turbo.is_empty()) {
                 outputs.push(format!("{}/", pattern(&path.join(".turbo"))));

@@ -40,7 +40,9 @@ impl<'a> AccessFilter<'a> {
     /// Returns the accesses that the result of a test depends on. Leaves out the directory of the
     /// run, stored results, downloads, and build products whose sources are dependencies anyway.
     pub(super) fn apply(&self, seen: &Seen, products: Option<&Products>) -> OwnAccesses {
-        let accesses = seen.accesses.iter().filter(|(path, _)| self.counts(path)).cloned().collect();
+        let counts =
+            |(path, kind): &&(PathBuf, AccessKind)| self.counts(path) && !is_swept(seen, path, *kind);
+        let accesses = seen.accesses.iter().filter(counts).cloned().collect();
         let (accesses, unbuilt) = match products {
             Some(products) => without_products(products, accesses, &seen.written),
             None => (accesses, None),
@@ -60,6 +62,14 @@ impl<'a> AccessFilter<'a> {
         let is_result = self.results.is_some_and(|results| path.starts_with(results));
         !(path.starts_with(self.own_directory) || is_download || is_result || is_jvm_statistics(path))
     }
+}
+
+/// Returns whether an access was to a directory that the test itself removed unread and created
+/// again, as programs that measure coverage do. Only the existence of such a directory matters.
+fn is_swept(seen: &Seen, path: &Path, kind: AccessKind) -> bool {
+    let is_in = |directory: &PathBuf| path.starts_with(directory) && path != directory;
+    let existed = || seen.existing.contains(path);
+    seen.swept.iter().any(is_in) && existed() || (kind == AccessKind::Names && seen.swept.contains(path))
 }
 
 /// Returns whether a path is in the directory where each Java VM publishes statistics about itself,

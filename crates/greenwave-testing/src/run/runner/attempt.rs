@@ -177,13 +177,14 @@ impl TestJob<'_> {
 
     fn attempt_result(
         &self,
-        process: ProcessResult,
+        mut process: ProcessResult,
         attempts: u32,
         own_directory: &Path,
         products: Option<Products>,
     ) -> Result<AttemptResult, Error> {
         let Self { runner, workspace, test, prepared } = *self;
         let (project, environment) = (workspace.project(), &runner.environment);
+        process.sweep_only_ignored(project, &prepared.snapshot.inputs);
         let results = runner.options.results.as_deref();
         let filter = AccessFilter::new(environment, results, own_directory);
         let OwnAccesses { accesses, unbuilt } = filter.apply(&process.seen, products.as_ref());

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use greenwave_inputs::{
-    AccessKind, CLOCK_TICK, DiscoveredDeps, InputSnapshot, Manifest, PathState, PathStates, Selection,
-    tree_path,
+    AccessKind, CLOCK_TICK, DiscoveredDeps, FileStamp, InputSnapshot, Manifest, PathState, PathStates,
+    Selection, tree_path,
 };
 
 use super::accesses::Accesses;
@@ -196,9 +196,36 @@ impl Comparer {
         changed.map(|(path, _)| path.clone())
     }
 
+    /// Returns whether another program may have changed the names in a directory while the test
+    /// ran. Otherwise every file that the test itself did not replace is older than the test.
+    fn names_may_have_changed(&self, directory: &Path) -> bool {
+        let Ok(entries) = std::fs::read_dir(directory) else { return true };
+        let tick = i64::try_from(CLOCK_TICK.as_nanos()).unwrap_or(0);
+        let seen = &self.test.seen;
+        let is_new = |path: &Path| match path.symlink_metadata() {
+            Ok(metadata) => {
+                FileStamp::from_metadata(&metadata).changed >= self.test.since.saturating_sub(tick)
+            }
+            Err(_) => true,
+        };
+        entries.into_iter().any(|entry| {
+            let Ok(path) = entry.map(|entry| entry.path()) else { return true };
+            let is_rewritten = seen.existing.contains(&path) && seen.written.contains(&path);
+            !seen.swept.contains(&path) && !is_rewritten && is_new(&path)
+        })
+    }
+
     fn may_have_changed(&self, path: &Path, kind: AccessKind) -> bool {
         let (state, touched) = self.after.states.state(path, kind);
         let absolute = self.project.join(path);
+        let swept = &self.test.seen.swept;
+        if kind == AccessKind::Content && swept.contains(&absolute) {
+            // It existed before, and the test itself has created it again.
+            return state == PathState::Absent;
+        }
+        if kind == AccessKind::Names && swept.iter().any(|it| it.parent() == Some(&absolute)) {
+            return self.names_may_have_changed(&absolute);
+        }
         // A deleted file has no timestamp, and neither has a file in a directory that was replaced.
         let is_gone = state == PathState::Absent && self.test.seen.existing.contains(&absolute);
         // Build products are newer than the start of the build, but older than the program's start.
