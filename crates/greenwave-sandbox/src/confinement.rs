@@ -126,8 +126,8 @@ impl Confinement {
         self
     }
 
-    /// Permits creating regular files in a directory, the first of those that are named so, and
-    /// changing those whose names begin with `prefix`. Nothing can be removed or renamed there, and
+    /// Permits creating regular files in a directory, and changing files whose names begin with
+    /// `prefix`. Only the first such directory counts. Nothing can be removed or renamed there, and
     /// other entries that exist when the command starts stay as they are, unless they are
     /// [writable](Self::writable).
     ///
@@ -284,7 +284,8 @@ fn first_absent(path: &Path) -> Option<PathBuf> {
     }
 }
 
-/// What commands of one sandbox can read under [`Strength::Mount`], found when the first starts.
+/// The paths that commands of one sandbox can read under [`Strength::Mount`], found when the first
+/// command starts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct VisibleCache(Arc<OnceLock<Option<rules::VisiblePaths>>>);
 

@@ -72,7 +72,7 @@ const RULES_PER_LEAF: usize = 3;
 /// A set of calls that fail. Calls on other processes always do, with `EPERM`.
 ///
 /// Refused are new limits, priorities, processors and scheduling of a process or thread that a call
-/// names by its number, even if the number is the caller's. A number of zero stands for the caller.
+/// names by its number, even if the number is the caller's. The number zero means the caller.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Refusals {
     /// Whether calls on keyrings of the kernel fail with `EPERM`.

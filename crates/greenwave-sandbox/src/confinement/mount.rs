@@ -44,7 +44,7 @@ pub(in crate::confinement) struct MountPlan {
     private: Option<PrivateDir>,
     hidden: Vec<Hidden>,
     network: Network,
-    /// A Landlock rule set that permits reading what is visible, and keeps signals and abstract
+    /// A Landlock rule set that permits reading visible files, and keeps signals and abstract
     /// sockets inside, as far as the kernel has it.
     rules: Option<OwnedFd>,
 }

@@ -15,9 +15,9 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// A directory that a command sees in the place of another.
 ///
-/// It has the entries of the other directory under the same names, with what the confinement
-/// permits for them, and some files as copies. Hidden entries are empty. The command can create entries in it and replace the
-/// copies. Both stay in the private directory.
+/// It has the entries of the other directory under the same names, with the rights of the
+/// confinement, and some files as copies. Hidden entries are empty. The command can create entries
+/// in it and replace the copies. Both stay in the private directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrivateDir {
     /// The directory that is replaced.

@@ -23,8 +23,8 @@ pub(super) const PATHS_MAX: usize = 20_000;
 /// The visible paths of a confinement by mounts.
 ///
 /// A mount that hides a file ends when somebody outside replaces the file by renaming another. In
-/// addition to the mounts, Landlock therefore permits reading what is visible now, and nothing
-/// else. The paths are found once for many commands.
+/// addition to the mounts, Landlock therefore permits reading the files that are visible
+/// now, and no others. The paths are found once for many commands.
 #[derive(Debug)]
 pub(in crate::confinement) struct VisiblePaths(BTreeSet<PathBuf>);
 
@@ -52,7 +52,7 @@ impl VisiblePaths {
         // A link in the place of a path must not lead to a hidden one.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         for path in self.0.iter().map(PathBuf::as_path).chain(others) {
-            // What is gone cannot be read.
+            // A removed file cannot be read.
             if let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) {
                 rules = rules.add_rule(PathBeneath::new(file, read))?;
             }

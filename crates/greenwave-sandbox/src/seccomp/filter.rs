@@ -45,7 +45,7 @@ impl Filter {
         Self::of(reported.chain(conditions).collect())
     }
 
-    /// Reports the calls that open files, or only those that write to them, and all calls of other
+    /// Reports the calls that open files, or only calls that write to them, and all calls of other
     /// architectures.
     ///
     /// `openat2` fails with `ENOSYS` as well, so that programs use the others.

@@ -243,8 +243,8 @@ fn selects_toolchain(directory: &Path) -> bool {
     toolchain_file(directory).is_some() || SELECTORS.iter().any(exists)
 }
 
-/// Returns whether a pipe or a device is in the place of settings at or above a directory. A version
-/// command would wait for it or read without end.
+/// Returns whether a pipe or a device is in the place of settings at or above a directory. A
+/// version command would wait for it or read without end.
 fn has_endless_settings(directory: &Path) -> bool {
     let is_endless = |name: &&str| {
         let mut found = directory.ancestors().filter_map(|parent| parent.join(name).metadata().ok());
