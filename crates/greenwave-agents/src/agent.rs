@@ -85,6 +85,8 @@ pub struct Request {
     pub attempt: u32,
     /// The prompt text.
     pub prompt: String,
+    /// Id of an earlier session for this feature, which the agent continues if it can.
+    pub session: Option<String>,
     /// The worktree with the current state of the project, for agents that read files themselves.
     pub directory: PathBuf,
     /// The directory that the agent may change: `directory`, or the repository or workspace around
@@ -110,6 +112,7 @@ impl Request {
             feature: feature.into(),
             attempt,
             prompt: prompt.into(),
+            session: None,
             root: directory.clone(),
             directory,
             temporary: temporary.into(),
@@ -120,5 +123,11 @@ impl Request {
     #[must_use]
     pub fn in_root(self, root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), ..self }
+    }
+
+    /// Sets the session that the agent continues if it can.
+    #[must_use]
+    pub fn continuing(self, session: Option<String>) -> Self {
+        Self { session, ..self }
     }
 }

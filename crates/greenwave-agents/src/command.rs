@@ -18,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
 
+use crate::coding_program::CodingProgram;
+use crate::output::OutputFormat;
 use crate::placeholder;
 use crate::program;
 use crate::{Agent, AgentEvent, Error, Preflight, Request, ResponseStream, Session};
@@ -60,6 +62,8 @@ pub struct CommandAgent {
     /// Variables to set, or to remove.
     variables: Vec<(OsString, Option<OsString>)>,
     sandbox: Option<Sandbox>,
+    program: Option<CodingProgram>,
+    output: OutputFormat,
 }
 
 impl CommandAgent {
@@ -67,7 +71,23 @@ impl CommandAgent {
     /// response.
     pub fn new(command: Vec<String>, time_limit: Duration) -> Self {
         let time_limit = time_limit.min(TIME_LIMIT_MAX);
-        Self { command, time_limit, supervisor: None, variables: Vec::new(), sandbox: None }
+        Self {
+            command,
+            time_limit,
+            supervisor: None,
+            variables: Vec::new(),
+            sandbox: None,
+            program: None,
+            output: OutputFormat::Answer,
+        }
+    }
+
+    /// Treats the command as that of a well-known coding program: reads its output, and continues
+    /// its sessions. The program should also get its
+    /// [variables](CodingProgram::variables).
+    #[must_use]
+    pub fn of_program(self, program: CodingProgram) -> Self {
+        Self { program: Some(program), output: program.output(), ..self }
     }
 
     /// Has a supervisor start the program, so that nothing of it is left when the response or this
@@ -123,6 +143,13 @@ impl CommandAgent {
         self.command.get(1..).unwrap_or_default()
     }
 
+    /// Returns the program and arguments for a request, which continue its session if possible.
+    fn words(&self, request: &Request) -> Cow<'_, [String]> {
+        let session = self.program.zip(request.session.as_deref());
+        let resumed = session.and_then(|(program, session)| program.resumed(&self.command, session));
+        resumed.map_or(Cow::Borrowed(&self.command[..]), Cow::Owned)
+    }
+
     /// Writes the prompt to a file with a random name, which is removed when the path is dropped.
     fn write_prompt_file(&self, request: &Request) -> Result<TempPath, Error> {
         let directory = &request.temporary;
@@ -152,8 +179,9 @@ impl CommandAgent {
                 _ => request.directory.to_string_lossy(),
             }
         };
+        let words = self.words(request);
         let mut command = Command::new(self.program());
-        command.args(self.arguments().iter().map(|argument| placeholder::expand(argument, value)));
+        command.args(words.iter().skip(1).map(|argument| placeholder::expand(argument, value)));
         command.current_dir(&request.directory);
         program::set_unattended(&mut command);
         for (name, value) in &self.variables {
@@ -197,7 +225,7 @@ impl Agent for CommandAgent {
 
     fn fingerprint(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(b"command");
+        hasher.update(b"command").update(format!("{:?}", self.output).as_bytes());
         for word in &self.command {
             hasher.update(&(word.len() as u64).to_le_bytes()).update(word.as_bytes());
         }
@@ -236,12 +264,13 @@ impl Session for CommandAgent {
             program: self.program(),
             _prompt_file: prompt_file,
         };
-        Ok(ResponseStream::new(stream::unfold(Some(running), |running| async move {
+        let response = ResponseStream::new(stream::unfold(Some(running), |running| async move {
             let mut running = running?;
             let event = running.next().await;
             let continues = !matches!(event, Ok(AgentEvent::End) | Err(_));
             Some((event, continues.then_some(running)))
-        })))
+        }));
+        Ok(self.output.decode(self.program(), response))
     }
 
     fn is_open(&self) -> bool {

@@ -100,6 +100,14 @@ pub enum Error {
         /// The end of its standard error.
         stderr: String,
     },
+    /// An agent program reported that its work failed.
+    #[error("agent command `{program}` failed: {message}")]
+    Failed {
+        /// The program as configured.
+        program: String,
+        /// The reason that it reported.
+        message: String,
+    },
     /// An agent program failed because its provider limits requests or is overloaded. The request
     /// can be sent again later.
     #[error("agent command `{program}` has to wait: {line}")]

@@ -1,9 +1,11 @@
 //! Defines the response stream and its events.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitStatus;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -14,14 +16,40 @@ use crate::Error;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AgentEvent {
-    /// The next bytes of the text, in chunks of any size.
+    /// The agent has begun to work, in a session with this id.
+    Started(String),
+    /// The next bytes of the answer, in chunks of any size.
     Text(Bytes),
-    /// The token usage up to now, as reported by the agent.
+    /// The next bytes of the agent's remarks on its work, in chunks of any size. They are not part
+    /// of the answer.
+    Message(Bytes),
+    /// The next bytes of the model's reasoning, in chunks of any size.
+    Reasoning(Bytes),
+    /// The agent uses a tool.
+    ToolCall {
+        /// Name of the tool, as the agent spells it.
+        name: String,
+        /// The file, command or query that the call is about, on one line, possibly cut off, or
+        /// nothing.
+        target: String,
+    },
+    /// The agent has changed a file, or is about to.
+    FileTouched(PathBuf),
+    /// Totals of the response up to now, as reported by the agent.
     Usage {
-        /// Tokens of the request.
+        /// Tokens that the model has read, including cached ones.
         input_tokens: u64,
-        /// Tokens of the response.
+        /// Those of them that came from the provider's cache.
+        cached_tokens: u64,
+        /// Tokens that the model has written, including those of its reasoning.
         output_tokens: u64,
+        /// Cost in millionths of a US dollar, if the agent reports it.
+        cost: Option<u64>,
+    },
+    /// The provider limits requests or is overloaded, and the agent itself sends the request again.
+    RateLimited {
+        /// Time until then, if the agent reports it.
+        retry_after: Option<Duration>,
     },
     /// The next bytes that the agent's program wrote to standard error, in chunks of any size.
     Stderr(Bytes),
@@ -85,7 +113,7 @@ impl Stream for TextStream {
                     return Poll::Ready(Some(Ok(text)));
                 }
                 Some(Ok(AgentEvent::End)) => self.ended = true,
-                Some(Ok(AgentEvent::Usage { .. } | AgentEvent::Stderr(_) | AgentEvent::Exit(_))) => {}
+                Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     self.ended = true;
                     return Poll::Ready(Some(Err(error)));

@@ -3,8 +3,8 @@
 //! An [`Agent`] opens [`Session`]s. A session takes a [`Request`] and returns a [`ResponseStream`]
 //! of [`AgentEvent`]s, which is complete only if it ends with [`AgentEvent::End`]. An [`AgentPool`]
 //! reuses sessions. [`ScriptedAgent`] replays the recorded responses of a [`Script`] with their
-//! delays, and [`CommandAgent`] runs any program. To add a backend, implement the two traits
-//! (`examples/custom_agent.rs`).
+//! delays. [`CommandAgent`] runs any program, and reads the output of a [`CodingProgram`] such as
+//! Claude Code or Codex. To add a backend, implement the two traits (`examples/custom_agent.rs`).
 //!
 //! ```
 //! use std::sync::Arc;
@@ -42,12 +42,14 @@
 //! must be discarded.
 
 mod agent;
+mod coding_program;
 mod command;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
 mod event;
 mod gate;
+mod output;
 mod placeholder;
 mod pool;
 mod program;
@@ -56,10 +58,12 @@ mod scripted;
 mod wait_on;
 
 pub use agent::{Agent, Preflight, Request, Session};
+pub use coding_program::{CodingProgram, ProgramOptions};
 pub use command::CommandAgent;
 pub use error::Error;
 pub use event::{AgentEvent, ResponseStream, TextStream};
 pub use gate::{Admission, Gate};
+pub use output::OutputFormat;
 pub use placeholder::{PLACEHOLDERS, UnknownPlaceholder, check_placeholders};
 pub use pool::{AgentPool, AgentPoolOptions, PooledSession};
 pub use script::Script;

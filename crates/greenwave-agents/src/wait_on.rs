@@ -58,7 +58,7 @@ const HINTS: [&str; 11] = [
 
 /// Conditions under which a failed program is started again later, without using up an attempt.
 ///
-/// They apply to programs that end with an exit status other than 0.
+/// They apply to programs that end with an exit status other than 0, or report that they failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitOn {
     /// Exit codes that are always a reason to wait.
@@ -103,22 +103,25 @@ impl WaitOn {
     /// Returns [`Error::Overloaded`] for the error of a program that failed under one of the
     /// conditions, and any other error as it is. `tail` is the end of the response.
     pub fn classify(&self, error: Error, tail: &str) -> Error {
-        let Error::Exited { program, status, stderr } = &error else { return error };
-        let Some(line) = self.reason(*status, &[stderr, tail]) else { return error };
-        let retry_after = [stderr.as_str(), tail].into_iter().find_map(delay_hint);
+        let (program, status, outputs) = match &error {
+            Error::Exited { program, status, stderr } => (program, Some(*status), [stderr.as_str(), tail]),
+            Error::Failed { program, message } => (program, None, [message.as_str(), ""]),
+            _ => return error,
+        };
+        let Some(line) = self.reason(status, &outputs) else { return error };
+        let retry_after = outputs.into_iter().find_map(delay_hint);
         Error::Overloaded { program: program.clone(), line, retry_after }
     }
 
     /// Returns the line that says why a program has to wait.
-    fn reason(&self, status: ExitStatus, outputs: &[&str]) -> Option<String> {
+    fn reason(&self, status: Option<ExitStatus>, outputs: &[&str]) -> Option<String> {
         let lines = || outputs.iter().flat_map(|output| output.lines().rev());
         let found = lines().find(|line| self.matches(&line.to_lowercase()));
-        let by_code = status.code().is_some_and(|code| self.exit.contains(&code));
+        let by_code = status.filter(|status| status.code().is_some_and(|code| self.exit.contains(&code)));
         let last = || lines().find(|line| !line.trim().is_empty()).map(str::to_owned);
         let line = match found {
             Some(line) => line.to_owned(),
-            None if by_code => last().unwrap_or_else(|| status.to_string()),
-            None => return None,
+            None => by_code.map(|status| last().unwrap_or_else(|| status.to_string()))?,
         };
         Some(shortened(line.trim()))
     }

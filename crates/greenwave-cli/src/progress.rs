@@ -352,5 +352,58 @@ fn summary(report: &Report) -> Vec<String> {
         if totals.tests_run == 1 { "was" } else { "were" },
         totals.tests_cached
     ));
+    lines.extend(usage(report));
     lines
+}
+
+/// Returns lines about the tokens and the money that agents used, if they reported any.
+fn usage(report: &Report) -> Vec<String> {
+    let total = report.totals.usage;
+    if total.is_empty() {
+        return Vec::new();
+    }
+    let cached = match total.cached_tokens {
+        0 => String::new(),
+        cached => format!(" ({} of them cached)", thousands(cached)),
+    };
+    let (read, written) = (thousands(total.input_tokens), thousands(total.output_tokens));
+    let cost = total.cost.map_or_else(String::new, |cost| format!(", {}", dollars(cost)));
+    let mut lines = vec![format!("Agents read {read} tokens{cached} and wrote {written}{cost}")];
+    let costs = report.features.iter().filter_map(|feature| {
+        let cost = feature.usage.cost.filter(|cost| *cost > 0)?;
+        Some(format!("{} {}", feature.feature, dollars(cost)))
+    });
+    let costs: Vec<_> = costs.collect();
+    if costs.len() > 1 {
+        lines.push(format!("Cost by feature: {}", costs.join(", ")));
+    }
+    lines
+}
+
+/// Formats an amount of millionths of a dollar, with cents, or more digits below a cent.
+fn dollars(millionths: u64) -> String {
+    let dollars = millionths as f64 / 1e6;
+    if millionths == 0 || millionths >= 10_000 { format!("${dollars:.2}") } else { format!("${dollars:.4}") }
+}
+
+/// Formats a number with separators.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<_> =
+        digits.as_bytes().rchunks(3).rev().map(|group| String::from_utf8_lossy(group)).collect();
+    groups.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_short() {
+        assert_eq!(
+            [0, 4, 9_999, 10_000, 1_234_567].map(dollars),
+            ["$0.00", "$0.0000", "$0.0100", "$0.01", "$1.23"]
+        );
+        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
 }

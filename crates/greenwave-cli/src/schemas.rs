@@ -57,6 +57,24 @@ writable = ["/x"]
 readable = ["/x"]
 hidden = ["/y"]
 
+env = { A = "1" }
+
+[agents.three]
+kind = "claude"
+model = "m"
+effort = "high"
+args = ["--verbose"]
+command = ["claude"]
+time_limit = 90
+wait_max = "1h"
+wait_on = { exit = [75], output = ["later"] }
+env = { A = "1" }
+confine = "mount"
+network = "open"
+writable = ["/x"]
+readable = ["/x"]
+hidden = ["/y"]
+
 [agents.two]
 kind = "scripted"
 script = "answers.json"
@@ -137,6 +155,8 @@ fn the_schema_of_plans_has_the_keys_that_are_accepted() {
         ("[[guards]]", "/$defs/test"),
         ("agent `one`", "/$defs/agent/oneOf/0"),
         ("agent `two`", "/$defs/agent/oneOf/1"),
+        ("agent `three`", "/$defs/agent/oneOf/2"),
+        ("[agents.three.wait_on]", "/$defs/agent/oneOf/2/properties/wait_on"),
         ("[agents.one.wait_on]", "/$defs/agent/oneOf/0/properties/wait_on"),
         ("[[features]]", "/$defs/feature"),
         ("[[features.tests]]", "/$defs/test"),

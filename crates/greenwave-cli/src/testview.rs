@@ -1,6 +1,7 @@
 //! Shows the progress of a test run and its closing line.
 
 mod agent;
+mod remarks;
 mod totals;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ use greenwave_testing::{
 pub(crate) use self::totals::Totals;
 
 use self::agent::AgentFailures;
+use self::remarks::NotCached;
 use crate::format::{Format, Show};
 use crate::printer::Printer;
 use crate::text::{duration, plural, printable};
@@ -52,6 +54,7 @@ pub(crate) struct TestView {
     running: BTreeSet<TestId>,
     /// Failures as a coding agent reads them, if the output is for one.
     agent: Option<AgentFailures>,
+    not_cached: NotCached,
 }
 
 impl TestView {
@@ -83,6 +86,7 @@ impl TestView {
             width,
             running: BTreeSet::new(),
             agent: (show == Show::Agent).then(|| AgentFailures::new(suite.project())),
+            not_cached: NotCached::default(),
         }
     }
 
@@ -225,15 +229,14 @@ impl TestView {
         format!("  {word}  {name}{padding}  {time:>8}")
     }
 
-    fn remarks(&self, outcome: &Outcome) {
+    fn remarks(&mut self, outcome: &Outcome) {
+        let not_cached = match &outcome.source {
+            Source::Ran(CacheDecision::Flaky | CacheDecision::TracedByOuter) | Source::Cached(_) => None,
+            Source::Ran(decision) => self.not_cached.remark(decision, self.verbose),
+        };
         let remark =
             |text: String| self.printer.line(&format!("{INDENT}{}", Style::new().yellow().apply_to(text)));
-        if let Source::Ran(decision) = &outcome.source
-            && !matches!(decision, CacheDecision::Flaky | CacheDecision::TracedByOuter)
-            && let Some(reason) = decision.reason()
-        {
-            remark(format!("not cached: {reason}"));
-        }
+        not_cached.into_iter().for_each(remark);
         if let Some(reason) = outcome.coarse_reason() {
             remark(format!("cached with a coarse key: {}", printable(&reason)));
         }
@@ -298,6 +301,9 @@ impl TestView {
             self.printer.line(&format!("{tests} ran several times"));
         }
         self.flaky(run);
+        if self.agent.is_none() {
+            self.not_cached.closing(self.suite.project()).iter().for_each(|line| self.printer.line(line));
+        }
         let omitted = self.agent.as_ref().and_then(AgentFailures::omitted);
         omitted.iter().for_each(|line| self.printer.line(line));
         let slowest = self.slowest(report);

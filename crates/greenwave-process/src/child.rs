@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 
 use crate::Supervisor;
+#[cfg(target_os = "linux")]
+use crate::left_over;
 use crate::spawn::{Spawn, Spawned};
 #[cfg(target_os = "linux")]
 use crate::supervisor::{self, ReaperSocket, Supervised};
@@ -35,6 +37,8 @@ pub struct Child {
     leader: Leader,
     group: ProcessGroup,
     pipes: Pipes,
+    /// Names of the programs that outlived the leader.
+    left_over: Vec<String>,
 }
 
 /// The ends of the standard streams of a child that a supervisor started.
@@ -97,7 +101,12 @@ impl Child {
         let child = command.process_group(0).kill_on_drop(true).spawn()?;
         let leader = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let group = ProcessGroup::new(leader.map(Target::Group));
-        Ok(Self { leader: Leader::Command(Box::new(child)), group, pipes: Pipes::default() })
+        Ok(Self {
+            leader: Leader::Command(Box::new(child)),
+            group,
+            pipes: Pipes::default(),
+            left_over: Vec::new(),
+        })
     }
 
     /// Starts `command` as the leader of a new process group, without a controlling terminal and
@@ -184,7 +193,12 @@ impl Child {
         let child = command.kill_on_drop(true).spawn()?;
         let leader = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let group = ProcessGroup::new(leader.map(Target::Group));
-        Ok(Self { leader: Leader::Command(Box::new(child)), group, pipes: Pipes::default() })
+        Ok(Self {
+            leader: Leader::Command(Box::new(child)),
+            group,
+            pipes: Pipes::default(),
+            left_over: Vec::new(),
+        })
     }
 
     /// Runs `command` to its end with nothing on standard input, and returns its output. Standard
@@ -242,7 +256,7 @@ impl Child {
     pub fn start(spawn: Spawn) -> io::Result<Self> {
         let spawned = spawn.start()?;
         let group = ProcessGroup::new(spawned.id().map(Target::Group));
-        Ok(Self { leader: Leader::Spawned(spawned), group, pipes: Pipes::default() })
+        Ok(Self { leader: Leader::Spawned(spawned), group, pipes: Pipes::default(), left_over: Vec::new() })
     }
 
     /// Starts a program like [`start`](Self::start). If there is a supervisor, it starts the child:
@@ -260,7 +274,7 @@ impl Child {
             let supervised = Supervised::start(supervisor, &spawn)?;
             let group = ProcessGroup::new(supervised.socket().map(Target::Reaper));
             let leader = Leader::Supervised(Box::new(supervised));
-            return Ok(Self { leader, group, pipes: Pipes::default() });
+            return Ok(Self { leader, group, pipes: Pipes::default(), left_over: Vec::new() });
         }
         #[cfg(not(target_os = "linux"))]
         let _ = supervisor;
@@ -340,10 +354,16 @@ impl Child {
     /// Fails as [`tokio::process::Child::wait`] does.
     pub async fn wait_for_group(&mut self, grace: Duration) -> io::Result<(ExitStatus, bool)> {
         drop(self.pipes.stdin.take());
+        let leader = self.id();
+        #[cfg(target_os = "linux")]
+        let reaper = leader.and_then(left_over::parent_of).filter(|_| self.is_supervised());
         let status = self.leader.wait().await?;
         #[cfg(target_os = "linux")]
         if let Leader::Supervised(child) = &mut self.leader {
             let emptied = tokio::time::timeout(grace, child.wait_until_empty()).await;
+            if emptied.is_err() {
+                self.left_over = leader.map(|leader| left_over::names(leader, reaper)).unwrap_or_default();
+            }
             self.end().await;
             return Ok((status, emptied.is_err()));
         }
@@ -352,9 +372,26 @@ impl Child {
             tokio::time::sleep(POLL_INTERVAL).await;
             waited += POLL_INTERVAL;
         }
-        let left_over = self.group.is_alive();
+        let is_left_over = self.group.is_alive();
+        #[cfg(target_os = "linux")]
+        if is_left_over {
+            self.left_over = leader.map(|leader| left_over::names(leader, reaper)).unwrap_or_default();
+        }
         self.group.end();
-        Ok((status, left_over))
+        Ok((status, is_left_over))
+    }
+
+    /// Returns the file names of programs that outlived the leader when
+    /// [`wait_for_group`](Self::wait_for_group) has found some, at most five. Empty on systems
+    /// other than Linux.
+    #[must_use]
+    pub fn left_over(&self) -> &[String] {
+        &self.left_over
+    }
+
+    #[cfg(target_os = "linux")]
+    fn is_supervised(&self) -> bool {
+        matches!(self.leader, Leader::Supervised(_))
     }
 
     /// Asks the group to exit with `SIGTERM`, and kills the processes that remain after `grace`

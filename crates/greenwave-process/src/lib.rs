@@ -40,6 +40,8 @@ mod descriptors;
 mod error;
 #[cfg(feature = "jobserver")]
 mod jobserver;
+#[cfg(target_os = "linux")]
+mod left_over;
 mod setup;
 mod spawn;
 mod supervisor;

@@ -60,6 +60,7 @@ pub use greenwave_scheduler::{OrderRules, Stopper};
 
 pub use error::Error;
 pub use greenwave_process::{Supervisor, supervise};
+pub use harness::OverviewLine;
 pub use harness::{
     Batch, BatchCommand, BatchResult, BuildOutput, BuildRequest, CaseReport, CaseStatus, CommandHarness,
     Crash, Discovery, DiscoveryInputs, DiscoveryNote, FinishedProcess, Harness, Harnesses, LaunchSpec,

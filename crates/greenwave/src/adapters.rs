@@ -56,16 +56,25 @@ pub(crate) fn agents(
             }
             AgentSpec::Command(spec @ CommandSpec { command, time_max, .. }) => {
                 let time_max = time_max.unwrap_or(settings.agent.time_limit);
-                let agent = CommandAgent::new(command.clone(), time_max);
-                let agent = agent.supervised_by(environment.supervisor().cloned());
                 let sandbox = confinement.agent(spec)?;
+                let unconfined = spec.unconfined_command.as_ref().filter(|_| sandbox.is_none());
+                let agent = CommandAgent::new(unconfined.unwrap_or(command).clone(), time_max);
+                let agent = agent.supervised_by(environment.supervisor().cloned());
                 let removed = RunConfinement::removed_variables().iter().filter(|_| sandbox.is_some());
                 let removed = removed.map(|name| (OsString::from(name), None));
                 // The user's own settings hold.
                 let set = known_agents::own_settings(command).into_iter();
+                let programs = spec.program.iter().flat_map(|program| program.variables());
+                let set = set.chain(programs.map(|(name, value)| ((*name).into(), Some((*value).into()))));
                 let set =
                     set.filter(|(name, _)| name.to_str().is_none_or(|name| environment.get(name).is_none()));
-                let agent = agent.with_variables(variables.iter().cloned().chain(removed).chain(set));
+                let own = spec.env.iter().map(|(name, value)| (name.into(), Some(value.into())));
+                let agent = match spec.program {
+                    Some(program) => agent.of_program(program),
+                    None => agent,
+                };
+                let variables = variables.iter().cloned().chain(removed).chain(set).chain(own);
+                let agent = agent.with_variables(variables);
                 Arc::new(agent.confined_by(sandbox))
             }
         };

@@ -132,7 +132,7 @@ pub use engine::Engine;
 pub use error::{Error, FeatureError, chain};
 pub use event::{AttemptDetails, Event, FileChange};
 pub use forget::{Forgotten, forget};
-pub use greenwave_agents::{Error as AgentError, WaitOn};
+pub use greenwave_agents::{CodingProgram, Error as AgentError, ProgramOptions, WaitOn};
 pub use greenwave_sandbox::{Network, landlock_version};
 pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
@@ -146,7 +146,7 @@ pub use plan::{
 };
 pub use preflight::{Problem, preflight};
 pub use protection::PROTECTED_FILES;
-pub use report::{FeatureReport, Report, Totals};
+pub use report::{FeatureReport, Report, Totals, Usage};
 pub use result_keys::{KeySource, RemoteKey, ResultKeys};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
 pub use scope::RunScope;

@@ -103,7 +103,7 @@ impl Mask {
     }
 }
 
-fn is_secret(name: &str, value: &str) -> bool {
+pub(crate) fn is_secret(name: &str, value: &str) -> bool {
     let name = name.to_ascii_uppercase();
     // `KEYBOARD` and `SSH_AUTH_SOCK` are not credentials, and paths of key files are no secrets.
     let has_word = name.split('_').any(|part| {

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use greenwave_agents::{UnknownPlaceholder, WaitOn, check_placeholders};
+use greenwave_agents::{CodingProgram, UnknownPlaceholder, WaitOn, check_placeholders};
 use greenwave_scheduler::{Graph, GraphBuilder};
 use greenwave_testing::Test;
 
 use crate::confinement::ConfineOptions;
 use crate::included;
+use crate::mask;
 
 /// Maximum length of a feature's id, in bytes. The id names a directory.
 const ID_BYTES_MAX: usize = 100;
@@ -99,6 +100,7 @@ pub struct FeatureId(usize);
 /// Configuration of an agent.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "a plan has few agents")]
 pub enum AgentSpec {
     /// An agent that replays recorded answers.
     Scripted {
@@ -123,6 +125,13 @@ pub struct CommandSpec {
     pub wait_on: WaitOn,
     /// Maximum time that a feature waits for that, and then fails. `None` for one hour.
     pub wait_max: Option<Duration>,
+    /// The coding program that the command starts, whose output is read for its result, its usage
+    /// and its session. `None` for a program whose standard output is its answer.
+    pub program: Option<CodingProgram>,
+    /// The command that replaces the other one if the agent is not confined.
+    pub unconfined_command: Option<Vec<String>>,
+    /// Variables of the program, which take precedence over others.
+    pub env: BTreeMap<String, String>,
     /// Source of the agent's work.
     pub edits: Edits,
     /// Confinement of this agent, in addition to the plan's.
@@ -530,6 +539,17 @@ fn check_agent(name: &str, agent: &AgentSpec) -> Result<(), PlanError> {
             "has an invalid pace: expected 0 to 1000000"
         }
         AgentSpec::Command(CommandSpec { command, .. }) if command.is_empty() => "has an empty command",
+        AgentSpec::Command(CommandSpec { env, .. })
+            if env.keys().any(|name| name.is_empty() || name.contains(['=', '\0']))
+                || env.values().any(|value| value.contains('\0')) =>
+        {
+            "has an invalid variable in `env`: expected names without `=`"
+        }
+        AgentSpec::Command(CommandSpec { env, .. })
+            if env.iter().any(|(name, value)| mask::is_secret(name, value)) =>
+        {
+            "has a credential in `env`: expected it in the environment of greenwave"
+        }
         AgentSpec::Command(CommandSpec { command, .. }) => {
             let checked = check_placeholders(&command[1..]);
             return checked.map_err(|source| PlanError::Placeholder { agent: name.to_owned(), source });

@@ -15,6 +15,38 @@ pub struct Report {
     pub totals: Totals,
 }
 
+/// Tokens and money that agents have used, as far as they report it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Tokens that models have read, including cached ones.
+    pub input_tokens: u64,
+    /// Those of them that came from the providers' caches.
+    pub cached_tokens: u64,
+    /// Tokens that models have written.
+    pub output_tokens: u64,
+    /// Cost in millionths of a US dollar. `None` if no agent has reported it. Serialised in dollars
+    /// as `cost_usd`.
+    #[serde(rename = "cost_usd", serialize_with = "dollars")]
+    pub cost: Option<u64>,
+}
+
+impl Usage {
+    /// Adds another usage. Sums saturate.
+    pub fn add(&mut self, other: Usage) {
+        self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
+        self.cached_tokens = self.cached_tokens.saturating_add(other.cached_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
+        if let Some(cost) = other.cost {
+            self.cost = Some(self.cost.unwrap_or(0).saturating_add(cost));
+        }
+    }
+
+    /// Returns whether no agent has reported any usage.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Report of a feature.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct FeatureReport {
@@ -35,6 +67,9 @@ pub struct FeatureReport {
     /// Time spent on it, without waiting. Serialised in seconds.
     #[serde(serialize_with = "seconds")]
     pub busy: Duration,
+    /// Usage of its agent in this run. Not serialised if it is empty.
+    #[serde(skip_serializing_if = "Usage::is_empty")]
+    pub usage: Usage,
     /// Why it failed or was skipped.
     pub reason: Option<String>,
     /// Instruction that would remove the reason, if there is one.
@@ -54,6 +89,9 @@ pub struct Totals {
     pub sequential: Duration,
     /// Number of requests to agents.
     pub requests: u32,
+    /// Usage of all agents. Not serialised if it is empty.
+    #[serde(skip_serializing_if = "Usage::is_empty")]
+    pub usage: Usage,
     /// Number of test commands that ran.
     pub tests_run: u32,
     /// Number of test commands whose result was cached.
@@ -93,4 +131,12 @@ impl Report {
 
 fn seconds<S: serde::Serializer>(duration: &Duration, out: S) -> Result<S::Ok, S::Error> {
     out.serialize_f64((duration.as_secs_f64() * 1000.0).round() / 1000.0)
+}
+
+#[expect(clippy::ref_option, reason = "the signature that serde requires")]
+fn dollars<S: serde::Serializer>(cost: &Option<u64>, out: S) -> Result<S::Ok, S::Error> {
+    match cost {
+        Some(cost) => out.serialize_some(&(*cost as f64 / 1e6)),
+        None => out.serialize_none(),
+    }
 }

@@ -41,6 +41,8 @@ pub(crate) struct ActiveFeature {
     pub(crate) partial: Vec<String>,
     /// Words of the agent in the last attempt.
     pub(crate) transcript: Transcript,
+    /// Id of the agent's last session, which the next attempt continues.
+    pub(crate) session: Option<String>,
     /// Output of the test that failed in the last attempt, cleaned and bounded.
     pub(crate) test_output: String,
     /// Number of the last attempt. Counts the attempts of earlier runs.
@@ -124,6 +126,7 @@ impl ActiveFeature {
             cases: CaseLog::default(),
             partial: Vec::new(),
             transcript: Transcript::default(),
+            session: None,
             test_output: String::new(),
             attempts_max: 1,
             failing: BTreeSet::new(),

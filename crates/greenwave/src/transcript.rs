@@ -5,6 +5,7 @@ use greenwave_storage::Transcript;
 
 use crate::excerpt::Excerpt;
 use crate::mask::Mask;
+use crate::report::Usage;
 
 /// Maximum size of the words that are stored, in bytes.
 const WORDS_BYTES_MAX: usize = 32 * 1024;
@@ -17,6 +18,9 @@ pub(crate) struct Recorder {
     words: Excerpt,
     stderr: Excerpt,
     exit: String,
+    session: Option<String>,
+    usage: Usage,
+    has_acted: bool,
 }
 
 impl Recorder {
@@ -25,16 +29,47 @@ impl Recorder {
             words: Excerpt::new(WORDS_BYTES_MAX),
             stderr: Excerpt::new(STDERR_BYTES_MAX),
             exit: String::new(),
+            session: None,
+            usage: Usage::default(),
+            has_acted: false,
         }
     }
 
     pub(crate) fn observe(&mut self, event: &Result<AgentEvent, AgentError>) {
         match event {
-            Ok(AgentEvent::Text(text)) => self.words.push(text),
+            Ok(AgentEvent::Started(session)) => self.session = Some(session.clone()),
+            Ok(AgentEvent::Text(text) | AgentEvent::Message(text)) => {
+                self.has_acted = true;
+                self.words.push(text);
+            }
+            Ok(AgentEvent::ToolCall { .. } | AgentEvent::FileTouched(_)) => self.has_acted = true,
+            Ok(AgentEvent::Usage { input_tokens, cached_tokens, output_tokens, cost }) => {
+                self.usage = Usage {
+                    input_tokens: *input_tokens,
+                    cached_tokens: *cached_tokens,
+                    output_tokens: *output_tokens,
+                    cost: *cost,
+                };
+            }
             Ok(AgentEvent::Stderr(text)) => self.stderr.push(text),
             Ok(AgentEvent::Exit(status)) => self.exit = status.to_string(),
             _ => {}
         }
+    }
+
+    /// Returns the id of the agent's session, if it has reported one.
+    pub(crate) fn session(&self) -> Option<String> {
+        self.session.clone()
+    }
+
+    /// Returns the usage of the response up to now.
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// Returns whether the agent has said or done anything.
+    pub(crate) fn has_acted(&self) -> bool {
+        self.has_acted
     }
 
     /// Returns the transcript up to now.

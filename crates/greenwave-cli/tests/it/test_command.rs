@@ -606,7 +606,7 @@ fn a_process_in_another_session_is_left_behind() {
     let test = "[[test]]\nname = \"t\"\ncommand = \"setsid sleep 3 >/dev/null 2>&1 &\"\n";
     let dir = TestDir::empty().with("p/greenwave.toml", test);
     let ran = greenwave(&dir, "p", []).run().with_code(0);
-    assert!(ran.stdout.contains("left processes behind"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("left processes behind: sleep (end them"), "{}", ran.stdout);
     assert!(!ran.stdout.contains("clock"), "{}", ran.stdout);
 }
 

@@ -101,6 +101,7 @@ async fn what_a_supervised_child_leaves_behind_is_reported_and_killed() {
     let mut child = Child::start_under(Some(&supervisor), spawn).unwrap();
     let (status, left_over) = child.wait_for_group(Duration::ZERO).await.unwrap();
     assert_eq!((status.code(), left_over), (Some(7), true));
+    assert!(child.left_over().contains(&"sleep".to_owned()), "{:?}", child.left_over());
     assert_eq!(printed(output).await, "started\n");
     // The reaper is used again, with no state of its first child.
     let (spawn, output) = shell("sleep 0.01 & echo two; kill -9 $$");

@@ -24,6 +24,8 @@ pub(crate) struct RunEvidence<'a> {
     pub(crate) has_inputs: bool,
     /// Whether processes of the test were still running after it had ended.
     pub(crate) left_processes: bool,
+    /// Names of the programs of these processes.
+    pub(crate) left_names: &'a [String],
     /// Kernel object that the test used and that existed before.
     pub(crate) used_object: Option<&'a str>,
     /// Kernel object that the test left behind.
@@ -89,7 +91,7 @@ impl RunEvidence<'_> {
         } else if !self.has_inputs {
             Some(CacheDecision::NoInputs)
         } else if self.left_processes {
-            Some(CacheDecision::LeftProcesses)
+            Some(CacheDecision::LeftProcesses(self.left_names.join(", ")))
         } else if let Some(object) = self.used_object {
             Some(CacheDecision::UsedObject(object.to_owned()))
         } else if let Some(object) = self.left_object {
@@ -157,6 +159,7 @@ mod tests {
             build_failed: false,
             has_inputs: true,
             left_processes: false,
+            left_names: &[],
             used_object: None,
             left_object: None,
             traced_by_outer: false,
@@ -211,7 +214,7 @@ mod tests {
         );
         check(
             RunEvidence { left_processes: true, ..pass },
-            &CacheDecision::LeftProcesses,
+            &CacheDecision::LeftProcesses(String::new()),
             "the test left processes behind (end them before the test exits)",
         );
         check(

@@ -142,8 +142,8 @@ pub enum CacheDecision {
     NoInputs,
     /// The test passed only after a retry.
     Flaky,
-    /// Processes of the test were still running after it had ended.
-    LeftProcesses,
+    /// Processes of the test were still running after it had ended: the names of their programs.
+    LeftProcesses(String),
     /// The test left this kernel object behind, which its next run would find.
     LeftObject(String),
     /// The test used this kernel object, which existed before and whose content has no hash.
@@ -219,9 +219,13 @@ impl CacheDecision {
             ),
             CacheDecision::NoInputs => "the test has no input files (declare them in `inputs`)".to_owned(),
             CacheDecision::Flaky => "the test passed only after a retry (make it deterministic)".to_owned(),
-            CacheDecision::LeftProcesses => {
+            CacheDecision::LeftProcesses(names) if names.is_empty() => {
                 "the test left processes behind (end them before the test exits)".to_owned()
             }
+            CacheDecision::LeftProcesses(names) => format!(
+                "the test left processes behind: {} (end them before the test exits)",
+                names.escape_debug()
+            ),
             CacheDecision::LeftObject(object) => {
                 format!("the test left {object} behind (remove the object before the test exits)")
             }

@@ -70,8 +70,8 @@ pub(crate) struct ProcessResult {
     pub(crate) began: i64,
     /// Whether the system clock was set while the command ran.
     pub(crate) clock_was_set: bool,
-    /// Whether the command left processes behind, which were then killed.
-    pub(crate) left_behind: bool,
+    /// Names of the programs that outlived the command, if any did. They were then killed.
+    pub(crate) left_behind: Option<Vec<String>>,
     /// The traced accesses.
     pub(crate) seen: Arc<Seen>,
 }
@@ -89,7 +89,7 @@ impl ProcessResult {
             duration: Duration::ZERO,
             began: now_ns(),
             clock_was_set: false,
-            left_behind: false,
+            left_behind: None,
             seen: Arc::default(),
         }
     }
@@ -305,7 +305,8 @@ struct Ended {
     status: Option<ExitStatus>,
     output: Vec<u8>,
     cases: Vec<CaseReport>,
-    left_behind: bool,
+    /// Names of the programs that outlived the command, if any did.
+    left_behind: Option<Vec<String>>,
 }
 
 /// The output of a command, and what happens to it.
@@ -330,12 +331,12 @@ async fn attend<F: Fn(&[u8])>(
     });
     let (status, left_behind) = match ended.await {
         Ok(ended) => {
-            let (status, left_behind) = ended?;
-            (Some(status), left_behind)
+            let (status, is_left) = ended?;
+            (Some(status), is_left.then(|| group.left_over().to_vec()))
         }
         Err(_) => {
             group.stop(GRACE).await?;
-            (None, false)
+            (None, None)
         }
     };
     let (rest, cases) = output.decoder.as_mut().map(|decoder| decoder.finish()).unwrap_or_default();

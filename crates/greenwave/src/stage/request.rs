@@ -128,7 +128,21 @@ impl Stage<'_> {
         }
     }
 
+    /// Takes the agent's work. Starts a new session if the agent does not find the earlier one.
     async fn take_answer(&mut self, attempt: u32) -> Result<(), Unusable> {
+        let session = self.active.session.take();
+        let is_continued = session.is_some();
+        match self.take_answer_of(attempt, session).await {
+            Err(Unusable::Answer(reason)) if is_continued && self.active.session.is_none() => {
+                tracing::info!(reason, feature = self.feature().id, "starting a new session of the agent");
+                self.take_answer_of(attempt, None).await
+            }
+            taken => taken,
+        }
+    }
+
+    /// Sends a request that continues this session, and takes the agent's work.
+    async fn take_answer_of(&mut self, attempt: u32, session: Option<String>) -> Result<(), Unusable> {
         let ctx = self.ctx;
         let feature = ctx.feature(self.id);
         let temporary = ctx.copies.temporary_dir()?;
@@ -139,7 +153,8 @@ impl Stage<'_> {
             self.active.workspace.directory(),
             temporary.path(),
         )
-        .in_root(self.active.workspace.root());
+        .in_root(self.active.workspace.root())
+        .continuing(session);
         ctx.steps.pass("request").await;
         let agent = &feature.agent;
         let Some(pool) = ctx.agents.get(agent) else {
@@ -178,9 +193,19 @@ impl Stage<'_> {
         let recording = Arc::clone(&recorder);
         let answer = ResponseStream::new(answer.inspect(move |event| recording.lock().observe(event)));
         let read = self.read_parts(answer, limits, time_max).await;
-        self.active.transcript = recorder.lock().transcript(&self.ctx.mask);
+        self.record(&recorder.lock());
         let answer = read?;
         self.take_work(attempt, answer).await
+    }
+
+    /// Stores the transcript, the session and the usage of a response.
+    fn record(&mut self, recorder: &Recorder) {
+        self.active.transcript = recorder.transcript(&self.ctx.mask);
+        // A program that did not get to work may have refused to continue a session.
+        self.active.session = recorder.session().filter(|_| recorder.has_acted());
+        let usage = recorder.usage();
+        self.report.usage.add(usage);
+        self.ctx.totals.lock().usage.add(usage);
     }
 
     async fn read_parts(

@@ -48,6 +48,7 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
     let file = std::mem::take(&mut config.tests);
     let mut tests = file.tests;
     let is_declared = !tests.is_empty();
+    let mut overview = None;
     if is_declared && !args.arguments.is_empty() {
         output::note(
             "the arguments after `--` are for discovered tests, and this project declares its tests",
@@ -57,6 +58,7 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
         let found = discover(project, &environment, &config, args).await?;
         let shown = found.notes.iter().filter(|note| args.verbose || **note != DiscoveryNote::ForeignState);
         shown.for_each(|note| output::note(&note.to_string()));
+        overview = is_first_contact(args).then(|| found.overview(project)).transpose()?;
         tests = found.tests;
     }
     let retries = config.settings.testing.retries;
@@ -66,6 +68,11 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
     let quarantine = Quarantine::at(SystemTime::now(), file.quarantine);
     note_quarantine(&quarantine, &tests);
     let suite = open(project, tests, file.resources, environment, &config, args, Commands::Tests)?;
+    if let Some(overview) = overview
+        && suite.timings().is_empty()
+    {
+        overview.iter().for_each(|line| output::note(&printable(&line.to_string())));
+    }
     if args.verbose && is_declared && suite.has_foreign_state() {
         output::note(&DiscoveryNote::ForeignState.to_string());
     }
@@ -76,6 +83,12 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
     let recordable = text.map(|text| Recordable { text, ttl: settings.testing.ttl });
     let flaky_fails = config.settings.testing.flaky_fails;
     Ok(Loaded { suite: Arc::new(suite), recordable, quarantine, flaky_fails })
+}
+
+/// Returns whether a call may introduce a project to somebody who has not run its tests before.
+fn is_first_contact(args: &TestArgs) -> bool {
+    let is_for_people = args.format == Format::Human && matches!(args.output(), Show::Failed | Show::All);
+    is_for_people && !args.is_inspection()
 }
 
 /// Prints notes about entries of the quarantine that have no effect.
@@ -150,7 +163,7 @@ fn add_arguments(found: &mut Discovery, harnesses: &Harnesses, args: &TestArgs) 
     let names: BTreeSet<&str> =
         found.tests.iter().filter(is_selected).map(|test| test.harness.as_str()).collect();
     if names.len() > 1 {
-        return Err(CliError::SeveralRunners { names: list(names.into_iter()) });
+        return Err(CliError::SeveralRunners { names: list(names) });
     }
     let Some(harness) = harnesses.iter().find(|harness| names.contains(harness.name())).cloned() else {
         return Ok(());

@@ -309,7 +309,7 @@ impl Runner {
 
     /// Returns the directory to the pool unless a leftover process could still write to it.
     pub(super) fn take_back(&self, isolation: Isolation, process: &ProcessResult) {
-        let is_clean = !process.left_behind && process.seen.incomplete.is_none();
+        let is_clean = process.left_behind.is_none() && process.seen.incomplete.is_none();
         if process.status == Status::Passed && is_clean {
             self.isolations.take_back(isolation);
         }

@@ -1,0 +1,111 @@
+//! Runs with agents that are coding programs, played by a script with the output of Claude Code.
+//! `cargo xtask live` runs the real ones.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::program::Finished;
+use crate::shell_plan::Report;
+use crate::test_dir::TestDir;
+
+/// Works by the feature, and writes its arguments to the file in `$LOG`, if it can.
+const CLAUDE: &str = r#"#!/bin/sh
+{ echo "$GREENWAVE_FEATURE $GREENWAVE_ATTEMPT $*" >> "$LOG"; } 2>/dev/null
+prompt=$(cat)
+say() { printf '{"type":"assistant","message":{"content":[{"type":"text","text":"%s"}]}}\n' "$1"; }
+end() { printf '{"type":"result","subtype":"success","is_error":%s,"result":"%s","total_cost_usd":0.25,"usage":{"input_tokens":1000,"output_tokens":10}}\n' "$1" "$2"; exit "$3"; }
+case "$*" in *"--resume lost"*)
+    echo '{"type":"result","subtype":"error_during_execution","is_error":true,"errors":["No conversation"]}'
+    exit 1 ;;
+esac
+session=session-1; [ "$GREENWAVE_FEATURE" = lost ] && session=lost
+printf '{"type":"system","subtype":"init","session_id":"%s"}\n' "$session"
+say 'Writing.\n```text path=\"quoted.txt\"\nno\n```'
+case "$GREENWAVE_FEATURE $GREENWAVE_ATTEMPT" in
+    refused*) end true 'Invalid API key' 0 ;;
+    *1) echo wrong > "$GREENWAVE_FEATURE.txt" ;;
+    *) echo right > "$GREENWAVE_FEATURE.txt"; echo "$prompt" | grep -q 'attempt 2 of 2' || exit 3 ;;
+esac
+# The result counts, not the exit code.
+end false Done. 1
+"#;
+
+/// Runs a plan with these features, whose files must be right.
+fn run(dir: &TestDir, agent: &str, features: &[&str]) -> Finished {
+    let mut plan = format!("project = \"project\"\n[agents.coder]\nkind = \"claude\"\n{agent}\n");
+    for feature in features {
+        plan.push_str(&format!(
+            "[[features]]\nid = \"{feature}\"\nprompt = \"Do it.\"\nagent = \"coder\"\nattempts = 2\n\
+             [[features.tests]]\ncommand = [\"grep\", \"-q\", \"right\", \"{feature}.txt\"]\n"
+        ));
+    }
+    std::fs::write(dir.path("plan.toml"), plan).unwrap();
+    let path = format!("{}:{}", dir.path("bin").display(), std::env::var("PATH").unwrap());
+    let args = ["run", "plan.toml", "--no-metrics", "--format", "json"];
+    dir.greenwave(args).within(&dir.path("")).variable("PATH", path).run()
+}
+
+fn directory() -> TestDir {
+    let dir = TestDir::empty().with("bin/claude", CLAUDE).with("project/README", "");
+    for feature in ["kept", "lost", "refused"] {
+        let path = dir.path("project").join(format!("{feature}.txt"));
+        std::fs::write(path, "none\n").unwrap();
+    }
+    std::fs::set_permissions(dir.path("bin/claude"), PermissionsExt::from_mode(0o755)).unwrap();
+    dir
+}
+
+#[test]
+fn attempts_continue_their_session_and_a_lost_session_costs_nothing() {
+    let dir = directory();
+    let log = dir.path("log");
+    let agent = format!("confine = \"off\"\nmodel = \"small\"\nenv = {{ LOG = {log:?} }}");
+    let finished = run(&dir, &agent, &["kept", "lost"]).with_code(0);
+    let report = Report::of(&finished);
+    assert_eq!(report.phases(), [("kept", "green"), ("lost", "green")]);
+    assert!(!dir.path("project/quoted.txt").exists(), "files in messages are not taken");
+    let mut calls: Vec<String> = std::fs::read_to_string(log).unwrap().lines().map(str::to_owned).collect();
+    calls.sort_unstable();
+    let arguments =
+        "--print --output-format stream-json --verbose --permission-mode acceptEdits --model small";
+    // The calls of one attempt are in order of their arguments.
+    assert_eq!(
+        calls,
+        [
+            format!("kept 1 {arguments}"),
+            format!("kept 2 --resume session-1 {arguments}"),
+            format!("lost 1 {arguments}"),
+            format!("lost 2 {arguments}"),
+            format!("lost 2 --resume lost {arguments}"),
+        ]
+        .map(|call| call)
+    );
+    assert_eq!(report.feature("kept")["usage"]["cost_usd"], 0.5);
+    assert_eq!(report.feature("lost")["usage"]["input_tokens"], 2000);
+    let events = finished.events();
+    assert_eq!(events.last().unwrap()["totals"]["usage"]["cost_usd"], 1.0);
+}
+
+#[test]
+fn a_reported_failure_rejects_the_attempt_whatever_the_exit_code() {
+    let dir = directory();
+    let report = Report::of(&run(&dir, "env = { LOG = \"/dev/null\" }", &["refused"]).with_code(1));
+    assert_eq!(report.phases(), [("refused", "failed")]);
+    for reason in report.rejections("refused") {
+        assert!(reason.contains("agent command `claude` failed: Invalid API key"), "{reason}");
+    }
+}
+
+#[test]
+fn mistakes_in_an_agent_are_shown_where_they_are() {
+    for (agent, expected) in [
+        ("edits = \"answer\"", "unknown key `edits`"),
+        ("model = 5", "expected a string"),
+        ("env = { MY_API_KEY = \"sk-1234567890\" }", "credential in `env`"),
+        ("env = { \"A=B\" = \"c\" }", "invalid variable in `env`"),
+    ] {
+        let finished = run(&directory(), agent, &["kept"]).with_code(2);
+        assert!(finished.describe().contains(expected), "{agent}: {}", finished.describe());
+    }
+    let finished = run(&directory(), "", &["kept"]);
+    assert_ne!(finished.describe(), "");
+}
