@@ -82,15 +82,26 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     where
         V: Clone,
     {
-        self.get_with(key, V::clone)
+        self.find(key, |_, value| value.clone())
     }
 
     /// Calls `read` with the value of `key` and returns its result. `read` runs under a lock: it
-    /// must be short, and must not call this cache.
+    /// must be short, and must not insert or remove entries.
+    ///
+    /// # Panics
+    /// Panics if `read` inserts or removes an entry in the part of the cache that is locked.
     pub fn get_with<R>(&self, key: &K, read: impl FnOnce(&V) -> R) -> Option<R> {
+        self.find(key, |locked, value| {
+            let _reading = locked.reading();
+            read(value)
+        })
+    }
+
+    /// Calls `read` with the value of `key` and its locked shard, and counts the access.
+    fn find<R>(&self, key: &K, read: impl FnOnce(&LockedShard<K, V, P>, &V) -> R) -> Option<R> {
         let hash = self.hashing.hash_key(key);
         let locked = self.shard_for(hash);
-        let found = self.lookup(locked, hash, key, |entry| (read(&entry.value), entry.cost_us()));
+        let found = self.lookup(locked, hash, key, |entry| (read(locked, &entry.value), entry.cost_us()));
         match &found {
             Some((_, saved_us)) => self.counters.hit(*saved_us),
             None => self.counters.miss(),
@@ -114,7 +125,7 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     /// Returns whether `key` has an unexpired value. Does not count as an access.
     pub fn contains(&self, key: &K) -> bool {
         let hash = self.hashing.hash_key(key);
-        let shard = self.shard_for(hash).shard.read();
+        let shard = self.shard_for(hash).read();
         let now = self.now();
         shard.find(hash, key).is_some_and(|(_, entry)| !is_expired_at(entry, now))
     }
@@ -130,12 +141,12 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         let shard_index = self.shard_index(entry.hash);
         let locked = &self.shards[shard_index];
         let mut displaced = Displaced::NONE;
-        let mut shard = locked.shard.write();
+        let mut shard = locked.write();
         if locked.has_pending() {
             drop(shard);
             locked.with_pending(|pending| {
                 pending.retain(|pending| pending.key != entry.key);
-                locked.shard.write().insert(entry, &mut displaced);
+                locked.write().insert(entry, &mut displaced);
             });
         } else {
             shard.insert(entry, &mut displaced);
@@ -149,12 +160,12 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     pub fn remove(&self, key: &K) -> Option<V> {
         let hash = self.hashing.hash_key(key);
         let locked = self.shard_for(hash);
-        let mut shard = locked.shard.write();
+        let mut shard = locked.write();
         let removed = if locked.has_pending() {
             drop(shard);
             locked.with_pending(|pending| {
                 pending.retain(|pending| pending.key != *key);
-                locked.shard.write().remove(hash, key)
+                locked.write().remove(hash, key)
             })
         } else {
             let removed = shard.remove(hash, key);
@@ -183,7 +194,7 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     pub fn purge_expired(&self) -> usize {
         let now = self.now();
         let purge = |locked: &LockedShard<K, V, P>| {
-            let expired = locked.shard.write().remove_where(|entry| is_expired_at(entry, now));
+            let expired = locked.write().remove_where(|entry| is_expired_at(entry, now));
             locked.expirations.add(expired.len() as u64);
             expired.iter().for_each(|entry| self.notify(entry, RemovalCause::Expired));
             expired.len()
@@ -193,7 +204,7 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
 
     /// Returns the number of entries, including expired ones that have not been removed yet.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|locked| locked.shard.read().len()).sum()
+        self.shards.iter().map(|locked| locked.read().len()).sum()
     }
 
     /// Returns whether the cache has no entries.
@@ -210,7 +221,7 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         let now = self.now();
         let mut keys = Vec::with_capacity(self.len());
         for locked in &self.shards {
-            let shard = locked.shard.read();
+            let shard = locked.read();
             keys.extend(
                 shard.iter().filter(|entry| !is_expired_at(entry, now)).map(|entry| entry.key.clone()),
             );
@@ -226,7 +237,7 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         V: Clone,
     {
         self.shards.iter().flat_map(|locked| {
-            let (now, shard) = (self.now(), locked.shard.read());
+            let (now, shard) = (self.now(), locked.read());
             let unexpired = shard.iter().filter(|entry| !is_expired_at(entry, now));
             unexpired.map(|entry| (entry.key.clone(), entry.value.clone())).collect::<Vec<_>>()
         })
@@ -242,7 +253,7 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         let now = self.now();
         let mut ranked: Vec<(usize, WarmEntry<K, V>)> = Vec::new();
         for locked in &self.shards {
-            let shard = locked.shard.read();
+            let shard = locked.read();
             // Shards are about equal, so an entry's rank in its shard predicts its rank in the
             // whole cache.
             let better = (0..shard.len()).rev();
@@ -263,7 +274,7 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
             let entry = self.entry(key, value, &EntryOptions { heat, ..EntryOptions::default() });
             let shard_index = self.shard_index(entry.hash);
             let mut displaced = Displaced::NONE;
-            let mut shard = self.shards[shard_index].shard.write();
+            let mut shard = self.shards[shard_index].write();
             if shard.find(entry.hash, &entry.key).is_none() {
                 shard.insert(entry, &mut displaced);
             }
@@ -278,7 +289,7 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         let mut stats = CacheStats::of(self.counters.access_counts());
         let mut weight = 0_u128;
         for locked in &self.shards {
-            let shard = locked.shard.read();
+            let shard = locked.read();
             stats.entries += shard.len() as u64;
             weight += shard.weight;
             stats.insertions += shard.insertions;
@@ -368,7 +379,7 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     /// [`evict_over_budget`](Self::evict_over_budget), and drop them outside of all locks.
     pub(crate) fn insert_entry(&self, entry: Entry<K, V>) -> Displaced<K, V> {
         let mut displaced = Displaced::NONE;
-        self.shard_for(entry.hash).shard.write().insert(entry, &mut displaced);
+        self.shard_for(entry.hash).write().insert(entry, &mut displaced);
         displaced
     }
 
@@ -379,7 +390,7 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         let Some(budget) = &self.budget else { return };
         while budget.is_exceeded() {
             let fullest = &self.shards[budget.fullest(shard_index)];
-            fullest.shard.write().shrink(displaced);
+            fullest.write().shrink(displaced);
         }
     }
 
@@ -399,7 +410,7 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         read: impl FnOnce(&Entry<K, V>) -> R,
     ) -> Option<R> {
         let now = self.now();
-        let shard = locked.shard.read();
+        let shard = locked.read();
         let (slot, entry) = shard.find(hash, key)?;
         if let Some(now) = now {
             if entry.is_expired(now) {
@@ -414,7 +425,7 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
     }
 
     fn expire(&self, locked: &LockedShard<K, V, P>, hash: u64, key: &K, now: u64) {
-        let mut shard = locked.shard.write();
+        let mut shard = locked.write();
         // Another thread may have inserted the key again between the two locks.
         let expired = shard.find(hash, key).is_some_and(|(_, entry)| entry.is_expired(now));
         let removed = if expired { shard.remove(hash, key) } else { None };
@@ -429,7 +440,7 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         let one = |locked: &LockedShard<K, V, P>| {
             // A computation in progress may depend on an invalidated entry.
             let (cancelled, removed) =
-                locked.with_pending(|pending| (std::mem::take(pending), remove(&mut locked.shard.write())));
+                locked.with_pending(|pending| (std::mem::take(pending), remove(&mut locked.write())));
             drop(cancelled);
             locked.removals.add(removed.len() as u64);
             removed.iter().for_each(|entry| self.notify(entry, RemovalCause::Removed));

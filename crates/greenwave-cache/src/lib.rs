@@ -112,6 +112,7 @@ mod options;
 mod payload;
 mod policy;
 mod predict;
+mod reading;
 mod record;
 mod shard;
 mod stats;

@@ -3,14 +3,15 @@
 use std::sync::atomic::Ordering;
 
 use crate::computation::PendingComputation;
+use crate::reading::Reading;
 use crate::shard::Shard;
 use crate::stats::{Counter, TagCounters};
-use crate::sync::{AtomicUsize, Mutex, RwLock};
+use crate::sync::{AtomicUsize, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A shard behind a lock, aligned so that two shards never share a cache line.
 #[repr(align(128))]
 pub(crate) struct LockedShard<K, V, P> {
-    pub(crate) shard: RwLock<Shard<K, V, P>>,
+    shard: RwLock<Shard<K, V, P>>,
     pending: Mutex<Vec<PendingComputation<K, V>>>,
     /// Length of `pending`. An insertion does not lock the list while it is empty.
     pending_count: AtomicUsize,
@@ -29,6 +30,32 @@ impl<K, V, P> LockedShard<K, V, P> {
             expirations: Counter::default(),
             removals: Counter::default(),
         }
+    }
+
+    /// Locks the shard for reading.
+    #[inline]
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Shard<K, V, P>> {
+        self.shard.try_read().unwrap_or_else(|| {
+            // A writer may wait for this thread, and this thread must not wait for the writer.
+            if Reading::is_active(self) { self.shard.read_recursive() } else { self.shard.read() }
+        })
+    }
+
+    /// Locks the shard for writing.
+    ///
+    /// # Panics
+    /// Panics if this thread has locked it for a reader of [`reading`](Self::reading).
+    #[inline]
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Shard<K, V, P>> {
+        self.shard.try_write().unwrap_or_else(|| {
+            assert!(!Reading::is_active(self), "the reader of `Cache::get_with` changed the cache");
+            self.shard.write()
+        })
+    }
+
+    /// Marks the shard, whose read lock the caller holds, as locked for a reader of the user.
+    pub(crate) fn reading(&self) -> Reading {
+        Reading::begin(self)
     }
 
     /// Runs `change` on the list of pending computations, under its lock.

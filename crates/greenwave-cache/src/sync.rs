@@ -2,12 +2,14 @@
 //! the loom model checker.
 
 #[cfg(not(greenwave_loom))]
-pub(crate) use parking_lot::{Mutex, RwLock};
+pub(crate) use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(not(greenwave_loom))]
 pub(crate) use std::sync::atomic::AtomicUsize;
 
 #[cfg(greenwave_loom)]
 pub(crate) use loom::sync::atomic::AtomicUsize;
+#[cfg(greenwave_loom)]
+pub(crate) use loom::sync::{RwLockReadGuard, RwLockWriteGuard};
 #[cfg(greenwave_loom)]
 pub(crate) use modelled::{Mutex, RwLock};
 
@@ -61,6 +63,19 @@ mod modelled {
 
         pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
             self.0.write().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        /// A model only locks by [`read`](Self::read), so that it has no more steps than needed.
+        pub(crate) fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
+            None
+        }
+
+        pub(crate) fn try_write(&self) -> Option<RwLockWriteGuard<'_, T>> {
+            None
+        }
+
+        pub(crate) fn read_recursive(&self) -> RwLockReadGuard<'_, T> {
+            self.read()
         }
     }
 }

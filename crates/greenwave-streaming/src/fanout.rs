@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_core::Stream;
+
+mod publishing;
+
+use publishing::Publishing;
 
 /// Broadcasts every value to every subscriber, which is a task that requests values or a
 /// [callback](Subscription::for_each). Clones are further publishers. When the last one is dropped,
@@ -55,7 +59,7 @@ pub enum SubscriberPolicy<T> {
     Coalesce {
         /// Values, at least 1.
         queue_max: usize,
-        /// Merges the newer value into the older one. It must not call the fanout.
+        /// Merges the newer value into the older one. A merge that calls its fanout panics.
         merge: Merge<T>,
     },
 }
@@ -390,7 +394,14 @@ struct SubscriberQueue<T> {
 impl<T> SharedQueues<T> {
     fn lock(&self) -> MutexGuard<'_, Queues<T>> {
         // A panic in a value's `clone` leaves every queue consistent.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                assert!(!Publishing::is_active(self), "a merge or clone of a value called its fanout");
+                self.state.lock().unwrap_or_else(PoisonError::into_inner)
+            }
+        }
     }
 
     /// Pops a value from the queue. The flag is set if more values may follow.
@@ -434,6 +445,7 @@ impl<T: Clone> SharedQueues<T> {
         let mut evicted = Vec::new();
         let mut wakers = Vec::new();
         let mut state = self.lock();
+        let publishing = Publishing::begin(self);
         if state.queues.values().any(SubscriberQueue::must_wait) {
             if let Some((cx, waited)) = waiting {
                 state.count_wait(waited);
@@ -448,7 +460,7 @@ impl<T: Clone> SharedQueues<T> {
             evicted.extend(queue.offer(value.clone()));
             wakers.extend(queue.waker.take());
         }
-        drop(state);
+        drop((publishing, state));
         wakers.into_iter().for_each(Waker::wake);
         Poll::Ready(())
     }

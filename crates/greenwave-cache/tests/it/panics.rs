@@ -160,3 +160,57 @@ async fn after_a_panic_the_key_can_be_computed_again() {
     assert!(task.await.unwrap_err().is_panic() && panicked.load(Ordering::Relaxed));
     assert_eq!(cache.get_or_compute(1, async || Ok::<_, ()>(2)).await, Ok(2));
 }
+
+#[test]
+fn a_reader_that_changes_its_cache_panics() {
+    let cache: Cache<u64, u64, Lru> =
+        Cache::with(CacheOptions { shards: Some(1), ..CacheOptions::default() }).unwrap();
+    cache.insert(1, 1);
+    type Change = fn(&Cache<u64, u64, Lru>);
+    let changes: [Change; 3] = [
+        |cache| {
+            cache.insert(2, 2);
+        },
+        |cache| {
+            cache.remove(&1);
+        },
+        |cache| {
+            cache.invalidate_all();
+        },
+    ];
+    for change in changes {
+        let reader = || cache.get_with(&1, |_| change(&cache));
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(reader)).unwrap_err();
+        let message = panic.downcast_ref::<&str>().copied().unwrap_or_default();
+        assert_eq!(message, "the reader of `Cache::get_with` changed the cache");
+        assert_eq!((cache.get(&1), cache.len()), (Some(1), 1), "unchanged");
+    }
+    cache.insert(2, 2);
+    assert_eq!(cache.get(&2), Some(2), "the lock is free again");
+}
+
+#[test]
+fn a_reader_can_read_its_cache_and_change_another() {
+    let fresh = || Cache::<u64, u64, Lru>::with(CacheOptions { shards: Some(1), ..CacheOptions::default() });
+    let (cache, other) = (fresh().unwrap(), fresh().unwrap());
+    cache.insert(1, 1);
+    let started = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        cache.get_with(&1, |value| {
+            scope.spawn(|| {
+                started.store(true, Ordering::Relaxed);
+                cache.insert(2, 2);
+            });
+            while !started.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            // The other thread is soon waiting for this reader.
+            for _ in 0..1000 {
+                assert_eq!(cache.get(&1), Some(*value));
+                std::thread::yield_now();
+            }
+            other.insert(1, *value);
+        });
+    });
+    assert_eq!((other.get(&1), cache.get(&2)), (Some(1), Some(2)));
+}

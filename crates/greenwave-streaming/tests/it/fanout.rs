@@ -96,6 +96,20 @@ async fn a_merge_that_panics_ends_its_subscription_only() {
 }
 
 #[tokio::test]
+async fn a_merge_that_calls_its_fanout_ends_its_subscription_only() {
+    let fanout = Fanout::new();
+    let inner = fanout.clone();
+    let merge = move |_: &mut i32, value| assert!(inner.try_publish(value).is_ok());
+    let mut broken = fanout.subscribe(SubscriberPolicy::coalesce(1, merge));
+    let mut fine = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 9 });
+    for i in 0..3 {
+        fanout.publish(i).await;
+    }
+    assert_eq!((broken.next().await, broken.next().await), (Some(0), None));
+    assert_eq!((fine.next().await, fine.next().await, fine.next().await), (Some(0), Some(1), Some(2)));
+}
+
+#[tokio::test]
 async fn the_end_follows_the_queued_values() {
     let fanout = Fanout::new();
     let mut subscription = fanout.subscribe(SubscriberPolicy::Wait { queue_max: 4 });
