@@ -69,12 +69,14 @@ const IO_PRIORITY_OF_PROCESS: u32 = 1;
 /// Maximum number of rules that are compared one by one.
 const RULES_PER_LEAF: usize = 3;
 
-/// A set of calls that fail. Calls on other processes always do, with `EPERM`.
-///
-/// Refused are new limits, priorities, processors and scheduling of a process or thread that a call
-/// names by its number, even if the number is the caller's. The number zero means the caller.
+/// A set of calls that fail. New limits of a process that a call names by its number always do,
+/// with `EPERM`, even if the number is the caller's. The number zero means the caller.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Refusals {
+    /// Whether new priorities, processors and scheduling of a process or thread that a call names
+    /// by its number fail with `EPERM`. Programs make such calls on their own threads as well
+    /// (`pthread_setaffinity_np`).
+    pub(crate) scheduling: bool,
     /// Whether calls on keyrings of the kernel fail with `EPERM`.
     pub(crate) keyrings: bool,
     /// Whether sockets other than local ones fail with `EACCES`, and rings with `ENOSYS`.
@@ -131,8 +133,7 @@ impl Refusals {
     fn rules(self, architecture: &Architecture) -> Vec<Rule> {
         let [limits, priority, processors, policy, parameters, attributes, input] = architecture.processes;
         let [socket, multiplexer, ring] = architecture.network;
-        let processes = [
-            (limits, Condition::ChangesProcess),
+        let scheduling = [
             (priority, Condition::NotOwn(PRIORITY_OF_PROCESS)),
             (processors, Condition::NamesProcess),
             (policy, Condition::NamesProcess),
@@ -141,7 +142,9 @@ impl Refusals {
             (input, Condition::NotOwn(IO_PRIORITY_OF_PROCESS)),
         ];
         let keyrings = architecture.keyrings.map(|number| (number, Condition::Always));
-        let refused = processes.into_iter().chain(keyrings.into_iter().filter(|_| self.keyrings));
+        let refused = std::iter::once((limits, Condition::ChangesProcess))
+            .chain(scheduling.into_iter().filter(|_| self.scheduling))
+            .chain(keyrings.into_iter().filter(|_| self.keyrings));
         let refused = refused.map(|(number, condition)| (number, condition, libc::EPERM));
         let network = [
             (socket, Condition::NotLocal, libc::EACCES),
@@ -254,7 +257,7 @@ mod tests {
     const REFUSED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 
     fn each_architecture(check: impl Fn(&[sock_filter], &Architecture, u32)) {
-        let program = Refusals { keyrings: true, internet: true }.filter();
+        let program = Refusals { scheduling: true, keyrings: true, internet: true }.filter();
         check(&program, &NATIVE, 0);
         check(&program, &COMPATIBLE, 0);
         if cfg!(target_arch = "x86_64") {

@@ -133,7 +133,7 @@ impl MountPlan {
             setups.push(Setup::LoopbackUp);
         }
         setups.push(Setup::NoNewPrivileges);
-        let refusals = Refusals { keyrings: true, internet: false };
+        let refusals = Refusals { scheduling: true, keyrings: true, internet: false };
         setups.push(Setup::FilterCalls(refusals.filter()));
         if let Some(rules) = &self.rules {
             setups.push(Setup::Restrict(rules.try_clone()?));
