@@ -121,7 +121,7 @@ impl CommandAgent {
             return Ok((Child::spawn_piped(&mut command, supervisor)?, None));
         };
         let private = tempfile::Builder::new().prefix("home-").tempdir_in(&request.temporary)?.keep();
-        let (sandbox, private) = match sandbox.private_dir(&private.join("home"))? {
+        let (sandbox, private) = match sandbox.private_dir(&private.join("home"), &request.directory)? {
             Some((sandbox, private)) => (sandbox, Some(private)),
             None => (sandbox.clone(), None),
         };

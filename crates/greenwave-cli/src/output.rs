@@ -9,7 +9,7 @@ use console::Style;
 use crate::error::CliError;
 use crate::exit::{INVALID_INPUT, SUCCESS};
 use crate::password::masked;
-use crate::terminal_text::{SafeStderr, safe};
+use crate::terminal_text::{SafeStderr, safe, shown};
 
 /// The first error of writing to standard output.
 static LOST: OnceLock<std::io::Error> = OnceLock::new();
@@ -65,6 +65,15 @@ pub(crate) fn line(text: &str) {
 
 /// Prints a line, as [`line`] does, that is safe for a terminal already.
 pub(crate) fn raw_line(text: &str) {
+    write_line(&shown(text));
+}
+
+/// Prints commands of a workflow on GitHub, made [`safe`].
+pub(crate) fn commands(texts: impl IntoIterator<Item = impl AsRef<str>>) {
+    texts.into_iter().for_each(|text| write_line(&safe(text.as_ref())));
+}
+
+fn write_line(text: &str) {
     let mut out = std::io::stdout().lock();
     if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
         && error.kind() != std::io::ErrorKind::BrokenPipe
@@ -93,7 +102,7 @@ pub(crate) fn final_code(code: u8) -> u8 {
 /// [`CliError::Output`] if the text cannot be written.
 pub(crate) fn answer(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
-    match writeln!(out, "{}", safe(text)).and_then(|()| out.flush()) {
+    match writeln!(out, "{}", shown(&safe(text))).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
         _ => Ok(()),
     }

@@ -12,7 +12,7 @@ use crate::details;
 use crate::format::Format;
 use crate::output;
 use crate::printer::Printer;
-use crate::text::{duration, plural};
+use crate::text::{duration, plural, printable};
 
 /// The progress line on a terminal.
 const TEMPLATE: &str = "{bar:20.green} {pos}/{len} green  {elapsed}  {wide_msg}";
@@ -152,7 +152,7 @@ impl Progress {
             Event::File { feature, .. } => line(feature, "file", file_text(event)),
             Event::NotTaken { feature, path, reason, .. } => {
                 let path = path.as_ref().filter(|path| !reason.contains(*path));
-                let path = path.map(|path| format!("{path}: ")).unwrap_or_default();
+                let path = path.map(|path| format!("{}: ", printable(path))).unwrap_or_default();
                 line(feature, "ignored", format!("{path}{reason}"))
             }
             // The line of the merge sums up its cached tests.
@@ -194,6 +194,7 @@ impl Progress {
 /// Returns the description of a file of an agent's work.
 fn file_text(event: &Event) -> String {
     let Event::File { path, bytes, change, from, executable, .. } = event else { return String::new() };
+    let (path, from) = (printable(path), from.as_deref().map(printable));
     match (change, from) {
         (FileChange::Deleted, _) => format!("{path} (deleted)"),
         (_, Some(from)) => format!("{path} (renamed from {from})"),
@@ -267,7 +268,7 @@ fn tests_text(event: &Event) -> String {
         (Some(passed), Some(failed)) => format!("{passed} passed, {failed} failed"),
         _ => status.clone(),
     };
-    let name = if feature == test { String::new() } else { format!("{test}: ") };
+    let name = if feature == test { String::new() } else { format!("{}: ", printable(test)) };
     let time = if *cached { "cached".to_owned() } else { format!("{seconds:.1} s") };
     let as_expected = if *phase == "red" && status != "passed" { ", as expected" } else { "" };
     format!("{name}{counts}{as_expected} ({time})")

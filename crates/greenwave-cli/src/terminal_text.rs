@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::sync::OnceLock;
 
 /// Ends all colors and text styles.
 const RESET: &str = "\x1b[0m";
@@ -49,13 +50,36 @@ pub(crate) fn safe_json(json: &str) -> Cow<'_, str> {
     })
 }
 
+/// Returns a text in which no line is a command of GitHub's workflows. There, lines that begin with
+/// `::`, and those that contain `##[`, set outputs, variables and annotations of the step.
+pub(crate) fn without_commands(text: &str) -> Cow<'_, str> {
+    if !text.contains("::") && !text.contains("##[") {
+        return Cow::Borrowed(text);
+    }
+    let mut result = String::with_capacity(text.len() + COLON.len());
+    for line in text.split_inclusive('\n') {
+        let command = line.trim_start();
+        result.push_str(&line[..line.len() - command.len()]);
+        match command.strip_prefix("::") {
+            Some(rest) => result.extend([COLON, ":", &rest.replace("##[", SHARPS)]),
+            None => result.push_str(&command.replace("##[", SHARPS)),
+        }
+    }
+    Cow::Owned(result)
+}
+
+/// A visible form of a colon, which means the same in JSON.
+const COLON: &str = "\\u003a";
+/// A visible form of `##[`, which means the same in JSON.
+const SHARPS: &str = "#\\u0023[";
+
 /// A writer to standard error whose text is [`safe`].
 #[derive(Debug)]
 pub(crate) struct SafeStderr;
 
 impl Write for SafeStderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        io::stderr().write_all(safe(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        io::stderr().write_all(shown(&safe(&String::from_utf8_lossy(bytes))).as_bytes())?;
         Ok(bytes.len())
     }
 
@@ -110,9 +134,38 @@ fn push_visible(text: &mut String, character: char) {
     }
 }
 
+/// Returns a text as it is written to a standard stream: without commands, if this is a step of a
+/// workflow on GitHub.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    if is_workflow() { without_commands(text) } else { Cow::Borrowed(text) }
+}
+
+/// Returns whether this is a step of a workflow on GitHub.
+pub(crate) fn is_workflow() -> bool {
+    static IS_WORKFLOW: OnceLock<bool> = OnceLock::new();
+    *IS_WORKFLOW.get_or_init(|| std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_line_is_a_command_of_a_workflow() {
+        let cases = [
+            ("a::b\n ##\n", "a::b\n ##\n"),
+            ("::error::x", "\\u003a:error::x"),
+            ("a\n \t::set-output name=a::b\n", "a\n \t\\u003a:set-output name=a::b\n"),
+            ("x ##[error]y ##[z", "x #\\u0023[error]y #\\u0023[z"),
+            ("\u{2003}::stop-commands::t ##[", "\u{2003}\\u003a:stop-commands::t #\\u0023["),
+            ("{\"a\":\"##[error]\"}", "{\"a\":\"#\\u0023[error]\"}"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(without_commands(text), expected);
+        }
+        let json = without_commands("{\"a\":\"##[error]\"}").into_owned();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["a"], "##[error]");
+    }
 
     #[test]
     fn colors_and_styles_pass() {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use greenwave_process::BeforeExec;
 
@@ -99,8 +100,10 @@ pub struct Confinement {
     writable: Vec<PathBuf>,
     /// Directories with the start of the names that may be changed in them.
     additions: Vec<(PathBuf, OsString)>,
-    protected: Vec<PathBuf>,
     hidden: Vec<PathBuf>,
+    /// Hidden paths that do not exist, below directories that do. Set by `resolve`.
+    absent: Vec<PathBuf>,
+    covered: Vec<PathBuf>,
     readable: Vec<PathBuf>,
     /// Directory whose place a private one takes, with the names of files that are copied to it.
     replaced: Option<(PathBuf, Vec<OsString>)>,
@@ -123,11 +126,16 @@ impl Confinement {
         self
     }
 
-    /// Permits creating entries in a directory, and changing those whose names begin with `prefix`.
-    /// Other entries that exist when the command starts stay as they are, unless they are
-    /// [writable](Self::writable). [`Strength::Landlock`] permits only new regular files whose
-    /// names begin with `prefix`, in the first of such directories, and costs 5 to 10 microseconds
-    /// for each file that the command opens; a [`Tracer`](crate::Tracer) cannot be attached then.
+    /// Permits creating regular files in a directory, and changing files whose names begin with
+    /// `prefix`. Only the first such directory counts. Nothing can be removed or renamed there, and
+    /// other entries that exist when the command starts stay as they are, unless they are
+    /// [writable](Self::writable).
+    ///
+    /// [`Strength::Landlock`] permits only names that begin with `prefix`, and
+    /// [`Strength::Mount`] no other names that begin with a dot. This process opens the files for
+    /// the command, which costs the command 5 to 10 microseconds for each file that it opens, or
+    /// under [`Strength::Mount`] that it opens for writing. A [`Tracer`](crate::Tracer) cannot be
+    /// attached then.
     #[must_use]
     pub fn additions_in(mut self, directory: impl Into<PathBuf>, prefix: impl Into<OsString>) -> Self {
         self.additions.push((directory.into(), prefix.into()));
@@ -135,15 +143,24 @@ impl Confinement {
     }
 
     /// Hides a file, or a directory with everything below it: the command cannot read it. Writable
-    /// and [readable](Self::readable) paths inside remain visible. A path that does not exist is
-    /// skipped.
+    /// and [readable](Self::readable) paths inside remain visible.
     ///
-    /// Under [`Strength::Landlock`], the entries beside a hidden path and beside each of its
-    /// ancestors are permitted one by one: a file that is created there later cannot be read. Names
-    /// remain visible.
+    /// With Landlock, the entries beside a hidden path and beside each of its ancestors are
+    /// permitted one by one: a file that is created there later, and one that replaces another,
+    /// cannot be read. That holds for paths as well that do not exist yet, unless they lie in a
+    /// writable one. Names remain visible under [`Strength::Landlock`].
     #[must_use]
     pub fn hidden(mut self, path: impl Into<PathBuf>) -> Self {
         self.hidden.push(path.into());
+        self
+    }
+
+    /// Hides a path under [`Strength::Mount`] only, without an effect on files that are created
+    /// beside it: for sockets, whose use Landlock does not restrict. A path that does not exist is
+    /// skipped.
+    #[must_use]
+    pub fn covered(mut self, path: impl Into<PathBuf>) -> Self {
+        self.covered.push(path.into());
         self
     }
 
@@ -167,6 +184,17 @@ impl Confinement {
     /// Returns the directory of [`private_in`](Self::private_in) with its files.
     pub(crate) fn replaced_directory(&self) -> Option<&(PathBuf, Vec<OsString>)> {
         self.replaced.as_ref()
+    }
+
+    /// Returns the hidden paths that a private directory leaves out. Those with a visible path
+    /// inside, such as the working directory of the command, cannot be left out.
+    pub(crate) fn left_out(&self, directory: &Path) -> Vec<PathBuf> {
+        let resolved = self.resolve();
+        let directory = directory.canonicalize().ok();
+        let shown: Vec<PathBuf> =
+            resolved.writable.into_iter().chain(resolved.readable).chain(directory).collect();
+        let hidden = resolved.hidden.into_iter().chain(resolved.absent);
+        hidden.filter(|path| !shown.iter().any(|shown| shown.starts_with(path))).collect()
     }
 
     /// Sets the private directory of a command.
@@ -193,13 +221,24 @@ impl Confinement {
     /// [`Error::Unavailable`] if the strength is not available or cannot enforce the network, and
     /// [`Error::Io`] if a directory beside a hidden path cannot be listed.
     pub fn prepare(&self, strength: Strength) -> Result<PreparedConfinement, Error> {
+        self.prepare_with(strength, &VisibleCache::default(), self)
+    }
+
+    /// Prepares the confinement of a command that can read the paths of this confinement in
+    /// addition to those of `base`, which are cached.
+    pub(crate) fn prepare_with(
+        &self,
+        strength: Strength,
+        cache: &VisibleCache,
+        base: &Self,
+    ) -> Result<PreparedConfinement, Error> {
         strength.available()?;
-        let resolved = self.resolve();
-        rules::Rules::new(&resolved, strength).map(PreparedConfinement)
+        let visible = || cache.0.get_or_init(|| rules::VisiblePaths::new(&base.resolve())).as_ref();
+        rules::Rules::new(&self.resolve(), strength, visible).map(PreparedConfinement)
     }
 
     /// Resolves symbolic links, and drops paths that do not exist or need no rule.
-    fn resolve(&self) -> Self {
+    pub(crate) fn resolve(&self) -> Self {
         let existing = |paths: &[PathBuf]| -> Vec<PathBuf> {
             let mut paths: Vec<_> = paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
             paths.sort();
@@ -207,24 +246,57 @@ impl Confinement {
             paths
         };
         let (mut writable, readable) = (existing(&self.writable), existing(&self.readable));
-        let (mut additions, mut protected) = (Vec::new(), Vec::new());
+        let mut additions = Vec::new();
         for (directory, prefix) in &self.additions {
             let Ok(directory) = directory.canonicalize() else { continue };
             for entry in directory.read_dir().into_iter().flatten().flatten() {
                 let is_own = entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
                 let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
-                let paths = if is_own && !is_link { &mut writable } else { &mut protected };
-                paths.push(entry.path());
+                if is_own && !is_link {
+                    writable.push(entry.path());
+                }
             }
             additions.push((directory, prefix.clone()));
         }
-        protected.retain(|path| !writable.contains(path) && !path.is_symlink());
-        let mut hidden = existing(&self.hidden);
-        hidden.retain(|path| !readable.contains(path) && !writable.contains(path));
+        let is_shown = |path: &PathBuf| readable.contains(path) || writable.contains(path);
+        let [mut hidden, mut covered] = [existing(&self.hidden), existing(&self.covered)];
+        hidden.retain(|path| !is_shown(path));
+        covered.retain(|path| !is_shown(path));
+        let mut absent: Vec<PathBuf> = self.hidden.iter().filter_map(|path| first_absent(path)).collect();
+        absent.retain(|path| !writable.iter().any(|writable| path.starts_with(writable)));
         let (private, network) = (self.private.clone(), self.network);
-        Self { writable, additions, protected, hidden, readable, replaced: None, private, network }
+        Self { writable, additions, hidden, absent, covered, readable, replaced: None, private, network }
     }
 }
+
+/// Returns the first part of a path that does not exist, in its resolved directory. `None` if the
+/// path exists.
+fn first_absent(path: &Path) -> Option<PathBuf> {
+    let (mut below, mut above) = (path, path.parent()?);
+    if path.symlink_metadata().is_ok() {
+        return None;
+    }
+    loop {
+        match above.canonicalize() {
+            Ok(directory) => return Some(directory.join(below.file_name()?)),
+            Err(_) => (below, above) = (above, above.parent()?),
+        }
+    }
+}
+
+/// The paths that commands of one sandbox can read under [`Strength::Mount`], found when the first
+/// command starts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct VisibleCache(Arc<OnceLock<Option<rules::VisiblePaths>>>);
+
+impl PartialEq for VisibleCache {
+    /// The content follows from the confinement.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for VisibleCache {}
 
 /// A confinement that can be attached to commands.
 #[derive(Debug)]

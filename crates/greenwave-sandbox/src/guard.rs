@@ -7,6 +7,7 @@ use greenwave_process::BeforeExec;
 
 use crate::{Error, Strength};
 
+mod links;
 #[cfg_attr(not(target_os = "linux"), path = "guard/unsupported.rs")]
 mod rules;
 
@@ -48,6 +49,8 @@ pub struct Guard {
     hidden: Vec<PathBuf>,
     read_only: Vec<PathBuf>,
     writable: Vec<PathBuf>,
+    /// Symbolic links through which the paths of protected directories lead. Set by `prepare`.
+    links: Vec<PathBuf>,
 }
 
 impl Guard {
@@ -82,8 +85,12 @@ impl Guard {
     /// Prepares the guard for one or more commands. Paths are resolved now. `open` are directories
     /// in which commands create files, such as the project and the directory of temporary files.
     ///
+    /// Symbolic links on the paths of protected directories are protected as well, so that no
+    /// command can lead the path elsewhere. That requires Landlock.
+    ///
     /// # Errors
-    /// [`Error::Unavailable`] with the reason if the kernel cannot enforce the guard.
+    /// [`Error::Unavailable`] with the reason if the kernel cannot enforce the guard, or if such a
+    /// link lies in an open directory.
     pub fn prepare(&self, open: &[&Path]) -> Result<PreparedGuard, Error> {
         let resolved = |paths: &[PathBuf]| -> Vec<PathBuf> {
             let paths = paths.iter().filter_map(|path| path.canonicalize().ok());
@@ -93,6 +100,7 @@ impl Guard {
             hidden: resolved(&self.hidden),
             read_only: resolved(&self.read_only),
             writable: resolved(&self.writable),
+            links: self.hidden.iter().chain(&self.read_only).flat_map(|path| links::on_path(path)).collect(),
         };
         rules::Rules::new(&guard, open).map(PreparedGuard)
     }
@@ -100,10 +108,20 @@ impl Guard {
     /// Returns whether a protected directory lies in one of these.
     #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "used by the implementation for Linux"))]
     fn is_inside(&self, open: &[&Path]) -> bool {
-        let open: Vec<PathBuf> = open.iter().filter_map(|path| path.canonicalize().ok()).collect();
-        let mut protected = self.hidden.iter().chain(&self.read_only);
-        protected.any(|path| open.iter().any(|open| path.starts_with(open)))
+        self.hidden.iter().chain(&self.read_only).any(|path| lies_in(path, open))
     }
+
+    /// Returns a link that lies in one of these.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "used by the implementation for Linux"))]
+    fn link_in(&self, open: &[&Path]) -> Option<&Path> {
+        self.links.iter().find(|link| lies_in(link, open)).map(PathBuf::as_path)
+    }
+}
+
+/// Returns whether a resolved path lies in one of these directories.
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "used by the implementation for Linux"))]
+fn lies_in(path: &Path, open: &[&Path]) -> bool {
+    open.iter().filter_map(|open| open.canonicalize().ok()).any(|open| path.starts_with(open))
 }
 
 /// A guard that is prepared when the first command needs it.

@@ -50,6 +50,8 @@
 //! return the reason. A process that is traced cannot trace: the kernel allows one listener.
 //! [`TraceStatus`] recognizes that case.
 
+#[cfg(all(test, target_os = "linux"))]
+mod bpf_machine;
 mod confinement;
 mod error;
 mod guard;
@@ -57,6 +59,8 @@ mod landlock;
 #[cfg(target_os = "linux")]
 mod namespace;
 mod peer;
+#[cfg(target_os = "linux")]
+mod refusals;
 #[cfg(target_os = "linux")]
 mod rights;
 mod sandbox;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use greenwave_process::BeforeExec;
 
+use crate::confinement::VisibleCache;
 use crate::{Confinement, Error, PrivateDir, Strength};
 
 /// A confinement with its strength, for programs that confine many commands in the same way, each
@@ -13,6 +14,7 @@ use crate::{Confinement, Error, PrivateDir, Strength};
 pub struct Sandbox {
     confinement: Confinement,
     strength: Strength,
+    visible: VisibleCache,
 }
 
 impl Sandbox {
@@ -22,7 +24,7 @@ impl Sandbox {
     /// [`Error::Unavailable`] if the strength is not available or cannot enforce the network.
     pub fn new(confinement: Confinement, strength: Strength) -> Result<Self, Error> {
         Confinement::new().network(confinement.restricted_network()).prepare(strength)?;
-        Ok(Self { confinement, strength })
+        Ok(Self { confinement, strength, visible: VisibleCache::default() })
     }
 
     /// Returns the strength.
@@ -32,20 +34,21 @@ impl Sandbox {
     }
 
     /// Creates the [private directory](Confinement::private_in) of one command at `path`, which
-    /// must not exist and must be one of the command's writable paths or in one of them. Returns
-    /// the sandbox of the command with it. `None` if the confinement needs no such directory.
+    /// must not exist and must be one of the command's writable paths or in one of them.
+    /// `directory` is the working directory of the command. Returns the sandbox of the command with
+    /// it. `None` if the confinement needs no such directory.
     ///
     /// # Errors
     /// The error of the operating system.
-    pub fn private_dir(&self, path: &Path) -> io::Result<Option<(Self, PrivateDir)>> {
+    pub fn private_dir(&self, path: &Path, directory: &Path) -> io::Result<Option<(Self, PrivateDir)>> {
         let Some((original, copied)) = self.confinement.replaced_directory() else { return Ok(None) };
         if self.strength != Strength::Mount {
             return Ok(None);
         }
-        let private = PrivateDir::create(original, path, copied)?;
+        let private = PrivateDir::create(original, path, copied, &self.confinement.left_out(directory))?;
         Ok(private.map(|private| {
             let confinement = self.confinement.clone().with_private(&private);
-            (Self { confinement, strength: self.strength }, private)
+            (Self { confinement, ..self.clone() }, private)
         }))
     }
 
@@ -53,7 +56,8 @@ impl Sandbox {
     /// which it can read even if it lies below a hidden one. `writable` are paths that it may write
     /// to in addition to those of the confinement.
     ///
-    /// Resolves all paths, which takes from 0.1 ms to some milliseconds if many files lie beside
+    /// Resolves all paths. Under [`Strength::Landlock`], and for the first command under
+    /// [`Strength::Mount`], that takes from 0.1 ms to some milliseconds if many files lie beside
     /// hidden ones. Attach a [`Tracer`](crate::Tracer) after this.
     ///
     /// # Errors
@@ -67,6 +71,7 @@ impl Sandbox {
     ) -> Result<(), Error> {
         let confinement = self.confinement.clone().readable(directory);
         let confinement = writable.into_iter().fold(confinement, Confinement::writable);
-        confinement.prepare(self.strength)?.attach(command, directory)
+        let prepared = confinement.prepare_with(self.strength, &self.visible, &self.confinement)?;
+        prepared.attach(command, directory)
     }
 }

@@ -115,7 +115,7 @@ impl Tracer {
     /// descriptor is left.
     pub fn attach(self, command: &mut impl BeforeExec) -> Result<TraceSession, Error> {
         Self::available()?;
-        let supervisor = seccomp::attach(command, self);
+        let supervisor = seccomp::attach(command, self.paths_max, self.announcements);
         supervisor.map(TraceSession).map_err(|error| unavailable(error.to_string()))
     }
 }

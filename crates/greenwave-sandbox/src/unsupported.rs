@@ -33,8 +33,13 @@ pub(crate) fn attach(_: &mut impl BeforeExec, _: Tracer) -> std::io::Result<Supe
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
-#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Landlock needs it"))]
-pub(crate) fn open_files(_: &mut impl BeforeExec, _: &Path, _: &std::ffi::OsStr) -> std::io::Result<()> {
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only confinement needs it"))]
+pub(crate) fn open_files(
+    _: &mut impl BeforeExec,
+    _: &Path,
+    _: &std::ffi::OsStr,
+    _: bool,
+) -> std::io::Result<()> {
     Ok(())
 }
 

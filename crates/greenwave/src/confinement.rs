@@ -58,7 +58,7 @@ impl RunConfinement {
     /// # Errors
     /// [`Error::Network`] if the network that the plan demands cannot be had.
     pub(crate) fn tests(&self) -> Result<Option<Sandbox>, Error> {
-        let confinement = agents::all_state(&self.places).fold(self.base(self.strength), Confinement::hidden);
+        let confinement = agents::all_state(&self.places).fold(self.base(), Confinement::hidden);
         sandbox(with_options(confinement, &self.options), self.options.network, self.strength)
     }
 
@@ -74,7 +74,7 @@ impl RunConfinement {
                 Found::Off(_) => None,
             },
         };
-        let mut confinement = with_options(self.base(strength), &self.options);
+        let mut confinement = with_options(self.base(), &self.options);
         let own = agents::own_state(&spec.command, &self.places);
         if strength.is_some() {
             paths::create_directories(&own);
@@ -137,13 +137,11 @@ impl RunConfinement {
         has_landlock.then_some(exposure)
     }
 
-    fn base(&self, strength: Option<Strength>) -> Confinement {
+    fn base(&self) -> Confinement {
         let places = &self.places;
         let base = places.hidden.iter().fold(Confinement::new(), Confinement::hidden);
-        // Landlock does not restrict connections to sockets, and a hidden path makes files
-        // unreadable that are created beside it later.
-        let sockets = places.sockets.iter().filter(|_| strength == Some(Strength::Mount));
-        let base = sockets.fold(base, Confinement::hidden);
+        // Landlock does not restrict connections to sockets.
+        let base = places.sockets.iter().fold(base, Confinement::covered);
         let base = places.readable.iter().fold(base, Confinement::readable);
         places.caches.iter().fold(base, Confinement::writable)
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -136,13 +137,15 @@ impl Copies {
         self.of_project.path().to_owned()
     }
 
-    /// Creates a directory for temporary files of one program that works in a copy. It has a short
-    /// path, because names of sockets are limited to about 100 bytes.
+    /// Creates a directory for temporary files of one program that works in a copy. Only the user
+    /// can use it. It has a short path, because names of sockets are limited to about 100 bytes.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub(crate) fn temporary_dir(&self) -> Result<TempDir, Error> {
-        let created = tempfile::Builder::new().prefix(&self.temporary_prefix()).tempdir();
+        let private = fs::Permissions::from_mode(0o700);
+        let created =
+            tempfile::Builder::new().prefix(&self.temporary_prefix()).permissions(private).tempdir();
         created.map_err(Error::io("create a directory in", std::env::temp_dir()))
     }
 

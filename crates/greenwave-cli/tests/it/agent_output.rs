@@ -79,6 +79,57 @@ fn failures_are_annotated_on_github() {
 }
 
 #[test]
+fn nothing_that_a_test_says_is_a_command_of_a_workflow() {
+    let test = r#"
+        [[test]]
+        name = "one\n::error::named"
+        command = ["sh", "say.sh"]
+        inputs = ["say.sh"]
+    "#;
+    let words =
+        "echo; echo ::error::said; echo '  ::set-output name=a::b'; echo 'x ##[add-path]/x'; exit 1\n";
+    let dir = TestDir::empty().with("p/greenwave.toml", test).with("p/say.sh", words);
+    for output in ["failed", "all", "live", "agent"] {
+        let program = greenwave(&dir, &["--output", output]).variable("GITHUB_ACTIONS", "true");
+        let finished = program.run().with_code(1);
+        let is_command = |line: &&str| line.trim_start().starts_with("::") || line.contains("##[");
+        let all = format!("{}\n{}", finished.stdout, finished.stderr);
+        let commands: Vec<&str> = all.lines().filter(is_command).collect();
+        assert_eq!(commands.len(), 1, "{output}: {all}");
+        assert!(commands[0].starts_with("::error title=one"), "{output}: {all}");
+        assert!(all.contains("said"), "{output}: {all}");
+    }
+}
+
+/// Names of tests and files, and the words of agents.
+#[test]
+fn nothing_in_a_run_is_a_command_of_a_workflow() {
+    let plan = r#"
+        project = "p"
+        confine = "off"
+        [agents.a]
+        kind = "command"
+        command = ["sh", "-c", "echo ::error::word; echo ::error::word >&2; touch \"$(printf 'f\\n::error::file')\""]
+        [[features]]
+        id = "one"
+        prompt = "x"
+        agent = "a"
+        attempts = 1
+        [[features.tests]]
+        name = "t\n::error::named"
+        command = ["sh", "-c", "echo ::error::said; exit 1"]
+    "#;
+    let dir = TestDir::empty().with("p/readme", "x\n").with("plan.toml", plan);
+    for arguments in [&["run", "--no-metrics", "plan.toml"][..], &["attempts", "plan.toml", "one"]] {
+        let program = dir.greenwave(arguments.iter().copied()).variable("GITHUB_ACTIONS", "true");
+        let finished = program.run();
+        let all = format!("{}\n{}", finished.stdout, finished.stderr);
+        assert!(!all.lines().any(|line| line.trim_start().starts_with("::")), "{arguments:?}: {all}");
+        assert!(all.contains("::error::word"), "{arguments:?}: {all}");
+    }
+}
+
+#[test]
 fn live_output_appears_before_the_test_ends() {
     let test = "[[test]]\nname = \"slow\"\ncommand = \"printf 'first\\n4'; until test -e ../go; do sleep 0.02; done; echo 2; exit 1\"\n";
     let dir = TestDir::empty().with("p/greenwave.toml", test);

@@ -153,6 +153,24 @@ fn private_directories_of_a_test_are_closed_under_any_umask() {
     assert_eq!(dir.read("p/out"), "700\n700\n700\n");
 }
 
+#[test]
+fn private_directories_of_a_run_are_closed_under_any_umask() {
+    let show = "stat -c %a \\\"$TMPDIR\\\" \\\"$HOME\\\"";
+    let plan = format!(
+        "project = \"p\"\nconfine = \"off\"\n[agents.a]\nkind = \"command\"\n\
+         command = [\"sh\", \"-c\", \"stat -c %a \\\"$TMPDIR\\\" > agent\"]\n\
+         [[features]]\nid = \"one\"\nagent = \"a\"\nprompt = \"p\"\n\
+         [[features.tests]]\ncommand = [\"sh\", \"-c\", \"test -e agent && {show} > $OUT\"]\nenv = [\"OUT\"]\n"
+    );
+    let dir = TestDir::empty().with("p/readme", "x\n").with("plan.toml", plan);
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 0; exec \"$0\" run plan.toml --no-metrics", env!("CARGO_BIN_EXE_greenwave")]);
+    let run = Program::of(command).within(&dir.path(".")).variable("XDG_STATE_HOME", dir.path(STATE));
+    let run = run.variable("XDG_CACHE_HOME", dir.path("cache")).variable("HOME", dir.path("home"));
+    run.variable("OUT", dir.path("out")).run().with_code(0);
+    assert_eq!((dir.read("p/agent"), dir.read("out")), ("700\n".to_owned(), "700\n700\n".to_owned()));
+}
+
 /// A project in which every program that a command might start writes the file `ran`.
 fn booby_trapped() -> TestDir {
     let dir = TestDir::empty()
@@ -248,6 +266,27 @@ fn results_on_a_server_are_believed_only_with_the_key() {
     assert!(cached);
     let (cached, note) = run("seven", "testing.remote_key=\"\"", &[]);
     assert!(!cached && note.contains("anyone who can write there can make a test pass"), "{note}");
+}
+
+#[test]
+fn a_pipe_in_the_place_of_settings_holds_no_version_command_up() {
+    let dir = TestDir::empty().with("p/package.json", r#"{"scripts":{"test":"exit 0"}}"#);
+    for tool in ["node", "npm"] {
+        dir.write(&format!("bin/{tool}"), "#!/bin/sh\ncat .npmrc > /dev/null\necho 10\n");
+        Command::new("chmod").arg("755").arg(dir.path("bin").join(tool)).status().unwrap();
+    }
+    for (name, is_pipe) in [(".npmrc", true), (".npmrc", false), (".tool-versions", true)] {
+        let path = dir.path("p").join(name);
+        if is_pipe {
+            assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        } else {
+            std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        }
+        let program = dir.greenwave(["test", "--dry-run"]).within(&dir.path("p"));
+        let path_variable = format!("{}:/usr/bin:/bin", dir.path("bin").display());
+        program.variable("PATH", path_variable).run().with_code(0);
+        fs::remove_file(&path).unwrap();
+    }
 }
 
 #[test]

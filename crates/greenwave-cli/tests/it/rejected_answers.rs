@@ -180,6 +180,15 @@ fn answers_above_the_limit_are_rejected() {
 }
 
 #[test]
+fn answers_with_too_many_files_are_rejected() {
+    let report = check(
+        "seq 50001 | sed 's/.*/```text f&.txt\\nx\\n```/'",
+        "the answer has more than 50000 files and edits",
+    );
+    assert!(report.total("memory_peak_mb") < 200, "{} MB", report.total("memory_peak_mb"));
+}
+
+#[test]
 fn agents_that_do_not_exist_are_found_before_the_run() {
     let dir = dir();
     let features = shell_plan::plan(&[

@@ -1,9 +1,8 @@
 //! Confines a command with Landlock rules, as far as the kernel's version of it goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
-use std::ops::Bound;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -14,13 +13,13 @@ use greenwave_process::{BeforeExec, Setup};
 use rustix::process::geteuid;
 
 use super::super::{Confinement, Network, Strength, unavailable};
-use super::{DEVICES, DROPPED, SHARED_MEMORY, network};
+use super::visible::{PATHS_MAX, visible};
+use super::{DEVICES, DROPPED, SHARED_MEMORY};
+use crate::refusals::Refusals;
 use crate::{Error, rights, seccomp};
 
 /// The newest version whose rights are used. Older kernels enforce the ones that they support.
 const VERSION: ABI = ABI::V6;
-/// Maximum number of permitted paths.
-const PATHS_MAX: usize = 20_000;
 /// Directories of terminals and of open files.
 const TERMINALS: [&str; 2] = ["/dev/pts", "/dev/fd"];
 
@@ -37,7 +36,7 @@ impl PathRules {
     pub(super) fn new(confinement: &Confinement) -> Result<Self, Error> {
         let failed = |error: String| unavailable(Strength::Landlock, &error);
         let is_root = geteuid().is_root();
-        let readable = readable(confinement, is_root)?;
+        let readable = visible(confinement, is_root)?;
         if readable.len() > PATHS_MAX {
             let count = readable.len();
             return Err(failed(format!("{count} files lie beside the hidden ones, more than {PATHS_MAX}")));
@@ -50,26 +49,18 @@ impl PathRules {
 
     pub(super) fn attach(&self, command: &mut impl BeforeExec) -> io::Result<()> {
         command.before_exec(Setup::NoNewPrivileges);
-        if self.network == Network::None {
-            command.before_exec(Setup::FilterCalls(network::without_internet()));
-        }
+        let internet = self.network == Network::None;
+        let refusals = Refusals { scheduling: true, keyrings: true, internet };
+        command.before_exec(Setup::FilterCalls(refusals.filter()));
         command.before_exec(Setup::Restrict(self.rules.try_clone()?));
         let dropped = DROPPED.iter().fold(0, |mask, number| mask | 1 << number);
         command.before_exec(Setup::DropCapabilities(dropped));
         // The kernel permits one listener.
         if let Some((directory, prefix)) = self.additions.first() {
-            seccomp::open_files(command, directory, prefix)?;
+            seccomp::open_files(command, directory, prefix, false)?;
         }
         Ok(())
     }
-}
-
-/// Returns a rule set that restricts no file, and keeps signals and abstract Unix sockets inside.
-/// `None` before version 6.
-pub(super) fn scope_rules() -> Option<OwnedFd> {
-    let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-    let rules = rules.scope(Scope::from_all(VERSION)).ok()?.create().ok()?;
-    Option::from(rules)
 }
 
 /// Returns the version of Landlock in the kernel, from 1.
@@ -109,67 +100,4 @@ fn rules(confinement: &Confinement, readable: &BTreeSet<PathBuf>) -> Result<Rule
         rules = rights::add(rules, VERSION, path, rights)?;
     }
     Ok(rules)
-}
-
-/// The hidden paths, and the visible ones inside of them.
-struct Marks(BTreeMap<PathBuf, bool>);
-
-impl Marks {
-    /// Returns the paths that are marked below a directory, without those below one of them.
-    fn below<'a>(&'a self, directory: &'a Path) -> impl Iterator<Item = (&'a Path, bool)> {
-        let after = (Bound::Excluded(directory), Bound::Unbounded);
-        let inside = self.0.range::<Path, _>(after).take_while(move |(path, _)| path.starts_with(directory));
-        let mut last: Option<&Path> = None;
-        inside.filter_map(move |(path, is_visible)| {
-            if last.is_some_and(|last| path.starts_with(last)) {
-                return None;
-            }
-            last = Some(path);
-            Some((path.as_path(), *is_visible))
-        })
-    }
-
-    /// Collects paths that together cover the visible part at and below a path. A directory with a
-    /// marked path is covered by its entries.
-    fn cover(&self, path: &Path, is_visible: bool, paths: &mut BTreeSet<PathBuf>) -> Result<(), Error> {
-        if self.below(path).next().is_none() {
-            paths.extend(is_visible.then(|| path.to_owned()));
-            return Ok(());
-        }
-        let entries = match path.read_dir() {
-            // Its entries cannot be named. The command cannot list them either.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
-            entries => Some(entries.map_err(Error::io("list", path))?),
-        };
-        let Some(entries) = entries.filter(|_| is_visible) else {
-            return self.below(path).try_for_each(|(inner, is_visible)| self.cover(inner, is_visible, paths));
-        };
-        for entry in entries {
-            let entry = entry.map_err(Error::io("list", path))?;
-            let inner = entry.path();
-            if entry.file_type().is_ok_and(|kind| !kind.is_symlink()) {
-                self.cover(&inner, self.0.get(&inner).copied().unwrap_or(true), paths)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Returns paths that together cover everything that is not hidden.
-fn readable(confinement: &Confinement, is_root: bool) -> Result<BTreeSet<PathBuf>, Error> {
-    let visible = confinement.writable.iter().chain(&confinement.readable).map(|path| (path.clone(), true));
-    let mut marks: BTreeMap<PathBuf, bool> = visible.collect();
-    marks.extend(confinement.hidden.iter().map(|path| (path.clone(), false)));
-    if is_root {
-        // The raw devices of the machine hold every file. Other users cannot open them.
-        marks.insert("/dev".into(), false);
-    }
-    // A visible path outside of hidden ones needs no mark.
-    let all = marks.clone();
-    marks.retain(|path, is_visible| {
-        !*is_visible || path.ancestors().skip(1).any(|above| all.get(above) == Some(&false))
-    });
-    let mut paths = BTreeSet::new();
-    Marks(marks).cover(Path::new("/"), true, &mut paths)?;
-    Ok(paths)
 }

@@ -4,10 +4,11 @@
 //! before. Hidden directories are covered by an empty file system and hidden files by `/dev/null`.
 //! The command keeps its user and its paths. It has no capability with which it could change
 //! mounts or reach another process's files; in a separate user namespace, the mounts are locked.
-//! Where Landlock can do so, it keeps signals and abstract Unix sockets inside.
+//! Where Landlock can do so, it keeps signals and abstract Unix sockets inside, and reading to the
+//! files that were visible at the start.
 
 use std::collections::BTreeSet;
-use std::ffi::NulError;
+use std::ffi::{NulError, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,10 +19,15 @@ use greenwave_process::{BeforeExec, Setup};
 use rustix::process::geteuid;
 
 use super::super::PrivateDir;
-use super::landlock::scope_rules;
+use super::visible::VisiblePaths;
 use super::{Confinement, DEVICES, DROPPED, Network, SHARED_MEMORY};
 use crate::namespace::{attributes, c_path, mount, namespaces};
+use crate::refusals::Refusals;
+use crate::rights::{Scope, scope_rules};
+use crate::seccomp;
 
+/// Directory of message queues.
+const QUEUES: &str = "/dev/mqueue";
 /// Directory of terminals, which gets a file system without the terminals of others.
 const TERMINALS: &str = "/dev/pts";
 /// Parts of `/proc` that root can write to without any capability and that hold for the whole
@@ -33,13 +39,14 @@ const KERNEL: [&str; 6] =
 #[derive(Debug)]
 pub(in crate::confinement) struct MountPlan {
     writable: Vec<PathBuf>,
-    /// Paths inside of writable ones that are not.
-    protected: Vec<PathBuf>,
+    /// Directories with the start of the names of files that may be created in them.
+    additions: Vec<(PathBuf, OsString)>,
     private: Option<PrivateDir>,
     hidden: Vec<Hidden>,
     network: Network,
-    /// A Landlock rule set that keeps signals and abstract sockets inside, if the kernel has it.
-    scope: Option<OwnedFd>,
+    /// A Landlock rule set that permits reading visible files, and keeps signals and abstract
+    /// sockets inside, as far as the kernel has it.
+    rules: Option<OwnedFd>,
 }
 
 /// A hidden path.
@@ -52,19 +59,19 @@ struct Hidden {
 }
 
 impl MountPlan {
-    pub(super) fn new(confinement: &Confinement) -> Self {
+    pub(super) fn new(confinement: &Confinement, visible: Option<&VisiblePaths>) -> Self {
         let is_read_only = |path: &PathBuf| {
             let flags = rustix::fs::statvfs(path).map(|found| found.f_flag);
             flags.is_ok_and(|flags| flags.contains(rustix::fs::StatVfsMountFlags::RDONLY))
         };
-        let writable = confinement.writable.iter().chain(confinement.additions.iter().map(|(path, _)| path));
+        let writable = confinement.writable.iter().filter(|path| !is_read_only(path));
         Self {
-            writable: writable.filter(|path| !is_read_only(path)).cloned().collect(),
-            protected: confinement.protected.clone(),
+            writable: writable.cloned().collect(),
+            additions: confinement.additions.clone(),
             private: confinement.private.clone(),
             hidden: hidden(confinement),
             network: confinement.network,
-            scope: scope_rules(),
+            rules: rules(confinement, visible),
         }
     }
 
@@ -72,12 +79,17 @@ impl MountPlan {
         for setup in self.setups(directory)? {
             command.before_exec(setup);
         }
-        Ok(())
+        // The kernel permits one listener.
+        match self.additions.first() {
+            Some((directory, prefix)) => seccomp::open_files(command, directory, prefix, true),
+            None => Ok(()),
+        }
     }
 
     fn setups(&self, directory: &Path) -> io::Result<Vec<Setup>> {
         let is_root = geteuid().is_root();
-        let mut setups = namespaces(if self.network == Network::Open { 0 } else { libc::CLONE_NEWNET });
+        let network = if self.network == Network::Open { 0 } else { libc::CLONE_NEWNET };
+        let mut setups = namespaces(libc::CLONE_NEWIPC | network);
         // Mounts of the system appear here, and none of here appears there.
         setups.push(mount(c"none", c"/", c"", libc::MS_REC | libc::MS_SLAVE, c""));
         let on_itself = |path: &Path| -> Result<Setup, NulError> {
@@ -92,8 +104,8 @@ impl MountPlan {
             }
         }
         // Outer ones first, so that inner ones are mounted on them.
-        let mounted: BTreeSet<&PathBuf> = self.writable.iter().chain(&self.protected).collect();
-        for path in mounted {
+        let writable: BTreeSet<&PathBuf> = self.writable.iter().collect();
+        for path in writable {
             setups.push(on_itself(path)?);
         }
         // The raw devices of the machine hold every file. Other users cannot open them.
@@ -105,8 +117,9 @@ impl MountPlan {
         for path in &self.writable {
             setups.push(attributes(&c_path(path)?, 0, libc::MOUNT_ATTR_RDONLY, false));
         }
-        if is_mount_point(Path::new("/proc")) {
-            // Programs write to their own files there, and the kernel checks each of them.
+        if !is_root && is_mount_point(Path::new("/proc")) {
+            // Programs write to their own files there, and the kernel checks each of them. Root
+            // could change those of every process.
             setups.push(attributes(c"/proc", 0, libc::MOUNT_ATTR_RDONLY, false));
         }
         private_devices(&mut setups);
@@ -120,14 +133,25 @@ impl MountPlan {
             setups.push(Setup::LoopbackUp);
         }
         setups.push(Setup::NoNewPrivileges);
-        if let Some(scope) = &self.scope {
-            setups.push(Setup::Restrict(scope.try_clone()?));
+        let refusals = Refusals { scheduling: true, keyrings: true, internet: false };
+        setups.push(Setup::FilterCalls(refusals.filter()));
+        if let Some(rules) = &self.rules {
+            setups.push(Setup::Restrict(rules.try_clone()?));
         }
         setups.push(Setup::DropCapabilities(DROPPED.iter().fold(0, |mask, number| mask | 1 << number)));
         // The working directory is still the one below the mounts.
         setups.push(Setup::Enter(c_path(directory)?));
         Ok(setups)
     }
+}
+
+/// Returns the Landlock rules of a command. Its own paths are visible in addition.
+fn rules(confinement: &Confinement, visible: Option<&VisiblePaths>) -> Option<OwnedFd> {
+    let own = confinement.writable.iter().chain(&confinement.readable);
+    let own = own.chain(confinement.additions.iter().map(|(directory, _)| directory));
+    let private = confinement.private.iter().map(|private| &private.path);
+    let rules = visible.and_then(|visible| visible.rules(own.chain(private).map(PathBuf::as_path)).ok()?);
+    rules.or_else(|| scope_rules(Scope::Signal | Scope::AbstractUnixSocket))
 }
 
 impl Hidden {
@@ -171,7 +195,7 @@ fn replace(private: &PrivateDir, setups: &mut Vec<Setup>) -> Result<(), NulError
     setups.push(Setup::Enter(original.clone()));
     setups.push(mount(&c_path(&private.path)?, &original, c"", libc::MS_BIND, c""));
     for name in &private.mounted {
-        let (entry, target) = (c_path(Path::new(name))?, c_path(&private.original.join(name))?);
+        let (entry, target) = (c_path(name)?, c_path(&private.original.join(name))?);
         setups.push(mount(&entry, &target, c"", libc::MS_BIND | libc::MS_REC, c""));
     }
     Ok(())
@@ -181,7 +205,8 @@ fn replace(private: &PrivateDir, setups: &mut Vec<Setup>) -> Result<(), NulError
 fn hidden(confinement: &Confinement) -> Vec<Hidden> {
     let shown = || confinement.writable.iter().chain(&confinement.readable);
     let mut found: Vec<Hidden> = Vec::new();
-    for path in &confinement.hidden {
+    let paths: BTreeSet<&PathBuf> = confinement.hidden.iter().chain(&confinement.covered).collect();
+    for path in paths {
         let is_covered = found.iter().any(|outer| {
             let inside = path.strip_prefix(&outer.path);
             inside.is_ok_and(|inside| !outer.visible.iter().any(|(visible, _)| inside.starts_with(visible)))
@@ -198,11 +223,15 @@ fn hidden(confinement: &Confinement) -> Vec<Hidden> {
     found
 }
 
-/// Adds mounts of an empty shared memory and of a file system for new terminals.
+/// Adds mounts of an empty shared memory, of the queues of the namespace, and of a file system for
+/// new terminals.
 fn private_devices(setups: &mut Vec<Setup>) {
     let flags = libc::MS_NOSUID | libc::MS_NODEV;
     if Path::new(SHARED_MEMORY).is_dir() {
         setups.push(mount(c"tmpfs", c"/dev/shm", c"tmpfs", flags, c"mode=1777"));
+    }
+    if is_mount_point(Path::new(QUEUES)) {
+        setups.push(mount(c"mqueue", c"/dev/mqueue", c"mqueue", flags | libc::MS_NOEXEC, c""));
     }
     if is_mount_point(Path::new(TERMINALS)) {
         let flags = libc::MS_NOSUID | libc::MS_NOEXEC;

@@ -15,9 +15,9 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// A directory that a command sees in the place of another.
 ///
-/// It has the entries of the other directory under the same names, with what the confinement
-/// permits for them, and some files as copies. The command can create entries in it and replace the
-/// copies. Both stay in the private directory.
+/// It has the entries of the other directory under the same names, with the rights of the
+/// confinement, and some files as copies. Hidden entries are empty. The command can create entries
+/// in it and replace the copies. Both stay in the private directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrivateDir {
     /// The directory that is replaced.
@@ -26,43 +26,63 @@ pub struct PrivateDir {
     pub(crate) path: PathBuf,
     /// Device and inode of the directory. The command can put another one in its place.
     identity: (u64, u64),
-    /// Names of the entries that are mounted from the original.
+    /// Relative paths of the entries that are mounted from the original.
     #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Linux has these mounts"))]
-    pub(crate) mounted: Vec<OsString>,
+    pub(crate) mounted: Vec<PathBuf>,
     /// Names and original contents of the files that are copied.
     copied: Vec<(OsString, Option<Vec<u8>>)>,
 }
 
 impl PrivateDir {
     /// Creates the directory at `path`, which must not exist, in the place of `original`. Files
-    /// with the names in `copied` are copied if they exist.
+    /// with the names in `copied` are copied if they exist. Paths in `hidden`, which are resolved,
+    /// are left empty, and do not appear if they are created later.
     ///
     /// Returns `None` if the directory has too many entries, does not exist, or cannot be listed.
     ///
     /// # Errors
     /// The error of the operating system.
-    pub(crate) fn create(original: &Path, path: &Path, copied: &[OsString]) -> io::Result<Option<Self>> {
+    pub(crate) fn create(
+        original: &Path,
+        path: &Path,
+        copied: &[OsString],
+        hidden: &[PathBuf],
+    ) -> io::Result<Option<Self>> {
         let listed = original.canonicalize().and_then(|original| Ok((original.read_dir()?, original)));
         let Ok((entries, original)) = listed else { return Ok(None) };
-        let entries: Vec<fs::DirEntry> = entries.collect::<io::Result<_>>()?;
-        if entries.len() > ENTRIES_MAX {
+        if entries.count() > ENTRIES_MAX {
             return Ok(None);
         }
         fs::create_dir(path)?;
         fs::set_permissions(path, original.metadata()?.permissions())?;
-        let (path, mut mounted, mut contents) = (path.canonicalize()?, Vec::new(), Vec::new());
+        let path = path.canonicalize()?;
         let created = path.symlink_metadata()?;
         let identity = (created.dev(), created.ino());
-        for entry in entries {
+        let mut private = Self { original, path, identity, mounted: Vec::new(), copied: Vec::new() };
+        private.fill(Path::new(""), copied, hidden)?;
+        let is_missing = |name: &&OsString| private.original.join(name).symlink_metadata().is_err();
+        private
+            .copied
+            .extend(copied.iter().filter(is_missing).map(|name| (name.clone(), None)).collect::<Vec<_>>());
+        Ok(Some(private))
+    }
+
+    /// Creates the entries of a directory, whose path is relative. A directory in which something
+    /// is hidden is created with its entries, unless there are too many in all.
+    fn fill(&mut self, inside: &Path, copied: &[OsString], hidden: &[PathBuf]) -> io::Result<()> {
+        for entry in self.original.join(inside).read_dir()? {
+            let entry = entry?;
             let (name, kind) = (entry.file_name(), entry.file_type()?);
-            let place = path.join(&name);
-            if copied.contains(&name) && kind.is_file() && entry.metadata()?.len() <= FILE_BYTES_MAX {
-                fs::copy(entry.path(), &place)?;
-                contents.push((name, Some(fs::read(&place)?)));
+            let (relative, source) = (inside.join(&name), entry.path());
+            let place = self.path.join(&relative);
+            let is_copied = inside.as_os_str().is_empty() && copied.contains(&name) && kind.is_file();
+            if is_copied && entry.metadata()?.len() <= FILE_BYTES_MAX {
+                fs::copy(source, &place)?;
+                self.copied.push((name, Some(fs::read(&place)?)));
                 continue;
             }
             if kind.is_symlink() {
-                std::os::unix::fs::symlink(fs::read_link(entry.path())?, &place)?;
+                std::os::unix::fs::symlink(fs::read_link(source)?, &place)?;
                 continue;
             }
             if kind.is_dir() {
@@ -70,11 +90,19 @@ impl PrivateDir {
             } else {
                 fs::File::create_new(&place)?;
             }
-            mounted.push(name);
+            if hidden.contains(&source) {
+                continue;
+            }
+            let holds_hidden = kind.is_dir() && hidden.iter().any(|path| path.starts_with(&source));
+            let count = || source.read_dir().map_or(ENTRIES_MAX, Iterator::count);
+            if holds_hidden && self.mounted.len() + count() <= ENTRIES_MAX {
+                self.fill(&relative, copied, hidden)?;
+                fs::set_permissions(&place, entry.metadata()?.permissions())?;
+            } else {
+                self.mounted.push(relative);
+            }
         }
-        let is_missing = |name: &&OsString| original.join(name).symlink_metadata().is_err();
-        contents.extend(copied.iter().filter(is_missing).map(|name| (name.clone(), None)));
-        Ok(Some(Self { original, path, identity, mounted, copied: contents }))
+        Ok(())
     }
 
     /// Writes those copies back that the command has changed, unless the original has changed as
@@ -158,7 +186,7 @@ mod tests {
             }
             fs::write(at("home/state.json"), "state").unwrap();
             fs::write(at("other/state.json"), "secret").unwrap();
-            let private = PrivateDir::create(&at("home"), &at("temporary/home"), &["state.json".into()]);
+            let private = PrivateDir::create(&at("home"), &at("temporary/home"), &["state.json".into()], &[]);
             let private = private.unwrap().unwrap();
             Self { directory, private }
         }

@@ -15,8 +15,10 @@ use crate::Error;
 mod landlock;
 #[path = "mount.rs"]
 mod mount;
-#[path = "network.rs"]
-mod network;
+#[path = "visible.rs"]
+mod visible;
+
+pub(super) use self::visible::VisiblePaths;
 
 /// Devices that every command may write to.
 const DEVICES: [&str; 7] =
@@ -38,9 +40,14 @@ pub(super) enum Rules {
 }
 
 impl Rules {
-    pub(super) fn new(confinement: &Confinement, strength: Strength) -> Result<Self, Error> {
+    /// `visible` returns what commands can read under [`Strength::Mount`].
+    pub(super) fn new<'a>(
+        confinement: &Confinement,
+        strength: Strength,
+        visible: impl FnOnce() -> Option<&'a VisiblePaths>,
+    ) -> Result<Self, Error> {
         match strength {
-            Strength::Mount => Ok(Self::Mount(mount::MountPlan::new(confinement))),
+            Strength::Mount => Ok(Self::Mount(mount::MountPlan::new(confinement, visible()))),
             Strength::Landlock if confinement.network == Network::Loopback => {
                 Err(unavailable(strength, &"a loopback network requires namespaces"))
             }
@@ -79,7 +86,7 @@ pub(super) fn available(strength: Strength) -> Result<(), String> {
 /// Confines a shell that does nothing: a permission shows only in its effect.
 fn probe(strength: Strength) -> Result<(), String> {
     let confinement = Confinement::new();
-    let rules = Rules::new(&confinement, strength).map_err(|error| error.to_string())?;
+    let rules = Rules::new(&confinement, strength, || None).map_err(|error| error.to_string())?;
     let mut command = Command::new("/bin/sh");
     command.args(["-c", ":"]).env_clear().current_dir("/").process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -11,8 +11,22 @@ use crate::Error;
 #[derive(Debug)]
 pub(super) enum Rules {}
 
+/// Cannot be constructed.
+#[derive(Debug)]
+pub(super) enum VisiblePaths {}
+
+impl VisiblePaths {
+    pub(super) fn new(_: &Confinement) -> Option<Self> {
+        None
+    }
+}
+
 impl Rules {
-    pub(super) fn new(_: &Confinement, strength: Strength) -> Result<Self, Error> {
+    pub(super) fn new<'a>(
+        _: &Confinement,
+        strength: Strength,
+        _: impl FnOnce() -> Option<&'a VisiblePaths>,
+    ) -> Result<Self, Error> {
         Err(super::unavailable(strength, &"it requires Linux"))
     }
 

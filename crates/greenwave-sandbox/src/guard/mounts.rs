@@ -8,6 +8,8 @@ use greenwave_process::Setup;
 
 use super::super::Guard;
 use crate::namespace::{attributes, c_path, mount, namespaces};
+use crate::refusals::Refusals;
+use crate::rights::{Scope, scope_rules};
 
 /// Capabilities that a guarded command does not have, by number (`linux/capability.h`): with them
 /// it could undo the mounts, or read files and memory in other ways. Reading any file by handle,
@@ -40,6 +42,8 @@ pub(super) fn mounts(guard: &Guard, directory: &Path) -> Result<Vec<Setup>, NulE
         steps.push(mount(c"tmpfs", &c_path(path)?, c"tmpfs", flags, c"size=4k,mode=0555"));
     }
     steps.push(Setup::NoNewPrivileges);
+    steps.push(Setup::FilterCalls(Refusals::default().filter()));
+    steps.extend(scope_rules(Scope::Signal).map(Setup::Restrict));
     steps.push(Setup::DropCapabilities(DROPPED.iter().fold(0, |mask, number| mask | 1 << number)));
     // The working directory is still the one below the mounts.
     steps.push(Setup::Enter(c_path(directory)?));

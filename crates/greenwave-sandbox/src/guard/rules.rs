@@ -11,6 +11,8 @@ use ::landlock::{
 use greenwave_process::{BeforeExec, Setup};
 
 use super::Guard;
+use crate::refusals::Refusals;
+use crate::rights::Scope;
 use crate::{Error, ReadRules, Strength, rights};
 
 #[path = "mounts.rs"]
@@ -25,32 +27,40 @@ const PATHS_MAX: usize = 20_000;
 #[derive(Debug)]
 pub(super) enum Rules {
     Landlock(OwnedFd),
-    Mount(Guard),
+    /// Mounts, and a rule set if links must be protected: nothing can be mounted on a link.
+    Mount(Guard, Option<OwnedFd>),
 }
 
 impl Rules {
     /// Uses Landlock unless a protected directory lies in an open one. Both ways are probed once
     /// per process.
     pub(super) fn new(guard: &Guard, open: &[&Path]) -> Result<Self, Error> {
+        if let Some(link) = guard.link_in(open) {
+            let link = link.display();
+            return Err(unavailable(&format!("commands can replace the link {link} on a protected path")));
+        }
+        // This probe starts no process.
+        let available = || ReadRules::available().map_err(|error| error.to_string());
         let mut reason = "a protected directory lies in one that commands create files in".to_owned();
         if !guard.is_inside(open) {
-            // This probe starts no process.
-            let available = ReadRules::available().map_err(|error| error.to_string());
-            match available.and_then(|()| ruleset(guard)) {
+            match available().and_then(|()| ruleset(guard)) {
                 Ok(rules) => return Ok(Self::Landlock(rules)),
                 Err(error) => reason = error,
             }
         }
-        match Strength::Mount.available() {
-            Ok(()) => Ok(Self::Mount(guard.clone())),
-            Err(error) => Err(unavailable(&format!("{reason}; {error}"))),
-        }
+        Strength::Mount.available().map_err(|error| unavailable(&format!("{reason}; {error}")))?;
+        let links = Guard { links: guard.links.clone(), ..Guard::default() };
+        let rules = (!links.links.is_empty()).then(|| available().and_then(|()| ruleset(&links)));
+        let rules = rules.transpose().map_err(|error| {
+            unavailable(&format!("the links on protected paths cannot be protected: {error}"))
+        })?;
+        Ok(Self::Mount(guard.clone(), rules))
     }
 
     pub(super) fn strength(&self) -> Strength {
         match self {
             Self::Landlock(_) => Strength::Landlock,
-            Self::Mount(_) => Strength::Mount,
+            Self::Mount(..) => Strength::Mount,
         }
     }
 
@@ -59,11 +69,16 @@ impl Rules {
             Self::Landlock(rules) => {
                 let rules = rules.try_clone().map_err(|error| unavailable(&error))?;
                 command.before_exec(Setup::NoNewPrivileges);
+                command.before_exec(Setup::FilterCalls(Refusals::default().filter()));
                 command.before_exec(Setup::Restrict(rules));
             }
-            Self::Mount(guard) => {
+            Self::Mount(guard, rules) => {
                 let steps = mounts::mounts(guard, directory).map_err(|error| unavailable(&error))?;
                 steps.into_iter().for_each(|step| command.before_exec(step));
+                if let Some(rules) = rules {
+                    let rules = rules.try_clone().map_err(|error| unavailable(&error))?;
+                    command.before_exec(Setup::Restrict(rules));
+                }
             }
         }
         Ok(())
@@ -77,11 +92,13 @@ fn unavailable(reason: &impl ToString) -> Error {
 /// Creates a rule set that permits everything beside the protected directories.
 ///
 /// A right on a directory holds for everything below it and cannot be taken back there. The
-/// directories above a protected one therefore get no rights; their other entries do.
+/// directories above a protected one or a link therefore get no rights; their other entries do.
 fn ruleset(guard: &Guard) -> Result<OwnedFd, String> {
     let protected: BTreeSet<&Path> =
         guard.hidden.iter().chain(&guard.read_only).map(PathBuf::as_path).collect();
-    let above: BTreeSet<&Path> = protected.iter().flat_map(|path| path.ancestors().skip(1)).collect();
+    let links = guard.links.iter().map(PathBuf::as_path);
+    let above: BTreeSet<&Path> =
+        protected.iter().copied().chain(links).flat_map(|path| path.ancestors().skip(1)).collect();
     let mut permitted = BTreeSet::new();
     for directory in &above {
         let is_protected = |path: &Path| protected.iter().any(|protected| path.starts_with(protected));
@@ -100,7 +117,7 @@ fn ruleset(guard: &Guard) -> Result<OwnedFd, String> {
             }
         }
     }
-    if protected.is_empty() {
+    if above.is_empty() {
         permitted.insert(PathBuf::from("/"));
     }
     if permitted.len() > PATHS_MAX {
@@ -118,6 +135,7 @@ fn rules(guard: &Guard, permitted: &BTreeSet<PathBuf>) -> Result<RulesetCreated,
     let mut rules = rules
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(governed & !AccessFs::Refer)?
+        .scope(Scope::Signal)?
         .create()?;
     for path in permitted.iter().chain(&guard.writable) {
         rules = rights::add(rules, VERSION, path, governed)?;

@@ -45,11 +45,18 @@ impl Filter {
         Self::of(reported.chain(conditions).collect())
     }
 
-    /// Reports the calls that open files, and all calls of other architectures.
+    /// Reports the calls that open files, or only calls that write to them, and all calls of other
+    /// architectures.
     ///
     /// `openat2` fails with `ENOSYS` as well, so that programs use the others.
-    pub(super) fn opening() -> Self {
-        let reported = call::OPENING.iter().map(|number| Rule { number: *number, body: Body::Report });
+    pub(super) fn opening(only_writes: bool) -> Self {
+        let reported = call::OPENING.iter().map(|number| match flags_at(*number) {
+            Some(at) if only_writes => {
+                let writes = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
+                Rule::condition(*number, &[load(argument(at)), if_any(writes as u32, 1)])
+            }
+            _ => Rule { number: *number, body: Body::Report },
+        });
         let failing = [libc::SYS_io_uring_setup, libc::SYS_openat2];
         Self::of(reported.chain(failing.map(|number| Rule { number, body: Body::Fail })).collect())
     }
@@ -151,6 +158,16 @@ impl Rule {
     }
 }
 
+/// Returns the position of the flags among the arguments of a call that opens a file. `None` if it
+/// has none and always writes.
+fn flags_at(number: c_long) -> Option<usize> {
+    #[cfg(target_arch = "x86_64")]
+    if number == libc::SYS_open {
+        return Some(1);
+    }
+    (number == libc::SYS_openat).then_some(2)
+}
+
 /// Reports `sendto` with an address. Without one, the peer was reported when it was connected.
 fn report_send() -> Rule {
     Rule::condition(
@@ -247,6 +264,11 @@ fn unless_any(mask: u32, skip: usize) -> sock_filter {
     instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, mask, 0, skip)
 }
 
+/// Skips `skip` instructions if the loaded word has one of the bits of `mask`.
+fn if_any(mask: u32, skip: usize) -> sock_filter {
+    instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, mask, skip, 0)
+}
+
 /// Clears the bits of the loaded word that are not in `mask`.
 fn mask(mask: u32) -> sock_filter {
     instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask, 0, 0)
@@ -276,39 +298,9 @@ mod tests {
 
     use super::*;
 
-    /// Runs a filter for a call as the kernel does.
+    /// Runs a filter for a call of this machine's architecture.
     fn run(program: &[sock_filter], number: u32, arguments: [u64; 6]) -> u32 {
-        let word = |offset: usize| match offset {
-            NUMBER_OFFSET => number,
-            ARCHITECTURE_OFFSET => ARCHITECTURE,
-            offset => {
-                let (at, rest) = ((offset - argument(0)) / 8, (offset - argument(0)) % 8);
-                (arguments[at] >> (rest * 8)) as u32
-            }
-        };
-        let (mut at, mut loaded) = (0, 0_u32);
-        loop {
-            let it = program[at];
-            at += 1;
-            let code = u32::from(it.code);
-            let mut jump = |is_true: bool| at += usize::from(if is_true { it.jt } else { it.jf });
-            if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS {
-                loaded = word(it.k as usize);
-            } else if code == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K {
-                jump(loaded == it.k);
-            } else if code == libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K {
-                jump(loaded >= it.k);
-            } else if code == libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K {
-                jump(loaded & it.k != 0);
-            } else if code == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K {
-                loaded &= it.k;
-            } else if code == libc::BPF_JMP | libc::BPF_JA {
-                at += it.k as usize;
-            } else {
-                assert_eq!(code, libc::BPF_RET | libc::BPF_K);
-                return it.k;
-            }
-        }
+        crate::bpf_machine::run(program, ARCHITECTURE, number, arguments)
     }
 
     const REPORTED: u32 = libc::SECCOMP_RET_USER_NOTIF;
@@ -330,6 +322,19 @@ mod tests {
         }
         assert_eq!(run(&program, X32_CALLS, [0; 6]), REPORTED);
         assert_eq!(run(&program, X32_CALLS + libc::SYS_read as u32, [0; 6]), REPORTED);
+    }
+
+    #[test]
+    fn only_calls_that_write_are_reported_on_demand() {
+        for (only_writes, reading) in [(true, ALLOWED), (false, REPORTED)] {
+            let program = Filter::opening(only_writes).into_program();
+            let open = |flags: i32| run(&program, libc::SYS_openat as u32, [3, 4, flags as u64, 0, 0, 0]);
+            assert_eq!(open(libc::O_RDONLY | libc::O_CLOEXEC), reading);
+            for flags in [libc::O_WRONLY, libc::O_RDWR, libc::O_CREAT, libc::O_TRUNC] {
+                assert_eq!(open(flags), REPORTED, "flags {flags:o}");
+            }
+            assert_eq!(run(&program, libc::SYS_read as u32, [0; 6]), ALLOWED);
+        }
     }
 
     #[test]

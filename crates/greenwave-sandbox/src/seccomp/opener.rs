@@ -1,9 +1,12 @@
-//! Opens files on behalf of a command that Landlock does not let create them.
+//! Opens files on behalf of a command that may not create them itself.
 //!
-//! Landlock permits a right for a directory with everything below it. It cannot permit new entries
-//! in a directory and protect a project in it. The command's calls that open files are therefore
+//! Landlock permits a right for a directory with everything below it, and a writable mount permits
+//! replacing links and changing the mode of the directory. Neither can permit new files in a
+//! directory and protect its other entries. The command's calls that open files are therefore
 //! reported, and those that name a permitted file are carried out here.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -24,16 +27,24 @@ use super::threads;
 use super::tracee::{Reads, Tracee};
 
 /// Prepares a command to have files opened for it whose names begin with a prefix, in a directory.
+/// If the command can read the directory (`readable`), only calls that write are reported, and
+/// files with other names are created as well, unless they are hidden.
 ///
 /// # Errors
 /// The error of the operating system.
-pub(crate) fn attach(command: &mut impl BeforeExec, directory: &Path, prefix: &OsStr) -> io::Result<()> {
+pub(crate) fn attach(
+    command: &mut impl BeforeExec,
+    directory: &Path,
+    prefix: &OsStr,
+    readable: bool,
+) -> io::Result<()> {
     let (ours, theirs) = UnixStream::pair()?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opener = Opener {
         file: rustix::fs::open(directory, flags, Mode::empty())?,
         path: directory.to_owned(),
         prefix: prefix.to_owned(),
+        created: readable.then(RefCell::default),
     };
     threads::run(move || {
         // Nothing arrives if the command is not started.
@@ -43,7 +54,7 @@ pub(crate) fn attach(command: &mut impl BeforeExec, directory: &Path, prefix: &O
         }
     })?;
     command.before_exec(Setup::ReportCalls {
-        filter: Filter::opening().into_program(),
+        filter: Filter::opening(readable).into_program(),
         socket: OwnedFd::from(theirs),
         // This filter reports no message.
         secret: [0; 2],
@@ -56,6 +67,16 @@ struct Opener {
     file: OwnedFd,
     path: PathBuf,
     prefix: OsString,
+    /// Devices and inodes of the files with other names that the command has created. `None` if it
+    /// may create none.
+    created: Option<RefCell<HashSet<(u64, u64)>>>,
+}
+
+/// A file that a command may open.
+struct Permitted {
+    name: CString,
+    /// Whether its name begins with the prefix.
+    has_prefix: bool,
 }
 
 impl Opener {
@@ -80,34 +101,38 @@ impl Opener {
         let Some(Call::Open { path, flags }) = decode(number.into(), &call.data.args) else {
             return Response::Continue;
         };
-        let Some(name) = self.own_name(it, path) else { return Response::Continue };
+        let Some(permitted) = self.permitted(it, path) else { return Response::Continue };
         let mode =
             call.data.args[if c_long::from(call.data.nr) == libc::SYS_openat { 3 } else { mode_at(call) }];
-        match self.open(&name, flags, mode as u32 & !umask(it.thread)) {
+        match self.open(&permitted, flags, mode as u32 & !umask(it.thread)) {
             Ok(Some(file)) => give(listener, it.call, &file, flags),
             Ok(None) => Response::Continue,
             Err(error) => Response::Fail(error.raw_os_error().unwrap_or(libc::EACCES)),
         }
     }
 
-    /// Returns the name of a permitted file, if a path of a call names one.
-    fn own_name(&self, it: &Tracee<'_>, argument: PathArgument) -> Option<CString> {
+    /// Returns the permitted file, if a path of a call names one.
+    fn permitted(&self, it: &Tracee<'_>, argument: PathArgument) -> Option<Permitted> {
         let bytes = it.path(argument.address).ok()??;
         let path = Path::new(OsStr::from_bytes(&bytes));
         let name = path.file_name()?;
+        let has_prefix = name.as_bytes().starts_with(self.prefix.as_bytes());
+        // Programs take hidden files for settings.
+        let may_be_created = self.created.is_some() && !name.as_bytes().starts_with(b".");
         // Most calls end here.
-        if !name.as_bytes().starts_with(self.prefix.as_bytes()) || bytes.ends_with(b"/") {
+        if !(has_prefix || may_be_created) || bytes.ends_with(b"/") {
             return None;
         }
         let parent = path.parent()?;
         let parent =
             if parent.is_absolute() { parent.to_owned() } else { it.base(argument.base).ok()??.join(parent) };
         let is_here = parent.canonicalize().is_ok_and(|parent| parent == self.path);
-        (is_here && it.is_waiting()).then(|| CString::new(name.as_bytes()).ok())?
+        let name = CString::new(name.as_bytes()).ok()?;
+        (is_here && it.is_waiting()).then_some(Permitted { name, has_prefix })
     }
 
     /// Opens a regular file. Returns `None` for a call that the kernel can decide.
-    fn open(&self, name: &CString, flags: c_int, mode: u32) -> io::Result<Option<OwnedFd>> {
+    fn open(&self, permitted: &Permitted, flags: c_int, mode: u32) -> io::Result<Option<OwnedFd>> {
         if flags & (libc::O_PATH | libc::O_DIRECTORY | libc::O_TMPFILE & !libc::O_DIRECTORY) != 0 {
             return Ok(None);
         }
@@ -115,7 +140,13 @@ impl Opener {
         // A link could lead anywhere, a pipe could block, and a name of another file must not lose
         // its content.
         let safe = (flags - OFlags::TRUNC) | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.file, name.as_c_str(), safe, Mode::from_raw_mode(mode & 0o777))?;
+        let mode = Mode::from_raw_mode(mode & 0o777);
+        let file = if permitted.has_prefix {
+            rustix::fs::openat(&self.file, permitted.name.as_c_str(), safe, mode)?
+        } else {
+            let Some(file) = self.open_created(&permitted.name, safe, mode) else { return Ok(None) };
+            file
+        };
         let status = rustix::fs::fstat(&file)?;
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile || status.st_nlink != 1 {
             return Err(io::Error::from_raw_os_error(libc::EACCES));
@@ -125,6 +156,24 @@ impl Opener {
         }
         rustix::fs::fcntl_setfl(&file, flags & (OFlags::APPEND | OFlags::NONBLOCK))?;
         Ok(Some(file))
+    }
+}
+
+impl Opener {
+    /// Creates a file, or opens one that the command has created.
+    fn open_created(&self, name: &CString, flags: OFlags, mode: Mode) -> Option<OwnedFd> {
+        let mut created = self.created.as_ref()?.borrow_mut();
+        let identity = |file: &OwnedFd| rustix::fs::fstat(file).map(|status| (status.st_dev, status.st_ino));
+        if flags.contains(OFlags::CREATE)
+            && let Ok(file) = rustix::fs::openat(&self.file, name.as_c_str(), flags | OFlags::EXCL, mode)
+        {
+            created.insert(identity(&file).ok()?);
+            return Some(file);
+        }
+        let existing = flags - OFlags::CREATE;
+        let file = rustix::fs::openat(&self.file, name.as_c_str(), existing, mode).ok()?;
+        let is_own = !flags.contains(OFlags::EXCL) && created.contains(&identity(&file).ok()?);
+        is_own.then_some(file)
     }
 }
 

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
@@ -26,7 +27,7 @@ use super::observer::{Observer, Response};
 use super::parts::Parts;
 use super::threads;
 use super::tracee::{Reads, Tracee};
-use crate::{Trace, Tracer};
+use crate::Trace;
 
 /// Time for which processes that a command left behind may continue before the trace is incomplete.
 const GRACE: Duration = Duration::from_millis(500);
@@ -57,13 +58,19 @@ fn probe() -> Result<(), String> {
 }
 
 /// Prepares a command to install the filter when it starts, and a thread to supervise it.
-pub(crate) fn attach(command: &mut impl BeforeExec, tracer: Tracer) -> io::Result<Supervisor> {
+///
+/// The trace has at most `paths_max` paths. A status of an entry of `announcements` begins a part.
+pub(crate) fn attach(
+    command: &mut impl BeforeExec,
+    paths_max: usize,
+    announcements: Option<PathBuf>,
+) -> io::Result<Supervisor> {
     let (ours, theirs) = UnixStream::pair()?;
     let (ours, theirs) = (Arc::new(OwnedFd::from(ours)), OwnedFd::from(theirs));
     let (stop_reader, stop) = io::pipe()?;
     let (sender, trace) = oneshot::channel();
-    let work =
-        SupervisorThread { socket: Arc::clone(&ours), stop: stop_reader.into(), tracer, trace: sender };
+    let (socket, stop_reader) = (Arc::clone(&ours), stop_reader.into());
+    let work = SupervisorThread { socket, stop: stop_reader, paths_max, announcements, trace: sender };
     threads::run(move || work.run())?;
     let secret = secret()?;
     let filter = Filter::reporting(secret).into_program();
@@ -159,14 +166,15 @@ fn incomplete_trace(reason: &str) -> Trace {
 struct SupervisorThread {
     socket: Arc<OwnedFd>,
     stop: OwnedFd,
-    tracer: Tracer,
+    paths_max: usize,
+    announcements: Option<PathBuf>,
     trace: oneshot::Sender<Trace>,
 }
 
 impl SupervisorThread {
     /// Serves the command until all its processes have ended.
     fn run(self) {
-        let Self { socket, stop, tracer, trace } = self;
+        let Self { socket, stop, paths_max, announcements, trace } = self;
         let Ok(Some(listener)) = receive_one(&socket) else {
             // The receiver is dropped if the session was.
             let _ = trace.send(incomplete_trace("was not started"));
@@ -175,7 +183,7 @@ impl SupervisorThread {
         // If the same command is started again, it fails instead of waiting for an answer forever.
         shut_down(&socket);
         prefer_same_core(&listener);
-        let mut observer = Observer::new(tracer.paths_max, Parts::new(tracer.announcements));
+        let mut observer = Observer::new(paths_max, Parts::new(announcements));
         let served = catch_unwind(AssertUnwindSafe(|| serve(&listener, &stop, &mut observer)));
         let reason = match served {
             Ok(Served::AllEnded) => {

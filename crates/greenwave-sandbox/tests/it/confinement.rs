@@ -39,7 +39,9 @@ impl Machine {
     }
 
     fn confinement(&self) -> Confinement {
-        let hidden = [self.path("home/.ssh"), self.path("home/.netrc"), self.path("home/absent")];
+        let hidden =
+            ["home/.ssh", "home/.netrc", "home/absent", "home/.config/gh/token", "home/.config/absent"];
+        let hidden = hidden.map(|path| self.path(path));
         hidden.into_iter().fold(Confinement::new(), Confinement::hidden).writable(self.path("copy"))
     }
 
@@ -201,11 +203,20 @@ const ESCAPES: &str = r#"
     ls /proc/$OUTSIDE/root/ > /dev/null 2>&1 && echo ROOT
     readlink /proc/$OUTSIDE/fd/0 > /dev/null 2>&1 && echo FDS
     { cat /proc/sys/kernel/core_pattern > /proc/sys/kernel/core_pattern; } 2>/dev/null && echo CORE-PATTERN
+    [ $(id -u) = 0 ] && { echo 500 > /proc/$OUTSIDE/oom_score_adj; } 2>/dev/null && echo OOM-SCORE
     mknod node b 7 0 2>/dev/null && cat node 2>/dev/null && echo NODE
     for device in /dev/vd? /dev/sd? /dev/nvme?n? /dev/loop?; do
         [ -b $device ] && head -c1 $device > /dev/null 2>&1 && echo DEVICE
     done
     nsenter -t $OUTSIDE -m true 2>/dev/null && echo NSENTER
+    prlimit --pid $OUTSIDE --cpu=1 2>/dev/null && echo LIMIT
+    renice -n 5 -p $OUTSIDE > /dev/null 2>&1 && echo PRIORITY
+    renice -n 5 -g $OUTSIDE > /dev/null 2>&1 && echo PRIORITY-OF-GROUP
+    renice -n 5 -u $(id -u) > /dev/null 2>&1 && echo PRIORITY-OF-USER
+    ionice -c 3 -p $OUTSIDE 2>/dev/null && echo IO-PRIORITY
+    taskset -p 1 $OUTSIDE > /dev/null 2>&1 && echo PROCESSORS
+    chrt -i -p 0 $OUTSIDE 2>/dev/null && echo SCHEDULING
+    prlimit --nofile=100 nice -n 5 ionice -c 3 taskset 1 chrt -i 0 true 2>/dev/null && echo own
     { echo x > /dev/null && head -c1 /dev/urandom > /dev/null; } 2>/dev/null && echo devices
     python3 -c 'import pty; raise SystemExit(pty.spawn(["true"]))' 2>/dev/null && echo terminal
     true"#;
@@ -221,15 +232,15 @@ fn the_rest_of_the_system_is_out_of_reach() {
         outside.wait().unwrap();
         let scoped = landlock_version().is_some_and(|version| version >= 6);
         let done: Vec<&str> = done.lines().filter(|line| scoped || *line != "SIGNAL").collect();
-        let expected = if Command::new("python3").arg("-V").output().is_ok() { 2 } else { 1 };
-        assert_eq!(done, ["devices", "terminal"][..expected], "{strength:?}");
+        let expected = if Command::new("python3").arg("-V").output().is_ok() { 3 } else { 2 };
+        assert_eq!(done, ["own", "devices", "terminal"][..expected], "{strength:?}");
     }
 }
 
 /// Opens a file outside by its handle, which needs no path, connects to an abstract socket of a
 /// process outside, and asks whether set-user-id programs could gain rights.
 const WAYS_WITHOUT_PATHS: &str = r#"
-import ctypes, os, socket, struct, sys
+import ctypes, errno, os, socket, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
 handle = ctypes.create_string_buffer(struct.pack("Ii", 128, 0), 136)
 mount = ctypes.c_int()
@@ -243,6 +254,9 @@ try:
     print("CONNECTED")
 except OSError:
     pass
+keyctl = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
+if libc.syscall(keyctl, 0, -4, 1) != -1 or ctypes.get_errno() != errno.EPERM:
+    print("KEYRING")
 print([line.split()[1] for line in open("/proc/self/status") if line.startswith("NoNewPrivs")][0])
 "#;
 
@@ -270,6 +284,129 @@ fn handles_abstract_sockets_and_set_user_id_programs_are_no_way_out() {
         let hidden = run(&outside);
         assert!(!hidden.contains("OPENED"), "{strength:?}: {hidden}");
     }
+}
+
+/// Prints one word per change of an entry beside a script, which must not be possible.
+const CHANGES_BESIDE: &str = r#"
+    cd ../tools
+    { echo 1 > agent.sh.log && echo 2 >> agent.sh.log; } 2> /dev/null && cat agent.sh.log
+    { echo 1 > count && echo 2 >> count; } 2> /dev/null && [ "$(cat count)" = "1
+2" ] && echo count
+    for name in current pipe file agent.sh agent.sh.link; do
+        rm -f $name 2> /dev/null && echo REMOVED $name
+        mv -f $name other 2> /dev/null && echo MOVED $name
+        ln -sfn /evil $name 2> /dev/null && echo LINKED $name
+    done
+    for name in file agent.sh agent.sh.link .envrc agent.shX/new; do
+        { echo x > $name; } 2> /dev/null && echo WRITTEN $name
+    done
+    mkdir .git 2> /dev/null && echo DIRECTORY
+    mv ../tools ../moved 2> /dev/null && echo MOVED
+    true"#;
+
+#[test]
+fn entries_beside_a_script_stay_as_they_are() {
+    use std::os::unix::fs::symlink;
+
+    for strength in strengths() {
+        let machine = Machine::new();
+        for path in ["tools/agent.sh", "tools/file", "tools/agent.shX/file"] {
+            let path = machine.path(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "text\n").unwrap();
+        }
+        symlink("agent.shX", machine.path("tools/current")).unwrap();
+        symlink("file", machine.path("tools/agent.sh.link")).unwrap();
+        Command::new("mkfifo").arg(machine.path("tools/pipe")).status().unwrap();
+        let confinement = machine.confinement().additions_in(machine.path("tools"), "agent.sh.");
+        let done = machine.run(&confinement, strength, CHANGES_BESIDE);
+        let expected = if strength == Strength::Mount { "1\n2\ncount\n" } else { "1\n2\n" };
+        assert_eq!(done, expected, "{strength:?}");
+        assert_eq!(fs::read_to_string(machine.path("tools/file")).unwrap(), "text\n", "{strength:?}");
+        if strength == Strength::Mount {
+            let script =
+                "chmod 777 ../tools 2> /dev/null && echo MODE; touch ../tools 2> /dev/null && echo TIME";
+            assert_eq!(machine.run(&confinement, strength, script), "");
+        }
+    }
+}
+
+/// Runs a script that waits until `change` has been made outside, with a private home on demand.
+fn run_during(
+    machine: &Machine,
+    strength: Strength,
+    has_home: bool,
+    script: &str,
+    change: impl FnOnce(),
+) -> String {
+    assert!(Command::new("mkfifo").arg(machine.path("go")).status().unwrap().success());
+    let confinement = if has_home {
+        machine.confinement().private_in(machine.path("home"), Vec::new())
+    } else {
+        machine.confinement()
+    };
+    let sandbox = Sandbox::new(confinement, strength).unwrap();
+    let private = sandbox.private_dir(&machine.path("private"), &machine.path("copy")).unwrap();
+    assert_eq!(private.is_some(), has_home && strength == Strength::Mount);
+    let sandbox = private.map_or(sandbox, |(sandbox, _)| sandbox);
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("cat ../go; {script}")]).current_dir(machine.path("copy"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let writable = [machine.path("private")];
+    sandbox.attach(&mut command, &machine.path("copy"), writable).unwrap();
+    let child = command.spawn().unwrap();
+    // Opening the pipe waits until the script runs.
+    let pipe = fs::File::options().write(true).open(machine.path("go")).unwrap();
+    change();
+    drop(pipe);
+    let output = child.wait_with_output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn hidden_files_stay_hidden_when_somebody_replaces_or_creates_them() {
+    let script = "cat ../home/.netrc ../home/.ssh/id ../home/.config/gh/token ../home/.config/absent ../home/absent \
+                  ../new/file; cat ../home/plain ../home/.config/plain file; echo x > new && cat new";
+    for (strength, has_home) in strengths().into_iter().flat_map(|it| [(it, false), (it, true)]) {
+        let machine = Machine::new();
+        for path in ["home/.config/gh/token", "home/.config/plain"] {
+            let path = machine.path(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "text\n").unwrap();
+        }
+        let output = run_during(&machine, strength, has_home, script, || {
+            for path in [".netrc", ".config/gh/token"] {
+                let path = machine.path("home").join(path);
+                fs::write(path.with_extension("tmp"), "SECRET\n").unwrap();
+                fs::rename(path.with_extension("tmp"), path).unwrap();
+            }
+            fs::rename(machine.path("home/.ssh"), machine.path("home/.ssh-old")).unwrap();
+            for path in ["home/.ssh/id", "home/absent", "home/.config/absent", "new/file"] {
+                let path = machine.path(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(&path, "SECRET\n").unwrap();
+            }
+        });
+        assert_eq!(output, "text\ntext\ntext\nx\n", "{strength:?}, private home: {has_home}");
+    }
+}
+
+#[test]
+fn memory_and_queues_of_the_user_are_out_of_reach_of_mounts() {
+    if Strength::Mount.available().is_err() || Command::new("ipcmk").arg("-V").output().is_err() {
+        return;
+    }
+    let machine = Machine::new();
+    let list = |output: &str| output.lines().filter(|line| line.starts_with("0x")).count();
+    let before = Command::new("ipcmk").args(["-M", "4096"]).output().unwrap();
+    let text = String::from_utf8(before.stdout).unwrap();
+    let number = text.rsplit(' ').next().unwrap().trim();
+    let script =
+        format!("ipcs -m; ipcrm -m {number} 2> /dev/null && echo REMOVED; ls -A /dev/mqueue 2> /dev/null");
+    let inside = machine.run(&machine.confinement(), Strength::Mount, &script);
+    let removed = Command::new("ipcrm").args(["-m", number]).status().unwrap();
+    assert!(removed.success(), "the memory was gone: {inside}");
+    assert_eq!((list(&inside), inside.contains("REMOVED")), (0, false), "{inside}");
 }
 
 #[test]
@@ -335,7 +472,8 @@ fn a_private_home_takes_new_files_and_returns_changed_copies() {
     let confinement = machine.confinement().private_in(machine.path("home"), names);
     let sandbox = Sandbox::new(confinement, Strength::Mount).unwrap();
     let run = |name: &str, script: &str| {
-        let (sandbox, private) = sandbox.private_dir(&machine.path(name)).unwrap().unwrap();
+        let (sandbox, private) =
+            sandbox.private_dir(&machine.path(name), &machine.path("copy")).unwrap().unwrap();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]).current_dir(machine.path("copy")).stderr(Stdio::null());
         sandbox.attach(&mut command, &machine.path("copy"), [machine.path(name)]).unwrap();
@@ -360,7 +498,7 @@ fn a_private_home_takes_new_files_and_returns_changed_copies() {
     private.write_back().unwrap();
     let absent = Confinement::new().private_in(machine.path("absent"), Vec::new());
     let absent = Sandbox::new(absent, Strength::Mount).unwrap();
-    assert!(absent.private_dir(&machine.path("three")).unwrap().is_none());
+    assert!(absent.private_dir(&machine.path("three"), &machine.path("copy")).unwrap().is_none());
     assert_eq!(fs::read_to_string(machine.path("home/.agent.json")).unwrap(), "by the user");
     assert_eq!(fs::read_to_string(machine.path("home/.new.json")).unwrap(), "first\n");
 }

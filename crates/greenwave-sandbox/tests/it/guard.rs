@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use greenwave_sandbox::{Guard, PreparedGuard, Strength, Tracer};
+use greenwave_sandbox::{Guard, PreparedGuard, Strength, Tracer, landlock_version};
 
 /// A directory with the protected directories `secret` and `results`, and the open directory
 /// `work`.
@@ -87,6 +87,45 @@ fn protected_directories_can_neither_be_read_nor_changed() {
 }
 
 #[test]
+fn links_on_the_paths_of_protected_directories_cannot_be_replaced() {
+    use std::os::unix::fs::symlink;
+
+    let places = Places::new();
+    fs::create_dir_all(places.path("links/inner")).unwrap();
+    symlink("inner/two", places.path("links/one")).unwrap();
+    symlink(places.path("above"), places.path("links/inner/two")).unwrap();
+    fs::create_dir(places.path("open")).unwrap();
+    symlink("../above", places.path("open/link")).unwrap();
+    let linked =
+        Guard::new().hidden(places.path("links/one/secret")).read_only(places.path("links/one/results"));
+    let (work, above, open) = (places.path("work"), places.path("above"), places.path("open"));
+    let opened: [&[&Path]; 2] = [&[&work], &[&work, &above]];
+    for guard in opened.map(|open| linked.prepare(open)) {
+        let guard = match guard {
+            Ok(guard) => guard,
+            Err(error) => {
+                eprintln!("not tested: {error}");
+                continue;
+            }
+        };
+        for script in [
+            "! rm ../links/one",
+            "! mv ../links/one ../links/three",
+            "! ln -sfn ../work ../links/inner/two",
+            "! mv ../links/inner ../links/moved",
+            "! mv ../links ../moved",
+            "! cat ../links/one/secret/key",
+            "cat ../links/one/results/segment && echo x > file",
+        ] {
+            assert!(places.run(&guard, script), "{script} under {:?}", guard.strength());
+        }
+    }
+    // A link in a directory that commands create files in cannot be protected.
+    let linked = Guard::new().hidden(places.path("open/link/secret"));
+    assert!(linked.prepare(&[&work, &open]).is_err());
+}
+
+#[test]
 fn everything_else_stays_as_it_is() {
     with_each(|places, guard| {
         for script in [
@@ -116,6 +155,30 @@ fn other_processes_cannot_be_inspected() {
             assert!(places.run(guard, &script), "{file} under {:?}", guard.strength());
             assert!(Command::new("sh").args(["-c", &dd]).status().unwrap().success(), "{file} exists");
         }
+    });
+}
+
+#[test]
+fn other_processes_cannot_be_limited() {
+    with_each(|places, guard| {
+        let mut outside = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = outside.id();
+        let mut scripts = [
+            format!("! prlimit --pid {pid} --cpu=1"),
+            // Programs pin their own threads, which they name by their numbers.
+            "taskset -p 1 $$ && renice -n 5 -p $$ && ionice -c 3 -p $$ && chrt -i -p 0 $$".to_owned(),
+            "prlimit --nofile=100 nice -n 5 ionice -c 3 taskset 1 chrt -i 0 true".to_owned(),
+            "sleep 1000 & kill $!; ! wait $!".to_owned(),
+        ]
+        .to_vec();
+        if landlock_version().is_some_and(|version| version >= 6) {
+            scripts.push(format!("! kill {pid}"));
+        }
+        for script in scripts {
+            assert!(places.run(guard, &script), "{script} under {:?}", guard.strength());
+        }
+        outside.kill().unwrap();
+        outside.wait().unwrap();
     });
 }
 

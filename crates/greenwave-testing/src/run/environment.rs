@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
@@ -39,6 +41,12 @@ pub(crate) fn matches_pattern(pattern: &str, name: &str) -> bool {
         left = &left[at + part.len()..];
     }
     left.ends_with(end)
+}
+
+/// Creates a temporary directory that only the user can use, under any umask.
+pub(crate) fn private_tempdir(prefix: &str) -> io::Result<TempDir> {
+    let private = fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().prefix(prefix).permissions(private).tempdir()
 }
 
 /// The environment of tests: the variables that they select from, and the supervisor of their
@@ -140,7 +148,7 @@ impl Environment {
 
     async fn output_under(&self, command: &mut Command, guard: Option<&PreparedGuard>) -> io::Result<Output> {
         let temporary = match &self.sandbox {
-            Some(_) => Some(tempfile::Builder::new().prefix("greenwave-test-").tempdir()?),
+            Some(_) => Some(private_tempdir("greenwave-test-")?),
             None => None,
         };
         command.envs(temporary.iter().map(|directory| ("TMPDIR", directory.path())));

@@ -3,13 +3,13 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use crate::run::environment::TOOL_HOMES_VARIABLE;
+use crate::run::environment::{TOOL_HOMES_VARIABLE, private_tempdir};
 use crate::run::go_homes::go_homes;
 use crate::{Environment, Error, Test};
 
@@ -97,8 +97,7 @@ impl IsolationPool {
 
 impl PrivateDir {
     fn new() -> io::Result<Self> {
-        let private = fs::Permissions::from_mode(0o700);
-        let directory = tempfile::Builder::new().prefix("greenwave-test-").permissions(private).tempdir()?;
+        let directory = private_tempdir("greenwave-test-")?;
         for name in SUBDIRECTORIES {
             fs::DirBuilder::new().mode(0o700).create(directory.path().join(name))?;
         }

@@ -8,6 +8,7 @@ mod complete_trace;
 mod discovered;
 mod explain;
 pub(crate) mod prepare;
+mod timed_accesses;
 mod undeclared;
 
 use std::path::Path;

@@ -65,6 +65,10 @@ struct ToolVersion {
 const SELECTORS: [&str; 5] =
     [".python-version", ".tool-versions", "mise.toml", ".mise.toml", ".node-version"];
 
+/// Other settings in the directory of a project or above that version commands read.
+const SETTINGS: [&str; 5] =
+    [".npmrc", ".cargo/config.toml", ".cargo/config", "rust-toolchain.toml", "rust-toolchain"];
+
 /// Maximum number of cached versions.
 const VERSIONS_MAX: usize = 64;
 
@@ -146,6 +150,7 @@ impl Tools {
         let version: Arc<[u8]> = match cached.filter(|version| version.is_valid(&states)) {
             Some(version) => version.text.into(),
             None if all.is_inspecting() && selects_toolchain(directory) => Arc::from([]),
+            None if has_endless_settings(directory) => Arc::from([]),
             None => {
                 let version = probe_version(probe, directory, all, environment, &states).await;
                 let mut cached = self.cached.lock();
@@ -236,6 +241,16 @@ pub(crate) fn resolve(program: &str, directory: &Path, path: Option<&OsStr>) -> 
 fn selects_toolchain(directory: &Path) -> bool {
     let exists = |name: &&str| directory.ancestors().any(|parent| parent.join(name).exists());
     toolchain_file(directory).is_some() || SELECTORS.iter().any(exists)
+}
+
+/// Returns whether a pipe or a device is in the place of settings at or above a directory. A
+/// version command would wait for it or read without end.
+fn has_endless_settings(directory: &Path) -> bool {
+    let is_endless = |name: &&str| {
+        let mut found = directory.ancestors().filter_map(|parent| parent.join(name).metadata().ok());
+        found.any(|metadata| !metadata.is_file() && !metadata.is_dir())
+    };
+    SELECTORS.iter().chain(&SETTINGS).any(is_endless)
 }
 
 /// Returns the file that selects the Rust toolchain of a directory, searched as rustup does.

@@ -185,6 +185,8 @@ impl Places {
         }
         places.add_sockets();
         let beside = root.parent().filter(|parent| holds_projects(parent)).map(Path::to_owned);
+        // The person may create one during the run.
+        places.hidden.extend([&root, &plan.project].map(|directory| directory.join(".env")));
         places.root.clone_from(&root);
         let path = environment.get("PATH").map(std::env::split_paths).into_iter().flatten();
         places.programs = path.collect();

@@ -175,13 +175,17 @@ impl<'a> Draft<'a> {
         {
             return not_taken(&path, shown);
         }
-        let before = (self.tree.clone(), self.taken.len());
+        // A whole file is taken or not; of several edits, some may fit.
+        let tree = (!matches!(part, AnswerPart::File { .. })).then(|| self.tree.clone());
+        let taken = self.taken.len();
         match self.apply(part).await {
             Ok(()) => Ok(None),
             Err(PartError::Run(error)) => Err(error),
             Err(PartError::Problem { path, reason }) => {
-                self.tree = before.0;
-                self.taken.truncate(before.1);
+                if let Some(tree) = tree {
+                    self.tree = tree;
+                }
+                self.taken.truncate(taken);
                 Ok(Some(NotTaken { path, reason }))
             }
         }

@@ -37,6 +37,9 @@ const PROBLEMS_MAX: usize = 5;
 /// Maximum size of the end of an answer that a refusal quotes, in bytes.
 const LAST_WORDS_BYTES_MAX: usize = 200;
 
+/// Maximum number of files and edits of an answer, and of files that an agent may change.
+const FILES_MAX: usize = 50_000;
+
 /// An answer that was read to its end.
 #[derive(Debug, Default)]
 struct Answer {
@@ -221,6 +224,10 @@ impl Stage<'_> {
             for unit in batch.iter() {
                 answer.remarks.extend(nameless(&unit).filter(|_| answer.remarks.len() < REMARKS_MAX));
                 answer.parts.extend(part_of(&unit, &self.ctx.store).await?);
+                if answer.parts.len() > FILES_MAX {
+                    let reason = format!("the answer has more than {FILES_MAX} files and edits");
+                    return Err(Unusable::Answer(reason));
+                }
             }
         }
         answer.bytes = units.stats().bytes;
@@ -285,6 +292,10 @@ impl Stage<'_> {
     async fn scan(&mut self) -> Result<(Vec<Change>, Vec<NotTaken>), Unusable> {
         self.remove_leftovers().await?;
         let scan = self.active.workspace.scan(&self.ctx.store).await?;
+        if scan.changes.len() > FILES_MAX {
+            let reason = format!("the agent changed more than {FILES_MAX} files");
+            return Err(Unusable::Answer(reason));
+        }
         for change in &scan.changes {
             confine::plain(&change.path).map_err(|error| Unusable::Answer(error.to_string()))?;
             let Some(link) = change.after.filter(|file| file.kind == EntryKind::Symlink) else { continue };

@@ -12,6 +12,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use super::args::TestArgs;
 use crate::error::CliError;
 use crate::output;
+use crate::terminal_text::is_workflow;
 
 /// Checks that the requested reports can be written, before anything runs. Neither creates nor
 /// changes a file.
@@ -116,11 +117,11 @@ fn write_text(project: &Path, path: &Path, text: &str, appends: bool) -> Result<
 
 /// Prints annotations of failures, if this is a step of a workflow on GitHub.
 pub(super) fn annotate(run: &RunReport, project: &Path) {
-    if std::env::var_os("GITHUB_ACTIONS").is_none_or(|value| value != "true") {
+    if !is_workflow() {
         return;
     }
     let checkout = std::env::var_os("GITHUB_WORKSPACE").map_or_else(|| project.to_owned(), PathBuf::from);
-    output::lines(github_annotations(run, project, &checkout));
+    output::commands(github_annotations(run, project, &checkout));
 }
 
 /// Writes the file of expected durations.

@@ -6,15 +6,16 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+
+use greenwave_dir::Dir;
 
 use super::metadata::{build_output, tool};
 use super::run_time::LIBRARY_PATH;
 use crate::harness::build::BuildRequest;
+use crate::run::environment::private_tempdir;
 
 /// Prints the working directory, the number of arguments, the arguments and the variables, each
 /// followed by a NUL, and a further NUL at the end.
@@ -32,12 +33,10 @@ pub(super) struct DocCommand {
 /// Returns the calls of `rustdoc` by the directory of the package. Empty if cargo fails.
 pub(super) async fn record(request: &BuildRequest<'_>) -> HashMap<PathBuf, DocCommand> {
     let at = request.project.join(request.directory);
-    let Ok(directory) = tempfile::Builder::new().prefix("greenwave-rustdoc-").tempdir() else {
-        return HashMap::new();
-    };
+    let Ok(directory) = private_tempdir("greenwave-rustdoc-") else { return HashMap::new() };
     let recorder = directory.path().join("rustdoc");
-    let written = fs::write(&recorder, RECORDER)
-        .and_then(|()| fs::set_permissions(&recorder, fs::Permissions::from_mode(0o700)));
+    let written =
+        Dir::open(directory.path()).and_then(|dir| dir.replace_file("rustdoc", RECORDER.as_bytes(), 0o700));
     if written.is_err() {
         return HashMap::new();
     }

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
+use greenwave_dir::Dir;
 use serde::Deserialize;
 
 use crate::harness::batch::{Batch, BatchCommand, BatchResult};
@@ -117,9 +118,10 @@ fn write_plugin(
     Ok((PYTHON_PATH.into(), python_path(test, directory, environment)))
 }
 
-fn write_module(directory: &Path, name: &str, text: &str) -> Result<(), Error> {
-    let module = directory.join(name).with_extension("py");
-    std::fs::write(&module, text).map_err(Error::io("write", &module))
+fn write_module(directory: &Path, name: &str, source: &str) -> Result<(), Error> {
+    let module = Path::new(name).with_extension("py");
+    let written = Dir::open(directory).and_then(|dir| dir.replace_file(&module, source.as_bytes(), 0o600));
+    written.map_err(Error::io("write", directory.join(module)))
 }
 
 /// Returns the module path that contains the plugin, followed by that of the test.

@@ -11,8 +11,9 @@ use greenwave_sandbox::{AllowedReads, ReadRules};
 
 use super::Runner;
 use super::accesses::{AccessFilter, OwnAccesses};
-use super::discovered::{Comparison, TimedAccesses};
+use super::discovered::Comparison;
 use super::prepare::Prepared;
+use super::timed_accesses::TimedAccesses;
 use super::undeclared::reads_more;
 use crate::harness::cargo::products::Products;
 use crate::harness::launch::BuildFailure;

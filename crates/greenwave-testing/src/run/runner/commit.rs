@@ -8,7 +8,8 @@ use greenwave_inputs::{ALWAYS_EXCLUDED, DiscoveredDeps, PathStates};
 use greenwave_sandbox::TraceStatus;
 
 use super::attempt::{AttemptResult, TestJob};
-use super::discovered::{Found, Snapshots, TimedAccesses};
+use super::discovered::{Found, Snapshots};
+use super::timed_accesses::TimedAccesses;
 use super::undeclared::undeclared;
 use super::{Dependencies, TestRun};
 use crate::Error;

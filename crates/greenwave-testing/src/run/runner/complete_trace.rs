@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use greenwave_inputs::{AccessKind, DiscoveredDeps, InputSnapshot, PathState, Selection};
 
-use super::discovered::TimedAccesses;
+use super::timed_accesses::TimedAccesses;
 use crate::run::servers;
 
 /// Directories of installed packages. Their files are ignored by version control, but no test

@@ -9,8 +9,8 @@ use greenwave_inputs::{
     Selection, tree_path,
 };
 
-use super::accesses::Accesses;
 use super::complete_trace::TracedRun;
+use super::timed_accesses::TimedAccesses;
 use crate::results::key_chain::KeyChain;
 use crate::results::written::{WrittenSet, first_written};
 use crate::run::blocking::blocking;
@@ -56,25 +56,6 @@ pub(super) struct Comparison {
     outputs: Vec<String>,
     wants_trace: bool,
     result: Discovered,
-}
-
-/// The accesses of a finished test, and when they took place.
-#[derive(Debug, Clone)]
-pub(super) struct TimedAccesses {
-    /// The accesses that the result depends on.
-    pub(super) accesses: Arc<Accesses>,
-    /// Those of this test, if it ran in one command with others and they are certain.
-    pub(super) own: Option<Arc<Accesses>>,
-    /// All traced accesses.
-    pub(super) seen: Arc<Seen>,
-    /// Directories that the program was built into, between `since` and `began`.
-    pub(super) built: Vec<PathBuf>,
-    /// A file that the test read in a cache which it maintains.
-    pub(super) from_cache: Option<PathBuf>,
-    /// Earliest time of any access, in nanoseconds since the Unix epoch.
-    pub(super) since: i64,
-    /// Start of the test's process, in nanoseconds since the Unix epoch.
-    pub(super) began: i64,
 }
 
 /// Two states of a project, before and after a run.
