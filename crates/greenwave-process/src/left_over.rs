@@ -60,11 +60,13 @@ fn entry(pid: i32) -> Option<Entry> {
     Some(Entry { pid, parent: number()?, group: number()?, session: number()?, is_zombie })
 }
 
-/// Returns the file name of the program that a process says it is.
+/// Returns the file name of the program that a process says it is, or the kernel's name for the
+/// process while it starts a program.
 fn name(pid: i32) -> Option<String> {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).ok().filter(|text| !text.is_empty());
+    let line = read("cmdline").or_else(|| read("comm"))?;
     let text = String::from_utf8_lossy(&line);
-    let word = text.split(['\0', ' ', ':']).next().filter(|word| !word.is_empty())?;
+    let word = text.split(['\0', ' ', ':', '\n']).next().filter(|word| !word.is_empty())?;
     let name = Path::new(word).file_name()?.to_string_lossy();
     let end = (0..=NAME_BYTES_MAX.min(name.len())).rev().find(|at| name.is_char_boundary(*at))?;
     Some(name[..end].to_owned())

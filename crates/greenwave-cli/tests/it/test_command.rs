@@ -424,7 +424,9 @@ fn too_deep(project: &Path) {
 #[test]
 fn files_with_too_long_paths_are_skipped_and_results_that_may_depend_on_them_are_not_cached() {
     let test = |name: &str, inputs: &str| {
-        format!("[[test]]\nname = \"{name}\"\ncommand = \"true; : {name}\"\n{inputs}\n")
+        // Without declared inputs, a result depends on what the test looks at.
+        let command = if inputs.is_empty() { "find . >/dev/null" } else { "true" };
+        format!("[[test]]\nname = \"{name}\"\ncommand = \"{command}; : {name}\"\n{inputs}\n")
     };
     let config =
         test("all", "") + &test("but", "inputs = [\"!/deep/**\"]") + &test("one", "inputs = [\"/in\"]");
@@ -449,10 +451,11 @@ fn files_with_too_long_paths_are_skipped_and_results_that_may_depend_on_them_are
         run_again.stderr
     );
     assert!(run_again.stderr.lines().count() == 1 && run_again.stderr.len() < 200, "{}", run_again.stderr);
-    let reason = "not cached: `deep/ddd";
+    // The second reason is that of a test without tracing.
+    let reasons = ["it uses paths longer than the kernel accepts", "its path is too long"];
     assert!(
-        run_again.stdout.contains(reason)
-            && run_again.stdout.contains("its path is too long (exclude its directory in `inputs`)"),
+        run_again.stdout.contains("not cached: ")
+            && reasons.iter().any(|reason| run_again.stdout.contains(reason)),
         "{}",
         run_again.stdout
     );
@@ -606,7 +609,10 @@ fn a_process_in_another_session_is_left_behind() {
     let test = "[[test]]\nname = \"t\"\ncommand = \"setsid sleep 3 >/dev/null 2>&1 &\"\n";
     let dir = TestDir::empty().with("p/greenwave.toml", test);
     let ran = greenwave(&dir, "p", []).run().with_code(0);
-    assert!(ran.stdout.contains("left processes behind: sleep (end them"), "{}", ran.stdout);
+    // The process may not have started its program yet.
+    let names = ["sleep", "setsid", "sh"];
+    let is_named = |name| ran.stdout.contains(&format!("left processes behind: {name} (end them"));
+    assert!(names.into_iter().any(is_named), "{}", ran.stdout);
     assert!(!ran.stdout.contains("clock"), "{}", ran.stdout);
 }
 
