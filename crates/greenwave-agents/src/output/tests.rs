@@ -51,10 +51,10 @@ fn described(events: &[Result<AgentEvent, Error>]) -> Vec<String> {
 
 const NO_USAGE: &str = "Usage { input_tokens: 0, cached_tokens: 0, output_tokens: 0, cost: None }";
 
-#[tokio::test]
-async fn recorded_work_is_read_in_chunks_of_any_size() {
+/// Returns recorded output of each program, and its events except for the first and the last.
+fn recordings() -> [(OutputFormat, &'static str, Vec<&'static str>); 4] {
     let done = "says Done: greeting.txt is written.";
-    let cases: [(OutputFormat, &str, Vec<&str>); 4] = [
+    [
         (
             OutputFormat::Claude,
             include_str!("recorded/claude.jsonl"),
@@ -100,8 +100,12 @@ async fn recorded_work_is_read_in_chunks_of_any_size() {
                 NO_USAGE,
             ],
         ),
-    ];
-    for (format, output, expected) in cases {
+    ]
+}
+
+#[tokio::test]
+async fn recorded_work_is_read_in_chunks_of_any_size() {
+    for (format, output, expected) in recordings() {
         for chunk in [1, 7, output.len()] {
             // The exit code does not decide.
             for code in [0, 1] {
