@@ -65,6 +65,11 @@ pub(crate) enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Run a plan with real coding programs from npm, answered by a scripted server
+    Live {
+        /// Programs: claude, codex [default: both]
+        programs: Vec<String>,
+    },
     /// Run fuzz targets
     Fuzz {
         /// Targets to run [default: all]
@@ -121,6 +126,7 @@ mod tests {
             Some(Command::Field { projects: vec!["click".into()], minutes: 5, check: false }),
         );
         check("field --check", Some(Command::Field { projects: vec![], minutes: 60, check: true }));
+        check("live codex", Some(Command::Live { programs: vec!["codex".into()] }));
         check("fuzz", Some(Command::Fuzz { targets: vec![], seconds: 60 }));
         check("demo-script --check", Some(Command::DemoScript { check: true }));
     }

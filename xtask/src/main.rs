@@ -11,6 +11,7 @@ mod demo_script;
 mod field;
 mod fuzz;
 mod layers;
+mod live;
 mod long;
 mod loom;
 mod picture;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Bench { suites } => bench::bench(&suites),
         Command::Long { runs, rounds } => long::long(&runs, rounds),
         Command::Field { projects, minutes, check } => field::field(&projects, minutes, check),
+        Command::Live { programs } => live::live(&programs),
         Command::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
         Command::Loom => loom::loom(),
         Command::Simulation => simulation::simulation(),
