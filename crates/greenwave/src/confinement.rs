@@ -9,6 +9,7 @@ use std::path::Path;
 
 use greenwave_sandbox::{Confinement, Network, Sandbox, Strength, landlock_version};
 use greenwave_testing::Environment;
+use parking_lot::Mutex;
 
 pub use self::options::{ConfineMode, ConfineOptions};
 use self::paths::Places;
@@ -27,6 +28,9 @@ pub(crate) struct RunConfinement {
     off: Option<String>,
     options: ConfineOptions,
     places: Places,
+    /// The sandboxes up to now. Agents that are confined in the same way share one, and with it the
+    /// list of the paths that they can see.
+    sandboxes: Mutex<Vec<Sandbox>>,
 }
 
 impl RunConfinement {
@@ -50,7 +54,8 @@ impl RunConfinement {
         let is_used = strength.is_some() || plan.agents.values().any(|agent| own_mode(agent).is_some());
         let places =
             if is_used { Places::find(plan, settings, environment, copies)? } else { Places::default() };
-        Ok(Self { strength, off, options: plan.confinement.clone(), places })
+        let options = plan.confinement.clone();
+        Ok(Self { strength, off, options, places, sandboxes: Mutex::default() })
     }
 
     /// Returns the sandbox of tests, guards and setup commands. `None` if they are not confined.
@@ -59,7 +64,7 @@ impl RunConfinement {
     /// [`Error::Network`] if the network that the plan demands cannot be had.
     pub(crate) fn tests(&self) -> Result<Option<Sandbox>, Error> {
         let confinement = agents::all_state(&self.places).fold(self.base(), Confinement::hidden);
-        sandbox(with_options(confinement, &self.options), self.options.network, self.strength)
+        self.sandbox(with_options(confinement, &self.options), self.options.network, self.strength)
     }
 
     /// Returns the sandbox of an agent. `None` if it is not confined.
@@ -95,7 +100,28 @@ impl RunConfinement {
         // The plan's network holds for confined agents, and an agent's own must be enforced.
         let inherited = self.options.network.filter(|_| strength.is_some());
         let network = spec.confinement.network.or(inherited);
-        sandbox(with_options(confinement, &spec.confinement), network, strength)
+        self.sandbox(with_options(confinement, &spec.confinement), network, strength)
+    }
+
+    /// Returns a sandbox with this confinement, shared with earlier callers.
+    fn sandbox(
+        &self,
+        confinement: Confinement,
+        network: Option<Network>,
+        strength: Option<Strength>,
+    ) -> Result<Option<Sandbox>, Error> {
+        let network = network.unwrap_or_default();
+        let Some(strength) = strength else {
+            return if network == Network::Open { Ok(None) } else { Err(Error::Network { source: None }) };
+        };
+        let new = Sandbox::new(confinement.network(network), strength);
+        let new = new.map_err(|source| Error::Network { source: Some(source) })?;
+        let mut sandboxes = self.sandboxes.lock();
+        if let Some(found) = sandboxes.iter().find(|found| **found == new) {
+            return Ok(Some(found.clone()));
+        }
+        sandboxes.push(new.clone());
+        Ok(Some(new))
     }
 
     /// Returns the variables that a confined agent does not get, because they name sockets of
@@ -176,20 +202,6 @@ fn own_mode(agent: &AgentSpec) -> Option<ConfineMode> {
         AgentSpec::Command(spec) => spec.confinement.mode,
         AgentSpec::Scripted { .. } => None,
     }
-}
-
-/// Creates a sandbox with a network.
-fn sandbox(
-    confinement: Confinement,
-    network: Option<Network>,
-    strength: Option<Strength>,
-) -> Result<Option<Sandbox>, Error> {
-    let network = network.unwrap_or_default();
-    let Some(strength) = strength else {
-        return if network == Network::Open { Ok(None) } else { Err(Error::Network { source: None }) };
-    };
-    let sandbox = Sandbox::new(confinement.network(network), strength);
-    sandbox.map(Some).map_err(|source| Error::Network { source: Some(source) })
 }
 
 /// Adds the paths that a plan or an agent names.

@@ -2,9 +2,11 @@
 //! Landlock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io;
 use std::ops::Bound;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use ::landlock::{
@@ -25,14 +27,23 @@ pub(super) const PATHS_MAX: usize = 20_000;
 /// A mount that hides a file ends when somebody outside replaces the file by renaming another. In
 /// addition to the mounts, Landlock therefore permits reading the files that are visible
 /// now, and no others. The paths are found once for many commands.
+///
+/// They are strings of C, one after the other: there may be thousands beside a hidden path.
 #[derive(Debug)]
-pub(in crate::confinement) struct VisiblePaths(BTreeSet<PathBuf>);
+pub(in crate::confinement) struct VisiblePaths(Box<[u8]>);
 
 impl VisiblePaths {
     /// Returns `None` if Landlock or a list of the files is not available: mounts alone hide then.
     pub(in crate::confinement) fn new(confinement: &Confinement) -> Option<Self> {
         ReadRules::available().ok()?;
-        visible(confinement, false).ok().filter(|paths| paths.len() <= PATHS_MAX).map(Self)
+        let paths = visible(confinement, false).ok().filter(|paths| paths.len() <= PATHS_MAX)?;
+        let strings = paths.iter().flat_map(|path| [path.as_os_str().as_bytes(), &[0]]);
+        Some(Self(strings.collect::<Vec<_>>().concat().into()))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Path> {
+        let strings = self.0.split(|byte| *byte == 0).filter(|string| !string.is_empty());
+        strings.map(|string| Path::new(OsStr::from_bytes(string)))
     }
 
     /// Returns rules for a command that can read other paths, too, and confines its signals and
@@ -51,7 +62,7 @@ impl VisiblePaths {
         }
         // A link in the place of a path must not lead to a hidden one.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        for path in self.0.iter().map(PathBuf::as_path).chain(others) {
+        for path in self.iter().chain(others) {
             // A removed file cannot be read.
             if let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) {
                 rules = rules.add_rule(PathBeneath::new(file, read))?;
