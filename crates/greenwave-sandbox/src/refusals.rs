@@ -7,6 +7,8 @@
 
 use libc::{c_int, c_long, sock_filter};
 
+use crate::bpf::{argument, finish, if_equal, instruction, load, unless_equal};
+
 /// An architecture of system calls, as a filter sees it (`AUDIT_ARCH_…` of `linux/audit.h`), with
 /// the numbers of its calls. An architecture without constants here has the number 0, and all of
 /// its calls pass.
@@ -83,7 +85,8 @@ pub(crate) struct Refusals {
     pub(crate) internet: bool,
 }
 
-/// The condition under which a call fails.
+/// The condition under which a call fails. Only the lower halves of arguments are compared: the
+/// kernel ignores the upper half of numbers of processes and kinds.
 #[derive(Debug, Clone, Copy)]
 enum Condition {
     Always,
@@ -216,36 +219,6 @@ impl Rule {
             }
         }
     }
-}
-
-/// Returns the offset of the lower half of an argument, on a little-endian machine. The kernel
-/// ignores the upper half of numbers of processes and kinds.
-fn argument(at: usize) -> usize {
-    std::mem::offset_of!(libc::seccomp_data, args) + at * size_of::<u64>()
-}
-
-fn instruction(code: u32, constant: u32, if_true: usize, if_false: usize) -> sock_filter {
-    let offset = |count: usize| u8::try_from(count).expect("a section has less than 256 instructions");
-    sock_filter { code: code as u16, jt: offset(if_true), jf: offset(if_false), k: constant }
-}
-
-/// Loads a word of `seccomp_data`.
-fn load(offset: usize) -> sock_filter {
-    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset as u32, 0, 0)
-}
-
-/// Skips `skip` instructions if the loaded word equals `value`.
-fn if_equal(value: u32, skip: usize) -> sock_filter {
-    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, skip, 0)
-}
-
-/// Skips `skip` instructions if the loaded word differs from `value`.
-fn unless_equal(value: u32, skip: usize) -> sock_filter {
-    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, skip)
-}
-
-fn finish(action: u32) -> sock_filter {
-    instruction(libc::BPF_RET | libc::BPF_K, action, 0, 0)
 }
 
 #[cfg(test)]

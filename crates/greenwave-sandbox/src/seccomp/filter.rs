@@ -3,6 +3,10 @@
 use libc::{c_long, sock_filter};
 
 use super::call::{self, reach};
+use crate::bpf::{
+    always, argument, argument_high, finish, if_any, if_at_least, if_equal, if_unequal, load, mask,
+    unless_any, unless_at_least, unless_equal,
+};
 
 /// The architecture of this machine's system calls, as a filter sees it (`AUDIT_ARCH_…` of
 /// `linux/audit.h`).
@@ -223,73 +227,6 @@ fn report_clone() -> Rule {
     let [shared, suspended] = [libc::CLONE_VM as u32, libc::CLONE_VFORK as u32];
     let body = [load(argument(0)), unless_any(shared, 1), unless_any(suspended, 1)];
     Rule::condition(libc::SYS_clone, &body)
-}
-
-/// Returns the offset of the lower half of an argument, on a little-endian machine.
-fn argument(at: usize) -> usize {
-    std::mem::offset_of!(libc::seccomp_data, args) + at * size_of::<u64>()
-}
-
-fn argument_high(at: usize) -> usize {
-    argument(at) + size_of::<u32>()
-}
-
-fn instruction(code: u32, constant: u32, if_true: usize, if_false: usize) -> sock_filter {
-    let offset =
-        |count: usize| u8::try_from(count).expect("half of the rules take less than 256 instructions");
-    sock_filter { code: code as u16, jt: offset(if_true), jf: offset(if_false), k: constant }
-}
-
-/// Loads a word of `seccomp_data`.
-fn load(offset: usize) -> sock_filter {
-    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset as u32, 0, 0)
-}
-
-/// Skips `skip` instructions if the loaded word equals `value`.
-fn if_equal(value: u32, skip: usize) -> sock_filter {
-    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, skip, 0)
-}
-
-fn unless_equal(value: u32, skip: usize) -> sock_filter {
-    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, skip)
-}
-
-/// Skips `skip` instructions if the loaded word differs from `value`.
-fn if_unequal(value: u32, skip: usize) -> sock_filter {
-    unless_equal(value, skip)
-}
-
-/// Skips `skip` instructions if the loaded word has none of the bits of `mask`.
-fn unless_any(mask: u32, skip: usize) -> sock_filter {
-    instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, mask, 0, skip)
-}
-
-/// Skips `skip` instructions if the loaded word has one of the bits of `mask`.
-fn if_any(mask: u32, skip: usize) -> sock_filter {
-    instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, mask, skip, 0)
-}
-
-/// Clears the bits of the loaded word that are not in `mask`.
-fn mask(mask: u32) -> sock_filter {
-    instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask, 0, 0)
-}
-
-/// Skips `skip` instructions.
-fn always(skip: u32) -> sock_filter {
-    instruction(libc::BPF_JMP | libc::BPF_JA | libc::BPF_K, skip, 0, 0)
-}
-
-/// Skips `skip` instructions if the loaded word is `value` or greater.
-fn if_at_least(value: u32, skip: usize) -> sock_filter {
-    instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, value, skip, 0)
-}
-
-fn unless_at_least(value: u32, skip: usize) -> sock_filter {
-    instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, value, 0, skip)
-}
-
-fn finish(action: u32) -> sock_filter {
-    instruction(libc::BPF_RET | libc::BPF_K, action, 0, 0)
 }
 
 #[cfg(test)]
