@@ -757,3 +757,16 @@ fn a_pytest_file_whose_tests_are_all_deselected_passes() {
     check("===== no tests ran in 0.01s =====", "", 1);
     check("===== 2 deselected in 0.01s =====", ", \"-k\", \"mistyped\"", 1);
 }
+
+/// The first run creates a directory for its state in the project. That is no change by somebody
+/// else, even if a test lists the project at once.
+#[test]
+fn the_first_result_of_a_test_that_lists_the_project_is_cached() {
+    let test = "[[test]]\nname = \"list\"\ncommand = [\"ls\"]\ninputs = [\"/in.txt\"]\n";
+    for round in 0..5 {
+        let dir = TestDir::empty().with("p/greenwave.toml", test).with("p/in.txt", round.to_string());
+        std::thread::sleep(std::time::Duration::from_millis(60));
+        assert_eq!(run(&dir, "p"), [verdict("list", true, false)]);
+        assert_eq!(run(&dir, "p"), [verdict("list", true, true)], "round {round}");
+    }
+}

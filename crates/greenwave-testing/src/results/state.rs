@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use greenwave_dir::{Access, Dir};
-use greenwave_inputs::{SealedContent, StateSeal, UserKey};
+use greenwave_inputs::{CLOCK_TICK, SealedContent, StateSeal, UserKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -93,9 +94,15 @@ impl StateDirectory {
         }
         let state = project.join(STATE_DIRECTORY);
         let directory = opened.path.clone();
+        let is_new = !state.exists();
         // A link that a clone brings is not followed.
         let created = Dir::open(project).and_then(|dir| dir.create_subdirectory(STATE_DIRECTORY, 0o700));
         let dir = created.map_err(Error::io("create", &state))?;
+        if is_new {
+            // A test that lists the project and starts at once would see a directory that has just
+            // changed, and its first result would not be cached.
+            std::thread::sleep(CLOCK_TICK + Duration::from_millis(1));
+        }
         let tests = dir.create_subdirectory(TESTS, 0o700).map_err(Error::io("create", &directory))?;
         let owner = tests.metadata("").map_err(Error::io("read metadata of", &directory))?.owner();
         let user = rustix::process::geteuid().as_raw();
