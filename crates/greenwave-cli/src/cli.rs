@@ -2,6 +2,7 @@
 
 mod attempts;
 mod cache;
+mod clean;
 mod demo;
 mod forget;
 mod graph;
@@ -37,6 +38,8 @@ enum Command {
     Attempts(attempts::AttemptsArgs),
     /// Remove what earlier runs have recorded about features, so that they start again.
     Forget(forget::ForgetArgs),
+    /// Remove working copies that killed runs have left, and the state of a project.
+    Clean(clean::CleanArgs),
     /// Run the project's tests, skipping those with a cached result.
     Test(Box<test::TestArgs>),
     /// Manage the test-result cache.
@@ -61,6 +64,7 @@ impl Cli {
             Command::Run(args) => run::run(&args).await,
             Command::Attempts(args) => attempts::attempts(&args).await,
             Command::Forget(args) => forget::forget(&args),
+            Command::Clean(args) => clean::clean(&args),
             Command::Test(args) => test::test(&args).await,
             Command::Cache(command) => cache::cache(command).await,
             Command::Init(args) => init::init(&args.plan),

@@ -1,19 +1,23 @@
 //! The directory of a run's working copies, outside of the project.
 
+pub(crate) mod leftovers;
+mod lock;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use greenwave_dir::{Access, Dir, FileKind};
+use greenwave_dir::{Dir, FileKind};
 use greenwave_testing::Environment;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use self::lock::REPOSITORY_BARRIER;
 use crate::error::Error;
 use crate::git::LOCAL_VARIABLES;
 use crate::git_copies::GitBase;
@@ -32,9 +36,6 @@ const HASH_DIGITS: usize = 16;
 const SHARED: &str = ".base";
 /// Name of the directory with the results of setup commands.
 const SETUPS: &str = ".setup";
-/// Name of the file above all copies at which git stops to search for a repository.
-const REPOSITORY_BARRIER: &str = ".git";
-
 /// Maximum number of ignored files that are copied because a test needs them. Directories of
 /// installed packages have more: the plan decides about them.
 const NEEDED_FILES_MAX: usize = 2000;
@@ -85,30 +86,32 @@ pub(crate) fn base_directory(settings: &Settings, environment: &Environment) -> 
 }
 
 impl Copies {
-    /// Creates the directory for the copies of a project and a plan, below `base`.
+    /// Creates and locks the directory for the copies of a project and a plan, below `base`.
+    /// Returns it with the lock.
     ///
     /// # Errors
-    /// [`Error::RunDirectory`] if the directory cannot be created, or is in the project.
+    /// [`Error::RunDirectory`] if the directory cannot be created, is in the project, or is in use.
     pub(crate) fn new(
         base: &Path,
         root: ProjectRoot,
         project: &Path,
         plan: &str,
         options: CopyOptions,
-    ) -> Result<Self, Error> {
+    ) -> Result<(Self, fs::File), Error> {
         let failed = |source| Error::RunDirectory { path: base.to_owned(), source };
         let base_exists = base.ancestors().find_map(|above| above.canonicalize().ok());
         if base_exists.is_some_and(|base| base.starts_with(&root.path)) {
             return Err(failed(io::Error::other("the directory is in the project")));
         }
         let base = Dir::create(base, 0o700).map_err(failed)?;
-        let of_project = create_directory(&base, &project_name(project)?).map_err(failed)?;
+        let (of_project, lock) = lock::create(&base, &project_name(project)?).map_err(failed)?;
         let (git, included) = (OnceLock::new(), OnceLock::new());
         let (plan, needed, setups) = (slug(plan), Mutex::default(), SetupStore::default());
-        Ok(Self { base, of_project, plan, root, git, setups, options, included, needed })
+        Ok((Self { base, of_project, plan, root, git, setups, options, included, needed }, lock))
     }
 
-    /// Removes copies that a killed run has left behind.
+    /// Removes copies that a killed run of this project has left behind. Those of other projects
+    /// are removed in a thread of their own.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -119,7 +122,9 @@ impl Copies {
                 state_dir::set_aside_stale(of_project, &entry.name)?;
             }
         }
-        self.clear_temporary_dirs();
+        leftovers::remove_temporary_dirs(of_project.path());
+        let (base, own) = (self.base.clone(), of_project.path().file_name().unwrap_or_default().to_owned());
+        std::thread::spawn(move || leftovers::sweep(&base, &own));
         state_dir::remove_set_aside(of_project)
     }
 
@@ -144,24 +149,11 @@ impl Copies {
     /// [`Error::Io`].
     pub(crate) fn temporary_dir(&self) -> Result<TempDir, Error> {
         let private = fs::Permissions::from_mode(0o700);
-        let created =
-            tempfile::Builder::new().prefix(&self.temporary_prefix()).permissions(private).tempdir();
+        let created = tempfile::Builder::new()
+            .prefix(&leftovers::temporary_prefix(self.of_project.path()))
+            .permissions(private)
+            .tempdir();
         created.map_err(Error::io("create a directory in", std::env::temp_dir()))
-    }
-
-    /// Returns the start of the names of temporary directories, which no other project uses.
-    fn temporary_prefix(&self) -> String {
-        let hash = blake3::hash(self.of_project.path().as_os_str().as_encoded_bytes()).to_hex();
-        format!("greenwave-{}-", &hash[..HASH_DIGITS])
-    }
-
-    /// Removes temporary directories that a killed run has left behind.
-    fn clear_temporary_dirs(&self) {
-        let prefix = self.temporary_prefix();
-        let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
-        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
     }
 
     /// Opens the directory for data that copies share. Creates it if it does not exist.
@@ -256,7 +248,7 @@ impl Copies {
 }
 
 /// Returns the name of the directory of all copies of a project.
-fn project_name(project: &Path) -> Result<String, Error> {
+pub(crate) fn project_name(project: &Path) -> Result<String, Error> {
     let project = project.canonicalize().map_err(Error::io("find", project))?;
     let hash = blake3::hash(project.as_os_str().as_encoded_bytes()).to_hex();
     let name = project.file_name().unwrap_or_default().to_string_lossy();
@@ -271,15 +263,6 @@ fn project_name(project: &Path) -> Result<String, Error> {
 pub(crate) fn shared_paths(base: &Path, project: &Path, plan: &str) -> Result<[PathBuf; 2], Error> {
     let of_project = base.join(project_name(project)?);
     Ok([of_project.join(slug(plan)).join(SHARED), of_project.join(REPOSITORY_BARRIER)])
-}
-
-/// Creates the directory of all copies of a project.
-fn create_directory(base: &Dir, name: &str) -> io::Result<Dir> {
-    let of_project = base.create_subdirectory(name, 0o700)?;
-    // Stops the search for a repository, so that git in a copy never finds one above it.
-    let mut barrier = of_project.open_file(REPOSITORY_BARRIER, Access::Create, 0o600)?;
-    barrier.write_all(b"gitdir: no-repository\n")?;
-    Ok(of_project)
 }
 
 /// Returns the variables that agents get: variables that confine git to a copy, and without a value

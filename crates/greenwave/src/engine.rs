@@ -167,7 +167,7 @@ impl Engine {
             time_max: settings.agent.time_limit,
             starter,
         };
-        let copies = Copies::new(copies, root, &plan.project, &plan.name, options)?;
+        let (copies, lock_of_copies) = Copies::new(copies, root, &plan.project, &plan.name, options)?;
         let branch = result_branch(&plan, &copies)?;
         let store = adapters::store(&settings, &state_dir::create(&state_dir, "store")?)?;
         let tests = tests(&settings, &state_dir)?;
@@ -179,7 +179,7 @@ impl Engine {
             tests,
             project: Destination {
                 dir: open_project(&copies.root.path)?,
-                in_flight: Arc::new(RwLock::new(Some(lock))),
+                in_flight: Arc::new(RwLock::new(vec![lock, lock_of_copies])),
                 steps: steps.clone(),
                 is_project: true,
                 written: Arc::default(),
@@ -498,10 +498,10 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // The context outlives the engine in `metrics`, but the lock must not. Writes in flight
-        // hold the lock until they end.
-        if let Ok(mut lock) = self.ctx.project.in_flight.try_write() {
-            lock.take();
+        // The context outlives the engine in `metrics`, but the locks must not. Writes in flight
+        // hold them until they end.
+        if let Ok(mut locks) = self.ctx.project.in_flight.try_write() {
+            locks.clear();
         }
     }
 }

@@ -64,6 +64,7 @@ mod attempt_log;
 mod attempt_record;
 mod branch;
 mod cases;
+mod clean;
 mod confine;
 mod confinement;
 mod context;
@@ -126,6 +127,7 @@ mod user_edits;
 mod workspace;
 
 pub use attempt_log::{AttemptLog, StoredAttempt, StoredFile};
+pub use clean::{CleanOptions, Cleaned, CleanedKind, clean};
 pub use confine::{PathError, PathProblem};
 pub use confinement::{ConfineMode, ConfineOptions};
 pub use engine::Engine;

@@ -86,6 +86,20 @@ pub(crate) fn create_named(project: &Path, directory: &Path) -> io::Result<()> {
     created.check_entries()
 }
 
+/// Removes everything that a project's state directory holds, except for its lock.
+///
+/// # Errors
+/// [`Error::Busy`] if a run holds the lock, and [`Error::Io`].
+pub(crate) fn clear(project: &Path) -> Result<(), Error> {
+    let (state, _lock) = lock(project)?;
+    for entry in state.entries().map_err(Error::io("list", state.path()))? {
+        if entry.name != LOCK && entry.name != IGNORE {
+            state.remove_all(&entry.name).map_err(Error::io("remove", state.path().join(&entry.name)))?;
+        }
+    }
+    Ok(())
+}
+
 fn exclude_from_version_control(state: &Dir) -> io::Result<()> {
     let mut ignore = state.open_file(IGNORE, Access::Create, 0o666)?;
     // A file that somebody has written stays as it is.

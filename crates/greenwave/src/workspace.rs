@@ -39,8 +39,9 @@ const TEMPORARY_PREFIX: &str = ".greenwave-tmp-";
 
 /// Read-locked by writes in flight. A write continues in its own thread when its stage is aborted.
 ///
-/// Holds the lock of the project's state, so that no other run starts before all writes have ended.
-pub(crate) type InFlight = Arc<RwLock<Option<fs::File>>>;
+/// Holds the locks of the project's state and of its copies, so that no other run starts before all
+/// writes have ended.
+pub(crate) type InFlight = Arc<RwLock<Vec<fs::File>>>;
 
 /// A directory in which changes are written.
 #[derive(Debug, Clone)]

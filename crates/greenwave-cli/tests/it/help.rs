@@ -5,12 +5,13 @@ use crate::test_dir::TestDir;
 
 #[test]
 fn each_command_has_help() {
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 18] = [
         &[],
         &["demo"],
         &["run"],
         &["attempts"],
         &["forget"],
+        &["clean"],
         &["test"],
         &["cache"],
         &["cache", "stats"],

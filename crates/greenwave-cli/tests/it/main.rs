@@ -12,6 +12,7 @@ mod cargo_products;
 mod cargo_verdicts;
 mod cases;
 mod ci;
+mod clean;
 mod clock;
 mod coding_programs;
 mod complete_traces;

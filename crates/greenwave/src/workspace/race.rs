@@ -71,7 +71,7 @@ impl World {
     /// Writes or removes files behind the directory, as an answer or as a merge.
     async fn write_changes(&self, is_project: bool) -> usize {
         let (dir, file) = (self.base(), self.file("x").await);
-        let in_flight = Arc::new(RwLock::new(None));
+        let in_flight = Arc::new(RwLock::new(Vec::new()));
         let destination = Destination {
             dir: dir.clone(),
             in_flight,
@@ -104,7 +104,7 @@ async fn a_merge_is_written_inside() {
 async fn a_tree_is_restored_inside() {
     let world = World::new();
     let parent = Dir::open(world.directory.path()).unwrap();
-    let mut workspace = Workspace::new(&parent, "base", Arc::new(RwLock::new(None))).unwrap();
+    let mut workspace = Workspace::new(&parent, "base", Arc::new(RwLock::new(Vec::new()))).unwrap();
     let base = workspace.dir().clone();
     let files = [world.file("one").await, world.file("two").await];
     world

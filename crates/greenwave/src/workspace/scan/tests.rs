@@ -5,7 +5,6 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 
 use greenwave_storage::{MemoryColdTier, StoreOptions};
-use tokio::sync::RwLock;
 
 use super::*;
 use crate::remove::remove_all;
@@ -18,7 +17,7 @@ fn workspace(root: &Path) -> Workspace {
     Workspace::new(
         &Dir::open(root.parent().unwrap()).unwrap(),
         root.file_name().unwrap().to_str().unwrap(),
-        Arc::new(RwLock::new(None)),
+        Arc::default(),
     )
     .unwrap()
 }
