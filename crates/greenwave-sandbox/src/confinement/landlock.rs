@@ -82,11 +82,8 @@ fn rules(confinement: &Confinement, readable: &BTreeSet<PathBuf>) -> Result<Rule
     for path in readable {
         rules = rights::add(rules, VERSION, path, AccessFs::ReadFile | AccessFs::Execute)?;
     }
-    // Programs write to their own files there, and the kernel checks each of them. Root could
-    // change settings of the system there.
-    if !geteuid().is_root() {
-        rules = rights::add(rules, VERSION, Path::new("/proc"), AccessFs::WriteFile.into())?;
-    }
+    // Nothing below `/proc` is writable: a user who may change the `oom_score_adj` of one process
+    // may change that of all of them.
     let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
     for path in DEVICES.iter().chain(&TERMINALS) {
         rules = rights::add(rules, VERSION, Path::new(path), device)?;

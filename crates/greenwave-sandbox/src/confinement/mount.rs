@@ -6,6 +6,9 @@
 //! mounts or reach another process's files; in a separate user namespace, the mounts are locked.
 //! Where Landlock can do so, it keeps signals and abstract Unix sockets inside, and reading to the
 //! files that were visible at the start.
+//!
+//! `/proc` is read-only like everything else: a user who may change the `oom_score_adj` of one
+//! process may change that of all of them.
 
 use std::collections::BTreeSet;
 use std::ffi::{NulError, OsString};
@@ -116,11 +119,6 @@ impl MountPlan {
         }
         for path in &self.writable {
             setups.push(attributes(&c_path(path)?, 0, libc::MOUNT_ATTR_RDONLY, false));
-        }
-        if !is_root && is_mount_point(Path::new("/proc")) {
-            // Programs write to their own files there, and the kernel checks each of them. Root
-            // could change those of every process.
-            setups.push(attributes(c"/proc", 0, libc::MOUNT_ATTR_RDONLY, false));
         }
         private_devices(&mut setups);
         if let Some(private) = &self.private {

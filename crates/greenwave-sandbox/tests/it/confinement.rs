@@ -203,7 +203,9 @@ const ESCAPES: &str = r#"
     ls /proc/$OUTSIDE/root/ > /dev/null 2>&1 && echo ROOT
     readlink /proc/$OUTSIDE/fd/0 > /dev/null 2>&1 && echo FDS
     { cat /proc/sys/kernel/core_pattern > /proc/sys/kernel/core_pattern; } 2>/dev/null && echo CORE-PATTERN
-    [ $(id -u) = 0 ] && { echo 500 > /proc/$OUTSIDE/oom_score_adj; } 2>/dev/null && echo OOM-SCORE
+    { echo 500 > /proc/$OUTSIDE/oom_score_adj; } 2>/dev/null && echo OOM-SCORE
+    { echo 5 > /proc/$OUTSIDE/autogroup; } 2>/dev/null && echo AUTOGROUP
+    { echo name > /proc/$OUTSIDE/comm; } 2>/dev/null && echo NAME
     mknod node b 7 0 2>/dev/null && cat node 2>/dev/null && echo NODE
     for device in /dev/vd? /dev/sd? /dev/nvme?n? /dev/loop?; do
         [ -b $device ] && head -c1 $device > /dev/null 2>&1 && echo DEVICE
