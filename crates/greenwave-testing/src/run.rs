@@ -5,6 +5,7 @@ pub(crate) mod environment;
 pub(crate) mod go_homes;
 pub(crate) mod isolation;
 pub(crate) mod options;
+pub(crate) mod private_dir;
 pub(crate) mod process;
 pub(crate) mod reported;
 pub(crate) mod runner;

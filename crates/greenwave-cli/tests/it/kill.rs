@@ -2,6 +2,9 @@
 //! features are not repeated, and the final files are those of an uninterrupted run.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -181,4 +184,41 @@ fn an_interrupted_merge_is_completed() {
         green.finish(dir.plan());
         assert_same(&dir.files("project"), &files);
     }
+}
+
+#[test]
+fn temporary_directories_of_a_killed_run_are_removed_by_a_later_one() {
+    let dir = TestDir::empty().with("tmp/other", "");
+    let start = |number: u32| {
+        let command = format!("touch $TMPDIR/file; until test -e go{number}; do sleep 0.02; done");
+        dir.write("p/greenwave.toml", format!("[[test]]\nname = \"t\"\ncommand = \"{command}\"\n"));
+        let program = Program::new(["test"]).within(&dir.path("p"));
+        program.variable("XDG_CACHE_HOME", dir.path("cache")).variable("TMPDIR", dir.path("tmp")).start()
+    };
+    let in_use = || -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(dir.path("tmp")).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.join("tmp/file").exists()).collect()
+    };
+    let age = |path: &Path| {
+        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+        File::open(path).unwrap().set_modified(hour_ago).unwrap();
+    };
+    let first_run = start(1);
+    until("the first test runs", || in_use().len() == 1);
+    let first = in_use().remove(0);
+    age(&first);
+    let second_run = start(2);
+    until("the second test runs", || in_use().len() == 2);
+    // The lock of the first run protects its directory.
+    assert!(first.join("tmp/file").exists());
+    first_run.signal(Signal::KILL);
+    assert_ne!(first_run.finish().status.code(), Some(0));
+    assert!(first.exists());
+    dir.write("p/go2", "");
+    second_run.finish().with_code(0);
+    age(&first);
+    dir.write("p/go3", "");
+    start(3).finish().with_code(0);
+    assert!(!first.exists(), "{}", first.display());
+    assert!(dir.path("tmp/other").exists());
 }

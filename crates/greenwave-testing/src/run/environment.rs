@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
 
 use greenwave_process::{BeforeExec, Child, Spawn, Supervisor};
 use greenwave_sandbox::{LazyGuard, PreparedGuard, Sandbox};
-use tempfile::TempDir;
 use tokio::process::Command;
+
+use crate::run::private_dir::PrivateDir;
 
 /// Environment variable that lists the toolchain locations that a run has set for its tests, so
 /// that a run inside a test can distinguish them from the user's own.
@@ -41,12 +40,6 @@ pub(crate) fn matches_pattern(pattern: &str, name: &str) -> bool {
         left = &left[at + part.len()..];
     }
     left.ends_with(end)
-}
-
-/// Creates a temporary directory that only the user can use, under any umask.
-pub(crate) fn private_tempdir(prefix: &str) -> io::Result<TempDir> {
-    let private = fs::Permissions::from_mode(0o700);
-    tempfile::Builder::new().prefix(prefix).permissions(private).tempdir()
 }
 
 /// The environment of tests: the variables that they select from, and the supervisor of their
@@ -148,12 +141,12 @@ impl Environment {
 
     async fn output_under(&self, command: &mut Command, guard: Option<&PreparedGuard>) -> io::Result<Output> {
         let temporary = match &self.sandbox {
-            Some(_) => Some(private_tempdir("greenwave-test-")?),
+            Some(_) => Some(PrivateDir::new()?),
             None => None,
         };
         command.envs(temporary.iter().map(|directory| ("TMPDIR", directory.path())));
         let directory = command.as_std().get_current_dir().map(Path::to_owned);
-        let writable = temporary.iter().map(TempDir::path).chain(directory.as_deref());
+        let writable = temporary.iter().map(PrivateDir::path).chain(directory.as_deref());
         let writable: Vec<PathBuf> = writable.map(Path::to_owned).collect();
         let directory = directory.unwrap_or_else(|| PathBuf::from("/"));
         // The process leads a group, which is killed if the future is dropped.

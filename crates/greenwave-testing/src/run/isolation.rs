@@ -5,12 +5,13 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use parking_lot::Mutex;
-use tempfile::TempDir;
 
-use crate::run::environment::{TOOL_HOMES_VARIABLE, private_tempdir};
+use crate::run::environment::TOOL_HOMES_VARIABLE;
 use crate::run::go_homes::go_homes;
+use crate::run::private_dir::{PrivateDir, remove_abandoned};
 use crate::{Environment, Error, Test};
 
 /// First port that is assigned. Well-known services use lower ports; the system assigns ports from
@@ -53,12 +54,14 @@ const SUBDIRECTORIES: [&str; 2] = ["home", "tmp"];
 #[derive(Debug, Default)]
 pub(crate) struct IsolationPool {
     free: Mutex<Vec<Isolation>>,
+    /// Set once directories that killed processes have left were removed.
+    clean_up: OnceLock<()>,
 }
 
 /// A directory that other users cannot enter, with the identities of itself and its subdirectories.
 #[derive(Debug)]
-struct PrivateDir {
-    directory: TempDir,
+struct OwnDirectory {
+    directory: PrivateDir,
     identities: [(u64, u64, u32); 3],
 }
 
@@ -66,7 +69,7 @@ struct PrivateDir {
 /// ports.
 #[derive(Debug)]
 pub(crate) struct Isolation {
-    own: PrivateDir,
+    own: OwnDirectory,
     ports: Option<(u16, File)>,
 }
 
@@ -76,8 +79,9 @@ impl IsolationPool {
         if let Some(free) = self.free.lock().pop() {
             return Ok(free);
         }
-        let own =
-            PrivateDir::new().map_err(Error::io("create a temporary directory in", std::env::temp_dir()))?;
+        let temporary = std::env::temp_dir();
+        self.clean_up.get_or_init(|| remove_abandoned(&temporary));
+        let own = OwnDirectory::new().map_err(Error::io("create a temporary directory in", temporary))?;
         Ok(Isolation { ports: ports.and_then(lend), own })
     }
 
@@ -95,9 +99,9 @@ impl IsolationPool {
     }
 }
 
-impl PrivateDir {
+impl OwnDirectory {
     fn new() -> io::Result<Self> {
-        let directory = private_tempdir("greenwave-test-")?;
+        let directory = PrivateDir::new()?;
         for name in SUBDIRECTORIES {
             fs::DirBuilder::new().mode(0o700).create(directory.path().join(name))?;
         }

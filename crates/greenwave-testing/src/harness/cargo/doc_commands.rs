@@ -15,7 +15,7 @@ use greenwave_dir::Dir;
 use super::metadata::{build_output, tool};
 use super::run_time::LIBRARY_PATH;
 use crate::harness::build::BuildRequest;
-use crate::run::environment::private_tempdir;
+use crate::run::private_dir::PrivateDir;
 
 /// Prints the working directory, the number of arguments, the arguments and the variables, each
 /// followed by a NUL, and a further NUL at the end.
@@ -33,7 +33,7 @@ pub(super) struct DocCommand {
 /// Returns the calls of `rustdoc` by the directory of the package. Empty if cargo fails.
 pub(super) async fn record(request: &BuildRequest<'_>) -> HashMap<PathBuf, DocCommand> {
     let at = request.project.join(request.directory);
-    let Ok(directory) = private_tempdir("greenwave-rustdoc-") else { return HashMap::new() };
+    let Ok(directory) = PrivateDir::new() else { return HashMap::new() };
     let recorder = directory.path().join("rustdoc");
     let written =
         Dir::open(directory.path()).and_then(|dir| dir.replace_file("rustdoc", RECORDER.as_bytes(), 0o700));

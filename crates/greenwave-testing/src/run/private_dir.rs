@@ -1,0 +1,131 @@
+//! Private temporary directories, which are removed even if the process that uses one is killed.
+//!
+//! A process holds a lock on each of its directories. The next process that creates one removes
+//! those whose lock is free, since their owner has ended without removing them.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use tempfile::TempDir;
+
+/// Beginning of the names of all directories.
+const PREFIX: &str = "greenwave-test-";
+/// Age below which a directory is kept: its owner may be about to lock it.
+const AGE_MIN: Duration = Duration::from_secs(60);
+/// Maximum number of directories that one call removes.
+const REMOVED_MAX: usize = 64;
+
+/// A temporary directory that only the user can use. Dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct PrivateDir {
+    // Fields are dropped in this order: the directory is locked until it is removed.
+    directory: TempDir,
+    _lock: Option<File>,
+}
+
+impl PrivateDir {
+    /// Creates a directory, under any umask.
+    pub(crate) fn new() -> io::Result<Self> {
+        let private = fs::Permissions::from_mode(0o700);
+        let directory = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir()?;
+        // Without a lock, no process removes the directory: not every file system has locks.
+        let lock = open(directory.path()).ok().filter(|it| it.try_lock().is_ok());
+        Ok(Self { directory, _lock: lock })
+    }
+
+    /// Returns the path of the directory.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// Removes directories below `temporary` that killed processes of this user have left. Errors are
+/// ignored, because the directories do no harm but to take space.
+pub(crate) fn remove_abandoned(temporary: &Path) {
+    let Ok(entries) = fs::read_dir(temporary) else { return };
+    let has_prefix =
+        |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
+    let abandoned = entries.filter_map(Result::ok).filter(has_prefix).filter_map(|entry| {
+        let path = entry.path();
+        let lock = lock_abandoned(&path)?;
+        Some((path, lock))
+    });
+    for (path, lock) in abandoned.take(REMOVED_MAX) {
+        // Nobody else can have replaced the directory: it is the user's own, and locked.
+        let _ = fs::remove_dir_all(path);
+        drop(lock);
+    }
+}
+
+/// Locks a directory whose owner has ended. Returns `None` for any other file.
+fn lock_abandoned(path: &Path) -> Option<File> {
+    let directory = open(path).ok()?;
+    let metadata = directory.metadata().ok()?;
+    let is_own = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0;
+    // A time in the future proves nothing.
+    let is_old = metadata.modified().ok()?.elapsed().is_ok_and(|age| age >= AGE_MIN);
+    (is_own && is_old && directory.try_lock().is_ok()).then_some(directory)
+}
+
+/// Opens a directory, and no symbolic link.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    /// Creates a directory that looks as if it was left `seconds` ago.
+    fn left(temporary: &Path, name: &str, mode: u32, seconds: u64) -> PathBuf {
+        let path = temporary.join(name);
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("file"), "x").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let time = SystemTime::now() - Duration::from_secs(seconds);
+        File::open(&path).unwrap().set_modified(time).unwrap();
+        path
+    }
+
+    #[test]
+    fn only_abandoned_directories_of_the_user_are_removed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let at = temporary.path();
+        let abandoned = left(at, "greenwave-test-abandoned", 0o700, 120);
+        let young = left(at, "greenwave-test-young", 0o700, 5);
+        let shared = left(at, "greenwave-test-shared", 0o755, 120);
+        let other = left(at, "other-test-1", 0o700, 120);
+        let used = left(at, "greenwave-test-used", 0o700, 120);
+        let target = left(at, "target", 0o700, 120);
+        let link = at.join("greenwave-test-link");
+        symlink(&target, &link).unwrap();
+        let lock = open(&used).unwrap();
+        lock.try_lock().unwrap();
+        remove_abandoned(at);
+        assert!(!abandoned.exists());
+        for kept in [&young, &shared, &other, &used, &target, &link] {
+            assert!(kept.join("file").exists(), "{}", kept.display());
+        }
+        drop(lock);
+        remove_abandoned(at);
+        assert!(!used.exists());
+    }
+
+    #[test]
+    fn a_directory_in_use_is_locked() {
+        let directory = PrivateDir::new().unwrap();
+        assert!(open(directory.path()).unwrap().try_lock().is_err());
+        let path = directory.path().to_owned();
+        drop(directory);
+        assert!(!path.exists());
+    }
+}
