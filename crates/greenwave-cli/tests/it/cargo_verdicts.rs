@@ -229,3 +229,22 @@ fn arguments_are_for_one_runner() {
         assert!(finished.stdout.contains("got good"), "{}", finished.stdout);
     }
 }
+
+#[test]
+fn a_workspace_that_cargo_cannot_read_fails_and_other_tests_run() {
+    let dir = TestDir::empty()
+        .with("p/Cargo.toml", "[workspace]\nmembers = [\"a\", \"b\"]\nresolver = \"2\"\n")
+        .with("p/a/Cargo.toml", package("a", ""))
+        .with("p/a/src/lib.rs", "#[test] fn t() {}\n")
+        .with("p/b/Cargo.toml", "broken = [\n")
+        .with("p/package.json", r#"{"name":"n","scripts":{"test":"true"}}"#);
+    let Some(_) = program(&[&["npm", "--version"]]) else { return };
+    let finished = run(&dir, "p").with_code(1);
+    assert_eq!(units(&finished), [unit("cargo:.", false), unit("npm:n test", true)]);
+    let notes = finished.describe();
+    assert!(notes.contains("Cargo.toml is skipped: `cargo metadata` failed"), "{notes}");
+    dir.write("p/b/Cargo.toml", package("b", ""));
+    dir.write("p/b/src/lib.rs", "");
+    let mended = run(&dir, "p").with_code(0);
+    assert!(units(&mended).contains(&unit("a", true)), "{}", mended.describe());
+}

@@ -73,8 +73,13 @@ impl Harness for CargoHarness {
                 found.notes.push(DiscoveryNote::MissingProgram { program: HARNESS.to_owned(), tests: 1 });
                 break;
             }
-            let tests = discover_workspace(project.root(), directory, project.environment()).await?;
-            found.tests.extend(tests);
+            match discover_workspace(project.root(), directory, project.environment()).await {
+                Ok(tests) => found.tests.extend(tests),
+                Err(error) => {
+                    found.notes.push(DiscoveryNote::unreadable(&directory.join("Cargo.toml"), &error));
+                    found.tests.push(whole_workspace(directory));
+                }
+            }
         }
         Ok(found)
     }
@@ -140,6 +145,17 @@ fn outermost<'f>(files: &'f [PathBuf], name: &str) -> Vec<&'f Path> {
         }
     }
     outermost
+}
+
+/// Returns the test that runs `cargo test` in a workspace that cargo cannot read, and fails as it
+/// does.
+fn whole_workspace(directory: &Path) -> Test {
+    let at = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    Test {
+        directory: directory.to_owned(),
+        directories: vec![directory.to_owned()],
+        ..Test::new(format!("cargo:{}", at.display()), ["cargo", "test"])
+    }
 }
 
 /// Files outside packages that every package of a workspace is built with.

@@ -86,7 +86,10 @@ async fn discover_as(
             Some(earlier) => earlier.discovery.clone(),
             None => {
                 let discovery = harness.discover(&project).await?;
-                if !is_racy && !environment.is_inspecting() {
+                // A manifest may be unreadable for a reason that the key does not cover, such as a
+                // package that could not be downloaded.
+                let is_whole = !discovery.notes.iter().any(DiscoveryNote::is_unreadable_manifest);
+                if is_whole && !is_racy && !environment.is_inspecting() {
                     let new = StoredDiscovery { key, discovery: discovery.clone() };
                     stored.harnesses.insert(harness.name().to_owned(), new);
                     has_changed = true;

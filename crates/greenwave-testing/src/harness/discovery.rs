@@ -186,6 +186,11 @@ impl DiscoveryNote {
         Self::UnreadableManifest { manifest: manifest.to_owned(), problem: cause.to_string() }
     }
 
+    /// Returns whether the note says that a manifest cannot be read.
+    pub(super) fn is_unreadable_manifest(&self) -> bool {
+        matches!(self, Self::UnreadableManifest { .. })
+    }
+
     /// Formats a note about a script of a package.
     fn fmt_script(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

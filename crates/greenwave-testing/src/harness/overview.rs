@@ -102,6 +102,11 @@ fn is_searched(file: &Path) -> bool {
     !file.iter().any(|part| SKIPPED.iter().any(|name| part == *name))
 }
 
+/// Returns whether the go command skips a directory of a file because of its name.
+fn is_skipped_by_go(file: &Path) -> bool {
+    file.iter().any(|part| matches!(part.as_encoded_bytes().first(), Some(b'_' | b'.')))
+}
+
 fn cargo(files: &[PathBuf], tests: &[&Test]) -> (String, Option<String>) {
     let docs = tests.iter().filter(|test| test.command.last().is_some_and(|word| word == "--doc")).count();
     let mut found = plural(tests.len() - docs, "test program");
@@ -146,7 +151,7 @@ fn go(files: &[PathBuf], tests: &[&Test]) -> (String, Option<String>) {
     let all: BTreeSet<&Path> = files
         .iter()
         .filter(is_test)
-        .filter(|file| is_searched(file))
+        .filter(|file| is_searched(file) && !is_skipped_by_go(file))
         .filter_map(|file| file.parent())
         .collect();
     let left: Vec<&Path> = all.into_iter().filter(|directory| !runs(directory)).collect();
@@ -230,6 +235,8 @@ mod tests {
             "t/more/test_b.py",
             "x_test.go",
             "tagged/y_test.go",
+            "_old/z_test.go",
+            ".hidden/z_test.go",
             "n/package.json",
             "m/package.json",
             "n/fixtures/z/package.json",
