@@ -111,3 +111,24 @@ fn a_command_depends_on_what_it_reads() {
     dir.write("p/b.txt", "1\n");
     assert_eq!(ran(run()), (vec![], true));
 }
+
+/// Test runners such as Jest examine each file of the project.
+#[test]
+fn a_test_that_examines_all_files_does_not_depend_on_the_state_of_runs() {
+    let test =
+        "[[test]]\nname = \"t\"\ncommand = \"find . -name '*.json' -size +0 > /dev/null; cat a.json\"\n";
+    let dir = TestDir::empty()
+        .with("p/greenwave.toml", test)
+        .with("p/a.json", "1\n")
+        .with("p/.git/HEAD", "ref: refs/heads/main\n");
+    let run = || {
+        let program = Program::new(["test", "--format", "json"]).within(&dir.path("p"));
+        verdicts(&program.variable("XDG_CACHE_HOME", dir.path("cache")).run())
+    };
+    settle(run);
+    dir.write("p/.greenwave/tests/own.json", "1\n");
+    assert_eq!(ran(run()), (vec!["t".to_owned()], true));
+    settle(run);
+    dir.write("p/a.json", "2\n");
+    assert_eq!(ran(run()), (vec!["t".to_owned()], true));
+}

@@ -42,6 +42,26 @@ pub(crate) enum StateFile {
 }
 
 impl StateFile {
+    const ALL: [Self; 7] = [
+        StateFile::UpToDate,
+        StateFile::StatCache,
+        StateFile::DirCache,
+        StateFile::DependencyLog,
+        StateFile::Statistics,
+        StateFile::Tools,
+        StateFile::Discoveries,
+    ];
+
+    /// Returns whether a path is that of a file of state, in any project. Each run rewrites these,
+    /// and they say nothing about a project that its files do not say.
+    pub(crate) fn is_path(path: &Path) -> bool {
+        let mut names = path.iter().rev();
+        let file = names.next();
+        let is_in_state = names.next().is_some_and(|name| name == TESTS)
+            && names.next().is_some_and(|name| name == STATE_DIRECTORY);
+        is_in_state && Self::ALL.iter().any(|known| file.is_some_and(|name| name == known.name()))
+    }
+
     fn name(self) -> &'static str {
         match self {
             StateFile::UpToDate => "answer",

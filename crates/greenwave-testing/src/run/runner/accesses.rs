@@ -7,6 +7,7 @@ use greenwave_inputs::{AccessKind, is_cache_directory};
 
 use crate::Environment;
 use crate::harness::cargo::products::{self, Part, Products, RUSTC_INFO};
+use crate::results::state::StateFile;
 use crate::run::go_homes::go_caches;
 use crate::run::isolation::cargo_home;
 use crate::run::process::Seen;
@@ -65,7 +66,11 @@ impl<'a> AccessFilter<'a> {
         // Results that runs inside the test look up depend only on accesses that are traced as
         // well.
         let is_result = self.results.is_some_and(|results| path.starts_with(results));
-        !(path.starts_with(self.own_directory) || is_download || is_result || is_jvm_statistics(path))
+        !(path.starts_with(self.own_directory)
+            || is_download
+            || is_result
+            || is_jvm_statistics(path)
+            || StateFile::is_path(path))
     }
 }
 
