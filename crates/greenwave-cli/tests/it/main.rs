@@ -55,6 +55,7 @@ mod snapshots;
 mod terminal;
 mod test_command;
 mod test_dir;
+mod time_limits;
 mod trace_edits;
 mod tracing;
 mod user_edits;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_cache::{Key, Record, Tiered};
@@ -35,6 +36,8 @@ pub(crate) struct LookupQuery<'a> {
     pub(crate) written: Key,
     /// Current states of paths.
     pub(crate) states: &'a PathStates,
+    /// Time limit of the test. A result that took longer is no hit.
+    pub(crate) time_max: Duration,
 }
 
 /// The outcome of a lookup.
@@ -48,6 +51,9 @@ pub(crate) enum Lookup {
     Hit(Outcome, KeyChain),
     /// No record is stored under the last key.
     Miss(KeyChain),
+    /// The result under the last key was determined under another time limit, and would differ
+    /// under the current one.
+    OverLimit(KeyChain),
     /// The result must not be used, for example because its record cannot be decoded.
     Corrupt,
 }
@@ -79,7 +85,11 @@ impl ResultCache {
                 match record.map(|record| decoder.decode(&record)) {
                     None => misses.push((at, chain)),
                     Some(Some(StoredRecord::Result(stored))) => {
-                        found[at] = Some(Lookup::Hit(stored.outcome(chain.last()), chain));
+                        let outcome = stored.outcome(chain.last());
+                        found[at] = Some(match outcome.holds_under(queries[at].time_max) {
+                            true => Lookup::Hit(outcome, chain),
+                            false => Lookup::OverLimit(chain),
+                        });
                     }
                     Some(Some(StoredRecord::Dependencies(set))) => {
                         open.push((at, chain.then(set, queries[at].states)));
@@ -94,10 +104,13 @@ impl ResultCache {
             }
         }
         for (at, outcome, chain) in self.lookup_traces(&misses, queries).await {
+            if !outcome.holds_under(queries[at].time_max) {
+                continue;
+            }
             found[at] = Some(Lookup::Hit(outcome, chain));
         }
         misses.retain(|(at, _)| found[*at].is_none());
-        for (at, failure) in self.failures(misses).await {
+        for (at, failure) in self.failures(misses, queries).await {
             found[at] = Some(failure);
         }
         for (at, chain) in open {
@@ -113,7 +126,11 @@ impl ResultCache {
 
     /// Looks up failures where no pass is stored. Their keys differ from those of passes, and only
     /// runs that cache failures look them up.
-    async fn failures(&self, misses: Vec<(usize, KeyChain)>) -> Vec<(usize, Lookup)> {
+    async fn failures(
+        &self,
+        misses: Vec<(usize, KeyChain)>,
+        queries: &[LookupQuery<'_>],
+    ) -> Vec<(usize, Lookup)> {
         let mut records = Vec::new();
         if self.cache_failures && !misses.is_empty() {
             let keys: Vec<Key> = misses.iter().map(|(_, chain)| key::failure(chain.last())).collect();
@@ -122,11 +139,14 @@ impl ResultCache {
         let mut records = records.into_iter();
         let resolve = |(at, chain): (usize, KeyChain)| {
             let record = records.next().flatten();
-            let lookup = match record.as_ref().and_then(StoredRecord::decode) {
-                Some(StoredRecord::Result(stored)) => Lookup::Hit(stored.outcome(chain.last()), chain),
-                _ => Lookup::Miss(chain),
+            let outcome = match record.as_ref().and_then(StoredRecord::decode) {
+                Some(StoredRecord::Result(stored)) => Some(stored.outcome(chain.last())),
+                _ => None,
             };
-            (at, lookup)
+            match outcome.filter(|outcome| outcome.holds_under(queries[at].time_max)) {
+                Some(outcome) => (at, Lookup::Hit(outcome, chain)),
+                None => (at, Lookup::Miss(chain)),
+            }
         };
         misses.into_iter().map(resolve).collect()
     }

@@ -175,6 +175,14 @@ impl Outcome {
         self.status == Status::Passed
     }
 
+    /// Returns whether the test would have ended in the same way under this time limit.
+    pub(crate) fn holds_under(&self, time_max: Duration) -> bool {
+        match self.status {
+            Status::TimedOut(limit) => time_max <= limit,
+            Status::Passed | Status::Failed(_) | Status::NoTests => self.duration <= time_max,
+        }
+    }
+
     /// Returns whether the test passed only after a retry.
     pub fn is_flaky(&self) -> bool {
         self.passed() && self.attempts > 1

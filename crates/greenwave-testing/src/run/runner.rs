@@ -153,7 +153,7 @@ impl Runner {
             Lookup::Hit(_, chain) if chain.builds().next().is_some() => Ok(None),
             Lookup::Hit(..) if self.have_undeclared_reads(&[test]).await == [true] => Ok(None),
             Lookup::Hit(outcome, _) => Ok(Some(outcome)),
-            Lookup::Miss(_) | Lookup::Corrupt => Ok(None),
+            Lookup::Miss(_) | Lookup::OverLimit(_) | Lookup::Corrupt => Ok(None),
         }
     }
 
@@ -269,6 +269,7 @@ impl Runner {
                 Ok(outcome.into())
             }
             Lookup::Miss(chain) => job.run_or_wait(chain).await,
+            Lookup::OverLimit(chain) => job.run_and_replace(&chain).await,
             Lookup::Hit(..) | Lookup::Corrupt => job.run_uncached().await,
         }
     }
@@ -348,7 +349,11 @@ impl TestJob<'_> {
             }
             match StoredRecord::decode(&record) {
                 Some(StoredRecord::Result(stored)) if self.is_built(&chain) => {
-                    return Ok(stored.outcome(chain.last()).into());
+                    let outcome = stored.outcome(chain.last());
+                    if !outcome.holds_under(self.test.time_max) {
+                        return self.run_and_replace(&chain).await;
+                    }
+                    return Ok(outcome.into());
                 }
                 Some(StoredRecord::Dependencies(set)) => {
                     chain = chain.then(set, &self.prepared.snapshot.states);
@@ -357,6 +362,16 @@ impl TestJob<'_> {
             }
         }
         self.run_uncached().await
+    }
+
+    /// Runs the test, and stores its result in place of the one under the last key.
+    async fn run_and_replace(&self, chain: &KeyChain) -> Result<TestRun, Error> {
+        let Some(cache) = &self.runner.cache else { return self.run_uncached().await };
+        let (run, record, persist) = self.run_and_commit(cache, chain).await?;
+        if persist == Persist::Yes {
+            cache.put(chain.last(), &record).await;
+        }
+        Ok(run)
     }
 
     async fn run_and_commit(

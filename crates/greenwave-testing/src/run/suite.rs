@@ -133,7 +133,7 @@ impl Suite {
     pub async fn cached_results(&self) -> Result<Vec<Result<Option<Outcome>, Error>>, Error> {
         let outcome = |found: Result<Lookup, Error>| match found {
             Ok(Lookup::Hit(outcome, _)) => Ok(Some(outcome)),
-            Ok(Lookup::Miss(_) | Lookup::Corrupt) => Ok(None),
+            Ok(Lookup::Miss(_) | Lookup::OverLimit(_) | Lookup::Corrupt) => Ok(None),
             Err(error) => Err(error),
         };
         let lookup = self.lookup_all().await?;
@@ -151,7 +151,7 @@ impl Suite {
                 Ok(Inspection::DependsOnBuild(outcome))
             }
             Ok(Lookup::Hit(outcome, _)) => Ok(Inspection::Cached(outcome)),
-            Ok(Lookup::Miss(_) | Lookup::Corrupt) => Ok(Inspection::Missing),
+            Ok(Lookup::Miss(_) | Lookup::OverLimit(_) | Lookup::Corrupt) => Ok(Inspection::Missing),
             Err(error) => Err(error),
         };
         let all: Vec<TestId> = self.ids().collect();
@@ -169,7 +169,9 @@ impl Suite {
     /// Returns an error if the project cannot be read.
     pub async fn keys(&self) -> Result<Vec<Option<[u8; 32]>>, Error> {
         let key = |found: Result<Lookup, Error>| match found {
-            Ok(Lookup::Hit(_, chain) | Lookup::Miss(chain)) => Some(*chain.last().as_bytes()),
+            Ok(Lookup::Hit(_, chain) | Lookup::Miss(chain) | Lookup::OverLimit(chain)) => {
+                Some(*chain.last().as_bytes())
+            }
             Ok(Lookup::Corrupt) | Err(_) => None,
         };
         Ok(self.lookup_all().await?.found.into_iter().map(|(_, found)| key(found)).collect())
@@ -284,7 +286,7 @@ impl Suite {
                     misses.insert(id, chain);
                     ids.push(id);
                 }
-                Ok(Lookup::Corrupt) => ids.push(id),
+                Ok(Lookup::OverLimit(_) | Lookup::Corrupt) => ids.push(id),
                 Err(error) => report.results[id.index()] = Some(Err(error)),
             }
         }

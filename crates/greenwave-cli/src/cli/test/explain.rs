@@ -47,7 +47,9 @@ fn lines(name: &str, explanation: &Explanation) -> Vec<String> {
             lines.extend(not_cached.as_ref().map(|reason| format!("  not cached: {reason}")));
         }
     }
-    if let (None, Some(age)) = (&explanation.cached, explanation.stored) {
+    if explanation.over_limit {
+        lines.push("  the stored result does not hold under the time limit of the test".to_owned());
+    } else if let (None, Some(age)) = (&explanation.cached, explanation.stored) {
         let since = format!("since the result was stored {} ago", duration(age));
         if explanation.differences.is_empty() {
             lines.push(format!("  no change {since}; the result has expired or was removed"));

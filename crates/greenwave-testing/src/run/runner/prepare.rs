@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use greenwave_cache::Key;
 use greenwave_inputs::{InputSnapshot, ProjectFiles, Snapshot};
@@ -28,6 +29,8 @@ pub(crate) struct Prepared<'a> {
     pub(super) traces: Option<Key>,
     /// Key of the record of the files that tests of the project write.
     pub(super) written: Key,
+    /// Time limit of the test.
+    time_max: Duration,
 }
 
 /// A program and the fingerprints that identify it.
@@ -55,6 +58,7 @@ impl Prepared<'_> {
             traces: self.traces,
             written: self.written,
             states: &self.snapshot.states,
+            time_max: self.time_max,
         }
     }
 }
@@ -144,7 +148,16 @@ impl Runner {
         let traces =
             self.trace_decides(test).then(|| key::traces(mode, incomplete, test, &environment, &tool.parts));
         let written = key::written(project);
-        Prepared { program: tool.program, tools: tool.parts, environment, snapshot, key, traces, written }
+        Prepared {
+            program: tool.program,
+            tools: tool.parts,
+            environment,
+            snapshot,
+            key,
+            traces,
+            written,
+            time_max: test.time_max,
+        }
     }
 
     /// Returns whether the result of a test may be stored by its trace. A declared input always

@@ -28,6 +28,8 @@ pub struct Explanation {
     pub stored: Option<Duration>,
     /// Changes since the last run whose result was stored.
     pub differences: Vec<Difference>,
+    /// Whether the stored result does not hold under the time limit that the test has now.
+    pub over_limit: bool,
     /// Number of input files that the result depends on.
     pub inputs: usize,
     /// Paths of discovered dependencies.
@@ -48,9 +50,14 @@ pub(super) async fn explain(
     let (snapshot, test) = (context.scan().await?, context.test(id));
     let mut prepared = context.runner.prepare_all(&context.project, &snapshot, &[test]).await;
     let prepared = prepared.pop().ok_or(Error::Stopped)??;
+    let mut over_limit = false;
     let (cached, chain) = match context.runner.lookup(&prepared).await {
         Lookup::Hit(outcome, chain) => (is_hit.then_some(outcome), Some(chain)),
         Lookup::Miss(chain) => (None, Some(chain)),
+        Lookup::OverLimit(chain) => {
+            over_limit = true;
+            (None, Some(chain))
+        }
         Lookup::Corrupt => (None, None),
     };
     let depends_on_build = chain.as_ref().is_some_and(|chain| chain.builds().next().is_some());
@@ -91,6 +98,7 @@ pub(super) async fn explain(
             .collect(),
         cached,
         depends_on_build,
+        over_limit,
     })
 }
 
