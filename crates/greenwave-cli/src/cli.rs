@@ -14,6 +14,7 @@ mod settings;
 mod test;
 
 use clap::{Parser, Subcommand};
+use greenwave::CopyMode;
 
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -57,6 +58,20 @@ enum Command {
 }
 
 impl Cli {
+    /// Returns whether the command makes working copies.
+    pub(crate) fn makes_copies(&self) -> bool {
+        matches!(self.command, Command::Run(_) | Command::Demo(_))
+    }
+
+    /// Returns the setting of how working copies are made. `None` if it cannot be read, which the
+    /// command itself reports.
+    pub(crate) fn copy_mode(&self) -> Option<CopyMode> {
+        match &self.command {
+            Command::Run(args) => run::copy_mode(args),
+            _ => None,
+        }
+    }
+
     /// Runs the command.
     pub(crate) async fn run(self) -> Result<Exit, CliError> {
         match self.command {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use greenwave::{Compression, KeySource, Settings, nearest};
+use greenwave::{Compression, CopyMode, KeySource, Settings, nearest};
 use greenwave_testing::{IncompleteMode, RESULTS_VARIABLE, TOOL_HOMES_VARIABLE, TraceMode, is_server};
 use toml::de::DeValue;
 
@@ -179,6 +179,20 @@ const KEYS: &[Key] = &[
             format!("{:?}", mode.map_or("auto", |(name, _)| name))
         },
     },
+    Key {
+        name: "run.copies",
+        expected: "\"auto\", \"overlay\", \"reflink\" or \"copy\"",
+        max: u64::MAX,
+        set: |settings, value| {
+            let name = value.as_str()?;
+            settings.run.copies = COPIES.iter().find(|(mode, _)| *mode == name)?.1;
+            Some(())
+        },
+        show: |settings| {
+            let mode = COPIES.iter().find(|(_, mode)| *mode == settings.run.copies);
+            format!("{:?}", mode.map_or("auto", |(name, _)| name))
+        },
+    },
     key!("metrics.enabled", flag, metrics.enabled),
     Key {
         name: "metrics.address",
@@ -333,6 +347,14 @@ const KEYS: &[Key] = &[
         },
         show: |settings| if settings.testing.flaky_fails { "\"fail\"" } else { "\"pass\"" }.to_owned(),
     },
+];
+
+/// Accepted values of `run.copies`.
+const COPIES: [(&str, CopyMode); 4] = [
+    ("auto", CopyMode::Auto),
+    ("overlay", CopyMode::Overlay),
+    ("reflink", CopyMode::Reflink),
+    ("copy", CopyMode::Copy),
 ];
 
 /// Returns the name of each setting, and a description of the values that it accepts.

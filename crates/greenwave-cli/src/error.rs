@@ -195,6 +195,7 @@ fn run_hint(error: &greenwave::Error) -> Option<&'static str> {
         greenwave::Error::Agent { source: greenwave::AgentError::NotFound { .. }, .. } => {
             "install the program, or correct `command` of the agent in the plan"
         }
+        greenwave::Error::CopyMode { .. } => "set `run.copies = \"auto\"` to use what this file system has",
         greenwave::Error::Confinement { .. } => "set `confine = \"auto\"` to use what this system has",
         greenwave::Error::Network { source: None } => {
             "remove `confine = \"off\"`, or set `network = \"open\"`"

@@ -13,6 +13,7 @@ mod exit;
 mod format;
 mod jobserver;
 mod key_error;
+mod mount_namespace;
 mod output;
 mod password;
 mod planfile;
@@ -49,6 +50,10 @@ fn main() {
     // SAFETY: as above.
     unsafe { secrets::hide_passwords_in_arguments() };
     output::log_warnings();
+    if cli.makes_copies() {
+        // SAFETY: as above.
+        unsafe { mount_namespace::enter(|| cli.copy_mode()) };
+    }
     let exit = run(cli).unwrap_or_else(|error| Exit::from(output::fail(&error)));
     // Exits without running destructors: taking a suite apart, or waiting for blocking threads,
     // would only delay the end.

@@ -144,6 +144,7 @@ impl Progress {
             Event::Confinement { strength, landlock, reason, agents } => {
                 Some(confinement_text(strength, *landlock, reason.as_deref(), agents))
             }
+            Event::Copies { method } => Some(copies_text(method)),
             Event::Base { commit, uncommitted, note } => {
                 Some(base_text(commit.as_deref(), *uncommitted, note))
             }
@@ -234,6 +235,15 @@ fn confinement_text(
         text.push_str(&format!("; agent `{agent}` {own}"));
     }
     text
+}
+
+/// Returns the description of how working copies are made.
+pub(crate) fn copies_text(method: &str) -> String {
+    match method {
+        "overlay" => "Copies: overlay (files are shared until they are written)".to_owned(),
+        "reflink" => "Copies: reflink (files share their blocks with the project's)".to_owned(),
+        other => format!("Copies: {other}"),
+    }
 }
 
 /// Returns the description of the state of the project that copies start from.

@@ -50,6 +50,7 @@
 //! as empty. Unix only.
 
 pub mod codec;
+mod content_hashes;
 mod dir_cache;
 mod discovered_deps;
 mod error;
@@ -66,6 +67,7 @@ mod stat_cache;
 pub mod text;
 mod walk;
 
+pub use content_hashes::ContentHashes;
 pub use dir_cache::{DirCache, DurableDirectories};
 pub use discovered_deps::{AccessKind, DiscoveredDeps};
 pub use error::Error;

@@ -6,11 +6,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use crate::Error;
 use crate::codec::path_bytes;
 use crate::git_index;
 use crate::selection::{InputSpec, Selection};
 use crate::stamp::FileStamp;
-use crate::{Error, walk};
+use crate::walk::{self, FoundFile};
 
 /// The input files of a project, with a content hash of each.
 ///
@@ -89,11 +90,21 @@ impl Manifest {
     }
 
     fn collect(project: &Path, selection: &Selection) -> Result<Self, Error> {
+        let read = |found: &FoundFile| Entry::read(&project.join(&found.path), found.is_link);
+        Self::collect_with(project, selection, read)
+    }
+
+    /// Reads the files of a project that a selection includes with a function.
+    pub(crate) fn collect_with(
+        project: &Path,
+        selection: &Selection,
+        read: impl Fn(&FoundFile) -> Result<(Entry, FileStamp), Error>,
+    ) -> Result<Self, Error> {
         let mut lines = Vec::new();
         let listing = walk::list(project, &[selection])?;
         for found in listing.files {
             if selection.includes(&found.path, found.is_ignored) {
-                let (entry, stamp) = Entry::read(&project.join(&found.path), found.is_link)?;
+                let (entry, stamp) = read(&found)?;
                 lines.push(ManifestLine { path: found.path, entry, stamp });
             }
         }

@@ -108,7 +108,7 @@ impl FileStamp {
 
     /// Returns whether the timestamps are racy, judging by the granularity that this stamp shows.
     /// Suits caches that live as long as one run; durable ones need [`is_racy`](Self::is_racy).
-    pub(crate) fn is_racy_within_run(&self, at: i64) -> bool {
+    pub fn is_racy_within_run(&self, at: i64) -> bool {
         self.changed_within(if self.is_fine() { FINE_RACY_WINDOW } else { RACY_WINDOW }, at)
     }
 

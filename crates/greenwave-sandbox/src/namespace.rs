@@ -28,8 +28,12 @@ pub(crate) fn namespaces(flags: libc::c_int) -> Vec<Setup> {
     ]
 }
 
-/// Returns whether this process may mount without a user namespace.
+/// Returns whether a child process may mount without a user namespace. Another user's process has
+/// the capability in a user namespace of its own, and its children lose it.
 fn is_administrator() -> bool {
+    if !geteuid().is_root() {
+        return false;
+    }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     effective

@@ -19,7 +19,7 @@ pub struct CleanOptions {
     /// Whether the project's state is removed as well: recorded features, attempts, stored files
     /// and, unless they are in a directory that all projects share, test results.
     pub state: bool,
-    /// Whether nothing is removed, only listed.
+    /// Whether directories are listed and stay.
     pub dry_run: bool,
 }
 

@@ -2,9 +2,12 @@
 
 pub(crate) mod leftovers;
 mod lock;
+mod method;
+pub(crate) mod originals;
+mod overlay;
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -18,6 +21,12 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use self::lock::REPOSITORY_BARRIER;
+pub(crate) use self::method::CopyMethod;
+pub use self::method::CopyMode;
+pub(crate) use self::originals::Copied;
+use self::originals::Originals;
+pub use self::overlay::Overlays;
+pub(crate) use self::overlay::{BaseFiles, Mounted};
 use crate::error::Error;
 use crate::git::LOCAL_VARIABLES;
 use crate::git_copies::GitBase;
@@ -34,6 +43,8 @@ const NAME_BYTES_MAX: usize = 60;
 const HASH_DIGITS: usize = 16;
 /// Name of the directory for data that the copies of a plan share.
 const SHARED: &str = ".base";
+/// Name of the directory with the files that overlays share, and with the changes in each.
+const LAYERS: &str = ".layers";
 /// Name of the directory with the results of setup commands.
 const SETUPS: &str = ".setup";
 /// Maximum number of ignored files that are copied because a test needs them. Directories of
@@ -53,6 +64,9 @@ pub(crate) struct Copies {
     git: OnceLock<GitBase>,
     setups: SetupStore,
     options: CopyOptions,
+    method: CopyMethod,
+    originals: OnceLock<Originals>,
+    base_files: OnceLock<BaseFiles>,
     /// Included files, relative to the root. Listed once for all copies of the run.
     included: OnceLock<Vec<String>>,
     /// Ignored files that tests turned out to need, relative to the root.
@@ -62,6 +76,8 @@ pub(crate) struct Copies {
 /// Parts of a plan that add files to a copy besides the files of the project.
 #[derive(Debug, Default)]
 pub(crate) struct CopyOptions {
+    pub(crate) mode: CopyMode,
+    pub(crate) overlays: Option<Overlays>,
     pub(crate) include: Vec<String>,
     pub(crate) setup: Vec<Vec<String>>,
     pub(crate) setup_inputs: Vec<String>,
@@ -85,12 +101,24 @@ pub(crate) fn base_directory(settings: &Settings, environment: &Environment) -> 
     state.map(|state| state.join("greenwave")).ok_or(Error::NoRunDirectory)
 }
 
+/// Returns how working copies would be made: `overlay`, `reflink` or `copy`.
+///
+/// # Errors
+/// Returns [`Error::NoRunDirectory`] or [`Error::RunDirectory`] if they have no directory, and
+/// [`Error::CopyMode`] if they cannot be made as the settings demand.
+pub fn copy_method(settings: &Settings, environment: &Environment) -> Result<&'static str, Error> {
+    let path = base_directory(settings, environment)?;
+    let base = Dir::create(&path, 0o700).map_err(|source| Error::RunDirectory { path, source })?;
+    CopyMethod::choose(settings.run.copies, settings.run.overlays, &base).map(CopyMethod::as_str)
+}
+
 impl Copies {
     /// Creates and locks the directory for the copies of a project and a plan, below `base`.
     /// Returns it with the lock.
     ///
     /// # Errors
-    /// [`Error::RunDirectory`] if the directory cannot be created, is in the project, or is in use.
+    /// [`Error::RunDirectory`] if the directory cannot be created, is in the project, or is in use;
+    /// [`Error::CopyMode`] if copies cannot be made as the settings demand.
     pub(crate) fn new(
         base: &Path,
         root: ProjectRoot,
@@ -105,13 +133,26 @@ impl Copies {
         }
         let base = Dir::create(base, 0o700).map_err(failed)?;
         let (of_project, lock) = lock::create(&base, &project_name(project)?).map_err(failed)?;
-        let (git, included) = (OnceLock::new(), OnceLock::new());
-        let (plan, needed, setups) = (slug(plan), Mutex::default(), SetupStore::default());
-        Ok((Self { base, of_project, plan, root, git, setups, options, included, needed }, lock))
+        let method = CopyMethod::choose(options.mode, options.overlays, &of_project)?;
+        let copies = Self {
+            base,
+            of_project,
+            plan: slug(plan),
+            root,
+            git: OnceLock::new(),
+            setups: SetupStore::default(),
+            options,
+            method,
+            originals: OnceLock::new(),
+            base_files: OnceLock::new(),
+            included: OnceLock::new(),
+            needed: Mutex::default(),
+        };
+        Ok((copies, lock))
     }
 
     /// Removes copies that a killed run of this project has left behind. Those of other projects
-    /// are removed in a thread of their own.
+    /// are removed in the background.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -130,6 +171,11 @@ impl Copies {
 
     /// Removes the directory at the end of a run.
     pub(crate) fn remove(&self) {
+        if matches!(self.method, CopyMethod::Overlay(_))
+            && let Ok(plan) = self.plan_dir()
+        {
+            overlay::unmount_below(&plan);
+        }
         let path = self.of_project.path();
         let name = path.file_name().unwrap_or_default();
         if let Err(error) = self.base.remove_all(name) {
@@ -191,6 +237,61 @@ impl Copies {
     pub(crate) fn set_git(&self, base: GitBase) {
         // Only the start of a run sets it.
         let _ = self.git.set(base);
+    }
+
+    /// Returns how working copies are made.
+    pub(crate) fn method(&self) -> CopyMethod {
+        self.method
+    }
+
+    /// Name of the directory of the files that overlays share.
+    pub(crate) const BASE_FILES: &str = "base";
+
+    /// Opens the directory of the layers of overlays. Creates it if it does not exist. Programs in
+    /// copies cannot read it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn layers_dir(&self) -> Result<Dir, Error> {
+        let plan = self.plan_dir()?;
+        plan.create_subdirectory(LAYERS, 0o700).map_err(Error::io("create", plan.path().join(LAYERS)))
+    }
+
+    /// Returns the files that overlays share, once they are written.
+    pub(crate) fn base(&self) -> Option<&BaseFiles> {
+        self.base_files.get()
+    }
+
+    /// Sets the files that overlays share.
+    pub(crate) fn set_base(&self, base: BaseFiles) {
+        // Only the start of a run sets it.
+        let _ = self.base_files.set(base);
+    }
+
+    /// Mounts the files that overlays share on the directory of a copy.
+    ///
+    /// # Errors
+    /// The error of the operating system.
+    pub(crate) fn mount(&self, base: &BaseFiles, name: &OsStr, copy: &Dir) -> io::Result<Mounted> {
+        let CopyMethod::Overlay(overlays) = self.method else {
+            return Err(io::Error::other("copies are no overlays"));
+        };
+        let layers = self.layers_dir().map_err(io::Error::other)?;
+        let name = Path::new("of").join(name);
+        layers.remove_all(&name)?;
+        let layers = layers.create_subdirectory(&name, 0o700)?;
+        Mounted::new(overlays, base.dir.path(), layers, copy.clone())
+    }
+
+    /// Returns the files of the project that copies are made from, once it is captured.
+    pub(crate) fn originals(&self) -> Option<&Originals> {
+        self.originals.get()
+    }
+
+    /// Sets the files that copies are made from.
+    pub(crate) fn set_originals(&self, originals: Originals) {
+        // Only the start of a run sets it.
+        let _ = self.originals.set(originals);
     }
 
     pub(crate) fn options(&self) -> &CopyOptions {

@@ -160,6 +160,8 @@ impl Engine {
         let root = ProjectRoot::of(&plan.project)?;
         place_tests(&mut plan, &root);
         let options = CopyOptions {
+            mode: settings.run.copies,
+            overlays: settings.run.overlays,
             include: plan.include.clone(),
             setup: plan.setup.clone(),
             setup_inputs: plan.setup_inputs.iter().map(|pattern| root.pattern_within(pattern)).collect(),
@@ -261,6 +263,7 @@ impl Engine {
         if let Some(confined) = ctx.confined.clone() {
             ctx.emit(confined).await;
         }
+        ctx.emit(Event::Copies { method: ctx.copies.method().as_str() }).await;
         for note in &ctx.notes {
             ctx.emit(note_event(note)).await;
         }
@@ -363,14 +366,16 @@ impl Engine {
             }
             None => Vec::new(),
         };
-        let mut tree = workspace::capture(&root.path, &tracked, &ctx.store).await?;
+        let (mut tree, originals) = workspace::capture(&root.path, &tracked, &ctx.store).await?;
+        ctx.copies.set_originals(originals);
         let Some(repository) = root.repository.clone() else {
             if let Some(note) = root.note.clone() {
                 ctx.emit(Event::Base { commit: None, uncommitted: 0, note: Some(note) }).await;
             }
+            Workspace::share_tree(&ctx.copies, &tree, &ctx.store, &ctx.project.in_flight).await?;
             return Ok((tree, None));
         };
-        let mut workspace = Workspace::in_copies(&ctx.copies, MERGE_COPY, &ctx.project.in_flight)?;
+        let mut workspace = Workspace::first(&ctx.copies, MERGE_COPY, &ctx.project.in_flight)?;
         if ctx.plan.base == BaseKind::Head {
             tree = self.head_tree(&repository, &tree).await?;
         }
@@ -381,7 +386,7 @@ impl Engine {
         let commit = root.repository.as_ref().and_then(|repository| repository.head.clone());
         ctx.emit(Event::Base { commit, uncommitted: base.uncommitted, note: None }).await;
         ctx.copies.set_git(base);
-        Ok((tree, Some(workspace)))
+        Ok((tree, workspace.share()?))
     }
 
     /// Returns the files of the user's `HEAD`, with those of submodules as they are in `tree`.

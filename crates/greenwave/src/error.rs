@@ -74,6 +74,16 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// Working copies cannot be made in the way that the settings demand.
+    #[error("cannot make working copies in {} as the setting `run.copies = \"{method}\"` demands", directory.display())]
+    CopyMode {
+        /// The method that the settings demand.
+        method: &'static str,
+        /// Directory of the working copies.
+        directory: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// The branch of the results cannot be used.
     #[error("branch `{branch}` is checked out in {}", worktree.display())]
     Branch {

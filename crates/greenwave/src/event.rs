@@ -68,6 +68,11 @@ pub enum Event {
         /// Agents that set it, by name, and how each is confined.
         agents: BTreeMap<String, &'static str>,
     },
+    /// The way in which working copies are made.
+    Copies {
+        /// `overlay`, `reflink` or `copy`, as in the setting `run.copies`.
+        method: &'static str,
+    },
     /// The copies of a git project have their base.
     Base {
         /// Commit that the copies start from. `None` before the first commit, or without git.

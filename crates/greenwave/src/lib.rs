@@ -130,6 +130,7 @@ pub use attempt_log::{AttemptLog, StoredAttempt, StoredFile};
 pub use clean::{CleanOptions, Cleaned, CleanedKind, clean};
 pub use confine::{PathError, PathProblem};
 pub use confinement::{ConfineMode, ConfineOptions};
+pub use copies::{CopyMode, Overlays, copy_method};
 pub use engine::Engine;
 pub use error::{Error, FeatureError, chain};
 pub use event::{AttemptDetails, Event, FileChange};

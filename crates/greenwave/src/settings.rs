@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::result_keys::{KeySource, ResultKeys};
 
 use crate::confinement::ConfineMode;
+use crate::copies::{CopyMode, Overlays};
 
 /// Settings of a run. The default is the `development` profile.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +54,10 @@ pub struct RunSettings {
     pub directory: Option<PathBuf>,
     /// Confinement of agents and tests, unless the plan sets it.
     pub confine: ConfineMode,
+    /// Method of making working copies.
+    pub copies: CopyMode,
+    /// Ability of this process to mount overlays. `None` without a separate mount namespace.
+    pub overlays: Option<Overlays>,
 }
 
 /// Settings for a project's tests (`greenwave test`).

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use greenwave::{
-    AgentSpec, Engine, Event, MetricsEndpoint, MetricsServer, PROTECTED_FILES, Plan, Problem, RunScope,
-    Settings, nearest, preflight,
+    AgentSpec, CopyMode, Engine, Event, MetricsEndpoint, MetricsServer, PROTECTED_FILES, Plan, Problem,
+    RunScope, Settings, copy_method, nearest, preflight,
 };
 
 use super::settings::SettingsArgs;
@@ -16,9 +16,10 @@ use crate::dirs::{private_dirs, receipts_dir};
 use crate::error::CliError;
 use crate::exit::{Exit, INVALID_INPUT, NOT_GREEN};
 use crate::format::Format;
+use crate::mount_namespace;
 use crate::output;
 use crate::planfile::PlanFile;
-use crate::progress::Progress;
+use crate::progress::{Progress, copies_text};
 use crate::run_trace::RunTrace;
 use crate::signals::StopOnSignal;
 use crate::supervisor;
@@ -96,20 +97,31 @@ pub(super) async fn run(args: &RunArgs) -> Result<Exit, CliError> {
         red_only: args.check == Some(CheckDepth::Red),
     };
     if args.check == Some(CheckDepth::Plan) {
-        return check(&args.plan, &scope);
+        return check(args, &scope);
     }
     run_plan(&args.plan, args.adopt.as_deref(), &args.options, scope).await
 }
 
+/// Returns the setting `run.copies`, if the plan and the settings can be read.
+pub(super) fn copy_mode(args: &RunArgs) -> Option<CopyMode> {
+    let project = PlanFile::read(&args.plan).ok()?.plan.project;
+    let config = Config::load(&project, &args.options.settings.overrides().ok()?).ok()?;
+    Some(config.settings.run.copies)
+}
+
 /// Shows all problems and notes of a plan.
-fn check(path: &Path, scope: &RunScope) -> Result<Exit, CliError> {
-    let file = PlanFile::read(path)?;
+fn check(args: &RunArgs, scope: &RunScope) -> Result<Exit, CliError> {
+    let file = PlanFile::read(&args.plan)?;
     let notes = checked(&file, scope)?;
+    let mut config = Config::load(&file.plan.project, &args.options.settings.overrides()?)?;
+    config.settings.run.overlays = mount_namespace::overlays();
+    let method = copy_method(&config.settings, &supervisor::environment())?;
     for problem in &notes {
         output::note(&file.describe(problem));
     }
     let count = plural(scope.select(&file.plan).map_or(0, |selected| selected.len()), "feature");
     output::line(&format!("{}: {count}, no problem found", file.plan.name));
+    output::line(&copies_text(method));
     output::line(&protected(&file.plan));
     Ok(Exit::SUCCESS)
 }
@@ -164,7 +176,8 @@ pub(super) async fn run_plan(
     }
     set_adopted(&mut file.plan, adopt)?;
     checked(&file, &scope)?;
-    let config = Config::load(&file.plan.project, &options.settings.overrides()?)?;
+    let mut config = Config::load(&file.plan.project, &options.settings.overrides()?)?;
+    config.settings.run.overlays = mount_namespace::overlays();
     file.plan.declared = config.tests.tests;
     let user_key = Some(user_key(&file.plan.project)?);
     let settings =

@@ -18,6 +18,7 @@ mod coding_programs;
 mod complete_traces;
 mod confinement;
 mod conflicts;
+mod copies;
 mod demo;
 mod fast_path;
 mod flaky_tests;

@@ -1,7 +1,7 @@
 //! Snapshots of the program's output, with times, sizes and paths of one run replaced.
 
 /// Patterns of values that differ between runs or machines, with their replacements.
-const FILTERS: [(&str, &str); 11] = [
+const FILTERS: [(&str, &str); 12] = [
     (r"127\.0\.0\.1:\d+", "127.0.0.1:[PORT]"),
     (r"\((\d+\.\d s|\d+ ms)\)", "([TIME])"),
     (r"\b\d+ min \d+ s\b", "[TIME]"),
@@ -13,6 +13,7 @@ const FILTERS: [(&str, &str); 11] = [
     (r"/tmp/[^/ \n]+/", "[TMP]/"),
     (r"\d+ records?", "[N] records"),
     (r"Confinement: .*", "Confinement: [STRENGTH]"),
+    (r"Copies: .*", "Copies: [METHOD]"),
     // An untraced run discovers no paths.
     (r" and \d+ discovered paths?", ""),
 ];

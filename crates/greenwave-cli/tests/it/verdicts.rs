@@ -248,8 +248,9 @@ fn a_check_shows_all_problems_at_once_and_runs_nothing() {
     let finished = right.greenwave(["run", "--check", "plan.toml"]).run().with_code(0);
     let lines: Vec<&str> = finished.stdout.lines().collect();
     assert_eq!(lines[0], "plan: 3 features, no problem found");
-    assert!(lines[1].starts_with("Protected from agents, besides tests and the plan"), "{}", lines[1]);
-    assert!(lines[2].contains(" .github ") || lines[2].contains(".git* "), "{}", lines[2]);
+    assert!(lines[1].starts_with("Copies: "), "{}", lines[1]);
+    assert!(lines[2].starts_with("Protected from agents, besides tests and the plan"), "{}", lines[2]);
+    assert!(lines[3].contains(" .github ") || lines[3].contains(".git* "), "{}", lines[3]);
     // All errors of a plan are shown, not only the first.
     right.write(
         "plan.toml",

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use greenwave_cache::{Key, Persist, Record, Tiered, TieredStats};
-use greenwave_inputs::{DiscoveredDeps, Selection, StatCache, list_files};
+use greenwave_inputs::{ContentHashes, DiscoveredDeps, Selection, StatCache, list_files};
 use greenwave_sandbox::TraceStatus;
 use parking_lot::Mutex;
 
@@ -57,6 +57,8 @@ pub struct Runner {
     options: RunnerOptions,
     tools: Tools,
     index: Arc<Mutex<StatCache>>,
+    /// Hashes of the files in directories that tests have run in.
+    hashes: Arc<ContentHashes>,
     isolations: IsolationPool,
 }
 
@@ -102,7 +104,7 @@ impl Runner {
     ) -> Self {
         let cache = cache.map(|tiers| ResultCache::new(tiers, options.cache_failures));
         let (tools, isolations) = (Tools::new(Arc::clone(&index)), IsolationPool::default());
-        Self { environment, cache, options, tools, index, isolations }
+        Self { environment, cache, options, tools, index, hashes: Arc::default(), isolations }
     }
 
     /// Returns the result of a test in a project directory: the cached one, or that of a new run.
@@ -210,7 +212,7 @@ impl Runner {
     fn directory_workspace(&self, project: &Path) -> Result<DirectoryWorkspace, Error> {
         // Traces report canonical paths.
         let project = project.canonicalize().map_err(Error::io("find", project))?;
-        Ok(DirectoryWorkspace::new(&project, Arc::clone(&self.index)))
+        Ok(DirectoryWorkspace::new(&project, Arc::clone(&self.index), Arc::clone(&self.hashes)))
     }
 
     /// Looks up a test.

@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 
 use crate::harness::BuildOutput;
 use crate::run::blocking::blocking;
-use crate::{Error, Manifest, Test};
+use crate::{Error, Test};
+use greenwave_inputs::ContentHashes;
 use greenwave_inputs::InputSnapshot;
 use greenwave_inputs::PathStates;
 use greenwave_inputs::StatCache;
@@ -54,11 +55,12 @@ pub(crate) struct Built {
 pub(crate) struct DirectoryWorkspace {
     project: PathBuf,
     index: Arc<Mutex<StatCache>>,
+    hashes: Arc<ContentHashes>,
 }
 
 impl DirectoryWorkspace {
-    pub(crate) fn new(project: &Path, index: Arc<Mutex<StatCache>>) -> Self {
-        Self { project: project.to_owned(), index }
+    pub(crate) fn new(project: &Path, index: Arc<Mutex<StatCache>>, hashes: Arc<ContentHashes>) -> Self {
+        Self { project: project.to_owned(), index, hashes }
     }
 
     async fn read(&self, test: &Test) -> Result<InputSnapshot, Error> {
@@ -73,7 +75,8 @@ impl DirectoryWorkspace {
         } else {
             Arc::new(PathStates::without_outputs(&states, &test.selection()?))
         };
-        let inputs = blocking(move || Manifest::read(&project, &spec)).await;
+        let hashes = Arc::clone(&self.hashes);
+        let inputs = blocking(move || hashes.manifest(&project, &spec)).await;
         let inputs = inputs.map_err(|error| error.for_test(&test.name))?;
         Ok(InputSnapshot { inputs, states })
     }

@@ -1,11 +1,15 @@
 //! A program exchanges a directory and a link while a run writes files.
 
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use greenwave_storage::{MemoryColdTier, StoreOptions};
+use greenwave_testing::EntryKind;
 use tempfile::TempDir;
 
 use super::*;
+use crate::tree::{Change, File};
 
 /// Number of writes of each kind, raised by `cargo xtask long run-races`.
 fn rounds() -> usize {
@@ -71,7 +75,7 @@ impl World {
     /// Writes or removes files behind the directory, as an answer or as a merge.
     async fn write_changes(&self, is_project: bool) -> usize {
         let (dir, file) = (self.base(), self.file("x").await);
-        let in_flight = Arc::new(RwLock::new(Vec::new()));
+        let in_flight = Arc::default();
         let destination = Destination {
             dir: dir.clone(),
             in_flight,
@@ -104,7 +108,7 @@ async fn a_merge_is_written_inside() {
 async fn a_tree_is_restored_inside() {
     let world = World::new();
     let parent = Dir::open(world.directory.path()).unwrap();
-    let mut workspace = Workspace::new(&parent, "base", Arc::new(RwLock::new(Vec::new()))).unwrap();
+    let mut workspace = Workspace::new(&parent, "base", Arc::default()).unwrap();
     let base = workspace.dir().clone();
     let files = [world.file("one").await, world.file("two").await];
     world

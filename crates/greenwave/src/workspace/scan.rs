@@ -1,10 +1,9 @@
-//! Finds what programs have changed in a workspace, and resets a workspace to a tree.
+//! Finds what programs have changed in a workspace.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,13 +12,12 @@ use greenwave_inputs::{CLOCK_TICK, FileStamp, now_ns};
 use greenwave_storage::{BlobId, Store};
 use greenwave_testing::EntryKind;
 
-use super::listing::{self, IGNORE_FILES, IgnoreRules, ListedFile, Listing, SpecialFile};
-use super::{Workspace, apply};
+use super::Workspace;
+use super::listing::{self, IgnoreRules, ListedFile, Listing, SpecialFile};
 use crate::error::Error;
+use crate::file_state;
 use crate::tree::{self, Change, File, Tree};
 
-/// Age of the files in a fresh copy, in seconds.
-const MTIME_AGE_S: i64 = 10;
 /// Maximum size of a file that a scan takes, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
@@ -83,30 +81,49 @@ struct StampedFile {
     at: i64,
 }
 
+impl StampedFile {
+    /// Returns whether every later change of the file changes its stamp.
+    fn is_proof(&self) -> bool {
+        let tick = i64::try_from(CLOCK_TICK.as_nanos()).unwrap_or(i64::MAX);
+        last_change(&self.stamp) < self.at.saturating_sub(tick)
+    }
+}
+
 impl StampedFiles {
     /// Returns the file at a path if its stamp proves that it is unchanged. A file that was changed
     /// within a tick of the clock before the stamp was taken may have changed again without a new
     /// stamp.
     fn get(&self, path: &str, listed: &ListedFile) -> Option<File> {
-        let tick = i64::try_from(CLOCK_TICK.as_nanos()).unwrap_or(i64::MAX);
         let stamped = self.0.get(path).filter(|entry| entry.stamp == listed.stamp)?;
-        (last_change(&stamped.stamp) < stamped.at.saturating_sub(tick)).then_some(stamped.file)
+        stamped.is_proof().then_some(stamped.file)
+    }
+
+    /// Returns the files whose stamps prove that they are unchanged.
+    pub(super) fn into_known(self) -> Vec<(String, File, FileStamp)> {
+        let known = self.0.into_iter().filter(|(_, stamped)| stamped.is_proof());
+        known.map(|(path, stamped)| (path, stamped.file, stamped.stamp)).collect()
+    }
+
+    /// Records files with the stamps that they have since this process has written them.
+    pub(super) fn record(&mut self, written: impl IntoIterator<Item = (String, File, FileStamp)>) {
+        let at = now_ns();
+        let stamped = written.into_iter().map(|(path, file, stamp)| (path, StampedFile { stamp, file, at }));
+        self.0.extend(stamped);
     }
 
     /// Records files that were written by this process, and by nobody else since.
-    fn record_written(&mut self, root: &Dir, changes: &[Change]) {
+    pub(super) fn record_written(&mut self, root: &Dir, changes: &[Change]) {
         let mut stamped = Vec::new();
         for change in changes {
             let metadata = root.metadata(&change.path).ok();
             match (change.after, metadata) {
                 (Some(file), Some(metadata)) => {
-                    stamped.push((change.path.clone(), FileStamp::from_stat(metadata.stat()), file));
+                    stamped.push((change.path.clone(), file, FileStamp::from_stat(metadata.stat())));
                 }
                 _ => drop(self.0.remove(&change.path)),
             }
         }
-        let at = now_ns();
-        self.0.extend(stamped.into_iter().map(|(path, stamp, file)| (path, StampedFile { stamp, file, at })));
+        self.record(stamped);
     }
 }
 
@@ -115,11 +132,11 @@ fn last_change(stamp: &FileStamp) -> i64 {
 }
 
 /// A workspace as it is on disk.
-struct Observed {
-    listing: Listing,
+pub(super) struct Observed {
+    pub(super) listing: Listing,
     /// The files that could be read.
-    files: Tree,
-    too_large: Vec<String>,
+    pub(super) files: Tree,
+    pub(super) too_large: Vec<String>,
 }
 
 impl Workspace {
@@ -137,7 +154,7 @@ impl Workspace {
         for change in &changes {
             if let Some(file) = change.after {
                 let path = self.root().join(&change.path);
-                let read = super::read(self.dir(), &change.path, file.kind);
+                let read = file_state::read(self.dir(), &change.path, file.kind);
                 let content = read.map_err(Error::io("read", &path))?;
                 let stored = store.put_blob(content).await.map_err(Error::store("write to"))?;
                 if stored != file.blob {
@@ -157,57 +174,9 @@ impl Workspace {
         Ok(Scan { changes, refused })
     }
 
-    /// Resets the directory to a tree, with any leftovers of programs in it: restores changed and
-    /// deleted files and their modes, and removes everything that the tree does not have.
-    ///
-    /// Build output, and files that the ignore files of the tree exclude, stay.
-    ///
-    /// # Errors
-    /// [`Error::Io`] or [`Error::Store`].
-    pub(crate) async fn reset(&mut self, tree: &Tree, store: &Store) -> Result<(), Error> {
-        let mut rules = BTreeMap::new();
-        for (path, file) in tree {
-            let name = path.rsplit('/').next().unwrap_or(path);
-            if IGNORE_FILES.contains(&name) && file.kind != EntryKind::Symlink {
-                rules.insert(path.clone(), tree::content(store, &file.blob).await?);
-            }
-        }
-        let mut observed = self.observe(Some(rules), tree.clone()).await?;
-        let Observed { listing, files, too_large } = &mut observed;
-        files.retain(|path, _| !is_hard_link(&listing.files[path]));
-        for path in too_large.drain(..) {
-            files.remove(&path);
-        }
-        let changes = tree::changes(&observed.files, tree);
-        let (root, wanted) = (self.dir().clone(), tree.clone());
-        self.blocking(move || clean(&root, observed, &wanted)).await?;
-        let written: Vec<Change> = changes.into_iter().filter(|change| change.after.is_some()).collect();
-        apply(&self.destination, &written, store).await?;
-        if let Some(git) = self.copies.as_ref().and_then(|copies| copies.git()).filter(|_| self.is_fresh) {
-            set_times(&self.destination.dir, &written, git.mtime)?;
-        }
-        self.is_fresh = false;
-        self.stamps.record_written(&self.destination.dir, &written);
-        self.tree.clone_from(tree);
-        Ok(())
-    }
-
-    /// Writes the first tree with an old modification time, and returns that time in seconds since
-    /// the Unix epoch. An index of git with this time is valid for every such copy.
-    pub(crate) async fn write_first(&mut self, tree: &Tree, store: &Store) -> Result<i64, Error> {
-        // Git reads files again that changed in the second in which the index was written.
-        let mtime = now_ns() / 1_000_000_000 - MTIME_AGE_S;
-        self.reset(tree, store).await?;
-        let written = tree::changes(&Tree::new(), tree);
-        set_times(&self.destination.dir, &written, mtime)?;
-        self.stamps.record_written(&self.destination.dir, &written);
-        self.repositories.insert(String::new());
-        Ok(mtime)
-    }
-
     /// Reads the state of the directory. Without rules, the ignore files on disk count. Files of
     /// `always` are never ignored.
-    async fn observe(
+    pub(super) async fn observe(
         &mut self,
         rules: Option<BTreeMap<String, Bytes>>,
         always: Tree,
@@ -311,96 +280,6 @@ fn read_file(root: &Dir, path: &str, listed: ListedFile) -> Result<Option<(File,
         Err(error) if error.kind() == io::ErrorKind::NotFound || refused(&error).is_some() => Ok(None),
         Err(error) => Err(Error::io("read", root.path().join(path))(error)),
     }
-}
-
-/// Returns whether a file has other names. A change of its content or mode would change them too.
-fn is_hard_link(listed: &ListedFile) -> bool {
-    listed.links > 1 && listed.kind != EntryKind::Symlink
-}
-
-/// Removes paths that the tree does not have, and obstacles to its files and directories.
-/// Restores modes.
-fn clean(root: &Dir, observed: Observed, tree: &Tree) -> Result<(), Error> {
-    let remove = |path: &Path| root.remove_all(path).map_err(Error::io("remove", root.path().join(path)));
-    let Listing { files, directories, special, not_utf8, foreign_repositories } = observed.listing;
-    for path in foreign_repositories.iter().chain(special.keys()) {
-        remove(Path::new(path))?;
-    }
-    not_utf8.iter().try_for_each(|path| remove(path))?;
-    for (path, listed) in &files {
-        if !tree.contains_key(path) || is_hard_link(listed) {
-            remove(Path::new(path))?;
-        }
-    }
-    let mut wanted_directories = BTreeSet::new();
-    for path in tree.keys() {
-        let parents = Path::new(path).ancestors().skip(1).filter(|parent| *parent != Path::new(""));
-        // The parents of a directory are inserted with it.
-        for parent in parents {
-            if !wanted_directories.insert(parent.to_owned()) {
-                break;
-            }
-        }
-    }
-    for directory in &wanted_directories {
-        match root.metadata(directory) {
-            Ok(metadata) if !metadata.is_dir() => remove(directory)?,
-            _ => {}
-        }
-    }
-    for directory in directories.iter().rev().map(Path::new) {
-        if !wanted_directories.contains(directory) {
-            // Fails if ignored files are in it.
-            let _ = root.remove_empty(directory);
-        }
-    }
-    for path in tree.keys().map(Path::new) {
-        if root.metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
-            remove(path)?;
-        }
-    }
-    restore_modes(root, tree, &wanted_directories)
-}
-
-fn restore_modes(root: &Dir, tree: &Tree, directories: &BTreeSet<PathBuf>) -> Result<(), Error> {
-    let umask = umask_of(root).map_err(Error::io("write in", root.path()))?;
-    let set = |path: &Path, metadata: &Metadata, permissions: u32| {
-        if metadata.permissions() == permissions {
-            return Ok(());
-        }
-        let set = root.set_permissions(path, permissions);
-        set.map_err(Error::io("restore the mode of", root.path().join(path)))
-    };
-    for directory in directories {
-        if let Ok(metadata) = root.metadata(directory) {
-            set(directory, &metadata, 0o777 & !umask | 0o700)?;
-        }
-    }
-    for (path, file) in tree {
-        match root.metadata(path) {
-            Ok(metadata) if metadata.is_file() && metadata.links() == 1 => {
-                let all = if file.kind == EntryKind::Executable { 0o777 } else { 0o666 };
-                set(Path::new(path), &metadata, all & !umask | 0o600)?;
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Sets the modification time of written files, in seconds since the Unix epoch.
-fn set_times(root: &Dir, written: &[Change], seconds: i64) -> Result<(), Error> {
-    for Change { path, .. } in written {
-        let set = root.set_time(path, seconds, 0);
-        set.map_err(Error::io("set the time of", root.path().join(path)))?;
-    }
-    Ok(())
-}
-
-/// Returns the permissions that new files lack, as bits.
-fn umask_of(directory: &Dir) -> io::Result<u32> {
-    let probe = directory.temporary(super::TEMPORARY_PREFIX, 0o777)?;
-    Ok(!probe.file().metadata()?.permissions().mode() & 0o777)
 }
 
 #[cfg(test)]

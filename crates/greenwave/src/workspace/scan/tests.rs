@@ -1,8 +1,9 @@
 //! Tests scans and resets of workspaces that programs have changed in every way.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use greenwave_storage::{MemoryColdTier, StoreOptions};
 

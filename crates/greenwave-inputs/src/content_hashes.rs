@@ -1,0 +1,102 @@
+//! A cache of content hashes for one run, which works on several copies of a project.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use parking_lot::Mutex;
+
+use crate::Error;
+use crate::manifest::{Entry, Manifest};
+use crate::selection::{InputSpec, Selection};
+use crate::stamp::{FileStamp, now_ns};
+use crate::walk::FoundFile;
+
+/// Maximum number of files. When it is reached, the cache starts again from nothing.
+const FILES_MAX: usize = 1 << 18;
+
+/// Content hashes of files by [`FileStamp`], in memory.
+///
+/// Each test of a run looks at the files of its copy before and after. Files that did not change
+/// are read once. The device and the inode are a part of the stamp, so that the files of different
+/// copies differ.
+#[derive(Debug, Default)]
+pub struct ContentHashes(Mutex<HashMap<(u64, u64), (FileStamp, Entry)>>);
+
+impl ContentHashes {
+    /// Reads the files of a project that a specification selects, like [`Manifest::read`], but only
+    /// those whose hashes are not cached.
+    ///
+    /// # Errors
+    /// As [`Manifest::read`].
+    pub fn manifest(&self, project: &Path, spec: &InputSpec) -> Result<Manifest, Error> {
+        Manifest::collect_with(project, &Selection::of(spec)?, |found| self.entry(project, found, now_ns()))
+    }
+
+    /// Returns the entry of a file that was listed, and the stamp that belongs to it. Reads the
+    /// file at `at`, unless its stamp proves that it is unchanged. The hash of a symbolic link
+    /// covers the file at its end, whose stamp is not the link's, so links are always read.
+    fn entry(&self, project: &Path, file: &FoundFile, at: i64) -> Result<(Entry, FileStamp), Error> {
+        let path = project.join(&file.path);
+        if file.is_link {
+            return Entry::read(&path, true);
+        }
+        let key = |stamp: &FileStamp| (stamp.device, stamp.inode);
+        if let Some((stamp, entry)) = self.0.lock().get(&key(&file.stamp))
+            && *stamp == file.stamp
+        {
+            return Ok((*entry, *stamp));
+        }
+        let (entry, stamp) = Entry::read(&path, false)?;
+        if !stamp.is_racy_within_run(at) {
+            let mut hashes = self.0.lock();
+            if hashes.len() >= FILES_MAX {
+                hashes.clear();
+            }
+            hashes.insert(key(&stamp), (stamp, entry));
+        }
+        Ok((entry, stamp))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::walk::list_files;
+
+    /// A time at which no file of the test is racy.
+    fn later() -> i64 {
+        now_ns() + 10_000_000_000
+    }
+
+    #[test]
+    fn unchanged_files_are_read_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fs::write(root.join("a"), "one").unwrap();
+        let hashes = ContentHashes::default();
+        let listed = list_files(root, &[&Selection::everything()]).unwrap();
+        let read = hashes.entry(root, &listed[0], later()).unwrap();
+        // The file cannot be read any more, and need not be.
+        fs::remove_file(root.join("a")).unwrap();
+        assert_eq!(hashes.entry(root, &listed[0], later()).unwrap(), read);
+    }
+
+    #[test]
+    fn a_changed_file_is_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let hashes = ContentHashes::default();
+        let manifest = || hashes.manifest(root, &InputSpec::default()).unwrap();
+        for content in ["one", "two", "six"] {
+            // The same size, and possibly the same tick of the clock.
+            fs::write(root.join("a"), content).unwrap();
+            assert_eq!(manifest(), Manifest::of_project(root).unwrap(), "{content}");
+        }
+        let listed = list_files(root, &[&Selection::everything()]).unwrap();
+        hashes.entry(root, &listed[0], later()).unwrap();
+        fs::write(root.join("a"), "three").unwrap();
+        assert_eq!(manifest(), Manifest::of_project(root).unwrap());
+    }
+}
