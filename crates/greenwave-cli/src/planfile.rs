@@ -14,6 +14,7 @@ use crate::reader::{Located, SETTINGS_FILE, Table};
 
 mod agent;
 pub(crate) mod confinement;
+mod spending;
 
 use agent::{choice, command};
 
@@ -77,6 +78,7 @@ impl PlanFile {
         let teardown = root.commands("teardown")?;
         let (resources, resource_locations) = split(root.counts("resources")?);
         let confinement = confinement::read(&document, &mut root, &dir)?;
+        let budget = spending::budget(&mut root)?;
         let (agents, agent_locations) = split(agents(&document, &mut root, &dir, &dir.join(&project.value))?);
         let mut features = Vec::new();
         let mut feature_locations = Vec::new();
@@ -110,6 +112,7 @@ impl PlanFile {
                 protect,
                 guards,
                 confinement,
+                budget,
             },
             project: project.at,
             agents: agent_locations,

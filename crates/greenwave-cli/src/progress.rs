@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use console::{Style, measure_text_width, style};
-use greenwave::{Event, FeatureReport, FileChange, Plan, Report};
+use greenwave::{Event, FeatureReport, FileChange, Plan, Report, format_dollars};
 use serde_json::json;
 
 use crate::details;
@@ -377,23 +377,17 @@ fn usage(report: &Report) -> Vec<String> {
         cached => format!(" ({} of them cached)", thousands(cached)),
     };
     let (read, written) = (thousands(total.input_tokens), thousands(total.output_tokens));
-    let cost = total.cost.map_or_else(String::new, |cost| format!(", {}", dollars(cost)));
+    let cost = total.cost.map_or_else(String::new, |cost| format!(", {}", format_dollars(cost)));
     let mut lines = vec![format!("Agents read {read} tokens{cached} and wrote {written}{cost}")];
     let costs = report.features.iter().filter_map(|feature| {
         let cost = feature.usage.cost.filter(|cost| *cost > 0)?;
-        Some(format!("{} {}", feature.feature, dollars(cost)))
+        Some(format!("{} {}", feature.feature, format_dollars(cost)))
     });
     let costs: Vec<_> = costs.collect();
     if costs.len() > 1 {
         lines.push(format!("Cost by feature: {}", costs.join(", ")));
     }
     lines
-}
-
-/// Formats an amount of millionths of a dollar, with cents, or more digits below a cent.
-fn dollars(millionths: u64) -> String {
-    let dollars = millionths as f64 / 1e6;
-    if millionths == 0 || millionths >= 10_000 { format!("${dollars:.2}") } else { format!("${dollars:.4}") }
 }
 
 /// Formats a number with separators.
@@ -409,11 +403,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts_are_short() {
-        assert_eq!(
-            [0, 4, 9_999, 10_000, 1_234_567].map(dollars),
-            ["$0.00", "$0.0000", "$0.0100", "$0.01", "$1.23"]
-        );
+    fn large_numbers_have_separators() {
         assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
     }
 }

@@ -191,6 +191,11 @@ impl<'a> Table<'a> {
         Err(self.invalid(key, &found, &format!("a whole number from {min}{max}")))
     }
 
+    /// Takes a whole number, as large as TOML allows.
+    pub(crate) fn whole(&mut self, key: &'static str) -> Result<Option<Located<u64>>, Diagnostic> {
+        self.typed(key, "a whole number from 0", whole)
+    }
+
     /// Takes a finite number that is not negative.
     pub(crate) fn number(&mut self, key: &'static str) -> Result<Option<Located<f64>>, Diagnostic> {
         self.typed(key, "a number from 0", |value| {

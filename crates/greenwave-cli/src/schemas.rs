@@ -36,6 +36,12 @@ hidden = ["/y"]
 files = ["*.lock"]
 except = ["build.rs"]
 
+[budget]
+usd = 5
+feature_usd = 1.5
+tokens = 1000000
+feature_tokens = 100000
+
 [[guards]]
 name = "guard"
 command = ["true"]
@@ -58,6 +64,7 @@ readable = ["/x"]
 hidden = ["/y"]
 
 env = { A = "1" }
+prices = { input = 1.25, cached = 0.125, output = 10 }
 
 [agents.three]
 kind = "claude"
@@ -74,6 +81,7 @@ network = "open"
 writable = ["/x"]
 readable = ["/x"]
 hidden = ["/y"]
+prices = { input = 1.25, cached = 0.125, output = 10 }
 
 [agents.two]
 kind = "scripted"
@@ -158,6 +166,9 @@ fn the_schema_of_plans_has_the_keys_that_are_accepted() {
         ("agent `three`", "/$defs/agent/oneOf/2"),
         ("[agents.three.wait_on]", "/$defs/agent/oneOf/2/properties/wait_on"),
         ("[agents.one.wait_on]", "/$defs/agent/oneOf/0/properties/wait_on"),
+        ("[agents.three.prices]", "/$defs/agent/oneOf/2/properties/prices"),
+        ("[agents.one.prices]", "/$defs/agent/oneOf/0/properties/prices"),
+        ("[budget]", "/properties/budget"),
         ("[[features]]", "/$defs/feature"),
         ("[[features.tests]]", "/$defs/test"),
         ("[features.review]", "/$defs/test"),

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::adapters::Flusher;
 use crate::attempt_record::AttemptRecord;
 use crate::branch::ResultBranch;
+use crate::budget::BudgetLedger;
 use crate::copies::Copies;
 use crate::dependencies::Dependencies;
 use crate::disk_full::DiskFull;
@@ -72,6 +73,8 @@ pub(crate) struct RunContext {
     pub(crate) gates: BTreeMap<String, Gate>,
     pub(crate) receipts: Receipts,
     pub(crate) disk_full: DiskFull,
+    /// Usage of the agents, and its limits.
+    pub(crate) budget: Arc<BudgetLedger>,
     /// Records of attempts that could not be written because the disk was full.
     pub(crate) unsaved: Mutex<Vec<(FeatureId, AttemptRecord)>>,
     /// Number of features that are started, have not ended and do not wait for the user.

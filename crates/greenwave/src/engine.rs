@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
 use crate::branch::ResultBranch;
+use crate::budget::BudgetLedger;
 use crate::confinement::RunConfinement;
 use crate::context::RunContext;
 use crate::continuation;
@@ -190,6 +191,7 @@ impl Engine {
             gates: agents.keys().map(|name| (name.clone(), Gate::new(settings.pool.size))).collect(),
             receipts: Receipts::new(&settings),
             disk_full: DiskFull::default(),
+            budget: Arc::new(BudgetLedger::new(plan.budget)),
             unsaved: Mutex::default(),
             working: AtomicUsize::new(0),
             agents,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::confine::PathError;
 use crate::plan::PlanError;
+use crate::spending::BudgetExceeded;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -223,6 +224,12 @@ pub enum FeatureError {
         /// Last message of the agent.
         message: String,
     },
+    /// A request would use more than the budget allows.
+    #[error(
+        "waiting for you: {0}; no request was sent. Raise the limit and run the plan again, which continues \
+         from here"
+    )]
+    Budget(BudgetExceeded),
     /// A file system is full.
     #[error(
         "no space left on the file system of {}: free some and run the plan again, which continues from here",

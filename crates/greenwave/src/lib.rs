@@ -63,6 +63,7 @@ mod answer;
 mod attempt_log;
 mod attempt_record;
 mod branch;
+mod budget;
 mod cases;
 mod clean;
 mod confine;
@@ -111,6 +112,7 @@ mod scope;
 mod settings;
 mod setup;
 mod setup_store;
+mod spending;
 mod stage;
 mod state;
 mod state_dir;
@@ -157,3 +159,4 @@ pub use settings::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,
     PoolSettings, RunSettings, Settings, StorageSettings, TestingSettings,
 };
+pub use spending::{BudgetExceeded, BudgetLimits, Prices, format_dollars};

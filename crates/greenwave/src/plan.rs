@@ -11,6 +11,7 @@ use greenwave_testing::Test;
 use crate::confinement::ConfineOptions;
 use crate::included;
 use crate::mask;
+use crate::spending::{BudgetLimits, Prices};
 
 /// Maximum length of a feature's id, in bytes. The id names a directory.
 const ID_BYTES_MAX: usize = 100;
@@ -58,6 +59,8 @@ pub struct Plan {
     /// Tests that the project's `greenwave.toml` declares. With [`Guards::Auto`] and at least one
     /// such test, these are the guards, as they are what `greenwave test` runs.
     pub declared: Vec<Test>,
+    /// Limits of what agents may use in a run.
+    pub budget: BudgetLimits,
 }
 
 /// State of a project that working copies start from.
@@ -136,6 +139,8 @@ pub struct CommandSpec {
     pub edits: Edits,
     /// Confinement of this agent, in addition to the plan's.
     pub confinement: ConfineOptions,
+    /// Prices of its model, for usage whose cost the agent does not report.
+    pub prices: Option<Prices>,
 }
 
 /// Source of the work of an agent.

@@ -4,6 +4,7 @@ mod answer;
 mod needed_files;
 mod pause;
 mod request;
+mod usage;
 mod verdict;
 
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use greenwave::{AgentSpec, CodingProgram, CommandSpec, Edits, ProgramOptions, WaitOn};
 
-use super::confinement;
+use super::{confinement, spending};
 use crate::diagnostic::{Diagnostic, Document};
 use crate::reader::Table;
 
@@ -62,6 +62,7 @@ fn common(document: &Document, table: &mut Table<'_>, dir: &Path) -> Result<Comm
         wait_max: table.time_limit("wait_max")?,
         env: table.texts_by_name("env")?,
         confinement: confinement::read(document, table, dir)?,
+        prices: spending::prices(table)?,
         ..CommandSpec::default()
     })
 }

@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::program::Finished;
+use crate::program::{Finished, Program};
 use crate::shell_plan::Report;
 use crate::test_dir::TestDir;
 
@@ -31,6 +31,15 @@ end false Done. 1
 
 /// Runs a plan with these features, whose files must be right.
 fn run(dir: &TestDir, agent: &str, features: &[&str]) -> Finished {
+    prepare(dir, agent, features).run()
+}
+
+/// Runs a plan with one feature at a time.
+fn run_in_order(dir: &TestDir, agent: &str, features: &[&str]) -> Finished {
+    prepare(dir, agent, features).variable("GREENWAVE_PARALLEL_FEATURES", "1").run()
+}
+
+fn prepare(dir: &TestDir, agent: &str, features: &[&str]) -> Program {
     let mut plan = format!("project = \"project\"\n[agents.coder]\nkind = \"claude\"\n{agent}\n");
     for feature in features {
         plan.push_str(&format!(
@@ -41,7 +50,7 @@ fn run(dir: &TestDir, agent: &str, features: &[&str]) -> Finished {
     std::fs::write(dir.path("plan.toml"), plan).unwrap();
     let path = format!("{}:{}", dir.path("bin").display(), std::env::var("PATH").unwrap());
     let args = ["run", "plan.toml", "--no-metrics", "--format", "json"];
-    dir.greenwave(args).within(&dir.path("")).variable("PATH", path).run()
+    dir.greenwave(args).within(&dir.path("")).variable("PATH", path)
 }
 
 fn directory() -> TestDir {
@@ -108,4 +117,55 @@ fn mistakes_in_an_agent_are_shown_where_they_are() {
     }
     let finished = run(&directory(), "", &["kept"]);
     assert_ne!(finished.describe(), "");
+}
+
+/// Each response costs 0.25 and reads and writes 1,010 tokens. Every feature needs two.
+#[test]
+fn a_request_that_would_pass_a_limit_is_not_sent_and_the_next_run_continues() {
+    for (limit, key, phases) in [
+        ("usd = 0.75", "budget.usd", ["green", "failed"]),
+        ("feature_usd = 0.4", "budget.feature_usd", ["failed", "failed"]),
+        ("tokens = 3500", "budget.tokens", ["green", "failed"]),
+        ("feature_tokens = 2000", "budget.feature_tokens", ["failed", "failed"]),
+        ("usd = 1\ntokens = 4040", "", ["green", "green"]),
+    ] {
+        let dir = directory();
+        let log = dir.path("log");
+        let agent = |budget: &str| format!("confine = \"off\"\nenv = {{ LOG = {log:?} }}\n{budget}");
+        let requests = || std::fs::read_to_string(&log).unwrap().lines().count();
+        std::fs::write(dir.path("project/other.txt"), "none\n").unwrap();
+        let features = ["kept", "other"];
+        let finished = run_in_order(&dir, &agent(&format!("[budget]\n{limit}")), &features);
+        let report = Report::of(&finished);
+        let found: Vec<_> = report.phases().into_iter().map(|(_, phase)| phase).collect();
+        assert_eq!(found, phases, "{limit}");
+        let failed = phases.iter().filter(|phase| **phase == "failed").count();
+        assert_eq!(requests(), 4 - failed, "{limit}");
+        if failed > 0 {
+            let reason = report.feature("other")["reason"].as_str().unwrap().to_owned();
+            assert!(reason.contains(key) && reason.contains("no request was sent"), "{reason}");
+        }
+        let finished = run_in_order(&dir, &agent(""), &features).with_code(0);
+        assert_eq!(Report::of(&finished).phases().len(), 2);
+        assert_eq!(requests(), 4, "{limit}: no attempt is lost or repeated");
+    }
+}
+
+#[test]
+fn an_agent_without_a_cost_is_named_unless_it_has_prices() {
+    for (prices, is_named, cost) in
+        [("", true, None), ("prices = { input = 100, output = 1000 }", false, Some(0.22))]
+    {
+        let dir = directory();
+        let script = CLAUDE.replace("\"total_cost_usd\":0.25,", "");
+        std::fs::write(dir.path("bin/claude"), script).unwrap();
+        let agent =
+            format!("confine = \"off\"\nenv = {{ LOG = \"/dev/null\" }}\n{prices}\n[budget]\nusd = 9");
+        let finished = run(&dir, &agent, &["kept"]).with_code(0);
+        let notes: Vec<_> =
+            finished.events().into_iter().filter(|it| it["code"] == "usage-unknown").collect();
+        assert_eq!(notes.len(), usize::from(is_named), "{notes:?}");
+        let found = Report::of(&finished).feature("kept")["usage"]["cost_usd"].as_f64();
+        assert_eq!(found, cost);
+    }
 }

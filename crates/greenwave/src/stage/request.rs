@@ -100,6 +100,7 @@ impl Stage<'_> {
     /// An answer that breaks off or cannot be applied leaves the workspace as it was before,
     /// and refuses the attempt.
     pub(super) async fn request(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
+        let reserved = self.reserve().await?;
         let Some(admission) = self.admission() else {
             return Ok(StageResult::Completed(PhaseEvent::Overloaded));
         };
@@ -109,7 +110,9 @@ impl Stage<'_> {
         self.active.workspace.withhold_secrets().await?;
         self.active.transcript = Transcript::default();
         self.active.test_output.clear();
-        match self.take_answer(attempt).await {
+        let taken = self.take_answer(attempt).await;
+        drop(reserved);
+        match taken {
             Ok(()) => {
                 self.end_pause(admission);
                 Ok(StageResult::Completed(PhaseEvent::Answered))
@@ -193,19 +196,10 @@ impl Stage<'_> {
         let recording = Arc::clone(&recorder);
         let answer = ResponseStream::new(answer.inspect(move |event| recording.lock().observe(event)));
         let read = self.read_parts(answer, limits, time_max).await;
-        self.record(&recorder.lock());
+        let recorder = std::mem::replace(&mut *recorder.lock(), Recorder::new());
+        self.record(recorder).await;
         let answer = read?;
         self.take_work(attempt, answer).await
-    }
-
-    /// Stores the transcript, the session and the usage of a response.
-    fn record(&mut self, recorder: &Recorder) {
-        self.active.transcript = recorder.transcript(&self.ctx.mask);
-        // A program that did not get to work may have refused to continue a session.
-        self.active.session = recorder.session().filter(|_| recorder.has_acted());
-        let usage = recorder.usage();
-        self.report.usage.add(usage);
-        self.ctx.totals.lock().usage.add(usage);
     }
 
     async fn read_parts(

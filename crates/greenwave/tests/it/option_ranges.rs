@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use greenwave::{
-    AgentSpec, CommandSpec, Compression, Engine, Environment, Feature, Plan, Settings, Test, chain,
+    AgentSpec, CommandSpec, Compression, Engine, Environment, Feature, Plan, Prices, Settings, Test, chain,
 };
 
 const DURATIONS: [Duration; 3] = [Duration::ZERO, Duration::from_nanos(1), Duration::MAX];
@@ -135,6 +135,17 @@ fn of_plans(changes: &mut Vec<(String, Change)>) {
         setup.plan.features[0].tests[0].time_max = value;
     });
     each(changes, "time limit of an agent", DURATIONS, |setup, value| spec(setup).time_max = Some(value));
+    each(changes, "tokens", [0, 1, u64::MAX], |setup, value| setup.plan.budget.tokens = Some(value));
+    each(changes, "feature_tokens", [0, 1, u64::MAX], |setup, value| {
+        setup.plan.budget.feature_tokens = Some(value);
+    });
+    each(changes, "cost", [0, 1, u64::MAX], |setup, value| setup.plan.budget.cost = Some(value));
+    each(changes, "feature_cost", [0, 1, u64::MAX], |setup, value| {
+        setup.plan.budget.feature_cost = Some(value);
+    });
+    each(changes, "prices", [0, 1, u64::MAX], |setup, value| {
+        spec(setup).prices = Some(Prices { input: value, cached: value, output: value });
+    });
     each(changes, "wait of an agent", DURATIONS, |setup, value| spec(setup).wait_max = Some(value));
     each(changes, "pace", FRACTIONS, |setup, pace| {
         let script = setup.plan.project.with_file_name("script.jsonl");
