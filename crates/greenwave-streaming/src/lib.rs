@@ -8,7 +8,8 @@
 //! block of memory and are sliced lazily. [`BufferedSplitter`] does the same without async.
 //! [`Resume`] reopens the source when it breaks and continues. [`Fanout`] broadcasts values to many
 //! subscribers, each with a [`SubscriberPolicy`] that applies when the subscriber is slow.
-//! [`PartialJson`] turns an unfinished JSON value into a valid one.
+//! [`PartialJson`] turns an unfinished JSON value into a valid one. With the feature `models`,
+//! `ModelDecoder` turns the events of OpenAI, Anthropic and Gemini into typed deltas.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -58,6 +59,7 @@
 //! | --- | --- | --- | --- |
 //! | `conformance` | no | conformance suites for `Splitter` and `Source` | none |
 //! | `journal` | no | `Journal`: resume in a new process | greenwave-segment, with libzstd |
+//! | `models` | no | `ModelDecoder`: the streams of model servers | the crates `serde` and `serde_json` |
 //! | `simulation` | no | `Journal::open_simulated`, for tests | the crate `corosensei` |
 //!
 //! # Errors
@@ -88,6 +90,8 @@ mod fanout;
 mod journal;
 mod layout;
 mod line_prefix;
+#[cfg(feature = "models")]
+mod model;
 mod partial_json;
 mod partial_unit;
 mod pull;
@@ -107,6 +111,8 @@ pub use greenwave_retry::{Retry, RetryBudget};
 #[cfg(feature = "journal")]
 pub use journal::Journal;
 pub use layout::UnitKind;
+#[cfg(feature = "models")]
+pub use model::{FinishReason, ModelDecoder, ModelEvent, ModelProtocol, ModelStreamError, ModelUsage};
 pub use partial_json::PartialJson;
 pub use pull::{Limits, Pull};
 pub use resume::{

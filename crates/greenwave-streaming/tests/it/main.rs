@@ -11,6 +11,7 @@ mod files;
 mod files_habits;
 mod json;
 mod lines;
+mod models;
 mod option_ranges;
 mod partial_json;
 mod pull;
