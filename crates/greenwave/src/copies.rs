@@ -1,5 +1,6 @@
 //! The directory of a run's working copies, outside of the project.
 
+mod base_files;
 pub(crate) mod leftovers;
 mod lock;
 mod method;
@@ -20,13 +21,14 @@ use greenwave_testing::Environment;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+pub(crate) use self::base_files::BaseFiles;
 use self::lock::REPOSITORY_BARRIER;
 pub(crate) use self::method::CopyMethod;
 pub use self::method::CopyMode;
 pub(crate) use self::originals::Copied;
 use self::originals::Originals;
+pub(crate) use self::overlay::Mounted;
 pub use self::overlay::Overlays;
-pub(crate) use self::overlay::{BaseFiles, Mounted};
 use crate::error::Error;
 use crate::git::LOCAL_VARIABLES;
 use crate::git_copies::GitBase;
@@ -255,6 +257,12 @@ impl Copies {
     pub(crate) fn layers_dir(&self) -> Result<Dir, Error> {
         let plan = self.plan_dir()?;
         plan.create_subdirectory(LAYERS, 0o700).map_err(Error::io("create", plan.path().join(LAYERS)))
+    }
+
+    /// Returns the modification time of files in a fresh copy that are as at the start of the run,
+    /// in seconds since the Unix epoch. It is older than every build output.
+    pub(crate) fn mtime(&self) -> Option<i64> {
+        self.git().map(|git| git.mtime).or_else(|| self.base().map(|base| base.mtime))
     }
 
     /// Returns the files that overlays share, once they are written.

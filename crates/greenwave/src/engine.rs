@@ -20,12 +20,13 @@ use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
+use crate::base_build;
 use crate::branch::ResultBranch;
 use crate::budget::BudgetLedger;
 use crate::confinement::RunConfinement;
 use crate::context::RunContext;
 use crate::continuation;
-use crate::copies::{self, Copies, CopyOptions};
+use crate::copies::{self, Copies, CopyMethod, CopyOptions};
 use crate::dependencies::Dependencies;
 use crate::disk_full::DiskFull;
 use crate::error::{Error, FeatureError, chain};
@@ -370,17 +371,25 @@ impl Engine {
         };
         let (mut tree, originals) = workspace::capture(&root.path, &tracked, &ctx.store).await?;
         ctx.copies.set_originals(originals);
+        let is_overlay = matches!(ctx.copies.method(), CopyMethod::Overlay(_));
+        let builds = self.builds(&tree).await?;
         let Some(repository) = root.repository.clone() else {
             if let Some(note) = root.note.clone() {
                 ctx.emit(Event::Base { commit: None, uncommitted: 0, note: Some(note) }).await;
             }
-            Workspace::share_tree(&ctx.copies, &tree, &ctx.store, &ctx.project.in_flight).await?;
+            if is_overlay || !builds.is_empty() {
+                self.share_base(None, &tree, &builds).await?;
+            }
             return Ok((tree, None));
         };
-        let mut workspace = Workspace::first(&ctx.copies, MERGE_COPY, &ctx.project.in_flight)?;
         if ctx.plan.base == BaseKind::Head {
             tree = self.head_tree(&repository, &tree).await?;
         }
+        let mut workspace = if is_overlay {
+            Workspace::base(&ctx.copies, &ctx.project.in_flight)?
+        } else {
+            Workspace::in_copies(&ctx.copies, MERGE_COPY, &ctx.project.in_flight)?
+        };
         let mtime = workspace.write_first(&tree, &ctx.store).await?;
         let (directory, copy, files) = (ctx.copies.shared_dir()?, workspace.dir().clone(), tree.clone());
         let base =
@@ -388,7 +397,69 @@ impl Engine {
         let commit = root.repository.as_ref().and_then(|repository| repository.head.clone());
         ctx.emit(Event::Base { commit, uncommitted: base.uncommitted, note: None }).await;
         ctx.copies.set_git(base);
-        Ok((tree, workspace.share()?))
+        if is_overlay {
+            self.share_base(Some((workspace, mtime)), &tree, &builds).await?;
+            return Ok((tree, None));
+        }
+        if !builds.is_empty() {
+            self.share_base(None, &tree, &builds).await?;
+        }
+        Ok((tree, Some(workspace)))
+    }
+
+    /// Returns the commands that build what all working copies need.
+    async fn builds(&self, tree: &Tree) -> Result<Vec<Vec<String>>, Error> {
+        let ctx = &self.ctx;
+        if ctx.selected.len() < 2 {
+            return Ok(Vec::new());
+        }
+        let Some(lock) = base_build::lock_file(tree, &ctx.copies).and_then(|path| tree.get(path)) else {
+            return Ok(Vec::new());
+        };
+        let lock = tree::content(&ctx.store, &lock.blob).await?;
+        let tests = base_build::tests(&ctx.plan, &ctx.selected);
+        Ok(base_build::commands(tests, &String::from_utf8_lossy(&lock)))
+    }
+
+    /// Builds the project in the directory that all working copies share, which is written first
+    /// unless there is one. A build may fail: each copy builds the rest by itself.
+    async fn share_base(
+        &self,
+        written: Option<(Workspace, i64)>,
+        tree: &Tree,
+        builds: &[Vec<String>],
+    ) -> Result<(), Error> {
+        let ctx = &self.ctx;
+        let (mut base, mtime) = match written {
+            Some(written) => written,
+            None => {
+                let mut base = Workspace::base(&ctx.copies, &ctx.project.in_flight)?;
+                let mtime = base.write_first(tree, &ctx.store).await?;
+                (base, mtime)
+            }
+        };
+        let (stopper, started) = (self.executor.stopper(), Instant::now());
+        for command in builds {
+            let built = tokio::select! {
+                built = base.build(command) => built,
+                () = stopper.stopped() => break,
+            };
+            let (shown, feature) = (command.join(" "), None);
+            let seconds = started.elapsed().as_secs_f64();
+            // Tests of features that do not exist yet often do not compile.
+            let extent = if built.is_ok() { "" } else { " as far as it compiles" };
+            if let Err(error) = built {
+                tracing::debug!(error = chain(&error), "a build failed");
+            }
+            let message = format!("built once for all copies{extent}, in {seconds:.1} s: {shown}");
+            let code = "built";
+            ctx.emit(Event::Note { code, feature, message, hint: None }).await;
+        }
+        if !builds.is_empty() {
+            // Only build output is new.
+            base.reset(tree, &ctx.store).await?;
+        }
+        base.share(mtime)
     }
 
     /// Returns the files of the user's `HEAD`, with those of submodules as they are in `tree`.

@@ -62,6 +62,7 @@ mod adapters;
 mod answer;
 mod attempt_log;
 mod attempt_record;
+mod base_build;
 mod branch;
 mod budget;
 mod cases;

@@ -134,6 +134,9 @@ impl Workspace {
         self.restore_included().await?;
         let key = setup::key(&options.setup, &options.setup_inputs, tree);
         let is_used = std::mem::replace(&mut self.is_used, true);
+        if !is_used {
+            self.copy_built().await?;
+        }
         if options.setup.is_empty() || self.setup_key == Some(key) {
             return Ok(());
         }

@@ -7,6 +7,7 @@ mod agent_edits;
 mod agent_output;
 mod agent_rounds;
 mod attempts;
+mod base_builds;
 mod batches;
 mod cargo_products;
 mod cargo_verdicts;

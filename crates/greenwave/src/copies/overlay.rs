@@ -7,9 +7,6 @@ use std::io;
 use std::path::Path;
 
 use greenwave_dir::Dir;
-use greenwave_inputs::FileStamp;
-
-use crate::tree::{File, Tree};
 
 /// Ability of this process to mount overlays in its mount namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,15 +20,6 @@ pub enum Overlays {
 
 /// Characters that separate the options of a mount.
 const SEPARATORS: [char; 3] = [',', ':', '\\'];
-
-/// The files that all copies share.
-#[derive(Debug)]
-pub(crate) struct BaseFiles {
-    pub(crate) dir: Dir,
-    pub(crate) tree: Tree,
-    /// The files with the stamps that they have in the base.
-    pub(crate) stamps: Vec<(String, File, FileStamp)>,
-}
 
 /// A mounted overlay. It is unmounted when it is dropped.
 #[derive(Debug)]

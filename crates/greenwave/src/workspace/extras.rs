@@ -35,7 +35,8 @@ impl Workspace {
             StoredSetup::Missing => {
                 self.run_setup(copies).await?;
                 let store = copies.setup_dir(&key)?;
-                let others = copies.included()?.iter().cloned().chain(copies.needed());
+                let built = copies.base().map(|base| base.built.clone()).unwrap_or_default();
+                let others = copies.included()?.iter().cloned().chain(copies.needed()).chain(built);
                 let existing: BTreeSet<String> = self.tree.keys().cloned().chain(others).collect();
                 let files = self.blocking(move || {
                     let stored = StoredFiles::store(&root, store, &existing);
@@ -130,7 +131,7 @@ impl Workspace {
     }
 
     /// Returns the setting of a command that works in this workspace.
-    fn setting<'a>(
+    pub(super) fn setting<'a>(
         &'a self,
         directory: &'a Path,
         temporary: &'a Path,

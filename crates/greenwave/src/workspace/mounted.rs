@@ -1,62 +1,81 @@
-//! Working copies that are overlays on the files that all copies share.
+//! The files that all copies share, and working copies that are overlays on them.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
-use greenwave_storage::Store;
+use greenwave_dir::FileKind;
+use greenwave_inputs::is_cache_directory;
 
 use super::scan::StampedFiles;
 use super::{InFlight, Workspace};
 use crate::copies::{BaseFiles, Copies, CopyMethod};
 use crate::error::Error;
-use crate::tree::Tree;
+use crate::setup;
 
 impl Workspace {
-    /// Creates the directory that the first tree of a run is written to: with overlays that of the
-    /// files that all copies share, and otherwise the copy named `name`.
+    /// Creates the directory of the files that all copies share. It is not a working copy.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(crate) fn first(copies: &Arc<Copies>, name: &str, in_flight: &InFlight) -> Result<Self, Error> {
-        if !matches!(copies.method(), CopyMethod::Overlay(_)) {
-            return Self::in_copies(copies, name, in_flight);
-        }
+    pub(crate) fn base(copies: &Arc<Copies>, in_flight: &InFlight) -> Result<Self, Error> {
         let workspace = Self::new(&copies.layers_dir()?, Copies::BASE_FILES, Arc::clone(in_flight))?;
         Ok(Self { copies: Some(Arc::clone(copies)), ..workspace })
     }
 
-    /// Shares the files of this workspace among all copies. Returns the workspace if copies share
-    /// no files.
+    /// Shares the files of this directory among all copies: overlays share all of them, and other
+    /// copies begin with the build output. `mtime` is the modification time of the files.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(crate) fn share(self) -> Result<Option<Self>, Error> {
-        let Some(copies) = self.copies.clone() else { return Ok(Some(self)) };
-        if !matches!(copies.method(), CopyMethod::Overlay(_)) {
-            return Ok(Some(self));
-        }
+    pub(crate) fn share(self, mtime: i64) -> Result<(), Error> {
+        let Some(copies) = self.copies.clone() else { return Ok(()) };
         self.dir().remove_all(".git").map_err(Error::io("remove", self.root().join(".git")))?;
+        let mut built = Vec::new();
+        for directory in BTreeSet::from([String::new(), self.project()]) {
+            let at = self.dir().subdirectory(&directory);
+            let entries =
+                at.and_then(|at| at.entries()).map_err(Error::io("list", self.root().join(&directory)))?;
+            for entry in entries.into_iter().filter(|entry| entry.kind == FileKind::Directory) {
+                let path = Path::new(&directory).join(entry.name);
+                let name = path.to_str().filter(|_| is_cache_directory(&self.root().join(&path)));
+                built.extend(name.map(str::to_owned));
+            }
+        }
         let stamps = self.stamps.into_known();
-        copies.set_base(BaseFiles { dir: self.destination.dir, tree: self.tree, stamps });
-        Ok(None)
+        copies.set_base(BaseFiles { dir: self.destination.dir, tree: self.tree, stamps, mtime, built });
+        Ok(())
     }
 
-    /// Writes the tree of a project without a repository to the files that all copies share, if
-    /// they share any.
+    /// Runs a command that builds the project here.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Store`].
-    pub(crate) async fn share_tree(
-        copies: &Arc<Copies>,
-        tree: &Tree,
-        store: &Store,
-        in_flight: &InFlight,
-    ) -> Result<(), Error> {
-        if matches!(copies.method(), CopyMethod::Overlay(_)) {
-            let mut workspace = Self::first(copies, Copies::BASE_FILES, in_flight)?;
-            workspace.write_first(tree, store).await?;
-            workspace.share()?;
+    /// [`Error::Setup`] or [`Error::Io`].
+    pub(crate) async fn build(&self, command: &[String]) -> Result<(), Error> {
+        let Some(copies) = self.copies.clone() else { return Ok(()) };
+        let (directory, temporary, variables) =
+            (self.create_directory()?, copies.temporary_dir()?, copies.variables());
+        let setting = self.setting(&directory, temporary.path(), &variables, copies.options().time_max);
+        setup::run(command, &setting, &copies.options().starter).await
+    }
+
+    /// Copies the build output that all copies share into a new copy, which does not have it yet.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) async fn copy_built(&self) -> Result<(), Error> {
+        let Some(copies) = self.copies.clone().filter(|_| self.mounted.is_none()) else { return Ok(()) };
+        if copies.base().is_none_or(|base| base.built.is_empty()) {
+            return Ok(());
         }
-        Ok(())
+        let root = self.dir().clone();
+        self.blocking(move || {
+            copies
+                .base()
+                .map_or(Ok(()), |base| base.copy_built(&root))
+                .map_err(Error::io("copy build output to", root.path()))
+        })
+        .await
     }
 
     /// Mounts the files that all copies share on the directory, if there are any.
@@ -67,7 +86,8 @@ impl Workspace {
         let (Some(copies), Some(name)) = (self.copies.clone(), self.root().file_name()) else {
             return Ok(());
         };
-        let Some(base) = copies.base() else { return Ok(()) };
+        let overlay = copies.base().filter(|_| matches!(copies.method(), CopyMethod::Overlay(_)));
+        let Some(base) = overlay else { return Ok(()) };
         let failed = || Error::io("mount an overlay on", self.root());
         let mounted = copies.mount(base, name, self.dir()).map_err(failed())?;
         let dir = copies.plan_dir()?.subdirectory(name).map_err(failed())?;

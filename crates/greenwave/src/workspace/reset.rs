@@ -30,8 +30,7 @@ impl Workspace {
     /// # Errors
     /// [`Error::Io`] or [`Error::Store`].
     pub(crate) async fn reset(&mut self, tree: &Tree, store: &Store) -> Result<(), Error> {
-        let git = self.copies.as_ref().and_then(|copies| copies.git()).filter(|_| self.is_fresh);
-        let mtime = git.map(|git| git.mtime);
+        let mtime = self.copies.as_ref().filter(|_| self.is_fresh).and_then(|copies| copies.mtime());
         self.reset_at(tree, store, mtime).await
     }
 
@@ -65,15 +64,27 @@ impl Workspace {
             changes
         };
         let written: Vec<Change> = changes.into_iter().filter(|change| change.after.is_some()).collect();
-        let Copied { copied, rest } = self.copy_originals(written, mtime).await?;
+        // Build output of the base is older than files that differ from those it was built from.
+        let (old, new) = match self.copies.as_ref().and_then(|copies| copies.base()) {
+            Some(base) => written.into_iter().partition(|it| base.tree.get(&it.path) == it.after.as_ref()),
+            None => (written, Vec::new()),
+        };
+        self.write(old, mtime, store).await?;
+        self.write(new, None, store).await?;
+        self.is_fresh = false;
+        self.tree.clone_from(tree);
+        Ok(())
+    }
+
+    /// Writes files. They get a modification time, if there is one.
+    async fn write(&mut self, files: Vec<Change>, mtime: Option<i64>, store: &Store) -> Result<(), Error> {
+        let Copied { copied, rest } = self.copy_originals(files, mtime).await?;
         self.stamps.record(copied);
         apply(&self.destination, &rest, store).await?;
         if let Some(mtime) = mtime {
             set_times(&self.destination.dir, &rest, mtime)?;
         }
-        self.is_fresh = false;
         self.stamps.record_written(&self.destination.dir, &rest);
-        self.tree.clone_from(tree);
         Ok(())
     }
 
