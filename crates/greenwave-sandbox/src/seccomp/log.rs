@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::changes::{Caller, Change, ExpectedChange, ExpectedChanges, FileState};
 use super::ipc::{IpcCall, IpcLog};
 use super::parts::Parts;
+use super::processes::process_of;
 use crate::{Access, Peer, Trace};
 
 /// Maximum number of peers that are recorded.
@@ -24,6 +25,8 @@ pub(super) struct AccessLog {
     incomplete: Option<String>,
     peers: BTreeSet<Peer>,
     pub(super) parts: Parts,
+    /// The thread that makes the current call.
+    thread: u32,
     paths_max: usize,
 }
 
@@ -34,8 +37,10 @@ struct PathRecord {
     is_output: bool,
     /// A file existed before that.
     existed: bool,
-    /// The names in the directory were read, even if it is an output by then.
-    is_listed: bool,
+    /// The process that first read the names in the directory, even if it is an output by then.
+    listed_by: Option<u32>,
+    /// Another process has read the names or removed the directory.
+    is_shared: bool,
     /// The first access came after the names in its directory were read.
     is_walked: bool,
 }
@@ -50,6 +55,7 @@ impl AccessLog {
             incomplete: None,
             peers: BTreeSet::new(),
             parts,
+            thread: 0,
             paths_max,
         }
     }
@@ -117,8 +123,10 @@ impl AccessLog {
     pub(super) fn list(&mut self, path: &Path) {
         self.parts.list(path);
         self.depend(path, |access| access.listed = true);
+        let process = process_of(self.thread);
         if let Some(record) = self.record(path) {
-            record.is_listed = true;
+            let lister = *record.listed_by.get_or_insert(process);
+            record.is_shared |= lister != process && !record.is_output;
         }
     }
 
@@ -133,6 +141,7 @@ impl AccessLog {
     /// Starts the record of a call. Returns whether a change that an earlier call was expected to
     /// make has failed.
     pub(super) fn next_call(&mut self, caller: Caller) -> bool {
+        self.thread = caller.thread;
         let certain = self.expected.next_call(caller);
         self.settle(certain)
     }
@@ -155,6 +164,12 @@ impl AccessLog {
     /// Records a call that removes a file.
     pub(super) fn remove(&mut self, path: &Path) {
         self.depend(path, |access| access.queried = true);
+        let thread = self.thread;
+        if let Some(record) = self.record(path)
+            && let Some(lister) = record.listed_by
+        {
+            record.is_shared |= !record.is_output && lister != process_of(thread);
+        }
         let is_directory = self.parts.are_announced() && path.is_dir();
         if self.begin_output(path, is_directory).is_some() || self.created.contains(path) {
             self.expected.add(path, Change::Remove);
@@ -261,18 +276,20 @@ impl AccessLog {
     }
 
     /// Returns the directories that the command has removed with their unread content, and created
-    /// again.
+    /// again. Only the process that removed a directory has read the names in it.
     fn swept(&self) -> HashSet<PathBuf> {
         let is_unread = |record: &PathRecord| record.access.written && !record.access.read;
         let is_recreated = |directory: &&PathBuf| {
-            self.paths.get(*directory).is_some_and(|record| record.existed && is_unread(record))
+            self.paths
+                .get(*directory)
+                .is_some_and(|record| record.existed && is_unread(record) && !record.is_shared)
         };
         let mut swept: HashSet<PathBuf> = self.created.iter().filter(is_recreated).cloned().collect();
         if swept.is_empty() {
             return swept;
         }
         for (path, record) in self.paths.iter().filter(|(_, record)| record.existed) {
-            if !(record.is_walked && is_unread(record)) {
+            if !(record.is_walked && is_unread(record) && !record.is_shared) {
                 swept.retain(|directory| path == directory || !path.starts_with(directory));
             }
         }
@@ -292,8 +309,10 @@ impl AccessLog {
             }
             let output_only = self.is_in_created(path);
             let access = Access { output_only, ..Access::default() };
-            let is_walked =
-                path.parent().and_then(|parent| self.paths.get(parent)).is_some_and(|it| it.is_listed);
+            let is_walked = path
+                .parent()
+                .and_then(|parent| self.paths.get(parent))
+                .is_some_and(|it| it.listed_by.is_some());
             let record = PathRecord { access, is_output: output_only, is_walked, ..PathRecord::default() };
             self.paths.insert(path.to_owned(), record);
         }

@@ -37,6 +37,12 @@ impl Processes {
     }
 }
 
+/// Returns the process of a thread. A process is named after its first thread, so it is the thread
+/// itself where `/proc` does not say.
+pub(super) fn process_of(thread: u32) -> u32 {
+    relatives(thread).map_or(thread, |(group, _)| group)
+}
+
 /// Returns the thread group and the parent of a thread.
 fn relatives(thread: u32) -> Option<(u32, u32)> {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
