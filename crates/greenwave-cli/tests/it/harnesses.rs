@@ -97,15 +97,20 @@ fn a_cargo_workspace_has_the_results_of_cargo_test() {
     };
     check(0);
     check(4);
-    // A file of `b` affects the tests of `b`, not those of `a`.
+    // A file of `b` affects the program of `b` that reads it, and no other test.
     dir.write("p/b/fixture.txt", "y");
-    check(2);
+    check(3);
     dir.write("p/b/fixture.txt", "x");
     check(4);
-    // An undeclared file outside the packages that is compiled into `a`.
+    // An undeclared file outside the packages that is compiled into the tests of `a`.
     dir.write("p/data.txt", "2\n");
     let (failing, cached, _) = cases(&dir, "p");
-    assert_eq!((failing["a outside"], cached), (false, 0));
+    assert_eq!((failing["a outside"], cached), (false, 3));
+    dir.write("p/data.txt", "1\n");
+    // Documentation tests depend on the library.
+    dir.write("p/a/src/lib.rs", dir.read("p/a/src/lib.rs").replace("-> i32 { 1 }", "-> i32 { 2 }"));
+    let (failing, ..) = cases(&dir, "p");
+    assert!(failing.iter().any(|(name, passed)| name.contains("(doc)") && !passed), "{failing:?}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 use greenwave_cache::{Key, KeyBuilder};
 use greenwave_inputs::DiscoveredDeps;
 
+use crate::harness::LaunchSpec;
 use crate::{IncompleteMode, Manifest, Test};
 
 /// Version of the fields of keys and of the payloads of records.
@@ -69,6 +70,37 @@ pub(crate) fn traces(
     let mut key = KeyBuilder::new("greenwave test, traces", SCHEMA);
     put_declaration(&mut key, mode, incomplete, test, environment, tools);
     key.text(&test.name).text(test.harness.as_str());
+    key.finish()
+}
+
+/// Returns the key of the list of complete traces of a test whose program was built before it
+/// started.
+///
+/// Covers the process as well: the program's path, its arguments, directory and variables. The
+/// program's content is part of each trace, since the process opens it.
+pub(crate) fn traces_of_process(
+    mode: KeyMode,
+    incomplete: IncompleteMode,
+    test: &Test,
+    environment: &[(&str, &OsStr)],
+    tools: &[[u8; 32]],
+    launch: &LaunchSpec,
+) -> Key {
+    let mut key = KeyBuilder::new("greenwave test, traces of a built program", SCHEMA);
+    put_declaration(&mut key, mode, incomplete, test, environment, tools);
+    key.text(&test.name).text(test.harness.as_str());
+    key.bytes(launch.program.as_os_str().as_encoded_bytes());
+    key.bytes(launch.directory.as_os_str().as_encoded_bytes());
+    key.count(launch.arguments.len());
+    for argument in &launch.arguments {
+        key.bytes(argument.as_encoded_bytes());
+    }
+    for variables in [&launch.variables, &launch.replaced] {
+        key.count(variables.len());
+        for (name, value) in variables {
+            key.bytes(name.as_encoded_bytes()).bytes(value.as_encoded_bytes());
+        }
+    }
     key.finish()
 }
 

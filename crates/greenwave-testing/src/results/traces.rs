@@ -35,7 +35,7 @@ struct Candidate {
 impl ResultCache {
     /// Returns the results of those queries for which an earlier trace still holds. Each comes with
     /// the index of its query.
-    pub(super) async fn lookup_traces(
+    pub(crate) async fn lookup_traces(
         &self,
         misses: &[(usize, KeyChain)],
         queries: &[LookupQuery<'_>],

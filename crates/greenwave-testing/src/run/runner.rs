@@ -2,6 +2,7 @@
 
 mod accesses;
 mod attempt;
+mod built_program;
 mod cases;
 mod commit;
 mod complete_trace;
@@ -337,6 +338,9 @@ impl TestJob<'_> {
     /// Runs the test and stores its result, or waits for a run that is already in progress.
     async fn run_or_wait(&self, mut chain: KeyChain) -> Result<TestRun, Error> {
         let Some(cache) = &self.runner.cache else { return self.run_uncached().await };
+        if let Some(outcome) = self.cached_by_program(cache, &chain).await? {
+            return Ok(outcome.into());
+        }
         for _ in 0..=STEPS_MAX {
             let mut ran_here = None;
             let (here, at) = (&mut ran_here, &chain);

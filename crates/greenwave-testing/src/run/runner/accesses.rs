@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use greenwave_inputs::{AccessKind, is_cache_directory};
 
@@ -22,6 +23,14 @@ pub(super) struct OwnAccesses {
     pub(super) unbuilt: Option<PathBuf>,
     /// A file in a cache that the test maintains. Accesses to it were left out, and the test may
     /// not have read the sources of the cache again.
+    pub(super) from_cache: Option<PathBuf>,
+}
+
+/// Everything that the process of a built program observed.
+#[derive(Debug, Clone)]
+pub(super) struct ProcessAccesses {
+    pub(super) accesses: Arc<Accesses>,
+    /// A file in a cache that the test maintains.
     pub(super) from_cache: Option<PathBuf>,
 }
 
@@ -54,6 +63,27 @@ impl<'a> AccessFilter<'a> {
         let (accesses, left_out) = without_caches(accesses, &seen.written, products);
         let from_cache = left_out.into_iter().find(|path| seen.existing.contains(path) && !path.is_dir());
         OwnAccesses { accesses, unbuilt, from_cache }
+    }
+
+    /// Returns everything that the process of a built program observed, with the program itself and
+    /// the libraries that were built for it. Returns `None` if the process used files that cargo
+    /// compares by their timestamps, which no state covers.
+    pub(super) fn of_process(&self, seen: &Seen, products: &Products) -> Option<ProcessAccesses> {
+        let counts =
+            |(path, kind): &&(PathBuf, AccessKind)| self.counts(path) && !is_swept(seen, path, *kind);
+        let accesses: Accesses = seen.accesses.iter().filter(counts).cloned().collect();
+        let mut index = products::Accesses::new(products, &accesses, &seen.written);
+        let is_of_cargo = |(path, kind): &(PathBuf, AccessKind)| {
+            let is_internal = products.part(path, *kind, &mut index) == Some(Part::Internal);
+            let is_examined = *kind == AccessKind::Content && path.is_dir();
+            is_internal && !products.own.contains(path) && !is_examined && path.exists()
+        };
+        if accesses.iter().any(is_of_cargo) {
+            return None;
+        }
+        let (accesses, left_out) = without_caches(accesses, &seen.written, Some(products));
+        let from_cache = left_out.into_iter().find(|path| seen.existing.contains(path) && !path.is_dir());
+        Some(ProcessAccesses { accesses: Arc::new(accesses), from_cache })
     }
 
     fn counts(&self, path: &Path) -> bool {
@@ -97,7 +127,7 @@ fn is_cargo_setting(path: &Path, home: &Path) -> bool {
 /// Removes accesses to cargo's internal files. If build products remain, adds the workspace that
 /// must be built before they are compared. Also returns a product that may be stale because the
 /// build was incomplete.
-fn without_products(
+pub(super) fn without_products(
     products: &Products,
     accesses: Accesses,
     written: &HashSet<PathBuf>,

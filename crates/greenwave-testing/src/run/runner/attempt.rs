@@ -13,7 +13,7 @@ use super::Runner;
 use super::accesses::{AccessFilter, OwnAccesses};
 use super::discovered::Comparison;
 use super::prepare::Prepared;
-use super::timed_accesses::TimedAccesses;
+use super::timed_accesses::{BuiltRun, TimedAccesses};
 use super::undeclared::reads_more;
 use crate::harness::cargo::products::Products;
 use crate::harness::launch::BuildFailure;
@@ -45,6 +45,8 @@ pub(crate) struct AttemptResult {
     pub(super) reads_more: bool,
     /// Whether the program could not be built, so that no process ran.
     pub(super) build_failed: bool,
+    /// Everything that the process observed, if the program was built before.
+    pub(super) built_run: Option<BuiltRun>,
 }
 
 impl AttemptResult {
@@ -57,6 +59,7 @@ impl AttemptResult {
             accesses: Arc::default(),
             seen: Arc::clone(&process.seen),
             built: Vec::new(),
+            products: Arc::default(),
             from_cache: None,
             own: None,
             since: process.began,
@@ -71,6 +74,7 @@ impl AttemptResult {
             unbuilt: None,
             reads_more: false,
             build_failed: true,
+            built_run: None,
         }
     }
 
@@ -162,8 +166,10 @@ impl TestJob<'_> {
         launch: LaunchSpec,
         isolation: Isolation,
     ) -> Result<AttemptResult, Error> {
+        let built_run = self.built_run(&launch, &process, isolation.directory());
         let LaunchSpec { dependencies, since, products, changing, .. } = launch;
         let mut result = self.attempt_result(process, attempts, isolation.directory(), products)?;
+        result.built_run = built_run;
         self.runner.take_back(isolation, &result.process);
         let accesses = &mut result.accesses;
         Arc::make_mut(&mut accesses.accesses).extend(dependencies);
@@ -208,6 +214,7 @@ impl TestJob<'_> {
                 accesses: Arc::new(accesses),
                 seen: Arc::clone(&process.seen),
                 built: products.map(|products| products.roots).unwrap_or_default(),
+                products: Arc::default(),
                 from_cache,
                 own: None,
                 since: process.began,
@@ -219,6 +226,7 @@ impl TestJob<'_> {
             changing: None,
             unbuilt,
             build_failed: false,
+            built_run: None,
         })
     }
 

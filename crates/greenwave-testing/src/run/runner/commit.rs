@@ -9,7 +9,7 @@ use greenwave_sandbox::TraceStatus;
 
 use super::attempt::{AttemptResult, TestJob};
 use super::discovered::{Found, Snapshots};
-use super::timed_accesses::TimedAccesses;
+use super::timed_accesses::{BuiltRun, TimedAccesses};
 use super::undeclared::undeclared;
 use super::{Dependencies, TestRun};
 use crate::Error;
@@ -20,7 +20,7 @@ use crate::results::lookup::ResultCache;
 use crate::results::outcome::{CacheDecision, Outcome, Status};
 use crate::results::outputs::{self, OutputFile};
 use crate::results::record;
-use crate::results::written::WrittenSet;
+use crate::results::written::{WrittenSet, first_written};
 use crate::run::blocking::blocking;
 use crate::run::options::IncompleteMode;
 use crate::run::process::ProcessResult;
@@ -50,6 +50,8 @@ struct Decided {
     discovered: Option<Found>,
     undeclared: Vec<PathBuf>,
     states: Arc<PathStates>,
+    /// The complete trace of a built program's process, with the key of the list of its traces.
+    process_trace: Option<(Key, Arc<DiscoveredDeps>)>,
 }
 
 impl Commit<'_> {
@@ -65,7 +67,9 @@ impl Commit<'_> {
             self.cache.put_undeclared_marker(test).await;
         }
         let written = self.job.add_written(self.cache, process).await;
-        let Decided { decision, mut discovered, undeclared, states } = self.decide(&attempt).await?;
+        let Decided { decision, mut discovered, undeclared, states, process_trace } =
+            self.decide(&attempt).await?;
+        let process_trace = process_trace.filter(|(_, trace)| first_written(trace, &written).is_none());
         if let Some(found) = &mut discovered {
             found.reject_written(&written);
         }
@@ -99,6 +103,9 @@ impl Commit<'_> {
         }
         let Found { new, trace, .. } = discovered.unwrap_or_default();
         let (record, persist, stored_at) = self.store(new, &states, result).await;
+        if let Some((list, trace)) = process_trace {
+            self.cache.put_trace(&list, &trace, &states, &stored_at).await;
+        }
         if let (Some(list), Some(trace)) = (&prepared.traces, &trace) {
             self.cache.put_trace(list, trace, &states, &stored_at).await;
         }
@@ -166,6 +173,7 @@ impl Commit<'_> {
             discovered: None,
             undeclared: Vec::new(),
             states: Arc::clone(states),
+            process_trace: None,
         };
         if let Some(decision) = run.obstacle() {
             let undeclared = self.undeclared_if(runner.options.strict, attempt)?;
@@ -197,7 +205,15 @@ impl Commit<'_> {
                 let declares = !test.inputs.is_empty() || runner.options.strict;
                 let undeclared = self.undeclared_if(declares, attempt)?;
                 let decision = decide_cacheability(&run, &inputs);
-                Ok(Decided { discovered: Some(found), undeclared, ..not(decision, &after.states) })
+                let process_trace = match attempt.built_run.clone() {
+                    Some(BuiltRun { list, accesses }) => {
+                        let found = snapshots.trace_of(test, accesses, self.chain).await?;
+                        found.trace.map(|trace| (list, trace))
+                    }
+                    None => None,
+                };
+                let decided = not(decision, &after.states);
+                Ok(Decided { discovered: Some(found), undeclared, process_trace, ..decided })
             }
         }
     }

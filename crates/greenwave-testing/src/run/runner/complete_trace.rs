@@ -116,6 +116,7 @@ impl TracedRun<'_> {
     fn may_be_cache(&self, absolute: &Path) -> bool {
         let relative = absolute.strip_prefix(self.project).unwrap_or(absolute);
         !self.selection.is_output(relative)
+            && !self.test.products.contains(absolute)
             && self.after.inputs.get(relative).is_none()
             && self.test.seen.existing.contains(absolute)
             && !is_installed(relative)

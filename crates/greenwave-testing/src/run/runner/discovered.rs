@@ -95,6 +95,17 @@ impl Snapshots<'_> {
         Ok(Ok(blocking(move || comparer.found(new)).await))
     }
 
+    /// Returns the complete trace of a process, if its accesses are one and all states are certain.
+    pub(super) async fn trace_of(
+        &self,
+        test: &Test,
+        accesses: TimedAccesses,
+        chain: &KeyChain,
+    ) -> Result<Found, Error> {
+        let comparer = Comparer { wants_trace: true, ..self.comparer(test, accesses, chain)? };
+        Ok(blocking(move || comparer.found(Arc::default())).await)
+    }
+
     async fn compare_whole(
         &self,
         test: &Test,
