@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::program::{Finished, until};
+use crate::run_command::as_nobody;
 use crate::shell_plan::{self, Report, ShellFeature};
 use crate::test_dir::{STATE, TestDir};
 
@@ -140,6 +141,34 @@ fn directories_of_overlays_are_renamed_as_documented() {
     assert_eq!(dir.read("project/elsewhere/a/b.txt"), "moved/a/b.txt\n");
     assert_eq!(dir.read("project/renamed/in/z.txt"), "z\n");
     assert!(!dir.path("project/moved").exists());
+}
+
+/// Without privileges, overlays are mounted in a user namespace if a setting demands them.
+#[test]
+fn users_get_overlays_in_a_user_namespace() {
+    let script = "stat -f -c %T . > type.txt; echo more >> src/changed.txt; mv moved elsewhere; \
+        mkdir made; echo z > made/z.txt; python3 -c 'import os; os.rename(\"made\", \"renamed\")'; id -u > user.txt";
+    let one = ShellFeature::new("one", script, "test -f elsewhere/a/b.txt && test -f renamed/z.txt");
+    let dir = project();
+    dir.write("plan.toml", shell_plan::plan(&[one]));
+    let finished = as_nobody(&dir).variable("GREENWAVE_RUN_COPIES", "overlay").run();
+    if finished.stderr.contains("`run.copies = \"overlay\"` demands") {
+        println!("skipped: {}", finished.stderr);
+        return;
+    }
+    finished.with_code(0);
+    assert_eq!(dir.read("project/type.txt"), "overlayfs\n");
+    assert_eq!(dir.read("project/src/changed.txt"), "src/changed.txt\nmore\n");
+    let user = rustix::process::geteuid().as_raw();
+    assert_eq!(
+        dir.read("project/user.txt").trim(),
+        if user == 0 { "65534".to_owned() } else { user.to_string() }
+    );
+    fs::remove_dir_all(dir.path("project/.greenwave")).unwrap();
+    fs::remove_dir_all(dir.path("project/renamed")).unwrap();
+    let events = as_nobody(&dir).run().events();
+    let method = events.iter().find(|event| event["event"] == "copies").map(|event| event["method"].clone());
+    assert!(method.is_some_and(|method| method != "overlay"), "{events:?}");
 }
 
 #[test]

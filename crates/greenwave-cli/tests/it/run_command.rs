@@ -346,7 +346,7 @@ fn a_project_may_be_empty() {
 }
 
 /// Runs the plan as a user without root permissions, who owns the directory.
-fn as_nobody(dir: &TestDir) -> Program {
+pub(crate) fn as_nobody(dir: &TestDir) -> Program {
     const NOBODY: u32 = 65534;
     if !rustix::process::geteuid().is_root() {
         return dir.plan();
