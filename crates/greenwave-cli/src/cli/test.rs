@@ -73,6 +73,9 @@ pub(super) async fn test(args: &TestArgs) -> Result<Exit, CliError> {
             return Ok(Exit::SUCCESS);
         }
     };
+    if args.why_not_cached {
+        return explain::why_not_cached(suite, &selected);
+    }
     if args.dry_run {
         return dry_run::dry_run(suite, &selected).await;
     }

@@ -79,3 +79,24 @@ fn a_directory_that_a_test_removes_and_creates_again_is_no_dependency() {
     assert_eq!(sweeping(&reads, "made\n"), [false; 3]);
     assert_eq!(sweeping(remake, ""), [false; 3]);
 }
+
+#[test]
+fn tests_that_are_not_cached_are_listed_with_the_reason() {
+    let settings = "[[test]]\nname = \"counts\"\ncommand = \"echo x >> count\"\n\
+        [[test]]\nname = \"fine\"\ncommand = \"true\"\ninputs = [\"fine\"]\n";
+    let dir = TestDir::empty().with("p/greenwave.toml", settings).with("p/count", "x\n").with("p/fine", "");
+    let run = |arguments: &[&str]| {
+        let program = Program::new(["test"].iter().chain(arguments)).within(&dir.path("p"));
+        program.variable("XDG_CACHE_HOME", dir.path("cache")).run().with_code(0).stdout
+    };
+    let nothing = "The last result of each test was stored, failed, or is unknown\n";
+    assert_eq!(run(&["--why-not-cached"]), nothing);
+    run(&[]);
+    let listed = run(&["--why-not-cached"]);
+    assert_eq!(
+        listed,
+        "counts\n  not cached: the test modifies its own input `count` (declare it in `outputs`)\n"
+    );
+    assert_eq!(run(&["fine", "--why-not-cached"]), nothing);
+    assert_eq!(dir.read("p/count"), "x\nx\n");
+}

@@ -236,6 +236,13 @@ impl Suite {
         self.ids().filter(has_failed).collect()
     }
 
+    /// Returns the tests whose last run passed and was not stored, with the reasons and advice.
+    pub fn not_stored(&self) -> Vec<(TestId, String)> {
+        let log = self.load_log();
+        let reason = |id: TestId| Some((id, log.last(&self.context.test(id).name)?.not_stored.clone()?));
+        self.ids().filter_map(reason).collect()
+    }
+
     /// Returns the durations that the tests are expected to take, learned from earlier runs.
     pub fn timings(&self) -> Timings {
         let statistics = Statistics::load(&self.state);

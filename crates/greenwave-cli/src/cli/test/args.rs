@@ -32,6 +32,9 @@ pub(crate) struct TestArgs {
     /// Explain why the result of a test is cached, or what has changed.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["filters", "affected", "watch"])]
     pub(super) explain: Option<String>,
+    /// List the tests whose last result was not stored, each with the reason.
+    #[arg(long, conflicts_with_all = ["explain", "dry_run", "watch", "timings"])]
+    pub(super) why_not_cached: bool,
     /// Run and cache each test individually instead of per file or test binary.
     #[arg(long)]
     pub(super) per_test: bool,
@@ -137,6 +140,7 @@ impl WarmArgs {
             init: false,
             dry_run: false,
             explain: None,
+            why_not_cached: false,
             per_test: self.per_test,
             affected: None,
             last_failed: false,
@@ -176,7 +180,7 @@ impl TestArgs {
 
     /// Returns whether the command only shows something, so that it runs no code of the project.
     pub(super) fn is_inspection(&self) -> bool {
-        self.dry_run || self.explain.is_some()
+        self.dry_run || self.explain.is_some() || self.why_not_cached
     }
 
     /// Returns the output to print.

@@ -1,7 +1,7 @@
 //! `greenwave test --explain`: explains why the result of a test is cached, or which changes made
 //! it miss.
 
-use greenwave_testing::{Explanation, Suite};
+use greenwave_testing::{Explanation, Suite, TestId};
 
 use super::select::select_one;
 use crate::error::CliError;
@@ -17,6 +17,20 @@ pub(super) async fn explain(suite: &Suite, name: &str) -> Result<Exit, CliError>
     let explanation = suite.explain(test).await?;
     let name = printable(&suite.tests()[test.index()].name);
     output::answer(&lines(&name, &explanation).join("\n"))?;
+    Ok(Exit::SUCCESS)
+}
+
+/// Lists the selected tests whose last result was not stored, with the reasons.
+pub(super) fn why_not_cached(suite: &Suite, selected: &[TestId]) -> Result<Exit, CliError> {
+    let reasons = suite.not_stored();
+    let mut lines = Vec::new();
+    for (test, reason) in reasons.iter().filter(|(test, _)| selected.contains(test)) {
+        lines.push(format!("{}\n  not cached: {reason}", printable(&suite.tests()[test.index()].name)));
+    }
+    if lines.is_empty() {
+        lines.push("The last result of each test was stored, failed, or is unknown".to_owned());
+    }
+    output::answer(&lines.join("\n"))?;
     Ok(Exit::SUCCESS)
 }
 

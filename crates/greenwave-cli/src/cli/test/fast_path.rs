@@ -95,6 +95,7 @@ fn is_plain(args: &TestArgs) -> bool {
         && args.shard.is_none()
         && args.timings.is_none()
         && args.explain.is_none()
+        && !args.why_not_cached
         && !args.dry_run
         && !args.verbose
         && !args.per_test
