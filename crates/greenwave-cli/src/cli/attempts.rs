@@ -37,8 +37,8 @@ pub(super) struct AttemptsArgs {
 /// Lists attempts.
 pub(super) async fn attempts(args: &AttemptsArgs) -> Result<Exit, CliError> {
     let (plan, feature) = match (&args.plan, &args.feature) {
-        // One word that is no file is a feature.
-        (Some(word), None) if !word.exists() => (None, word.to_str().map(str::to_owned)),
+        // One word that names no file is a feature.
+        (Some(word), None) if !word.exists() && !names_file(word) => (None, word.to_str().map(str::to_owned)),
         (plan, feature) => (plan.as_deref(), feature.clone()),
     };
     let project = match plan {
@@ -68,6 +68,11 @@ pub(super) async fn attempts(args: &AttemptsArgs) -> Result<Exit, CliError> {
         }
     }
     Ok(Exit::SUCCESS)
+}
+
+/// Returns whether a word names the file of a plan, which may not exist.
+fn names_file(word: &Path) -> bool {
+    word.components().count() > 1 || word.extension().is_some_and(|extension| extension == "toml")
 }
 
 async fn find(

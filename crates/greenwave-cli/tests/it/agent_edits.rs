@@ -140,6 +140,14 @@ fn what_was_said_is_shown_and_stored_without_secrets() {
         .with_code(0);
     let json: serde_json::Value = serde_json::from_str(json.stdout.trim()).unwrap();
     assert_eq!((json["outcome"].as_str(), json["exit"].as_str()), (Some("failed"), Some("exit status: 0")));
+    for (word, expected) in [
+        ("plam.toml", "cannot read plan plam.toml"),
+        ("a/plan", "cannot read plan a/plan"),
+        ("g", "feature `g`"),
+    ] {
+        let missing = dir.greenwave(["attempts", word]).run().with_code(2);
+        assert!(missing.stderr.contains(expected), "{}", missing.stderr);
+    }
     let missing = dir.greenwave(["attempts", "plan.toml", "f", "--attempt", "9"]).run().with_code(2);
     assert!(missing.stderr.contains("no attempt 9 at feature `f`"), "{}", missing.stderr);
 }
