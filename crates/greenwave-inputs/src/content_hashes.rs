@@ -32,6 +32,15 @@ impl ContentHashes {
         Manifest::collect_with(project, &Selection::of(spec)?, |found| self.entry(project, found, now_ns()))
     }
 
+    /// Adds a file whose content is certain to have this hash as long as it has this stamp.
+    pub fn insert(&self, stamp: FileStamp, entry: Entry) {
+        let mut hashes = self.0.lock();
+        if hashes.len() >= FILES_MAX {
+            hashes.clear();
+        }
+        hashes.insert((stamp.device, stamp.inode), (stamp, entry));
+    }
+
     /// Returns the entry of a file that was listed, and the stamp that belongs to it. Reads the
     /// file at `at`, unless its stamp proves that it is unchanged. The hash of a symbolic link
     /// covers the file at its end, whose stamp is not the link's, so links are always read.
@@ -48,11 +57,7 @@ impl ContentHashes {
         }
         let (entry, stamp) = Entry::read(&path, false)?;
         if !stamp.is_racy_within_run(at) {
-            let mut hashes = self.0.lock();
-            if hashes.len() >= FILES_MAX {
-                hashes.clear();
-            }
-            hashes.insert(key(&stamp), (stamp, entry));
+            self.insert(stamp, entry);
         }
         Ok((entry, stamp))
     }

@@ -125,6 +125,7 @@ impl FeatureRun {
     async fn start(&mut self, record: Option<GreenRecord>) -> Result<StageResult, FeatureError> {
         let name = &self.ctx.feature(self.id).id;
         let workspace = Workspace::in_copies(&self.ctx.copies, name, &self.ctx.project.in_flight)?;
+        self.ctx.tests.add_hashes(workspace.hashes());
         self.state = FeatureState::Active(Box::new(ActiveFeature::new(Phase::Waiting, workspace)));
         match record {
             Some(record) => {

@@ -308,7 +308,9 @@ impl MergeQueue {
     }
 
     fn new_workspace(&self) -> Result<Workspace, Error> {
-        Workspace::in_copies(&self.ctx.copies, MERGE_COPY, &self.ctx.project.in_flight)
+        let workspace = Workspace::in_copies(&self.ctx.copies, MERGE_COPY, &self.ctx.project.in_flight)?;
+        self.ctx.tests.add_hashes(workspace.hashes());
+        Ok(workspace)
     }
 
     /// Refuses an attempt whose changes conflict with the project.

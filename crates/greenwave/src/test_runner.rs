@@ -5,6 +5,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use greenwave_cache::TieredStats;
+use greenwave_inputs::{Entry, FileStamp};
 use greenwave_testing::{Error, Outcome, Runner, Test};
 
 /// Runs tests and looks up cached results.
@@ -26,6 +27,9 @@ pub(crate) trait TestRunner: Debug + Send + Sync + 'static {
 
     /// Returns the figures of the cache.
     fn stats(&self) -> TieredStats;
+
+    /// Adds hashes of files in directories that tests will run in.
+    fn add_hashes(&self, _files: Vec<(FileStamp, Entry)>) {}
 
     /// Makes stored results durable.
     async fn flush(&self);
@@ -51,6 +55,10 @@ impl TestRunner for Runner {
 
     fn stats(&self) -> TieredStats {
         Runner::stats(self)
+    }
+
+    fn add_hashes(&self, files: Vec<(FileStamp, Entry)>) {
+        Runner::add_hashes(self, files.into_iter());
     }
 
     async fn flush(&self) {

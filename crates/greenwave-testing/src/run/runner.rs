@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use greenwave_cache::{Key, Persist, Record, Tiered, TieredStats};
-use greenwave_inputs::{ContentHashes, DiscoveredDeps, Selection, StatCache, list_files};
+use greenwave_inputs::{ContentHashes, DiscoveredDeps, Entry, FileStamp, Selection, StatCache, list_files};
 use greenwave_sandbox::TraceStatus;
 use parking_lot::Mutex;
 
@@ -158,6 +158,11 @@ impl Runner {
             Lookup::Hit(outcome, _) => Ok(Some(outcome)),
             Lookup::Miss(_) | Lookup::OverLimit(_) | Lookup::Corrupt => Ok(None),
         }
+    }
+
+    /// Adds hashes of files in directories that tests will run in, so that they need not be read.
+    pub fn add_hashes(&self, files: impl Iterator<Item = (FileStamp, Entry)>) {
+        files.for_each(|(stamp, entry)| self.hashes.insert(stamp, entry));
     }
 
     /// Returns the statistics of the result cache, or zeros without a cache.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use greenwave_dir::FileKind;
-use greenwave_inputs::is_cache_directory;
+use greenwave_inputs::{Entry, FileStamp, is_cache_directory};
 
 use super::scan::StampedFiles;
 use super::{InFlight, Workspace};
@@ -45,6 +45,11 @@ impl Workspace {
         let stamps = self.stamps.into_known();
         copies.set_base(BaseFiles { dir: self.destination.dir, tree: self.tree, stamps, mtime, built });
         Ok(())
+    }
+
+    /// Returns the hashes of the files that did not change since they were written or read.
+    pub(crate) fn hashes(&self) -> Vec<(FileStamp, Entry)> {
+        self.stamps.hashes()
     }
 
     /// Runs a command that builds the project here.

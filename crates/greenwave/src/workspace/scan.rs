@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use greenwave_dir::{Access, Dir, Metadata, refused};
-use greenwave_inputs::{CLOCK_TICK, FileStamp, now_ns};
+use greenwave_inputs::{CLOCK_TICK, Entry, FileStamp, now_ns};
 use greenwave_storage::{BlobId, Store};
 use greenwave_testing::EntryKind;
 
@@ -102,6 +102,14 @@ impl StampedFiles {
     pub(super) fn into_known(self) -> Vec<(String, File, FileStamp)> {
         let known = self.0.into_iter().filter(|(_, stamped)| stamped.is_proof());
         known.map(|(path, stamped)| (path, stamped.file, stamped.stamp)).collect()
+    }
+
+    /// Returns the hashes of the files whose stamps prove that they are unchanged. Links have none.
+    pub(super) fn hashes(&self) -> Vec<(FileStamp, Entry)> {
+        let known = self.0.values().filter(|stamped| stamped.is_proof());
+        let files = known.filter(|stamped| stamped.file.kind != EntryKind::Symlink);
+        let entry = |file: File| Entry { kind: file.kind, hash: *file.blob.as_bytes() };
+        files.map(|stamped| (stamped.stamp, entry(stamped.file))).collect()
     }
 
     /// Records files with the stamps that they have since this process has written them.
