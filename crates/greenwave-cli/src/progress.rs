@@ -141,9 +141,7 @@ impl Progress {
                 plural(*agents as usize, "concurrent request"),
                 plural(*workers as usize, "test worker"),
             )),
-            Event::Confinement { strength, landlock, reason, agents } => {
-                Some(confinement_text(strength, *landlock, reason.as_deref(), agents))
-            }
+            Event::Confinement { .. } => confinement_text(event),
             Event::Copies { method } => Some(copies_text(method)),
             Event::Base { commit, uncommitted, note } => {
                 Some(base_text(commit.as_deref(), *uncommitted, note))
@@ -213,28 +211,34 @@ fn continued_text(attempt: u32, answered: bool, new_round: bool) -> String {
     }
 }
 
+/// The version of Landlock that keeps signals inside.
+const SIGNALS_FROM: u32 = 6;
+
 /// Returns the description of how agents and tests are confined.
-fn confinement_text(
-    strength: &str,
-    landlock: Option<u32>,
-    reason: Option<&str>,
-    agents: &BTreeMap<String, &'static str>,
-) -> String {
-    let mut text = match (strength, landlock, reason) {
+fn confinement_text(event: &Event) -> Option<String> {
+    let Event::Confinement { strength, landlock, reason, shared_processes, agents } = event else {
+        return None;
+    };
+    let mut text = match (*strength, landlock, reason) {
         (_, _, Some(reason)) => format!("Confinement: none ({reason})"),
         ("mount", ..) => "Confinement: mounts".to_owned(),
         (_, Some(version), _) => {
+            let signals = if *version < SIGNALS_FROM { "signals to other programs and " } else { "" };
             format!(
-                "Confinement: Landlock {version}, which does not stop changes of modes and times of files"
+                "Confinement: Landlock {version}, which does not stop {signals}changes of modes and times of \
+                 files"
             )
         }
         (other, ..) => format!("Confinement: {other}"),
     };
-    for (agent, strength) in agents.iter().filter(|(_, own)| **own != strength) {
+    if let Some(reason) = shared_processes {
+        text.push_str(&format!("; the user's processes are visible ({reason})"));
+    }
+    for (agent, strength) in agents.iter().filter(|(_, own)| *own != strength) {
         let own = if *strength == "off" { "is not confined" } else { strength };
         text.push_str(&format!("; agent `{agent}` {own}"));
     }
-    text
+    Some(text)
 }
 
 /// Returns the description of how working copies are made.

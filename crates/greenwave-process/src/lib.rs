@@ -57,4 +57,6 @@ pub use setup::Setup;
 #[cfg(target_os = "linux")]
 pub use setup::install_filter;
 pub use spawn::{BeforeExec, Spawn};
+#[cfg(target_os = "linux")]
+pub use supervisor::probe_own_processes;
 pub use supervisor::{Supervisor, supervise};

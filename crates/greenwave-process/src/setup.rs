@@ -11,6 +11,8 @@ mod linux;
 
 #[cfg(target_os = "linux")]
 pub use linux::install_filter;
+#[cfg(target_os = "linux")]
+pub(crate) use linux::keep_identity;
 
 /// A change that a child makes to itself before it executes its program.
 #[derive(Debug)]
@@ -46,17 +48,32 @@ pub enum Setup {
     },
     /// Installs a seccomp filter that reports nothing.
     #[cfg(target_os = "linux")]
-    FilterCalls(Vec<libc::sock_filter>),
-    /// Moves into new namespaces (`CLONE_NEW…` flags of `unshare(2)`).
+    FilterCalls {
+        /// The filter.
+        filter: Vec<libc::sock_filter>,
+        /// Whether the filter only keeps the child from naming processes other than its own. It is
+        /// left out where [`OwnProcesses`](Self::OwnProcesses) has an effect.
+        on_processes: bool,
+    },
+    /// Moves into new namespaces.
     #[cfg(target_os = "linux")]
-    Unshare(libc::c_int),
-    /// Opens an existing file for writing and writes to it once.
+    Namespaces {
+        /// The namespaces (`CLONE_NEW…` flags of `unshare(2)`), without those of users and
+        /// processes.
+        flags: libc::c_int,
+        /// User and group id, which stay the same in a new user namespace. `None` without one.
+        identity: Option<(u32, u32)>,
+    },
+    /// Mounts a `/proc` that shows the processes of the child only, which cannot name any others.
+    ///
+    /// Requires [`Namespaces`](Self::Namespaces) before it, with a namespace of mounts whose
+    /// changes do not reach others. It has no effect on a child without a
+    /// [`Supervisor`](crate::Supervisor): a process cannot enter a new namespace of processes
+    /// itself.
     #[cfg(target_os = "linux")]
-    Write {
-        /// Path of the file.
-        path: std::ffi::CString,
-        /// Content of the only write.
-        content: Vec<u8>,
+    OwnProcesses {
+        /// Whether the child can write to no file in it.
+        read_only: bool,
     },
     /// Mounts a file system (`mount(2)`).
     #[cfg(target_os = "linux")]

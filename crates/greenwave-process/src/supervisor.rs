@@ -8,6 +8,10 @@
 //! environments make no difference: all descendants of a child stay below its reaper. Reapers are
 //! used again, so that a child costs one message and no additional fork.
 //!
+//! A child with [`Setup::OwnProcesses`](crate::Setup::OwnProcesses) runs in a namespace of
+//! processes. Its first process is a fork of the reaper, which serves the child in the reaper's
+//! place. The child does not see the reaper, the supervisor and this process.
+//!
 //! If a reaper is killed, the supervisor adopts its descendants and kills them.
 
 use std::ffi::OsString;
@@ -23,6 +27,8 @@ mod descendants;
 #[cfg(target_os = "linux")]
 mod events;
 #[cfg(target_os = "linux")]
+mod init;
+#[cfg(target_os = "linux")]
 mod lease;
 #[cfg(target_os = "linux")]
 mod reaper;
@@ -31,6 +37,8 @@ mod server;
 #[cfg(target_os = "linux")]
 mod wire;
 
+#[cfg(target_os = "linux")]
+pub use init::probe_own_processes;
 #[cfg(target_os = "linux")]
 pub(crate) use lease::{ReaperSocket, Supervised, kill, terminate};
 

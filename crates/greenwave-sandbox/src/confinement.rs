@@ -77,6 +77,17 @@ pub fn landlock_version() -> Option<u32> {
     rules::landlock_version()
 }
 
+/// Tests whether commands that a [`Supervisor`](greenwave_process::Supervisor) starts under
+/// [`Strength::Mount`] see and reach their own processes only. It is probed once per process.
+///
+/// # Errors
+/// [`Error::Unavailable`] with the reason: a container may have covered parts of `/proc`, or the
+/// system may forbid namespaces of processes.
+pub fn own_processes() -> Result<(), Error> {
+    let unavailable = |reason| Error::Unavailable { facility: "a view of own processes only", reason };
+    rules::own_processes().map_err(unavailable)
+}
+
 /// Paths that a command may write or may not read, and its network. Without any path, it may read
 /// everything and write nothing but the usual devices.
 ///

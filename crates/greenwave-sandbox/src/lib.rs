@@ -74,7 +74,9 @@ mod seccomp;
 mod trace;
 mod tracer;
 
-pub use confinement::{Confinement, Network, PreparedConfinement, PrivateDir, Strength, landlock_version};
+pub use confinement::{
+    Confinement, Network, PreparedConfinement, PrivateDir, Strength, landlock_version, own_processes,
+};
 pub use error::Error;
 pub use guard::{Guard, LazyGuard, PreparedGuard};
 pub use landlock::{AllowedReads, ReadRules};

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString, NulError};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use greenwave_process::Setup;
 use rustix::process::{getegid, geteuid};
@@ -11,21 +12,26 @@ use rustix::process::{getegid, geteuid};
 /// `CAP_SYS_ADMIN`, with which mounts need no user namespace.
 const ADMINISTRATION: u64 = 1 << 21;
 
-/// Returns the steps that move a process into a mount namespace, and into the other namespaces that
-/// `flags` name. Where mounting requires it, they create a user namespace with the same user.
-pub(crate) fn namespaces(flags: libc::c_int) -> Vec<Setup> {
-    let flags = flags | libc::CLONE_NEWNS;
-    if is_administrator() {
-        return vec![Setup::Unshare(flags)];
-    }
-    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-    let write = |path: &CStr, content: String| Setup::Write { path: path.into(), content: content.into() };
-    vec![
-        Setup::Unshare(flags | libc::CLONE_NEWUSER),
-        write(c"/proc/self/setgroups", "deny".to_owned()),
-        write(c"/proc/self/uid_map", format!("{user} {user} 1")),
-        write(c"/proc/self/gid_map", format!("{group} {group} 1")),
-    ]
+/// Returns the step that moves a process into a mount namespace, and into the other namespaces that
+/// `flags` name. Where mounting requires it, it creates a user namespace with the same user.
+pub(crate) fn namespaces(flags: libc::c_int) -> Setup {
+    Setup::Namespaces { flags: flags | libc::CLONE_NEWNS, identity: identity() }
+}
+
+/// Tests whether a supervisor can start commands in a namespace of processes. It is probed once per
+/// process.
+///
+/// # Errors
+/// The reason.
+pub(crate) fn own_processes() -> Result<(), String> {
+    static AVAILABLE: OnceLock<Result<(), String>> = OnceLock::new();
+    let probe = || greenwave_process::probe_own_processes(identity()).map_err(|error| error.to_string());
+    AVAILABLE.get_or_init(probe).clone()
+}
+
+/// Returns the user and the group of a new user namespace. `None` if none is needed.
+fn identity() -> Option<(u32, u32)> {
+    (!is_administrator()).then(|| (geteuid().as_raw(), getegid().as_raw()))
 }
 
 /// Returns whether a child process may mount without a user namespace. Another user's process has

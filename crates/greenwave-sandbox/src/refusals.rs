@@ -5,6 +5,7 @@
 //! process of the same user, by its number. A limit of processor time kills. Neither mounts nor
 //! Landlock govern these calls.
 
+use greenwave_process::Setup;
 use libc::{c_int, c_long, sock_filter};
 
 use crate::bpf::{argument, finish, if_equal, instruction, load, unless_equal};
@@ -71,10 +72,12 @@ const IO_PRIORITY_OF_PROCESS: u32 = 1;
 /// Maximum number of rules that are compared one by one.
 const RULES_PER_LEAF: usize = 3;
 
-/// A set of calls that fail. New limits of a process that a call names by its number always do,
-/// with `EPERM`, even if the number is the caller's. The number zero means the caller.
+/// A set of calls that fail. The number zero of a process means the caller.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Refusals {
+    /// Whether new limits of a process that a call names by its number fail with `EPERM`, even if
+    /// the number is the caller's.
+    pub(crate) limits: bool,
     /// Whether new priorities, processors and scheduling of a process or thread that a call names
     /// by its number fail with `EPERM`. Programs make such calls on their own threads as well
     /// (`pthread_setaffinity_np`).
@@ -106,6 +109,12 @@ struct Rule {
     number: u32,
     condition: Condition,
     error: c_int,
+}
+
+/// Returns the step that keeps a command from changing limits of processes by their numbers.
+pub(crate) fn refuse_limits() -> Setup {
+    let limits = Refusals { limits: true, ..Refusals::default() };
+    Setup::FilterCalls { filter: limits.filter(), on_processes: true }
 }
 
 impl Refusals {
@@ -145,7 +154,9 @@ impl Refusals {
             (input, Condition::NotOwn(IO_PRIORITY_OF_PROCESS)),
         ];
         let keyrings = architecture.keyrings.map(|number| (number, Condition::Always));
-        let refused = std::iter::once((limits, Condition::ChangesProcess))
+        let limits = self.limits.then_some((limits, Condition::ChangesProcess));
+        let refused = limits
+            .into_iter()
             .chain(scheduling.into_iter().filter(|_| self.scheduling))
             .chain(keyrings.into_iter().filter(|_| self.keyrings));
         let refused = refused.map(|(number, condition)| (number, condition, libc::EPERM));
@@ -230,7 +241,7 @@ mod tests {
     const REFUSED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 
     fn each_architecture(check: impl Fn(&[sock_filter], &Architecture, u32)) {
-        let program = Refusals { scheduling: true, keyrings: true, internet: true }.filter();
+        let program = Refusals { limits: true, scheduling: true, keyrings: true, internet: true }.filter();
         check(&program, &NATIVE, 0);
         check(&program, &COMPATIBLE, 0);
         if cfg!(target_arch = "x86_64") {

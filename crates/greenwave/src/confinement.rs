@@ -7,7 +7,7 @@ mod paths;
 use std::ffi::OsString;
 use std::path::Path;
 
-use greenwave_sandbox::{Confinement, Network, Sandbox, Strength, landlock_version};
+use greenwave_sandbox::{Confinement, Network, Sandbox, Strength, landlock_version, own_processes};
 use greenwave_testing::Environment;
 use parking_lot::Mutex;
 
@@ -145,8 +145,16 @@ impl RunConfinement {
             strength: self.strength.map_or("off", Strength::as_str),
             landlock: (self.strength == Some(Strength::Landlock)).then(landlock_version).flatten(),
             reason: self.off.clone(),
+            shared_processes: self.shared_processes(),
             agents: agents.collect(),
         }
+    }
+
+    /// Returns the reason why agents and tests that mounts confine see the user's processes.
+    fn shared_processes(&self) -> Option<String> {
+        let is_mounted = self.strength == Some(Strength::Mount);
+        let shared = is_mounted.then(own_processes).and_then(Result::err)?;
+        Some(shared.to_string())
     }
 
     /// Returns what agents and tests can change in the project in spite of the confinement.

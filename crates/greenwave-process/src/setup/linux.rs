@@ -18,6 +18,8 @@ const AT_RECURSIVE: c_int = 0x8000;
 const MOUNT_POINT_MODE: libc::mode_t = 0o755;
 /// The highest number that a capability may get.
 const CAPABILITY_MAX: u64 = 63;
+/// Maximum length of a line that maps one id, in bytes.
+const MAPPING_BYTES_MAX: usize = 32;
 /// Version of the structures of `capset(2)` with 64 capabilities.
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
@@ -64,14 +66,19 @@ pub(super) fn apply(setup: &Setup) -> io::Result<()> {
             let listener = install_filter(filter)?;
             descriptors::send_one_secretly(socket, &listener, *secret)
         }
-        Setup::FilterCalls(filter) => {
+        Setup::FilterCalls { filter, .. } => {
             no_new_privileges()?;
             // Without this flag, kernels before 5.16 switch speculation off, which slows programs.
             seccomp(filter, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW).map(drop)
         }
-        // SAFETY: the call takes a number.
-        Setup::Unshare(flags) => check(c_long::from(unsafe { libc::unshare(*flags) })),
-        Setup::Write { path, content } => write(path, content),
+        Setup::Namespaces { flags, identity } => {
+            let user = if identity.is_some() { libc::CLONE_NEWUSER } else { 0 };
+            // SAFETY: the call takes a number.
+            check(c_long::from(unsafe { libc::unshare(flags | user) }))?;
+            identity.map_or(Ok(()), keep_identity)
+        }
+        // A supervisor replaces it.
+        Setup::OwnProcesses { .. } => Ok(()),
         Setup::Mount { source, target, kind, flags, options } => {
             let (kind, options) = (pointer(kind), pointer(options));
             // SAFETY: all pointers are null or C strings that live until the call returns.
@@ -135,6 +142,22 @@ fn seccomp(filter: &[sock_filter], flags: c_ulong) -> io::Result<c_long> {
 fn no_new_privileges() -> io::Result<()> {
     // SAFETY: all arguments are numbers.
     check(c_long::from(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }))
+}
+
+/// Maps a user and a group to themselves, in a new user namespace.
+pub(crate) fn keep_identity((user, group): (u32, u32)) -> io::Result<()> {
+    write(c"/proc/self/setgroups", b"deny")?;
+    write_mapping(c"/proc/self/uid_map", user)?;
+    write_mapping(c"/proc/self/gid_map", group)
+}
+
+fn write_mapping(path: &CStr, id: u32) -> io::Result<()> {
+    let mut text = [0; MAPPING_BYTES_MAX];
+    let mut rest = text.as_mut_slice();
+    // Formatting numbers does not allocate.
+    io::Write::write_fmt(&mut rest, format_args!("{id} {id} 1"))?;
+    let length = MAPPING_BYTES_MAX - rest.len();
+    write(path, &text[..length])
 }
 
 /// Writes to an existing file with one call, as files of `/proc` require.

@@ -213,7 +213,7 @@ impl Child<'_> {
         let error = io::Error::last_os_error();
         // SAFETY: `before` was initialised by the call above.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
-        let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Err(error) };
+        let Some(pid) = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw) else { return Err(error) };
         // SAFETY: the field is valid memory. The child, which wrote to it, has exited or executed
         // its program.
         match unsafe { ptr::read_volatile(&raw const self.error) } {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::process::exit;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -9,7 +10,9 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
 
 use super::descendants::kill_descendants;
 use super::events::ChildEvents;
+use super::init::{self, Side};
 use super::wire::{self, Answer, KILL, TERMINATE};
+use crate::Spawn;
 
 /// First and longest pause between two attempts to kill everything.
 const PAUSES: [Duration; 2] = [Duration::from_micros(200), Duration::from_millis(50)];
@@ -23,25 +26,12 @@ pub(super) fn run(socket: OwnedFd) -> io::Result<()> {
     if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    let mut reaper =
-        Reaper { socket, events: ChildEvents::new()?, leader: None, group: None, is_killing: false };
-    while let Some(spawn) = wire::receive(&reaper.socket)? {
-        let started = spawn.launch();
-        match started {
-            Err(error) => reaper.answer(&[Answer::Failed(error.raw_os_error().unwrap_or(libc::EINVAL))])?,
-            Ok(pid) => {
-                reaper.leader = Some(pid);
-                reaper.group = Some(pid);
-                reaper.is_killing = false;
-                let attended = match reaper.answer(&[Answer::Started(pid.as_raw_nonzero().get())]) {
-                    Ok(()) => reaper.attend(),
-                    Err(error) => Err(error),
-                };
-                if attended.is_err() {
-                    reaper.kill_all();
-                    return attended;
-                }
-            }
+    let events = ChildEvents::new()?;
+    let mut reaper = Reaper { socket, events, leader: None, group: None, is_killing: false, is_init: false };
+    while let Some(mut spawn) = wire::receive(&reaper.socket)? {
+        match init::take_namespace(&mut spawn) {
+            None => reaper.serve(spawn)?,
+            Some(identity) => reaper.serve_in_namespace(spawn, identity)?,
         }
     }
     Ok(())
@@ -55,9 +45,52 @@ struct Reaper {
     /// The process group that the child was started in.
     group: Option<Pid>,
     is_killing: bool,
+    /// Whether this process is the first one of a namespace of processes.
+    is_init: bool,
 }
 
 impl Reaper {
+    /// Starts a child, and serves it until no process is left.
+    fn serve(&mut self, spawn: Spawn) -> io::Result<()> {
+        let pid = match spawn.launch() {
+            Ok(pid) => pid,
+            Err(error) => return self.answer(&[failed(&error)]),
+        };
+        self.leader = Some(pid);
+        self.group = Some(pid);
+        self.is_killing = false;
+        let number = if self.is_init { init::outer_number(pid) } else { Ok(pid.as_raw_nonzero().get()) };
+        if self.is_init {
+            init::close_to_others();
+        }
+        let attended = number.and_then(|number| self.answer(&[Answer::Started(number)]));
+        let attended = attended.and_then(|()| self.attend());
+        if attended.is_err() {
+            self.kill_all();
+        }
+        attended
+    }
+
+    /// Starts a child in a namespace of processes, and returns when no process is left in it.
+    fn serve_in_namespace(&mut self, spawn: Spawn, identity: Option<(u32, u32)>) -> io::Result<()> {
+        match init::fork(identity) {
+            Err(error) => self.answer(&[failed(&error)]),
+            Ok(Side::Inside) => {
+                self.is_init = true;
+                let served = self.serve(spawn);
+                exit(i32::from(served.is_err()))
+            }
+            Ok(Side::Outside(init)) => {
+                // The pipes of the child end with the child.
+                drop(spawn);
+                match init::wait(init)? {
+                    0 => Ok(()),
+                    _ => Err(io::Error::other("the first process of a namespace failed")),
+                }
+            }
+        }
+    }
+
     fn answer(&self, answers: &[Answer]) -> io::Result<()> {
         let bytes: Vec<u8> = answers.iter().flat_map(|answer| answer.encode()).collect();
         rustix::net::send(&self.socket, &bytes, rustix::net::SendFlags::NOSIGNAL)?;
@@ -78,7 +111,7 @@ impl Reaper {
                 return Ok(());
             }
             if self.is_killing {
-                kill_descendants(&[], self.group);
+                self.kill();
             }
             let timeout = self.is_killing.then_some(pause);
             pause = (pause * 2).min(PAUSES[1]);
@@ -134,13 +167,26 @@ impl Reaper {
         }
     }
 
-    /// Kills everything below this process.
+    /// Sends `SIGKILL` to everything below this process.
+    fn kill(&self) {
+        if self.is_init {
+            init::kill_namespace();
+        } else {
+            kill_descendants(&[], self.group);
+        }
+    }
+
+    /// Kills everything below this process, and waits for it.
     fn kill_all(&mut self) {
         let (started, mut pause) = (Instant::now(), PAUSES[0]);
         while !self.reap().1 && started.elapsed() < KILL_TIME_MAX {
-            kill_descendants(&[], self.group);
+            self.kill();
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSES[1]);
         }
     }
+}
+
+fn failed(error: &io::Error) -> Answer {
+    Answer::Failed(error.raw_os_error().unwrap_or(libc::EINVAL))
 }

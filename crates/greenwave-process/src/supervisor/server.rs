@@ -108,7 +108,7 @@ fn fork_reaper(client: &OwnedFd, reapers: &mut Vec<Reaper>) -> io::Result<()> {
             exit(i32::from(ended.is_err()));
         }
         pid => {
-            let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else {
+            let Some(pid) = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw) else {
                 return Err(io::Error::last_os_error());
             };
             reapers.push(Reaper { pid, ended: pidfd_open(pid, PidfdFlags::empty())? });

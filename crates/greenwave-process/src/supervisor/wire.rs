@@ -125,6 +125,13 @@ impl<'a> Encoded<'a> {
         }
     }
 
+    fn namespaces(&mut self, flags: libc::c_int, identity: Option<(u32, u32)>) {
+        self.number(flags as u64);
+        self.number(u64::from(identity.is_some()));
+        let (user, group) = identity.unwrap_or_default();
+        [user, group].into_iter().for_each(|id| self.number(u64::from(id)));
+    }
+
     fn setup(&mut self, setup: &'a Setup) {
         match setup {
             Setup::Inherit(file) => {
@@ -149,18 +156,18 @@ impl<'a> Encoded<'a> {
                 self.filter(filter);
                 self.descriptors.push(socket.as_fd());
             }
-            Setup::FilterCalls(filter) => {
+            Setup::FilterCalls { filter, on_processes } => {
                 self.number(4);
                 self.filter(filter);
+                self.number(u64::from(*on_processes));
             }
-            Setup::Unshare(flags) => {
+            Setup::Namespaces { flags, identity } => {
                 self.number(5);
-                self.number(*flags as u64);
+                self.namespaces(*flags, *identity);
             }
-            Setup::Write { path, content } => {
+            Setup::OwnProcesses { read_only } => {
                 self.number(6);
-                self.block(path.to_bytes());
-                self.block(content);
+                self.number(u64::from(*read_only));
             }
             Setup::Mount { source, target, kind, flags, options } => {
                 self.number(7);
@@ -300,9 +307,13 @@ impl Decoder<'_> {
                 let secret = [self.number()?, self.number()?];
                 Setup::ReportCalls { filter: self.filter()?, socket: self.descriptor()?, secret }
             }
-            4 => Setup::FilterCalls(self.filter()?),
-            5 => Setup::Unshare(self.number()? as libc::c_int),
-            6 => Setup::Write { path: self.path()?, content: self.block()? },
+            4 => Setup::FilterCalls { filter: self.filter()?, on_processes: self.number()? != 0 },
+            5 => {
+                let (flags, has_identity) = (self.number()? as libc::c_int, self.number()? != 0);
+                let identity = (self.number()? as u32, self.number()? as u32);
+                Setup::Namespaces { flags, identity: has_identity.then_some(identity) }
+            }
+            6 => Setup::OwnProcesses { read_only: self.number()? != 0 },
             7 => {
                 let (source, target, kind) = (self.path()?, self.path()?, self.path()?);
                 Setup::Mount { source, target, kind, options: self.path()?, flags: self.number()? }

@@ -215,3 +215,97 @@ async fn a_tree_that_grows_while_it_is_killed_is_killed() {
     assert!(status.success() && left_over, "{status}");
     printed(output).await;
 }
+
+/// The steps by which a child gets a namespace of processes.
+#[cfg(target_os = "linux")]
+fn own_processes() -> Option<Vec<greenwave_process::Setup>> {
+    use greenwave_process::{Setup, probe_own_processes};
+
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    let identity = (!user.is_root()).then_some((user.as_raw(), group.as_raw()));
+    if let Err(error) = probe_own_processes(identity) {
+        #[expect(clippy::print_stderr, reason = "tests say what they skip")]
+        {
+            eprintln!("skipped: {error}");
+        }
+        return None;
+    }
+    let (source, target) = (c"none".into(), c"/".into());
+    let (flags, empty) = (libc::MS_REC | libc::MS_SLAVE, || c"".into());
+    Some(vec![
+        Setup::Namespaces { flags: libc::CLONE_NEWNS, identity },
+        Setup::Mount { source, target, kind: empty(), flags, options: empty() },
+        Setup::OwnProcesses { read_only: false },
+    ])
+}
+
+/// Starts a shell in a namespace of processes.
+#[cfg(target_os = "linux")]
+fn start_alone(supervisor: &Supervisor, script: &str) -> Option<(Child, std::io::PipeReader)> {
+    use greenwave_process::BeforeExec;
+
+    let (mut spawn, output) = shell(script);
+    own_processes()?.into_iter().for_each(|setup| spawn.before_exec(setup));
+    Some((Child::start_under(Some(supervisor), spawn).unwrap(), output))
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_child_with_own_processes_sees_and_signals_no_others() {
+    if own_processes().is_none() {
+        return;
+    }
+    let supervisor = supervisor();
+    let mut outside = Command::new("sleep").arg("1000").spawn().unwrap();
+    let script = format!(
+        "OUTSIDE={}; PARENT={}; kill -0 $OUTSIDE 2>/dev/null && echo SIGNAL
+        ls -d /proc/$OUTSIDE /proc/$PARENT 2>/dev/null
+        kill -KILL 1; kill -TERM 1; [ $$ = 2 ] && readlink /proc/self > /dev/null && echo own
+        sh -c 'kill -ABRT $$'; echo $?; kill -KILL -1; echo alive; kill -SEGV $$",
+        outside.id(),
+        std::process::id()
+    );
+    let (mut child, output) = start_alone(&supervisor, &script).unwrap();
+    let number = child.id().unwrap();
+    assert!(number > 2 && std::path::Path::new(&format!("/proc/{number}")).exists());
+    assert_eq!(child.wait().await.unwrap().signal(), Some(libc::SIGSEGV));
+    assert_eq!(printed(output).await, "own\n134\nalive\n");
+    outside.kill().unwrap();
+    outside.wait().unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn everything_with_own_processes_is_killed_named_and_replaced() {
+    let supervisor = supervisor();
+    let script = format!("{ESCAPES}; exit 3");
+    for _ in 0..3 {
+        let Some((mut child, output)) = start_alone(&supervisor, &script) else { return };
+        let (status, left_over) = child.wait_for_group(Duration::ZERO).await.unwrap();
+        assert_eq!((status.code(), left_over), (Some(3), true));
+        assert!(child.left_over().contains(&"sleep".to_owned()), "{:?}", child.left_over());
+        assert_eq!(printed(output).await, "started\n");
+    }
+    let script = format!("{ESCAPES}; sleep 1000");
+    let (child, output) = start_alone(&supervisor, &script).unwrap();
+    drop(child);
+    assert_eq!(printed(output).await.trim_end_matches("started\n"), "");
+    // SIGTERM reaches the group of the child.
+    let (mut child, output) =
+        start_alone(&supervisor, "trap 'echo stopped; exit 4' TERM; echo started; sleep 1000 & wait")
+            .unwrap();
+    let mut output = BufReader::new(output);
+    output.read_line(&mut String::new()).unwrap();
+    assert_eq!(child.stop(Duration::from_secs(20)).await.unwrap().code(), Some(4));
+    assert_eq!(printed(output).await, "stopped\n");
+    // A program that does not exist leaves the reaper as it was.
+    let mut spawn = Spawn::new("/nonexistent/program");
+    for setup in own_processes().unwrap() {
+        greenwave_process::BeforeExec::before_exec(&mut spawn, setup);
+    }
+    let error = Child::start_under(Some(&supervisor), spawn).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    let (mut child, output) = start_alone(&supervisor, "echo again").unwrap();
+    assert!(child.wait().await.unwrap().success());
+    assert_eq!(printed(output).await, "again\n");
+}

@@ -7,8 +7,9 @@
 //! Where Landlock can do so, it keeps signals and abstract Unix sockets inside, and reading to the
 //! files that were visible at the start.
 //!
-//! `/proc` is read-only like everything else: a user who may change the `oom_score_adj` of one
-//! process may change that of all of them.
+//! A command that a supervisor starts has a namespace of processes and a `/proc` of its own, if the
+//! system permits it. Otherwise `/proc` is read-only like everything else: a user who may change
+//! the `oom_score_adj` of one process may change that of all of them.
 
 use std::collections::BTreeSet;
 use std::ffi::{NulError, OsString};
@@ -24,7 +25,7 @@ use rustix::process::geteuid;
 use super::super::PrivateDir;
 use super::visible::VisiblePaths;
 use super::{Confinement, DEVICES, DROPPED, Network, SHARED_MEMORY};
-use crate::namespace::{attributes, c_path, mount, namespaces};
+use crate::namespace::{attributes, c_path, mount, namespaces, own_processes};
 use crate::refusals::Refusals;
 use crate::rights::{Scope, scope_rules};
 use crate::seccomp;
@@ -92,7 +93,7 @@ impl MountPlan {
     fn setups(&self, directory: &Path) -> io::Result<Vec<Setup>> {
         let is_root = geteuid().is_root();
         let network = if self.network == Network::Open { 0 } else { libc::CLONE_NEWNET };
-        let mut setups = namespaces(libc::CLONE_NEWIPC | network);
+        let mut setups = vec![namespaces(libc::CLONE_NEWIPC | network)];
         // Mounts of the system appear here, and none of here appears there.
         setups.push(mount(c"none", c"/", c"", libc::MS_REC | libc::MS_SLAVE, c""));
         let on_itself = |path: &Path| -> Result<Setup, NulError> {
@@ -120,6 +121,10 @@ impl MountPlan {
         for path in &self.writable {
             setups.push(attributes(&c_path(path)?, 0, libc::MOUNT_ATTR_RDONLY, false));
         }
+        if own_processes().is_ok() {
+            // Programs write to their own files there. Root could change settings of the system.
+            setups.push(Setup::OwnProcesses { read_only: is_root });
+        }
         private_devices(&mut setups);
         if let Some(private) = &self.private {
             replace(private, &mut setups)?;
@@ -131,8 +136,10 @@ impl MountPlan {
             setups.push(Setup::LoopbackUp);
         }
         setups.push(Setup::NoNewPrivileges);
-        let refusals = Refusals { scheduling: true, keyrings: true, internet: false };
-        setups.push(Setup::FilterCalls(refusals.filter()));
+        let on_processes = Refusals { limits: true, scheduling: true, ..Refusals::default() };
+        setups.push(Setup::FilterCalls { filter: on_processes.filter(), on_processes: true });
+        let others = Refusals { keyrings: true, ..Refusals::default() };
+        setups.push(Setup::FilterCalls { filter: others.filter(), on_processes: false });
         if let Some(rules) = &self.rules {
             setups.push(Setup::Restrict(rules.try_clone()?));
         }

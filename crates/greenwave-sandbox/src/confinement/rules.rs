@@ -67,6 +67,11 @@ impl Rules {
     }
 }
 
+/// Returns the reason if commands cannot have a namespace of processes.
+pub(super) fn own_processes() -> Result<(), String> {
+    crate::namespace::own_processes()
+}
+
 /// Returns the version of Landlock in the kernel.
 pub(super) fn landlock_version() -> Option<u32> {
     landlock::version()

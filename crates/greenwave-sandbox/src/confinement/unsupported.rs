@@ -39,6 +39,10 @@ pub(super) fn available(_: Strength) -> Result<(), String> {
     Err("it requires Linux".to_owned())
 }
 
+pub(super) fn own_processes() -> Result<(), String> {
+    Err("it requires Linux".to_owned())
+}
+
 pub(super) fn landlock_version() -> Option<u32> {
     None
 }

@@ -8,7 +8,7 @@ use greenwave_process::Setup;
 
 use super::super::Guard;
 use crate::namespace::{attributes, c_path, mount, namespaces};
-use crate::refusals::Refusals;
+use crate::refusals::refuse_limits;
 use crate::rights::{Scope, scope_rules};
 
 /// Capabilities that a guarded command does not have, by number (`linux/capability.h`): with them
@@ -20,7 +20,7 @@ const DROPPED: [u8; 10] = [2, 16, 17, 18, 19, 21, 27, 38, 39, 40];
 /// Returns the steps that cover hidden directories with an empty file system and make others
 /// read-only, for a command in a working directory.
 pub(super) fn mounts(guard: &Guard, directory: &Path) -> Result<Vec<Setup>, NulError> {
-    let mut steps = namespaces(0);
+    let mut steps = vec![namespaces(0)];
     // Mounts of the system appear here, and none of here appears there.
     steps.push(mount(c"none", c"/", c"", libc::MS_REC | libc::MS_SLAVE, c""));
     // A mount point cannot be moved away, to be replaced by another directory.
@@ -42,7 +42,7 @@ pub(super) fn mounts(guard: &Guard, directory: &Path) -> Result<Vec<Setup>, NulE
         steps.push(mount(c"tmpfs", &c_path(path)?, c"tmpfs", flags, c"size=4k,mode=0555"));
     }
     steps.push(Setup::NoNewPrivileges);
-    steps.push(Setup::FilterCalls(Refusals::default().filter()));
+    steps.push(refuse_limits());
     steps.extend(scope_rules(Scope::Signal).map(Setup::Restrict));
     steps.push(Setup::DropCapabilities(DROPPED.iter().fold(0, |mask, number| mask | 1 << number)));
     // The working directory is still the one below the mounts.

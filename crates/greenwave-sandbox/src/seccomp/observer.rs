@@ -166,7 +166,7 @@ impl Observer {
             Call::Exit => {}
             Call::NewThread { .. } => self.has_threads = true,
             Call::NewThreadOrProcess { arguments } => self.new_thread_or_process(it, arguments)?,
-            Call::OtherMemory { process } => self.other_memory(process),
+            Call::OtherMemory { process } => self.other_memory(it, process),
             Call::OtherDescriptor { process } => self.other_descriptor(it, process),
             Call::Ipc(call) if it.is_waiting() => {
                 self.log.ipc(call, |name| it.path(name).ok().flatten());

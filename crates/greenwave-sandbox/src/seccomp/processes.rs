@@ -43,6 +43,26 @@ pub(super) fn process_of(thread: u32) -> u32 {
     relatives(thread).map_or(thread, |(group, _)| group)
 }
 
+/// Returns the number here of a process that a thread calls `number`. They differ if the thread is
+/// in a namespace of processes. Zero, which is the number of no process, if there is none.
+pub(super) fn own_number(thread: u32, number: u32) -> u32 {
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid")).ok();
+    let theirs = namespace(&thread.to_string());
+    // Every namespace has a first process.
+    if number <= 1 || theirs.is_none() || theirs == namespace("self") {
+        return number;
+    }
+    let is_named = |process: &u32| {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let last = numbers.and_then(|numbers| numbers.split_ascii_whitespace().next_back()?.parse().ok());
+        last == Some(number) && namespace(&process.to_string()) == theirs
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    processes.into_iter().find(is_named).unwrap_or(0)
+}
+
 /// Returns the thread group and the parent of a thread.
 fn relatives(thread: u32) -> Option<(u32, u32)> {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;

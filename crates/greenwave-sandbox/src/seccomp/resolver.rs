@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::processes::own_number;
 use super::tracee::magic_link_target;
 
 /// Maximum number of symbolic links that the kernel follows in one path.
@@ -165,8 +166,10 @@ impl Resolver {
             walk.path.push(walk.thread.to_string());
             return Target::Directory;
         }
-        walk.enter_process(name, follow);
-        walk.path.push(OsStr::from_bytes(name));
+        match walk.enter_process(name, follow) {
+            Some(number) => walk.path.push(number.to_string()),
+            None => walk.path.push(OsStr::from_bytes(name)),
+        }
         if self.directories.contains(&walk.path) {
             return Target::Directory;
         }
@@ -225,14 +228,17 @@ impl Walk {
         Self { thread, links: Vec::new(), path, rest: Vec::new(), process: None, is_fuse: false }
     }
 
-    /// Records that the walk goes on with a name, if that is the directory of another process.
-    fn enter_process(&mut self, name: &[u8], follow: bool) {
-        let number = std::str::from_utf8(name).ok().and_then(|name| name.parse().ok());
-        if let Some(number) = number.filter(|_| self.path == Path::new("/proc")) {
-            let has_files = self.leads_to_files(follow);
-            let has_environment = self.rest.iter().any(|name| name == b"environ");
-            self.process = Some(ForeignProcess { number, has_files, has_environment });
+    /// Records that the walk goes on with a name, if that is the directory of another process, and
+    /// returns the number that this process has here.
+    fn enter_process(&mut self, name: &[u8], follow: bool) -> Option<u32> {
+        if self.path != Path::new("/proc") {
+            return None;
         }
+        let number = own_number(self.thread, std::str::from_utf8(name).ok()?.parse().ok()?);
+        let has_files = self.leads_to_files(follow);
+        let has_environment = self.rest.iter().any(|name| name == b"environ");
+        self.process = Some(ForeignProcess { number, has_files, has_environment });
+        Some(number)
     }
 
     /// Returns whether the names that remain after `/proc/PID` lead to files or memory of the

@@ -4,6 +4,7 @@ mod confinement;
 mod guard;
 mod landlock;
 mod option_ranges;
+mod own_processes;
 mod peers;
 mod support;
 mod trace;

@@ -13,6 +13,7 @@ use crate::Peer;
 use crate::seccomp::call::reach::ADDRESSED;
 use crate::seccomp::call::{Base, SocketCall};
 use crate::seccomp::net_tables::unmapped;
+use crate::seccomp::processes::own_number;
 use crate::seccomp::resolver::{ForeignProcess, Node, Resolution, Target};
 use crate::seccomp::sockets::Receiver;
 use crate::seccomp::tracee::Tracee;
@@ -148,8 +149,9 @@ impl Observer {
     }
 
     /// Records an access to the memory of a process.
-    pub(super) fn other_memory(&mut self, process: c_int) {
-        if !u32::try_from(process).is_ok_and(|process| self.processes.contains(process)) {
+    pub(super) fn other_memory(&mut self, it: &Tracee<'_>, process: c_int) {
+        let process = u32::try_from(process).map(|process| own_number(it.thread, process));
+        if !process.is_ok_and(|process| self.processes.contains(process)) {
             self.log.incomplete("accesses the memory of a process that it did not start");
         }
     }
