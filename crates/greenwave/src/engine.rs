@@ -298,7 +298,12 @@ impl Engine {
         let (tree, workspace) = if green.len() < resumed.len() {
             ctx.steps.pass("capture the project").await;
             let state = self.project_state().await;
-            let (start, workspace) = self.capture().await?;
+            // Features with a record only have their tests checked, if that.
+            let is_new = |(id, resumed): &(FeatureId, &Resumed)| {
+                ctx.selected.contains(id) && matches!(resumed.state, FeatureState::Waiting { record: None })
+            };
+            let new = ctx.ids().zip(&resumed).filter(is_new).count();
+            let (start, workspace) = self.capture(new).await?;
             before = state.map(|state| Arc::new((state, start.clone())));
             (self.add_results(start, &resumed).await?, workspace)
         } else {
@@ -358,8 +363,8 @@ impl Engine {
     }
 
     /// Captures the project. In a git project, creates the base of the copies' repositories, with a
-    /// working copy that merges can use.
-    async fn capture(&self) -> Result<(Tree, Option<Workspace>), Error> {
+    /// working copy that merges can use. `new_features` is the number of features without results.
+    async fn capture(&self, new_features: usize) -> Result<(Tree, Option<Workspace>), Error> {
         let ctx = &self.ctx;
         let root = &ctx.copies.root;
         let tracked = match &root.repository {
@@ -372,7 +377,7 @@ impl Engine {
         let (mut tree, originals) = workspace::capture(&root.path, &tracked, &ctx.store).await?;
         ctx.copies.set_originals(originals);
         let is_overlay = matches!(ctx.copies.method(), CopyMethod::Overlay(_));
-        let builds = self.builds(&tree).await?;
+        let builds = if new_features < 2 { Vec::new() } else { self.builds(&tree).await? };
         let Some(repository) = root.repository.clone() else {
             if let Some(note) = root.note.clone() {
                 ctx.emit(Event::Base { commit: None, uncommitted: 0, note: Some(note) }).await;
@@ -410,9 +415,6 @@ impl Engine {
     /// Returns the commands that build what all working copies need.
     async fn builds(&self, tree: &Tree) -> Result<Vec<Vec<String>>, Error> {
         let ctx = &self.ctx;
-        if ctx.selected.len() < 2 {
-            return Ok(Vec::new());
-        }
         let Some(lock) = base_build::lock_file(tree, &ctx.copies).and_then(|path| tree.get(path)) else {
             return Ok(Vec::new());
         };
