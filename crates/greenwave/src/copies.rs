@@ -288,7 +288,11 @@ impl Copies {
         let name = Path::new("of").join(name);
         layers.remove_all(&name)?;
         let layers = layers.create_subdirectory(&name, 0o700)?;
-        Mounted::new(overlays, base.dir.path(), layers, copy.clone())
+        let mounted = Mounted::new(overlays, base.dir.path(), layers, copy.clone())?;
+        for directory in base.directories() {
+            overlay::copy_up(&copy.path().join(directory))?;
+        }
+        Ok(mounted)
     }
 
     /// Returns the files of the project that copies are made from, once it is captured.

@@ -1,6 +1,8 @@
 //! The files that all working copies share.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 
 use greenwave_dir::{Dir, FileKind};
 use greenwave_inputs::FileStamp;
@@ -22,6 +24,12 @@ pub(crate) struct BaseFiles {
 }
 
 impl BaseFiles {
+    /// Returns the directories of the tree and of build output, each after the directories above.
+    pub(crate) fn directories(&self) -> BTreeSet<&Path> {
+        let above = self.tree.keys().flat_map(|path| Path::new(path).ancestors().skip(1));
+        above.filter(|path| *path != Path::new("")).chain(self.built.iter().map(Path::new)).collect()
+    }
+
     /// Copies the build output into a working copy, with its modes and times.
     ///
     /// # Errors

@@ -53,6 +53,32 @@ impl Mounted {
     }
 }
 
+/// Copies a directory of the base into the layer of changes, without its entries. Otherwise the
+/// first change below it would do that, and change times of the directory and of those above, as if
+/// they had been renamed.
+///
+/// # Errors
+/// Those of the kernel.
+#[cfg(target_os = "linux")]
+pub(super) fn copy_up(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
+
+    let metadata = directory.symlink_metadata()?;
+    // A change to the present value is enough.
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: metadata.mtime(), tv_nsec: metadata.mtime_nsec() },
+    };
+    Ok(utimensat(CWD, directory, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn copy_up(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
         unmount(self.target.path());
