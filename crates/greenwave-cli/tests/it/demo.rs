@@ -196,6 +196,10 @@ fn the_first_run_prints_the_progress_of_each_feature() {
     assert_eq!(other.status.code(), Some(0), "{other:?}");
     let (progress, table) = other.stdout.split_once("\n\n").expect("a blank line precedes the table");
     let mut by_feature = BTreeMap::<&str, Vec<&str>>::new();
+    let is_same = |one: &str, other: &str| {
+        let without_time = |line: &str| line.rsplit_once('(').map(|(text, _)| text.to_owned());
+        without_time(one).is_some() && without_time(one) == without_time(other)
+    };
     for line in progress.lines().filter(|line| line.starts_with("  ")) {
         // The messages of a rejected attempt.
         if line.starts_with("      ") {
@@ -207,12 +211,12 @@ fn the_first_run_prints_the_progress_of_each_feature() {
             continue;
         }
         let lines = by_feature.entry(feature).or_default();
-        // A test of the attempt may run again for the merge.
-        let without_time = |line: &str| line.rsplit_once('(').map(|(text, _)| text.to_owned());
-        if lines
-            .last()
-            .is_none_or(|last| without_time(last).is_none() || without_time(last) != without_time(line))
-        {
+        // A test of the attempt may run again for the merge, if another feature is merged with it.
+        let is_test = rest.trim_start().starts_with("tests");
+        let follows = |word: &str| lines.last().is_some_and(|last| last.trim_end().ends_with(word));
+        let is_rerun =
+            is_test && (follows("merging") || lines.last().is_some_and(|last| is_same(last, line)));
+        if !is_rerun {
             lines.push(line);
         }
     }
