@@ -6,6 +6,8 @@ use std::path::Path;
 
 /// Maximum number of names.
 const NAMES_MAX: usize = 5;
+/// Maximum number of times that all processes are read.
+const READS_MAX: usize = 3;
 /// Maximum length of a name, in bytes.
 const NAME_BYTES_MAX: usize = 40;
 
@@ -25,8 +27,16 @@ pub(crate) fn parent_of(pid: u32) -> Option<i32> {
 
 /// Returns the names of the programs that outlive `leader`: the members of its group and session,
 /// and the descendants of `reaper`, which adopts orphans.
+///
+/// Processes are read one after the other, so one that gets another parent meanwhile may be
+/// missing. Without a name, they are read again.
 pub(crate) fn names(leader: u32, reaper: Option<i32>) -> Vec<String> {
     let Ok(leader) = i32::try_from(leader) else { return Vec::new() };
+    let mut found = (0..READS_MAX).map(|_| read_names(leader, reaper));
+    found.find(|names| !names.is_empty()).unwrap_or_default()
+}
+
+fn read_names(leader: i32, reaper: Option<i32>) -> Vec<String> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let all: Vec<Entry> = pids.filter_map(entry).collect();
