@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::error::ModelStreamError;
+use super::error::{ModelStreamError, parse};
 use super::event::{FinishReason, ModelEvent, ModelUsage};
 use super::tool_calls::ToolCalls;
 
@@ -99,8 +99,7 @@ impl Chat {
             events.push(ModelEvent::End);
             return Ok(());
         }
-        let chunk: Chunk =
-            serde_json::from_slice(data).map_err(|error| ModelStreamError::malformed(data, error))?;
+        let chunk: Chunk = parse(data)?;
         if let Some(error) = chunk.error.filter(|error| !error.is_null()) {
             return Err(provider_error(&error));
         }

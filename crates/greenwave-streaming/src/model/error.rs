@@ -1,5 +1,7 @@
 //! Defines the errors of a model's response.
 
+use serde::Deserialize;
+
 /// An error of a model's response, which ends it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -30,11 +32,6 @@ pub enum ModelStreamError {
 const TEXT_BYTES_MAX: usize = 200;
 
 impl ModelStreamError {
-    pub(super) fn malformed(data: &[u8], source: serde_json::Error) -> Self {
-        let text = String::from_utf8_lossy(&data[..data.len().min(TEXT_BYTES_MAX)]).into_owned();
-        Self::Malformed { text, source }
-    }
-
     /// Returns whether the server reports that it is overloaded, or that the client has sent too
     /// many requests, so that the same request can succeed later.
     #[must_use]
@@ -45,4 +42,12 @@ impl ModelStreamError {
             .iter()
             .any(|word| kind.contains(word))
     }
+}
+
+/// Decodes the data of an event.
+pub(super) fn parse<'d, T: Deserialize<'d>>(data: &'d [u8]) -> Result<T, ModelStreamError> {
+    serde_json::from_slice(data).map_err(|source| {
+        let text = String::from_utf8_lossy(&data[..data.len().min(TEXT_BYTES_MAX)]).into_owned();
+        ModelStreamError::Malformed { text, source }
+    })
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::chat::provider_error;
-use super::error::ModelStreamError;
+use super::error::{ModelStreamError, parse};
 use super::event::{FinishReason, ModelEvent, ModelUsage};
 use super::tool_calls::ToolCalls;
 
@@ -91,8 +91,7 @@ impl Gemini {
         data: &[u8],
         events: &mut Vec<ModelEvent>,
     ) -> Result<(), ModelStreamError> {
-        let chunk: Chunk =
-            serde_json::from_slice(data).map_err(|error| ModelStreamError::malformed(data, error))?;
+        let chunk: Chunk = parse(data)?;
         if let Some(error) = chunk.error.filter(|error| !error.is_null()) {
             return Err(provider_error(&error));
         }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::chat::provider_error;
-use super::error::ModelStreamError;
+use super::error::{ModelStreamError, parse};
 use super::event::{FinishReason, ModelEvent, ModelUsage};
 use super::tool_calls::ToolCalls;
 
@@ -114,8 +114,7 @@ impl Messages {
         data: &[u8],
         events: &mut Vec<ModelEvent>,
     ) -> Result<(), ModelStreamError> {
-        let event: Event =
-            serde_json::from_slice(data).map_err(|error| ModelStreamError::malformed(data, error))?;
+        let event: Event = parse(data)?;
         match event {
             Event::MessageStart { message } => {
                 events.push(ModelEvent::Started { id: message.id, model: message.model });

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::chat::provider_error;
-use super::error::ModelStreamError;
+use super::error::{ModelStreamError, parse};
 use super::event::{FinishReason, ModelEvent, ModelUsage};
 use super::tool_calls::ToolCalls;
 
@@ -97,8 +97,7 @@ impl Responses {
         data: &[u8],
         events: &mut Vec<ModelEvent>,
     ) -> Result<(), ModelStreamError> {
-        let event: Event =
-            serde_json::from_slice(data).map_err(|error| ModelStreamError::malformed(data, error))?;
+        let event: Event = parse(data)?;
         match event {
             Event::Created { response } => self.start(&response, events),
             Event::ItemAdded { output_index, item } => self.item(output_index, item, false, events),

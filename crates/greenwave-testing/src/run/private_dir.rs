@@ -14,7 +14,8 @@ use tempfile::TempDir;
 
 /// Beginning of the names of all directories.
 const PREFIX: &str = "greenwave-test-";
-/// Age below which a directory is kept: its owner may be about to lock it.
+/// Minimum age of a directory that is removed. The owner of a younger one may not have locked it
+/// yet.
 const AGE_MIN: Duration = Duration::from_secs(60);
 /// Maximum number of directories that one call removes.
 const REMOVED_MAX: usize = 64;
