@@ -289,9 +289,7 @@ impl Copies {
         layers.remove_all(&name)?;
         let layers = layers.create_subdirectory(&name, 0o700)?;
         let mounted = Mounted::new(overlays, base.dir.path(), layers, copy.clone())?;
-        for directory in base.directories() {
-            overlay::copy_up(&copy.path().join(directory))?;
-        }
+        overlay::copy_up(copy.path(), base.directories())?;
         Ok(mounted)
     }
 

@@ -3,7 +3,7 @@
 //! All copies share the files of the base, and each has a directory for its changes. The
 //! mounts belong to the mount namespace of this process, so they vanish with it, however it ends.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use greenwave_dir::Dir;
@@ -53,29 +53,38 @@ impl Mounted {
     }
 }
 
-/// Copies a directory of the base into the layer of changes, without its entries. Otherwise the
-/// first change below it would do that, and change times of the directory and of those above, as if
-/// they had been renamed.
+/// Copies directories of the base into the layer of changes, without their entries. Otherwise the
+/// first change below one would do that, and change times of the directory and of those above, as
+/// if they had been renamed. A build may have removed some of them from the base.
 ///
 /// # Errors
 /// Those of the kernel.
 #[cfg(target_os = "linux")]
-pub(super) fn copy_up(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
+pub(super) fn copy_up<'p>(copy: &Path, directories: impl IntoIterator<Item = &'p Path>) -> io::Result<()> {
+    use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_OMIT, statat, utimensat};
 
-    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
-
-    let metadata = directory.symlink_metadata()?;
-    // A change to the present value is enough.
-    let times = Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: metadata.mtime(), tv_nsec: metadata.mtime_nsec() },
-    };
-    Ok(utimensat(CWD, directory, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    // The directory that was opened before the mount is below it.
+    let copy = Dir::open(copy)?;
+    for directory in directories {
+        let directory = match copy.subdirectory(directory) {
+            Ok(directory) => directory,
+            Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => continue,
+            Err(error) if greenwave_dir::refused(&error).is_some() => continue,
+            Err(error) => return Err(error),
+        };
+        let stat = statat(&directory, ".", AtFlags::empty())?;
+        // A change to the present value is enough.
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
+        };
+        utimensat(&directory, ".", &times, AtFlags::empty())?;
+    }
+    Ok(())
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn copy_up(_: &Path) -> io::Result<()> {
+pub(super) fn copy_up<'p>(_: &Path, _: impl IntoIterator<Item = &'p Path>) -> io::Result<()> {
     Ok(())
 }
 
