@@ -52,6 +52,11 @@ impl Sketch {
         // Without a sampled position, all contents would have the same sketch.
         (features[0] != 0).then_some(Self(groups))
     }
+
+    /// Returns the super-features with their numbers. Contents are similar if they share one.
+    pub(crate) fn super_features(self) -> impl Iterator<Item = (usize, u64)> {
+        self.0.into_iter().enumerate()
+    }
 }
 
 /// Index of recent keys by their sketches.

@@ -27,10 +27,10 @@ const SKETCHES_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// Maximum size of a value.
 const VALUE_BYTES_MAX: u32 = 1 << 30;
-/// Maximum total size of contents that are written in one batch with the names that refer to them.
-/// Larger contents are written one by one and flushed beforehand, because a batch is in memory
-/// three times while it is written.
-const TOGETHER_BYTES_MAX: usize = 64 << 10;
+/// Maximum total size of contents that are written in one batch with the names that refer to them,
+/// with one sync for all. Larger contents are written one by one and flushed beforehand, because a
+/// batch is in memory up to three times while it is written.
+const TOGETHER_BYTES_MAX: usize = 2 << 20;
 /// Configuration of a [`SegmentColdTier`].
 #[derive(Debug, Clone, Copy)]
 pub struct SegmentOptions {
@@ -307,15 +307,20 @@ impl SegmentTierState {
     fn fit_together(&self, contents: &[ColdEntry]) -> bool {
         let bytes: usize = contents.iter().map(|entry| entry.value.len()).sum();
         let keys: HashSet<&Bytes> = contents.iter().map(|entry| &entry.key).collect();
-        let depends_on_another =
-            |entry: &ColdEntry| entry.base.as_ref().is_some_and(|base| keys.contains(base));
-        let sketched = || match &self.sketches {
-            Some(_) => contents.iter().filter(|entry| Sketch::of(&entry.value).is_some()).count(),
-            None => 0,
+        let has_base = |entry: &ColdEntry| {
+            entry.base.as_ref().is_some_and(|base| keys.contains(base) || self.log.contains(base))
         };
-        bytes <= TOGETHER_BYTES_MAX
-            && !contents.iter().any(|entry| depends_on_another(entry) || self.similar(entry).is_some())
-            && sketched() <= 1
+        bytes <= TOGETHER_BYTES_MAX && !contents.iter().any(has_base) && !self.any_similar(contents)
+    }
+
+    /// Returns whether some contents resemble others of these, or stored ones.
+    fn any_similar(&self, contents: &[ColdEntry]) -> bool {
+        let Some(sketches) = &self.sketches else { return false };
+        let mut seen = HashSet::new();
+        contents.iter().filter_map(|entry| Sketch::of(&entry.value)).any(|sketch| {
+            let is_similar = sketches.lock().find(&sketch).is_some();
+            is_similar || sketch.super_features().any(|feature| !seen.insert(feature))
+        })
     }
 
     fn compact(&self) {

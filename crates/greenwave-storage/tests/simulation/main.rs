@@ -5,6 +5,7 @@
 mod model;
 mod run;
 mod script;
+mod syncs;
 
 use greenwave_testkit::simulation;
 

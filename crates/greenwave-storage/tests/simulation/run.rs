@@ -89,7 +89,7 @@ impl Oracle {
 type SharedOracle = Rc<RefCell<Oracle>>;
 
 /// Runs a future that waits for the simulated disk only, which never blocks.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
         Poll::Pending => panic!("a call waits for another one"),
