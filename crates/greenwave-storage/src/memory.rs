@@ -38,8 +38,11 @@ pub(crate) enum DeltaBase {
 struct CachedBlob {
     bytes: Bytes,
     base: DeltaBase,
-    /// Whether the cold tier lacks the contents.
+    /// Whether the cold tier may lack the contents: another store may have swept them before this
+    /// store needed them again.
     dirty: bool,
+    /// How often the contents were put.
+    puts: u64,
     /// Whether the cold tier failed to store the contents on their own.
     rejected: bool,
 }
@@ -69,11 +72,21 @@ pub(crate) struct NameChange {
 /// Maximum number of names in a batch.
 const BATCH_NAMES_MAX: usize = 4096;
 
+/// Contents to write.
+#[derive(Debug, Clone)]
+pub(crate) struct BatchBlob {
+    pub(crate) id: BlobId,
+    pub(crate) bytes: Bytes,
+    pub(crate) base: DeltaBase,
+    /// How often the contents had been put when the batch was made.
+    puts: u64,
+}
+
 /// Changes to write to the cold tier together: contents, and names that refer to these or to
 /// contents already stored.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Batch {
-    pub(crate) blobs: Vec<(BlobId, Bytes, DeltaBase)>,
+    pub(crate) blobs: Vec<BatchBlob>,
     pub(crate) names: Vec<NameChange>,
     /// Contents that were put without a name.
     pub(crate) unnamed: Vec<BlobId>,
@@ -110,7 +123,7 @@ impl Batch {
             .flat_map(|requires| requires.iter());
         let mut ids: BTreeSet<BlobId> =
             named.chain(needed.copied()).chain(self.unnamed.iter().copied()).collect();
-        let blobs: HashSet<&BlobId> = self.blobs.iter().map(|(id, ..)| id).collect();
+        let blobs: HashSet<&BlobId> = self.blobs.iter().map(|blob| &blob.id).collect();
         ids.retain(|id| !blobs.contains(id));
         ids
     }
@@ -123,7 +136,7 @@ impl Batch {
         let mut unnamed: BTreeSet<BlobId> = self.unnamed.into_iter().collect();
         let mut parts = vec![Self { names: removed, ..Self::default() }];
         for blob in self.blobs {
-            let unnamed = unnamed.take(&blob.0).into_iter().collect();
+            let unnamed = unnamed.take(&blob.id).into_iter().collect();
             parts.push(Self { blobs: vec![blob], unnamed, ..Self::default() });
         }
         parts.push(Self { unnamed: unnamed.into_iter().collect(), ..Self::default() });
@@ -134,7 +147,7 @@ impl Batch {
 
     /// Returns the indices of the blobs, with each delta base before the blobs that use it.
     pub(crate) fn base_first_order(&self) -> Vec<usize> {
-        let indices: HashMap<BlobId, usize> = self.blobs.iter().map(|(id, ..)| *id).zip(0..).collect();
+        let indices: HashMap<BlobId, usize> = self.blobs.iter().map(|blob| blob.id).zip(0..).collect();
         let mut done = vec![false; self.blobs.len()];
         let mut order = Vec::with_capacity(self.blobs.len());
         for start in 0..self.blobs.len() {
@@ -142,7 +155,7 @@ impl Batch {
             let mut next = Some(start);
             while let Some(at) = next.filter(|at| !std::mem::replace(&mut done[*at], true)) {
                 path.push(at);
-                next = match &self.blobs[at].2 {
+                next = match &self.blobs[at].base {
                     DeltaBase::Blob(id) => indices.get(id).copied(),
                     DeltaBase::None | DeltaBase::Name(_) => None,
                 };
@@ -173,13 +186,15 @@ pub(crate) struct MemoryTier {
     pub(crate) spilling: bool,
     pub(crate) spilled: u64,
     pub(crate) promoted: u64,
+    /// Whether other stores use the cold tier.
+    shared: bool,
     high_bytes: u64,
     low_bytes: u64,
     promote_after: u32,
 }
 
 impl MemoryTier {
-    pub(crate) fn new(options: &StoreOptions) -> Self {
+    pub(crate) fn new(options: &StoreOptions, shared: bool) -> Self {
         Self {
             blobs: LruCache::unbounded(),
             names: LruCache::unbounded(),
@@ -193,6 +208,7 @@ impl MemoryTier {
             spilling: false,
             spilled: 0,
             promoted: 0,
+            shared,
             high_bytes: options.high_bytes(),
             low_bytes: options.low_bytes(),
             promote_after: options.promote_after,
@@ -397,7 +413,8 @@ impl MemoryTier {
                 break;
             }
             left -= 1;
-            let entry = || (*id, blob.bytes.clone(), blob.base.clone());
+            let entry =
+                || BatchBlob { id: *id, bytes: blob.bytes.clone(), base: blob.base.clone(), puts: blob.puts };
             if skipped.blobs.contains(id) {
             } else if blob.rejected {
                 rejected.push(entry());
@@ -407,7 +424,7 @@ impl MemoryTier {
                 is_full = bytes >= batch_bytes_max;
             }
         }
-        let ids: HashSet<BlobId> = batch.blobs.iter().map(|(id, ..)| *id).collect();
+        let ids: HashSet<BlobId> = batch.blobs.iter().map(|blob| blob.id).collect();
         batch.unnamed = self.unnamed.iter().filter(|id| ids.contains(*id)).copied().collect();
         if left > 0 {
             return batch;
@@ -446,7 +463,7 @@ impl MemoryTier {
 
     /// Marks contents that the cold tier rejected on their own.
     pub(crate) fn rejected(&mut self, batch: &Batch) {
-        for (id, ..) in &batch.blobs {
+        for BatchBlob { id, .. } in &batch.blobs {
             if let Some(blob) = self.blobs.peek_mut(id) {
                 blob.rejected = true;
             }
@@ -455,8 +472,9 @@ impl MemoryTier {
 
     /// Marks the changes in a batch as written.
     pub(crate) fn written(&mut self, batch: &Batch) {
-        for (id, ..) in &batch.blobs {
-            if let Some(blob) = self.blobs.peek_mut(id) {
+        for BatchBlob { id, puts, .. } in &batch.blobs {
+            // Contents that were put again meanwhile may have a new name, which is not written yet.
+            if let Some(blob) = self.blobs.peek_mut(id).filter(|blob| blob.puts == *puts) {
                 self.dirty_blobs -= u64::from(std::mem::take(&mut blob.dirty));
                 blob.base = DeltaBase::None;
             }
@@ -478,15 +496,24 @@ impl MemoryTier {
     }
 
     /// Inserts contents. With a `base`, the cold tier may lack them.
+    ///
+    /// If the cold tier is shared, this also holds for contents that are in memory because they were
+    /// written earlier: another store may sweep them before their new name is written.
     fn insert_blob(&mut self, id: BlobId, bytes: Bytes, base: Option<DeltaBase>) {
         let cost = blob_cost(&bytes);
-        if self.blobs.get(&id).is_none() {
-            let dirty = base.is_some();
-            self.blobs
-                .put(id, CachedBlob { bytes, base: base.unwrap_or(DeltaBase::None), dirty, rejected: false });
-            self.dirty_blobs += u64::from(dirty);
-            self.charge(cost);
+        let is_put = base.is_some();
+        if let Some(blob) = self.blobs.get_mut(&id) {
+            blob.puts += u64::from(is_put);
+            if is_put && !blob.dirty && self.shared {
+                blob.dirty = true;
+                self.dirty_blobs += 1;
+            }
+            return;
         }
+        let base = base.unwrap_or(DeltaBase::None);
+        self.blobs.put(id, CachedBlob { bytes, base, dirty: is_put, puts: 0, rejected: false });
+        self.dirty_blobs += u64::from(is_put);
+        self.charge(cost);
     }
 
     fn charge(&mut self, bytes: u64) {
@@ -508,4 +535,26 @@ fn blob_cost(bytes: &Bytes) -> u64 {
 
 fn name_cost(name: &str) -> u64 {
     name.len() as u64 + NAME_OVERHEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_that_are_put_while_they_are_written_are_written_again() {
+        let mut memory = MemoryTier::new(&StoreOptions::default(), true);
+        let (id, bytes) = (BlobId::of(b"contents"), Bytes::from_static(b"contents"));
+        memory.put_blob(id, bytes.clone(), DeltaBase::None);
+        let first = memory.dirty(u64::MAX, &Skipped::default());
+        memory.put_blob(id, bytes.clone(), DeltaBase::None);
+        memory.written(&first);
+        assert!(memory.is_dirty(&id));
+        let second = memory.dirty(u64::MAX, &Skipped::default());
+        memory.written(&second);
+        assert!(!memory.is_dirty(&id));
+        assert_eq!(memory.counts(), (1, 0, 0));
+        memory.put_blob(id, bytes, DeltaBase::None);
+        assert_eq!(memory.counts(), (1, 0, 1));
+    }
 }

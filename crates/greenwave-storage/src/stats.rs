@@ -17,7 +17,7 @@ pub struct StoreStats {
     pub hot_blobs: u64,
     /// Number of names in memory.
     pub hot_names: u64,
-    /// Number of blobs in memory that the cold tier does not have yet.
+    /// Number of blobs in memory that the cold tier may not have.
     pub dirty_blobs: u64,
     /// Reads served from memory.
     pub hot_hits: u64,

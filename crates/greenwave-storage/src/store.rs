@@ -13,7 +13,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use self::sharing::Sharing;
 use crate::cold::{ColdEntry, ColdTier, SharedColdTier};
-use crate::memory::{Batch, DeltaBase, MemoryTier, RequiredBlobs, Skipped};
+use crate::memory::{Batch, BatchBlob, DeltaBase, MemoryTier, RequiredBlobs, Skipped};
 use crate::reclaim::reclaim;
 use crate::{BlobId, Error, StoreOptions, StoreStats};
 
@@ -100,7 +100,7 @@ impl Store {
     /// Returns [`Error::InvalidOption`] if an option is out of range.
     pub fn open(options: StoreOptions, cold: Arc<dyn ColdTier>) -> Result<Self, Error> {
         options.check()?;
-        let memory = Mutex::new(MemoryTier::new(&options));
+        let memory = Mutex::new(MemoryTier::new(&options, cold.shared().is_some()));
         let sharing = Sharing::new(cold.shared().map_or(0, SharedColdTier::new_store_id));
         let state = StoreState {
             options,
@@ -599,7 +599,7 @@ impl Store {
                     tracing::debug!(%error, "skipped an entry that the cold tier rejects");
                     failures_in_row += 1;
                     self.state.memory.lock().rejected(&part);
-                    skipped.blobs.extend(part.blobs.iter().map(|(id, ..)| *id));
+                    skipped.blobs.extend(part.blobs.iter().map(|blob| blob.id));
                     skipped.blobs.extend(part.unnamed.iter().copied());
                     skipped.names.extend(part.names.into_iter().map(|change| change.name));
                 }
@@ -658,12 +658,12 @@ impl Store {
         if batch.blobs.is_empty() {
             return Ok(Vec::new());
         }
-        let keys = batch.blobs.iter().map(|(id, ..)| blob_key(id)).collect();
+        let keys = batch.blobs.iter().map(|blob| blob_key(&blob.id)).collect();
         let present =
             self.state.cold.contains_many(keys).await.map_err(Error::cold("check for existing blobs"))?;
         let mut entries = Vec::new();
         for at in batch.base_first_order().into_iter().filter(|at| !present[*at]) {
-            let (id, bytes, base) = &batch.blobs[at];
+            let BatchBlob { id, bytes, base, .. } = &batch.blobs[at];
             let base = self.base_key(base).await?;
             entries.push(ColdEntry { key: blob_key(id), value: bytes.clone(), base });
         }

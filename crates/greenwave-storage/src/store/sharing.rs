@@ -144,7 +144,7 @@ impl Store {
         } else {
             let named: HashSet<BlobId> = batch.names.iter().filter_map(|change| change.blob).collect();
             let free = |id: &BlobId| !named.contains(id) && !batch.unnamed.contains(id);
-            let unprotected: Vec<BlobId> = batch.blobs.iter().map(|(id, ..)| *id).filter(free).collect();
+            let unprotected: Vec<BlobId> = batch.blobs.iter().map(|blob| blob.id).filter(free).collect();
             if !unprotected.is_empty() {
                 let key = self.pin_key(shared).await?;
                 self.sharing().temporary_pins.lock().push(key.clone());

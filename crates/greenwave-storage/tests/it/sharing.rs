@@ -69,6 +69,39 @@ async fn a_sweep_preserves_contents_of_other_stores() {
     assert_eq!(two.get("again").await.unwrap(), Some(contents(1, 300)));
 }
 
+/// Contents are put again while they are in memory and on the disk, but without a reference. Then
+/// memory fills up, and another store sweeps before the new reference is written.
+#[tokio::test]
+async fn contents_that_are_put_again_survive_a_sweep_before_their_reference_is_written() {
+    for named in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (on_disk(dir.path()), on_disk(dir.path()));
+        let again = contents(1, 20_000);
+        one.put("name", again.clone()).await.unwrap();
+        one.flush().await.unwrap();
+        one.put("name", contents(2, 300)).await.unwrap();
+        one.flush().await.unwrap();
+        if named {
+            one.put("name", again.clone()).await.unwrap();
+        } else {
+            one.put_blob(again.clone()).await.unwrap();
+        }
+        for number in 10.. {
+            one.put(&format!("{number}"), contents(number, 5000)).await.unwrap();
+            if one.stats().spilled_blobs > 0 {
+                break;
+            }
+        }
+        two.sweep(&HashSet::new()).await.unwrap();
+        one.flush().await.unwrap();
+        for store in [&two, &on_disk(dir.path())] {
+            assert_eq!(store.get_blob(&BlobId::of(&again)).await.unwrap().as_ref(), Some(&again));
+            let expected = if named { &again } else { &contents(2, 300) };
+            assert_eq!(store.get("name").await.unwrap().as_ref(), Some(expected));
+        }
+    }
+}
+
 #[tokio::test]
 async fn stores_on_one_tier_have_different_ids() {
     let dir = tempfile::tempdir().unwrap();
