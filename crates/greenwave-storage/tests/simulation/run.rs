@@ -143,6 +143,8 @@ fn process(who: usize, machine: &Process, setting: Setting, ops: &[Op], oracle: 
 
 fn close(handle: Handle, store: &Store, oracle: &SharedOracle) {
     let began = oracle.borrow_mut().model.event();
+    // Closing removes the pins.
+    oracle.borrow_mut().model.swept(handle);
     match block_on(store.close()) {
         Ok(()) => oracle.borrow_mut().model.flushed(handle, began),
         Err(error) => refused(&error, oracle),

@@ -118,7 +118,7 @@ impl Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Connect {
     Opens,
-    /// Fails for the first request, as often as the pool retries.
+    /// Fails for the first time.
     FailsOnce,
     Fails,
     Panics,

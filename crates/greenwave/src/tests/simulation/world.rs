@@ -112,7 +112,7 @@ pub(super) struct Observed {
     pub(super) started: BTreeSet<usize>,
     /// Number of answers, which makes each one unique.
     answers: u64,
-    /// Features whose agent was connected to in this run.
+    /// Features whose agent was connected to.
     connected: BTreeSet<usize>,
     requesting: usize,
     testing: usize,
@@ -231,7 +231,6 @@ impl World {
         observed.requested_now.clear();
         observed.recorded = engine.recorded_answers();
         observed.started.clear();
-        observed.connected.clear();
         if self.script.forgetful.contains(&run) {
             observed.results.clear();
         }
