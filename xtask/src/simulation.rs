@@ -1,5 +1,5 @@
-//! Runs the segment log's tests on simulated machines, in a release build, with as many rounds as
-//! CI has time for.
+//! Runs the tests of the segment log and of the stores above it on simulated machines, in a release
+//! build, with as many rounds as CI has time for.
 
 use crate::Result;
 use crate::process::{cargo, output_of};
@@ -12,7 +12,10 @@ const SETTINGS: [(&str, &str); 4] = [
     ("GREENWAVE_SIMULATION_COPIES", "5000"),
 ];
 
-/// Runs random schedules, all schedules with few preemptions, and copies.
+/// Number of schedules of stores.
+const STORE_SEEDS: &str = "20000";
+
+/// Runs random schedules of logs and stores, all schedules of logs with few preemptions, and copies.
 ///
 /// # Errors
 /// If a test fails; the message includes its seed and the shrunk script.
@@ -25,9 +28,20 @@ pub(crate) fn simulation() -> Result<String> {
     if schedules != 2 {
         return Err(format!("the random schedules did not run:\n{printed}").into());
     }
+    stores()?;
     let [(_, seeds), (_, dropping), (_, preemptions), (_, copies)] = SETTINGS;
     Ok(format!(
-        "{seeds} schedules, {dropping} that drop values, all with {preemptions} preemptions, {copies} copies: \
-         no data lost"
+        "{seeds} schedules, {dropping} that drop values, all with {preemptions} preemptions, {copies} copies, \
+         {STORE_SEEDS} of stores: no data lost"
     ))
+}
+
+fn stores() -> Result<()> {
+    let mut command =
+        cargo(["test", "--release", "--package=greenwave-storage", "--test=simulation", "--", "--nocapture"]);
+    let printed = output_of(command.env("GREENWAVE_SIMULATION_SEEDS", STORE_SEEDS))?;
+    if printed.contains(&format!("{STORE_SEEDS} schedules of seeds ")) {
+        return Ok(());
+    }
+    Err(format!("the random schedules of stores did not run:\n{printed}").into())
 }
