@@ -292,8 +292,14 @@ impl SegmentTierState {
             self.log.refresh_if_stale()?;
         }
         // A key that does not exist needs no tombstone.
-        for key in write.removals.iter().filter(|key| self.log.contains(key)) {
+        let (present, absent): (Vec<_>, Vec<_>) =
+            write.removals.iter().partition(|key| self.log.contains(key));
+        for key in present {
             batch = batch.remove(key);
+        }
+        if !absent.is_empty() {
+            // Another process may have removed the key without making that durable.
+            self.log.flush_shared()?;
         }
         let written = self.log.write(&batch)?;
         if written {

@@ -1,9 +1,9 @@
-//! Counts the syncs of a flush.
+//! The syncs of a flush: their number, and what they make durable.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use greenwave_segment::simulation::Machine;
+use greenwave_segment::simulation::{Machine, Process, Unsynced};
 use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
 use greenwave_testkit::random::Random;
 
@@ -41,4 +41,29 @@ fn contents_that_resemble_each_other_are_synced_before_their_names() {
     let mut changed = random_bytes(1);
     changed[10] ^= 1;
     assert_eq!(syncs_of_flush(&[random_bytes(1).into(), changed.into()]), 2);
+}
+
+fn small_store(process: &Process) -> Store {
+    let cold = SegmentColdTier::open_simulated(process, "/store", SegmentOptions::default()).unwrap();
+    let options = StoreOptions { memory_bytes_max: 64 << 10, ..StoreOptions::default() };
+    Store::open(options, Arc::new(cold)).unwrap()
+}
+
+#[test]
+fn a_flush_makes_removals_durable_that_another_store_has_written_already() {
+    let machine = Machine::new(1);
+    let (one, two) = (small_store(&machine.process()), small_store(&machine.process()));
+    block_on(one.put("name", random_bytes(1).into())).unwrap();
+    block_on(one.flush()).unwrap();
+    assert!(block_on(two.remove("name")).unwrap());
+    // The first store also removes the name, and spills that without a sync.
+    assert!(block_on(one.remove("name")).unwrap());
+    for number in 10..40 {
+        block_on(one.put(&format!("other {number}"), random_bytes(number).into())).unwrap();
+    }
+    assert_eq!(block_on(small_store(&machine.process()).get("name")).unwrap(), None, "spilled");
+    block_on(two.flush()).unwrap();
+    machine.cut_power(Unsynced::None);
+    drop((one, two));
+    assert_eq!(block_on(small_store(&machine.process()).get("name")).unwrap(), None);
 }
