@@ -55,6 +55,15 @@ pub enum DiscoveryNote {
         /// Reason, a sentence whose subject is the script.
         reason: String,
     },
+    /// The tests of a package are left out, since a workspace excludes it.
+    ExcludedPackage {
+        /// Directory of the package, relative to the project.
+        directory: PathBuf,
+        /// Manifest of the workspace, relative to the project.
+        manifest: PathBuf,
+        /// Pattern that excludes the package.
+        pattern: String,
+    },
     /// Tests of packages run without the tool that would build their dependencies.
     NothingBuilt {
         /// Directory of the workspace, relative to the project.
@@ -199,6 +208,12 @@ impl DiscoveryNote {
                 "{} runs as one test, `{script}`: {reason}",
                 directory.join("package.json").display()
             ),
+            DiscoveryNote::ExcludedPackage { directory, manifest, pattern } => write!(
+                formatter,
+                "{} is left out: {} excludes it by `{pattern}`",
+                directory.join("package.json").display(),
+                manifest.display()
+            ),
             DiscoveryNote::NothingBuilt { directory, script, tool } => write!(
                 formatter,
                 "{}: `{script}` cannot run, since `{tool}` is not installed: the tests of packages run by \
@@ -236,6 +251,7 @@ impl fmt::Display for DiscoveryNote {
                 directory.join("package.json").display()
             ),
             DiscoveryNote::WholeScript { .. }
+            | DiscoveryNote::ExcludedPackage { .. }
             | DiscoveryNote::NothingBuilt { .. }
             | DiscoveryNote::WatchMode { .. }
             | DiscoveryNote::NotInstalled { .. } => self.fmt_script(formatter),

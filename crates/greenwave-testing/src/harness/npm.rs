@@ -136,5 +136,13 @@ fn packages<'p>(
     let members = data.into_iter().filter(|directory| workspaces.iter().any(|it| it.has_member(directory)));
     members.for_each(|directory| read(directory, &mut packages));
     notes.extend(problems);
+    packages.retain(|directory, package| {
+        // A root belongs to its own workspace.
+        let is_root = workspaces.iter().any(|workspace| workspace.has_root(directory));
+        let exclusion = workspaces.iter().find_map(|workspace| workspace.exclusion(directory));
+        let is_left_out = !is_root && exclusion.is_some();
+        notes.extend(exclusion.filter(|_| is_left_out && package.test_script().is_some()));
+        !is_left_out
+    });
     (packages, workspaces)
 }

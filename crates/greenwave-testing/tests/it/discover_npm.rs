@@ -59,7 +59,7 @@ fn npm_test_scripts_are_discovered() {
         ("packages/core/fixtures/package.json", "{ not JSON"),
         ("packages/plain/package.json", "{}"),
     ]);
-    project.check(&["npm:core test", "npm:packages/out test", "npm:web test"]);
+    project.check(&["npm:core test", "npm:web test"]);
     let found = project.find();
     let web = of(&found, "npm:web test");
     assert_eq!(
@@ -71,11 +71,12 @@ fn npm_test_scripts_are_discovered() {
     assert!(web.outputs.contains(&"/packages/web/node_modules/.vite/".to_owned()));
     assert_eq!(of(&found, "npm:core test").outputs, ["/packages/core/coverage/"]);
     assert!(of(&found, "npm:core test").env.contains(&"npm_config_*".to_owned()));
-    assert_eq!(of(&found, "npm:packages/out test").inputs, [""; 0], "it is in no workspace");
-    let [note] = found.notes.as_slice() else { panic!("{:?}", found.notes) };
     assert_eq!(
-        note.to_string(),
-        "package.json is left out: `npm test --workspaces --if-present` runs the tests of packages that are listed themselves"
+        notes(&found),
+        [
+            "packages/out/package.json is left out: package.json excludes it by `!packages/out`",
+            "package.json is left out: `npm test --workspaces --if-present` runs the tests of packages that are listed themselves"
+        ]
     );
 }
 
@@ -100,6 +101,25 @@ fn the_nearest_lock_file_selects_the_package_manager() {
         project.check(&["npm:a test", "npm:c test"]);
         assert_eq!(of(&project.find(), "npm:c test").directories, paths(&["b/c", "b/d"]));
     }
+}
+
+#[test]
+fn bun_finds_tests_without_a_script() {
+    let lock = ("bun.lock", "{}");
+    let (root, test) = (("package.json", r#"{"name":"root"}"#), ("src/a.test.ts", ""));
+    let project = Project::new(&[root, lock, test, ("packages/b/package.json", r#"{"name":"b"}"#)]);
+    project.check(&["npm:root test"]);
+    assert_eq!(project.find().tests[0].command, ["bun", "test"]);
+    // A package with a script is run by its script, and those beside it by bun.
+    let b = ("packages/b/package.json", r#"{"name":"b","scripts":{"test":"bun test ./b.ts"}}"#);
+    let c = ("packages/c/package.json", r#"{"name":"c"}"#);
+    let project = Project::new(&[root, lock, test, b, c, ("packages/c/c_spec.js", "")]);
+    project.check(&["npm:b test", "npm:c test"]);
+    assert_eq!(of(&project.find(), "npm:b test").command, ["bun", "run", "test"]);
+    assert_eq!(of(&project.find(), "npm:c test").command, ["bun", "test"]);
+    // Other files are not tests, and other package managers find none.
+    Project::new(&[root, lock, ("src/a.ts", ""), ("node_modules/x/a.test.ts", "")]).check(&[]);
+    Project::new(&[root, test]).check(&[]);
 }
 
 #[test]

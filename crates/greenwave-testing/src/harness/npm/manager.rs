@@ -69,6 +69,11 @@ impl Manager {
         words.iter().map(|word| (*word).to_owned()).collect()
     }
 
+    /// Returns the command by which bun finds and runs tests without a script.
+    pub(super) fn bun_command() -> Vec<String> {
+        vec!["bun".to_owned(), "test".to_owned()]
+    }
+
     /// Returns the command that runs a shell line with the package's programs on the PATH.
     pub(super) fn line_command(self, line: &str) -> Vec<String> {
         let words: &[&str] = match self {
@@ -90,9 +95,12 @@ impl Manager {
     }
 }
 
-/// Returns the word between a command that runs the script `test` and arguments of the script, if
-/// the manager needs one; `None` for other commands.
+/// Returns the word between a command that runs the script `test`, or `bun test`, and further
+/// arguments, if the manager needs one; `None` for other commands.
 pub(super) fn takes_arguments(command: &[String]) -> Option<Option<String>> {
+    if command == Manager::bun_command() {
+        return Some(None);
+    }
     let managers = [Manager::Npm, Manager::Pnpm, Manager::Yarn, Manager::Bun];
     let manager = managers.into_iter().find(|manager| manager.test_command() == command)?;
     Some((manager == Manager::Npm).then(|| "--".to_owned()))

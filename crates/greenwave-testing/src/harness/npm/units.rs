@@ -1,6 +1,7 @@
 //! The tests of packages and workspaces.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::builds::{builds_first, is_available, nx_builds_first, turbo_builds_first, turbo_outputs};
@@ -59,6 +60,10 @@ impl Units<'_> {
                 }
             }
         }
+        for (root, nested) in self.bun_packages() {
+            whole.insert(root, Some(Manager::bun_command()));
+            left_out.extend(nested);
+        }
         for (directory, package) in self.packages {
             let command = whole.get(*directory);
             if left_out.contains(*directory) || (package.test_script().is_none() && command.is_none()) {
@@ -68,6 +73,27 @@ impl Units<'_> {
             found.tests.push(test);
         }
         self.note_missing_installations(found);
+    }
+
+    /// Returns the packages whose tests `bun test` finds by itself, since neither they nor packages
+    /// below them have a script, and for each the packages below it.
+    fn bun_packages(&self) -> Vec<(PathBuf, Vec<PathBuf>)> {
+        let mut found: Vec<(PathBuf, Vec<PathBuf>)> = Vec::new();
+        // Outer directories come first.
+        for directory in self.packages.keys() {
+            let below = || self.packages.iter().filter(|(other, _)| other.starts_with(directory));
+            let is_test = |file: &PathBuf| file.starts_with(directory) && is_bun_test(file);
+            if found.iter().any(|(outer, _)| directory.starts_with(outer))
+                || Manager::of(self.project, self.packages, directory) != Manager::Bun
+                || below().any(|(_, package)| package.test_script().is_some())
+                || !self.project.files().iter().any(is_test)
+            {
+                continue;
+            }
+            let nested = below().map(|(other, _)| (*other).to_owned()).filter(|other| other != directory);
+            found.push(((*directory).to_owned(), nested.collect()));
+        }
+        found
     }
 
     /// Decides how the tests of a workspace run.
@@ -272,6 +298,17 @@ impl Step {
             .iter()
             .any(|(_, member)| member.has_placeholder() || (!skips_missing && member.test_script().is_none()))
     }
+}
+
+/// Returns whether `bun test` runs a file (<https://bun.sh/docs/cli/test>).
+fn is_bun_test(file: &Path) -> bool {
+    const EXTENSIONS: [&str; 8] = ["js", "jsx", "ts", "tsx", "cjs", "mjs", "cts", "mts"];
+    const ENDINGS: [&str; 4] = [".test", "_test", ".spec", "_spec"];
+    let stem = file.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+    let extension = file.extension().and_then(OsStr::to_str).unwrap_or_default();
+    EXTENSIONS.contains(&extension)
+        && ENDINGS.iter().any(|ending| stem.ends_with(ending))
+        && !file.iter().any(|part| part == INSTALLED)
 }
 
 /// Returns the members that steps name; `None` if no step names any.

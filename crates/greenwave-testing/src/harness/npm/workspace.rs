@@ -1,7 +1,7 @@
 //! The workspaces of npm, pnpm, yarn, bun and Lerna, and their members.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
 use serde_json::Value;
@@ -10,6 +10,7 @@ use super::HARNESS;
 use super::builds::parse_jsonc;
 use super::package::{Package, Workspaces};
 use crate::Error;
+use crate::harness::discovery::DiscoveryNote;
 use crate::harness::problem::Problem;
 use crate::harness::project::Project;
 
@@ -21,6 +22,7 @@ pub(super) struct Workspace<'a> {
     pub(super) root: &'a Path,
     /// Patterns of directories below the root, and whether each excludes its matches.
     globs: Vec<(GlobMatcher, bool)>,
+    manifest: PathBuf,
     /// Whether the last pattern that matches counts, and not any that excludes.
     is_ordered: bool,
 }
@@ -55,7 +57,7 @@ impl<'a> Workspace<'a> {
             let glob = glob.map_err(|error| project.invalid(HARNESS, &manifest, invalid(error)))?;
             globs.push((glob.compile_matcher(), is_out));
         }
-        Ok(Some(Self { root, globs, is_ordered }))
+        Ok(Some(Self { root, globs, manifest, is_ordered }))
     }
 
     /// Returns whether a directory is the root or a member.
@@ -79,6 +81,27 @@ impl<'a> Workspace<'a> {
             is_in = true;
         }
         is_in
+    }
+
+    /// Returns whether a directory is the root.
+    pub(super) fn has_root(&self, directory: &Path) -> bool {
+        self.root == directory
+    }
+
+    /// Returns a note if a pattern of the workspace excludes a directory that another pattern
+    /// includes.
+    pub(super) fn exclusion(&self, directory: &Path) -> Option<DiscoveryNote> {
+        let inside = directory.strip_prefix(self.root).ok()?;
+        let mut matching = self.globs.iter().filter(|(glob, _)| glob.is_match(inside));
+        if self.contains(directory) || !matching.clone().any(|(_, is_out)| !is_out) {
+            return None;
+        }
+        let (glob, _) = matching.find(|(_, is_out)| *is_out)?;
+        Some(DiscoveryNote::ExcludedPackage {
+            directory: directory.to_owned(),
+            manifest: self.manifest.clone(),
+            pattern: format!("!{}", glob.glob()),
+        })
     }
 
     /// Returns whether a directory is a member.
