@@ -69,7 +69,12 @@ impl Journal {
     pub fn forget(&self, id: &str) -> Result<(), Error> {
         let key = [FINISHED, id.as_bytes()].concat();
         self.see_others()?;
-        self.log.remove(&key).and_then(|_| self.log.flush()).map_err(self.failed("append to"))
+        let flush = |removed| match removed {
+            true => self.log.flush(),
+            // Another process may have removed the record without making that durable.
+            false => self.log.flush_shared(),
+        };
+        self.log.remove(&key).and_then(flush).map_err(self.failed("append to"))
     }
 
     /// Returns all finished tasks with their payloads. A task whose record is damaged counts as not

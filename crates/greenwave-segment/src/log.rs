@@ -114,7 +114,8 @@ impl Log {
         Changes::new(&self.inner).put_delta(key, value, base)
     }
 
-    /// Removes `key`; returns whether it had a value.
+    /// Removes `key`; returns whether it had a value. If it had none, another process may have
+    /// removed it without a flush: [`flush_shared`](Self::flush_shared) makes that durable.
     ///
     /// # Errors
     ///

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,6 +37,9 @@ impl Default for DiskOptions {
 #[derive(Debug, Clone)]
 pub struct DiskBackend {
     log: Arc<Log>,
+    /// Whether a removal found nothing to remove, because another process, or this one before it
+    /// opened the directory again, may have removed the key without making that durable.
+    relies_on_others: Arc<AtomicBool>,
     /// Whether blocking work runs on the calling thread, because a simulated process has only one.
     in_place: bool,
 }
@@ -79,7 +83,7 @@ impl DiskBackend {
             }
             error => Error::backend(format!("open {}", dir.display()))(error.into()),
         })?;
-        Ok(Self { log: Arc::new(log), in_place })
+        Ok(Self { log: Arc::new(log), relies_on_others: Arc::default(), in_place })
     }
 
     /// Returns a hash of the directory's state, without opening it. The hash stays the same as long
@@ -166,10 +170,14 @@ impl Backend for DiskBackend {
 
     async fn remove(&self, key: &Key) -> Result<(), BoxError> {
         let key = *key;
+        let relies_on_others = self.relies_on_others.clone();
         let work = move |log: &Log| {
             // Refreshes first, because another process may have written the key.
             log.refresh_if_stale()?;
-            log.remove(key.as_bytes()).map(drop)
+            if !log.remove(key.as_bytes())? {
+                relies_on_others.store(true, Ordering::Release);
+            }
+            Ok(())
         };
         self.run_blocking(work).await
     }
@@ -180,11 +188,20 @@ impl Backend for DiskBackend {
     }
 
     async fn flush(&self) -> Result<(), BoxError> {
-        self.run_blocking(Log::flush).await
+        let relies_on_others = self.relies_on_others.clone();
+        let work = move |log: &Log| {
+            if !relies_on_others.swap(false, Ordering::AcqRel) {
+                return log.flush();
+            }
+            // After a failure, the next flush must do the same.
+            log.flush_shared().inspect_err(|_| relies_on_others.store(true, Ordering::Release))
+        };
+        self.run_blocking(work).await
     }
 
     async fn close(&self) -> Result<(), BoxError> {
-        self.run_blocking(|log| log.compact().and_then(|_| log.flush())).await
+        self.run_blocking(|log| log.compact().map(drop)).await?;
+        self.flush().await
     }
 
     fn capabilities(&self) -> Capabilities {

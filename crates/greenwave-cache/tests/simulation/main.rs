@@ -434,3 +434,21 @@ fn values_are_never_older_than_their_replacements() {
     println!("{count} schedules from seed {first} on: {answers} answers, {hits} hits");
     assert!(hits > 0);
 }
+
+#[test]
+fn a_flush_makes_removals_durable_that_were_written_before() {
+    let machine = Machine::new(1);
+    let open = || {
+        let options = DiskOptions { compress: false, ..DiskOptions::default() };
+        DiskBackend::open_simulated(&machine.process(), "/cache", options).unwrap()
+    };
+    let (one, two, key) = (open(), open(), key_of(1));
+    block_on(one.put(&key, Bytes::from_static(b"value"), None)).unwrap();
+    block_on(one.flush()).unwrap();
+    block_on(one.remove(&key)).unwrap();
+    block_on(two.remove(&key)).unwrap();
+    block_on(two.flush()).unwrap();
+    machine.cut_power(Unsynced::None);
+    drop((one, two));
+    assert_eq!(block_on(open().get(&key)).unwrap(), None);
+}
