@@ -2,11 +2,11 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::task::JoinSet;
 
@@ -48,7 +48,7 @@ where
         loop {
             match self.0.poll_join_next(context) {
                 Poll::Ready(Some(Ok(ended))) => return Poll::Ready(Some(ended)),
-                // Panics are caught inside the task, so this stage was aborted.
+                // Panics are caught inside the task, also those of a drop, so this stage was aborted.
                 Poll::Ready(Some(Err(_))) => {}
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,
@@ -87,22 +87,57 @@ where
     }
 
     fn abort(&mut self) {
-        self.stages.clear();
+        // A stage that panics when it is dropped has been removed by then.
+        while catch_unwind(AssertUnwindSafe(|| self.stages.clear())).is_err() {}
     }
 }
 
-/// Runs a stage with a time limit, and catches its panics.
+/// A stage that catches the panics of its polls and of its drop.
+struct GuardedStage<'a, F>(Pin<&'a mut Option<F>>);
+
+impl<F: Future> GuardedStage<'_, F> {
+    /// Polls the stage. Returns the message of a panic as an error.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<F::Output, String>> {
+        let Some(stage) = self.0.as_mut().as_pin_mut() else { return Poll::Pending };
+        match catch_unwind(AssertUnwindSafe(|| stage.poll(context))) {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic_text(&*panic))),
+        }
+    }
+}
+
+impl<F> GuardedStage<'_, F> {
+    /// Drops the stage. Returns the message of a panic as an error.
+    fn discard(&mut self) -> Result<(), String> {
+        let dropped = catch_unwind(AssertUnwindSafe(|| self.0.set(None)));
+        dropped.map_err(|panic| panic_text(&*panic))
+    }
+}
+
+impl<F> Drop for GuardedStage<'_, F> {
+    fn drop(&mut self) {
+        // The stage was aborted, so nobody waits for its result.
+        let _ = self.discard();
+    }
+}
+
+/// Runs a stage with a time limit, and catches its panics, including those of its drop.
 pub(crate) async fn run_guarded<R, E>(
     task: TaskId,
     stage: impl Future<Output = Step<R, E>>,
     time_max: Option<Duration>,
 ) -> EndedStage<R, E> {
-    let stage = AssertUnwindSafe(stage).catch_unwind();
+    let stage = std::pin::pin!(Some(stage));
+    let mut stage = GuardedStage(stage);
+    let run = std::future::poll_fn(|context| stage.poll(context));
     let ended = match time_max {
-        None => Ok(stage.await),
-        Some(limit) => tokio::time::timeout(limit, stage).await.map_err(|_| TaskFailure::TimedOut(limit)),
+        None => Ok(run.await),
+        Some(limit) => tokio::time::timeout(limit, run).await.map_err(|_| TaskFailure::TimedOut(limit)),
     };
-    (task, ended.and_then(|ended| ended.map_err(|panic| TaskFailure::Panicked(panic_text(&*panic)))))
+    let ended = ended.and_then(|ended| ended.map_err(TaskFailure::Panicked));
+    let discarded = stage.discard().map_err(TaskFailure::Panicked);
+    // Of two failures, the first counts.
+    (task, ended.and_then(|step| discarded.map(|()| step)))
 }
 
 /// Returns the message of a panic.

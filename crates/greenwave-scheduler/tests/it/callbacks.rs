@@ -1,7 +1,9 @@
 //! Panics in closures of the caller. Each fails the task or call that the closure ran for, and
 //! nothing else.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use greenwave_scheduler::{
@@ -50,6 +52,108 @@ async fn a_panic_in_a_time_limit_fails_its_task() {
         None
     };
     check(&executor().run_job(&graph(3), Job::new().time_max(limit), stage).await.unwrap());
+}
+
+/// Panics when it is dropped.
+struct PanicsOnDrop;
+
+impl Drop for PanicsOnDrop {
+    fn drop(&mut self) {
+        panic!("boom");
+    }
+}
+
+/// A future that is ready at once, or never, and panics when it is dropped.
+struct DropPanics {
+    ready: bool,
+    _guard: PanicsOnDrop,
+}
+
+impl Future for DropPanics {
+    type Output = Step<u32, String>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.ready { Poll::Ready(Step::Done(1)) } else { Poll::Pending }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_while_dropping_a_stage_fails_its_task() {
+    let limited = |ready| {
+        move |stage: Stage| {
+            let number = stage.task.index() as u32;
+            async move {
+                match number {
+                    1 => DropPanics { ready, _guard: PanicsOnDrop }.await,
+                    _ => Step::Done(number),
+                }
+            }
+        }
+    };
+    let mut executor = executor();
+    executor.stage_time_max = Some(Duration::from_millis(5));
+    for report in [
+        executor.run_job(&graph(3), Job::new(), limited(false)).await.unwrap(),
+        executor.run_inline(&graph(3), Job::new(), limited(false)).await.unwrap(),
+    ] {
+        let [TaskOutcome::Done(0), TaskOutcome::Failed(TaskFailure::TimedOut(_)), TaskOutcome::Done(2)] =
+            &report.outcomes[..]
+        else {
+            panic!("{:?}", report.outcomes)
+        };
+        assert_eq!((report.stats.running, report.stats.in_flight), (0, 0));
+    }
+    let ready = |stage: Stage| {
+        let is_guarded = stage.task.index() == 1;
+        let value = stage.task.index() as u32;
+        let plain = (!is_guarded).then(|| std::future::ready(Step::Done(value)));
+        let guarded = is_guarded.then(|| DropPanics { ready: true, _guard: PanicsOnDrop });
+        EitherStage { plain, guarded }
+    };
+    check(&executor.run_job(&graph(3), Job::new(), ready).await.unwrap());
+    check(&executor.run_inline(&graph(3), Job::new(), ready).await.unwrap());
+}
+
+/// One of two futures, which is not dropped before this one.
+struct EitherStage {
+    plain: Option<std::future::Ready<Step<u32, String>>>,
+    guarded: Option<DropPanics>,
+}
+
+impl Future for EitherStage {
+    type Output = Step<u32, String>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        match (&mut this.plain, &mut this.guarded) {
+            (Some(plain), _) => Pin::new(plain).poll(context),
+            (None, Some(guarded)) => Pin::new(guarded).poll(context),
+            (None, None) => Poll::Pending,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_panic_while_dropping_a_stopped_stage_ends_the_run() {
+    for inline in [false, true] {
+        let executor = executor();
+        let stopper = executor.stopper();
+        let stage = |stage: Stage| {
+            if stage.task.index() == 0 {
+                stopper.stop();
+            }
+            DropPanics { ready: false, _guard: PanicsOnDrop }
+        };
+        let graph = graph(3);
+        let run = async {
+            match inline {
+                false => executor.run_job(&graph, Job::new(), stage).await,
+                true => executor.run_inline(&graph, Job::new(), stage).await,
+            }
+        };
+        let report = tokio::time::timeout(Duration::from_secs(20), run).await.unwrap().unwrap();
+        assert!(report.outcomes.iter().all(|outcome| matches!(outcome, TaskOutcome::Stopped)), "{report:?}");
+    }
 }
 
 #[tokio::test]
