@@ -40,7 +40,8 @@ pub struct Limits {
 /// items may contain any error. Its end is a success unless a [terminal unit](Self::ends_with) is
 /// missing. Units completed by the same chunk share a batch, and no complete unit is held back.
 ///
-/// A source that panics is a broken source. Dropping `Pull` drops the source. [`next`](Self::next)
+/// A source or a test for the terminal unit that panics is a broken source. If a splitter panics, the
+/// panic reaches the caller, and the next call returns an error. Dropping `Pull` drops the source. [`next`](Self::next)
 /// is cancel safe: no unit is lost. Time limits need a tokio runtime with its timer; without them
 /// any executor works.
 pub struct Pull<St, S> {
@@ -58,6 +59,8 @@ pub struct Pull<St, S> {
     total_timer: LazyTimer,
     /// The stream is waiting for the budget.
     is_waiting: bool,
+    /// A poll has begun and not returned. Before a poll: the splitter has panicked.
+    is_polling: bool,
     stats: StreamStats,
 }
 
@@ -87,6 +90,7 @@ where
             idle_timer: LazyTimer::default(),
             total_timer: LazyTimer::default(),
             is_waiting: false,
+            is_polling: false,
             stats: StreamStats::default(),
         }
     }
@@ -170,7 +174,9 @@ where
                 let polled = match catch_unwind(AssertUnwindSafe(|| source.as_mut().poll_next(cx))) {
                     Ok(polled) => polled,
                     // The source is dropped: what it would return next may lack a part.
-                    Err(panic) => return Poll::Ready(Some(self.broken(panic_error(&*panic)))),
+                    Err(panic) => {
+                        return Poll::Ready(Some(self.broken(panic_error("source", &*panic))));
+                    }
                 };
                 if let Poll::Ready(Some(Ok(chunk))) = &polled
                     && let Err(error) = self.count(chunk.len())
@@ -200,7 +206,7 @@ where
             if units > 0 {
                 self.count_units(units);
                 if self.terminal.is_some() {
-                    return Poll::Ready(Some(Ok(self.check_terminal(block))));
+                    return Poll::Ready(Some(self.check_terminal(block)));
                 }
                 return Poll::Ready(Some(Ok(self.splitter.take_batch(block))));
             }
@@ -288,7 +294,9 @@ where
             Err(error) => return Some(self.failed(error)),
         };
         if let Some(terminal) = &mut self.terminal {
-            batch.iter().for_each(|batch| terminal.check(batch));
+            if let Err(source) = batch.iter().try_for_each(|batch| terminal.check(batch)) {
+                return Some(self.broken(source));
+            }
             if !terminal.is_seen {
                 let error = Error::Truncated { received: self.stats.bytes };
                 return Some(self.failed(error));
@@ -316,15 +324,17 @@ where
     }
 
     /// Returns the batch and ends the stream if it contains the terminal unit.
-    fn check_terminal(&mut self, block: Bytes) -> UnitBatch {
+    fn check_terminal(&mut self, block: Bytes) -> Result<UnitBatch, Error> {
         let batch = self.splitter.take_batch(block);
         if let Some(terminal) = &mut self.terminal {
-            terminal.check(&batch);
+            if let Err(source) = terminal.check(&batch) {
+                return self.broken(source);
+            }
             if terminal.is_seen {
                 self.source = None;
             }
         }
-        batch
+        Ok(batch)
     }
 }
 
@@ -338,7 +348,12 @@ where
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        if std::mem::replace(&mut this.is_polling, true) {
+            this.is_polling = false;
+            return Poll::Ready(this.source.is_some().then(|| this.broken("the splitter panicked".into())));
+        }
         let polled = this.poll_batch(cx);
+        this.is_polling = false;
         if polled.is_pending() && this.started.is_none() {
             // A source whose unit is available at once does not cost a clock read.
             this.started = Some(Instant::now());
@@ -347,12 +362,12 @@ where
     }
 }
 
-/// Returns the error of a source that panicked.
+/// Returns the error of a callback that panicked.
 #[cold]
-fn panic_error(panic: &(dyn Any + Send)) -> BoxError {
+pub(crate) fn panic_error(callback: &str, panic: &(dyn Any + Send)) -> BoxError {
     let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("source panicked: {}", message.unwrap_or_default()).into()
+    format!("{callback} panicked: {}", message.unwrap_or_default()).into()
 }
 
 // The source is boxed, and no other field is pinned.
@@ -370,8 +385,14 @@ impl<St, S: std::fmt::Debug> std::fmt::Debug for Pull<St, S> {
 }
 
 impl Terminal {
-    fn check(&mut self, batch: &UnitBatch) {
-        self.is_seen = self.is_seen || batch.iter().any(|unit| (self.is_last)(&unit));
+    /// Returns an error if the callback panics.
+    fn check(&mut self, batch: &UnitBatch) -> Result<(), BoxError> {
+        if !self.is_seen {
+            let any_last = || batch.iter().any(|unit| (self.is_last)(&unit));
+            self.is_seen = catch_unwind(AssertUnwindSafe(any_last))
+                .map_err(|panic| panic_error("the test for the terminal unit", &*panic))?;
+        }
+        Ok(())
     }
 }
 

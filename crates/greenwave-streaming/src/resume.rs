@@ -6,6 +6,7 @@ mod splice;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -19,7 +20,7 @@ use crate::budget::Budget;
 use crate::error::Error;
 #[cfg(feature = "journal")]
 use crate::journal::{Journal, Replay};
-use crate::pull::{Limits, Pull};
+use crate::pull::{Limits, Pull, panic_error};
 use crate::splitter::Splitter;
 use crate::unit::{Unit, UnitBatch};
 use greenwave_retry::Retry;
@@ -399,7 +400,9 @@ impl<S: Splitter> Resume<S> {
             self.progress.advance(&unit, (self.cursor_of)(&unit), self.options.overlap_units_max);
             self.progress.is_done |= (self.is_last)(&unit);
         }
-        let had = self.after.map_or(0, |after| (after.sequence + 1).saturating_sub(batch.first_sequence()));
+        let had = self
+            .after
+            .map_or(0, |after| after.sequence.saturating_add(1).saturating_sub(batch.first_sequence()));
         let had = usize::try_from(had).unwrap_or(usize::MAX);
         if had >= batch.len() {
             return 0;
@@ -445,7 +448,7 @@ impl<S: Splitter> Resume<S> {
     }
 
     fn supersede(&mut self) -> Result<(), Error> {
-        let (turn, attempt) = (self.progress.turn, self.progress.attempt + 1);
+        let (turn, attempt) = (self.progress.turn, self.progress.attempt.saturating_add(1));
         #[cfg(feature = "journal")]
         if let Some(journal) = &self.journal {
             journal.supersede(turn, attempt)?;
@@ -470,7 +473,11 @@ impl<S: Splitter> Stream for Resume<S> {
             if matches!(this.state, ResumeState::Over) {
                 return Poll::Ready(None);
             }
-            if let Err(error) = ready!(this.poll_step(cx)) {
+            let step = catch_unwind(AssertUnwindSafe(|| this.poll_step(cx))).unwrap_or_else(|panic| {
+                let source = panic_error("a callback", &*panic);
+                Poll::Ready(Err(Error::Source { received: 0, source }))
+            });
+            if let Err(error) = ready!(step) {
                 this.state = ResumeState::Over;
                 // Deliveries after the error would never be read.
                 this.ready.clear();

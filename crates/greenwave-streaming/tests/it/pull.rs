@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
-use greenwave_streaming::{Error, Json, Limits, Lines, Pull, Sse, TimeoutKind};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
+use greenwave_streaming::{Cuts, Error, Json, Limits, Lines, Pull, SplitError, Splitter, Sse, TimeoutKind};
 use tokio::time::{Instant, sleep};
 
 fn chunks(chunks: &[&'static str]) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
@@ -93,6 +93,45 @@ async fn a_source_that_panics_is_broken() {
     assert!(
         source.to_string().starts_with("source panicked: ") && source.to_string().contains("no more data")
     );
+    assert!(pull.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_test_for_the_terminal_unit_that_panics_fails_the_stream() {
+    let source = || chunks(&["one\ntwo\n", "three\n"]);
+    let mut pull = Pull::new(source(), Lines::default()).ends_with(|unit| {
+        assert_ne!(unit.bytes(), "two", "boom");
+        false
+    });
+    let Some(Err(Error::Source { source: error, .. })) = pull.next().await else { panic!("no error") };
+    assert!(error.to_string().starts_with("the test for the terminal unit panicked: "), "{error}");
+    assert!(pull.next().await.is_none());
+}
+
+/// Splits lines, and panics at the second chunk.
+#[derive(Debug, Default)]
+struct PanickingLines(Lines, u32);
+
+impl Splitter for PanickingLines {
+    fn scan(&mut self, window: &[u8], fresh: usize, out: &mut Cuts) -> Result<usize, SplitError> {
+        self.1 += 1;
+        assert_ne!(self.1, 2, "boom");
+        self.0.scan(window, fresh, out)
+    }
+
+    fn finish(&mut self, window: &[u8], out: &mut Cuts) -> Result<(), SplitError> {
+        self.0.finish(window, out)
+    }
+}
+
+#[tokio::test]
+async fn a_stream_does_not_continue_after_its_splitter_has_panicked() {
+    let mut pull = Pull::new(chunks(&["one\n", "two\n", "three\n"]), PanickingLines::default());
+    assert_eq!(pull.next().await.unwrap().unwrap().len(), 1);
+    let panicked = std::panic::AssertUnwindSafe(pull.next()).catch_unwind().await;
+    assert!(panicked.is_err());
+    let Some(Err(Error::Source { source, .. })) = pull.next().await else { panic!("no error") };
+    assert_eq!(source.to_string(), "the splitter panicked");
     assert!(pull.next().await.is_none());
 }
 

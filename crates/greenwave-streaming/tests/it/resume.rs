@@ -441,3 +441,41 @@ async fn retry_delays_differ_between_readers() {
     let seeded = Retry { seed: Some(1), ..retry };
     assert_eq!(delays(seeded.clone()).await, delays(seeded).await);
 }
+
+#[tokio::test]
+async fn a_callback_that_panics_ends_a_response_with_an_error() {
+    let response = || {
+        let text = Arc::new(Text::of(&["a\n".to_owned(), "b\n".to_owned()], ResumeStrategy::Next));
+        Resume::new(text, 0, |_: &Position| Lines::default(), |unit| unit.bytes() == "b")
+    };
+    for mut response in [
+        response().with_cursor(|_| panic!("boom")),
+        Resume::new(
+            Arc::new(Text::of(&["a\n".to_owned()], ResumeStrategy::Next)),
+            0,
+            |_: &Position| -> Lines { panic!("boom") },
+            |_| false,
+        ),
+    ] {
+        let Some(Err(Error::Source { source, .. })) = response.next().await else { panic!("no error") };
+        assert_eq!(source.to_string(), "a callback panicked: boom");
+        assert!(response.next().await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_response_can_resume_after_any_unit() {
+    for sequence in [0, 1, u64::MAX - 1, u64::MAX] {
+        let after = UnitId { turn: 0, attempt: u32::MAX, sequence };
+        let text = Text::of(&["a\n".to_owned(), "b\n".to_owned()], ResumeStrategy::Next);
+        let mut response =
+            Resume::new(Arc::new(text), 0, |_: &Position| Lines::default(), |unit| unit.bytes() == "b")
+                .after(after);
+        let mut units = 0;
+        while let Some(delivery) = response.next().await {
+            let Delivery::Units { batch, .. } = delivery.unwrap() else { panic!("restarted") };
+            units += batch.len();
+        }
+        assert_eq!(units, if sequence == 0 { 1 } else { 0 }, "{sequence}");
+    }
+}
