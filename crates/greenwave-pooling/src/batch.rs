@@ -258,6 +258,7 @@ impl<Q: Send + 'static, A: Send + 'static> BatchWorker<Q, A> {
             Ok(bytes) => bytes,
             Err(error) => {
                 let _gone = request.reply.send(Err(error));
+                discard(request.payload);
                 return;
             }
         };
@@ -295,13 +296,15 @@ impl<Q: Send + 'static, A: Send + 'static> BatchWorker<Q, A> {
         F: Fn(Vec<Q>) -> Fut,
         Fut: Future<Output = Vec<A>> + Send + 'static,
     {
-        let mut batch = std::mem::take(&mut self.batch);
+        let batch = std::mem::take(&mut self.batch);
         self.bytes = 0;
         self.deadline = None;
         if let Some(overflow) = self.overflow.take() {
             self.add(overflow);
         }
-        batch.retain(|request| !request.reply.is_closed());
+        let (batch, abandoned): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|request| !request.reply.is_closed());
+        abandoned.into_iter().for_each(|request| discard(request.payload));
         if batch.is_empty() {
             return;
         }
@@ -377,4 +380,9 @@ impl Counts {
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.largest.fetch_max(requests, Ordering::Relaxed);
     }
+}
+
+/// Drops a request. A panic in its drop must not end the worker.
+fn discard<Q>(request: Q) {
+    let _panicked = call("drop", || drop(request));
 }

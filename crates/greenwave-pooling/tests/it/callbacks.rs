@@ -175,6 +175,34 @@ async fn a_panicking_weigher_fails_only_its_request() {
     assert_eq!((good.unwrap(), batcher.submit(3).await.unwrap()), (2, 3));
 }
 
+/// A request that panics when it is dropped, if it is 1.
+#[derive(Debug, PartialEq, Eq)]
+struct DropPanics(u32);
+
+impl Drop for DropPanics {
+    fn drop(&mut self) {
+        assert!(self.0 != 1, "boom");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abandoned_request_that_panics_when_dropped_does_not_end_the_batcher() {
+    let batcher = Batcher::new(BatchOptions::default(), async |requests: Vec<DropPanics>| {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        requests.iter().map(|request| request.0).collect()
+    });
+    let first = batcher.submit(DropPanics(2));
+    let abandoned = async {
+        // The first request is in flight, so this one waits.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::timeout(Duration::from_millis(100), batcher.submit(DropPanics(1))).await
+    };
+    let (first, abandoned) = tokio::join!(first, abandoned);
+    assert_eq!(first.unwrap(), 2);
+    assert!(abandoned.is_err());
+    assert_eq!(batcher.submit(DropPanics(5)).await.unwrap(), 5);
+}
+
 #[test]
 fn an_object_whose_reset_panics_is_dropped() {
     let objects = ObjectPool::new(2, || 1, |_: &mut i32| panic!("boom"));
