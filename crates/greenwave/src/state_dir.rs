@@ -11,8 +11,8 @@ use greenwave_testing::STATE_DIRECTORY;
 
 use crate::error::Error;
 
-/// Number of tries to lock the state directory: half a second in total.
-const LOCK_TRIES_MAX: u32 = 20;
+/// Number of tries to lock the state directory: a second and a half in total.
+const LOCK_TRIES_MAX: u32 = 60;
 /// Time between two tries.
 const LOCK_RETRY_AFTER: Duration = Duration::from_millis(25);
 /// Name of the lock file.

@@ -13,8 +13,8 @@ pub(super) const REPOSITORY_BARRIER: &str = ".git";
 const BARRIER_CONTENT: &[u8] = b"gitdir: no-repository\n";
 /// Name of the lock file.
 const LOCK: &str = ".lock";
-/// Number of tries to lock a directory: half a second in total.
-const TRIES_MAX: u32 = 20;
+/// Number of tries to lock a directory: a second and a half in total.
+const TRIES_MAX: u32 = 60;
 /// Time between two tries.
 const RETRY_AFTER: Duration = Duration::from_millis(25);
 
