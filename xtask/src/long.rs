@@ -103,9 +103,19 @@ const RUNS: &[Run] = &[
         package: "greenwave-segment",
         features: "",
         target: "simulation",
-        tests: "explore::",
+        tests: "explore::all_schedules",
         variable: "GREENWAVE_SIMULATION_PREEMPTIONS",
         rounds: 3,
+    },
+    // The number of pairs of programs is limited to all of them.
+    Run {
+        name: "segment-pairs",
+        package: "greenwave-segment",
+        features: "",
+        target: "simulation",
+        tests: "explore::all_programs",
+        variable: "GREENWAVE_SIMULATION_PAIRS",
+        rounds: 100_000,
     },
     Run {
         name: "segment-copies",

@@ -49,6 +49,27 @@ const PROGRAMS: [([Op; 3], [Op; 3]); 8] = [
     ([Op::Remove { key: 0 }, Op::Remove { key: 1 }, Op::Compact], [Op::Refresh, Op::Compact, put(0)]),
 ];
 
+/// Environment variable with the number of pairs of all programs, for long runs. They are spread
+/// evenly.
+const PAIRS: &str = "GREENWAVE_SIMULATION_PAIRS";
+const PAIRS_USUALLY: usize = 20;
+
+/// Operations of all programs.
+const ALPHABET: [Op; 6] = [put(0), Op::Remove { key: 0 }, Op::Compact, Op::Flush, Op::Refresh, Op::Reopen];
+
+/// Returns all pairs of programs of three operations of which one compacts.
+fn all_pairs() -> Vec<([Op; 3], [Op; 3])> {
+    let count = ALPHABET.len();
+    let of = |number: usize| [0, 1, 2].map(|at| ALPHABET[number / count.pow(at) % count]);
+    let programs: Vec<[Op; 3]> = (0..count.pow(3)).map(of).collect();
+    let compacts = |program: &[Op; 3]| program.contains(&Op::Compact);
+    let pairs = programs
+        .iter()
+        .enumerate()
+        .flat_map(|(number, first)| programs[number..].iter().map(move |second| (*first, *second)));
+    pairs.filter(|(first, second)| compacts(first) || compacts(second)).collect()
+}
+
 #[derive(Debug, Default)]
 struct ExploreCounts {
     schedules: u64,
@@ -70,7 +91,36 @@ struct SchedulePrefix {
 #[test]
 fn all_schedules_with_few_preemptions_lose_nothing() {
     let bound = std::env::var(PREEMPTIONS).map_or(1, |bound| bound.parse().unwrap());
-    let programs = &PROGRAMS;
+    explore_all(&PROGRAMS, bound, |programs, counts| {
+        let [first, second] = programs;
+        crate::print_line(&format!("{first:?} beside {second:?}: at most {bound} preemptions: {counts:?}"));
+    });
+}
+
+#[test]
+fn all_programs_of_three_operations_lose_nothing_with_one_preemption() {
+    let limit = std::env::var(PAIRS).map_or(PAIRS_USUALLY, |limit| limit.parse().unwrap());
+    let all = all_pairs();
+    let stride = all.len().div_ceil(limit.max(1)).max(1);
+    let chosen: Vec<_> = all.into_iter().step_by(stride).collect();
+    let total = std::sync::Mutex::new(ExploreCounts::default());
+    explore_all(&chosen, 1, |_, counts| {
+        let mut total = total.lock().unwrap();
+        total.schedules += counts.schedules;
+        total.states += counts.states;
+        total.crashes += counts.crashes;
+    });
+    let total = total.into_inner().unwrap();
+    crate::print_line(&format!("{} pairs, at most one preemption: {total:?}", chosen.len()));
+    assert!(!chosen.is_empty());
+}
+
+/// Explores pairs of programs on all processors.
+fn explore_all(
+    programs: &[([Op; 3], [Op; 3])],
+    bound: u32,
+    on_counts: impl Fn([&[Op; 3]; 2], ExploreCounts) + Sync,
+) {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
@@ -79,10 +129,7 @@ fn all_schedules_with_few_preemptions_lose_nothing() {
                 while let Some((first, second)) =
                     programs.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
                 {
-                    let counts = explore([first, second], bound);
-                    crate::print_line(&format!(
-                        "{first:?} beside {second:?}: at most {bound} preemptions: {counts:?}"
-                    ));
+                    on_counts([first, second], explore([first, second], bound));
                 }
             });
         }
