@@ -12,8 +12,8 @@ const SETTINGS: [(&str, &str); 4] = [
     ("GREENWAVE_SIMULATION_COPIES", "5000"),
 ];
 
-/// Number of schedules of stores.
-const STORE_SEEDS: &str = "20000";
+/// Packages above the segment log, with the number of their schedules.
+const ABOVE: [(&str, &str); 2] = [("greenwave-storage", "20000"), ("greenwave-cache", "5000")];
 
 /// Runs random schedules of logs and stores, all schedules of logs with few preemptions, and copies.
 ///
@@ -28,20 +28,22 @@ pub(crate) fn simulation() -> Result<String> {
     if schedules != 2 {
         return Err(format!("the random schedules did not run:\n{printed}").into());
     }
-    stores()?;
+    ABOVE.iter().try_for_each(|(package, seeds)| run_schedules(package, seeds))?;
+    let [(_, stores), (_, caches)] = ABOVE;
     let [(_, seeds), (_, dropping), (_, preemptions), (_, copies)] = SETTINGS;
     Ok(format!(
         "{seeds} schedules, {dropping} that drop values, all with {preemptions} preemptions, {copies} copies, \
-         {STORE_SEEDS} of stores: no data lost"
+         {stores} of stores, {caches} of caches: no data lost"
     ))
 }
 
-fn stores() -> Result<()> {
+/// Runs the random schedules of a package.
+fn run_schedules(package: &str, seeds: &str) -> Result<()> {
     let mut command =
-        cargo(["test", "--release", "--package=greenwave-storage", "--test=simulation", "--", "--nocapture"]);
-    let printed = output_of(command.env("GREENWAVE_SIMULATION_SEEDS", STORE_SEEDS))?;
-    if printed.contains(&format!("{STORE_SEEDS} schedules of seeds ")) {
+        cargo(["test", "--release", "--package", package, "--test=simulation", "--", "--nocapture"]);
+    let printed = output_of(command.env("GREENWAVE_SIMULATION_SEEDS", seeds))?;
+    if printed.contains(&format!("{seeds} schedules ")) {
         return Ok(());
     }
-    Err(format!("the random schedules of stores did not run:\n{printed}").into())
+    Err(format!("the random schedules of {package} did not run:\n{printed}").into())
 }
