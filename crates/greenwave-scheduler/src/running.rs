@@ -48,7 +48,7 @@ where
         loop {
             match self.0.poll_join_next(context) {
                 Poll::Ready(Some(Ok(ended))) => return Poll::Ready(Some(ended)),
-                // Panics are caught inside the task, also those of a drop, so this stage was aborted.
+                // Panics are caught inside the task, also those of a drop: this stage was aborted.
                 Poll::Ready(Some(Err(_))) => {}
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,

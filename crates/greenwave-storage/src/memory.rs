@@ -41,7 +41,7 @@ struct CachedBlob {
     /// Whether the cold tier may lack the contents: another store may have swept them before this
     /// store needed them again.
     dirty: bool,
-    /// How often the contents were put.
+    /// Number of puts of these contents.
     puts: u64,
     /// Whether the cold tier failed to store the contents on their own.
     rejected: bool,
@@ -78,7 +78,7 @@ pub(crate) struct BatchBlob {
     pub(crate) id: BlobId,
     pub(crate) bytes: Bytes,
     pub(crate) base: DeltaBase,
-    /// How often the contents had been put when the batch was made.
+    /// Number of puts of these contents when the batch was made.
     puts: u64,
 }
 
@@ -497,8 +497,8 @@ impl MemoryTier {
 
     /// Inserts contents. With a `base`, the cold tier may lack them.
     ///
-    /// If the cold tier is shared, this also holds for contents that are in memory because they were
-    /// written earlier: another store may sweep them before their new name is written.
+    /// If the cold tier is shared, this also holds for contents in memory that were written earlier:
+    /// another store may sweep them before their new name is written.
     fn insert_blob(&mut self, id: BlobId, bytes: Bytes, base: Option<DeltaBase>) {
         let cost = blob_cost(&bytes);
         let is_put = base.is_some();

@@ -1,4 +1,4 @@
-//! The syncs of a flush: their number, and what they make durable.
+//! The syncs of a flush: their number, and the changes that they make durable.
 
 use std::sync::Arc;
 
