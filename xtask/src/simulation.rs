@@ -15,8 +15,8 @@ const SETTINGS: [(&str, &str); 4] = [
 /// Packages above the segment log, with the number of their schedules.
 const ABOVE: [(&str, &str); 2] = [("greenwave-storage", "20000"), ("greenwave-cache", "5000")];
 
-/// Runs random schedules of logs, stores and caches, all schedules of logs with few preemptions, and
-/// copies.
+/// Runs random schedules of logs, stores and caches, all schedules of logs with few preemptions,
+/// and copies.
 ///
 /// # Errors
 /// If a test fails; the message includes its seed and the shrunk script.

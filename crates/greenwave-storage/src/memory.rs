@@ -497,8 +497,8 @@ impl MemoryTier {
 
     /// Inserts contents. With a `base`, the cold tier may lack them.
     ///
-    /// If the cold tier is shared, this also holds for contents in memory that were written earlier:
-    /// another store may sweep them before their new name is written.
+    /// If the cold tier is shared, this also holds for contents in memory that were written
+    /// earlier: another store may sweep them before their new name is written.
     fn insert_blob(&mut self, id: BlobId, bytes: Bytes, base: Option<DeltaBase>) {
         let cost = blob_cost(&bytes);
         let is_put = base.is_some();

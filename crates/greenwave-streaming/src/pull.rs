@@ -41,9 +41,9 @@ pub struct Limits {
 /// missing. Units completed by the same chunk share a batch, and no complete unit is held back.
 ///
 /// A source or a test for the terminal unit that panics is a broken source. If a splitter panics,
-/// the panic reaches the caller, and the next call returns an error. Dropping `Pull` drops the source. [`next`](Self::next)
-/// is cancel safe: no unit is lost. Time limits need a tokio runtime with its timer; without them
-/// any executor works.
+/// the panic reaches the caller, and the next call returns an error. Dropping `Pull` drops the
+/// source. [`next`](Self::next) is cancel safe: no unit is lost. Time limits need a tokio runtime
+/// with its timer; without them any executor works.
 pub struct Pull<St, S> {
     /// `None` once the stream has ended.
     source: Option<Pin<Box<St>>>,
