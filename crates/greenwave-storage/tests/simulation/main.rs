@@ -1,5 +1,6 @@
 //! Simulation tests: several stores in several processes, interleaved at every file operation, with
 //! crashes, full disks and budgets, checked against a model of the possible states of each name.
+#![expect(clippy::unwrap_used, reason = "test helpers may panic")]
 #![expect(clippy::print_stdout, reason = "the long run's figures, and the trace of a failure")]
 
 mod model;

@@ -26,7 +26,7 @@ fn slow(chunks: &[(u64, &'static str)]) -> impl Stream<Item = Result<Bytes, Infa
 async fn drain<St, S, E>(mut pull: Pull<St, S>) -> (Vec<String>, Option<Error>)
 where
     St: Stream<Item = Result<Bytes, E>>,
-    S: greenwave_streaming::Splitter,
+    S: Splitter,
     E: Into<greenwave_streaming::BoxError>,
 {
     let mut texts = Vec::new();
