@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use greenwave_process::{Child, Supervisor};
 use greenwave_sandbox::{PrivateDir, Sandbox};
-use tempfile::TempPath;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
@@ -22,6 +21,7 @@ use crate::coding_program::CodingProgram;
 use crate::output::OutputFormat;
 use crate::placeholder;
 use crate::program;
+use crate::prompt_file::{PromptFile, open_temporary};
 use crate::{Agent, AgentEvent, Error, Preflight, Request, ResponseStream, Session};
 
 /// Maximum size of a chunk in bytes.
@@ -120,11 +120,12 @@ impl CommandAgent {
         let Some(sandbox) = &self.sandbox else {
             return Ok((Child::spawn_piped(&mut command, supervisor)?, None));
         };
-        let private = tempfile::Builder::new().prefix("home-").tempdir_in(&request.temporary)?.keep();
-        let (sandbox, private) = match sandbox.private_dir(&private.join("home"), &request.directory)? {
-            Some((sandbox, private)) => (sandbox, Some(private)),
-            None => (sandbox.clone(), None),
-        };
+        let private = open_temporary(&request.temporary)?.temporary_subdirectory("home-", 0o700)?;
+        let (sandbox, private) =
+            match sandbox.private_dir(&private.path().join("home"), &request.directory)? {
+                Some((sandbox, private)) => (sandbox, Some(private)),
+                None => (sandbox.clone(), None),
+            };
         let writable = [&request.root, &request.temporary];
         let Some(supervisor) = supervisor else {
             sandbox.attach(&mut command, &request.directory, writable).map_err(io::Error::other)?;
@@ -150,18 +151,11 @@ impl CommandAgent {
         resumed.map_or(Cow::Borrowed(&self.command[..]), Cow::Owned)
     }
 
-    /// Writes the prompt to a file with a random name, which is removed when the path is dropped.
-    fn write_prompt_file(&self, request: &Request) -> Result<TempPath, Error> {
+    /// Writes the prompt to a file with a random name.
+    fn write_prompt_file(&self, request: &Request) -> Result<PromptFile, Error> {
         let directory = &request.temporary;
-        let write = || {
-            // The program has another working directory.
-            let directory = std::path::absolute(directory)?;
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-            let mut file = tempfile::Builder::new().prefix("prompt-").suffix(".md").tempfile_in(directory)?;
-            file.write_all(request.prompt.as_bytes())?;
-            Ok(file.into_temp_path())
-        };
-        write().map_err(|source| Error::WritePrompt {
+        let written = PromptFile::create(directory, request.prompt.as_bytes());
+        written.map_err(|source| Error::WritePrompt {
             program: self.program(),
             directory: directory.clone(),
             source,
@@ -169,7 +163,7 @@ impl CommandAgent {
     }
 
     /// Returns the command for a request.
-    fn command(&self, request: &Request, prompt_file: &TempPath) -> Command {
+    fn command(&self, request: &Request, prompt_file: &Path) -> Command {
         let value = |name: &str| -> Cow<'_, str> {
             match name {
                 "feature" => request.feature.as_str().into(),
@@ -237,7 +231,7 @@ impl Agent for CommandAgent {
 impl Session for CommandAgent {
     async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
         let prompt_file = self.write_prompt_file(request)?;
-        let started = self.start(request, self.command(request, &prompt_file));
+        let started = self.start(request, self.command(request, prompt_file.path()));
         let (mut child, private) = started.map_err(|source| self.start_error(request, source))?;
         let pipes = (child.take_stdin(), child.take_stdout(), child.take_stderr());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
@@ -298,7 +292,7 @@ struct Running {
     deadline: Instant,
     time_limit: Duration,
     program: String,
-    _prompt_file: TempPath,
+    _prompt_file: PromptFile,
 }
 
 impl Running {

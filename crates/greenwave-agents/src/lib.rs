@@ -53,6 +53,7 @@ mod output;
 mod placeholder;
 mod pool;
 mod program;
+mod prompt_file;
 mod script;
 mod scripted;
 mod wait_on;

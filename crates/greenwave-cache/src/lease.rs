@@ -100,11 +100,12 @@ use portable::KeyLock;
 mod linux {
     //! Locks one byte of a file.
 
-    use std::fs::{File, OpenOptions};
+    use std::fs::File;
     use std::io;
     use std::os::fd::AsRawFd;
-    use std::os::unix::fs::OpenOptionsExt;
     use std::path::Path;
+
+    use rustix::fs::{Mode, OFlags, open, openat};
 
     use crate::Key;
 
@@ -118,9 +119,7 @@ mod linux {
     impl KeyLock {
         /// Returns `None` if another holder has the lock.
         pub(super) fn try_acquire(dir: &Path, key: &Key) -> io::Result<Option<Self>> {
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(false).mode(0o600);
-            let file = options.open(dir.join(NAME))?;
+            let file = open_lock_file(dir)?;
             // SAFETY: `flock` consists of integers, for which all-zero bytes are valid.
             let mut lock: libc::flock = unsafe { std::mem::zeroed() };
             lock.l_type = libc::F_WRLCK as _;
@@ -135,6 +134,20 @@ mod linux {
                     error => Err(error),
                 },
             }
+        }
+    }
+
+    /// Opens the lock file. Other programs may write to the directory: a link in the place of the
+    /// file or of the directory is not followed, and a pipe is not waited for.
+    fn open_lock_file(dir: &Path) -> io::Result<File> {
+        let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let dir = open(dir, flags | OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+        let flags = flags | OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK;
+        let file = File::from(openat(&dir, NAME, flags, Mode::RUSR | Mode::WUSR)?);
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{NAME}` is not a file")))
         }
     }
 

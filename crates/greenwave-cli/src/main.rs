@@ -20,6 +20,7 @@ mod planfile;
 mod printer;
 mod progress;
 mod reader;
+mod report_file;
 mod result_keys;
 mod run_trace;
 #[cfg(test)]

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 use greenwave::Event;
 use serde_json::{Value, json};
 
+use crate::report_file;
+
 /// Groups of tracks, in the order in which viewers sort them.
 const FEATURES: u32 = 1;
 const TESTS: u32 = 2;
@@ -37,9 +39,10 @@ pub(crate) struct RunTrace {
 }
 
 impl RunTrace {
-    /// Creates the file. Replaces an existing one.
-    pub(crate) fn create(path: &Path) -> io::Result<Self> {
-        let mut tracks = Tracks::new(BufWriter::new(File::create(path)?));
+    /// Creates the file, or empties an existing one. Links in these directories are not followed.
+    pub(crate) fn create(path: &Path, directories: &[&Path]) -> io::Result<Self> {
+        let file = report_file::open(directories, path, false)?;
+        let mut tracks = Tracks::new(BufWriter::new(file));
         tracks.begin()?;
         Ok(Self { path: path.to_owned(), tracks, started: Instant::now(), failed: None })
     }

@@ -4,9 +4,13 @@
 //! stay as they are. Commits are made with an index outside of the repository, and the branch moves
 //! only if nobody else has moved it.
 
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::process::Command;
 
 use bytes::Bytes;
+use greenwave_dir::Dir;
+use greenwave_process::{BeforeExec, Setup};
 use greenwave_storage::Store;
 use greenwave_testing::EntryKind;
 use tokio::runtime::Handle;
@@ -25,8 +29,15 @@ pub(crate) struct ResultBranch {
     repository: UserRepository,
     /// Full name, `refs/heads/…`.
     pub(crate) name: String,
-    /// File for a temporary index.
-    index: PathBuf,
+    /// Directory for temporary indices.
+    directory: Dir,
+}
+
+/// A directory for one index of git. Dropping it removes it.
+#[derive(Debug)]
+struct IndexDir {
+    parent: Dir,
+    directory: Dir,
 }
 
 impl ResultBranch {
@@ -34,7 +45,7 @@ impl ResultBranch {
     ///
     /// # Errors
     /// [`Error::Branch`] if the branch is checked out in a worktree, whose files would not follow.
-    pub(crate) fn new(repository: UserRepository, plan: &str, directory: &Path) -> Result<Self, Error> {
+    pub(crate) fn new(repository: UserRepository, plan: &str, directory: Dir) -> Result<Self, Error> {
         let name = format!("refs/heads/greenwave/{}", crate::copies::slug(plan));
         let list = ["for-each-ref", "--format=%(worktreepath)", &name];
         let worktree = git::text(git::command(&repository.top).args(list), "list branches")?;
@@ -42,7 +53,7 @@ impl ResultBranch {
             let branch = name.trim_start_matches("refs/heads/").to_owned();
             return Err(Error::Branch { branch, worktree: worktree.into() });
         }
-        Ok(Self { repository, name, index: directory.join("index.branch") })
+        Ok(Self { repository, name, directory })
     }
 
     /// Returns the commit at the tip, or the user's `HEAD` if the branch does not exist. Returns
@@ -109,9 +120,9 @@ impl ResultBranch {
         store: &Store,
     ) -> Result<String, Error> {
         let operation = "commit a result";
-        let _ = std::fs::remove_file(&self.index);
+        let index = IndexDir::create(&self.directory)?;
         if let Some(tip) = tip {
-            git::output(self.git().args(["read-tree", tip]), operation)?;
+            git::output(self.git_with(&index).args(["read-tree", tip]), operation)?;
         }
         let mut entries = Vec::new();
         for change in changes {
@@ -120,7 +131,7 @@ impl ResultBranch {
                 continue;
             };
             let content = self.joined(tip, change, store).await?;
-            let mut hash = self.git();
+            let mut hash = self.git_with(&index);
             hash.args(["hash-object", "-w", "--stdin"]);
             if file.kind == EntryKind::Symlink {
                 hash.arg("--no-filters");
@@ -138,9 +149,13 @@ impl ResultBranch {
             entries.extend_from_slice(format!("{mode} {id}\t{}\0", change.path).as_bytes());
         }
         if !entries.is_empty() {
-            git::output_of(self.git().args(["update-index", "-z", "--index-info"]), &entries, operation)?;
+            git::output_of(
+                self.git_with(&index).args(["update-index", "-z", "--index-info"]),
+                &entries,
+                operation,
+            )?;
         }
-        let tree = git::text(self.git().arg("write-tree"), operation)?;
+        let tree = git::text(self.git_with(&index).arg("write-tree"), operation)?;
         let mut commit = self.git();
         commit.args(["commit-tree", &tree, "-m", message]);
         if let Some(tip) = tip {
@@ -192,13 +207,50 @@ impl ResultBranch {
         format!("{NO_OBJECT:0<digits$}")
     }
 
-    /// Creates a call of git with the temporary index and without filters.
-    fn git(&self) -> std::process::Command {
+    /// Creates a call of git with a temporary index and without filters.
+    fn git_with(&self, index: &IndexDir) -> Command {
+        let mut command = self.git();
+        index.attach(&mut command);
+        command
+    }
+
+    /// Creates a call of git without filters.
+    fn git(&self) -> Command {
         let mut command = git::command(&self.repository.top);
-        command.env("GIT_INDEX_FILE", &self.index);
         for (key, value) in self.repository.settings() {
             command.args(["-c", &format!("{key}={value}")]);
         }
         command
+    }
+}
+
+impl IndexDir {
+    fn create(parent: &Dir) -> Result<Self, Error> {
+        let created = parent.temporary_subdirectory("index-", 0o700);
+        let directory = created.map_err(Error::io("create a directory in", parent.path()))?;
+        Ok(Self { parent: parent.clone(), directory })
+    }
+
+    /// Has a call of git use the index. Git inherits the handle of the directory, and so reaches it
+    /// even if somebody replaces it, or a directory above, by a link. Where the system does not
+    /// show handles as paths, git uses the path.
+    fn attach(&self, command: &mut Command) {
+        let handle = self.directory.as_fd().as_raw_fd();
+        let shown = format!("/proc/self/fd/{handle}");
+        if Path::new(&shown).exists() {
+            command.before_exec(Setup::Inherit(handle));
+            command.env("GIT_INDEX_FILE", Path::new(&shown).join("index"));
+        } else {
+            command.env("GIT_INDEX_FILE", self.directory.path().join("index"));
+        }
+    }
+}
+
+impl Drop for IndexDir {
+    fn drop(&mut self) {
+        let path = self.directory.path();
+        if let Err(error) = self.parent.remove_all(path.file_name().unwrap_or_default()) {
+            tracing::warn!(%error, directory = %path.display(), "cannot remove the index of a commit");
+        }
     }
 }

@@ -185,9 +185,9 @@ impl Copies {
         }
     }
 
-    /// Returns the directory of all copies of the project.
-    pub(crate) fn directory(&self) -> PathBuf {
-        self.of_project.path().to_owned()
+    /// Returns the handle of the directory of all copies of the project.
+    pub(crate) fn handle(&self) -> Dir {
+        self.of_project.clone()
     }
 
     /// Creates a directory for temporary files of one program that works in a copy. Only the user

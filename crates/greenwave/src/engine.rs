@@ -614,7 +614,7 @@ fn result_branch(plan: &Plan, copies: &Copies) -> Result<Option<ResultBranch>, E
         return Ok(None);
     }
     let repository = repository.ok_or(Error::NoRepository { key: "result", value: "branch" })?;
-    ResultBranch::new(repository, &plan.name, &copies.directory()).map(Some)
+    ResultBranch::new(repository, &plan.name, copies.handle()).map(Some)
 }
 
 fn open_project(path: &Path) -> Result<Dir, Error> {

@@ -1,7 +1,6 @@
 //! The store of test results: a directory that all worktrees of a user share, and optionally a
 //! server that a team shares.
 
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +13,11 @@ use crate::settings::TestingSettings;
 
 #[cfg_attr(not(feature = "remote"), path = "result_store/no_remote.rs")]
 mod remote;
+
+/// Name of the directory in which ports are locked.
+const PORTS: &str = "ports";
+/// Name of the directory in which results that are being computed are locked.
+const LEASES: &str = "leases";
 
 /// A store of test results, on disk and optionally on a server.
 #[derive(Debug)]
@@ -95,8 +99,8 @@ impl ResultStore {
         let checked = Dir::create(directory, 0o700).and_then(|directory| directory.check_entries());
         checked.map_err(|error| failed(error.into()))?;
         let disk = DiskBackend::open(directory, options).map_err(|error| failed(error.into()))?;
-        let leases = FileLeases::open(Self::leases_path(directory)).map_err(|error| failed(error.into()))?;
         Self::create_lock_directories(directory).map_err(|error| failed(error.into()))?;
+        let leases = FileLeases::open(Self::leases_path(directory)).map_err(|error| failed(error.into()))?;
         let tier = Tier::new("disk", Arc::new(disk.clone()));
         let mut tiers = vec![Tier { secrets: keys.directory_secrets(), ..tier }];
         let remote_problem = match remote::tier(settings) {
@@ -126,8 +130,9 @@ impl ResultStore {
     /// # Errors
     /// Those of the file system.
     pub fn create_lock_directories(directory: &Path) -> std::io::Result<()> {
-        for path in [Self::ports_path(directory), Self::leases_path(directory)] {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        let directory = Dir::create(directory, 0o700)?;
+        for name in [PORTS, LEASES] {
+            directory.create_subdirectory(name, 0o700)?;
         }
         Ok(())
     }
@@ -141,12 +146,12 @@ impl ResultStore {
 
     /// Returns the file that records the ports assigned to tests. Does not open the store.
     pub fn ports_path(directory: &Path) -> PathBuf {
-        directory.join("ports")
+        directory.join(PORTS)
     }
 
     /// Returns the directory of the locks of results that are being computed.
     pub fn leases_path(directory: &Path) -> PathBuf {
-        directory.join("leases")
+        directory.join(LEASES)
     }
 
     /// Returns the file in which projects share the hashes of files outside of all projects.

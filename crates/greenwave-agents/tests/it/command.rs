@@ -135,6 +135,23 @@ async fn the_prompt_is_in_a_private_file_outside_of_the_copy() {
     assert_eq!(found, "the prompt\n");
 }
 
+/// An earlier program that used the directory can have put a link in its place.
+#[tokio::test]
+async fn the_prompt_is_not_written_through_a_link() {
+    let outer = tempfile::tempdir().unwrap();
+    let elsewhere = outer.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, outer.path().join("temporary")).unwrap();
+    let request = Request::new("f", 1, "the prompt", ".", outer.path().join("temporary"));
+    // The program would show that the file exists.
+    let agent = shell("ls \"$TMPDIR\"", LONG);
+    let error = agent.connect().await.unwrap().send(&request).await.expect_err("the link is refused");
+    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+    let text: Vec<String> = causes.map(ToString::to_string).collect();
+    assert!(text.join(": ").contains("`temporary` is a symbolic link"), "{text:?}");
+    assert_eq!(std::fs::read_dir(elsewhere).unwrap().count(), 0);
+}
+
 #[tokio::test]
 async fn the_prompt_can_be_an_argument() {
     let found = output(&["sh", "-c", "printf %s \"$0\"; cat", "{prompt}"], "say {feature}").await.unwrap();

@@ -200,11 +200,15 @@ pub(super) async fn run_plan(
     let server = endpoint.map(|endpoint| endpoint.serve(engine.metrics()));
     let progress = Progress::new(options.format, &file.plan, path);
     progress.settings(config.profile, server.as_ref().map(MetricsServer::address));
-    let trace = match &options.trace {
-        Some(path) => Some(RunTrace::create(path).map_err(|source| trace_error(path.clone(), source))?),
-        None => None,
-    };
+    let trace = options.trace.as_deref().map(|trace| open_trace(trace, &file.plan.project, path));
+    let trace = trace.transpose()?;
     watch(engine, (progress, trace), path, is_check).await
+}
+
+/// Opens the file of a trace. The project and the plan may come with a clone, and with it links.
+fn open_trace(trace: &Path, project: &Path, plan: &Path) -> Result<RunTrace, CliError> {
+    let beside = plan.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    RunTrace::create(trace, &[project, beside]).map_err(|source| trace_error(trace.to_owned(), source))
 }
 
 fn trace_error(path: PathBuf, source: std::io::Error) -> CliError {

@@ -28,6 +28,7 @@ mod harnesses;
 mod help;
 mod hostile;
 mod hostile_paths;
+mod hostile_writes;
 mod human_output;
 mod ignored_files;
 mod junit;

@@ -76,3 +76,20 @@ fn scratch_of_an_agent_is_left_out() {
     assert!(dir.path("project/one.txt").exists());
     assert!(!dir.path("project/scratch").exists() && !dir.path("project/pipe").exists());
 }
+
+/// An agent that is not confined reaches the directory in which results are committed.
+#[test]
+fn what_lies_beside_the_copies_does_not_hinder_commits() {
+    let dir = TestDir::with_project().with("precious", "precious\n");
+    let precious = dir.path("precious").display().to_string();
+    let script = format!(
+        "for above in ../.. ../../..; do mkdir -p $above/index.branch/x; ln -s {precious} \
+         $above/index.branch.lock; done; answer one.txt x"
+    );
+    let one = ShellFeature::new("one", &script, "test -f one.txt");
+    dir.write("plan.toml", format!("result = \"branch\"\n{}", shell_plan::unconfined(&[one])));
+    repository(&dir);
+    dir.run_plan().with_code(0);
+    assert_eq!(dir.read("precious"), "precious\n");
+    git(&dir, &["cat-file", "-e", "greenwave/plan:one.txt"]);
+}

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use greenwave_dir::{Access, Dir, refused};
 use parking_lot::Mutex;
 
 use crate::run::environment::TOOL_HOMES_VARIABLE;
@@ -189,14 +190,14 @@ pub(crate) fn cargo_home(environment: &Environment) -> Option<PathBuf> {
 /// Locks the file of a free range of ports. The files are never removed, because a process that
 /// removes one could remove a lock that another process has just taken.
 fn lend(directory: &Path) -> Option<(u16, File)> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).ok()?;
+    let directory = Dir::create(directory, 0o700).ok()?;
     for first in (PORT_FIRST..PORT_END).step_by(usize::from(PORTS_EACH)) {
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(directory.join(first.to_string()))
-            .ok()?;
+        let file = match directory.open_file(first.to_string(), Access::Create, 0o600) {
+            Ok(file) => file,
+            // Tests may write to the directory. Another range of ports does as well.
+            Err(error) if refused(&error).is_some() => continue,
+            Err(_) => return None,
+        };
         match file.try_lock() {
             Ok(()) => return Some((first, file)),
             Err(TryLockError::WouldBlock) => {}

@@ -2,16 +2,15 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use greenwave_dir::{Access, Dir};
 use greenwave_testing::{RunReport, Timings, github_annotations, github_summary, junit};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::args::TestArgs;
 use crate::error::CliError;
 use crate::output;
+use crate::report_file;
 use crate::terminal_text::is_workflow;
 
 /// Checks that the requested reports can be written, before anything runs. Neither creates nor
@@ -33,7 +32,7 @@ fn check_file(project: &Path, path: &Path) -> io::Result<()> {
         // Opening and closing a pipe would end the stream for its reader.
         Ok(metadata) if !metadata.is_file() => Ok(()),
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        exists => match in_project(project, path) {
+        exists => match report_file::below(project, path) {
             Some((project, below)) => match project.metadata(&below) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     check_new_file(&project.parent(&below)?.0)
@@ -62,39 +61,6 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Returns the project with the path of a report below it, or `None` if the report is elsewhere.
-/// Links in the project may come with a clone; other links are the user's.
-fn in_project(project: &Path, path: &Path) -> Option<(Dir, PathBuf)> {
-    let (project, path) = (std::path::absolute(project).ok()?, std::path::absolute(path).ok()?);
-    let below = path.strip_prefix(&project).ok()?;
-    if below.components().any(|component| component == Component::ParentDir) {
-        return None;
-    }
-    Some((Dir::open(&project).ok()?, below.to_owned()))
-}
-
-/// Opens the file of a report. A link in the project is not followed, and a pipe without a reader
-/// is an error.
-fn open(project: &Path, path: &Path, appends: bool) -> io::Result<File> {
-    let is_special = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
-    if let Some((project, below)) = in_project(project, path).filter(|_| !is_special) {
-        let access = if appends { Access::Append } else { Access::Create };
-        let file = project.open_file(below, access, 0o666)?;
-        if !appends {
-            file.set_len(0)?;
-        }
-        return Ok(file);
-    }
-    let mut options = File::options();
-    options.create(true).append(appends).write(!appends).truncate(!appends);
-    let file = options.custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
-    if file.metadata()?.file_type().is_fifo() {
-        // A reader that is slow is waited for.
-        fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
-    }
-    Ok(file)
-}
-
 /// Writes the requested reports. Appends the summary to the file, which is how GitHub collects the
 /// summaries of several steps.
 ///
@@ -111,7 +77,7 @@ pub(super) fn write(args: &TestArgs, project: &Path, run: &RunReport) -> Result<
 }
 
 fn write_text(project: &Path, path: &Path, text: &str, appends: bool) -> Result<(), CliError> {
-    let file = open(project, path, appends);
+    let file = report_file::open(&[project], path, appends);
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed(path))
 }
 
