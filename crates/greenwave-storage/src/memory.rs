@@ -90,7 +90,8 @@ pub(crate) struct Batch {
     pub(crate) names: Vec<NameChange>,
     /// Contents that were put without a name.
     pub(crate) unnamed: Vec<BlobId>,
-    /// Whether this is the last batch to write.
+    /// Whether all names are written after this batch. Otherwise, contents that were written earlier
+    /// may still need their pins.
     pub(crate) last: bool,
 }
 
@@ -446,7 +447,7 @@ impl MemoryTier {
             return;
         }
         let names = self.names.iter().rev().filter(|(_, named)| named.dirty);
-        let mut names = names
+        let names = names
             .filter(|(name, named)| {
                 let requires_stored =
                     named.requires.as_ref().is_none_or(|requires| requires.iter().all(stored));
@@ -457,8 +458,9 @@ impl MemoryTier {
                 blob: named.blob,
                 requires: named.requires.clone(),
             });
-        batch.names = names.by_ref().take(BATCH_NAMES_MAX).collect();
-        batch.last = names.next().is_none();
+        batch.names = names.take(BATCH_NAMES_MAX).collect();
+        let dirty_names = self.names.iter().filter(|(_, named)| named.dirty).count();
+        batch.last = batch.names.len() == dirty_names;
     }
 
     /// Marks contents that the cold tier rejected on their own.
@@ -556,5 +558,25 @@ mod tests {
         assert_eq!(memory.counts(), (1, 0, 0));
         memory.put_blob(id, bytes, DeltaBase::None);
         assert_eq!(memory.counts(), (1, 0, 1));
+    }
+
+    #[test]
+    fn a_batch_is_not_the_last_while_a_name_waits_for_its_contents() {
+        let mut memory = MemoryTier::new(&StoreOptions::default(), true);
+        let blob = |memory: &mut MemoryTier, bytes: &'static [u8]| {
+            let id = BlobId::of(bytes);
+            memory.put_blob(id, Bytes::from_static(bytes), DeltaBase::None);
+            id
+        };
+        let (required, record, other) =
+            (blob(&mut memory, b"required"), blob(&mut memory, b"record"), blob(&mut memory, b"other"));
+        memory.put_name_requiring("record", Some(record), Some([required].into()), true);
+        memory.put_name("other", Some(other), true);
+        let skipped = Skipped { blobs: [required].into(), ..Skipped::default() };
+        let batch = memory.dirty(u64::MAX, &skipped);
+        let names: Vec<&str> = batch.names.iter().map(|change| &*change.name).collect();
+        assert_eq!((names, batch.last), (vec!["other"], false));
+        let batch = memory.dirty(u64::MAX, &Skipped::default());
+        assert_eq!((batch.names.len(), batch.last), (2, true));
     }
 }
