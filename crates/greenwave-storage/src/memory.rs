@@ -90,8 +90,8 @@ pub(crate) struct Batch {
     pub(crate) names: Vec<NameChange>,
     /// Contents that were put without a name.
     pub(crate) unnamed: Vec<BlobId>,
-    /// Whether all names are written after this batch. Otherwise, contents that were written earlier
-    /// may still need their pins.
+    /// Whether all names are written after this batch. Otherwise, contents that were written
+    /// earlier may still need their pins.
     pub(crate) last: bool,
 }
 
