@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::program::{COMPILING_BOUND, Finished, Program};
 use crate::shell_plan::{self, Report, ShellFeature};
-use crate::test_dir::TestDir;
+use crate::test_dir::{STATE, TestDir};
 
 /// Names the attempts that succeed, in a file of the answer. `$D` is the directory of the test.
 const ATTEMPTS: &str = r#"
@@ -30,6 +30,12 @@ const ATTEMPTS: &str = r#"
     try OTHER-COPY-WRITTEN 'for copy in ../*/; do case $copy in ../one/) ;; *) echo x > $copy/x && exit; esac; done; exit 1'
     try KILL 'kill -0 $(cat $D/outside)'
     try SCRIPT 'echo x >> $D/plan.toml'
+    for kind in mount net pid ipc uts cgroup; do
+        try NAMESPACE-$kind unshare --$kind --fork true
+        try ROOT-NAMESPACE-$kind unshare --user --map-root-user --$kind --fork true
+    done
+    try USER-MOUNT 'unshare --user --mount --propagation unchanged mount -t tmpfs none "$TMPDIR"'
+    command -v unshare > /dev/null || found="$found without-unshare"
 "#;
 
 /// The strengths of this system, with the settings that force them.
@@ -333,4 +339,23 @@ fn two_features_build_with_cargo_at_the_same_time() {
         assert!(!dir.path("user-target").exists(), "{strength}");
         fs::remove_dir_all(dir.path("project/.greenwave")).unwrap();
     }
+}
+
+/// The start of a run says what this system does not stop.
+#[test]
+fn a_system_without_namespaces_of_processes_is_named() {
+    let dir = dir();
+    dir.write("plan.toml", shell_plan::plan(&[plain()]));
+    let script = "echo 0 > /proc/sys/user/max_pid_namespaces && exec \"$0\" run plan.toml --no-metrics";
+    let mut command = Command::new("unshare");
+    command.args(["-Ur", "sh", "-c", script, env!("CARGO_BIN_EXE_greenwave")]);
+    let run = Program::of(command).within(&dir.path("")).variable("HOME", dir.path("home"));
+    let finished = run.variable("XDG_STATE_HOME", dir.path(STATE)).run();
+    if !finished.stdout.contains("Confinement: mounts") {
+        eprintln!("skipped: no user namespaces, or no mounts: {}", finished.describe());
+        return;
+    }
+    let expected = "Confinement: mounts; the user's processes are visible (a view of own processes only is not \
+                    available: No space left on device";
+    assert!(finished.with_code(0).stdout.contains(expected));
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use insta::assert_snapshot;
 use serde_json::Value;
 
-use crate::program::until;
+use crate::program::{Program, until};
 use crate::shell_plan::{self, Report, ShellFeature};
-use crate::test_dir::TestDir;
+use crate::test_dir::{STATE, TestDir};
 
 /// Sends a request and returns the whole response.
 fn get(address: &str, path: &str) -> String {
@@ -101,4 +101,54 @@ fn without_metrics_there_is_no_address() {
     let dir = TestDir::with_project().with("plan.toml", plan);
     let events = dir.run_plan().with_code(0).events();
     assert_eq!((&events[0]["event"], &events[0]["metrics"]), (&"settings".into(), &Value::Null));
+}
+
+/// Any user of the machine, and any page in a browser, can connect to the port.
+#[test]
+fn a_flood_of_requests_without_an_end_leaves_a_run_its_descriptors() {
+    /// Limit of the descriptors of the run.
+    const DESCRIPTORS_MAX: usize = 1024;
+    const CLIENTS: usize = 400;
+    const CONNECTIONS_MAX: usize = 64;
+    /// Connections, and what the run itself has open.
+    const MOST: usize = CONNECTIONS_MAX + 64;
+    let dir = TestDir::with_project();
+    let here = dir.path("").display().to_string();
+    let script = format!(
+        "for w in $(seq 3000); do test -e {here}flooded && break; sleep 0.01; done; answer one.txt 1"
+    );
+    dir.write("plan.toml", shell_plan::plan(&[ShellFeature::new("one", &script, "test -f one.txt")]));
+    let mut command = std::process::Command::new("sh");
+    let limit = format!("ulimit -n {DESCRIPTORS_MAX}; echo $$ > {here}process; exec \"$0\" \"$@\"");
+    command.args(["-c", &limit, env!("CARGO_BIN_EXE_greenwave"), "run", "plan.toml", "--format", "json"]);
+    command.arg("--metrics-port=0");
+    let run = Program::of(command).within(&dir.path(""));
+    let mut running = run.variable("XDG_STATE_HOME", dir.path(STATE)).start();
+    let settings: Value = serde_json::from_str(&running.read_until("settings")).unwrap();
+    let url = settings["metrics"].as_str().unwrap();
+    let address = url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap();
+    let descriptors = || {
+        let process = dir.read("process");
+        std::fs::read_dir(format!("/proc/{}/fd", process.trim())).map_or(0, Iterator::count)
+    };
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        // Further ones wait in the queue of the system, until that is full.
+        let address = address.parse().unwrap();
+        let Ok(mut client) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) else { break };
+        let _ = client.write_all(b"GET /metrics HTTP/1.1\r\n");
+        clients.push(client);
+    }
+    // With a connection for each of them, the run would have more descriptors than the maximum.
+    assert!(clients.len() > MOST, "{} clients", clients.len());
+    until("the run has as many connections as it opens", || descriptors() > CONNECTIONS_MAX);
+    let most = (0..200).map(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        descriptors()
+    });
+    let most = most.max().unwrap_or(0);
+    assert!(most <= MOST, "{most} descriptors for {} clients", clients.len());
+    dir.write("flooded", "");
+    let finished = running.finish().with_code(0);
+    assert_eq!(Report::of(&finished).phases(), [("one", "green")]);
 }
