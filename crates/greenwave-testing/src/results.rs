@@ -7,6 +7,7 @@ pub(crate) mod key;
 pub(crate) mod key_chain;
 pub(crate) mod lookup;
 pub(crate) mod lookup_inputs;
+pub(crate) mod more_reads;
 pub(crate) mod outcome;
 pub(crate) mod outputs;
 pub(crate) mod record;

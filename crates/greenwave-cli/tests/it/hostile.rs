@@ -312,6 +312,7 @@ fn files_without_an_end_are_not_read() {
         ".greenwave/tests/notes.json",
         ".greenwave/tests/statistics.json",
         ".greenwave/tests/tools.json",
+        ".greenwave/tests/reads.json",
     ];
     for (name, is_pipe) in names.into_iter().flat_map(|name| [(name, true), (name, false)]) {
         let dir = TestDir::empty().with("p/go.mod", "module m\n").with("p/a_test.go", "package m\n");

@@ -150,7 +150,7 @@ fn required_tracing_that_is_unavailable_is_an_error() {
 fn an_untraced_result_misses_if_a_traced_run_has_seen_more_reads() {
     let dir = project();
     let Some(sandbox) = sandbox(&dir) else { return };
-    if !can_trace(&dir) {
+    if !can_trace(&project()) {
         return;
     }
     let json = ["--format", "json"];
@@ -176,6 +176,104 @@ fn an_untraced_result_misses_if_a_traced_run_has_seen_more_reads() {
     dir.write("p/data.txt", "2");
     let untraced = verdicts(&confined(&dir, &sandbox, "deny", &json));
     assert_eq!(untraced, [verdict("all", true, true), verdict("more", false, false)]);
+}
+
+/// A project whose test reads a file outside of it, in untraced and traced runs.
+struct Outside {
+    dir: TestDir,
+    command: String,
+}
+
+impl Outside {
+    /// Creates the project. Returns `None` where tests cannot be traced.
+    fn new() -> Option<Self> {
+        let dir = TestDir::empty().with("p/in", "1").with("data", "1");
+        let command = format!("grep -q 1 {}", dir.path("data").display());
+        let outside = Self { dir, command };
+        outside.declare(&["/in"]);
+        can_trace(&project()).then_some(outside)
+    }
+
+    fn declare(&self, inputs: &[&str]) {
+        let command = &self.command;
+        let test = format!("[[test]]\nname = \"more\"\ncommand = \"{command}\"\ninputs = {inputs:?}\n");
+        self.dir.write("p/greenwave.toml", test);
+    }
+
+    /// Runs the test. Returns whether it passed, and whether the result was cached.
+    fn run(&self, args: &[&str]) -> (bool, bool) {
+        let json = ["--format", "json"];
+        let finished = greenwave(&self.dir, "p", json.into_iter().chain(args.iter().copied())).run();
+        let verdicts = verdicts(&finished);
+        assert_eq!(verdicts.len(), 1, "{}", finished.stdout);
+        (verdicts[0].1, verdicts[0].2)
+    }
+
+    fn untraced(&self) -> (bool, bool) {
+        self.run(&["--set", "testing.trace=false"])
+    }
+}
+
+#[test]
+fn other_inputs_and_another_name_restore_no_trust_in_untraced_results() {
+    let Some(outside) = Outside::new() else { return };
+    assert_eq!(outside.untraced(), (true, false));
+    assert!(outside.run(&[]).0);
+    assert_eq!(outside.untraced(), (true, false), "the traced run saw the file");
+    // The same files match, so the result has the same key.
+    outside.declare(&["/in", "/missing"]);
+    assert_eq!(outside.untraced(), (true, false));
+    outside.dir.write("data", "2");
+    assert_eq!(outside.untraced(), (false, false));
+    outside.dir.write("data", "1");
+    let text = fs::read_to_string(outside.dir.path("p/greenwave.toml")).unwrap();
+    outside.dir.write("p/greenwave.toml", text.replace("\"more\"", "\"less\""));
+    assert_eq!(outside.untraced(), (true, false));
+}
+
+#[test]
+fn what_a_traced_run_saw_outlasts_its_record_in_the_cache() {
+    let Some(outside) = Outside::new() else { return };
+    assert!(outside.run(&[]).0);
+    // As after `testing.ttl`.
+    fs::remove_dir_all(outside.dir.path("cache")).unwrap();
+    assert_eq!(outside.untraced(), (true, false));
+    assert_eq!(outside.untraced(), (true, false));
+    outside.dir.write("data", "2");
+    assert_eq!(outside.untraced(), (false, false));
+}
+
+#[test]
+fn a_traced_run_without_a_cache_remembers_what_it_saw() {
+    let Some(outside) = Outside::new() else { return };
+    let record = outside.dir.path("p/.greenwave/tests/answer");
+    let shown = || greenwave(&outside.dir, "p", ["--set", "testing.trace=false"]).run().with_code(0);
+    until("an up-to-date record of an untraced result is stored", || {
+        shown();
+        record.exists()
+    });
+    assert!(outside.run(&["--no-cache"]).0);
+    assert!(shown().stdout.contains("seen to read more than it declares"));
+    outside.dir.write("data", "2");
+    assert_eq!(outside.untraced(), (false, false));
+}
+
+#[test]
+fn untraced_results_count_once_all_files_are_declared() {
+    let dir = project();
+    if !can_trace(&dir) {
+        return;
+    }
+    let untraced = |dir: &TestDir| {
+        let args = ["--format", "json", "--set", "testing.trace=false"];
+        verdicts(&greenwave(dir, "p", args).run())
+    };
+    let verdict = |name: &str, cached| (name.to_owned(), true, cached);
+    untraced(&dir);
+    assert_eq!(untraced(&dir), [verdict("all", true), verdict("more", false)]);
+    dir.write("p/greenwave.toml", TESTS.replacen("[\"/in.txt\"]", "[\"/in.txt\", \"/data.txt\"]", 1));
+    untraced(&dir);
+    assert_eq!(untraced(&dir), [verdict("all", true), verdict("more", true)]);
 }
 
 /// Creates a project inside a project. The inner test reads an undeclared file.

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_cache::{Key, Record, Tiered};
-use greenwave_inputs::{DiscoveredDeps, PathStates};
+use greenwave_inputs::{DiscoveredDeps, PathStates, now_ms};
 
 use crate::Test;
 use crate::results::key;
 use crate::results::key_chain::{KeyChain, STEPS_MAX};
+use crate::results::more_reads::MoreReads;
 use crate::results::outcome::Outcome;
 use crate::results::record::{self, StoredRecord};
 use crate::results::written::{WrittenFiles, WrittenSet};
@@ -181,15 +182,34 @@ impl ResultCache {
         self.written.add(&self.tiers, project, written).await
     }
 
-    /// Stores a marker that a test reads more than it declares.
-    pub(crate) async fn put_undeclared_marker(&self, test: &Test) {
-        self.put(&key::reads_more(test), &record::dependencies(&DiscoveredDeps::default())).await;
+    /// Stores what a test was seen to read beyond its declared inputs.
+    pub(crate) async fn put_more_reads(&self, test: &Test, reads: &MoreReads) {
+        let mut all = reads.clone();
+        let key = key::reads_more(test);
+        if let Some(stored) = self.tiers.get(&key).await.as_ref().and_then(decode_reads) {
+            all.extend(stored);
+        }
+        self.put(&key, &record::dependencies(&all.to_dependencies())).await;
     }
 
-    /// Returns for each test whether a traced run has stored a marker of undeclared reads.
-    pub(crate) async fn have_undeclared_markers(&self, tests: &[&Test]) -> Vec<bool> {
+    /// Returns for each test what traced runs have stored about its reads beyond its declared
+    /// inputs, with the age of the record.
+    pub(crate) async fn more_reads(&self, tests: &[&Test]) -> Vec<Option<(MoreReads, Duration)>> {
         let keys: Vec<Key> = tests.iter().map(|test| key::reads_more(test)).collect();
-        self.tiers.get_many(&keys).await.iter().map(Option::is_some).collect()
+        let records = self.tiers.get_many(&keys).await;
+        let decoded = |record: Option<Record>| {
+            let record = record?;
+            let age = Duration::from_millis(now_ms().saturating_sub(record.created_ms));
+            Some((decode_reads(&record)?, age))
+        };
+        records.into_iter().map(decoded).collect()
+    }
+}
+
+fn decode_reads(record: &Record) -> Option<MoreReads> {
+    match StoredRecord::decode(record)? {
+        StoredRecord::Dependencies(set) => Some(MoreReads::from_dependencies(&set)),
+        _ => None,
     }
 }
 

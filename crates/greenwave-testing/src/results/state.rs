@@ -39,10 +39,12 @@ pub(crate) enum StateFile {
     Tools,
     /// Discovered tests.
     Discoveries,
+    /// Reads of tests beyond their declarations.
+    MoreReads,
 }
 
 impl StateFile {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         StateFile::UpToDate,
         StateFile::StatCache,
         StateFile::DirCache,
@@ -50,6 +52,7 @@ impl StateFile {
         StateFile::Statistics,
         StateFile::Tools,
         StateFile::Discoveries,
+        StateFile::MoreReads,
     ];
 
     /// Returns whether a path is that of a file of state, in any project. Each run rewrites these,
@@ -71,6 +74,7 @@ impl StateFile {
             StateFile::Statistics => "statistics.json",
             StateFile::Tools => "tools.json",
             StateFile::Discoveries => "found.json",
+            StateFile::MoreReads => "reads.json",
         }
     }
 }

@@ -14,6 +14,7 @@ mod undeclared;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use greenwave_cache::{Key, Persist, Record, Tiered, TieredStats};
 use greenwave_inputs::{ContentHashes, DiscoveredDeps, Entry, FileStamp, Selection, StatCache, list_files};
@@ -28,6 +29,7 @@ use crate::results::dependencies::DependencyRecord;
 use crate::results::key::KeyMode;
 use crate::results::key_chain::{KeyChain, STEPS_MAX};
 use crate::results::lookup::{Lookup, LookupQuery, ResultCache};
+use crate::results::more_reads::KnownReads;
 use crate::results::outcome::{CacheDecision, Outcome};
 use crate::results::outputs;
 use crate::results::record::{self, StoredRecord};
@@ -40,6 +42,9 @@ use crate::run::workspace::{DirectoryWorkspace, Workspace};
 use crate::{Error, Manifest, Test};
 
 pub(crate) use self::attempt::AttemptResult;
+
+/// Age from which an untraced run stores the record of what a test reads beyond its inputs again.
+const MORE_READS_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Runs tests and stores their results. Failures are stored only with
 /// [`RunnerOptions::cache_failures`].
@@ -61,6 +66,8 @@ pub struct Runner {
     /// Hashes of the files in directories that tests have run in.
     hashes: Arc<ContentHashes>,
     isolations: IsolationPool,
+    /// What tests were seen to read beyond their declared inputs.
+    more_reads: KnownReads,
 }
 
 /// The outcome of a test. If it ran in a workspace that wants explanations, with its dependencies.
@@ -105,7 +112,8 @@ impl Runner {
     ) -> Self {
         let cache = cache.map(|tiers| ResultCache::new(tiers, options.cache_failures));
         let (tools, isolations) = (Tools::new(Arc::clone(&index)), IsolationPool::default());
-        Self { environment, cache, options, tools, index, hashes: Arc::default(), isolations }
+        let (hashes, more_reads) = (Arc::default(), KnownReads::default());
+        Self { environment, cache, options, tools, index, hashes, isolations, more_reads }
     }
 
     /// Returns the result of a test in a project directory: the cached one, or that of a new run.
@@ -181,6 +189,11 @@ impl Runner {
         &self.tools
     }
 
+    /// Returns what tests were seen to read beyond their declared inputs.
+    pub(crate) fn more_reads(&self) -> &KnownReads {
+        &self.more_reads
+    }
+
     pub(crate) fn environment(&self) -> &Environment {
         &self.environment
     }
@@ -245,13 +258,27 @@ impl Runner {
         }
     }
 
-    /// Returns for each test whether a traced run has stored a marker of undeclared reads. Always
+    /// Returns for each test whether a traced run has seen it read more than it declares now. Always
     /// `false` if tests are traced now.
     pub(crate) async fn have_undeclared_reads(&self, tests: &[&Test]) -> Vec<bool> {
-        match (&self.cache, self.mode()) {
-            (Some(cache), KeyMode::Untraced | KeyMode::Strict) => cache.have_undeclared_markers(tests).await,
-            _ => vec![false; tests.len()],
+        if !matches!(self.mode(), KeyMode::Untraced | KeyMode::Strict) {
+            return vec![false; tests.len()];
         }
+        let Some(cache) = &self.cache else { return vec![false; tests.len()] };
+        let mut found = Vec::with_capacity(tests.len());
+        for (test, stored) in tests.iter().zip(cache.more_reads(tests).await) {
+            let is_recent = stored.as_ref().is_some_and(|(_, age)| *age < MORE_READS_AGE);
+            if let Some((reads, _)) = stored {
+                self.more_reads.add(test, reads);
+            }
+            let undeclared = self.more_reads.undeclared(test);
+            // Records expire. This one has to outlast the results that it is about.
+            if let Some(reads) = undeclared.as_ref().filter(|_| !is_recent) {
+                cache.put_more_reads(test, reads).await;
+            }
+            found.push(undeclared.is_some());
+        }
+        found
     }
 
     /// Returns the result of a test in a workspace: the cached one, or that of a new run.
@@ -313,10 +340,11 @@ impl Runner {
         chain: &KeyChain,
         attempt: AttemptResult,
     ) -> Result<TestRun, Error> {
+        let job = TestJob { runner: self, workspace, test, prepared };
         let Some(cache) = &self.cache else {
+            job.note_more_reads(&attempt).await;
             return Ok(attempt.outcome(&prepared.key, CacheDecision::NoCache, Vec::new()).into());
         };
-        let job = TestJob { runner: self, workspace, test, prepared };
         let Committed { run, record, persist } = Commit { job, cache, chain }.run(attempt).await?;
         if persist == Persist::Yes {
             cache.put(chain.last(), &record).await;
@@ -400,6 +428,7 @@ impl TestJob<'_> {
         let Self { runner, workspace, test, prepared } = *self;
         let attempt = self.attempt().await?;
         workspace.ended();
+        self.note_more_reads(&attempt).await;
         if let Some(cache) = &runner.cache {
             self.add_written(cache, &attempt.process).await;
         }

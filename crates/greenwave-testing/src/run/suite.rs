@@ -349,7 +349,9 @@ impl Suite {
             report,
             observe,
         };
-        coordinator.run(pending).await?;
+        let ran = coordinator.run(pending).await;
+        warn_unless_saved(self.context.runner.more_reads().save(&self.state));
+        ran?;
         warn_unless_saved(statistics.save(&self.state));
         warn_unless_saved(log.save(&self.state));
         Ok(())
@@ -368,6 +370,7 @@ impl Suite {
         let caches = [StateFile::StatCache, StateFile::DirCache].map(|file| self.state.path(file));
         warn_unless_saved(project.save(&caches[0], &caches[1], self.state.seal()).map_err(Error::from));
         warn_unless_saved(runner.tools().save(&self.state));
+        warn_unless_saved(runner.more_reads().save(&self.state));
     }
 }
 

@@ -18,6 +18,7 @@ use super::undeclared::reads_more;
 use crate::harness::cargo::products::Products;
 use crate::harness::launch::BuildFailure;
 use crate::harness::{BatchCommand, BatchResult, Crash, FinishedProcess, LaunchSpec, Rerun};
+use crate::results::more_reads::MoreReads;
 use crate::results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
 use crate::results::outputs::Outputs;
 use crate::run::blocking::blocking;
@@ -41,8 +42,8 @@ pub(crate) struct AttemptResult {
     pub(super) changing: Option<PathBuf>,
     /// A build product that the test read although the build was incomplete.
     pub(super) unbuilt: Option<PathBuf>,
-    /// Whether the test read more than it declares.
-    pub(super) reads_more: bool,
+    /// What the test read beyond its declared inputs.
+    pub(super) more_reads: MoreReads,
     /// Whether the program could not be built, so that no process ran.
     pub(super) build_failed: bool,
     /// Everything that the process observed, if the program was built before.
@@ -72,7 +73,7 @@ impl AttemptResult {
             comparison: Arc::default(),
             changing: None,
             unbuilt: None,
-            reads_more: false,
+            more_reads: MoreReads::default(),
             build_failed: true,
             built_run: None,
         }
@@ -209,7 +210,7 @@ impl TestJob<'_> {
         let filter = AccessFilter::new(environment, results, own_directory);
         let OwnAccesses { accesses, unbuilt, from_cache } = filter.apply(&process.seen, products.as_ref());
         Ok(AttemptResult {
-            reads_more: reads_more(project, environment, test, prepared, &accesses, products.as_ref())?,
+            more_reads: reads_more(project, environment, test, prepared, &accesses, products.as_ref())?,
             accesses: TimedAccesses {
                 accesses: Arc::new(accesses),
                 seen: Arc::clone(&process.seen),

@@ -63,9 +63,7 @@ impl Commit<'_> {
         let TestJob { workspace, test, prepared, .. } = self.job;
         let process = &attempt.process;
         let outputs = self.outputs(process).await?;
-        if attempt.reads_more {
-            self.cache.put_undeclared_marker(test).await;
-        }
+        self.job.note_more_reads(&attempt).await;
         let written = self.job.add_written(self.cache, process).await;
         let Decided { decision, mut discovered, undeclared, states, process_trace } =
             self.decide(&attempt).await?;
@@ -248,6 +246,18 @@ impl Commit<'_> {
 }
 
 impl TestJob<'_> {
+    /// Remembers what the test read beyond its declared inputs.
+    pub(super) async fn note_more_reads(&self, attempt: &AttemptResult) {
+        let Self { runner, test, .. } = *self;
+        if attempt.more_reads.is_empty() {
+            return;
+        }
+        runner.more_reads.add(test, attempt.more_reads.clone());
+        if let Some(cache) = &runner.cache {
+            cache.put_more_reads(test, &attempt.more_reads).await;
+        }
+    }
+
     /// Records which files of the project the test has written and not removed again. Returns all
     /// files that tests of the project write.
     pub(super) async fn add_written(&self, cache: &ResultCache, process: &ProcessResult) -> Arc<WrittenSet> {

@@ -7,6 +7,7 @@ use greenwave_inputs::{ALWAYS_EXCLUDED, AccessKind, InputSnapshot, Selection};
 use super::accesses::Accesses;
 use super::prepare::Prepared;
 use crate::harness::cargo::products::Products;
+use crate::results::more_reads::MoreReads;
 use crate::run::isolation;
 use crate::{Environment, Error, Test};
 
@@ -18,7 +19,7 @@ const SYSTEM: [&str; 8] =
 /// Variables that name the locations of toolchains.
 const TOOLCHAINS: [&str; 4] = ["RUSTUP_HOME", "PYENV_ROOT", "GOROOT", "JAVA_HOME"];
 
-/// Returns whether a test accessed undeclared paths outside of the system and its toolchains.
+/// Returns what a test accessed outside of the system, its toolchains and its declared inputs.
 ///
 /// # Errors
 /// [`Error::Inputs`] if an input pattern is invalid.
@@ -29,12 +30,12 @@ pub(super) fn reads_more(
     prepared: &Prepared<'_>,
     accesses: &Accesses,
     products: Option<&Products>,
-) -> Result<bool, Error> {
+) -> Result<MoreReads, Error> {
     let selection = test.selection()?;
     let homes = isolation::tool_homes(environment).map(|(_, path)| path);
     let toolchains = TOOLCHAINS.iter().filter_map(|name| environment.get(name)).map(PathBuf::from);
     let system: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).chain(homes).chain(toolchains).collect();
-    let counts = |(path, kind): &(PathBuf, AccessKind)| {
+    let counts = |(path, kind): &&(PathBuf, AccessKind)| {
         let relative = path.strip_prefix(project).unwrap_or(path);
         let is_declared = *kind == AccessKind::Content
             && (prepared.snapshot.inputs.get(relative).is_some() || path.is_dir());
@@ -44,7 +45,11 @@ pub(super) fn reads_more(
             || selection.is_output(relative);
         !matches!(kind, AccessKind::Build | AccessKind::Tree) && !is_declared && !is_exempt
     };
-    Ok(accesses.iter().any(counts))
+    let mut reads = MoreReads::default();
+    for (path, kind) in accesses.iter().filter(counts) {
+        reads.add(project, path.strip_prefix(project).unwrap_or(path), *kind);
+    }
+    Ok(reads)
 }
 
 /// Returns the project files that the test read but did not declare as inputs. `built` holds the

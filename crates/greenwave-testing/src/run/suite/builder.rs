@@ -113,6 +113,7 @@ impl SuiteBuilder {
         let project = ProjectFiles::new(&root, Arc::clone(&index), dir_cache, specs, object_exists)?;
         let runner = Runner::with_index(environment, cache, runner, index);
         runner.tools().load(&state);
+        runner.more_reads().load(&state);
         let mut executor = Executor::new(limits(&tests, &options));
         executor.workers = Workers { follow: options.follow_load.then(LoadOptions::default) };
         if let Some(jobserver) = &runner.options().jobserver {
