@@ -121,12 +121,22 @@ impl Products {
     /// Classifies a path; `None` if it is outside of cargo's directories.
     pub(crate) fn part(&self, path: &Path, kind: AccessKind, seen: &mut Accesses<'_>) -> Option<Part> {
         let root = self.root(path)?;
+        if self.own.contains(path) {
+            return Some(Part::Internal);
+        }
+        match seen.nested(root, path).filter(|nested| seen.maintained.contains(nested)) {
+            Some(_) if seen.written.contains(path) => Some(Part::Internal),
+            Some(nested) => Self::of_command(&nested).part_in(&nested, path, kind, seen),
+            None => self.part_in(root, path, kind, seen),
+        }
+    }
+
+    /// Classifies a path in the directory `root`, whose nested directories do not matter.
+    fn part_in(&self, root: &Path, path: &Path, kind: AccessKind, seen: &Accesses<'_>) -> Option<Part> {
         let below = path.strip_prefix(root).ok()?;
         let names: Vec<&OsStr> = below.iter().collect();
         let profile = names.iter().take(2).position(|name| *name == PROFILE);
-        let is_maintained =
-            |seen: &mut Accesses<'_>| seen.nested(root, path).is_some_and(|it| seen.maintained.contains(&it));
-        if self.own.contains(path) || is_internal(&names, profile) || is_maintained(seen) {
+        if is_internal(&names, profile) {
             return Some(Part::Internal);
         }
         if self.runs_cargo && self.is_made_by_command(path, &names, profile, root, seen) {
@@ -266,9 +276,14 @@ mod tests {
     }
 
     #[test]
-    fn directories_that_a_test_builds_into_are_internal() {
+    fn directories_that_a_test_builds_into_are_those_of_a_cargo_command() {
         let made = ["tests/x/.rustc_info.json", "tests/x/debug/y"];
-        check(&made, &["tests/x/debug/.cargo-lock"], false, "tests/x/debug/y", Some(Part::Internal));
+        let lock = "tests/x/debug/.cargo-lock";
+        check(&made, &[lock], false, "tests/x/debug/deps/y", Some(Part::Internal));
+        check(&made, &[lock, "tests/x/debug/y"], false, "tests/x/debug/y", Some(Part::Internal));
+        // Somebody else may have made these.
+        check(&made, &[lock], false, "tests/x/debug/y", Some(Part::Content));
+        check(&made, &[lock], false, "tests/x/expected", Some(Part::Content));
         check(&made, &["tests/z"], false, "tests/x/debug/y", Some(Part::Content));
         check(&made, &["tests/x/debug/.cargo-lock"], false, "tests/z", Some(Part::Content));
     }

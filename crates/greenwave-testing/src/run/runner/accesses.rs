@@ -9,6 +9,7 @@ use greenwave_inputs::{AccessKind, is_cache_directory};
 use crate::Environment;
 use crate::harness::cargo::products::{self, Part, Products, RUSTC_INFO};
 use crate::results::state::StateFile;
+use crate::results::written::WrittenSet;
 use crate::run::go_homes::go_caches;
 use crate::run::isolation::cargo_home;
 use crate::run::process::Seen;
@@ -36,6 +37,9 @@ pub(super) struct ProcessAccesses {
 
 /// Directories in which accesses are no dependencies of a test.
 pub(super) struct AccessFilter<'a> {
+    project: &'a Path,
+    /// Files of the project that its tests have written in earlier runs.
+    written_before: &'a WrittenSet,
     /// Directory of results.
     results: Option<&'a Path>,
     /// The private directory of the test.
@@ -45,9 +49,14 @@ pub(super) struct AccessFilter<'a> {
 }
 
 impl<'a> AccessFilter<'a> {
-    pub(super) fn new(environment: &Environment, results: Option<&'a Path>, own_directory: &'a Path) -> Self {
+    pub(super) fn new(
+        environment: &Environment,
+        results: Option<&'a Path>,
+        own_directory: &'a Path,
+        (project, written_before): (&'a Path, &'a WrittenSet),
+    ) -> Self {
         let (cargo_home, go_caches) = (cargo_home(environment), go_caches(environment));
-        Self { results, own_directory, cargo_home, go_caches }
+        Self { project, written_before, results, own_directory, cargo_home, go_caches }
     }
 
     /// Returns the accesses that the result of a test depends on. Leaves out the directory of the
@@ -60,7 +69,7 @@ impl<'a> AccessFilter<'a> {
             Some(products) => without_products(products, accesses, &seen.written),
             None => (accesses, None),
         };
-        let (accesses, left_out) = without_caches(accesses, &seen.written, products);
+        let (accesses, left_out) = without_caches(accesses, &self.files_of_tests(seen), products);
         let from_cache = left_out.into_iter().find(|path| seen.existing.contains(path) && !path.is_dir());
         OwnAccesses { accesses, unbuilt, from_cache }
     }
@@ -81,9 +90,13 @@ impl<'a> AccessFilter<'a> {
         if accesses.iter().any(is_of_cargo) {
             return None;
         }
-        let (accesses, left_out) = without_caches(accesses, &seen.written, Some(products));
+        let (accesses, left_out) = without_caches(accesses, &self.files_of_tests(seen), Some(products));
         let from_cache = left_out.into_iter().find(|path| seen.existing.contains(path) && !path.is_dir());
         Some(ProcessAccesses { accesses: Arc::new(accesses), from_cache })
+    }
+
+    fn files_of_tests<'f>(&'f self, seen: &'f Seen) -> FilesOfTests<'f> {
+        FilesOfTests::new(&seen.written, self.project, self.written_before)
     }
 
     fn counts(&self, path: &Path) -> bool {
@@ -148,29 +161,65 @@ pub(super) fn without_products(
     (accesses, built.filter(|_| !products.is_complete))
 }
 
-/// Removes accesses to cache directories that the test writes: their content is derived from the
-/// test's inputs. A cache that the test only reads may contain anything. Also returns the paths
-/// whose content no longer counts.
+/// The files that tests of the project have written.
+struct FilesOfTests<'f> {
+    /// Files that the test has written in this run.
+    now: &'f HashSet<PathBuf>,
+    project: &'f Path,
+    /// Files of the project, and directories that stand for all files in them, that its tests have
+    /// written in earlier runs.
+    before: &'f WrittenSet,
+    /// All directories that contain one of the files.
+    directories: HashSet<PathBuf>,
+}
+
+impl<'f> FilesOfTests<'f> {
+    fn new(now: &'f HashSet<PathBuf>, project: &'f Path, before: &'f WrittenSet) -> Self {
+        let mut directories = HashSet::new();
+        let all = now.iter().cloned().chain(before.iter().map(|path| project.join(path)));
+        for path in all {
+            for directory in path.ancestors().skip(1) {
+                if !directories.insert(directory.to_owned()) {
+                    break;
+                }
+            }
+        }
+        Self { now, project, before, directories }
+    }
+
+    /// Returns whether a test has written the file, or a file in the directory.
+    fn contain(&self, path: &Path) -> bool {
+        let is_old = || {
+            let inside = path.strip_prefix(self.project).ok();
+            inside.is_some_and(|inside| inside.ancestors().any(|above| self.before.contains(above)))
+        };
+        self.now.contains(path) || self.directories.contains(path) || is_old()
+    }
+}
+
+/// Removes accesses to files that tests have written in cache directories that the test writes:
+/// their content is derived from the test's inputs. Anything else in a cache may have any content.
+/// Also returns the paths whose content no longer counts.
 fn without_caches(
     mut accesses: Accesses,
-    written: &HashSet<PathBuf>,
+    files: &FilesOfTests<'_>,
     products: Option<&Products>,
 ) -> (Accesses, Vec<PathBuf>) {
     let mut left_out = Vec::new();
     let mut caches = CacheDirectories::default();
     let maintained: HashSet<PathBuf> =
-        written.iter().filter_map(|path| caches.containing(path).map(Path::to_owned)).collect();
+        files.now.iter().filter_map(|path| caches.containing(path).map(Path::to_owned)).collect();
     let is_of_cargo = |cache: &Path| cache.join(RUSTC_INFO).is_file();
     let is_built = |cache: &Path| products.is_some_and(|products| products.root(cache).is_some());
     for cache in maintained.iter().filter(|cache| is_of_cargo(cache) && !is_built(cache)) {
         let in_cache =
             |(path, kind): &&(PathBuf, AccessKind)| *kind == AccessKind::Content && path.starts_with(cache);
         left_out.extend(accesses.iter().filter(in_cache).map(|(path, _)| path.clone()));
-        (accesses, _) = without_products(&Products::of_command(cache), accesses, written);
+        (accesses, _) = without_products(&Products::of_command(cache), accesses, files.now);
     }
     let is_derived = |cache: &Path| maintained.contains(cache) && !is_built(cache) && !is_of_cargo(cache);
     accesses.retain(|(path, kind)| {
-        let is_left_out = caches.containing(path).is_some_and(is_derived);
+        let is_left_out = caches.containing(path).is_some_and(is_derived) && files.contain(path);
         if is_left_out && *kind == AccessKind::Content {
             left_out.push(path.clone());
         }
@@ -178,7 +227,7 @@ fn without_caches(
     });
     // Every cache directory has been identified by now, so accesses to the directories themselves
     // can be filtered too.
-    accesses.retain(|(path, _)| !caches.around(path).is_some_and(is_derived));
+    accesses.retain(|(path, _)| !(caches.around(path).is_some_and(is_derived) && files.contain(path)));
     (accesses, left_out)
 }
 

@@ -21,6 +21,7 @@ use crate::harness::{BatchCommand, BatchResult, Crash, FinishedProcess, LaunchSp
 use crate::results::more_reads::MoreReads;
 use crate::results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
 use crate::results::outputs::Outputs;
+use crate::results::written::WrittenSet;
 use crate::run::blocking::blocking;
 use crate::run::isolation::Isolation;
 use crate::run::options::{REPETITIONS_MAX, RESULTS_VARIABLE};
@@ -153,7 +154,8 @@ impl TestJob<'_> {
                 if let Some(more) = self.explain_crash(&process).await {
                     process.output = [process.output.as_ref(), more.as_bytes()].concat().into();
                 }
-                return self.finish(process, attempt, launch, isolation);
+                let before = self.written_before().await;
+                return self.finish(process, attempt, launch, isolation, &before);
             }
             failed = Some(process).filter(|process| self.can_rerun_cases(process));
         }
@@ -166,10 +168,12 @@ impl TestJob<'_> {
         attempts: u32,
         launch: LaunchSpec,
         isolation: Isolation,
+        written_before: &WrittenSet,
     ) -> Result<AttemptResult, Error> {
-        let built_run = self.built_run(&launch, &process, isolation.directory());
+        let filter = self.access_filter(isolation.directory(), written_before);
+        let built_run = self.built_run(&launch, &process, &filter);
         let LaunchSpec { dependencies, since, products, changing, .. } = launch;
-        let mut result = self.attempt_result(process, attempts, isolation.directory(), products)?;
+        let mut result = self.attempt_result(process, attempts, &filter, products)?;
         result.built_run = built_run;
         self.runner.take_back(isolation, &result.process);
         let accesses = &mut result.accesses;
@@ -192,22 +196,36 @@ impl TestJob<'_> {
         let plain = self.runner.plain_launch(self.workspace.project(), self.test)?;
         let launch = LaunchSpec { arguments, has_parts, ..plain }.replace_variables(variables);
         let process = self.run_once(&launch, &isolation).await?;
-        let result = self.attempt_result(process, 1, isolation.directory(), None)?;
+        let before = self.written_before().await;
+        let filter = self.access_filter(isolation.directory(), &before);
+        let result = self.attempt_result(process, 1, &filter, None)?;
         Ok((result, isolation))
+    }
+
+    /// Returns the files that tests of the project have written in earlier runs.
+    async fn written_before(&self) -> Arc<WrittenSet> {
+        match &self.runner.cache {
+            Some(cache) => cache.written_before(&self.prepared.written).await,
+            None => Arc::default(),
+        }
+    }
+
+    fn access_filter<'f>(&'f self, own_directory: &'f Path, before: &'f WrittenSet) -> AccessFilter<'f> {
+        let results = self.runner.options.results.as_deref();
+        let written = (self.workspace.project(), before);
+        AccessFilter::new(&self.runner.environment, results, own_directory, written)
     }
 
     fn attempt_result(
         &self,
         mut process: ProcessResult,
         attempts: u32,
-        own_directory: &Path,
+        filter: &AccessFilter<'_>,
         products: Option<Products>,
     ) -> Result<AttemptResult, Error> {
         let Self { runner, workspace, test, prepared } = *self;
         let (project, environment) = (workspace.project(), &runner.environment);
         process.sweep_only_ignored(project, &prepared.snapshot.inputs);
-        let results = runner.options.results.as_deref();
-        let filter = AccessFilter::new(environment, results, own_directory);
         let OwnAccesses { accesses, unbuilt, from_cache } = filter.apply(&process.seen, products.as_ref());
         Ok(AttemptResult {
             more_reads: reads_more(project, environment, test, prepared, &accesses, products.as_ref())?,

@@ -34,11 +34,9 @@ impl TestJob<'_> {
         &self,
         launch: &LaunchSpec,
         process: &ProcessResult,
-        own_directory: &Path,
+        filter: &AccessFilter<'_>,
     ) -> Option<BuiltRun> {
         let (list, products) = self.list_of_program(launch)?;
-        let (environment, results) = (&self.runner.environment, self.runner.options.results.as_deref());
-        let filter = AccessFilter::new(environment, results, own_directory);
         let ProcessAccesses { accesses, from_cache } = filter.of_process(&process.seen, products)?;
         let accesses = TimedAccesses {
             accesses,
