@@ -27,7 +27,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A script has no response for the request.
-    #[error("script {name} has no response for feature `{feature}`, attempt {attempt}; {nearest}")]
+    #[error("cannot find a response for feature `{feature}`, attempt {attempt}, in script {name}: {nearest}")]
     NoRecording {
         /// The file or another name of the script.
         name: String,

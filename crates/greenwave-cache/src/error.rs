@@ -30,7 +30,7 @@ pub enum Error {
         source: BoxError,
     },
     /// The server failed recently, and the call was skipped.
-    #[error("{server} is unavailable, next attempt in {retry_in:?}")]
+    #[error("cannot reach {server}: the next attempt is in {retry_in:?}")]
     Unavailable {
         /// Name and address of the server.
         server: String,

@@ -35,7 +35,7 @@ impl fmt::Debug for Key {
 
 /// Error for a text that is not 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("key {0:?} is not 64 hexadecimal digits")]
+#[error("invalid key {0:?}: expected 64 hexadecimal digits")]
 pub struct ParseKeyError(String);
 
 impl FromStr for Key {

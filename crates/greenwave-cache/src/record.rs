@@ -68,10 +68,10 @@ pub enum RecordError {
         sealed: bool,
     },
     /// A later version of this crate wrote the record.
-    #[error("record has version {0}: expected 1")]
+    #[error("unsupported record version {0}: expected 1")]
     Version(u8),
     /// The payload has another schema.
-    #[error("record has schema {found}: expected {expected}")]
+    #[error("unsupported record schema {found}: expected {expected}")]
     Schema {
         /// Schema of the record.
         found: u32,

@@ -415,9 +415,9 @@ pub(crate) enum ConfigError {
     /// The settings file is invalid.
     #[error("{0}")]
     InFile(Box<Diagnostic>),
-    /// The project does not exist.
-    #[error("project directory {} does not exist", path.display())]
-    NoProject { path: PathBuf },
+    /// The project does not exist, or is not a directory.
+    #[error("cannot open project directory {}", path.display())]
+    NoProject { path: PathBuf, source: std::io::Error },
     /// The settings file cannot be read.
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
@@ -436,7 +436,7 @@ pub(crate) enum ValueError {
     #[error("{0}")]
     Invalid(String),
     /// The value of a variable is not text.
-    #[error("value is not UTF-8")]
+    #[error("invalid value: expected UTF-8")]
     NotUtf8,
 }
 
@@ -473,9 +473,8 @@ pub(crate) struct Config {
 impl Config {
     /// Collects the settings for a project.
     pub(crate) fn load(project: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
-        if !project.is_dir() {
-            return Err(ConfigError::NoProject { path: project.to_owned() });
-        }
+        check_directory(project)
+            .map_err(|source| ConfigError::NoProject { path: project.to_owned(), source })?;
         let path = project.join(SETTINGS_FILE);
         let document = match Document::read(&path) {
             Ok(document) => Some(document),
@@ -641,6 +640,11 @@ impl Config {
             "invalid value `{min}` for `pool.min`: expected a whole number from 0 to `pool.size`, which is {size}"
         )))
     }
+}
+
+/// Checks that a path names a directory.
+fn check_directory(path: &Path) -> std::io::Result<()> {
+    if path.metadata()?.is_dir() { Ok(()) } else { Err(std::io::ErrorKind::NotADirectory.into()) }
 }
 
 /// Returns the names of the sections of settings.

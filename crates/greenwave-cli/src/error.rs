@@ -62,28 +62,26 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Key(#[from] crate::key_error::KeyError),
     /// The project has no tests.
-    #[error("no tests found")]
+    #[error("cannot find any tests")]
     NoTests,
     /// A signal arrived while tests were listed.
     #[error("stopped while listing tests")]
     Stopped { code: u8 },
     /// No test matches the given names.
-    #[error("no test name contains `{filters}`; available: {names}")]
+    #[error("unknown test `{filters}`: expected a part of one of {names}")]
     NoSuchTest { filters: String, names: String },
     /// A flag names a feature that the plan does not have.
     #[error("unknown feature `{name}`{}", similar.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
     NoSuchFeature { name: String, similar: Option<String> },
     /// Several tests match a name that must match one.
-    #[error("several test names contain `{name}`: {names}")]
+    #[error("ambiguous test `{name}`: expected a part of only one of {names}")]
     SeveralTests { name: String, names: String },
     /// Arguments for a test runner, although tests of several runners are selected.
-    #[error("the arguments after `--` would go to {names}")]
+    #[error("cannot pass the arguments after `--` to several runners: {names}")]
     SeveralRunners { names: String },
     /// A feature has no such attempt.
-    #[error(
-        "no attempt{} at feature `{feature}` is stored", number.map(|number| format!(" {number}")).unwrap_or_default()
-    )]
-    NoSuchAttempt { feature: String, number: Option<u32> },
+    #[error("cannot find {}{}", an_attempt(*number), of_feature(feature))]
+    NoSuchAttempt { feature: Option<String>, number: Option<u32> },
     /// git cannot list changes.
     #[error("cannot list changes since `{commit}`")]
     Git { commit: String, source: Source },
@@ -91,13 +89,13 @@ pub(crate) enum CliError {
     #[error("cannot watch {}", path.display())]
     Watch { path: PathBuf, source: notify::Error },
     /// No directory for test results can be derived from the environment.
-    #[error("no directory for test results: neither XDG_CACHE_HOME nor HOME is set")]
+    #[error("cannot locate the directory of test results: neither XDG_CACHE_HOME nor HOME is set")]
     NoResultsDir,
     /// A file that would be created exists.
-    #[error("{} already exists", path.display())]
-    Exists { path: PathBuf },
+    #[error("cannot create {}", path.display())]
+    Exists { path: PathBuf, source: std::io::Error },
     /// The directory for a demo holds something else.
-    #[error("{} is not empty and holds no demo", path.display())]
+    #[error("cannot create a demo in {}: the directory is not empty and holds no demo", path.display())]
     NotADemo { path: PathBuf },
 }
 
@@ -127,6 +125,7 @@ impl CliError {
 
     fn fixed_hint(&self) -> Option<&'static str> {
         Some(match self {
+            CliError::Config(ConfigError::NoProject { .. }) => "create the directory, or name another one",
             CliError::Metrics(greenwave::TelemetryError::AddressInUse { .. }) => {
                 "pass `--metrics-port 0` for a free port, or `--no-metrics`"
             }
@@ -153,9 +152,9 @@ impl CliError {
                 "create the parent directory first"
             }
             CliError::ReadTimings { source, .. } if source.kind() == ErrorKind::NotFound => {
-                "create the file with `greenwave test --timings FILE`"
+                "create the file with `greenwave test --save-timings FILE`"
             }
-            CliError::Timings { .. } => "create the file again with `greenwave test --timings FILE`",
+            CliError::Timings { .. } => "create the file again with `greenwave test --save-timings FILE`",
             CliError::NoSuchAttempt { .. } => "list all attempts with `greenwave attempts PLAN`",
             CliError::Report { .. } => "name a file that can be written",
             CliError::SeveralTests { .. } => "give the full name of one of them",
@@ -168,6 +167,14 @@ impl CliError {
             _ => return None,
         })
     }
+}
+
+fn an_attempt(number: Option<u32>) -> String {
+    number.map_or_else(|| "any attempt".to_owned(), |number| format!("attempt {number}"))
+}
+
+fn of_feature(feature: &Option<String>) -> String {
+    feature.as_ref().map(|feature| format!(" of feature `{feature}`")).unwrap_or_default()
 }
 
 /// Returns the entry that an operation refused to follow or to replace, if that is the cause of an

@@ -58,7 +58,7 @@ impl PlanFile {
         let document =
             Document::read(path).map_err(|source| CliError::ReadPlan { path: path.to_owned(), source })?;
         let settings_error = is_settings_file(&document)
-            .then(|| document.error(0..0, "this is a settings file, not a plan: it has no `[[features]]`"));
+            .then(|| document.error(0..0, "cannot read a settings file as a plan: it has no `[[features]]`"));
         Self::parse(document).map_err(|error| CliError::Plan(Box::new(settings_error.unwrap_or(error))))
     }
 

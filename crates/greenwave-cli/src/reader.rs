@@ -241,7 +241,10 @@ impl<'a> Table<'a> {
         let patterns = self.texts(key)?.map(|list| list.value).unwrap_or_default();
         for pattern in &patterns {
             check_pattern(&pattern.value).map_err(|reason| {
-                let message = format!("invalid value `{:?}` for `{key}`: {reason}", pattern.value);
+                let message = format!(
+                    "invalid value `{:?}` for `{key}`: expected a glob as in .gitignore: {reason}",
+                    pattern.value
+                );
                 self.document.error(pattern.at.clone(), message)
             })?;
         }

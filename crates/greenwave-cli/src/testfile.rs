@@ -47,7 +47,7 @@ impl TestFile {
             }
             if let Some((name, needed)) = first_shortage(&test, &resources) {
                 let message = format!(
-                    "test `{}` needs {needed} of resource `{name}`, but [resources] has {}",
+                    "invalid value `{needed}` for `{name}` in test `{}`: expected at most {}, as in [resources]",
                     test.name,
                     units(&resources, name)
                 );

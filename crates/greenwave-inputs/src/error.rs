@@ -17,7 +17,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The project has no input specification under this name.
-    #[error("no test is named `{test}`")]
+    #[error("unknown test `{test}`")]
     UnknownTest {
         /// The name.
         test: String,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// The kernel, the architecture or an outer sandbox does not provide the facility.
-    #[error("{facility} is not available: {reason}")]
+    #[error("cannot use {facility}: {reason}")]
     Unavailable {
         /// The facility: system-call tracing or Landlock.
         facility: &'static str,

@@ -9,13 +9,13 @@
 #[non_exhaustive]
 pub enum Error {
     /// Two tasks have the same id.
-    #[error("task `{id}` is defined twice")]
+    #[error("duplicate task `{id}`")]
     DuplicateTask {
         /// The id.
         id: String,
     },
     /// A dependency names an unknown task.
-    #[error("task `{id}` depends on `{dependency}`, which is not in the graph")]
+    #[error("unknown dependency `{dependency}` of task `{id}`")]
     UnknownDependency {
         /// The dependent task.
         id: String,
@@ -23,13 +23,13 @@ pub enum Error {
         dependency: String,
     },
     /// The dependencies form a cycle. `path` is a shortest one.
-    #[error("dependency cycle: {}", display_cycle(path))]
+    #[error("cyclic dependency of tasks: {}", display_cycle(path))]
     Cycle {
         /// The ids along the cycle, each depending on the next, and the last on the first.
         path: Vec<String>,
     },
     /// A task needs more of a resource than exists, so it could never start.
-    #[error("task `{id}` needs {wanted} of resource `{resource}`, whose limit is {limit}")]
+    #[error("invalid number {wanted} of resource `{resource}` for task `{id}`: expected at most {limit}")]
     ResourceTooSmall {
         /// The task.
         id: String,
@@ -51,7 +51,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// A task given as already done is not in the graph.
-    #[error("task number {index} is marked as already done, but the graph has {tasks} tasks")]
+    #[error("invalid number {index} of a finished task: expected less than {tasks}")]
     UnknownDone {
         /// The [`TaskId::index`](crate::TaskId::index) of the task.
         index: usize,
@@ -69,13 +69,13 @@ pub enum Error {
         message: String,
     },
     /// An added task would close a cycle.
-    #[error("task `{id}` would be a dependency of a task that it depends on")]
+    #[error("cannot add task `{id}` as a dependency of a task that it depends on")]
     AddedCycle {
         /// The added task.
         id: String,
     },
     /// An added task refers to an unknown task.
-    #[error("task `{id}` refers to task number {index}, which is not in this run")]
+    #[error("unknown task number {index} in task `{id}`")]
     UnknownTask {
         /// The added task.
         id: String,
@@ -83,7 +83,7 @@ pub enum Error {
         index: usize,
     },
     /// An added task would be a dependency of a task that no longer waits.
-    #[error("task `{id}` would be a dependency of a task that may have started")]
+    #[error("cannot add task `{id}` as a dependency of a task that may have started")]
     NotWaiting {
         /// The added task.
         id: String,

@@ -47,7 +47,7 @@ pub enum Error {
     },
     /// The log has reached its disk budget, and compaction frees too little. Remove keys, or raise
     /// the budget.
-    #[error("log {} is full: {needed} more bytes exceed its limit of {max}", path.display())]
+    #[error("cannot write to {}: {needed} more bytes exceed its limit of {max}", path.display())]
     Full {
         /// The log's directory.
         path: PathBuf,
@@ -73,7 +73,7 @@ pub enum Error {
     /// The directory is a copy made while the log was written, and it lacks segments or the ends of
     /// segments. Copy it again while no process writes, or remove the file `manifest` from the copy
     /// to read its contents.
-    #[error("incomplete copy of a log in {}: {missing}", path.display())]
+    #[error("cannot open {}: it is an incomplete copy of a log: {missing}", path.display())]
     IncompleteCopy {
         /// The log's directory.
         path: PathBuf,

@@ -39,7 +39,7 @@ impl fmt::Debug for BlobId {
 
 /// Error for a text that is not 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("blob id {0:?} is not 64 hexadecimal digits")]
+#[error("invalid blob id {0:?}: expected 64 hexadecimal digits")]
 pub struct ParseBlobIdError(String);
 
 impl FromStr for BlobId {

@@ -12,13 +12,13 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub enum Error {
     /// The test has no command.
-    #[error("test `{test}` has an empty command")]
+    #[error("invalid `command` in test `{test}`: expected a program and its arguments")]
     EmptyCommand {
         /// Name of the test.
         test: String,
     },
     /// The test's program does not exist.
-    #[error("test `{test}` runs `{program}`, which is neither on the PATH nor in the project")]
+    #[error("cannot find program `{program}` of test `{test}` on the PATH or in the project")]
     NoSuchProgram {
         /// Name of the test.
         test: String,
@@ -70,7 +70,7 @@ pub enum Error {
         test: String,
     },
     /// The state directory belongs to another user.
-    #[error("{} belongs to user {owner}, not to user {user}", path.display())]
+    #[error("cannot use {}: it belongs to user {owner}, not to user {user}", path.display())]
     ForeignState {
         /// The directory.
         path: PathBuf,
@@ -80,7 +80,7 @@ pub enum Error {
         user: u32,
     },
     /// Tracing is required but not available.
-    #[error("tests cannot be traced: {reason}")]
+    #[error("cannot trace tests: {reason}")]
     NotTraced {
         /// Reason why not.
         reason: String,

@@ -40,7 +40,7 @@ pub enum Error {
         source: Option<greenwave_sandbox::Error>,
     },
     /// Another run uses the same project.
-    #[error("another run is using {}", project.display())]
+    #[error("cannot start a run in {}: another run is using it", project.display())]
     Busy {
         /// Directory of the project.
         project: PathBuf,
@@ -59,13 +59,15 @@ pub enum Error {
     #[error(transparent)]
     InvalidPath(#[from] PathError),
     /// A file of the project changed while a merge was about to write it.
-    #[error("`{path}` was changed in the project during the run")]
+    #[error("cannot merge `{path}`: it was changed in the project during the run")]
     ConcurrentEdit {
         /// Path of the file, relative to the project.
         path: String,
     },
     /// Neither a setting nor the environment names a directory for working copies.
-    #[error("no directory for working copies: neither XDG_STATE_HOME nor HOME is an absolute path")]
+    #[error(
+        "cannot locate the directory of working copies: neither XDG_STATE_HOME nor HOME is an absolute path"
+    )]
     NoRunDirectory,
     /// The directory of working copies cannot be used.
     #[error("cannot keep working copies in {}", path.display())]
@@ -86,7 +88,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The branch of the results cannot be used.
-    #[error("branch `{branch}` is checked out in {}", worktree.display())]
+    #[error("cannot write branch `{branch}`: it is checked out in {}", worktree.display())]
     Branch {
         /// Name of the branch.
         branch: String,
@@ -102,7 +104,7 @@ pub enum Error {
         value: &'static str,
     },
     /// A command that sets up a working copy failed.
-    #[error("setup command `{command}` {problem}")]
+    #[error("cannot set up a working copy: `{command}` {problem}")]
     Setup {
         /// The program and its arguments.
         command: String,
@@ -110,7 +112,7 @@ pub enum Error {
         problem: String,
     },
     /// A call of git failed.
-    #[error("git cannot {operation}")]
+    #[error("cannot {operation} with git")]
     Git {
         /// The operation, as a verb.
         operation: &'static str,
@@ -140,7 +142,7 @@ pub enum Error {
         source: Source,
     },
     /// A blob that was stored cannot be read back.
-    #[error("blob {id} is missing from the store or corrupt")]
+    #[error("cannot read blob {id}: it is missing from the store or corrupt")]
     MissingBlob {
         /// Hash of the blob's content.
         id: String,

@@ -194,16 +194,16 @@ pub struct Feature {
 #[non_exhaustive]
 pub enum PlanError {
     /// The plan has no features.
-    #[error("the plan has no features")]
+    #[error("missing features: expected at least one")]
     Empty,
     /// The plan has too many features.
-    #[error("the plan has {found} features: expected at most {FEATURES_MAX}")]
+    #[error("too many features ({found}): expected at most {FEATURES_MAX}")]
     TooManyFeatures {
         /// Number of features in the plan.
         found: usize,
     },
     /// Two features have the same id.
-    #[error("feature `{id}` is defined twice")]
+    #[error("duplicate feature `{id}`")]
     DuplicateFeature {
         /// Id of the feature.
         id: String,
@@ -244,7 +244,7 @@ pub enum PlanError {
         nearest: Option<String>,
     },
     /// Features depend on each other in a cycle.
-    #[error("features depend on each other in a cycle: {}", cycle(path))]
+    #[error("cyclic dependency of features: {}", cycle(path))]
     Cycle {
         /// Ids along the cycle. Each feature depends on the next one, the last on the first.
         path: Vec<String>,
@@ -256,7 +256,10 @@ pub enum PlanError {
         resource: String,
     },
     /// A feature needs more units of a resource than the plan has.
-    #[error("feature `{feature}` needs {wanted} of resource `{resource}`, but the plan has {limit}")]
+    #[error(
+        "invalid value `{wanted}` for `{resource}` in feature `{feature}`: expected at most {limit}, as in the \
+         plan's resources"
+    )]
     ResourceTooSmall {
         /// Id of the feature.
         feature: String,
@@ -268,25 +271,27 @@ pub enum PlanError {
         limit: u32,
     },
     /// A field of a feature is missing or invalid.
-    #[error("feature `{feature}` {problem}")]
+    #[error("invalid `{field}` in feature `{feature}`: expected {expected}")]
     Incomplete {
         /// Id of the feature.
         feature: String,
         /// Name of the field.
         field: &'static str,
-        /// The problem, as the rest of a sentence about its subject.
-        problem: &'static str,
+        /// The values that are valid.
+        expected: &'static str,
     },
     /// The configuration of an agent is invalid.
-    #[error("agent `{agent}` {problem}")]
+    #[error("invalid `{field}` in agent `{agent}`: expected {expected}")]
     InvalidAgent {
         /// Name of the agent.
         agent: String,
-        /// The problem, as the rest of a sentence about its subject.
-        problem: &'static str,
+        /// Name of the field.
+        field: &'static str,
+        /// The values that are valid.
+        expected: &'static str,
     },
     /// An argument of an agent's command contains a placeholder that does not exist.
-    #[error("invalid value in `command` of agent `{agent}`")]
+    #[error("invalid `command` in agent `{agent}`")]
     Placeholder {
         /// Name of the agent.
         agent: String,
@@ -301,18 +306,18 @@ pub enum PlanError {
         pattern: String,
     },
     /// A command of `setup` or `teardown` is empty.
-    #[error("invalid value for `{field}`: expected commands with a program")]
+    #[error("invalid `{field}`: expected commands with a program")]
     EmptyCommand {
         /// Name of the field.
         field: &'static str,
     },
     /// The project's directory does not exist.
-    #[error("project directory {} {problem}", path.display())]
+    #[error("invalid value `{}` for `project`: expected {expected}", path.display())]
     Project {
         /// Directory of the project.
         path: PathBuf,
-        /// The problem, as the rest of a sentence about its subject.
-        problem: &'static str,
+        /// The values that are valid.
+        expected: &'static str,
     },
 }
 
@@ -474,13 +479,13 @@ impl Plan {
     }
 
     fn check_project(&self) -> Result<(), PlanError> {
-        let problem = match self.project.metadata() {
+        let expected = match self.project.metadata() {
             Ok(metadata) if metadata.is_dir() => return Ok(()),
-            Ok(_) => "is not a directory",
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "does not exist",
-            Err(_) => "cannot be read",
+            Ok(_) => "a directory",
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "a directory that exists",
+            Err(_) => "a directory that can be read",
         };
-        Err(PlanError::Project { path: self.project.clone(), problem })
+        Err(PlanError::Project { path: self.project.clone(), expected })
     }
 
     fn check_copies(&self) -> Result<(), PlanError> {
@@ -515,8 +520,8 @@ impl Plan {
             nearest: nearest(name, defined),
         };
         if feature.was.iter().any(|was| occurrences.contains_key(was.as_str())) {
-            let problem = "has an invalid `was`: expected the id of a feature that the plan no longer has";
-            return Err(PlanError::Incomplete { feature: feature.id.clone(), field: "was", problem });
+            let expected = "the id of a feature that the plan no longer has";
+            return Err(PlanError::Incomplete { feature: feature.id.clone(), field: "was", expected });
         }
         if let Some(name) = feature.depends_on.iter().find(|name| !occurrences.contains_key(name.as_str())) {
             let mut ids = self.features.iter().map(|other| other.id.as_str());
@@ -539,21 +544,23 @@ impl Plan {
 }
 
 fn check_agent(name: &str, agent: &AgentSpec) -> Result<(), PlanError> {
-    let problem = match agent {
+    let (field, expected) = match agent {
         AgentSpec::Scripted { pace, .. } if !(0.0..=PACE_MAX).contains(pace) => {
-            "has an invalid pace: expected 0 to 1000000"
+            ("pace", "a number from 0 to 1000000")
         }
-        AgentSpec::Command(CommandSpec { command, .. }) if command.is_empty() => "has an empty command",
+        AgentSpec::Command(CommandSpec { command, .. }) if command.is_empty() => {
+            ("command", "a program and its arguments")
+        }
         AgentSpec::Command(CommandSpec { env, .. })
             if env.keys().any(|name| name.is_empty() || name.contains(['=', '\0']))
                 || env.values().any(|value| value.contains('\0')) =>
         {
-            "has an invalid variable in `env`: expected names without `=`"
+            ("env", "names without `=`")
         }
         AgentSpec::Command(CommandSpec { env, .. })
             if env.iter().any(|(name, value)| mask::is_secret(name, value)) =>
         {
-            "has a credential in `env`: expected it in the environment of greenwave"
+            ("env", "no credentials: set them in the environment of greenwave")
         }
         AgentSpec::Command(CommandSpec { command, .. }) => {
             let checked = check_placeholders(&command[1..]);
@@ -561,28 +568,28 @@ fn check_agent(name: &str, agent: &AgentSpec) -> Result<(), PlanError> {
         }
         AgentSpec::Scripted { .. } => return Ok(()),
     };
-    Err(PlanError::InvalidAgent { agent: name.to_owned(), problem })
+    Err(PlanError::InvalidAgent { agent: name.to_owned(), field, expected })
 }
 
 fn check_contents(feature: &Feature) -> Result<(), PlanError> {
-    let (field, problem) = if feature.tests.is_empty() {
-        ("tests", "has no tests: expected at least one, which shows that the feature is done")
+    let (field, expected) = if feature.tests.is_empty() {
+        ("tests", "at least one, which shows that the feature is done")
     } else if feature.attempts_max == 0 {
-        ("attempts", "has 0 attempts: expected at least 1")
+        ("attempts", "at least 1")
     } else if feature.tests.iter().any(|test| test.command.is_empty()) {
-        ("tests", "has a test with an empty command")
+        ("tests", "commands with a program")
     } else if feature.review.iter().any(|review| review.command.is_empty()) {
-        ("review", "has a review with an empty command")
+        ("review", "a command with a program")
     } else if feature.tests.iter().chain(&feature.review).any(|test| !stays_inside(&test.directory)) {
-        ("tests", "has a test whose directory is outside the project")
+        ("tests", "directories inside the project")
     } else if feature.red.as_deref().is_some_and(|red| check_expression(red).is_err()) {
-        ("red", "has an invalid `red`: expected a regular expression")
+        ("red", "a regular expression")
     } else if feature.prompt.trim().is_empty() {
-        ("prompt", "has an empty prompt")
+        ("prompt", "text")
     } else {
         return Ok(());
     };
-    Err(PlanError::Incomplete { feature: feature.id.clone(), field, problem })
+    Err(PlanError::Incomplete { feature: feature.id.clone(), field, expected })
 }
 
 /// Returns whether a test's directory is inside the project. Does not resolve symbolic links.

@@ -47,11 +47,11 @@ async fn missing_recordings_name_the_nearest() {
         async |feature, attempt, prompt| send(feature, attempt, prompt).await.unwrap_err().to_string();
     assert_eq!(
         message("hole", 1, "").await,
-        "script test.jsonl has no response for feature `hole`, attempt 1; the nearest recorded feature is `whole`"
+        "cannot find a response for feature `hole`, attempt 1, in script test.jsonl: the nearest recorded feature is `whole`"
     );
     assert_eq!(
         message("whole", 2, "").await,
-        "script test.jsonl has no response for feature `whole`, attempt 2; its last recorded attempt is 1"
+        "cannot find a response for feature `whole`, attempt 2, in script test.jsonl: its last recorded attempt is 1"
     );
     assert_eq!(
         message("fussy", 2, "again, please").await,

@@ -86,7 +86,7 @@ fn keys_parse_from_their_text() {
     assert_eq!(key.to_string().parse(), Ok(key));
     assert_eq!(Key::from_bytes(*key.as_bytes()), key);
     let error = "xyz".parse::<Key>().unwrap_err();
-    assert_eq!(error.to_string(), "key \"xyz\" is not 64 hexadecimal digits");
+    assert_eq!(error.to_string(), "invalid key \"xyz\": expected 64 hexadecimal digits");
 }
 
 #[test]

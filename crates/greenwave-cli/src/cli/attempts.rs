@@ -51,7 +51,7 @@ pub(super) async fn attempts(args: &AttemptsArgs) -> Result<Exit, CliError> {
     let found: Vec<StoredAttempt> =
         found.into_iter().filter(|found| args.attempt.is_none_or(|number| number == found.number)).collect();
     if found.is_empty() && (feature.is_some() || args.attempt.is_some()) {
-        return Err(CliError::NoSuchAttempt { feature: feature.unwrap_or_default(), number: args.attempt });
+        return Err(CliError::NoSuchAttempt { feature, number: args.attempt });
     }
     match args.format {
         Format::Json => {

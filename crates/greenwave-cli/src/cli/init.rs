@@ -33,7 +33,7 @@ pub(super) fn init(path: &Path) -> Result<Exit, CliError> {
 /// [`CliError::Exists`] if the file exists.
 pub(super) fn create(path: &Path, text: &str) -> Result<(), CliError> {
     let failed = |source: std::io::Error| match source.kind() {
-        ErrorKind::AlreadyExists => CliError::Exists { path: path.to_owned() },
+        ErrorKind::AlreadyExists => CliError::Exists { path: path.to_owned(), source },
         _ => CliError::Io { operation: "create", path: path.to_owned(), source },
     };
     let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;

@@ -149,7 +149,7 @@ fn what_was_said_is_shown_and_stored_without_secrets() {
         assert!(missing.stderr.contains(expected), "{}", missing.stderr);
     }
     let missing = dir.greenwave(["attempts", "plan.toml", "f", "--attempt", "9"]).run().with_code(2);
-    assert!(missing.stderr.contains("no attempt 9 at feature `f`"), "{}", missing.stderr);
+    assert!(missing.stderr.contains("cannot find attempt 9 of feature `f`"), "{}", missing.stderr);
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn arguments_are_for_one_runner() {
     };
     let finished = run(&["test", "--", "good"]).with_code(2);
     assert!(
-        finished.stderr.contains("the arguments after `--` would go to `cargo`, `npm`"),
+        finished.stderr.contains("cannot pass the arguments after `--` to several runners: `cargo`, `npm`"),
         "{}",
         finished.stderr
     );

@@ -109,8 +109,11 @@ fn mistakes_in_an_agent_are_shown_where_they_are() {
     for (agent, expected) in [
         ("edits = \"answer\"", "unknown key `edits`"),
         ("model = 5", "expected a string"),
-        ("env = { MY_API_KEY = \"sk-1234567890\" }", "credential in `env`"),
-        ("env = { \"A=B\" = \"c\" }", "invalid variable in `env`"),
+        (
+            "env = { MY_API_KEY = \"sk-1234567890\" }",
+            "invalid `env` in agent `coder`: expected no credentials",
+        ),
+        ("env = { \"A=B\" = \"c\" }", "invalid `env` in agent `coder`: expected names without `=`"),
     ] {
         let finished = run(&directory(), agent, &["kept"]).with_code(2);
         assert!(finished.describe().contains(expected), "{agent}: {}", finished.describe());

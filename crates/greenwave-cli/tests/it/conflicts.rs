@@ -242,7 +242,7 @@ fn a_second_run_in_the_same_project_is_an_error() {
     running.read_until(r#""phase":"yellow""#);
     let second = dir.run_plan().with_code(2);
     insta::assert_snapshot!(second.stderr, @r"
-    error: another run is using ./project
+    error: cannot start a run in ./project: another run is using it
     hint: wait for the other run to end, or use a copy of the project
     ");
     dir.write("go", "");

@@ -236,7 +236,7 @@ fn a_directory_with_other_files_is_left_alone() {
     let finished = dir.greenwave(["demo", "--dir", "mine", "--no-metrics"]).run().with_code(2);
     assert_eq!(dir.files(""), [("mine/notes.txt".to_owned(), "mine\n".to_owned())].into());
     assert_snapshot!(finished.stderr, @r"
-    error: mine is not empty and holds no demo
+    error: cannot create a demo in mine: the directory is not empty and holds no demo
     hint: choose an empty directory
     ");
 }

@@ -59,7 +59,7 @@ fn extend(dir: &TestDir, path: &str, bytes: u64) {
 fn a_plan_has_a_limited_number_of_features() {
     let dir = dir(&plan(20_000));
     for args in [&["graph", "plan.toml"][..], &["run", "--check", "plan.toml"]] {
-        check(&dir, args, "the plan has 20000 features: expected at most 10000");
+        check(&dir, args, "too many features (20000): expected at most 10000");
     }
 }
 

@@ -98,13 +98,15 @@ fn init_overwrites_no_file() {
     let dir = TestDir::empty().with("mine.toml", "# mine\n").with("dir/x", "");
     let finished = dir.greenwave(["init", "mine.toml"]).run().with_code(2);
     assert_snapshot!(finished.stderr, @r"
-    error: mine.toml already exists
+    error: cannot create mine.toml
+      caused by: File exists (os error 17)
     hint: edit or remove the existing file
     ");
     assert_eq!(dir.read("mine.toml"), "# mine\n");
     let finished = dir.greenwave(["init", "dir"]).run().with_code(2);
     assert_snapshot!(finished.stderr, @r"
-    error: dir already exists
+    error: cannot create dir
+      caused by: File exists (os error 17)
     hint: edit or remove the existing file
     ");
     let finished = dir.greenwave(["init", "nowhere/plan.toml"]).run().with_code(2);

@@ -37,7 +37,7 @@ fn check_red(test: &str, reason: &str) {
 fn tests_whose_script_does_not_exist_fail_the_feature() {
     check_red(
         r#"command = ["./missing.sh"]"#,
-        "test `bad` runs `./missing.sh`, which is neither on the PATH nor in the project",
+        "cannot find program `./missing.sh` of test `bad` on the PATH or in the project",
     );
 }
 

@@ -135,7 +135,7 @@ fn required_tracing_that_is_unavailable_is_an_error() {
     let Some(sandbox) = sandbox(&dir) else { return };
     for kind in SANDBOXES {
         let refused = confined(&dir, &sandbox, kind, &["--set", "testing.trace=required"]).with_code(2);
-        assert!(refused.stderr.contains("error: tests cannot be traced: "), "{}", refused.stderr);
+        assert!(refused.stderr.contains("error: cannot trace tests: "), "{}", refused.stderr);
         assert!(refused.stderr.contains("\nhint: "), "{}", refused.stderr);
         assert!(!refused.stdout.contains("passed"), "{}", refused.stdout);
     }

@@ -233,7 +233,7 @@ async fn errors_of_later_stages_name_the_task() {
     let TaskOutcome::Failed(TaskFailure::Unschedulable(error)) = &report.outcomes[1] else {
         panic!("{report:?}")
     };
-    assert_eq!(error.to_string(), "task `t1` needs 3 of resource `workers`, whose limit is 2");
+    assert_eq!(error.to_string(), "invalid number 3 of resource `workers` for task `t1`: expected at most 2");
 
     let (sender, receiver) = TaskSender::<u32, String>::channel();
     let add = move |_: Stage| {
@@ -248,7 +248,7 @@ async fn errors_of_later_stages_name_the_task() {
     let TaskOutcome::Failed(TaskFailure::Unschedulable(error)) = &report.outcomes[1] else {
         panic!("{report:?}")
     };
-    assert_eq!(error.to_string(), "task `new` needs 1 of resource `gpu`, whose limit is 0");
+    assert_eq!(error.to_string(), "invalid number 1 of resource `gpu` for task `new`: expected at most 0");
 }
 
 #[tokio::test]

@@ -257,9 +257,9 @@ async fn invalid_additions_are_refused_with_a_reason() {
         .unwrap();
     assert_eq!(report.stats.done, 3);
     let errors = errors.lock().unwrap().clone();
-    assert_eq!(errors[0], "task `x` would be a dependency of a task that it depends on");
-    assert_eq!(errors[1], "task `y` would be a dependency of a task that may have started");
-    assert_eq!(errors[2], "task `z` needs 1 of resource `gpus`, whose limit is 0");
+    assert_eq!(errors[0], "cannot add task `x` as a dependency of a task that it depends on");
+    assert_eq!(errors[1], "cannot add task `y` as a dependency of a task that may have started");
+    assert_eq!(errors[2], "invalid number 1 of resource `gpus` for task `z`: expected at most 0");
     let late = sender.add(NewTask { id: "late".to_owned(), ..NewTask::default() }, |_| second()).await;
     assert!(matches!(late, Err(Error::Ended { id }) if id == "late"));
 }
@@ -374,10 +374,7 @@ async fn a_task_of_another_run_is_refused() {
                 for (after, before) in [(vec![elsewhere], vec![]), (vec![], vec![elsewhere])] {
                     let task = NewTask { id: "x".to_owned(), after, before, ..NewTask::default() };
                     let error = sender.add(task, |_| second()).await.unwrap_err();
-                    assert_eq!(
-                        error.to_string(),
-                        "task `x` refers to task number 99, which is not in this run"
-                    );
+                    assert_eq!(error.to_string(), "unknown task number 99 in task `x`");
                 }
                 Step::Done(1)
             }

@@ -221,7 +221,7 @@ fn needs_beyond_the_limits_are_refused() {
     let graph = graph.build().unwrap();
     let limits = Limits { resources: Resources::new([("gpu", 1)]), ..Limits::default() };
     let refused = Dispatcher::new(&graph, limits, &[], |_| Needs::nothing().of("gpu", 2)).unwrap_err();
-    insta::assert_snapshot!(refused, @"task `render` needs 2 of resource `gpu`, whose limit is 1");
+    insta::assert_snapshot!(refused, @"invalid number 2 of resource `gpu` for task `render`: expected at most 1");
 }
 
 #[test]

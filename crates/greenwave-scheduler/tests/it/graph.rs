@@ -24,12 +24,12 @@ fn names(graph: &Graph<()>, tasks: &[TaskId]) -> String {
 #[test]
 fn invalid_graphs_are_refused_with_a_reason() {
     let message = |tasks, edges: &[_]| build(tasks, edges).map(|_| ()).unwrap_err().to_string();
-    assert_snapshot!(message("a b a", &[]), @"task `a` is defined twice");
-    assert_snapshot!(message("a b", &[("a", "c")]), @"task `a` depends on `c`, which is not in the graph");
-    assert_snapshot!(message("a", &[("a", "a")]), @"dependency cycle: a -> a");
+    assert_snapshot!(message("a b a", &[]), @"duplicate task `a`");
+    assert_snapshot!(message("a b", &[("a", "c")]), @"unknown dependency `c` of task `a`");
+    assert_snapshot!(message("a", &[("a", "a")]), @"cyclic dependency of tasks: a -> a");
     // There is a longer cycle too. The shortest one is reported.
     let edges = [("a", "b"), ("b", "c"), ("c", "d"), ("d", "a"), ("c", "b"), ("e", "a")];
-    assert_snapshot!(message("a b c d e", &edges), @"dependency cycle: b -> c -> b");
+    assert_snapshot!(message("a b c d e", &edges), @"cyclic dependency of tasks: b -> c -> b");
 }
 
 /// Returns a chain of tasks, each of which depends on the next.

@@ -169,7 +169,7 @@ async fn orders_from_any_history() {
 async fn unknown_done_tasks_are_refused() {
     let executor = Executor::new(limits());
     let refused = run(&executor, job().already_done(&[TaskId::from_index(7)])).await.unwrap_err();
-    assert_eq!(refused.to_string(), "task number 7 is marked as already done, but the graph has 3 tasks");
+    assert_eq!(refused.to_string(), "invalid number 7 of a finished task: expected less than 3");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::Error;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
     /// The harness's program does not exist.
-    #[error("`{program}` is neither on the PATH nor in the project")]
+    #[error("cannot find program `{program}` on the PATH or in the project")]
     NoSuchProgram { program: String },
     /// The harness's program exists but did not start.
     #[error("cannot start `{program}`")]
@@ -23,7 +23,7 @@ pub(crate) enum Problem {
     #[error("cannot parse the output of `{command}`")]
     Output { command: &'static str, source: serde_json::Error },
     /// A manifest is not UTF-8.
-    #[error("`{file}` is not UTF-8")]
+    #[error("cannot read `{file}`: expected UTF-8")]
     NotText { file: String },
     /// A manifest cannot be parsed.
     #[error("cannot parse `{file}` at line {line}, column {column}: {message}")]

@@ -263,8 +263,8 @@ fn manifests_that_cannot_be_read_are_notes() {
         notes,
         [
             "bad/pyproject.toml is skipped: cannot parse `pyproject.toml` at line 2, column 8: string values must be quoted, expected literal string",
-            "encoded/pytest.ini is skipped: `pytest.ini` is not UTF-8",
-            "go.mod is skipped: `go.mod` is not UTF-8",
+            "encoded/pytest.ini is skipped: cannot read `pytest.ini`: expected UTF-8",
+            "go.mod is skipped: cannot read `go.mod`: expected UTF-8",
         ]
     );
 }

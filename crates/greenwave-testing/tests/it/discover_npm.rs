@@ -302,7 +302,7 @@ fn manifests_that_cannot_be_read_are_notes() {
         notes(&found),
         [
             "bad/package.json is skipped: cannot parse `package.json` at line 2, column 15: key must be a string",
-            "encoded/package.json is skipped: `package.json` is not UTF-8",
+            "encoded/package.json is skipped: cannot read `package.json`: expected UTF-8",
             "odd/package.json is skipped: cannot parse `package.json` at line 1, column 6: invalid type: string \"text\", expected struct Package",
             "glob/package.json is skipped: invalid pattern in `package.json`",
         ]

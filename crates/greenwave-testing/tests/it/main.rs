@@ -162,13 +162,16 @@ async fn errors_explain_why_a_test_cannot_start() {
     let missing = Test::new("t", ["no-such-program"]);
     assert_eq!(
         message(&missing).await,
-        "test `t` runs `no-such-program`, which is neither on the PATH nor in the project"
+        "cannot find program `no-such-program` of test `t` on the PATH or in the project"
     );
     assert!(
         matches!(error(&Test::new("t", ["./plain.sh"])).await, Error::NoSuchProgram { .. }),
         "not executable"
     );
-    assert_eq!(message(&Test::new("t", [""; 0])).await, "test `t` has an empty command");
+    assert_eq!(
+        message(&Test::new("t", [""; 0])).await,
+        "invalid `command` in test `t`: expected a program and its arguments"
+    );
     let bad = Test { inputs: vec!["a[".to_owned()], ..shell("true") };
     assert_eq!(
         message(&bad).await,

@@ -145,17 +145,26 @@ fn check(change: impl FnOnce(&mut Plan), expected: &str) {
 fn a_feature_needs_tests_attempts_and_a_prompt() {
     check(
         |plan| plan.features[0].tests.clear(),
-        "feature `one` has no tests: expected at least one, which shows that the feature is done",
+        "invalid `tests` in feature `one`: expected at least one, which shows that the feature is done",
     );
     check(|plan| plan.features[0].attempts_max = 0, "feature `one` has 0 attempts: expected at least 1");
-    check(|plan| plan.features[0].prompt = " \n".to_owned(), "feature `one` has an empty prompt");
-    check(|plan| plan.features[0].tests[0].command.clear(), "feature `one` has a test with an empty command");
-    check(|plan| plan.features.clear(), "the plan has no features");
+    check(
+        |plan| plan.features[0].prompt = " \n".to_owned(),
+        "invalid `prompt` in feature `one`: expected text",
+    );
+    check(
+        |plan| plan.features[0].tests[0].command.clear(),
+        "invalid `tests` in feature `one`: expected commands with a program",
+    );
+    check(|plan| plan.features.clear(), "missing features: expected at least one");
     check(
         |plan| plan.project = "no/such/directory".into(),
-        "project directory no/such/directory does not exist",
+        "invalid value `no/such/directory` for `project`: expected a directory that exists",
     );
-    check(|plan| plan.project = "Cargo.toml".into(), "project directory Cargo.toml is not a directory");
+    check(
+        |plan| plan.project = "Cargo.toml".into(),
+        "invalid value `Cargo.toml` for `project`: expected a directory",
+    );
 }
 
 #[test]
@@ -165,7 +174,7 @@ fn a_feature_needs_defined_and_sufficient_resources() {
         move |plan: &mut Plan| plan.features[0].resources = wanted
     };
     check(wants("databse", 1), "unknown resource `databse` in feature `one`; did you mean `database`?");
-    check(wants("database", 3), "feature `one` needs 3 of resource `database`, but the plan has 2");
+    check(wants("database", 3), "invalid value `3` for `database` in feature `one`: expected at most 2");
     let mut enough = plan(vec![feature("one", vec![], "coder")]);
     wants("database", 2)(&mut enough);
     assert!(enough.graph().is_ok());
