@@ -178,7 +178,8 @@ async fn run(
     selected: &[TestId],
     args: &TestArgs,
 ) -> Result<(Exit, Option<SuiteReport>), CliError> {
-    let Loaded { suite, quarantine, flaky_fails, .. } = loaded;
+    let Loaded { suite, introduction, quarantine, flaky_fails, .. } = loaded;
+    introduction.iter().for_each(|note| output::note(note));
     let view = TestView::new(args.format, args.output(), args.verbose, suite, quarantine, selected.len());
     let view = Arc::new(Mutex::new(view));
     let started = SystemTime::now();
@@ -202,7 +203,7 @@ async fn run(
         reports::annotate(&run, suite.project());
     }
     reports::write(args, suite.project(), &run)?;
-    if let (Some(path), None) = (&args.timings, args.shard) {
+    if let Some(path) = &args.save_timings {
         reports::write_timings(suite.project(), path, &suite.timings())?;
     }
     let is_success = run.stats().is_success() && report.audits_failed.is_empty();

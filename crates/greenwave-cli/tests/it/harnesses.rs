@@ -174,10 +174,14 @@ pub(crate) fn python() -> Option<String> {
 
 /// Makes the project in `p` use this Python instead of the one on the path.
 pub(crate) fn use_pytest(dir: &TestDir, python: &str) {
-    let which = Command::new(python).args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
     std::fs::create_dir_all(dir.path("p/.venv/bin")).unwrap();
-    let target = String::from_utf8(which.stdout).unwrap();
-    std::os::unix::fs::symlink(target.trim(), dir.path("p/.venv/bin/python")).unwrap();
+    std::os::unix::fs::symlink(real_path(python), dir.path("p/.venv/bin/python")).unwrap();
+}
+
+/// Returns the path of a Python that is not a script which selects one.
+pub(crate) fn real_path(python: &str) -> String {
+    let which = Command::new(python).args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+    String::from_utf8(which.stdout).unwrap().trim().to_owned()
 }
 
 #[test]

@@ -250,7 +250,7 @@ fn tests_refuse_links_and_pipes_among_their_results() {
 
 #[test]
 fn reports_are_not_written_through_links_of_the_project() {
-    for option in ["--junit", "--summary", "--timings"] {
+    for option in ["--junit", "--summary", "--save-timings"] {
         for (link, target, report) in [
             ("report", "../home/notes", "report"),
             ("report", "../home/new", "report"),

@@ -3,7 +3,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::harnesses::{python, use_pytest};
+use crate::harnesses::{python, real_path, use_pytest};
 use crate::program::Program;
 use crate::test_command::verdicts;
 use crate::test_dir::TestDir;
@@ -266,4 +266,21 @@ fn a_failure_that_names_a_withheld_variable_ends_with_a_hint() {
     let declared = "[[test]]\nname = \"t\"\ncommand = \".venv/bin/python -m pytest test_a.py\"\nenv = [\"DATABASE_*\"]\n";
     suite.dir.write("p/greenwave.toml", declared);
     run().with_code(0);
+}
+
+#[test]
+fn the_interpreter_is_named_where_that_helps() {
+    let Some(python) = python() else { return };
+    let dir = TestDir::empty().with("p/test_a.py", PASSES).with("environment/bin/.keep", "");
+    std::os::unix::fs::symlink(real_path(&python), dir.path("environment/bin/python")).unwrap();
+    let run = |args: &[&str], code: i32| {
+        let program = Program::new(["test"].iter().chain(args)).within(&dir.path("p"));
+        let program = program.variable("XDG_CACHE_HOME", dir.path("cache"));
+        let finished = program.variable("VIRTUAL_ENV", dir.path("environment")).run().with_code(code);
+        finished.stderr.contains("the active virtual environment")
+    };
+    assert!(!run(&["no-such-test"], 2), "a note precedes an error that it does not explain");
+    assert!(run(&[], 0), "the first run does not name the interpreter");
+    assert!(!run(&[], 0), "a later run names the interpreter again");
+    assert!(run(&["--verbose"], 0), "`--verbose` does not name the interpreter");
 }

@@ -65,14 +65,19 @@ fn shards_run_each_test_once_and_take_equally_long_by_a_file() {
     assert!(finished.stderr.contains("note: shard 1/2: 2 of 4 tests"), "{}", finished.stderr);
 
     let file = dir.path("timings.json").display().to_string();
-    ran(&dir, &["--timings", &file], 0);
+    ran(&dir, &["--save-timings", &file], 0);
     assert!(dir.read("timings.json").starts_with("{\n  \"version\": 1,\n"), "{}", dir.read("timings.json"));
     let written = dir.read("timings.json");
     let (first, _) = ran(&dir, &["--shard", "1/2", "--timings", &file], 0);
     let (second, finished) = ran(&dir, &["--shard", "2/2", "--timings", &file], 0);
     assert_eq!((first, second), (names(["a"]), names(["b", "c", "d"])));
     assert!(finished.stderr.contains("3 of 4 tests, expected to take "), "{}", finished.stderr);
-    assert_eq!(dir.read("timings.json"), written, "a shard must not change the file of all shards");
+    assert_eq!(dir.read("timings.json"), written, "a shard must not change the file that it reads");
+
+    let of_shard = dir.path("shard.json").display().to_string();
+    ran(&dir, &["--shard", "1/2", "--timings", &file, "--save-timings", &of_shard], 0);
+    assert_eq!(dir.read("timings.json"), written);
+    assert!(dir.read("shard.json").starts_with("{\n  \"version\": 1,\n"), "{}", dir.read("shard.json"));
 
     let (tests, finished) = ran(&dir, &["--shard", "5/5"], 0);
     assert_eq!((tests, finished.stdout.trim()), (names([]), "Shard 5/5 has no test"));
@@ -92,8 +97,10 @@ fn invalid_shards_and_files_are_errors() {
     );
     let (_, finished) = ran(&dir, &["--shard", "1/2", "--timings", "other"], 2);
     assert!(finished.stderr.contains("caused by: invalid file of durations"), "{}", finished.stderr);
-    let (tests, _) = ran(&dir, &["--timings", "missing/file"], 2);
+    let (tests, _) = ran(&dir, &["--save-timings", "missing/file"], 2);
     assert_eq!(tests, names([]), "a file that cannot be written is an error before tests run");
+    let (_, finished) = ran(&dir, &["--timings", "other"], 2);
+    assert!(finished.stderr.contains("--shard <K/N>"), "{}", finished.stderr);
 }
 
 #[test]

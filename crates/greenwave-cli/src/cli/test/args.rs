@@ -33,7 +33,7 @@ pub(crate) struct TestArgs {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["filters", "affected", "watch"])]
     pub(super) explain: Option<String>,
     /// List the tests whose last result was not stored, each with the reason.
-    #[arg(long, conflicts_with_all = ["explain", "dry_run", "watch", "timings"])]
+    #[arg(long, conflicts_with_all = ["explain", "dry_run", "watch"])]
     pub(super) why_not_cached: bool,
     /// Run and cache each test individually instead of per file or test binary.
     #[arg(long)]
@@ -44,14 +44,19 @@ pub(crate) struct TestArgs {
     /// Run only tests that failed when they last ran.
     #[arg(long, conflicts_with = "watch")]
     pub(super) last_failed: bool,
-    /// Run only part K of N of the tests. All parts together run each test once, and take equally
-    /// long by the durations in the file of `--timings`.
+    /// Run only part K of N of the tests. All parts together run each test once.
     #[arg(long, value_name = "K/N", conflicts_with = "watch")]
     pub(super) shard: Option<Shard>,
-    /// File of the expected durations of tests, which `--shard` reads. Without `--shard`, write the
-    /// learned durations to it.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "explain"])]
+    /// Read the durations of tests from a file, so that all shards take equally long.
+    #[arg(long, value_name = "FILE", requires = "shard")]
     pub(super) timings: Option<PathBuf>,
+    /// Write the durations of tests to a file for `--timings`.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["watch", "explain", "dry_run", "why_not_cached", "init"]
+    )]
+    pub(super) save_timings: Option<PathBuf>,
     /// Run tests that have never run here this many times. They pass if they pass each time.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) stress_new: Option<u32>,
@@ -146,6 +151,7 @@ impl WarmArgs {
             last_failed: false,
             shard: None,
             timings: None,
+            save_timings: None,
             stress_new: None,
             watch: false,
             fail_fast: false,

@@ -19,7 +19,7 @@ use crate::terminal_text::is_workflow;
 /// # Errors
 /// [`CliError::Report`] if one cannot be written.
 pub(super) fn check(args: &TestArgs, project: &Path) -> Result<(), CliError> {
-    let timings = args.timings.as_deref().filter(|_| args.shard.is_none());
+    let timings = args.save_timings.as_deref();
     for path in args.junit.as_deref().into_iter().chain(args.summary()).chain(timings) {
         check_file(project, path).map_err(failed(path))?;
     }

@@ -30,6 +30,8 @@ use crate::user_key::user_key;
 /// The tests of a project, ready to run.
 pub(super) struct Loaded {
     pub(super) suite: Arc<Suite>,
+    /// Notes for somebody who runs these tests for the first time, or asks for all notes.
+    pub(super) introduction: Vec<String>,
     /// The settings for an up-to-date record, if one may be stored for this project.
     pub(super) recordable: Option<Recordable>,
     /// The tests whose failures do not count.
@@ -48,7 +50,7 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
     let file = std::mem::take(&mut config.tests);
     let mut tests = file.tests;
     let is_declared = !tests.is_empty();
-    let mut overview = None;
+    let (mut introduction, mut overview) = (Vec::new(), None);
     if is_declared && !args.arguments.is_empty() {
         output::note(
             "the arguments after `--` are for discovered tests, and this project declares its tests",
@@ -56,8 +58,7 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
     }
     if !is_declared {
         let found = discover(project, &environment, &config, args).await?;
-        let shown = found.notes.iter().filter(|note| args.verbose || **note != DiscoveryNote::ForeignState);
-        shown.for_each(|note| output::note(&note.to_string()));
+        introduction = introduce(&found.notes, args);
         overview = is_first_contact(args).then(|| found.overview(project)).transpose()?;
         tests = found.tests;
     }
@@ -68,10 +69,10 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
     let quarantine = Quarantine::at(SystemTime::now(), file.quarantine);
     note_quarantine(&quarantine, &tests);
     let suite = open(project, tests, file.resources, environment, &config, args, Commands::Tests)?;
-    if let Some(overview) = overview
-        && suite.timings().is_empty()
-    {
-        overview.iter().for_each(|line| output::note(&printable(&line.to_string())));
+    if suite.timings().is_empty() {
+        introduction.extend(overview.iter().flatten().map(|line| printable(&line.to_string())));
+    } else if !args.verbose {
+        introduction.clear();
     }
     if args.verbose && is_declared && suite.has_foreign_state() {
         output::note(&DiscoveryNote::ForeignState.to_string());
@@ -82,13 +83,27 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
     let text = config.text.filter(|_| has_default_cache && is_declared);
     let recordable = text.map(|text| Recordable { text, ttl: settings.testing.ttl });
     let flaky_fails = config.settings.testing.flaky_fails;
-    Ok(Loaded { suite: Arc::new(suite), recordable, quarantine, flaky_fails })
+    Ok(Loaded { suite: Arc::new(suite), introduction, recordable, quarantine, flaky_fails })
 }
 
 /// Returns whether a call may introduce a project to somebody who has not run its tests before.
 fn is_first_contact(args: &TestArgs) -> bool {
     let is_for_people = args.format == Format::Human && matches!(args.output(), Show::Failed | Show::All);
     is_for_people && !args.is_inspection()
+}
+
+/// Prints the notes about problems of a discovery, which may explain an error. Returns the others,
+/// which would only stand in front of it.
+fn introduce(notes: &[DiscoveryNote], args: &TestArgs) -> Vec<String> {
+    let mut introduction = Vec::new();
+    for note in notes {
+        match note {
+            DiscoveryNote::Interpreter { .. } => introduction.push(note.to_string()),
+            DiscoveryNote::ForeignState if !args.verbose => {}
+            _ => output::note(&note.to_string()),
+        }
+    }
+    introduction
 }
 
 /// Prints notes about entries of the quarantine that have no effect.
