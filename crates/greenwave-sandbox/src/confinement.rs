@@ -120,6 +120,7 @@ pub struct Confinement {
     replaced: Option<(PathBuf, Vec<OsString>)>,
     private: Option<PrivateDir>,
     network: Network,
+    shares_processes: bool,
 }
 
 impl Confinement {
@@ -221,6 +222,15 @@ impl Confinement {
         self
     }
 
+    /// Gives the command the processes and process numbers of this process, even if it could have
+    /// [its own](own_processes): for programs that keep locks or files with process numbers where
+    /// other programs read them.
+    #[must_use]
+    pub fn shared_processes(mut self) -> Self {
+        self.shares_processes = true;
+        self
+    }
+
     /// Returns the network.
     pub(crate) fn restricted_network(&self) -> Network {
         self.network
@@ -275,8 +285,18 @@ impl Confinement {
         covered.retain(|path| !is_shown(path));
         let mut absent: Vec<PathBuf> = self.hidden.iter().filter_map(|path| first_absent(path)).collect();
         absent.retain(|path| !writable.iter().any(|writable| path.starts_with(writable)));
-        let (private, network) = (self.private.clone(), self.network);
-        Self { writable, additions, hidden, absent, covered, readable, replaced: None, private, network }
+        Self {
+            writable,
+            additions,
+            hidden,
+            absent,
+            covered,
+            readable,
+            replaced: None,
+            private: self.private.clone(),
+            network: self.network,
+            shares_processes: self.shares_processes,
+        }
     }
 }
 

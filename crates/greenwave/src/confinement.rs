@@ -96,7 +96,8 @@ impl RunConfinement {
         }
         let others = agents::all_state(&self.places).filter(|path| !own.contains(path));
         confinement = others.fold(confinement, Confinement::hidden);
-        confinement = own.iter().fold(confinement, Confinement::writable);
+        // Agents share their state with programs outside, and with it locks that name processes.
+        confinement = own.iter().fold(confinement, Confinement::writable).shared_processes();
         // The plan's network holds for confined agents, and an agent's own must be enforced.
         let inherited = self.options.network.filter(|_| strength.is_some());
         let network = spec.confinement.network.or(inherited);
@@ -150,7 +151,7 @@ impl RunConfinement {
         }
     }
 
-    /// Returns the reason why agents and tests that mounts confine see the user's processes.
+    /// Returns the reason why tests that mounts confine see the user's processes.
     fn shared_processes(&self) -> Option<String> {
         let is_mounted = self.strength == Some(Strength::Mount);
         let shared = is_mounted.then(own_processes).and_then(Result::err)?;

@@ -65,7 +65,7 @@ pub enum Event {
         landlock: Option<u32>,
         /// Reason why agents and tests run unconfined.
         reason: Option<String>,
-        /// Reason why agents and tests see the user's processes in spite of mounts.
+        /// Reason why tests see the user's processes in spite of mounts.
         shared_processes: Option<String>,
         /// Agents that set it, by name, and how each is confined.
         agents: BTreeMap<String, &'static str>,

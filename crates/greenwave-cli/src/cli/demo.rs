@@ -9,7 +9,7 @@ use clap::Args;
 use greenwave::RunScope;
 use greenwave_dir::{Access, Dir};
 
-use super::run::{RunOptions, run_plan};
+use super::run::{PlanChanges, RunOptions, run_plan};
 use crate::error::CliError;
 use crate::exit::{Exit, SUCCESS};
 use crate::format::Format;
@@ -90,7 +90,7 @@ pub(super) async fn demo(args: &DemoArgs) -> Result<Exit, CliError> {
         let what = if is_new { "Demo unpacked to" } else { "Continuing the demo in" };
         output::line(&format!("{what} {}", dir.display()));
     }
-    let exit = run_plan(&plan, None, &args.options, RunScope::default()).await?;
+    let exit = run_plan(&plan, PlanChanges::default(), &args.options, RunScope::default()).await?;
     if is_human && exit.code() == SUCCESS {
         output::line(&format!("To run it again with cached results: greenwave run {}", plan.display()));
     }

@@ -55,6 +55,9 @@ pub(super) struct RunArgs {
     /// Continue with other features after a failure (the default).
     #[arg(long, conflicts_with = "fail_fast")]
     keep_going: bool,
+    /// Limit what agents cost in this run, in US dollars, instead of `budget.usd` of the plan.
+    #[arg(long, value_name = "USD", value_parser = budget, allow_negative_numbers = true)]
+    budget: Option<u64>,
     #[command(flatten)]
     pub(super) options: RunOptions,
 }
@@ -89,6 +92,13 @@ fn pace(text: &str) -> Result<f64, String> {
     factor.ok_or_else(|| "expected a number from 0 to 1000000".to_owned())
 }
 
+/// Reads an amount of US dollars, in millionths.
+fn budget(text: &str) -> Result<u64, String> {
+    let dollars = text.parse().ok().filter(|dollars: &f64| (0.0..=1e9).contains(dollars));
+    let dollars = dollars.ok_or_else(|| "expected a number from 0 to 1000000000".to_owned())?;
+    Ok((dollars * 1e6).round() as u64)
+}
+
 /// Runs or checks the plan in a file.
 pub(super) async fn run(args: &RunArgs) -> Result<Exit, CliError> {
     let scope = RunScope {
@@ -99,7 +109,8 @@ pub(super) async fn run(args: &RunArgs) -> Result<Exit, CliError> {
     if args.check == Some(CheckDepth::Plan) {
         return check(args, &scope);
     }
-    run_plan(&args.plan, args.adopt.as_deref(), &args.options, scope).await
+    let changes = PlanChanges { adopt: args.adopt.as_deref(), budget: args.budget };
+    run_plan(&args.plan, changes, &args.options, scope).await
 }
 
 /// Returns the setting `run.copies`, if the plan and the settings can be read.
@@ -157,16 +168,30 @@ fn checked(file: &PlanFile, scope: &RunScope) -> Result<Vec<Problem>, CliError> 
     Err(last)
 }
 
+/// Changes of a plan for one run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PlanChanges<'a> {
+    /// Features that are green if their tests pass before any code is written. An empty list means
+    /// all.
+    adopt: Option<&'a [String]>,
+    /// Maximum cost of all features, in millionths of a US dollar.
+    budget: Option<u64>,
+}
+
+impl PlanChanges<'_> {
+    fn apply(self, plan: &mut Plan) -> Result<(), CliError> {
+        plan.budget.cost = self.budget.or(plan.budget.cost);
+        set_adopted(plan, self.adopt)
+    }
+}
+
 /// Runs the plan in a file.
-///
-/// `adopt` names the features that are green if their tests pass before any code is written; an
-/// empty list means all.
 ///
 /// # Errors
 /// Those of the plan, the settings and the run, and [`CliError::NoSuchFeature`].
 pub(super) async fn run_plan(
     path: &Path,
-    adopt: Option<&[String]>,
+    changes: PlanChanges<'_>,
     options: &RunOptions,
     scope: RunScope,
 ) -> Result<Exit, CliError> {
@@ -174,7 +199,7 @@ pub(super) async fn run_plan(
     if let Some(pace) = options.pace {
         set_pace(&mut file.plan.agents, pace);
     }
-    set_adopted(&mut file.plan, adopt)?;
+    changes.apply(&mut file.plan)?;
     checked(&file, &scope)?;
     let mut config = Config::load(&file.plan.project, &options.settings.overrides()?)?;
     config.settings.run.overlays = mount_namespace::overlays();

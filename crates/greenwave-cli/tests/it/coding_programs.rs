@@ -40,6 +40,10 @@ fn run_in_order(dir: &TestDir, agent: &str, features: &[&str]) -> Finished {
 }
 
 fn prepare(dir: &TestDir, agent: &str, features: &[&str]) -> Program {
+    prepare_with(dir, agent, features, &[])
+}
+
+fn prepare_with(dir: &TestDir, agent: &str, features: &[&str], options: &[&str]) -> Program {
     let mut plan = format!("project = \"project\"\n[agents.coder]\nkind = \"claude\"\n{agent}\n");
     for feature in features {
         plan.push_str(&format!(
@@ -50,7 +54,7 @@ fn prepare(dir: &TestDir, agent: &str, features: &[&str]) -> Program {
     std::fs::write(dir.path("plan.toml"), plan).unwrap();
     let path = format!("{}:{}", dir.path("bin").display(), std::env::var("PATH").unwrap());
     let args = ["run", "plan.toml", "--no-metrics", "--format", "json"];
-    dir.greenwave(args).within(&dir.path("")).variable("PATH", path)
+    dir.greenwave(args.iter().chain(options).copied()).within(&dir.path("")).variable("PATH", path)
 }
 
 fn directory() -> TestDir {
@@ -151,6 +155,22 @@ fn a_request_that_would_pass_a_limit_is_not_sent_and_the_next_run_continues() {
         let finished = run_in_order(&dir, &agent(""), &features).with_code(0);
         assert_eq!(Report::of(&finished).phases().len(), 2);
         assert_eq!(requests(), 4, "{limit}: no attempt is lost or repeated");
+    }
+}
+
+#[test]
+fn the_command_line_replaces_the_budget_of_the_plan() {
+    for (budget, limit, phases) in
+        [("0.75", 2, ["green", "failed"]), ("2", 0, ["green", "green"])]
+    {
+        let dir = directory();
+        std::fs::write(dir.path("project/other.txt"), "none\n").unwrap();
+        let agent =
+            format!("confine = \"off\"\nenv = {{ LOG = \"/dev/null\" }}\n[budget]\nusd = {limit}");
+        let program = prepare_with(&dir, &agent, &["kept", "other"], &["--budget", budget]);
+        let report = Report::of(&program.variable("GREENWAVE_PARALLEL_FEATURES", "1").run());
+        let found: Vec<_> = report.phases().into_iter().map(|(_, phase)| phase).collect();
+        assert_eq!(found, phases, "{budget}");
     }
 }
 

@@ -114,6 +114,28 @@ fn agents_and_tests_reach_their_copy_only() {
     }
 }
 
+/// Agents keep locks with process numbers in the state that they share with programs outside.
+#[test]
+fn agents_have_the_process_numbers_of_the_system() {
+    let dir = dir();
+    let outside = fs::read_link("/proc/self/ns/pid").unwrap().display().to_string();
+    for strength in strengths(&dir) {
+        let agent = "answer one.txt $(readlink /proc/self/ns/pid)";
+        let test = "test -f one.txt || exit 1; readlink /proc/self/ns/pid > seen.txt; cat one.txt seen.txt; exit 1";
+        let plan = shell_plan::plan(&[ShellFeature::new("one", agent, test)]);
+        dir.write("plan.toml", format!("confine = \"{strength}\"\n{plan}"));
+        let finished = plan_of(&dir).run();
+        let shared = strength == "landlock" || !confinement(&finished)["shared_processes"].is_null();
+        let events = finished.events();
+        let failed = events.iter().find(|event| event["event"] == "failed").unwrap();
+        let output = failed["test_output"].as_str().unwrap();
+        let (of_agent, of_test) = output.trim().split_once('\n').unwrap();
+        assert_eq!(of_agent, outside, "{strength}");
+        assert_eq!(of_test == outside, shared, "{strength}");
+        let _ = fs::remove_dir_all(dir.path("project/.greenwave"));
+    }
+}
+
 #[test]
 fn paths_of_the_plan_are_writable_readable_and_hidden() {
     let dir = dir();

@@ -43,6 +43,7 @@ fn invalid_command_lines_are_errors() {
         &["run", "a.toml", "b.toml"],
         &["graph", "plan.toml", "--format", "svg"],
         &["run", "a.toml", "--pace", "slow"],
+        &["run", "a.toml", "--budget", "-1"],
         &["test", "--set", "cache.entries"],
     ];
     let mut all = String::new();

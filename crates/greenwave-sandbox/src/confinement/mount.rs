@@ -8,8 +8,9 @@
 //! files that were visible at the start.
 //!
 //! A command that a supervisor starts has a namespace of processes and a `/proc` of its own, if the
-//! system permits it. Otherwise `/proc` is read-only like everything else: a user who may change
-//! the `oom_score_adj` of one process may change that of all of them.
+//! system permits it and the confinement does not share the processes outside. Otherwise `/proc` is
+//! read-only like everything else: a user who may change the `oom_score_adj` of one process may
+//! change that of all of them.
 
 use std::collections::BTreeSet;
 use std::ffi::{NulError, OsString};
@@ -48,6 +49,7 @@ pub(in crate::confinement) struct MountPlan {
     private: Option<PrivateDir>,
     hidden: Vec<Hidden>,
     network: Network,
+    shares_processes: bool,
     /// A Landlock rule set that permits reading visible files, and keeps signals and abstract
     /// sockets inside, as far as the kernel has it.
     rules: Option<OwnedFd>,
@@ -75,6 +77,7 @@ impl MountPlan {
             private: confinement.private.clone(),
             hidden: hidden(confinement),
             network: confinement.network,
+            shares_processes: confinement.shares_processes,
             rules: rules(confinement, visible),
         }
     }
@@ -121,7 +124,7 @@ impl MountPlan {
         for path in &self.writable {
             setups.push(attributes(&c_path(path)?, 0, libc::MOUNT_ATTR_RDONLY, false));
         }
-        if own_processes().is_ok() {
+        if !self.shares_processes && own_processes().is_ok() {
             // Programs write to their own files there. Root could change settings of the system.
             setups.push(Setup::OwnProcesses { read_only: is_root });
         }
