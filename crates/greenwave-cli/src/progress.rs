@@ -259,6 +259,7 @@ fn base_text(commit: Option<&str>, uncommitted: usize, note: &Option<String>) ->
             format!("Base: commit {commit} with uncommitted work in {}", plural(count, "file"))
         }
         (None, 0) => "Base: the files of the project".to_owned(),
+        (None, 1) => "Base: 1 file that is not committed".to_owned(),
         (None, count) => format!("Base: {} that are not committed", plural(count, "file")),
     };
     note.as_ref().map_or_else(|| base.clone(), |note| format!("{base}; {note}"))

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::permissions::set_mode;
+use crate::permissions::{set_mode, set_open_mode};
 use crate::{Dir, FileKind, Metadata, Refused};
 
 /// Purpose for which a file is opened.
@@ -188,6 +188,14 @@ impl Dir {
             return Err(Refused::error(path, kind, FileKind::File));
         }
         self.at(path, |parent, name| set_mode(parent, name, Mode::from_raw_mode(permissions as _)))
+    }
+
+    /// Sets the permissions of this directory, even if its owner cannot read it.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn set_own_permissions(&self, permissions: u32) -> io::Result<()> {
+        Ok(set_open_mode(self.as_fd(), Mode::from_raw_mode(permissions as _))?)
     }
 
     /// Sets the times of the last access and of the last change of an entry, in seconds and

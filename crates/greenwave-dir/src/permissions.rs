@@ -2,6 +2,8 @@
 
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::Mode;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -17,10 +19,7 @@ pub(crate) fn set_mode(parent: BorrowedFd<'_>, name: &OsStr, mode: Mode) -> Resu
         if FileType::from_raw_mode(fstat(&opened)?.st_mode) == FileType::Symlink {
             return Err(Errno::LOOP);
         }
-        // Leads to the open entry, even if another one has its name by now.
-        use std::os::fd::AsRawFd;
-        let through = format!("/proc/self/fd/{}", opened.as_raw_fd());
-        match rustix::fs::chmod(through, mode) {
+        match set_open_mode(opened.as_fd(), mode) {
             // Without `/proc`, only entries that can be read can be changed.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -31,4 +30,15 @@ pub(crate) fn set_mode(parent: BorrowedFd<'_>, name: &OsStr, mode: Mode) -> Resu
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     rustix::fs::chmodat(parent, name, mode, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Sets the permissions of an open file or directory, even one that was opened as a path only.
+pub(crate) fn set_open_mode(opened: BorrowedFd<'_>, mode: Mode) -> Result<(), Errno> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        // Leads to the open entry, even if another one has its name by now.
+        rustix::fs::chmod(format!("/proc/self/fd/{}", opened.as_raw_fd()), mode)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    rustix::fs::fchmod(opened, mode)
 }

@@ -8,6 +8,9 @@ use parking_lot::Mutex;
 /// Kinds of errors of a full file system and of an exhausted quota.
 const FULL: [ErrorKind; 2] = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
 
+/// Space that a file system must have for a failure not to be blamed on it, in bytes.
+const SPACE_MIN: u64 = 1 << 20;
+
 /// The directory on a full file system, once one was found.
 #[derive(Debug, Default)]
 pub(crate) struct DiskFull(Mutex<Option<PathBuf>>);
@@ -23,10 +26,28 @@ impl DiskFull {
         is_full
     }
 
+    /// Notes the first of these directories whose file system is full now, if any. Returns it.
+    ///
+    /// Agents and tests see the errors of a full file system and report them in their own words.
+    pub(crate) fn look(&self, directories: &[&Path]) -> Option<PathBuf> {
+        let full = directories.iter().find(|directory| has_no_space(directory))?;
+        Some(self.0.lock().get_or_insert_with(|| full.to_path_buf()).clone())
+    }
+
     /// Returns the directory on a full file system.
     pub(crate) fn directory(&self) -> Option<PathBuf> {
         self.0.lock().clone()
     }
+}
+
+/// Returns whether the file system of a directory has no space or no files left for this user.
+fn has_no_space(directory: &Path) -> bool {
+    let Ok(found) = rustix::fs::statvfs(directory) else { return false };
+    let is_root = rustix::process::geteuid().is_root();
+    let blocks = if is_root { found.f_bfree } else { found.f_bavail };
+    let has_no_files = found.f_files > 0 && found.f_favail == 0;
+    // Some virtual file systems have no blocks at all.
+    found.f_blocks > 0 && (blocks.saturating_mul(found.f_frsize) < SPACE_MIN || has_no_files)
 }
 
 /// Returns whether an error, or one of its causes, is due to a full file system.
@@ -62,5 +83,14 @@ mod tests {
         let disk = DiskFull::default();
         assert!(disk.observe(&full(), Path::new("/first")) && disk.observe(&full(), Path::new("/second")));
         assert_eq!(disk.directory().as_deref(), Some(Path::new("/first")));
+    }
+
+    #[test]
+    fn a_file_system_with_space_is_not_full() {
+        let disk = DiskFull::default();
+        assert_eq!(disk.look(&[Path::new("/does/not/exist"), &std::env::temp_dir()]), None);
+        // A file system without blocks.
+        assert_eq!(disk.look(&[Path::new("/proc")]), None);
+        assert_eq!(disk.directory(), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Runs one feature stage by stage, and moves it between phases.
 
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -230,7 +231,17 @@ impl FeatureRun {
         Ok(StageResult::Completed(PhaseEvent::Adopted))
     }
 
+    /// Returns a directory of the feature whose file system is full. Tests fail there, whatever the
+    /// answer is.
+    fn full_directory(&self) -> Option<PathBuf> {
+        let FeatureState::Active(active) = &self.state else { return None };
+        self.ctx.disk_full.look(&[active.workspace.root(), &std::env::temp_dir()])
+    }
+
     async fn refuse(&mut self, reason: String, feedback: String) -> Step<(), FeatureError> {
+        if let Some(directory) = self.full_directory() {
+            return self.end_with(FeatureError::DiskFull { directory }).await;
+        }
         let attempt = self.state.phase().attempt();
         if attempt > 0 {
             let feature = self.ctx.feature(self.id).id.clone();

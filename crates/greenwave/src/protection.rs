@@ -4,8 +4,10 @@
 //! An attempt is judged by the difference between the files that it started from and the files that
 //! it ends with, so it does not matter how the agent wrote them.
 
+mod build_files;
 mod commands;
 mod inline;
+mod makefiles;
 mod manifests;
 mod trusted;
 

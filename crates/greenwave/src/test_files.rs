@@ -1,8 +1,18 @@
 //! Recognises the files of tests and the settings of test runners by their paths.
 
-/// Directories whose files belong to tests.
-const DIRECTORIES: [&str; 9] =
-    ["tests", "test", "__tests__", "spec", "specs", "e2e", "testdata", "__snapshots__", "__mocks__"];
+/// Directories whose files belong to tests, in lower case.
+const DIRECTORIES: [&str; 10] = [
+    "tests",
+    "test",
+    "__tests__",
+    "spec",
+    "specs",
+    "e2e",
+    "testdata",
+    "__snapshots__",
+    "__mocks__",
+    "cypress",
+];
 
 /// Extensions of JavaScript and TypeScript.
 const SCRIPTS: [&str; 8] = ["js", "jsx", "ts", "tsx", "mjs", "cjs", "mts", "cts"];
@@ -49,7 +59,20 @@ const SETTINGS_STEMS: [&str; 11] = [
 /// Returns whether a path relative to the project names a test, or a file in a directory of tests.
 pub(crate) fn is_test_file(path: &str) -> bool {
     let (directories, name) = path.rsplit_once('/').unwrap_or(("", path));
-    directories.split('/').any(|part| DIRECTORIES.contains(&part)) || has_test_name(name)
+    directories.split('/').any(is_test_directory) || has_test_name(name)
+}
+
+/// Returns whether a directory holds tests, by its name: also `App.Tests`, `unit-tests`,
+/// `integration_test` and `commonTest`.
+fn is_test_directory(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    if DIRECTORIES.contains(&lower.as_str()) {
+        return true;
+    }
+    let Some(rest) = lower.strip_suffix("tests").or_else(|| lower.strip_suffix("test")) else { return false };
+    let (before, word) = name.split_at(rest.len());
+    let is_capital = word.starts_with("Test") && before.ends_with(|c: char| c.is_ascii_lowercase());
+    rest.ends_with(['.', '-', '_']) || is_capital
 }
 
 /// Returns whether a path names settings that choose or change the tests of a project.
@@ -109,6 +132,11 @@ mod tests {
             "src/parser/tests.rs",
             "ui/button.spec.tsx",
             "check.bats",
+            "Tests/AppTests/Helper.swift",
+            "App.Tests/Setup.cs",
+            "src/commonTest/kotlin/Fakes.kt",
+            "unit-tests/data.json",
+            "integration_test/driver.dart",
         ] {
             assert!(is_test_file(path), "{path}");
         }
@@ -120,6 +148,9 @@ mod tests {
             "latest/x.go",
             "attest.js",
             "Test.md",
+            "contest/x.py",
+            "LATEST/x.py",
+            "test-runner/src/lib.rs",
         ] {
             assert!(!is_test_file(path), "{path}");
         }

@@ -34,6 +34,18 @@ fn what_an_agent_changes_in_its_directory_is_its_work() {
 /// The summary of an agent that edits files shows excerpts, commands and diffs. None of them
 /// replaces what it wrote; a file that it did not write is taken.
 #[test]
+fn an_agent_that_closes_its_directory_costs_only_its_attempt() {
+    let script = "if test \"$GREENWAVE_ATTEMPT\" = 1; then chmod MODE .; exit 1; fi; stat -c %a . > mode.txt";
+    for mode in ["500", "000"] {
+        let dir = dir();
+        let feature = ShellFeature::new("one", &script.replace("MODE", mode), "test -f mode.txt");
+        let report = run(&dir, feature.attempts(2), 0);
+        assert_eq!(report.rejections("one").len(), 1);
+        assert!(dir.read("project/mode.txt").starts_with('7'), "{}", dir.read("project/mode.txt"));
+    }
+}
+
+#[test]
 fn excerpts_in_the_summary_of_an_agent_that_edits_files_are_ignored() {
     let dir = dir();
     let script = r#"cat > /dev/null; echo 'line 41' >> src/m.txt

@@ -160,13 +160,10 @@ fn a_request_that_would_pass_a_limit_is_not_sent_and_the_next_run_continues() {
 
 #[test]
 fn the_command_line_replaces_the_budget_of_the_plan() {
-    for (budget, limit, phases) in
-        [("0.75", 2, ["green", "failed"]), ("2", 0, ["green", "green"])]
-    {
+    for (budget, limit, phases) in [("0.75", 2, ["green", "failed"]), ("2", 0, ["green", "green"])] {
         let dir = directory();
         std::fs::write(dir.path("project/other.txt"), "none\n").unwrap();
-        let agent =
-            format!("confine = \"off\"\nenv = {{ LOG = \"/dev/null\" }}\n[budget]\nusd = {limit}");
+        let agent = format!("confine = \"off\"\nenv = {{ LOG = \"/dev/null\" }}\n[budget]\nusd = {limit}");
         let program = prepare_with(&dir, &agent, &["kept", "other"], &["--budget", budget]);
         let report = Report::of(&program.variable("GREENWAVE_PARALLEL_FEATURES", "1").run());
         let found: Vec<_> = report.phases().into_iter().map(|(_, phase)| phase).collect();

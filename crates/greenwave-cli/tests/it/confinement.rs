@@ -121,7 +121,8 @@ fn agents_have_the_process_numbers_of_the_system() {
     let outside = fs::read_link("/proc/self/ns/pid").unwrap().display().to_string();
     for strength in strengths(&dir) {
         let agent = "answer one.txt $(readlink /proc/self/ns/pid)";
-        let test = "test -f one.txt || exit 1; readlink /proc/self/ns/pid > seen.txt; cat one.txt seen.txt; exit 1";
+        let test =
+            "test -f one.txt || exit 1; readlink /proc/self/ns/pid > seen.txt; cat one.txt seen.txt; exit 1";
         let plan = shell_plan::plan(&[ShellFeature::new("one", agent, test)]);
         dir.write("plan.toml", format!("confine = \"{strength}\"\n{plan}"));
         let finished = plan_of(&dir).run();

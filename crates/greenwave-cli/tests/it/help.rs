@@ -37,7 +37,7 @@ fn each_command_has_help() {
 
 #[test]
 fn invalid_command_lines_are_errors() {
-    let commands: [&[&str]; 6] = [
+    let commands: [&[&str]; 7] = [
         &["rn"],
         &["run"],
         &["run", "a.toml", "b.toml"],

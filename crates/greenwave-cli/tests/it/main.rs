@@ -23,6 +23,7 @@ mod copies;
 mod demo;
 mod fast_path;
 mod flaky_tests;
+mod full_disk;
 mod go_verdicts;
 mod harnesses;
 mod help;

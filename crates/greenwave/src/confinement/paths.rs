@@ -248,6 +248,8 @@ impl Places {
 /// directory then cannot be written to.
 pub(super) fn create_directories(paths: &[PathBuf]) {
     for path in paths.iter().filter(|path| path.as_os_str().as_encoded_bytes().ends_with(b"/")) {
+        // The system does not create `name/.`.
+        let path: PathBuf = path.components().collect();
         let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     }
 }
@@ -308,6 +310,19 @@ fn is_searched(name: &OsString) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directories_are_created_with_those_above_and_files_are_not() {
+        let home = tempfile::tempdir().unwrap();
+        for cache in &CACHES {
+            let directory = home.path().join(cache.home);
+            let paths: Vec<PathBuf> = cache.inside.iter().map(|inside| directory.join(inside)).collect();
+            create_directories(&paths);
+            for (path, inside) in paths.iter().zip(cache.inside) {
+                assert_eq!(path.is_dir(), inside.ends_with('/'), "{}", path.display());
+            }
+        }
+    }
 
     #[test]
     fn secrets_of_projects_are_found() {

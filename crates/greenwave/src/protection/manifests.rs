@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use greenwave_testing::parse_toml_manifest;
 use serde_json::Value;
 
+use super::{build_files, makefiles};
+
 /// Names of manifests with protected parts.
 const MANIFESTS: [&str; 6] =
     ["package.json", "Cargo.toml", "pyproject.toml", "setup.cfg", "Makefile", "makefile"];
@@ -30,7 +32,10 @@ const LIFECYCLE: [&str; 10] = [
 /// Returns whether a file is a manifest with protected parts.
 pub(crate) fn has_protected_parts(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
-    MANIFESTS.contains(&name) || name.starts_with(VITE) || matches!(name, "GNUmakefile" | "justfile")
+    MANIFESTS.contains(&name)
+        || name.starts_with(VITE)
+        || matches!(name, "GNUmakefile" | "justfile")
+        || build_files::is_build_file(name)
 }
 
 /// Returns which protected part of a manifest a change touches.
@@ -49,12 +54,12 @@ pub(super) fn violation(
         "setup.cfg" => {
             (section(old, "tool:pytest") != section(new, "tool:pytest")).then(|| "[tool:pytest]".to_owned())
         }
-        "GNUmakefile" | "makefile" if old.is_empty() => overriding_target(new, targets),
-        "Makefile" | "makefile" | "GNUmakefile" | "justfile" => makefile(old, new, targets),
+        "GNUmakefile" | "makefile" if old.is_empty() => makefiles::overriding(new, targets),
+        "Makefile" | "makefile" | "GNUmakefile" | "justfile" => makefiles::changed(old, new, targets),
         name if name.starts_with(VITE) => {
             (braces(old, "test") != braces(new, "test")).then(|| "test".to_owned())
         }
-        _ => None,
+        name => build_files::changed(name, old, new),
     }?;
     Some(format!("changes `{part}`, which chooses or runs tests or other programs"))
 }
@@ -154,52 +159,6 @@ fn section(text: &str, name: &str) -> String {
     let lines = text.lines().skip_while(|line| line.trim() != head);
     let body = lines.skip(1).take_while(|line| !line.starts_with('['));
     body.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
-}
-
-/// Compares the rules of the named targets and of their prerequisites.
-fn makefile(old: &str, new: &str, targets: &[String]) -> Option<String> {
-    let mut waiting: Vec<String> = targets.to_vec();
-    let mut seen = BTreeSet::new();
-    while let Some(target) = waiting.pop() {
-        let target = if target.is_empty() { first_target(old)? } else { target };
-        if !seen.insert(target.clone()) {
-            continue;
-        }
-        let Some(rule) = rule(old, &target) else { continue };
-        if self::rule(new, &target).as_ref() != Some(&rule) {
-            return Some(target);
-        }
-        let prerequisites = rule.lines().next().and_then(|line| line.split_once(':')).map(|(_, rest)| rest);
-        waiting.extend(prerequisites.unwrap_or_default().split_whitespace().map(str::to_owned));
-    }
-    None
-}
-
-/// Returns a named target of a new file that `make` prefers to `Makefile`.
-fn overriding_target(new: &str, targets: &[String]) -> Option<String> {
-    let target = |name: &String| if name.is_empty() { first_target(new) } else { Some(name.clone()) };
-    targets.iter().filter_map(target).find(|target| rule(new, target).is_some())
-}
-
-fn first_target(text: &str) -> Option<String> {
-    let is_rule =
-        |line: &&str| !line.starts_with(['\t', ' ', '#', '.']) && line.contains(':') && !line.contains(":=");
-    let line = text.lines().find(is_rule)?;
-    line.split(':').next()?.split_whitespace().next().map(str::to_owned)
-}
-
-/// Returns the rule of a target: its line and its recipe.
-fn rule(text: &str, target: &str) -> Option<String> {
-    let lines: Vec<&str> = text.lines().collect();
-    let is_rule = |line: &&str| {
-        let head = line.split(':').next().unwrap_or_default();
-        !line.starts_with(['\t', ' ', '#'])
-            && line.contains(':')
-            && head.split_whitespace().any(|it| it == target)
-    };
-    let at = lines.iter().position(is_rule)?;
-    let recipe = lines[at + 1..].iter().take_while(|line| line.starts_with(['\t', ' ']));
-    Some(std::iter::once(&lines[at]).chain(recipe).map(|line| line.trim_end()).collect::<Vec<_>>().join("\n"))
 }
 
 /// Returns the text in braces after `name:`, without white space.

@@ -219,6 +219,63 @@ fn manifest(path: &str, before: &str, after: &str, refused: bool) {
 }
 
 #[test]
+fn rules_of_makefiles_that_run_tests_may_not_change() {
+    let make = "CC = gcc\ntest: build\n\t./t\nbuild:\n\t$(CC) t.c\nother:\n\ttrue\n";
+    manifest("Makefile", make, &make.replace("./t\n", "true\n"), true);
+    manifest("Makefile", make, &make.replace("t.c", "x.c"), true);
+    manifest("Makefile", make, &make.replace("true", "false"), false);
+    // `make` prefers these to `Makefile`.
+    manifest("GNUmakefile", "", "test:\n\t@true\n", true);
+    manifest("makefile", "", "test:\n\t@true\n", true);
+    manifest("makefile", "", "other:\n\t@true\n", false);
+    manifest("makefile", "", "SHELL = /bin/true\ninclude Makefile\n", true);
+    manifest("Makefile", "", "test:\n\t./t\n", false);
+    for (line, is_refused) in [
+        ("MAKEFLAGS = -n", true),
+        ("MAKEFLAGS += -i", true),
+        ("export SHELL := /bin/true", true),
+        ("%: .SHELLFLAGS = -n", true),
+        ("test: SHELL = /bin/true", true),
+        (".IGNORE:", true),
+        ("-include own.mk", true),
+        ("$(eval SHELL := /bin/true)", true),
+        ("define MAKE\nendef", true),
+        ("test:\n\t@true", true),
+        ("CC = true", true),
+        ("CFLAGS = -O2", false),
+        ("SHELLCHECK = on", false),
+        ("more:\n\techo SHELL = x", false),
+    ] {
+        manifest("Makefile", make, &format!("{line}\n{make}"), is_refused);
+        manifest("Makefile", make, &format!("{make}{line}\n"), is_refused);
+    }
+}
+
+#[test]
+fn lines_of_build_files_that_switch_tests_off_are_refused() {
+    let pom = "<project>\n<artifactId>maven-surefire-plugin</artifactId>\n</project>\n";
+    manifest("pom.xml", pom, &pom.replace("</project>", "<skipTests>true</skipTests>\n</project>"), true);
+    manifest("pom.xml", pom, &pom.replace("maven-surefire", "other"), true);
+    manifest("pom.xml", pom, &pom.replace("</project>", "<dependency/>\n</project>"), false);
+    let gradle = "dependencies {\n}\ntest {\n  useJUnitPlatform()\n}\n";
+    for (name, line) in [
+        ("app/build.gradle", "enabled = false"),
+        ("build.gradle.kts", "ignoreFailures = true"),
+        ("build.gradle", "exclude '**/*Test*'"),
+    ] {
+        manifest(name, gradle, &gradle.replace("}\ntest {", &format!("}}\ntest {{\n{line}")), true);
+    }
+    manifest("build.gradle", gradle, &gradle.replace("useJUnitPlatform()", ""), true);
+    let exclude = "dependencies {\n  implementation('x') { exclude group: 'y' }";
+    manifest("build.gradle", gradle, &gradle.replace("dependencies {", exclude), false);
+    let cmake = "enable_testing()\nadd_test(NAME t COMMAND t)\n";
+    manifest("CMakeLists.txt", cmake, &cmake.replace("COMMAND t", "COMMAND true"), true);
+    manifest("CMakeLists.txt", cmake, &format!("{cmake}add_library(x x.c)\n"), false);
+    manifest("CMakeLists.txt", cmake, &format!("{cmake}add_test(NAME u COMMAND u)\n"), false);
+    manifest("meson.build", "test('t', t)\n", "test('t', t, should_fail: true)\n", true);
+}
+
+#[test]
 fn parts_of_manifests_that_run_tests_may_not_change() {
     let package = r#"{"scripts": {"test": "jest"}, "dependencies": {}}"#;
     manifest("package.json", package, r#"{"scripts": {"test": "true"}}"#, true);
@@ -249,15 +306,6 @@ fn parts_of_manifests_that_run_tests_may_not_change() {
     manifest("pyproject.toml", project, &format!("{project}dependencies = [\"x\"]\n"), false);
     manifest("setup.cfg", "[metadata]\nname = a\n", "[tool:pytest]\naddopts = -x\n", true);
     manifest("setup.cfg", "[metadata]\nname = a\n", "[metadata]\nname = b\n", false);
-    let make = "CC = gcc\ntest: build\n\t./t\nbuild:\n\t$(CC) t.c\nother:\n\ttrue\n";
-    manifest("Makefile", make, &make.replace("./t\n", "true\n"), true);
-    manifest("Makefile", make, &make.replace("t.c", "x.c"), true);
-    manifest("Makefile", make, &make.replace("true", "false"), false);
-    // `make` prefers these to `Makefile`.
-    manifest("GNUmakefile", "", "test:\n\t@true\n", true);
-    manifest("makefile", "", "test:\n\t@true\n", true);
-    manifest("makefile", "", "other:\n\t@true\n", false);
-    manifest("Makefile", "", "test:\n\t./t\n", false);
     manifest(
         "vite.config.ts",
         "export default { test: { globals: true } }",

@@ -12,6 +12,8 @@ const SIGABRT: i32 = 6;
 /// Exit codes of shells for a program that cannot be executed, and for one that does not exist.
 const NOT_EXECUTABLE: i32 = 126;
 const NOT_FOUND: i32 = 127;
+/// Exit code of the program `timeout` after the time has passed.
+const TIMED_OUT: i32 = 124;
 /// Offset of the exit code with which a shell reports a signal.
 const SIGNALLED: i32 = 128;
 /// Signals that shells report by an exit code: SIGQUIT, SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGKILL,
@@ -63,11 +65,20 @@ pub(super) fn finding(failed: &FailedTest<'_>, project: &ProjectNames) -> Option
     }
     match code {
         NOT_FOUND | NOT_EXECUTABLE => Some(not_started(code, output, failed, project)),
+        TIMED_OUT if has_word(failed.command, "timeout") => {
+            let hint = "raise the time of `timeout`, or find out what the test waits for";
+            Some(Obstacle::killed("did not end within the time of `timeout`", hint).into())
+        }
         code if code > SIGNALLED && SIGNALS.contains(&(code - SIGNALLED)) => {
             Some(by_signal(code - SIGNALLED, output))
         }
         _ => None,
     }
+}
+
+/// Returns whether a command, or a line of shell in it, has a word.
+fn has_word(command: &[String], word: &str) -> bool {
+    command.iter().flat_map(|argument| argument.split_whitespace()).any(|found| found == word)
 }
 
 fn by_signal(signal: i32, output: &str) -> Finding {

@@ -23,7 +23,7 @@ static SIGNAL: LazyLock<Regex> =
     LazyLock::new(|| expression(r"process didn't exit successfully: .*\(signal: ([0-9]+)"));
 
 /// Errors of cargo itself, before anything is compiled. Each is a part of the message.
-const CARGO: [&str; 27] = [
+const CARGO: [&str; 28] = [
     " target named `",
     "package ID specification",
     "could not find `Cargo.toml`",
@@ -43,6 +43,7 @@ const CARGO: [&str; 27] = [
     "current package believes it's in a workspace",
     "virtual manifest",
     "is not installed",
+    "rustup could not choose a version of ",
     "linker `",
     "linking with `",
     "failed to run custom build command",

@@ -42,6 +42,12 @@ static USAGE: LazyLock<Regex> = LazyLock::new(|| {
         r"(?m)^.*(?:there is no POM in this directory.*|Could not find or load main class .*|Unable to access jarfile .*|Could not resolve dependencies for project .*|No goals have been specified.*|Justfile does not contain recipe.*|Justfile does not contain recipes.*)$",
     )
 });
+/// Messages of managers of versions that have no version to start.
+static VERSION: LazyLock<Regex> = LazyLock::new(|| {
+    expression(
+        r"(?m)^(?:(?:pyenv|rbenv|nodenv|jenv|goenv): version .* is not installed.*|No (?:preset )?version (?:is )?(?:set|installed) for command .*|Volta error: .*|go: go\.mod requires go >= .*|go: download go\S+ for \S+: toolchain not available.*)$",
+    )
+});
 static UNRESOLVED: LazyLock<Regex> =
     LazyLock::new(|| expression(r"(?m)undefined reference to|Undefined symbols for"));
 
@@ -64,6 +70,9 @@ pub(super) fn findings(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<F
     if let Some(found) = SCRIPT.captures(output) {
         let path = (1..4).find_map(|group| found.get(group)).map_or("", |path| path.as_str());
         findings.push(missing_operand(path, project));
+    }
+    if let Some(found) = VERSION.find(output) {
+        findings.push(quoted(found.as_str(), "install the version, or select one that is installed"));
     }
     if let Some(found) = USAGE.find(output) {
         findings.push(quoted(found.as_str(), "correct the test's command"));

@@ -124,6 +124,11 @@ impl Stage<'_> {
             }
             Err(Unusable::Answer(reason)) => {
                 self.end_pause(admission);
+                // A reset makes room, so this is decided before it.
+                let full = self.ctx.disk_full.look(&[self.active.workspace.root(), &std::env::temp_dir()]);
+                if let Some(directory) = full {
+                    return Err(FeatureError::DiskFull { directory });
+                }
                 self.active.workspace.reset(&before, &self.ctx.store).await?;
                 self.record_aborted(&reason).await?;
                 Ok(StageResult::refused(reason))
@@ -163,8 +168,12 @@ impl Stage<'_> {
         let Some(pool) = ctx.agents.get(agent) else {
             return Err(FeatureError::Internal(format!("agent `{agent}` is not set up")).into());
         };
-        ctx.totals.lock().requests += 1;
         let mut session = pool.session().await.map_err(|error| Unusable::Answer(chain(&error)))?;
+        // Another feature may have found the disk full while this one waited.
+        if let Some(directory) = ctx.disk_full.directory() {
+            return Err(FeatureError::DiskFull { directory }.into());
+        }
+        ctx.totals.lock().requests += 1;
         // The time limit does not include the wait for a session, which other answers may hold
         // long.
         let (time_max, started) = (self.time_limit(), Instant::now());

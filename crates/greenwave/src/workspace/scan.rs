@@ -193,6 +193,7 @@ impl Workspace {
         let mut stamps = std::mem::take(&mut self.stamps);
         let (stamps, observed) = self
             .blocking(move || {
+                open_to_owner(&root).map_err(Error::io("restore the mode of", root.path()))?;
                 let rules = rules.as_ref().map_or(IgnoreRules::OnDisk, IgnoreRules::Given);
                 let observed = observe(&root, rules, &repositories, &always, &mut stamps);
                 observed.map(|observed| (stamps, observed))
@@ -226,6 +227,12 @@ impl Workspace {
         });
         done.await.expect("file operations do not panic and are not cancelled")
     }
+}
+
+/// Restores the owner's access to a directory. A program may have taken it away.
+fn open_to_owner(root: &Dir) -> io::Result<()> {
+    let permissions = Metadata::of(root)?.permissions();
+    if permissions & 0o700 == 0o700 { Ok(()) } else { root.set_own_permissions(permissions | 0o700) }
 }
 
 fn observe(
