@@ -110,7 +110,7 @@ fn a_flood_of_requests_without_an_end_leaves_a_run_its_descriptors() {
     const DESCRIPTORS_MAX: usize = 1024;
     const CLIENTS: usize = 400;
     const CONNECTIONS_MAX: usize = 64;
-    /// Connections, and what the run itself has open.
+    /// Connections, and files that the run itself has open.
     const MOST: usize = CONNECTIONS_MAX + 64;
     let dir = TestDir::with_project();
     let here = dir.path("").display().to_string();

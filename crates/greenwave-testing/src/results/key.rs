@@ -166,11 +166,11 @@ fn put_declaration(
     key.number(u64::from(incomplete == IncompleteMode::Refuse));
 }
 
-/// Returns the key of what a test was seen to read beyond its declared inputs.
+/// Returns the key of a test's reads beyond its declared inputs.
 ///
-/// Covers only what the first keys of all results of the test have in common, so no result can have
-/// a key that this one does not belong to: neither the name nor the patterns of inputs, which first
-/// keys do not cover, and nothing that a later run of the test may change, such as variables.
+/// Covers only the parts that the first keys of all results of the test share, so no result can
+/// have a key that this one does not belong to: neither the name nor the patterns of inputs, which
+/// first keys do not cover, and nothing that a later run of the test may change, such as variables.
 pub(crate) fn reads_more(test: &Test) -> Key {
     let mut key = KeyBuilder::new("greenwave test, reads more than it declares", SCHEMA);
     key.bytes(test.directory.as_os_str().as_encoded_bytes()).count(test.command.len());

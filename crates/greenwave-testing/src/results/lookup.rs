@@ -187,7 +187,7 @@ impl ResultCache {
         self.written.add(&self.tiers, project, written).await
     }
 
-    /// Stores what a test was seen to read beyond its declared inputs.
+    /// Stores reads of a test beyond its declared inputs.
     pub(crate) async fn put_more_reads(&self, test: &Test, reads: &MoreReads) {
         let mut all = reads.clone();
         let key = key::reads_more(test);

@@ -1,8 +1,8 @@
-//! Remembers which tests a traced run has seen read more than they declare.
+//! Records of tests that a traced run has seen read more than they declare.
 //!
 //! The result of an untraced run depends on declared files only, so it proves nothing for such a
-//! test. What was seen is remembered twice: in the project's directory of state, where it never
-//! expires, and in the cache, where runs in other directories and on other machines find it.
+//! test. Such reads are stored twice: in the project's directory of state, where they never expire,
+//! and in the cache, where runs in other directories and on other machines find them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -16,10 +16,10 @@ use crate::results::key;
 use crate::results::state::{StateDirectory, StateFile};
 use crate::{Error, Test};
 
-/// Maximum number of files that are remembered for a test. With more, no declaration is enough.
+/// Maximum number of files in the record of a test. With more, no declaration is enough.
 const FILES_MAX: usize = 16;
 
-/// What a test has read beyond its declared inputs.
+/// Reads of a test beyond its declared inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum MoreReads {
     /// These files of the project, by their relative paths.
@@ -95,7 +95,7 @@ impl MoreReads {
     }
 }
 
-/// What traced runs have seen tests of a project read beyond their declared inputs.
+/// Reads of a project's tests beyond their declared inputs, as seen by traced runs.
 #[derive(Debug, Default)]
 pub(crate) struct KnownReads {
     known: Mutex<Known>,
@@ -130,7 +130,7 @@ impl KnownReads {
         (!reads.are_declared_by(test)).then(|| reads.clone())
     }
 
-    /// Saves new reads for later runs. Reads that another run has saved meanwhile are kept.
+    /// Saves new reads for later runs, and preserves those that another run has saved meanwhile.
     ///
     /// # Errors
     /// [`Error::Inputs`] if the file cannot be replaced.

@@ -43,7 +43,7 @@ use crate::{Error, Manifest, Test};
 
 pub(crate) use self::attempt::AttemptResult;
 
-/// Age from which an untraced run stores the record of what a test reads beyond its inputs again.
+/// Age from which an untraced run stores a test's reads beyond its inputs again.
 const MORE_READS_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Runs tests and stores their results. Failures are stored only with
@@ -66,7 +66,7 @@ pub struct Runner {
     /// Hashes of the files in directories that tests have run in.
     hashes: Arc<ContentHashes>,
     isolations: IsolationPool,
-    /// What tests were seen to read beyond their declared inputs.
+    /// Reads of tests beyond their declared inputs.
     more_reads: KnownReads,
 }
 
@@ -258,8 +258,8 @@ impl Runner {
         }
     }
 
-    /// Returns for each test whether a traced run has seen it read more than it declares now. Always
-    /// `false` if tests are traced now.
+    /// Returns for each test whether a traced run has seen it read more than it declares now.
+    /// Always `false` if tests are traced now.
     pub(crate) async fn have_undeclared_reads(&self, tests: &[&Test]) -> Vec<bool> {
         if !matches!(self.mode(), KeyMode::Untraced | KeyMode::Strict) {
             return vec![false; tests.len()];

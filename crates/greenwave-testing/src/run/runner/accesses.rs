@@ -166,7 +166,7 @@ struct FilesOfTests<'f> {
     /// Files that the test has written in this run.
     now: &'f HashSet<PathBuf>,
     project: &'f Path,
-    /// Files of the project, and directories that stand for all files in them, that its tests have
+    /// Files of the project, and directories in place of all files in them, that its tests have
     /// written in earlier runs.
     before: &'f WrittenSet,
     /// All directories that contain one of the files.

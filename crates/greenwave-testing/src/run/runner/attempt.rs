@@ -43,7 +43,7 @@ pub(crate) struct AttemptResult {
     pub(super) changing: Option<PathBuf>,
     /// A build product that the test read although the build was incomplete.
     pub(super) unbuilt: Option<PathBuf>,
-    /// What the test read beyond its declared inputs.
+    /// Reads of the test beyond its declared inputs.
     pub(super) more_reads: MoreReads,
     /// Whether the program could not be built, so that no process ran.
     pub(super) build_failed: bool,

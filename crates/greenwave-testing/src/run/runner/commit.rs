@@ -246,7 +246,7 @@ impl Commit<'_> {
 }
 
 impl TestJob<'_> {
-    /// Remembers what the test read beyond its declared inputs.
+    /// Records reads of the test beyond its declared inputs.
     pub(super) async fn note_more_reads(&self, attempt: &AttemptResult) {
         let Self { runner, test, .. } = *self;
         if attempt.more_reads.is_empty() {
