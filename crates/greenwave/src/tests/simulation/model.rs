@@ -113,5 +113,8 @@ fn alone(script: &Script, at: usize) -> End {
             | Answer::StreamHangs => {}
         }
     }
-    End::Failed
+    // A run that is interrupted after the last attempt and before its end is followed by another
+    // one, which has further attempts.
+    let has_other_answers = feature.answers.len() > feature.attempts_max as usize;
+    if has_other_answers && !script.interruptions.is_empty() { End::Any } else { End::Failed }
 }
