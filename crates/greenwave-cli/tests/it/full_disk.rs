@@ -18,10 +18,12 @@ fn run(dir: &TestDir) -> Option<Finished> {
     let script = "mount -t tmpfs -o size=5m tmpfs \"$1\" || exit 77; shift; exec \"$@\"";
     let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["-U", "-r"] };
     let mut command = Command::new("unshare");
-    command.args(user).args(["-m", "sh", "-c", script, "sh"]).arg(dir.path(STATE));
+    let copies = dir.path("copies");
+    fs::create_dir_all(&copies).unwrap();
+    command.args(user).args(["-m", "sh", "-c", script, "sh"]).arg(&copies);
     command.arg(env!("CARGO_BIN_EXE_greenwave"));
     command.args(["run", "plan.toml", "--no-metrics", "--format", "json", "--agents", "1"]);
-    fs::create_dir_all(dir.path(STATE)).unwrap();
+    command.arg("--set").arg(format!("run.directory={}", copies.display()));
     let program = Program::of(command).within(&dir.path("")).variable("XDG_STATE_HOME", dir.path(STATE));
     let finished = program.run();
     if finished.status.code() == Some(77) || finished.stderr.contains("unshare failed") {
