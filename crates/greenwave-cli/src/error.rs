@@ -190,6 +190,9 @@ fn run_hint(error: &greenwave::Error) -> Option<&'static str> {
         greenwave::Error::Busy { .. } => "wait for the other run to end, or use a copy of the project",
         greenwave::Error::Branch { .. } => "check out another branch there, or rename the plan",
         greenwave::Error::NoRepository { .. } => "run `git init` and commit, or remove the key from the plan",
+        greenwave::Error::NotTraced => {
+            "pass `--set testing.trace=true`, and declare all `inputs` of tests, or none"
+        }
         greenwave::Error::NoRunDirectory => {
             "set HOME, or pass `--set run.directory=DIR` with a directory outside of the project"
         }

@@ -14,7 +14,7 @@ use greenwave_scheduler::{
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
 use greenwave_telemetry::MetricsSnapshot;
-use greenwave_testing::{Environment, Runner};
+use greenwave_testing::{Environment, Runner, TraceMode};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
@@ -104,6 +104,9 @@ impl Engine {
         for (name, agent) in &agents {
             let checked = agent.preflight(&context);
             checked.map_err(|source| Error::Agent { agent: name.clone(), source })?;
+        }
+        if settings.testing.trace == TraceMode::Required {
+            return Err(Error::NotTraced);
         }
         let mask = Mask::new(environment.texts());
         let notes = preflight(&plan, &environment).into_iter().filter(|problem| !problem.is_error).collect();

@@ -39,6 +39,9 @@ pub enum Error {
         /// The cause; `None` if they are not confined.
         source: Option<greenwave_sandbox::Error>,
     },
+    /// The settings demand that tests are traced.
+    #[error("cannot trace the tests of a run: their results depend on declared inputs only")]
+    NotTraced,
     /// Another run uses the same project.
     #[error("cannot start a run in {}: another run is using it", project.display())]
     Busy {

@@ -130,6 +130,16 @@ fn an_invalid_pace_is_an_error_of_the_flag() {
 }
 
 #[test]
+fn a_run_with_required_tracing_is_refused() {
+    let dir = dir(&[plain("one")]);
+    let arguments = ["run", "plan.toml", "--no-metrics", "--set", "testing.trace=required"];
+    let refused = dir.greenwave(arguments).run().with_code(2);
+    assert!(refused.stderr.contains("cannot trace the tests of a run"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("hint: pass `--set testing.trace=true`"), "{}", refused.stderr);
+    dir.run_plan().with_code(0);
+}
+
+#[test]
 fn a_green_feature_stays_green_when_its_prompt_changes() {
     let dir = dir(&[plain("one"), plain("two").after("one")]);
     dir.run_plan().with_code(0);

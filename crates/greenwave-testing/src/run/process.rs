@@ -27,7 +27,7 @@ use crate::run::options::RunnerOptions;
 use crate::run::servers;
 use crate::{CaseReport, Error, Test, TestCount};
 use greenwave_inputs::{AccessKind, Manifest, now_ns};
-use greenwave_sandbox::{Peer, ReadRules, Trace, TraceParts, TraceStatus, Tracer};
+use greenwave_sandbox::{Peer, ReadRules, Trace, TraceMode, TraceParts, TraceStatus, Tracer};
 
 /// Name of the directory, in the private directory of a test, in which a command announces its
 /// parts.
@@ -179,8 +179,11 @@ pub(crate) async fn run(
     if let Some(strict) = strict {
         strict.attach(&mut command)?;
     }
-    let is_traced = TraceStatus::of(options.trace) == TraceStatus::Traced;
-    let tracing = if is_traced { Some(job.tracer().attach(&mut command)?) } else { None };
+    let tracing = match (TraceStatus::of(options.trace), options.trace) {
+        (TraceStatus::Traced, _) => Some(job.tracer().attach(&mut command)?),
+        (TraceStatus::Unavailable(reason), TraceMode::Required) => return Err(Error::NotTraced { reason }),
+        _ => None,
+    };
     let (started, began) = (Instant::now(), now_ns());
     let group = Child::start_under(environment.supervisor(), command);
     let observe = |block: &[u8]| {
