@@ -147,7 +147,10 @@ fn a_feature_needs_tests_attempts_and_a_prompt() {
         |plan| plan.features[0].tests.clear(),
         "invalid `tests` in feature `one`: expected at least one, which shows that the feature is done",
     );
-    check(|plan| plan.features[0].attempts_max = 0, "feature `one` has 0 attempts: expected at least 1");
+    check(
+        |plan| plan.features[0].attempts_max = 0,
+        "invalid `attempts` in feature `one`: expected at least 1",
+    );
     check(
         |plan| plan.features[0].prompt = " \n".to_owned(),
         "invalid `prompt` in feature `one`: expected text",
@@ -174,7 +177,10 @@ fn a_feature_needs_defined_and_sufficient_resources() {
         move |plan: &mut Plan| plan.features[0].resources = wanted
     };
     check(wants("databse", 1), "unknown resource `databse` in feature `one`; did you mean `database`?");
-    check(wants("database", 3), "invalid value `3` for `database` in feature `one`: expected at most 2");
+    check(
+        wants("database", 3),
+        "invalid value `3` for `database` in feature `one`: expected at most 2, as in the plan's resources",
+    );
     let mut enough = plan(vec![feature("one", vec![], "coder")]);
     wants("database", 2)(&mut enough);
     assert!(enough.graph().is_ok());
