@@ -104,6 +104,14 @@ fn the_nearest_lock_file_selects_the_package_manager() {
 }
 
 #[test]
+fn directories_of_tools_are_outputs_even_if_they_have_files() {
+    let package = ("package.json", r#"{"name":"root","scripts":{"test":"nyc --report-dir cov mocha"}}"#);
+    let files = [package, (".nyc_output/1.json", ""), ("coverage/x.js", ""), ("a.js", "")];
+    let found = Project::new(&files).find();
+    assert_eq!(found.tests[0].outputs, ["/.nyc_output/", "/cov/"]);
+}
+
+#[test]
 fn bun_finds_tests_without_a_script() {
     let lock = ("bun.lock", "{}");
     let (root, test) = (("package.json", r#"{"name":"root"}"#), ("src/a.test.ts", ""));

@@ -20,6 +20,9 @@ const WRITERS: [(&str, &[&str]); 8] = [
     ("nx", &[".nx", "node_modules/.cache"]),
 ];
 
+/// Directories that only tools write. Files in others may be sources.
+const GENERATED: [&str; 4] = [".nyc_output", ".tap", ".turbo", ".nx"];
+
 /// Arguments of these tools that name a directory for coverage, and the same keys in a manifest:
 /// of jest, c8, nyc and vitest.
 const FLAGS: [&str; 8] = [
@@ -53,6 +56,11 @@ pub(super) fn written_directories(directory: &Path, package: &Package) -> Vec<Pa
     let configured = configured.map(|path| path.trim_start_matches("<rootDir>/").to_owned());
     let all = by_default.map(|path| (*path).to_owned()).chain(chosen).chain(configured);
     all.filter_map(|path| within(directory, &path)).filter(|path| path != directory).collect()
+}
+
+/// Returns whether only tools write into a directory.
+pub(super) fn is_generated(directory: &Path) -> bool {
+    GENERATED.iter().any(|name| directory.ends_with(name))
 }
 
 /// Returns the values of the flags in a command, `--flag value` or `--flag=value`.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::builds::{builds_first, is_available, nx_builds_first, turbo_builds_first, turbo_outputs};
 use super::manager::Manager;
-use super::outputs::written_directories;
+use super::outputs::{is_generated, written_directories};
 use super::package::Package;
 use super::script::{Step, steps};
 use super::watch;
@@ -223,7 +223,8 @@ impl Units<'_> {
     }
 
     /// Returns patterns of the files that tools in a package's scripts write, and in the members'
-    /// scripts if they run as a whole. Directories with files of the project are not outputs.
+    /// scripts if they run as a whole. Directories with files of the project are not outputs, unless
+    /// only tools write into them.
     fn outputs(&self, directory: &Path, is_whole: bool) -> Vec<String> {
         let members = self.workspaces.iter().filter(|it| is_whole && it.root == directory);
         let members = members.flat_map(|workspace| workspace.members(self.packages));
@@ -231,7 +232,9 @@ impl Units<'_> {
         let own = self.packages.get_key_value(directory).map(|(path, package)| (*path, package));
         let turbo = if is_whole { turbo_outputs(self.project, directory) } else { Vec::new() };
         for (path, package) in own.into_iter().chain(members) {
-            let is_free = |path: &PathBuf| !self.project.files().iter().any(|file| file.starts_with(path));
+            let is_free = |path: &PathBuf| {
+                is_generated(path) || !self.project.files().iter().any(|file| file.starts_with(path))
+            };
             let written = written_directories(path, package).into_iter().filter(is_free);
             outputs.extend(written.map(|path| format!("{}/", pattern(&path))));
             if is_whole && (directory == path || !turbo.is_empty()) {
