@@ -223,8 +223,8 @@ impl Units<'_> {
     }
 
     /// Returns patterns of the files that tools in a package's scripts write, and in the members'
-    /// scripts if they run as a whole. Directories with files of the project are not outputs, unless
-    /// only tools write into them.
+    /// scripts if they run as a whole. Directories with files of the project are not outputs,
+    /// unless only tools write into them.
     fn outputs(&self, directory: &Path, is_whole: bool) -> Vec<String> {
         let members = self.workspaces.iter().filter(|it| is_whole && it.root == directory);
         let members = members.flat_map(|workspace| workspace.members(self.packages));
