@@ -378,7 +378,8 @@ fn a_system_without_namespaces_of_processes_is_named() {
         eprintln!("skipped: no user namespaces, or no mounts: {}", finished.describe());
         return;
     }
-    let expected = "Confinement: mounts; the user's processes are visible (a view of own processes only is not \
-                    available: No space left on device";
-    assert!(finished.with_code(0).stdout.contains(expected));
+    let expected = "Confinement: mounts; the user's processes are visible (cannot use a view of own processes \
+                    only: No space left on device";
+    let stdout = &finished.with_code(0).stdout;
+    assert!(stdout.contains(expected), "{stdout}");
 }
