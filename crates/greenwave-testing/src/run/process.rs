@@ -150,6 +150,17 @@ pub(crate) struct Seen {
     pub(crate) parts: Option<TraceParts>,
 }
 
+/// Returns whether commands are traced.
+///
+/// # Errors
+/// [`Error::NotTraced`] if tracing is required but not available.
+fn is_traced(options: &RunnerOptions) -> Result<bool, Error> {
+    match (TraceStatus::of(options.trace), options.trace) {
+        (TraceStatus::Unavailable(reason), TraceMode::Required) => Err(Error::NotTraced { reason }),
+        (status, _) => Ok(status == TraceStatus::Traced),
+    }
+}
+
 /// Runs the command with exactly these variables and an empty standard input.
 ///
 /// Its descendants are killed when it exits, when its time limit is exceeded, and when the future
@@ -179,11 +190,8 @@ pub(crate) async fn run(
     if let Some(strict) = strict {
         strict.attach(&mut command)?;
     }
-    let tracing = match (TraceStatus::of(options.trace), options.trace) {
-        (TraceStatus::Traced, _) => Some(job.tracer().attach(&mut command)?),
-        (TraceStatus::Unavailable(reason), TraceMode::Required) => return Err(Error::NotTraced { reason }),
-        _ => None,
-    };
+    let is_traced = is_traced(options)?;
+    let tracing = if is_traced { Some(job.tracer().attach(&mut command)?) } else { None };
     let (started, began) = (Instant::now(), now_ns());
     let group = Child::start_under(environment.supervisor(), command);
     let observe = |block: &[u8]| {
