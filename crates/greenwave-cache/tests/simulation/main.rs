@@ -252,7 +252,13 @@ fn refused(error: &BoxError, oracle: &Shared) {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    let fair = ["no storage space", "is full", "was killed", "an earlier sync failed", "against it"];
+    let fair = [
+        "no storage space",
+        "exceed its limit",
+        "was killed",
+        "an earlier sync failed",
+        "keep storing deltas from it",
+    ];
     if !fair.iter().any(|fair| text.contains(fair)) {
         oracle.borrow_mut().wrong.get_or_insert(format!("failed: {text}"));
     }

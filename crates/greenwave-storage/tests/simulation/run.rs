@@ -165,10 +165,10 @@ fn refused(error: &Error, oracle: &SharedOracle) {
     // prevent the end of a segment from being written, after which the log must be opened again.
     let fair = [
         "no storage space",
-        "is full",
+        "exceed its limit",
         "was killed",
-        "keep storing against it",
-        "do not end",
+        "keep storing deltas from it",
+        "too many concurrent sweeps",
         "an earlier sync failed",
     ];
     if !fair.iter().any(|fair| text.contains(fair)) {
