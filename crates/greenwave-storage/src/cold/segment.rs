@@ -30,7 +30,7 @@ const VALUE_BYTES_MAX: u32 = 1 << 30;
 /// Maximum total size of contents that are written in one batch with the names that refer to them,
 /// with one sync for all. Larger contents are written one by one and flushed beforehand, because a
 /// batch is in memory up to three times while it is written.
-const TOGETHER_BYTES_MAX: usize = 2 << 20;
+const TOGETHER_BYTES_MAX: usize = 64 << 10;
 /// Configuration of a [`SegmentColdTier`].
 #[derive(Debug, Clone, Copy)]
 pub struct SegmentOptions {

@@ -27,12 +27,12 @@ fn syncs_of_flush(contents: &[Bytes]) -> usize {
 
 fn random_bytes(seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
-    std::iter::repeat_with(|| random.next_u64() as u8).take(5000).collect()
+    std::iter::repeat_with(|| random.next_u64() as u8).take(1500).collect()
 }
 
 #[test]
 fn different_contents_are_synced_together_with_their_names() {
-    let contents: Vec<Bytes> = (0..50).map(|seed| random_bytes(seed).into()).collect();
+    let contents: Vec<Bytes> = (0..40).map(|seed| random_bytes(seed).into()).collect();
     assert_eq!(syncs_of_flush(&contents), 1);
 }
 
@@ -58,7 +58,7 @@ fn a_flush_makes_removals_durable_that_another_store_has_written_already() {
     assert!(block_on(two.remove("name")).unwrap());
     // The first store also removes the name, and spills that without a sync.
     assert!(block_on(one.remove("name")).unwrap());
-    for number in 10..40 {
+    for number in 10..80 {
         block_on(one.put(&format!("other {number}"), random_bytes(number).into())).unwrap();
     }
     assert_eq!(block_on(small_store(&machine.process()).get("name")).unwrap(), None, "spilled");
