@@ -10,11 +10,12 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
 
 use crate::Error;
 use crate::codec::{Header, path_bytes};
+use crate::manifest::{Entry, EntryKind, hash_file};
 use crate::seal::StateSeal;
 use crate::stamp::FileStamp;
 use crate::walk::{FoundFile, Listing, WalkRoots};
 
-const HEADER: Header = Header { magic: [0xF5, b'G', b'W', b'T'], version: 2 };
+const HEADER: Header = Header { magic: [0xF5, b'G', b'W', b'T'], version: 3 };
 const LINK: u8 = 1;
 const IGNORED: u8 = 2;
 /// Maximum number of threads that read the stamps of a large project.
@@ -28,6 +29,7 @@ pub struct DirCache {
     roots_digest: [u8; 32],
     directories: Vec<(PathBuf, FileStamp)>,
     ignore_files: Vec<(PathBuf, FileStamp)>,
+    ignore_contents: Vec<(PathBuf, Entry)>,
     files: Vec<CachedFile>,
     is_saved: bool,
     /// Whether later runs can trust the stamps.
@@ -47,8 +49,10 @@ pub struct DurableDirectories {
     /// The directories that were listed, relative to the project.
     pub directories: Vec<(PathBuf, FileStamp)>,
     /// The ignore files (`.gitignore`, `.ignore`) in them, with the stamps of the files that they
-    /// resolve to.
+    /// resolve to, except for those [in memory](FileStamp::is_in_memory).
     pub ignore_files: Vec<(PathBuf, FileStamp)>,
+    /// The contents of the ignore files in memory.
+    pub ignore_contents: Vec<(PathBuf, Entry)>,
 }
 
 impl DirCache {
@@ -56,30 +60,51 @@ impl DirCache {
     pub fn decode(content: &[u8]) -> Option<Self> {
         let mut reader = HEADER.checked_reader(content)?;
         let roots_digest = reader.array()?;
-        let [directory_count, ignore_file_count, file_count] =
-            [reader.count()?, reader.count()?, reader.count()?];
+        let mut count = || reader.count();
+        let [directory_count, ignore_file_count, ignore_content_count, file_count] =
+            [count()?, count()?, count()?, count()?];
         let mut stamped = |count: usize| -> Option<Vec<(PathBuf, FileStamp)>> {
             (0..count).map(|_| Some((reader.path()?, FileStamp::decode(&mut reader)?))).collect()
         };
         let (directories, ignore_files) = (stamped(directory_count)?, stamped(ignore_file_count)?);
+        let mut ignore_contents = Vec::new();
+        for _ in 0..ignore_content_count {
+            let (path, kind) = (reader.path()?, EntryKind::from_number(reader.byte()?)?);
+            ignore_contents.push((path, Entry { kind, hash: reader.array()? }));
+        }
         let mut files = Vec::new();
         for _ in 0..file_count {
             let (path, flags) = (reader.path()?, reader.byte()?);
             files.push(CachedFile { path, is_link: flags & LINK != 0, is_ignored: flags & IGNORED != 0 });
         }
-        Some(Self { roots_digest, directories, ignore_files, files, is_saved: true, is_durable: true })
+        Some(Self {
+            roots_digest,
+            directories,
+            ignore_files,
+            ignore_contents,
+            files,
+            is_saved: true,
+            is_durable: true,
+        })
     }
 
-    /// Creates a cache from a listing that was made at `at`. Returns `None` if a stamp was racy
-    /// then, or if paths could not be examined.
-    pub(crate) fn of(listing: &Listing, roots: &WalkRoots, at: i64) -> Option<Self> {
+    /// Creates a cache from a listing of a project that was made at `at`. Returns `None` if a stamp
+    /// was racy then, or if paths could not be examined. Reads the ignore files in memory.
+    pub(crate) fn of(project: &Path, listing: &Listing, roots: &WalkRoots, at: i64) -> Option<Self> {
         if !listing.unexamined.is_empty() {
             return None;
         }
-        let mut stamps = listing.directories.iter().chain(&listing.ignore_files).map(|(_, stamp)| stamp);
+        let (in_memory, ignore_files): (Vec<_>, Vec<_>) =
+            listing.ignore_files.iter().cloned().partition(|(_, stamp)| stamp.is_in_memory());
+        let mut stamps = listing.directories.iter().chain(&ignore_files).map(|(_, stamp)| stamp);
         if stamps.clone().any(|stamp| stamp.is_racy_within_run(at)) {
             return None;
         }
+        let is_durable = !stamps.any(|stamp| stamp.is_racy(at));
+        let content = |(path, _): (PathBuf, FileStamp)| {
+            let (entry, _) = hash_file(&project.join(&path)).ok()?;
+            Some((path, entry))
+        };
         let cached = |file: &FoundFile| CachedFile {
             path: file.path.clone(),
             is_link: file.is_link,
@@ -88,10 +113,11 @@ impl DirCache {
         Some(Self {
             roots_digest: digest(roots),
             directories: listing.directories.clone(),
-            ignore_files: listing.ignore_files.clone(),
+            ignore_files,
+            ignore_contents: in_memory.into_iter().map(content).collect::<Option<_>>()?,
             files: listing.files.iter().map(cached).collect(),
             is_saved: false,
-            is_durable: !stamps.any(|stamp| stamp.is_racy(at)),
+            is_durable,
         })
     }
 
@@ -100,6 +126,7 @@ impl DirCache {
         let directories = || DurableDirectories {
             directories: self.directories.clone(),
             ignore_files: self.ignore_files.clone(),
+            ignore_contents: self.ignore_contents.clone(),
         };
         self.is_durable.then(directories)
     }
@@ -108,6 +135,12 @@ impl DirCache {
     /// removed or replaced by a link since the listing.
     pub(crate) fn refresh(&self, project: &Path, roots: &WalkRoots) -> Option<Vec<FoundFile>> {
         if self.roots_digest != digest(roots) {
+            return None;
+        }
+        let has_content = |(path, cached): &(PathBuf, Entry)| {
+            hash_file(&project.join(path)).is_ok_and(|(entry, _)| entry == *cached)
+        };
+        if !self.ignore_contents.iter().all(has_content) {
             return None;
         }
         let project = Project::open(project)?;
@@ -148,10 +181,14 @@ impl DirCache {
         }
         let mut out = HEADER.writer(64 * (self.directories.len() + self.files.len()) + 64);
         out.bytes(&self.roots_digest);
-        out.count(self.directories.len()).count(self.ignore_files.len()).count(self.files.len());
+        out.count(self.directories.len()).count(self.ignore_files.len());
+        out.count(self.ignore_contents.len()).count(self.files.len());
         for (path, stamp) in self.directories.iter().chain(&self.ignore_files) {
             out.path(path);
             stamp.encode(&mut out.0);
+        }
+        for (path, entry) in &self.ignore_contents {
+            out.path(path).byte(entry.kind as u8).bytes(&entry.hash);
         }
         for file in &self.files {
             let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };

@@ -56,6 +56,7 @@ mod discovered_deps;
 mod error;
 mod git_index;
 mod manifest;
+mod memory_devices;
 mod path_states;
 mod project_files;
 mod project_tree;

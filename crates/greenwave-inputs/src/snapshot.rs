@@ -107,7 +107,7 @@ impl SnapshotSource {
             return Ok((files, Vec::new()));
         }
         let listing = walk::list_below(&self.root, &self.roots)?;
-        *dir_cache = DirCache::of(&listing, &self.roots, at);
+        *dir_cache = DirCache::of(&self.root, &listing, &self.roots, at);
         Ok((listing.files, listing.unexamined))
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::codec::Reader;
+use crate::memory_devices;
 
 /// Time after a change during which a timestamp is racy, by git's rule
 /// (<https://git-scm.com/docs/racy-git>). FAT counts time in steps of two seconds, most file
@@ -21,10 +22,14 @@ pub const CLOCK_TICK: Duration = Duration::from_millis(20);
 /// run.
 const FINE_RACY_WINDOW: Duration = Duration::from_millis(50);
 
+/// The bits of the mode that hold the type of a file.
+const TYPE: u32 = 0o170_000;
+
 /// The identity, size, timestamps and mode of a file, as in the index of git.
 ///
 /// Every change of a file changes its stamp, unless the change is so quick that the timestamps do
-/// not advance. [`is_racy`](Self::is_racy) recognizes that case.
+/// not advance, or the file is [in memory](Self::is_in_memory). [`is_racy`](Self::is_racy)
+/// recognizes both cases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileStamp {
     /// The number of the device.
@@ -73,7 +78,6 @@ impl FileStamp {
 
     /// Returns whether this is the stamp of a symbolic link itself.
     pub fn is_link(&self) -> bool {
-        const TYPE: u32 = 0o170_000;
         const LINK: u32 = 0o120_000;
         self.mode & TYPE == LINK
     }
@@ -100,8 +104,8 @@ impl FileStamp {
     }
 
     /// Returns whether the file was changed so shortly before `at` that a later change could carry
-    /// the same timestamps: within two seconds. A timestamp in the future is racy. `at` is in
-    /// nanoseconds since the Unix epoch.
+    /// the same timestamps: within two seconds. A timestamp in the future is racy, and so is each
+    /// one of a file [in memory](Self::is_in_memory). `at` is in nanoseconds since the Unix epoch.
     pub fn is_racy(&self, at: i64) -> bool {
         self.changed_within(RACY_WINDOW, at)
     }
@@ -121,7 +125,18 @@ impl FileStamp {
 
     fn changed_within(&self, window: Duration, at: i64) -> bool {
         let window = i64::try_from(window.as_nanos()).unwrap_or(i64::MAX);
-        self.modified.max(self.changed) >= at.saturating_sub(window)
+        self.modified.max(self.changed) >= at.saturating_sub(window) || self.is_in_memory()
+    }
+
+    /// Returns whether this is the stamp of a regular file on a file system in memory (tmpfs,
+    /// ramfs). Writes through a memory map do not change such a stamp, so only the content shows
+    /// whether the file is unchanged.
+    ///
+    /// An overlay file system counts as its layers, if they are at the paths that it was mounted
+    /// with.
+    pub fn is_in_memory(&self) -> bool {
+        const REGULAR: u32 = 0o100_000;
+        self.mode & TYPE == REGULAR && memory_devices::is_in_memory(self.device)
     }
 }
 

@@ -64,7 +64,7 @@ impl StatCache {
 
     /// Returns the entry of a file, if this cache has it with this stamp.
     pub(crate) fn get(&self, path: &Path, stamp: &FileStamp) -> Option<Entry> {
-        self.entries.get(path).filter(|(cached, _)| cached == stamp).map(|(_, entry)| *entry)
+        entry_of(&self.entries, path, stamp)
     }
 
     /// Inserts the entry of a file that was read at `at`, in nanoseconds since the Unix epoch. Does
@@ -125,7 +125,7 @@ impl SharedFile {
     fn lookup(&mut self, path: &Path, stamp: &FileStamp) -> Option<Entry> {
         let file = &self.file;
         let entries = self.entries.get_or_insert_with(|| load_entries(file));
-        entries.get(path).filter(|(cached, _)| cached == stamp).map(|(_, entry)| *entry)
+        entry_of(entries, path, stamp)
     }
 
     /// Adds the new entries to the file, which other processes may have changed meanwhile.
@@ -143,6 +143,13 @@ impl SharedFile {
         self.new.clear();
         Ok(())
     }
+}
+
+/// Returns the entry of a file with this stamp. Earlier versions have stored entries of files in
+/// memory, whose stamps prove nothing.
+fn entry_of(entries: &Entries, path: &Path, stamp: &FileStamp) -> Option<Entry> {
+    let (cached, entry) = entries.get(path)?;
+    (cached == stamp && !stamp.is_in_memory()).then_some(*entry)
 }
 
 fn load_entries(file: &Path) -> Entries {

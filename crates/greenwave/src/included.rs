@@ -89,7 +89,8 @@ impl Included {
         for path in paths {
             let stamp = || to.metadata(path).ok().map(|metadata| FileStamp::from_stat(metadata.stat()));
             let now = stamp();
-            if now.is_some() && now.as_ref() == self.0.get(path) {
+            let is_proof = now.is_some_and(|now| !now.is_in_memory());
+            if is_proof && now.as_ref() == self.0.get(path) {
                 continue;
             }
             let copied = copy(from, to, path).map_err(|error| (path.clone(), error))?;
@@ -228,5 +229,21 @@ mod tests {
         restore();
         assert!(to.path().join("gen").symlink_metadata().unwrap().is_dir(), "a link is not followed");
         assert_eq!(fs::read_to_string(from.path().join("gen/a")).unwrap(), "a");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn copies_in_memory_are_restored_whatever_their_timestamps() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+        fs::write(from.path().join("a"), "a").unwrap();
+        let mut included = Included::default();
+        let dirs = [from.path(), to.path()].map(|path| Dir::open(path).unwrap());
+        let mut restore = || included.restore(&dirs[0], &dirs[1], &["a".to_owned()]).unwrap();
+        restore();
+        let copy = to.path().join("a");
+        crate::mapped_write::mapped_write(&copy);
+        assert_eq!(fs::read_to_string(&copy).unwrap(), "x");
+        restore();
+        assert_eq!(fs::read_to_string(&copy).unwrap(), "a");
     }
 }

@@ -90,6 +90,8 @@ mod green_record;
 mod guarded_write;
 mod guards;
 mod included;
+#[cfg(test)]
+mod mapped_write;
 mod mask;
 mod merge;
 mod metrics;

@@ -19,6 +19,9 @@ pub(crate) struct ProbeDirectory {
 /// Offset of a correct clock, in libfaketime's notation.
 const CORRECT_CLOCK: &str = "+0";
 
+/// A file system in memory that every Linux has.
+const IN_MEMORY: &str = "/dev/shm";
+
 /// Several ticks of the kernel's clock, by which a new file is distinguished from an older one.
 const PIPES_SETTLE: Duration = Duration::from_millis(200);
 
@@ -28,7 +31,8 @@ impl ProbeDirectory {
     /// # Errors
     /// If a step in `before` fails.
     pub(crate) fn new(tool: &Tool, probe: &Probe) -> Result<Self> {
-        let directory = Self { root: tempfile::tempdir()? };
+        let root = if probe.in_memory { tempfile::tempdir_in(IN_MEMORY)? } else { tempfile::tempdir()? };
+        let directory = Self { root };
         for name in ["project/in", "outside/bin", "cache"] {
             fs::create_dir_all(directory.path(name))?;
         }

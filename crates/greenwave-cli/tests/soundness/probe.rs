@@ -38,6 +38,9 @@ pub(crate) struct Probe {
     /// The files are older than the resolution of timestamps when the test first runs.
     #[serde(default)]
     pub(crate) settled: bool,
+    /// The probe's directory is on a file system in memory.
+    #[serde(default)]
+    pub(crate) in_memory: bool,
     /// A second run starts in the middle of the first, after the steps in `during`.
     #[serde(default)]
     pub(crate) two_runs: bool,

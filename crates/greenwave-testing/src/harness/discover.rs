@@ -15,7 +15,7 @@ use crate::results::state::{StateDirectory, StateFile};
 use crate::run::blocking::blocking;
 use crate::run::toolchain::resolve;
 use crate::{Environment, Error};
-use greenwave_inputs::{FileStamp, Selection, UserKey, codec, hash_file, list_files, now_ns};
+use greenwave_inputs::{FileStamp, FoundFile, Selection, UserKey, codec, hash_file, list_files, now_ns};
 
 /// Version of the file of stored discoveries.
 const VERSION: u32 = 5;
@@ -161,8 +161,7 @@ fn read_state(
                 hasher.update(&exist.collect::<Vec<u8>>());
             }
             if (inputs.is_source)(&file.path) {
-                file.stamp.encode(&mut stamps);
-                is_racy |= file.stamp.is_racy(at);
+                is_racy |= !add_source(&mut stamps, root, file, at);
             }
         }
         add_programs(&mut hasher, root, &inputs, environment);
@@ -170,6 +169,20 @@ fn read_state(
         HarnessKey { key: hasher.finalize().to_hex().to_string(), is_racy }
     });
     Ok(State { keys: keys.collect(), files: found.iter().map(|file| file.path.clone()).collect() })
+}
+
+/// Adds the stamp of a source, or the content of one in memory. Returns whether a later change of
+/// the source will change what was added.
+fn add_source(stamps: &mut Vec<u8>, root: &Path, file: &FoundFile, at: i64) -> bool {
+    if !file.stamp.is_in_memory() {
+        file.stamp.encode(stamps);
+        return !file.stamp.is_racy(at);
+    }
+    let content = hash_file(&root.join(&file.path));
+    content.is_ok_and(|(entry, _)| {
+        stamps.extend(entry.hash);
+        true
+    })
 }
 
 /// Adds the paths and stamps of a harness's programs, its settings, and the values of its

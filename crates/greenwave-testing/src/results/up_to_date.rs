@@ -7,7 +7,8 @@
 //! The record does not contain results, only [`RecordKey::results`], by which the caller identifies
 //! the contents of its cache. The verification uses the code that lookups use: timestamps of
 //! directories and input files, states of discovered dependencies, fingerprints of programs, values
-//! of variables. Only files whose timestamps are not racy are recorded.
+//! of variables. Only files whose timestamps are not racy are recorded. Symbolic links and files in
+//! memory are compared by content.
 //!
 //! The file is sealed like all state. A project may come from someone who can write to its
 //! directory but not to the results, and who must not be able to forge a record.
@@ -155,9 +156,10 @@ impl UpToDateRecord {
             return Ok(false);
         };
         let Some(lasting) = project.durable_directories() else { return Ok(false) };
-        let Some((paths, links)) = settled_paths(&lookup_inputs.snapshot, &lasting.directories) else {
+        let Some((paths, mut contents)) = settled_paths(&lookup_inputs.snapshot, &lasting.directories) else {
             return Ok(false);
         };
+        contents.extend(lasting.ignore_contents.iter().map(|(path, entry)| (path.as_path(), *entry)));
         let declared: BTreeSet<&String> = tests.iter().flat_map(|test| &test.env).collect();
         let declared: Vec<String> = declared.into_iter().cloned().collect();
         // Ages were determined when the results were looked up, at the start of the run.
@@ -170,8 +172,8 @@ impl UpToDateRecord {
         put_names(&mut out, &declared);
         put_lookup_inputs(&mut out, lookup_inputs, tests);
         out.text(&project.encode_external());
-        out.count(links.len());
-        for (path, entry) in links {
+        out.count(contents.len());
+        for (path, entry) in contents {
             out.path(path).byte(entry.kind as u8).bytes(&entry.hash);
         }
         put_stamped(&mut out, &lasting.ignore_files);
@@ -197,7 +199,7 @@ fn all_cached(report: &SuiteReport) -> Option<(Duration, Duration)> {
     (report.audited == 0).then_some((report.saved, oldest))
 }
 
-/// Paths with their timestamps, and symbolic links with their targets' hashes.
+/// Paths with their timestamps, and the hashes of files that are compared by content.
 type Paths<'s> = (Vec<(&'s Path, FileStamp)>, Vec<(&'s Path, Entry)>);
 
 /// Returns all directories and input files of a snapshot, sorted by path.
@@ -209,24 +211,26 @@ fn settled_paths<'s>(snapshot: &'s Snapshot, directories: &'s [(PathBuf, FileSta
         return None;
     }
     let mut paths: Vec<_> = directories.iter().map(|(path, stamp)| (path.as_path(), *stamp)).collect();
-    let mut links = Vec::new();
+    let mut contents = Vec::new();
     for (file, entry) in snapshot.files() {
         // A file without an entry is not an input of any test.
-        if entry.is_none() {
+        let Some(entry) = entry else { continue };
+        let is_in_memory = file.stamp.is_in_memory();
+        if file.is_link || is_in_memory {
+            contents.push((file.path.as_path(), *entry));
+        }
+        if is_in_memory {
             continue;
         }
         if file.stamp.is_racy(snapshot.taken_at) {
             return None;
-        }
-        if let (true, Some(entry)) = (file.is_link, entry) {
-            links.push((file.path.as_path(), *entry));
         }
         paths.push((file.path.as_path(), file.stamp));
     }
     // Neighbours share directories, which the kernel then finds in its cache.
     paths.sort_unstable_by(|one, other| codec::path_bytes(one.0).cmp(codec::path_bytes(other.0)));
     let are_valid = paths.iter().all(|(path, _)| !codec::path_bytes(path).contains(&0));
-    (are_valid && paths.len() <= PATHS_MAX).then_some((paths, links))
+    (are_valid && paths.len() + contents.len() <= PATHS_MAX).then_some((paths, contents))
 }
 
 impl RecordKey {
@@ -255,9 +259,10 @@ fn environment_digest(root: &Path, runner: &Runner, declared: &[String]) -> [u8;
     *hasher.finalize().as_bytes()
 }
 
-/// Returns whether a symbolic link and its target are unchanged.
-fn is_same_link(path: &Path, recorded: &Entry) -> bool {
-    Entry::read(path, true).is_ok_and(|(entry, _)| entry == *recorded)
+/// Returns whether the content of a file is unchanged. That of a symbolic link includes its target.
+fn has_same_content(path: &Path, recorded: &Entry) -> bool {
+    let is_link = recorded.kind == EntryKind::Symlink;
+    Entry::read(path, is_link).is_ok_and(|(entry, _)| entry == *recorded)
 }
 
 fn saturating(number: u128) -> u64 {
@@ -285,7 +290,8 @@ struct RecordBody<'b> {
     states: [u8; 32],
     /// Encoded hashes of files outside the project.
     outside: &'b [u8],
-    links: Vec<(PathBuf, Entry)>,
+    /// Symbolic links and files in memory.
+    contents: Vec<(PathBuf, Entry)>,
     /// Encoded ignore files with timestamps.
     ignores: &'b [u8],
     /// Encoded directories and input files with timestamps.
@@ -317,7 +323,7 @@ impl<'b> RecordBody<'b> {
         let dependencies = Arc::new(DiscoveredDeps::decode(reader.text()?)?);
         let states = reader.array()?;
         let outside = reader.text()?;
-        let links = reader.list(|reader| {
+        let contents = reader.list(|reader| {
             let (path, kind) = (reader.path()?, EntryKind::from_number(reader.byte()?)?);
             Some((path, Entry { kind, hash: reader.array()? }))
         })?;
@@ -335,7 +341,7 @@ impl<'b> RecordBody<'b> {
             dependencies,
             states,
             outside,
-            links,
+            contents,
             ignores,
             blocks,
         };
@@ -359,15 +365,15 @@ impl<'b> RecordBody<'b> {
     fn is_current(&self, root: &Path, runner: &Runner, index: Arc<Mutex<StatCache>>) -> bool {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let Ok(directory) = openat(CWD, root, flags, FileMode::empty()) else { return false };
-        let check = StampCheck::default();
+        let blocks = self.file_blocks();
+        let check = FileCheck::default();
         let is_same = std::thread::scope(|scope| {
-            let work = || check.run(directory.as_fd(), &self.blocks);
-            (1..self.threads()).for_each(|_| drop(scope.spawn(work)));
+            let work = || check.run(directory.as_fd(), root, &blocks);
+            (1..threads(blocks.len())).for_each(|_| drop(scope.spawn(work)));
             let is_same = now_ms() < self.valid_until
                 && environment_digest(root, runner, &self.declared) == self.environment
                 && (self.ignores.is_empty()
                     || have_same_stamps(directory.as_fd(), self.ignores, AtFlags::empty()))
-                && self.links.iter().all(|(path, entry)| is_same_link(&root.join(path), entry))
                 && PathStates::new(root, index, greenwave_sandbox::kernel_object_exists)
                     .digest(&self.dependencies)
                     == self.states;
@@ -380,26 +386,50 @@ impl<'b> RecordBody<'b> {
         is_same && !check.has_difference.into_inner()
     }
 
-    fn threads(&self) -> usize {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        processors.min(THREADS_MAX).min(self.blocks.len()).max(1)
+    fn file_blocks(&self) -> Vec<FileBlock<'_>> {
+        let stamps = self.blocks.iter().copied().map(FileBlock::Stamps);
+        stamps.chain(self.contents.chunks(BLOCK_PATHS).map(FileBlock::Contents)).collect()
     }
 }
 
-/// A check of timestamps that several threads share.
+fn threads(blocks: usize) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    processors.min(THREADS_MAX).min(blocks).max(1)
+}
+
+/// Files that one thread checks at a time.
+enum FileBlock<'b> {
+    /// Encoded paths with timestamps.
+    Stamps(&'b [u8]),
+    /// Paths with contents.
+    Contents(&'b [(PathBuf, Entry)]),
+}
+
+impl FileBlock<'_> {
+    fn is_current(&self, directory: BorrowedFd<'_>, root: &Path) -> bool {
+        match self {
+            FileBlock::Stamps(block) => have_same_stamps(directory, block, AtFlags::SYMLINK_NOFOLLOW),
+            FileBlock::Contents(files) => {
+                files.iter().all(|(path, entry)| has_same_content(&root.join(path), entry))
+            }
+        }
+    }
+}
+
+/// A check of files that several threads share.
 #[derive(Debug, Default)]
-struct StampCheck {
+struct FileCheck {
     next_block: AtomicUsize,
     /// Whether a difference was found, so that all threads can stop.
     has_difference: AtomicBool,
 }
 
-impl StampCheck {
+impl FileCheck {
     /// Checks one block after another, until none is left or a difference is found.
-    fn run(&self, directory: BorrowedFd<'_>, blocks: &[&[u8]]) {
+    fn run(&self, directory: BorrowedFd<'_>, root: &Path, blocks: &[FileBlock<'_>]) {
         while !self.has_difference.load(Ordering::Relaxed) {
             let Some(block) = blocks.get(self.next_block.fetch_add(1, Ordering::Relaxed)) else { return };
-            if !have_same_stamps(directory, block, AtFlags::SYMLINK_NOFOLLOW) {
+            if !block.is_current(directory, root) {
                 self.has_difference.store(true, Ordering::Relaxed);
             }
         }

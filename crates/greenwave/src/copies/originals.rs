@@ -229,6 +229,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("a"), "x").unwrap();
         let stamp = FileStamp::from_metadata(&fs::metadata(directory.path().join("a")).unwrap());
+        // Not in memory, wherever temporary files are.
+        let stamp = FileStamp { device: u64::MAX, ..stamp };
         let hash = *file.blob.as_bytes();
         assert!(original(file, &hash, stamp, now_ns()).is_none());
         assert!(original(file, &hash, stamp, now_ns() + 10_000_000_000).is_some());

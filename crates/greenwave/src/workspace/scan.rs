@@ -82,10 +82,11 @@ struct StampedFile {
 }
 
 impl StampedFile {
-    /// Returns whether every later change of the file changes its stamp.
+    /// Returns whether every later change of the file changes its stamp. No stamp proves that a
+    /// file in memory is unchanged.
     fn is_proof(&self) -> bool {
         let tick = i64::try_from(CLOCK_TICK.as_nanos()).unwrap_or(i64::MAX);
-        last_change(&self.stamp) < self.at.saturating_sub(tick)
+        last_change(&self.stamp) < self.at.saturating_sub(tick) && !self.stamp.is_in_memory()
     }
 }
 

@@ -121,6 +121,22 @@ async fn a_scan_finds_every_kind_of_change() {
     assert_eq!(workspace.scan(&store).await.unwrap().changes, [], "a scan starts from the last one");
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_write_through_a_memory_map_is_found() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let root = directory.path().join("copy");
+    let store = store();
+    let mut workspace = workspace(&root);
+    workspace.reset(&tree(&store, &FILES).await, &store).await.unwrap();
+    // From now on, the timestamps of a file on a disk would prove that it is unchanged.
+    std::thread::sleep(CLOCK_TICK * 2);
+    assert_eq!(workspace.scan(&store).await.unwrap().changes, []);
+    crate::mapped_write::mapped_write(&root.join("README"));
+    let scan = workspace.scan(&store).await.unwrap();
+    assert_eq!(scan.changes.iter().map(|change| change.path.as_str()).collect::<Vec<_>>(), ["README"]);
+}
+
 /// A file that is changed at once after the reset, with the same size, is found.
 #[tokio::test]
 async fn a_quick_change_of_equal_size_is_found() {
