@@ -155,7 +155,9 @@ impl ResultBranch {
                 operation,
             )?;
         }
-        let tree = git::text(self.git_with(&index).arg("write-tree"), operation)?;
+        let mut write = self.git_with(&index);
+        write.arg("write-tree").args(self.repository.is_partial.then_some("--missing-ok"));
+        let tree = git::text(&mut write, operation)?;
         let mut commit = self.git();
         commit.args(["commit-tree", &tree, "-m", message]);
         if let Some(tip) = tip {

@@ -390,6 +390,8 @@ fn git_variables(ceiling: &Path, root: &ProjectRoot) -> Vec<(String, String)> {
     let mut variables = vec![
         ("GIT_CEILING_DIRECTORIES".to_owned(), ceiling.to_string_lossy().into_owned()),
         ("GIT_LFS_SKIP_SMUDGE".to_owned(), "1".to_owned()),
+        // A copy has no remote from which missing objects could come.
+        ("GIT_NO_LAZY_FETCH".to_owned(), "1".to_owned()),
     ];
     let Some(repository) = &root.repository else { return variables };
     let settings = repository.settings();

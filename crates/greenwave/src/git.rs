@@ -1,5 +1,6 @@
 //! Runs the `git` program, and describes the repository that a project is in.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -45,12 +46,16 @@ pub(crate) struct UserRepository {
     pub(crate) object_format: String,
     /// Content of the file that lists where a shallow history ends.
     pub(crate) shallow: Option<Vec<u8>>,
+    /// Whether objects may be missing, because the repository is a partial clone.
+    pub(crate) is_partial: bool,
 }
 
 /// Entries of the user's index. Paths are relative to the top directory.
 #[derive(Debug, Default)]
 pub(crate) struct Tracked {
     pub(crate) files: Vec<String>,
+    /// Files that git does not expect in the worktree, which is a sparse checkout.
+    pub(crate) sparse: Vec<String>,
     /// Submodules, with the commit that the index has.
     pub(crate) submodules: Vec<(String, String)>,
 }
@@ -165,7 +170,8 @@ impl UserRepository {
         let object_format = text(command(directory).args(["rev-parse", "--show-object-format"]), operation)?;
         let objects = with_alternates(&common.join("objects"));
         let shallow = std::fs::read(common.join("shallow")).ok();
-        Ok(Some(Self { top, objects, head, branch, object_format, shallow }))
+        let is_partial = is_partial(directory);
+        Ok(Some(Self { top, objects, head, branch, object_format, shallow, is_partial }))
     }
 
     /// Returns the settings of git in copies, which hold against the user's own.
@@ -206,8 +212,8 @@ impl UserRepository {
         settings
     }
 
-    /// Writes the files of `HEAD` into an existing directory, and returns their paths. Filters do
-    /// not run, and the user's index stays as it is.
+    /// Writes the files of `HEAD` into an existing directory, and returns their paths. Files outside
+    /// of a sparse checkout are left out. Filters do not run, and the user's index stays as it is.
     ///
     /// # Errors
     /// [`Error::Git`] or [`Error::Io`].
@@ -222,13 +228,17 @@ impl UserRepository {
             command
         };
         output(git().args(["read-tree", "HEAD"]), operation)?;
+        let sparse = self.tracked()?.sparse;
+        skip_worktree(git, &sparse, operation)?;
         let mut prefix = OsString::from("--prefix=");
         prefix.push(directory);
         prefix.push("/");
         output(git().args(["checkout-index", "--all", "--force"]).arg(prefix), operation)?;
         let listed = output(git().args(["ls-files", "-z"]), operation)?;
         let paths = listed.split(|byte| *byte == 0).filter(|path| !path.is_empty());
-        Ok(paths.filter_map(|path| std::str::from_utf8(path).ok().map(str::to_owned)).collect())
+        let sparse: BTreeSet<&str> = sparse.iter().map(String::as_str).collect();
+        let paths = paths.filter_map(|path| std::str::from_utf8(path).ok());
+        Ok(paths.filter(|path| !sparse.contains(path)).map(str::to_owned).collect())
     }
 
     /// Returns the tracked files and submodules. Paths that are not UTF-8 are left out.
@@ -236,18 +246,48 @@ impl UserRepository {
     /// # Errors
     /// [`Error::Git`].
     pub(crate) fn tracked(&self) -> Result<Tracked, Error> {
-        let listed = output(command(&self.top).args(["ls-files", "-z", "--stage"]), "list tracked files")?;
+        let arguments = ["ls-files", "-z", "--stage", "-t"];
+        let listed = output(command(&self.top).args(arguments), "list tracked files")?;
         let mut tracked = Tracked::default();
         for entry in listed.split(|byte| *byte == 0) {
             let Ok(entry) = std::str::from_utf8(entry) else { continue };
             let Some((facts, path)) = entry.split_once('\t') else { continue };
             match facts.split(' ').collect::<Vec<_>>()[..] {
-                ["160000", commit, _] => tracked.submodules.push((path.to_owned(), commit.to_owned())),
+                [_, "160000", commit, _] => tracked.submodules.push((path.to_owned(), commit.to_owned())),
+                ["S", ..] => tracked.sparse.push(path.to_owned()),
                 _ => tracked.files.push(path.to_owned()),
             }
         }
         Ok(tracked)
     }
+}
+
+/// Has an index not expect these files in the worktree. Leaves out paths that it does not have.
+///
+/// # Errors
+/// [`Error::Git`].
+pub(crate) fn skip_worktree(
+    git: impl Fn() -> Command,
+    paths: &[String],
+    operation: &'static str,
+) -> Result<(), Error> {
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let paths: BTreeSet<&[u8]> = paths.iter().map(String::as_bytes).collect();
+    let listed = output(git().args(["ls-files", "-z"]), operation)?;
+    let listed = listed.split(|byte| *byte == 0).filter(|path| paths.contains(path));
+    let mut list = listed.collect::<Vec<_>>().join(&0);
+    list.push(0);
+    let arguments = ["update-index", "--skip-worktree", "-z", "--stdin"];
+    output_of(git().args(arguments), &list, operation).map(drop)
+}
+
+/// Returns whether a repository expects to get missing objects from a remote.
+fn is_partial(directory: &Path) -> bool {
+    let mut list = command(directory);
+    list.args(["config", "--get-regexp", r"^(extensions\.partialclone|remote\..*\.promisor)$"]);
+    text(&mut list, "read the configuration").is_ok_and(|found| !found.is_empty())
 }
 
 /// Returns an object directory and its alternates, as absolute paths.

@@ -16,11 +16,15 @@ use greenwave_storage::Store;
 use greenwave_testing::EntryKind;
 
 use crate::error::{Error, chain};
-use crate::git::{self, UserRepository};
+use crate::git::{self, Tracked, UserRepository};
 use crate::tree::{self, Tree};
 
 /// Name of the branch in copies of a repository whose `HEAD` is detached.
 const DETACHED_BRANCH: &str = "greenwave";
+
+/// Name of the remote that a copy of a partial clone lacks. With it, git takes objects that are
+/// missing in the user's repository for absent and not for corrupt.
+const PROMISOR: &str = "not-in-this-partial-clone";
 
 /// Maximum size of an index, in bytes. Those of the largest repositories have some 100 MB.
 const INDEX_BYTES_MAX: u64 = 4 << 30;
@@ -41,6 +45,7 @@ pub(crate) struct GitBase {
     pub(crate) mtime: i64,
     config: String,
     shallow: Option<Vec<u8>>,
+    is_partial: bool,
     packed_refs: Vec<u8>,
     /// Directories of submodules.
     submodules: Vec<String>,
@@ -77,7 +82,9 @@ impl GitBase {
                 }
                 None => None,
             };
-        let submodules = repository.tracked()?.submodules;
+        let Tracked { submodules, mut sparse, .. } = repository.tracked()?;
+        // A file that exists nevertheless is an ordinary one.
+        sparse.retain(|path| !tree.contains_key(path));
         let mut base = Self {
             objects,
             commit: head.unwrap_or_default().to_owned(),
@@ -87,13 +94,14 @@ impl GitBase {
             mtime,
             config: config(repository),
             shallow: repository.shallow.clone(),
+            is_partial: repository.is_partial,
             packed_refs: Vec::new(),
             submodules: submodules.iter().map(|(path, _)| path.clone()).collect(),
             tree,
             uncommitted: 0,
         };
         base.write_repository(copy)?;
-        base.commit_snapshot(copy, head, &submodules)?;
+        base.commit_snapshot(copy, head, &submodules, &sparse)?;
         // From here on, older history is found in the user's repository.
         base.packed_refs = head.map(|head| tags(repository, head)).unwrap_or_default();
         let mut alternates = Vec::new();
@@ -115,6 +123,7 @@ impl GitBase {
         copy: &Dir,
         head: Option<&str>,
         submodules: &[(String, String)],
+        sparse: &[String],
     ) -> Result<(), Error> {
         let operation = "commit the snapshot";
         // Objects go into the base, where all copies find them.
@@ -125,13 +134,16 @@ impl GitBase {
         };
         if let Some(head) = head {
             git::output(git().args(["read-tree", head]), operation)?;
+            git::skip_worktree(git, sparse, operation)?;
         }
         for (path, commit) in submodules {
             let entry = format!("160000,{commit},{path}");
             git::output(git().args(["update-index", "--add", "--cacheinfo", &entry]), operation)?;
         }
         git::output(git().args(["add", "--all", "--force", "--ignore-errors", "."]), operation)?;
-        let tree = git::text(git().arg("write-tree"), operation)?;
+        // Files outside of a sparse checkout may be missing.
+        let missing = self.is_partial.then_some("--missing-ok");
+        let tree = git::text(git().arg("write-tree").args(missing), operation)?;
         let is_same = head.is_some_and(|head| {
             let of_head = git::text(git().args(["rev-parse", &format!("{head}^{{tree}}")]), operation);
             of_head.is_ok_and(|of_head| of_head == tree)
@@ -233,11 +245,18 @@ impl GitBase {
         if !self.index.is_empty() {
             write("index", &self.index)?;
         }
-        let version = u8::from(self.object_format != "sha1");
+        let mut extensions = String::new();
+        if self.object_format != "sha1" {
+            let _ = writeln!(extensions, "\tobjectFormat = {}", self.object_format);
+        }
+        if self.is_partial {
+            let _ = writeln!(extensions, "\tpartialClone = {PROMISOR}");
+        }
+        let version = u8::from(!extensions.is_empty());
         let mut text = format!("[core]\n\trepositoryformatversion = {version}\n\tbare = false\n");
         text.push_str(&self.config);
-        if version == 1 {
-            let _ = writeln!(text, "[extensions]\n\tobjectFormat = {}", self.object_format);
+        if !extensions.is_empty() {
+            let _ = write!(text, "[extensions]\n{extensions}");
         }
         write("config", text.as_bytes())
     }
@@ -280,10 +299,12 @@ fn value(text: &str) -> String {
 /// Packs a commit with its trees and files, so that copies do not depend on the user's repository.
 fn pack_commit(repository: &UserRepository, head: &str, objects: &Path) -> Result<(), Error> {
     let operation = "pack the base commit";
-    let listed = git::output(
-        git::command(&repository.top).args(["rev-list", "--objects", "--no-walk", head]),
-        operation,
-    )?;
+    let mut list = git::command(&repository.top);
+    list.args(["rev-list", "--objects", "--no-walk"]);
+    if repository.is_partial {
+        list.arg("--missing=allow-promisor");
+    }
+    let listed = git::output(list.arg(head), operation)?;
     let ids = listed
         .split(|byte| *byte == b'\n')
         .map(|line| line.split(|byte| *byte == b' ').next().unwrap_or_default());
