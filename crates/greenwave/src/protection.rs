@@ -129,7 +129,14 @@ impl Protection {
         }
         let (before, after) = (text(change.before), text(change.after));
         manifests::violation(path, before.as_deref(), after.as_deref(), &self.targets)
-            .or_else(|| inline::violation(path, before.as_deref()?, after.as_deref()))
+            .or_else(|| inline::violation(path, before.as_deref()?, after.as_deref(), self.runs(path)))
+    }
+
+    /// Returns whether the command of a test runs a file, by its path or as a module of Python.
+    fn runs(&self, path: &str) -> bool {
+        let module = path.strip_suffix(".py").map(|module| module.replace('/', "."));
+        let mut run = self.operands.iter().filter(|operand| !operand.is_argument);
+        run.any(|operand| operand.path == path || module.as_ref() == Some(&operand.path.replace('/', ".")))
     }
 
     /// Returns why a file that a test's command names is not the agent's to change.

@@ -1,7 +1,9 @@
-//! Finds tests inside sources: test functions of Rust, doctests of Rust and Python.
+//! Finds tests inside sources: test functions and documentation tests of Rust and Python.
 //!
 //! Each must still be there after an attempt, with the same text and without a new attribute that
 //! keeps it from running. White space and comments do not count, so that a source can be formatted.
+
+mod python;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -14,19 +16,21 @@ static TEST: LazyLock<Regex> = LazyLock::new(|| {
 });
 static FUNCTION: LazyLock<Regex> = LazyLock::new(|| expression(r"\bfn\s+(\w+)"));
 static MODULE: LazyLock<Regex> = LazyLock::new(|| expression(r"\bmod\s+(\w*tests?\w*)\s*([{;])"));
-/// An item of a Python doctest.
-static DOCTEST: LazyLock<Regex> = LazyLock::new(|| expression(r"(?m)^\s*(>>> .*)$"));
 
 /// Returns whether files of this name can hold inline tests.
 pub(super) fn has_inline_tests(path: &str) -> bool {
     path.ends_with(".rs") || path.ends_with(".py")
 }
 
-/// Returns which inline test a change removes, changes or switches off.
-pub(super) fn violation(path: &str, before: &str, after: Option<&str>) -> Option<String> {
+/// Returns which inline test a change removes, changes or switches off. `is_named` says whether the
+/// command of a test names the file: only then, pytest and unittest look for tests in it.
+pub(super) fn violation(path: &str, before: &str, after: Option<&str>, is_named: bool) -> Option<String> {
     let (old, new) = match path.rsplit('.').next() {
         Some("rs") => (rust(before), after.map(rust).unwrap_or_default()),
-        Some("py") => (python(before), after.map(python).unwrap_or_default()),
+        Some("py") => {
+            let tests = |source: &str| python::tests(source, is_named);
+            (tests(before), after.map(tests).unwrap_or_default())
+        }
         _ => return None,
     };
     for (name, text) in &old {
@@ -95,22 +99,6 @@ fn rust_doctests(source: &str) -> Vec<String> {
         }
     }
     blocks
-}
-
-/// Returns the examples in the documentation of a Python source.
-fn python(source: &str) -> BTreeMap<String, String> {
-    let mut tests = BTreeMap::new();
-    let lines: Vec<&str> = source.lines().collect();
-    for (at, line) in lines.iter().enumerate() {
-        let Some(example) = DOCTEST.captures(line) else { continue };
-        // The expected output follows up to an empty line or the next example.
-        let expected = lines[at + 1..].iter().map(|line| line.trim());
-        let expected = expected.take_while(|line| !line.is_empty() && !line.starts_with(">>>"));
-        let expected: Vec<&str> = expected.take_while(|line| !line.contains("\"\"\"")).collect();
-        let text = format!("{}\n{}", &example[1], expected.join("\n"));
-        add(&mut tests, &format!("example `{}`", example[1].trim_start_matches(">>> ")), &text);
-    }
-    tests
 }
 
 /// Gives tests without names the name of their text, so that their order does not count.

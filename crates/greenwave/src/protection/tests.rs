@@ -384,6 +384,71 @@ fn examples_of_python_stay() {
     assert!(!changed(&format!("{before}\ndef sub(a, b): return a - b\n")));
 }
 
+const PYTHON: &str = r#"import unittest
+
+def add(a, b):
+    return a + b
+@mark(
+    "x",
+)
+def test_add():
+    for a in range(3):
+        assert add(a, 1) == a + 1
+
+    assert add(1, 2) == 3
+
+class Adding(unittest.TestCase):
+    def setUp(self):
+        self.one = 1
+    def test_one(self):
+        self.assertEqual(add(self.one, 1), 2)
+"#;
+
+/// Test functions count in a file that the command names and that is also the program under test.
+#[test]
+fn test_functions_of_python_stay() {
+    let commands: [&[&str]; 4] = [
+        &["pytest", "src/m.py"],
+        &["python3", "-m", "pytest", "src/m.py::test_add"],
+        &["python3", "-m", "unittest", "src.m"],
+        &["python3", "src/m.py"],
+    ];
+    let refused = |command: &[&str], after: &str| {
+        verdict(&feature("Extend src/m.py.", command), "src/m.py", Some(PYTHON), Some(after)).is_some()
+    };
+    let replaced = |from: &str, to: &str| {
+        assert!(PYTHON.contains(from), "{from}");
+        PYTHON.replace(from, to)
+    };
+    for command in commands {
+        for worse in [
+            replaced("== 3\n", "== 4\n"),
+            replaced("    assert add(1, 2)", "        assert add(1, 2)"),
+            replaced("def test_add", "def add_test"),
+            replaced("def test_add", "@pytest.mark.skip\ndef test_add"),
+            replaced("@mark(\n    \"x\"", "@mark(\n    \"y\""),
+            replaced("class Adding", "@unittest.skip(\"x\")\nclass Adding"),
+            replaced("(unittest.TestCase)", ""),
+            replaced("self.one = 1", "self.skipTest(\"x\")"),
+            format!("{PYTHON}\ndef test_add():\n    pass\n"),
+            format!("{PYTHON}\ntest_add = print\n"),
+        ] {
+            assert!(refused(command, &worse), "{command:?}\n{worse}");
+        }
+        for fine in [
+            replaced("return a + b", "return b + a"),
+            replaced("class Adding", "# A comment.\n\nclass Adding"),
+            replaced("import unittest\n", "import sys\nimport unittest\n"),
+            format!("{PYTHON}\ndef test_more():\n    assert add(0, 0) == 0\n"),
+            format!("{PYTHON}\ndef sub(a, b):\n    return a - b\n"),
+        ] {
+            assert!(!refused(command, &fine), "{command:?}\n{fine}");
+        }
+    }
+    // A function of the product may be called like a test.
+    assert!(!refused(&["pytest", "tests"], &replaced("== 3\n", "== 4\n")));
+}
+
 #[test]
 fn arbitrary_sources_do_not_panic() {
     for source in [
@@ -398,6 +463,8 @@ fn arbitrary_sources_do_not_panic() {
         "#[",
         "]#[test]fn x(){}",
         "mod tests {",
+        "def test",
+        "  @a\n )\ndef test_ä():\n\tä",
         "ä#[test]fn ä(){'ä'}",
     ] {
         for path in
@@ -405,6 +472,7 @@ fn arbitrary_sources_do_not_panic() {
         {
             let _ = verdict(&feature(source, &["sh", "-c", source]), path, Some(source), Some(""));
             let _ = verdict(&feature(source, &["make"]), path, Some(""), Some(source));
+            let _ = verdict(&feature(path, &["pytest", path]), path, Some(source), Some(source));
         }
     }
 }
