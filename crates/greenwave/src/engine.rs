@@ -41,7 +41,7 @@ use crate::mask::Mask;
 use crate::merge::{MERGE_COPY, MergeQueue};
 use crate::metrics;
 use crate::plan::{BaseKind, FeatureId, Guards, Plan, ResultKind};
-use crate::preflight::{Problem, preflight};
+use crate::preflight::{Problem, preflight, preflight_sandboxes};
 use crate::project_root::ProjectRoot;
 use crate::project_state::{self, ProjectState};
 use crate::receipts::Receipts;
@@ -109,7 +109,9 @@ impl Engine {
             return Err(Error::NotTraced);
         }
         let mask = Mask::new(environment.texts());
-        let notes = preflight(&plan, &environment).into_iter().filter(|problem| !problem.is_error).collect();
+        let problems = preflight(&plan, &environment).into_iter();
+        let problems = problems.chain(preflight_sandboxes(&plan, settings.run.confine));
+        let notes = problems.filter(|problem| !problem.is_error).collect();
         let (confined, exposure) = (confinement.event(&plan), confinement.exposure(&plan));
         let (steps, supervisor) = (Steps::default(), environment.supervisor().cloned());
         let starter = Starter { supervisor, sandbox };

@@ -152,7 +152,7 @@ pub use plan::{
     AgentSpec, BaseKind, CommandSpec, Edits, Feature, FeatureId, Guards, Plan, PlanError, PlanLocation,
     ResultKind, check_expression, nearest,
 };
-pub use preflight::{Problem, preflight};
+pub use preflight::{Problem, preflight, preflight_sandboxes};
 pub use protection::PROTECTED_FILES;
 pub use report::{FeatureReport, Report, Totals, Usage};
 pub use result_keys::{KeySource, RemoteKey, ResultKeys};

@@ -8,6 +8,7 @@ use std::path::Path;
 use greenwave_dir::read_regular;
 use greenwave_testing::{Environment, Test};
 
+use crate::confinement::ConfineMode;
 use crate::plan::{AgentSpec, Feature, Plan, PlanLocation};
 use crate::protection;
 use crate::test_files::is_test_file;
@@ -16,6 +17,8 @@ use crate::test_files::is_test_file;
 const TEST_FILE_BYTES_MAX: u64 = 64 << 20;
 /// Maximum number of features that name a file and are compared with each other.
 const COMPARED_MAX: usize = 20;
+/// Programs that confine others with mounts.
+const SANDBOXES: [&str; 3] = ["bwrap", "firejail", "nsjail"];
 /// Directories in which programs are searched without the variable `PATH`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 /// Maximum number of notes about files that several features name.
@@ -102,6 +105,34 @@ fn check_agent(plan: &Plan, name: &str, agent: &AgentSpec, path: Option<&OsStr>)
         message,
         format!("install `{program}`, or correct the command"),
     ))
+}
+
+/// Returns a note for each agent that starts a program which confines with mounts. Confined agents
+/// cannot mount. `confine` is the setting of that name, for which the plan may have another value.
+pub fn preflight_sandboxes(plan: &Plan, confine: ConfineMode) -> Vec<Problem> {
+    let confine = plan.confinement.mode.unwrap_or(confine);
+    plan.agents.iter().filter_map(|(name, agent)| check_sandbox(confine, name, agent)).collect()
+}
+
+fn check_sandbox(confine: ConfineMode, name: &str, agent: &AgentSpec) -> Option<Problem> {
+    let AgentSpec::Command(spec) = agent else { return None };
+    if spec.confinement.mode.unwrap_or(confine) == ConfineMode::Off {
+        return None;
+    }
+    let mut words = spec.command.iter().flat_map(|argument| argument.split_whitespace());
+    let program = words.find_map(|word| {
+        let name = word.rsplit('/').next().unwrap_or(word);
+        SANDBOXES.iter().find(|sandbox| **sandbox == name)
+    })?;
+    Some(Problem {
+        subject: Subject::Agent(name.to_owned()),
+        code: "own-sandbox",
+        message: format!(
+            "agent `{name}` starts `{program}`, which cannot confine within the run's confinement"
+        ),
+        hint: Some(format!("switch the agent's sandbox off, or set `confine = \"off\"` in [agents.{name}]")),
+        is_error: false,
+    })
 }
 
 fn check_program(
@@ -324,6 +355,23 @@ mod tests {
         assert_eq!(messages, ["program `sh` of test `d` is not found"]);
         // An agent that no feature uses is not looked up.
         assert_eq!(problems(&[], vec![feature("a", "p", &["sh", "-c", "false"])]), []);
+    }
+
+    #[test]
+    fn sandboxes_of_confined_agents_are_noted() {
+        let noted = |words: &[&str], of_run: ConfineMode, own: Option<ConfineMode>| {
+            let mut spec = CommandSpec {
+                command: words.iter().map(|word| (*word).to_owned()).collect(),
+                ..CommandSpec::default()
+            };
+            spec.confinement.mode = own;
+            check_sandbox(of_run, "coder", &AgentSpec::Command(spec)).is_some()
+        };
+        let (auto, off) = (ConfineMode::Auto, ConfineMode::Off);
+        assert!(noted(&["/usr/bin/bwrap", "--ro-bind"], auto, None));
+        assert!(noted(&["sh", "-c", "cat; bwrap --dev /dev x"], off, Some(ConfineMode::Landlock)));
+        assert!(!noted(&["bwrap"], auto, Some(off)) && !noted(&["bwrap"], off, None));
+        assert!(!noted(&["sh", "-c", "bwrapper"], auto, None));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use greenwave::{
     AgentSpec, CopyMode, Engine, Event, MetricsEndpoint, MetricsServer, PROTECTED_FILES, Plan, Problem,
-    RunScope, Settings, copy_method, nearest, preflight,
+    RunScope, Settings, copy_method, nearest, preflight, preflight_sandboxes,
 };
 
 use super::settings::SettingsArgs;
@@ -127,7 +127,7 @@ fn check(args: &RunArgs, scope: &RunScope) -> Result<Exit, CliError> {
     let mut config = Config::load(&file.plan.project, &args.options.settings.overrides()?)?;
     config.settings.run.overlays = mount_namespace::overlays();
     let method = copy_method(&config.settings, &supervisor::environment())?;
-    for problem in &notes {
+    for problem in notes.iter().chain(&preflight_sandboxes(&file.plan, config.settings.run.confine)) {
         output::note(&file.describe(problem));
     }
     let count = plural(scope.select(&file.plan).map_or(0, |selected| selected.len()), "feature");

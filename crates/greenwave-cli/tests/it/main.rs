@@ -39,6 +39,8 @@ mod limits;
 mod metrics;
 mod npm;
 mod outputs;
+mod own_sandboxes;
+mod partial_repositories;
 mod per_test;
 mod plans;
 mod program;
