@@ -212,8 +212,8 @@ impl UserRepository {
         settings
     }
 
-    /// Writes the files of `HEAD` into an existing directory, and returns their paths. Files outside
-    /// of a sparse checkout are left out. Filters do not run, and the user's index stays as it is.
+    /// Writes the files of `HEAD` into an existing directory, and returns their paths. Leaves out
+    /// files outside of a sparse checkout. Filters do not run, and the user's index stays as it is.
     ///
     /// # Errors
     /// [`Error::Git`] or [`Error::Io`].

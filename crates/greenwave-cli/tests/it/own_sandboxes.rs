@@ -10,8 +10,8 @@ use crate::test_dir::TestDir;
 /// Arguments of bubblewrap that make everything but the working directory read-only.
 const SANDBOX: &str = "bwrap --ro-bind / / --dev /dev --proc /proc --bind \"$PWD\" \"$PWD\" --unshare-pid";
 
-/// Such an agent works if the plan does not confine it, which the start of the run says. Otherwise a
-/// note says why it fails.
+/// Such an agent works if the plan does not confine it, which the start of the run says. Otherwise
+/// a note says why it fails.
 #[test]
 fn an_agent_with_a_sandbox_of_its_own_is_not_confined_on_demand() {
     let works = Command::new("sh").args(["-c", &format!("{SANDBOX} true")]).status();

@@ -86,7 +86,7 @@ fn copies_of_partial_clones_and_sparse_checkouts_have_history() {
             is_partial,
             "{arguments:?}: {errors}"
         );
-        // What is outside of the checkout is on the branch as before.
+        // Files outside of the checkout are on the branch as before.
         let of_branch = git(&dir, "project", &["ls-tree", "-r", "--name-only", "greenwave/plan", "docs"]);
         assert_eq!(of_branch, "docs/d.txt\ndocs/new.txt\n", "{arguments:?}");
         assert_eq!(missing(&dir), missing_before, "{arguments:?}");
@@ -113,7 +113,7 @@ fn the_committed_files_of_a_sparse_checkout_are_taken() {
     }
 }
 
-/// Pointers of git-lfs stay as they are to the byte, even if git-lfs is configured and missing.
+/// Not a byte of a pointer of git-lfs changes, even if git-lfs is configured and missing.
 #[test]
 fn pointers_of_git_lfs_stay_pointers() {
     let pointer = format!(
