@@ -1,7 +1,5 @@
 //! Agents that confine themselves with mounts, as bubblewrap does.
 
-#![expect(clippy::print_stderr, reason = "tests say what they skip")]
-
 use std::process::Command;
 
 use crate::shell_plan::{self, Report, ShellFeature};
