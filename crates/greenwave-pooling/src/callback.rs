@@ -1,6 +1,7 @@
 //! Calls user code and turns its panics into errors.
 
 use std::any::Any;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
@@ -34,8 +35,26 @@ pub(crate) async fn finish<F: Future>(callback: &'static str, future: F) -> Resu
     .await
 }
 
-fn panicked(callback: &'static str, payload: &(dyn Any + Send)) -> Error {
+/// Formats a value of the user for a log. A panic of its `Debug` is logged in its place: a log must
+/// not decide whether a call succeeds.
+pub(crate) struct Logged<'a>(pub(crate) &'a dyn fmt::Debug);
+
+impl fmt::Debug for Logged<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match call("Debug", || format!("{:?}", self.0)) {
+            Ok(text) => f.write_str(&text),
+            Err(error) => write!(f, "<{error}>"),
+        }
+    }
+}
+
+/// Returns the message of a panic.
+pub(crate) fn message_of(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-    Error::Panicked { callback, message: text.unwrap_or_else(|| "no message".to_owned()) }
+    text.unwrap_or_else(|| "no message".to_owned())
+}
+
+fn panicked(callback: &'static str, payload: &(dyn Any + Send)) -> Error {
+    Error::Panicked { callback, message: message_of(payload) }
 }

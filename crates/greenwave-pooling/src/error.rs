@@ -1,5 +1,6 @@
-//! The error type of this crate.
+//! Errors of this crate.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,5 +96,55 @@ impl Error {
                 | Self::Timeout { .. }
                 | Self::CircuitOpen { .. }
         )
+    }
+}
+
+/// Errors of a load that several callers share.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LoadError<E> {
+    /// The load failed. All callers that waited for it share the error.
+    Failed(Arc<E>),
+    /// The load of another caller, for which this one waited, panicked.
+    Panicked {
+        /// Message of the panic.
+        message: Arc<str>,
+    },
+}
+
+impl<E> Clone for LoadError<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(Arc::clone(error)),
+            Self::Panicked { message } => Self::Panicked { message: Arc::clone(message) },
+        }
+    }
+}
+
+impl<E: PartialEq> PartialEq for LoadError<E> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Failed(error), Self::Failed(other)) => error == other,
+            (Self::Panicked { message }, Self::Panicked { message: other }) => message == other,
+            _ => false,
+        }
+    }
+}
+
+impl<E> fmt::Display for LoadError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(_) => f.write_str("cannot load the value"),
+            Self::Panicked { message } => write!(f, "the load panicked: {message}"),
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for LoadError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Failed(error) => Some(&**error),
+            Self::Panicked { .. } => None,
+        }
     }
 }

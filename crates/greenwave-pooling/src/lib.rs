@@ -99,7 +99,7 @@ pub use self::http::{HttpCache, HttpCacheOptions, HttpStore, MemoryHttpStore, St
 pub use async_trait::async_trait;
 pub use batch::{BatchOptions, BatchStats, Batcher};
 pub use circuit_breaker::{CallPermit, CircuitBreaker, CircuitBreakerOptions, Endpoints};
-pub use error::{BoxError, Error};
+pub use error::{BoxError, Error, LoadError};
 pub use greenwave_retry::{Attempts, Retry, RetryBudget, RetryError, Retryability, StopReason};
 pub use hedge::Hedge;
 #[cfg(feature = "tower")]

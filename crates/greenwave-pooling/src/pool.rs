@@ -22,7 +22,7 @@ pub use self::core::PoolStats;
 use self::core::{Claim, Core, Grant, Pooled, Return, ticks};
 pub use self::event::{CloseReason, PoolEvent};
 pub use self::lease::Lease;
-use crate::callback::{FAR, call, finish};
+use crate::callback::{FAR, Logged, call, finish};
 use crate::error::Error;
 use crate::manager::Manager;
 use crate::sync::Mutex;
@@ -392,7 +392,7 @@ impl<M: Manager> PoolInner<M> {
         if let Some(observer) = &self.observer {
             let observed = call("observer", || observer(event));
             if let Err(error) = observed {
-                tracing::warn!(%error, ?event, "a pool observer failed");
+                tracing::warn!(%error, event = ?Logged(event), "a pool observer failed");
             }
         }
     }
@@ -451,7 +451,7 @@ impl<M: Manager> PoolInner<M> {
     fn connected(self: &Arc<Self>, connection: M::Connection, took: Duration) {
         let now = self.now();
         let pooled = self.core.lock().connected(self.clone(), connection, Instant::now(), now);
-        tracing::debug!(manager = ?self.manager, ?took, "connected");
+        tracing::debug!(manager = ?Logged(&self.manager), ?took, "connected");
         self.notify(&PoolEvent::Connected { took });
         Self::put(pooled, Core::return_connection);
         self.changed();
@@ -473,7 +473,7 @@ impl<M: Manager> PoolInner<M> {
     /// Handles a failed connect: passes the error to the caller that has waited longest, and
     /// connects again for the next one.
     fn failed(self: &Arc<Self>, error: Error) {
-        tracing::debug!(manager = ?self.manager, %error, "connect failed");
+        tracing::debug!(manager = ?Logged(&self.manager), %error, "connect failed");
         self.notify(&PoolEvent::ConnectFailed { error: &error });
         let now = self.now();
         let (woken, starting) = {
