@@ -57,7 +57,8 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K> + Default> Cache<K, V, P, S> {
     ///
     /// # Errors
     ///
-    /// Returns [`Error::InvalidOption`] if an option is out of range.
+    /// Returns [`Error::InvalidOption`] if an option is out of range or the policy's constructor
+    /// does not return one policy per shard, and [`Error::Panicked`] if it panics.
     pub fn with(options: CacheOptions<K, V>) -> Result<Self, Error> {
         let shards = options.shard_count()?;
         // Rounded so that the shards together never hold more than `entries_max`.
@@ -68,8 +69,12 @@ impl<K: Eq, V, P: Policy, S: KeyHasher<K> + Default> Cache<K, V, P, S> {
         let locked = |(index, (policy, capacity))| {
             LockedShard::new(Shard::new(policy, capacity, budget.clone(), index))
         };
-        let locked_shards =
-            P::shards(&capacities).into_iter().zip(capacities).enumerate().map(locked).collect();
+        let policies = catch_panic("policy", || P::shards(&capacities))?;
+        if policies.len() != shards {
+            let value = format!("{} for {shards} shards", policies.len());
+            return Err(Error::InvalidOption { option: "policies", value, expected: "one per shard" });
+        }
+        let locked_shards = policies.into_iter().zip(capacities).enumerate().map(locked).collect();
         let timed = AtomicBool::new(options.ttl.is_some() || options.tti.is_some());
         let (hashing, start, counters) = (S::default(), Instant::now(), HitCounters::new());
         Ok(Self { shards: locked_shards, hashing, budget, options, start, timed, counters })

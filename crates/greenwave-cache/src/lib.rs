@@ -115,6 +115,7 @@ mod predict;
 mod reading;
 mod record;
 mod shard;
+mod shard_policy;
 mod stats;
 mod sync;
 mod tier;

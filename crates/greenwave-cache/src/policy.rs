@@ -31,6 +31,10 @@ pub use s3fifo::S3Fifo;
 ///   not to the number of entries.
 /// - No call panics, waits, or allocates for a hit.
 ///
+/// A policy that breaks the contract costs entries, but no call. After a panic of `insert`,
+/// `remove` or `victim`, or the choice of an unused slot, the panic is logged, and the shard evicts
+/// all its entries and starts over with a policy from [`shards`](Self::shards).
+///
 /// `policy_conformance!` in the module `conformance` (feature `conformance`) tests this.
 pub trait Policy: Debug + Send + Sync + 'static {
     /// Creates one policy per shard of a cache, with the given maximum numbers of entries. The

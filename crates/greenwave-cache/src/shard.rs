@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use hashbrown::HashTable;
 
 use crate::policy::{Candidate, Policy};
+use crate::shard_policy::ShardPolicy;
 
 /// Marks an entry whose weight is stored in [`Extra::weight`].
 pub(crate) const WEIGHT_IN_EXTRA: u32 = u32::MAX;
@@ -224,7 +225,7 @@ pub(crate) struct Shard<K, V, P> {
     slots: Vec<Option<Entry<K, V>>>,
     free: Vec<u32>,
     tags: HashMap<Arc<str>, HashSet<u32>>,
-    policy: P,
+    policy: ShardPolicy<P>,
     /// Total weight. Without a limit, the sum can exceed 64 bits.
     pub(crate) weight: u128,
     /// Numbers of insertions and evictions, changed under the lock that an insertion holds anyway.
@@ -248,7 +249,7 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
             slots: Vec::new(),
             free: Vec::new(),
             tags: HashMap::new(),
-            policy,
+            policy: ShardPolicy::new(policy),
             weight: 0,
             insertions: 0,
             evictions: 0,
@@ -283,10 +284,14 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
     #[inline]
     pub(crate) fn insert(&mut self, entry: Entry<K, V>, displaced: &mut Displaced<K, V>) {
         self.insertions += 1;
+        if self.policy.has_failed() {
+            self.start_over(displaced);
+        }
         let found = self.find(entry.hash, &entry.key).map(|(slot, _)| slot);
         let weight = entry.weight();
         let is_too_heavy = self.budget.as_ref().is_some_and(|budget| weight > budget.weight_max);
-        if is_too_heavy || weight == UNWEIGHED || self.entries_max == 0 {
+        let is_refused = is_too_heavy || weight == UNWEIGHED || !self.policy.exists();
+        if is_refused || self.entries_max == 0 {
             displaced.replaced = found.map(|slot| self.remove_slot(slot));
             self.evictions += 1;
             return displaced.evicted.push(entry);
@@ -305,6 +310,9 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
         }
         self.reserve(entry.hash, weight, displaced);
         self.store_entry(entry);
+        if self.policy.has_failed() || !self.policy.exists() {
+            self.start_over(displaced);
+        }
     }
 
     /// Evicts entries of this shard to make room for a new one, unless other shards must evict.
@@ -348,9 +356,23 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
 
     #[inline]
     fn evict(&mut self, displaced: &mut Displaced<K, V>) {
-        let victim = self.policy.victim().expect("a full shard has an entry to evict");
+        let slots = &self.slots;
+        let is_used = |slot: u32| slots.get(slot as usize).is_some_and(Option::is_some);
+        let Some(victim) = self.policy.victim(is_used) else { return self.start_over(displaced) };
         self.evictions += 1;
         displaced.evicted.push(self.clear_slot(victim));
+    }
+
+    /// Evicts all entries and replaces the policy, which has failed.
+    #[cold]
+    fn start_over(&mut self, displaced: &mut Displaced<K, V>) {
+        let used = (0..).zip(&self.slots).filter(|(_, entry)| entry.is_some());
+        let used: Vec<u32> = used.map(|(slot, _)| slot).collect();
+        for slot in used {
+            self.evictions += 1;
+            displaced.evicted.push(self.clear_slot(slot));
+        }
+        self.policy.replace(self.entries_max);
     }
 
     /// Removes the entry of a key.
@@ -379,7 +401,8 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
 
     /// Iterates over all entries with their heat, in order of eviction.
     pub(crate) fn ranking(&self) -> impl Iterator<Item = (&Entry<K, V>, u8)> {
-        self.policy.ranking().into_iter().map(|(slot, heat)| (self.entry(slot), heat))
+        let entry = |slot: u32| self.slots.get(slot as usize)?.as_ref();
+        self.policy.ranking().into_iter().filter_map(move |(slot, heat)| Some((entry(slot)?, heat)))
     }
 
     fn remove_slot(&mut self, slot: u32) -> Entry<K, V> {

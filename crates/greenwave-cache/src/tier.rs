@@ -2,16 +2,18 @@
 //! misses.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::backend::Backend;
-use crate::catch_panic::catch_panic_async;
+use crate::backend::{Backend, Capabilities};
+use crate::catch_panic::{catch_panic, catch_panic_async};
 use crate::stats::Counter;
 use crate::{BoxError, Error, Key, Secret};
 
@@ -76,8 +78,10 @@ pub enum AccessMode {
 pub enum WriteMode {
     /// Before the call returns.
     Through,
-    /// After the call returns, in order, from a background task. Writes that are still queued when
-    /// the runtime ends are lost; [`flush`](crate::Tiered::flush) waits for them.
+    /// After the call returns, in order, from a background task in the runtime of the first write.
+    /// [`flush`](crate::Tiered::flush) waits for the queued writes. Those that are still queued when
+    /// the runtime ends are lost: they count as dropped, and the next flush reports a failure. Later
+    /// writes are queued in their own runtime. Outside of a runtime, writes go through.
     Back {
         /// Maximum number of queued writes; 0 is treated as 1. A put that finds the queue full is
         /// dropped and counted, and a removal waits.
@@ -119,8 +123,8 @@ pub struct TierStats {
     pub errors: u64,
     /// Calls that were skipped because the server had failed recently.
     pub skipped: u64,
-    /// Writes that were dropped because the queue was full or the record exceeded the backend's
-    /// size limit.
+    /// Writes that were dropped because the queue was full, the record exceeded the backend's size
+    /// limit, or the runtime ended before a queued write was done.
     pub dropped: u64,
 }
 
@@ -142,7 +146,7 @@ pub(crate) struct Counters {
 pub(crate) struct TierHandle {
     state: Arc<TierState>,
     /// Sends writes to the background task, once it has been started.
-    queue: OnceLock<mpsc::Sender<QueuedWrite>>,
+    queue: Mutex<Option<mpsc::Sender<QueuedWrite>>>,
     skipped_keys: Mutex<SkippedKeys>,
 }
 
@@ -151,6 +155,8 @@ pub(crate) struct TierHandle {
 struct TierState {
     tier: Tier,
     counters: Counters,
+    /// Whether queued writes were lost since the last flush.
+    has_lost: AtomicBool,
 }
 
 /// An item in the queue of writes. `Flush` is answered when all earlier writes are done.
@@ -163,8 +169,9 @@ enum QueuedWrite {
 
 impl TierHandle {
     pub(crate) fn new(tier: Tier) -> Self {
-        let state = Arc::new(TierState { tier, counters: Counters::default() });
-        Self { state, queue: OnceLock::new(), skipped_keys: Mutex::default() }
+        let state =
+            Arc::new(TierState { tier, counters: Counters::default(), has_lost: AtomicBool::new(false) });
+        Self { state, queue: Mutex::default(), skipped_keys: Mutex::default() }
     }
 
     pub(crate) fn tier(&self) -> &Tier {
@@ -211,16 +218,16 @@ impl TierHandle {
     pub(crate) async fn write(&self, key: &Key, value: Bytes, ttl: Option<Duration>) -> Result<(), Error> {
         let tier = &self.state.tier;
         let ttl = ttl.into_iter().chain(tier.ttl_max).min();
-        let written =
-            if tier.backend.capabilities().value_bytes_max.is_some_and(|max| value.len() as u64 > max) {
-                self.counters().dropped.add(1);
-                Err(format!("record of {} bytes exceeds the size limit", value.len()).into())
-            } else {
-                match self.queue() {
-                    Some(queue) => self.enqueue(queue, QueuedWrite::Put(*key, value, ttl)),
-                    None => self.state.call("put", async { tier.backend.put(key, value, ttl).await }).await,
-                }
-            };
+        let written = if self.state.capabilities().value_bytes_max.is_some_and(|max| value.len() as u64 > max)
+        {
+            self.counters().dropped.add(1);
+            Err(format!("record of {} bytes exceeds the size limit", value.len()).into())
+        } else {
+            match self.queue() {
+                Some(queue) => self.enqueue(&queue, QueuedWrite::Put(*key, value, ttl)),
+                None => self.state.call("put", async { tier.backend.put(key, value, ttl).await }).await,
+            }
+        };
         let report = |error| Error::backend(format!("write to tier {}", tier.name))(error);
         written.map_err(report).or_else(|error| match tier.on_failure {
             OnFailure::Ignore => Ok(()),
@@ -245,16 +252,20 @@ impl TierHandle {
 
     pub(crate) async fn flush(&self) -> bool {
         self.wait_for_queue().await;
-        self.state.call("flush", async { self.state.tier.backend.flush().await }).await.is_ok()
+        let has_lost = self.state.has_lost.swap(false, Ordering::Relaxed);
+        let flushed = self.state.call("flush", async { self.state.tier.backend.flush().await }).await;
+        flushed.is_ok() && !has_lost
     }
 
     pub(crate) async fn close(&self) -> bool {
         self.wait_for_queue().await;
-        self.state.call("close", async { self.state.tier.backend.close().await }).await.is_ok()
+        let has_lost = self.state.has_lost.swap(false, Ordering::Relaxed);
+        let closed = self.state.call("close", async { self.state.tier.backend.close().await }).await;
+        closed.is_ok() && !has_lost
     }
 
     pub(crate) fn stats(&self) -> TierStats {
-        let TierState { tier, counters } = &*self.state;
+        let TierState { tier, counters, .. } = &*self.state;
         TierStats {
             name: tier.name.clone(),
             hits: counters.hits.get(),
@@ -272,7 +283,7 @@ impl TierHandle {
     /// Returns all keys, or none if the backend cannot list them.
     pub(crate) async fn list(&self) -> Vec<Key> {
         let backend = &self.state.tier.backend;
-        if !backend.capabilities().list {
+        if !self.state.capabilities().list {
             return Vec::new();
         }
         self.state.call("list", async { backend.list().await }).await.unwrap_or_default()
@@ -280,7 +291,8 @@ impl TierHandle {
 
     /// Waits until all queued writes are done.
     pub(crate) async fn wait_for_queue(&self) {
-        let Some(queue) = self.queue.get() else { return };
+        let queue = self.queue.lock().clone();
+        let Some(queue) = queue else { return };
         let (done, drained) = oneshot::channel();
         if queue.send(QueuedWrite::Flush(done)).await.is_ok() {
             // An error means that the task ended with its runtime, so nothing is left to wait for.
@@ -288,16 +300,19 @@ impl TierHandle {
         }
     }
 
-    /// Returns the queue of the background task, which is started on first use. Returns `None` if
-    /// writes go through.
-    fn queue(&self) -> Option<&mpsc::Sender<QueuedWrite>> {
+    /// Returns the queue of the background task, which is started on first use, and again after its
+    /// runtime ended. Returns `None` if writes go through.
+    fn queue(&self) -> Option<mpsc::Sender<QueuedWrite>> {
         let WriteMode::Back { queued_max } = self.state.tier.writes else { return None };
-        let start = || {
-            let (sender, receiver) = mpsc::channel(queued_max.clamp(1, Semaphore::MAX_PERMITS));
-            tokio::spawn(run_queue(self.state.clone(), receiver));
-            sender
-        };
-        Some(self.queue.get_or_init(start))
+        let mut queue = self.queue.lock();
+        if let Some(queue) = queue.as_ref().filter(|queue| !queue.is_closed()) {
+            return Some(queue.clone());
+        }
+        let runtime = Handle::try_current().ok()?;
+        let (sender, receiver) = mpsc::channel(queued_max.clamp(1, Semaphore::MAX_PERMITS));
+        let writer = QueueWriter { state: self.state.clone(), queue: receiver, is_writing: false };
+        runtime.spawn(writer.run());
+        Some(queue.insert(sender).clone())
     }
 
     fn enqueue(&self, queue: &mpsc::Sender<QueuedWrite>, write: QueuedWrite) -> Result<(), BoxError> {
@@ -313,6 +328,15 @@ impl TierHandle {
 }
 
 impl TierState {
+    /// Returns the capabilities of the backend, or none if it panics.
+    fn capabilities(&self) -> Capabilities {
+        let found = catch_panic("backend", || self.tier.backend.capabilities());
+        found.unwrap_or_else(|_| {
+            self.counters.errors.add(1);
+            Capabilities::default()
+        })
+    }
+
     /// Makes a call within the timeout. Counts and logs a failure.
     async fn call<T>(
         &self,
@@ -340,17 +364,46 @@ impl TierState {
     }
 }
 
-/// Performs queued writes in order until all senders are dropped.
-async fn run_queue(state: Arc<TierState>, mut queue: mpsc::Receiver<QueuedWrite>) {
-    while let Some(write) = queue.recv().await {
-        let backend = &state.tier.backend;
-        match write {
-            QueuedWrite::Put(key, value, ttl) => {
-                _ = state.call("put", async { backend.put(&key, value, ttl).await }).await;
+/// The background task, which performs queued writes in order until all senders are dropped.
+struct QueueWriter {
+    state: Arc<TierState>,
+    queue: mpsc::Receiver<QueuedWrite>,
+    is_writing: bool,
+}
+
+impl QueueWriter {
+    async fn run(mut self) {
+        while let Some(write) = self.queue.recv().await {
+            let (state, backend) = (&self.state, &self.state.tier.backend);
+            self.is_writing = !matches!(write, QueuedWrite::Flush(_));
+            match write {
+                QueuedWrite::Put(key, value, ttl) => {
+                    _ = state.call("put", async { backend.put(&key, value, ttl).await }).await;
+                }
+                QueuedWrite::Remove(key) => {
+                    _ = state.call("remove", async { backend.remove(&key).await }).await;
+                }
+                // An error means that the waiting call was dropped.
+                QueuedWrite::Flush(done) => _ = done.send(()),
             }
-            QueuedWrite::Remove(key) => _ = state.call("remove", async { backend.remove(&key).await }).await,
-            // An error means that the waiting call was dropped.
-            QueuedWrite::Flush(done) => _ = done.send(()),
+            self.is_writing = false;
+        }
+    }
+}
+
+impl Drop for QueueWriter {
+    /// Counts the writes that are lost if the runtime ends first.
+    fn drop(&mut self) {
+        self.queue.close();
+        let mut lost = u64::from(self.is_writing);
+        while let Ok(write) = self.queue.try_recv() {
+            lost += u64::from(!matches!(write, QueuedWrite::Flush(_)));
+        }
+        if lost > 0 {
+            let TierState { tier, counters, has_lost } = &*self.state;
+            counters.dropped.add(lost);
+            has_lost.store(true, Ordering::Relaxed);
+            tracing::warn!(tier = tier.name, lost, "the runtime ended before queued writes were done");
         }
     }
 }

@@ -18,6 +18,7 @@ mod servers;
 mod stats;
 mod tiered;
 mod weight;
+mod write_back;
 
 use greenwave_cache::{Cache, CacheOptions, Lru};
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use greenwave_cache::{
-    Backend, BoxError, Cache, CacheOptions, Capabilities, Error, Key, KeyBuilder, Lease, Leases, Lru,
-    MemoryBackend, OnFailure, Persist, Record, RemovalListener, Tier, Tiered, TieredOptions, WarmEntry,
-    WriteMode,
+    Backend, BoxError, Cache, CacheOptions, Candidate, Capabilities, EntryOptions, Error, Key, KeyBuilder,
+    Lease, Leases, Lru, MemoryBackend, OnFailure, Persist, Policy, Record, RemovalListener, Tier, Tiered,
+    TieredOptions, WarmEntry, WriteMode,
 };
 
 fn key(number: u64) -> Key {
@@ -89,7 +89,7 @@ impl Backend for Panicking {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { list: true, ttl: true, shared: false, durable: false, value_bytes_max: None }
+        panic!("capabilities")
     }
 }
 
@@ -159,6 +159,121 @@ async fn after_a_panic_the_key_can_be_computed_again() {
     });
     assert!(task.await.unwrap_err().is_panic() && panicked.load(Ordering::Relaxed));
     assert_eq!(cache.get_or_compute(1, async || Ok::<_, ()>(2)).await, Ok(2));
+}
+
+/// The method in which a policy misbehaves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    Hit,
+    Insert,
+    Remove,
+    Victim,
+    NoVictim,
+    UnusedVictim,
+    Ranking,
+    /// `Insert`, and then the creation of another policy.
+    Shards,
+}
+
+thread_local! {
+    static FAULT: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+}
+
+/// A policy that evicts in order of insertion, and misbehaves while `FAULT` says so.
+#[derive(Debug, Default)]
+struct Faulty {
+    slots: Vec<u32>,
+}
+
+impl Faulty {
+    fn check(faults: &[Fault]) {
+        let fault = FAULT.get();
+        assert!(!fault.is_some_and(|fault| faults.contains(&fault)), "a bad policy");
+    }
+}
+
+impl Policy for Faulty {
+    fn shards(capacities: &[usize]) -> Vec<Self> {
+        Self::check(&[Fault::Shards]);
+        capacities.iter().map(|_| Self::default()).collect()
+    }
+
+    fn hit(&self, _: u32) {
+        Self::check(&[Fault::Hit]);
+    }
+
+    fn insert(&mut self, slot: u32, _: Candidate) {
+        // After the slot is tracked, so that the policy knows a slot that the shard frees.
+        self.slots.push(slot);
+        Self::check(&[Fault::Insert, Fault::Shards]);
+    }
+
+    fn remove(&mut self, slot: u32) {
+        Self::check(&[Fault::Remove]);
+        self.slots.retain(|tracked| *tracked != slot);
+    }
+
+    fn victim(&mut self) -> Option<u32> {
+        Self::check(&[Fault::Victim]);
+        match FAULT.get() {
+            Some(Fault::NoVictim) => None,
+            Some(Fault::UnusedVictim) => Some(1000),
+            _ => (!self.slots.is_empty()).then(|| self.slots.remove(0)),
+        }
+    }
+
+    fn ranking(&self) -> Vec<(u32, u8)> {
+        Self::check(&[Fault::Ranking]);
+        self.slots.iter().map(|slot| (*slot, 0)).chain([(1000, 0)]).collect()
+    }
+}
+
+#[test]
+fn a_faulty_policy_costs_entries_but_no_call() {
+    use Fault::{Hit, Insert, NoVictim, Ranking, Remove, Shards, UnusedVictim, Victim};
+    for fault in [Hit, Insert, Remove, Victim, NoVictim, UnusedVictim, Ranking, Shards] {
+        let weigh = |_: &u64, value: &u64| *value;
+        let options = CacheOptions {
+            entries_max: 8,
+            weight_max: Some(20),
+            weigher: Some(Arc::new(weigh)),
+            shards: Some(2),
+            ..CacheOptions::default()
+        };
+        let cache: Cache<u64, u64, Faulty> = Cache::with(options).unwrap();
+        for round in 0..3 {
+            FAULT.set(Some(fault));
+            for key in 0..40 {
+                cache.insert_with(
+                    key,
+                    1 + key % 5,
+                    &EntryOptions { tags: &["a"], ..EntryOptions::default() },
+                );
+                let found = cache.get(&key);
+                assert!(found.is_none_or(|value| value == 1 + key % 5), "{fault:?}");
+                cache.remove(&(key / 2));
+            }
+            cache.invalidate_tag("a");
+            cache.hottest(10);
+            FAULT.set(None);
+            // One more insertion per shard replaces a policy that has failed.
+            (100..120).for_each(|key| cache.insert(key, 1));
+            cache.invalidate_all();
+            let stats = cache.stats();
+            assert_eq!((stats.entries, stats.weight), (0, 0), "{fault:?}, round {round}: {stats:?}");
+            (100..120).for_each(|key| cache.insert(key, 2));
+            let expected = if fault == Shards { 0 } else { 8 };
+            assert_eq!((cache.len(), cache.hottest(20).len()), (expected, expected), "{fault:?}");
+        }
+    }
+}
+
+#[test]
+fn a_policy_that_cannot_be_created_is_an_error() {
+    FAULT.set(Some(Fault::Shards));
+    let error = Cache::<u64, u64, Faulty>::with(CacheOptions::default()).unwrap_err();
+    FAULT.set(None);
+    assert_eq!(error.to_string(), "policy panicked: a bad policy");
 }
 
 #[test]
