@@ -79,9 +79,9 @@ pub enum WriteMode {
     /// Before the call returns.
     Through,
     /// After the call returns, in order, from a background task in the runtime of the first write.
-    /// [`flush`](crate::Tiered::flush) waits for the queued writes. Those that are still queued when
-    /// the runtime ends are lost: they count as dropped, and the next flush reports a failure. Later
-    /// writes are queued in their own runtime. Outside of a runtime, writes go through.
+    /// [`flush`](crate::Tiered::flush) waits for the queued writes. Those that are still queued
+    /// when the runtime ends are lost: they count as dropped, and the next flush reports a failure.
+    /// Later writes are queued in their own runtime. Outside of a runtime, writes go through.
     Back {
         /// Maximum number of queued writes; 0 is treated as 1. A put that finds the queue full is
         /// dropped and counted, and a removal waits.
