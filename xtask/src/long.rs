@@ -113,7 +113,7 @@ const RUNS: &[Run] = &[
         package: "greenwave-segment",
         features: "",
         target: "simulation",
-        tests: "explore::all_programs",
+        tests: "explore::programs_of",
         variable: "GREENWAVE_SIMULATION_PAIRS",
         rounds: 100_000,
     },

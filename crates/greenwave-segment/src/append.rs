@@ -1,5 +1,6 @@
 //! Appends records to the active segment, flushes them, and seals full segments.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::Error;
@@ -19,6 +20,9 @@ use crate::writer_number::WriterNumber;
 
 /// Space that a record takes in the index file in addition to its key, in bytes.
 const INDEX_SHARE_BYTES: u64 = 128;
+
+/// Size of the buffer in which small records of a batch are collected, in bytes.
+const WRITE_BUFFER_BYTES: usize = 128 << 10;
 
 /// Attempts at writing a record that compactors may have missed. Each fails only if a compactor
 /// removes records that were written during the attempt.
@@ -59,7 +63,7 @@ impl<'a> Appender<'a> {
         let target = self.inner.writer.lock().appended;
         let mut synced = self.inner.synced.lock();
         if synced.failed {
-            return Err(Error::io("sync", &self.inner.dir)(std::io::Error::other("an earlier sync failed")));
+            return Err(Error::io("sync", &self.inner.dir)(io::Error::other("an earlier sync failed")));
         }
         if synced.appended >= target && self.inner.writer.lock().retired.is_empty() {
             return Ok(());
@@ -241,7 +245,7 @@ impl<'a> Appender<'a> {
     /// Appends a record that is not a value (a dictionary), within the disk budget.
     pub(crate) fn append(&self, frame: &mut Frame) -> Result<(), Error> {
         self.begin_writing()?;
-        self.fits(frame.bytes.len() as u64)?;
+        self.fits(frame.len())?;
         self.append_new(&mut self.inner.writer.lock(), frame)
     }
 
@@ -303,7 +307,7 @@ impl<'a> Appender<'a> {
     /// Writes a record to the active segment or to a new one. Updates the sizes in the index but
     /// not the entry of the key.
     pub(crate) fn append_unindexed(&self, writer: &mut Writer, frame: &mut Frame) -> Result<Location, Error> {
-        let len = frame.bytes.len() as u64;
+        let len = frame.len();
         self.make_room(writer, len)?;
         let active = writer.active.as_mut().expect("make_room leaves one");
         let location = Location { slot: active.slot, offset: active.end };
@@ -325,26 +329,25 @@ impl<'a> Appender<'a> {
 
     /// Appends the records of a batch, whose timestamps are set, and adds them to the index.
     fn append_batch(&self, writer: &mut Writer, frames: &mut [Frame]) -> Result<(), Error> {
-        let len = frames.iter().map(|frame| frame.bytes.len() as u64).sum();
+        let len = frames.iter().map(Frame::len).sum();
         self.make_room(writer, len)?;
         let active = writer.active.as_mut().expect("make_room leaves one");
-        let start = active.end;
-        let mut bytes = Vec::with_capacity(usize::try_from(len).expect("checked against BATCH_BYTES_MAX"));
+        let mut at = active.end;
         let last = frames.len().saturating_sub(1);
         for (number, frame) in frames.iter_mut().enumerate() {
             (frame.header.follows, frame.header.continues) = (number > 0, number < last);
-            frame.write_header(record::location_seed(active.segment.id, start + bytes.len() as u64));
-            bytes.extend_from_slice(&frame.bytes);
+            frame.write_header(record::location_seed(active.segment.id, at));
+            at += frame.len();
         }
-        if let Err(e) = active.segment.write_at(&bytes, start) {
-            let _ = active.segment.truncate(start);
+        if let Err(e) = write_frames(&active.segment, active.end, frames) {
+            let _ = active.segment.truncate(active.end);
             return Err(Error::io("append to", &active.segment.path)(e));
         }
         let mut index = self.inner.index.write();
         for frame in &*frames {
             let location = Location { slot: active.slot, offset: active.end };
             active.pending.push(active.end, &frame.header, frame.key(), frame.base(), frame.checksum());
-            active.end += frame.bytes.len() as u64;
+            active.end += frame.len();
             writer.appended += 1;
             index.apply(location, &RecordInfo::new(&frame.header, frame.key(), frame.base()));
         }
@@ -417,4 +420,25 @@ impl<'a> Appender<'a> {
         writer.timestamp = self.inner.shared_clock.timestamp(self.inner.options.clock, seen, number);
         writer.timestamp
     }
+}
+
+/// Writes records one after the other, beginning at `offset`. Collects small ones, so that there
+/// are few calls.
+fn write_frames(segment: &Segment, mut offset: u64, frames: &[Frame]) -> io::Result<()> {
+    let parts = frames.iter().flat_map(|frame| [frame.bytes.as_slice(), &frame.shared_payload]);
+    let mut buffer = Vec::new();
+    for part in parts {
+        if buffer.len() + part.len() > WRITE_BUFFER_BYTES {
+            segment.write_at(&buffer, offset)?;
+            offset += buffer.len() as u64;
+            buffer.clear();
+        }
+        if part.len() > WRITE_BUFFER_BYTES {
+            segment.write_at(part, offset)?;
+            offset += part.len() as u64;
+        } else {
+            buffer.extend_from_slice(part);
+        }
+    }
+    segment.write_at(&buffer, offset)
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 /// A batch of changes and conditions for [`Log::write`](crate::Log::write). The last change of a
 /// key wins.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
-    pub(crate) changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    pub(crate) conditions: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    pub(crate) changes: BTreeMap<Bytes, Option<Bytes>>,
+    pub(crate) conditions: BTreeMap<Bytes, Option<Bytes>>,
 }
 
 impl Batch {
@@ -16,17 +18,24 @@ impl Batch {
         Self::default()
     }
 
-    /// Sets `key` to `value`.
+    /// Sets `key` to `value`. Copies both.
     #[must_use]
-    pub fn put(mut self, key: &[u8], value: &[u8]) -> Self {
-        self.changes.insert(key.to_vec(), Some(value.to_vec()));
+    pub fn put(self, key: &[u8], value: &[u8]) -> Self {
+        self.put_bytes(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value))
+    }
+
+    /// Sets `key` to `value` without copying them. While the batch is written, each value that
+    /// compression makes smaller is in memory a second time, compressed.
+    #[must_use]
+    pub fn put_bytes(mut self, key: Bytes, value: Bytes) -> Self {
+        self.changes.insert(key, Some(value));
         self
     }
 
     /// Removes `key`.
     #[must_use]
     pub fn remove(mut self, key: &[u8]) -> Self {
-        self.changes.insert(key.to_vec(), None);
+        self.changes.insert(Bytes::copy_from_slice(key), None);
         self
     }
 
@@ -34,7 +43,7 @@ impl Batch {
     /// no value.
     #[must_use]
     pub fn expect(mut self, key: &[u8], value: Option<&[u8]>) -> Self {
-        self.conditions.insert(key.to_vec(), value.map(<[u8]>::to_vec));
+        self.conditions.insert(Bytes::copy_from_slice(key), value.map(Bytes::copy_from_slice));
         self
     }
 

@@ -38,7 +38,10 @@ const BASE_HASH_BYTES: usize = 4;
 /// A record whose header is filled in when its location is chosen.
 pub(crate) struct Frame {
     pub(crate) header: Header,
+    /// Header, key and payload.
     pub(crate) bytes: Vec<u8>,
+    /// The payload, if it is shared with the caller instead of copied into `bytes`.
+    pub(crate) shared_payload: Bytes,
 }
 
 impl Frame {
@@ -51,7 +54,12 @@ impl Frame {
         bytes.extend_from_slice(&[0; HEADER_BYTES]);
         bytes.extend_from_slice(key);
         bytes.extend_from_slice(payload);
-        Self { header, bytes }
+        Self { header, bytes, shared_payload: Bytes::new() }
+    }
+
+    /// Returns the length of the record in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        (self.bytes.len() + self.shared_payload.len()) as u64
     }
 
     pub(crate) fn key(&self) -> &[u8] {
@@ -64,7 +72,8 @@ impl Frame {
     }
 
     pub(crate) fn payload(&self) -> &[u8] {
-        &self.bytes[HEADER_BYTES + self.header.key_len as usize..]
+        let copied = &self.bytes[HEADER_BYTES + self.header.key_len as usize..];
+        if copied.is_empty() { &self.shared_payload } else { copied }
     }
 
     /// Writes the header for the location that `seed` identifies.
@@ -163,6 +172,18 @@ impl Codec {
     pub(crate) fn encode(&self, key: &[u8], value: &[u8]) -> Frame {
         let header = Header::empty(Kind::Value, key);
         let frame = self.compressed(header, key, value).unwrap_or_else(|| Frame::new(header, key, value));
+        frame.finish(value.len())
+    }
+
+    /// Encodes a value of a batch like [`encode`](Self::encode). All records of a batch are in
+    /// memory at once. To save memory, compressed ones are moved into buffers of their size, and
+    /// others share the value.
+    pub(crate) fn encode_shared(&self, key: &[u8], value: &Bytes) -> Frame {
+        let header = Header::empty(Kind::Value, key);
+        let mut frame = self
+            .compressed(header, key, value)
+            .unwrap_or_else(|| Frame { shared_payload: value.clone(), ..Frame::new(header, key, &[]) });
+        frame.bytes.shrink_to_fit();
         frame.finish(value.len())
     }
 

@@ -310,7 +310,7 @@ impl<'a> Compactor<'a> {
         frame.header = frame.header.copied();
         let to = self.appender.append_unindexed(&mut writer, &mut frame)?;
         self.inner.index.write().relocate(entry.location(), to, &RecordInfo::new(&frame.header, key, &[]));
-        Ok(frame.bytes.len() as u64)
+        Ok(frame.len())
     }
 
     /// Appends a copy of a record unless its key has changed; returns the bytes written, at most
@@ -351,7 +351,7 @@ impl<'a> Compactor<'a> {
         let info = RecordInfo::new(&frame.header, frame.key(), frame.base());
         self.inner.index.write().relocate(entry.location(), to, &info);
         self.inner.counters.copied_records.add(1);
-        Ok(frame.bytes.len() as u64)
+        Ok(frame.len())
     }
 
     fn copy_dictionaries(&self, slot: SlotId, segment: &Segment) -> Result<u64, Error> {
@@ -366,7 +366,7 @@ impl<'a> Compactor<'a> {
             let mut writer = self.inner.writer.lock();
             let to = self.appender.append_unindexed(&mut writer, &mut frame)?;
             self.inner.index.write().relocate_dictionary(id, to);
-            written += frame.bytes.len() as u64;
+            written += frame.len();
         }
         Ok(written)
     }

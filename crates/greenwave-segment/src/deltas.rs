@@ -182,7 +182,7 @@ impl<'a> Deltas<'a> {
         };
         let mut frame = self.inner.codec.encode_against(key, &value, &base.as_base());
         frame.header.timestamp = entry.timestamp;
-        let extra = (frame.bytes.len() as u64).saturating_sub(entry.record_len());
+        let extra = frame.len().saturating_sub(entry.record_len());
         let affordable = extra <= entry.record_len().min(spare);
         Ok(affordable.then_some((frame, base)))
     }

@@ -317,7 +317,7 @@ impl<'a> Reader<'a> {
     ) -> Option<Frame> {
         let offset = record.location.offset;
         match parse_record(segment, offset, key, &bytes) {
-            Ok(header) => Some(Frame { header, bytes }),
+            Ok(header) => Some(Frame { header, bytes, shared_payload: Bytes::new() }),
             Err(reason) => {
                 self.inner.report_bad(segment, offset, reason);
                 None

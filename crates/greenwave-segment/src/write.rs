@@ -1,5 +1,7 @@
 //! Changes values: puts, removals and batches.
 
+use bytes::Bytes;
+
 use crate::Error;
 use crate::append::Appender;
 use crate::batch::Batch;
@@ -72,7 +74,7 @@ impl<'a> Changes<'a> {
         let mut frame = self.deltas.encode(key, value, base.as_ref());
         let is_key = |other: &[u8]| other == key;
         for _ in 0..TRIES_MAX {
-            self.appender.refresh_before_roll(frame.bytes.len() as u64)?;
+            self.appender.refresh_before_roll(frame.len())?;
             match self.try_put(key, &mut frame, base.as_ref())? {
                 PutOutcome::Done { overdue } => {
                     self.appender.flush_if(overdue);
@@ -83,7 +85,7 @@ impl<'a> Changes<'a> {
                 PutOutcome::Full(full) => self.compactor.make_space(full)?,
             }
         }
-        Err(self.appender.fits(frame.bytes.len() as u64).err().unwrap_or_else(|| self.busy()))
+        Err(self.appender.fits(frame.len()).err().unwrap_or_else(|| self.busy()))
     }
 
     /// Removes keys; see [`Log::remove_many`](crate::Log::remove_many).
@@ -110,19 +112,16 @@ impl<'a> Changes<'a> {
         for (key, value) in batch.changes.iter().chain(&batch.conditions) {
             self.inner.check_size(key, value.as_deref().unwrap_or_default())?;
         }
-        let mut frames: Vec<Frame> = Vec::with_capacity(batch.changes.len());
-        for (key, value) in &batch.changes {
-            frames.push(
-                value
-                    .as_ref()
-                    .map_or_else(|| Frame::tombstone(key), |value| self.inner.codec.encode(key, value)),
-            );
-        }
-        let len = frames.iter().map(|frame| frame.bytes.len() as u64).sum();
+        let encode = |(key, value): (&Bytes, &Option<Bytes>)| match value {
+            Some(value) => self.inner.codec.encode_shared(key, value),
+            None => Frame::tombstone(key),
+        };
+        let mut frames: Vec<Frame> = batch.changes.iter().map(encode).collect();
+        let len = frames.iter().map(Frame::len).sum();
         if len > BATCH_BYTES_MAX {
             return Err(Error::BatchTooLarge { len, max: BATCH_BYTES_MAX });
         }
-        let keys: Vec<&[u8]> = batch.changes.keys().map(Vec::as_slice).collect();
+        let keys: Vec<&[u8]> = batch.changes.keys().map(Bytes::as_ref).collect();
         let among = key_set(&keys);
         for _ in 0..TRIES_MAX {
             self.appender.refresh_before_roll(len)?;
@@ -154,7 +153,7 @@ impl<'a> Changes<'a> {
         if frame.header.depth() > 0 && base.is_some_and(|base| !self.deltas.base_is_current(base)) {
             return Ok(PutOutcome::BaseChanged);
         }
-        if let Err(full) = self.appender.fits(frame.bytes.len() as u64) {
+        if let Err(full) = self.appender.fits(frame.len()) {
             return Ok(PutOutcome::Full(full));
         }
         self.appender.append_new(&mut writer, frame)?;

@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use greenwave_segment::{Batch, Log, Options};
+use bytes::Bytes;
+use greenwave_segment::{Batch, Compression, Log, Options};
 
 use crate::{fresh, noise, small};
 
@@ -18,6 +19,31 @@ fn a_batch_makes_all_its_changes() {
         assert_eq!(log.get(b"old").unwrap(), None);
     }
     assert!(log.write(&Batch::new()).unwrap() && Batch::new().is_empty());
+}
+
+#[test]
+fn a_batch_of_small_large_and_compressible_values_is_read_as_written() {
+    let random: Vec<Bytes> = [10, 200_000, 60, 131_024, 131_025, 3000, 200_001, 0]
+        .iter()
+        .enumerate()
+        .map(|(seed, len)| Bytes::from(noise(seed as u64, *len)))
+        .collect();
+    let repeated = |len: usize| Bytes::from(b"the same text again and again, ".repeat(len));
+    for compression in [Compression::None, Compression::Zstd { level: 1 }] {
+        let (_dir, log) = fresh(Options { compression, ..Options::default() });
+        let values: Vec<Bytes> = random.iter().cloned().chain([repeated(1000), repeated(2)]).collect();
+        let put = |batch: Batch, (key, value): (usize, &Bytes)| {
+            batch.put_bytes(Bytes::from(key.to_string()), value.clone())
+        };
+        assert!(log.write(&values.iter().enumerate().fold(Batch::new(), put)).unwrap());
+        assert!(log.write(&values.iter().rev().enumerate().fold(Batch::new().remove(b"3"), put)).unwrap());
+        for log in [&log, &Log::open(log.dir(), Options::default()).unwrap()] {
+            for (key, value) in values.iter().rev().enumerate() {
+                assert_eq!(log.get(key.to_string().as_bytes()).unwrap().as_ref(), Some(value), "{key}");
+            }
+            assert_eq!(log.check().unwrap().problems, []);
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The default cold tier, on the segment log: compressed, checksummed, crash-safe, and shared
 //! between processes.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -29,8 +30,9 @@ const SKETCHES_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 const VALUE_BYTES_MAX: u32 = 1 << 30;
 /// Maximum total size of contents that are written in one batch with the names that refer to them,
 /// with one sync for all. Larger contents are written one by one and flushed beforehand, because a
-/// batch is in memory up to three times while it is written.
-const TOGETHER_BYTES_MAX: usize = 64 << 10;
+/// batch is encoded in memory before it is written.
+const TOGETHER_BYTES_MAX: usize = 2 << 20;
+
 /// Configuration of a [`SegmentColdTier`].
 #[derive(Debug, Clone, Copy)]
 pub struct SegmentOptions {
@@ -246,36 +248,56 @@ impl SegmentOptions {
 
 impl SegmentTierState {
     fn put(&self, entry: &ColdEntry) -> Result<(), greenwave_segment::Error> {
-        let ColdEntry { key, value, .. } = entry;
-        let similar = self.similar(entry);
+        self.put_sketched(entry, || self.sketch(entry))
+    }
+
+    /// Puts a value, if possible as a delta against the hint of the store or against similar
+    /// contents. Calls `sketch` if there is no hint.
+    fn put_sketched(
+        &self,
+        entry: &ColdEntry,
+        sketch: impl FnOnce() -> Option<Sketch>,
+    ) -> Result<(), greenwave_segment::Error> {
+        let ColdEntry { key, value, base } = entry;
+        if let Some(base) = base.as_ref().filter(|base| self.log.contains(base)) {
+            return self.log.put_delta(key, value, base);
+        }
+        let sketch = sketch();
+        let similar = sketch.and_then(|sketch| self.find_similar(&sketch));
         self.log.put_delta(key, value, similar.as_deref().unwrap_or_default())?;
-        self.record_sketch(entry);
+        self.record_sketch(key, sketch);
         Ok(())
     }
 
-    /// Returns the key of a probable delta base that exists.
-    fn similar(&self, entry: &ColdEntry) -> Option<Bytes> {
-        let hint = entry.base.as_ref().filter(|base| self.log.contains(base));
-        let found = || self.sketches.as_ref()?.lock().find(&Sketch::of(&entry.value)?);
-        hint.cloned().or_else(found)
+    /// Returns the sketch of contents, if delta bases are searched.
+    fn sketch(&self, entry: &ColdEntry) -> Option<Sketch> {
+        self.sketches.as_ref().and_then(|_| Sketch::of(&entry.value))
     }
 
-    /// Adds the contents as a candidate for delta bases, unless they have a base themselves.
-    fn record_sketch(&self, entry: &ColdEntry) {
-        let Some(sketches) = &self.sketches else { return };
-        if entry.base.as_ref().is_none_or(|base| !self.log.contains(base))
-            && let Some(sketch) = Sketch::of(&entry.value)
-        {
-            sketches.lock().insert(&sketch, &entry.key);
+    /// Returns the key of contents that resemble those with this sketch.
+    fn find_similar(&self, sketch: &Sketch) -> Option<Bytes> {
+        self.sketches.as_ref()?.lock().find(sketch)
+    }
+
+    /// Adds contents as a candidate for delta bases.
+    fn record_sketch(&self, key: &Bytes, sketch: Option<Sketch>) {
+        if let (Some(sketches), Some(sketch)) = (&self.sketches, sketch) {
+            sketches.lock().insert(&sketch, key);
         }
     }
 
     /// Performs the changes as one batch. Contents that might become deltas, or that are large, are
     /// written and flushed beforehand.
     fn write(&self, write: &SharedWrite) -> Result<bool, greenwave_segment::Error> {
-        let together: &[ColdEntry] = if self.fit_together(&write.contents) { &write.contents } else { &[] };
+        let sketches: Vec<OnceCell<Option<Sketch>>> =
+            write.contents.iter().map(|_| OnceCell::new()).collect();
+        let contents = || write.contents.iter().zip(&sketches);
+        let sketch = |entry, cell: &OnceCell<_>| *cell.get_or_init(|| self.sketch(entry));
+        let fit_together = self.fit_together(&write.contents)
+            && !self.any_similar(contents().filter_map(|(entry, cell)| sketch(entry, cell)));
+        let together: &[ColdEntry] = if fit_together { &write.contents } else { &[] };
         if together.is_empty() && !write.contents.is_empty() {
-            write.contents.iter().try_for_each(|entry| self.put(entry))?;
+            contents().try_for_each(|(entry, cell)| self.put_sketched(entry, || sketch(entry, cell)))?;
             self.log.flush()?;
         }
         let mut batch = Batch::new();
@@ -283,7 +305,7 @@ impl SegmentTierState {
             batch = batch.expect(key, value.as_deref());
         }
         for entry in together {
-            batch = batch.put(&entry.key, &entry.value);
+            batch = batch.put_bytes(entry.key.clone(), entry.value.clone());
         }
         for (key, value) in &write.puts {
             batch = batch.put(key, value);
@@ -303,28 +325,28 @@ impl SegmentTierState {
         }
         let written = self.log.write(&batch)?;
         if written {
-            together.iter().for_each(|entry| self.record_sketch(entry));
+            let sketched = together.iter().zip(&sketches);
+            sketched.for_each(|(entry, cell)| self.record_sketch(&entry.key, sketch(entry, cell)));
         }
         Ok(written)
     }
 
-    /// Returns whether contents can be part of a batch: they are small, and none of them resembles
-    /// another or a stored one.
+    /// Returns whether contents can be part of a batch as far as their size and hints say: they are
+    /// small, and none of them has a delta base.
     fn fit_together(&self, contents: &[ColdEntry]) -> bool {
         let bytes: usize = contents.iter().map(|entry| entry.value.len()).sum();
         let keys: HashSet<&Bytes> = contents.iter().map(|entry| &entry.key).collect();
         let has_base = |entry: &ColdEntry| {
             entry.base.as_ref().is_some_and(|base| keys.contains(base) || self.log.contains(base))
         };
-        bytes <= TOGETHER_BYTES_MAX && !contents.iter().any(has_base) && !self.any_similar(contents)
+        bytes <= TOGETHER_BYTES_MAX && !contents.iter().any(has_base)
     }
 
     /// Returns whether some contents resemble others of these, or stored ones.
-    fn any_similar(&self, contents: &[ColdEntry]) -> bool {
-        let Some(sketches) = &self.sketches else { return false };
+    fn any_similar(&self, sketches: impl IntoIterator<Item = Sketch>) -> bool {
         let mut seen = HashSet::new();
-        contents.iter().filter_map(|entry| Sketch::of(&entry.value)).any(|sketch| {
-            let is_similar = sketches.lock().find(&sketch).is_some();
+        sketches.into_iter().any(|sketch| {
+            let is_similar = self.find_similar(&sketch).is_some();
             is_similar || sketch.super_features().any(|feature| !seen.insert(feature))
         })
     }

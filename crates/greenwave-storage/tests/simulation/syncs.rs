@@ -27,12 +27,12 @@ fn syncs_of_flush(contents: &[Bytes]) -> usize {
 
 fn random_bytes(seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
-    std::iter::repeat_with(|| random.next_u64() as u8).take(1500).collect()
+    std::iter::repeat_with(|| random.next_u64() as u8).take(5000).collect()
 }
 
 #[test]
 fn different_contents_are_synced_together_with_their_names() {
-    let contents: Vec<Bytes> = (0..40).map(|seed| random_bytes(seed).into()).collect();
+    let contents: Vec<Bytes> = (0..50).map(|seed| random_bytes(seed).into()).collect();
     assert_eq!(syncs_of_flush(&contents), 1);
 }
 
