@@ -4,6 +4,8 @@ pub(crate) mod blocking;
 pub(crate) mod environment;
 pub(crate) mod go_homes;
 pub(crate) mod isolation;
+mod left_objects;
+pub(crate) mod observation;
 pub(crate) mod options;
 pub(crate) mod private_dir;
 pub(crate) mod process;

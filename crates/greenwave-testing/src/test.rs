@@ -67,7 +67,7 @@ pub struct JunitReports {
 }
 
 impl JunitReports {
-    /// Stands for the path of a private report in the arguments of a command.
+    /// The placeholder of the path of a private report in the arguments of a command.
     pub const PLACEHOLDER: &str = "{report}";
 
     /// Returns whether a text is a pattern that [`paths`](Self::paths) may have.

@@ -171,8 +171,8 @@ fn read_state(
     Ok(State { keys: keys.collect(), files: found.iter().map(|file| file.path.clone()).collect() })
 }
 
-/// Adds the stamp of a source, or the content of one in memory. Returns whether a later change of
-/// the source will change what was added.
+/// Adds the stamp of a source, or the content of one in memory. Returns whether this will show a
+/// later change of the source.
 fn add_source(stamps: &mut Vec<u8>, root: &Path, file: &FoundFile, at: i64) -> bool {
     if !file.stamp.is_in_memory() {
         file.stamp.encode(stamps);

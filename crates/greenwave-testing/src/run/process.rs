@@ -1,6 +1,5 @@
 //! Runs one test's command: captures its output, traces it, and derives its status.
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::{self, PipeWriter};
 use std::os::fd::OwnedFd;
@@ -23,11 +22,11 @@ use crate::plain_text::LEFT_OUT;
 use crate::results::outcome::{ExitReason, Status};
 use crate::run::blocking::blocking;
 use crate::run::environment::Environment;
+use crate::run::observation::{Observation, Seen};
 use crate::run::options::RunnerOptions;
-use crate::run::servers;
 use crate::{CaseReport, Error, Test, TestCount};
-use greenwave_inputs::{AccessKind, Manifest, now_ns};
-use greenwave_sandbox::{Peer, ReadRules, Trace, TraceMode, TraceParts, TraceStatus, Tracer};
+use greenwave_inputs::{Manifest, now_ns};
+use greenwave_sandbox::{ReadRules, Tracer};
 
 /// Name of the directory, in the private directory of a test, in which a command announces its
 /// parts.
@@ -127,40 +126,6 @@ impl ProcessResult {
     }
 }
 
-/// The traced accesses of a command.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Seen {
-    /// Accesses by absolute path, without paths that the command created itself.
-    pub(crate) accesses: Vec<(PathBuf, AccessKind)>,
-    /// Paths that the command wrote to.
-    pub(crate) written: HashSet<PathBuf>,
-    /// Paths that existed when the command accessed them.
-    pub(crate) existing: HashSet<PathBuf>,
-    /// Directories that the command removed unread and created again. None of them has inputs.
-    pub(crate) swept: HashSet<PathBuf>,
-    /// A kernel object that the command left behind.
-    pub(crate) left: Option<String>,
-    /// A kernel object that the command used and that existed before.
-    pub(crate) used: Option<String>,
-    /// The reason why the trace may be incomplete.
-    pub(crate) incomplete: Option<String>,
-    /// Servers and other peers that the command neither started nor declares.
-    pub(crate) peers: Vec<Peer>,
-    /// The parts of the command, if it could announce any.
-    pub(crate) parts: Option<TraceParts>,
-}
-
-/// Returns whether commands are traced.
-///
-/// # Errors
-/// [`Error::NotTraced`] if tracing is required but not available.
-fn is_traced(options: &RunnerOptions) -> Result<bool, Error> {
-    match (TraceStatus::of(options.trace), options.trace) {
-        (TraceStatus::Unavailable(reason), TraceMode::Required) => Err(Error::NotTraced { reason }),
-        (status, _) => Ok(status == TraceStatus::Traced),
-    }
-}
-
 /// Runs the command with exactly these variables and an empty standard input.
 ///
 /// Its descendants are killed when it exits, when its time limit is exceeded, and when the future
@@ -190,8 +155,7 @@ pub(crate) async fn run(
     if let Some(strict) = strict {
         strict.attach(&mut command)?;
     }
-    let is_traced = is_traced(options)?;
-    let tracing = if is_traced { Some(job.tracer().attach(&mut command)?) } else { None };
+    let observation = Observation::begin(job.tracer(), &mut command, options.trace).await?;
     let (started, began) = (Instant::now(), now_ns());
     let group = Child::start_under(environment.supervisor(), command);
     let observe = |block: &[u8]| {
@@ -203,10 +167,7 @@ pub(crate) async fn run(
     let ended = attend(group.map_err(failed)?, &mut output, test.time_max).await.map_err(failed)?;
     (output.observe)(&[]);
     let (duration, by_clock) = (started.elapsed(), now_ns().saturating_sub(began));
-    let seen = match tracing {
-        Some(tracing) => Seen::of(&tracing.finish().await, job.own, &test.servers),
-        None => Seen::default(),
-    };
+    let seen = observation.finish(job.own, &test.servers).await;
     let exit_code = ended.status.and_then(|status| status.code());
     let Summary { count, verdict: summary } = harness.parse_summary(test, exit_code, &ended.output);
     let output = with_file(ended.output, harness.result_file(test), job.own).await;
@@ -259,55 +220,6 @@ async fn with_file(mut output: Vec<u8>, name: Option<&str>, own: &Path) -> Vec<u
         output.extend(text);
     }
     output
-}
-
-impl Seen {
-    fn of(reads: &Trace, own: &Path, servers: &[String]) -> Self {
-        let accesses = reads.inputs(&[]).flat_map(|(path, access)| {
-            let depends_on_content = access.read || access.queried || access.created;
-            let content = depends_on_content.then(|| (path.to_owned(), AccessKind::Content));
-            let names = access.listed.then(|| (path.to_owned(), AccessKind::Names));
-            content.into_iter().chain(names)
-        });
-        let absent = reads.objects.absent.iter().map(|path| (path.clone(), AccessKind::Content));
-        let (left, used) = shared_memory(reads, own);
-        let written = reads.paths.iter().filter(|(_, access)| access.written || access.created);
-        Self {
-            accesses: accesses.chain(absent).collect(),
-            written: written.map(|(path, _)| path.clone()).collect(),
-            existing: reads.existing.clone(),
-            swept: reads.swept.clone(),
-            left: reads.objects.left_behind.clone().or(left),
-            used: reads.objects.foreign.clone().or(used),
-            incomplete: reads.incomplete.clone(),
-            peers: servers::undeclared(servers, reads.peers.iter()),
-            parts: reads.parts.clone(),
-        }
-    }
-}
-
-/// Directories of POSIX shared memory and semaphores, and of message queues if they are mounted
-/// (`shm_overview(7)`, `mq_overview(7)`).
-const SHARED: [&str; 2] = ["/dev/shm", "/dev/mqueue"];
-
-/// Returns a POSIX shared object that was left behind, and one that was read and existed before.
-///
-/// These objects are files, but writes through a memory map do not change their timestamps.
-fn shared_memory(reads: &Trace, own: &Path) -> (Option<String>, Option<String>) {
-    let is_shared = |path: &Path| {
-        let is_in = SHARED.iter().any(|directory| path.parent() == Some(Path::new(directory)));
-        is_in && !path.starts_with(own) && !own.starts_with(path) && !path.is_dir()
-    };
-    let (mut left, mut used) = (None, None);
-    for (path, access) in reads.paths.iter().filter(|(path, _)| is_shared(path)) {
-        if (access.written || access.created) && path.symlink_metadata().is_ok() {
-            left.get_or_insert_with(|| path.display().to_string());
-        }
-        if access.read && !access.output_only && reads.existing.contains(path) {
-            used.get_or_insert_with(|| format!("{}, which existed before", path.display()));
-        }
-    }
-    (left, used)
 }
 
 /// Maximum difference between the system clock and the monotonic clock over a test.

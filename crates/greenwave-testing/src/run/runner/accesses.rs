@@ -12,7 +12,7 @@ use crate::results::state::StateFile;
 use crate::results::written::WrittenSet;
 use crate::run::go_homes::go_caches;
 use crate::run::isolation::cargo_home;
-use crate::run::process::Seen;
+use crate::run::observation::Seen;
 
 /// Accesses by path, absolute or relative to the project.
 pub(crate) type Accesses = Vec<(PathBuf, AccessKind)>;

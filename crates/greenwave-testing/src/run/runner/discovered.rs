@@ -14,7 +14,7 @@ use super::timed_accesses::TimedAccesses;
 use crate::results::key_chain::KeyChain;
 use crate::results::written::{WrittenSet, first_written};
 use crate::run::blocking::blocking;
-use crate::run::process::Seen;
+use crate::run::observation::Seen;
 use crate::{Error, Test};
 
 /// Maximum number of inputs for which dependencies are checked without a blocking thread.

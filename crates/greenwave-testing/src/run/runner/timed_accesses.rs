@@ -7,7 +7,7 @@ use std::sync::Arc;
 use greenwave_cache::Key;
 
 use super::accesses::Accesses;
-use crate::run::process::Seen;
+use crate::run::observation::Seen;
 
 /// The accesses of a finished test, and when they took place.
 #[derive(Debug, Clone)]

@@ -1,0 +1,116 @@
+//! Observes the accesses of a test, and the kernel objects that it leaves behind.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use greenwave_inputs::AccessKind;
+use greenwave_process::Spawn;
+use greenwave_sandbox::{Peer, Trace, TraceMode, TraceParts, TraceSession, TraceStatus, Tracer};
+
+use crate::Error;
+use crate::run::left_objects::{ObjectList, POSIX};
+use crate::run::servers;
+
+/// A running observation of a command.
+pub(super) enum Observation {
+    Trace(TraceSession),
+    /// The kernel objects before the command.
+    Objects(ObjectList),
+    /// An outer run traces the command. Its result is not stored here.
+    ByOuter,
+}
+
+impl Observation {
+    /// Begins an observation, as far as the mode and the system allow it.
+    ///
+    /// # Errors
+    /// [`Error::NotTraced`] if tracing is required but not available, or the error of the tracer.
+    pub(super) async fn begin(tracer: Tracer, command: &mut Spawn, mode: TraceMode) -> Result<Self, Error> {
+        Ok(match (TraceStatus::of(mode), mode) {
+            (TraceStatus::Unavailable(reason), TraceMode::Required) => {
+                return Err(Error::NotTraced { reason });
+            }
+            (TraceStatus::Traced, _) => Self::Trace(tracer.attach(command)?),
+            (TraceStatus::TracedByOuter, _) => Self::ByOuter,
+            (TraceStatus::Off | TraceStatus::Unavailable(_), _) => Self::Objects(ObjectList::now().await),
+        })
+    }
+
+    /// Ends the observation of a command that has exited, with its private directory `own` and its
+    /// declared servers.
+    pub(super) async fn finish(self, own: &Path, servers: &[String]) -> Seen {
+        match self {
+            Self::Trace(tracing) => Seen::of(&tracing.finish().await, own, servers),
+            Self::Objects(before) => Seen { left: before.first_left().await, ..Seen::default() },
+            Self::ByOuter => Seen::default(),
+        }
+    }
+}
+
+/// The traced accesses of a command.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// Accesses by absolute path, without paths that the command created itself.
+    pub(crate) accesses: Vec<(PathBuf, AccessKind)>,
+    /// Paths that the command wrote to.
+    pub(crate) written: HashSet<PathBuf>,
+    /// Paths that existed when the command accessed them.
+    pub(crate) existing: HashSet<PathBuf>,
+    /// Directories that the command removed unread and created again. None of them has inputs.
+    pub(crate) swept: HashSet<PathBuf>,
+    /// A kernel object that the command left behind.
+    pub(crate) left: Option<String>,
+    /// A kernel object that the command used and that existed before.
+    pub(crate) used: Option<String>,
+    /// The reason why the trace may be incomplete.
+    pub(crate) incomplete: Option<String>,
+    /// Servers and other peers that the command neither started nor declares.
+    pub(crate) peers: Vec<Peer>,
+    /// The parts of the command, if it could announce any.
+    pub(crate) parts: Option<TraceParts>,
+}
+
+impl Seen {
+    fn of(reads: &Trace, own: &Path, servers: &[String]) -> Self {
+        let accesses = reads.inputs(&[]).flat_map(|(path, access)| {
+            let depends_on_content = access.read || access.queried || access.created;
+            let content = depends_on_content.then(|| (path.to_owned(), AccessKind::Content));
+            let names = access.listed.then(|| (path.to_owned(), AccessKind::Names));
+            content.into_iter().chain(names)
+        });
+        let absent = reads.objects.absent.iter().map(|path| (path.clone(), AccessKind::Content));
+        let (left, used) = shared_memory(reads, own);
+        let written = reads.paths.iter().filter(|(_, access)| access.written || access.created);
+        Self {
+            accesses: accesses.chain(absent).collect(),
+            written: written.map(|(path, _)| path.clone()).collect(),
+            existing: reads.existing.clone(),
+            swept: reads.swept.clone(),
+            left: reads.objects.left_behind.clone().or(left),
+            used: reads.objects.foreign.clone().or(used),
+            incomplete: reads.incomplete.clone(),
+            peers: servers::undeclared(servers, reads.peers.iter()),
+            parts: reads.parts.clone(),
+        }
+    }
+}
+
+/// Returns a POSIX shared object that was left behind, and one that was read and existed before.
+///
+/// These objects are files, but writes through a memory map do not change their timestamps.
+fn shared_memory(reads: &Trace, own: &Path) -> (Option<String>, Option<String>) {
+    let is_shared = |path: &Path| {
+        let is_in = POSIX.iter().any(|directory| path.parent() == Some(Path::new(directory)));
+        is_in && !path.starts_with(own) && !own.starts_with(path) && !path.is_dir()
+    };
+    let (mut left, mut used) = (None, None);
+    for (path, access) in reads.paths.iter().filter(|(path, _)| is_shared(path)) {
+        if (access.written || access.created) && path.symlink_metadata().is_ok() {
+            left.get_or_insert_with(|| path.display().to_string());
+        }
+        if access.read && !access.output_only && reads.existing.contains(path) {
+            used.get_or_insert_with(|| format!("{}, which existed before", path.display()));
+        }
+    }
+    (left, used)
+}
