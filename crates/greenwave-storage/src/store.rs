@@ -1,20 +1,23 @@
 //! The store: reads and writes names and contents in memory and in the cold tier.
 
+mod keys;
 mod sharing;
+mod sweep;
+mod write_back;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
+use self::keys::{blob_key, id_of, name_key};
 use self::sharing::Sharing;
-use crate::cold::{ColdEntry, ColdTier, SharedColdTier};
-use crate::memory::{Batch, BatchBlob, DeltaBase, MemoryTier, RequiredBlobs, Skipped};
-use crate::reclaim::reclaim;
+use crate::cold::{ColdTier, SharedColdTier};
+use crate::memory::{DeltaBase, MemoryTier, RequiredBlobs};
 use crate::{BlobId, Error, StoreOptions, StoreStats};
 
 #[cfg(feature = "conformance")]
@@ -22,24 +25,14 @@ pub(crate) use self::sharing::check_pin;
 
 /// Maximum length of a name in bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 4096;
-/// Approximate size of a batch of writes to the cold tier.
-const BATCH_BYTES_MAX: u64 = 4 << 20;
 /// Contents up to this size are copied by a put. A slice could otherwise keep a much larger buffer
 /// alive without being charged for it.
 const COPIED_BYTES_MAX: usize = 1 << 20;
 /// Contents from this size on are hashed on the blocking pool. At about 3 GB/s this takes 0.1 ms.
 const HASH_BLOCKING_BYTES_MIN: usize = 256 << 10;
 
-/// Number of consecutive failures, with entries tried one by one, after which the whole cold tier
-/// is considered to have failed. A put gives up sooner than a flush, because the next put tries
-/// again.
-const FLUSH_FAILURES_MAX: usize = 32;
-const PUT_FAILURES_MAX: usize = 4;
 /// Number of times to resolve a name again if its contents are swept meanwhile.
 const TRIES_MAX: usize = 4;
-/// Number of names whose values are read at once.
-const NAMES_READ_MAX: usize = 1024;
-
 /// A store of contents by hash and by name. Clones share the same store.
 ///
 /// Contents are readable once `put` returns, and durable once a later [`flush`](Self::flush)
@@ -87,10 +80,6 @@ struct Counters {
     misses: AtomicU64,
     corrupt_blobs: AtomicU64,
 }
-
-/// First byte of the keys in the cold tier. `sharing.rs` defines further ones.
-pub(crate) const BLOB: u8 = b'b';
-const NAME: u8 = b'n';
 
 impl Store {
     /// Opens a store on a cold tier, with the contents that earlier stores put there.
@@ -353,92 +342,6 @@ impl Store {
         Ok(names.into_iter().collect())
     }
 
-    /// Removes all contents that no name refers to and that are not in `keep`, and returns their
-    /// number. Nothing may be put through this store meanwhile. Other stores may write, and their
-    /// changes are safe, but they may prevent the sweep from removing everything.
-    ///
-    /// A full cold tier does not prevent the sweep from freeing space: writes that fail before it
-    /// are repeated after it. If other stores record references to unnamed contents, as
-    /// [`Attempts`](crate::Attempts) do, `keep` is outdated as soon as it is computed; use
-    /// [`sweep_with`](Self::sweep_with).
-    ///
-    /// # Errors
-    ///
-    /// Returns [`Error::ColdTier`] if the cold tier fails. If only writes failed, the unreferenced
-    /// contents have been removed anyway.
-    pub async fn sweep(&self, keep: &HashSet<BlobId>) -> Result<u64, Error> {
-        self.sweep_with(|| std::future::ready(Ok(keep.clone()))).await
-    }
-
-    /// Like [`sweep`](Self::sweep), but computes the contents to keep after the sweep has started.
-    ///
-    /// `keep` may read from this store. It is called again whenever other stores write during the
-    /// sweep, and the last result counts. [`Attempts::blobs`](crate::Attempts::blobs) and
-    /// [`Snapshot::blobs`](crate::Snapshot::blobs) return the contents that they refer to.
-    ///
-    /// # Errors
-    ///
-    /// Returns the errors of [`sweep`](Self::sweep) and of `keep`.
-    pub async fn sweep_with<F>(&self, keep: impl Fn() -> F + Send + Sync) -> Result<u64, Error>
-    where
-        F: Future<Output = Result<HashSet<BlobId>, Error>> + Send,
-    {
-        let _guard = self.state.spill_lock.lock().await;
-        self.refresh().await?;
-        let retained = keep().await?;
-        let mut dropped = Vec::new();
-        self.state.memory.lock().retain_unnamed(&retained);
-        if self.state.memory.lock().counts().2 > 0 {
-            // Dropped here, rather than written and then removed.
-            let referenced = self.referenced(&retained).await?;
-            dropped = self.state.memory.lock().drop_dirty(&referenced);
-        }
-        let written = self.write_dirty().await;
-        let removed = match self.state.cold.shared() {
-            Some(shared) => self.sweep_shared(shared, &keep).await?,
-            None => self.sweep_exclusive(&keep().await?).await?,
-        };
-        if written.is_err() {
-            self.write_dirty().await?;
-        }
-        let dropped_unwritten = dropped.iter().filter(|id| !removed.contains(*id)).count();
-        Ok((removed.len() + dropped_unwritten) as u64)
-    }
-
-    async fn sweep_exclusive(&self, keep: &HashSet<BlobId>) -> Result<HashSet<BlobId>, Error> {
-        // A power failure must not remove contents while the removal of their name is not yet
-        // durable.
-        self.state.cold.flush().await.map_err(Error::cold("flush"))?;
-        let unreferenced = self.unreferenced(keep).await?;
-        unreferenced.iter().for_each(|id| self.state.memory.lock().remove_blob(id));
-        let keys = unreferenced.iter().map(blob_key).collect();
-        let operation = format!("remove {} blobs", unreferenced.len());
-        self.state.cold.remove_many(keys).await.map_err(Error::cold(operation))?;
-        Ok(unreferenced.into_iter().collect())
-    }
-
-    /// Returns the contents in the cold tier that are not referenced.
-    pub(crate) async fn unreferenced(&self, keep: &HashSet<BlobId>) -> Result<Vec<BlobId>, Error> {
-        let referenced = self.referenced(keep).await?;
-        let keys = self.state.cold.list(&[BLOB]).await.map_err(Error::cold("list blobs"))?;
-        let ids = keys.iter().filter_map(|key| id_of(&key.slice(1..)));
-        Ok(ids.filter(|id| !referenced.contains(id)).collect())
-    }
-
-    /// Returns the contents that names refer to, in memory and in the cold tier, and those in
-    /// `keep`.
-    async fn referenced(&self, keep: &HashSet<BlobId>) -> Result<HashSet<BlobId>, Error> {
-        let mut referenced: HashSet<BlobId> = self.state.memory.lock().dirty_references().collect();
-        referenced.extend(keep);
-        let names = self.state.cold.list(&[NAME]).await.map_err(Error::cold("list names"))?;
-        for keys in names.chunks(NAMES_READ_MAX) {
-            let read = self.state.cold.get_many(keys.to_vec()).await;
-            let values = read.map_err(Error::cold(format!("read {} names", keys.len())))?;
-            referenced.extend(values.iter().flatten().filter_map(id_of));
-        }
-        Ok(referenced)
-    }
-
     /// Makes everything put, linked and removed earlier durable. If the cold tier rejects an entry,
     /// the entry stays in memory, everything else becomes durable, and the first error is returned.
     ///
@@ -525,171 +428,12 @@ impl Store {
         }
     }
 
-    /// Spills if memory use exceeds its threshold. Only fails if the contents `id` cannot be
-    /// written; problems with other contents are logged.
-    async fn spill_for(&self, id: &BlobId) -> Result<(), Error> {
-        match self.spill().await {
-            Err(error) if self.state.memory.lock().is_dirty(id) => Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "memory use stays over its threshold");
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// Moves contents to the cold tier while memory use exceeds its threshold.
-    async fn spill(&self) -> Result<(), Error> {
-        if !self.state.memory.lock().exceeds_threshold() {
-            return Ok(());
-        }
-        let _guard = self.state.spill_lock.lock().await;
-        if !self.state.memory.lock().exceeds_threshold() {
-            return Ok(());
-        }
-        self.write_while(PUT_FAILURES_MAX, |memory, skipped| memory.free_space(BATCH_BYTES_MAX, skipped))
-            .await?;
-        if self.state.options.reclaim {
-            // Takes milliseconds. Waiting for it keeps the next put from outrunning it.
-            tokio::task::spawn_blocking(reclaim).await.map_err(|_| Error::Shutdown)?;
-        }
-        Ok(())
-    }
-
-    /// Writes everything that the cold tier does not have yet.
-    async fn write_dirty(&self) -> Result<(), Error> {
-        self.write_while(FLUSH_FAILURES_MAX, |memory, skipped| memory.dirty(BATCH_BYTES_MAX, skipped)).await
-    }
-
-    /// Writes batches until there are no more. Skips entries that fail on their own, and returns
-    /// the first failure at the end.
-    async fn write_while(
-        &self,
-        failures_max: usize,
-        next: impl Fn(&mut MemoryTier, &Skipped) -> Batch,
-    ) -> Result<(), Error> {
-        let mut skipped = Skipped::default();
-        let mut failure = None;
-        loop {
-            let batch = next(&mut self.state.memory.lock(), &skipped);
-            if batch.is_empty() {
-                break;
-            }
-            let Err(error) = self.write(&batch).await else { continue };
-            failure.get_or_insert(error);
-            if !self.write_separately(failures_max, batch, &mut skipped).await {
-                break;
-            }
-        }
-        failure.map_or(Ok(()), Err)
-    }
-
-    /// Writes the parts of a batch separately. Returns false if the cold tier seems to have failed
-    /// as a whole.
-    async fn write_separately(&self, failures_max: usize, batch: Batch, skipped: &mut Skipped) -> bool {
-        let mut failures_in_row = 0;
-        for part in batch.split() {
-            let lacks = |id: &BlobId| skipped.blobs.contains(id);
-            if part.external_references().iter().any(lacks) {
-                continue;
-            }
-            match self.write(&part).await {
-                Ok(()) => failures_in_row = 0,
-                Err(error) => {
-                    tracing::debug!(%error, "skipped an entry that the cold tier rejects");
-                    failures_in_row += 1;
-                    self.state.memory.lock().rejected(&part);
-                    skipped.blobs.extend(part.blobs.iter().map(|blob| blob.id));
-                    skipped.blobs.extend(part.unnamed.iter().copied());
-                    skipped.names.extend(part.names.into_iter().map(|change| change.name));
-                }
-            }
-            if failures_in_row >= failures_max {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Spills on behalf of a read, which already has its result. Does nothing if another task
-    /// spills or sweeps.
-    async fn spill_or_warn(&self) {
-        if self.state.spill_lock.try_lock().is_ok()
-            && let Err(error) = self.spill().await
-        {
-            tracing::warn!(%error, "memory use stays over its threshold");
-        }
-    }
-
-    async fn write(&self, batch: &Batch) -> Result<(), Error> {
-        match self.state.cold.shared() {
-            Some(shared) => self.write_shared(shared, batch).await?,
-            None => self.write_exclusive(batch).await?,
-        }
-        self.state.memory.lock().written(batch);
-        Ok(())
-    }
-
-    async fn write_exclusive(&self, batch: &Batch) -> Result<(), Error> {
-        let cold = &self.state.cold;
-        let contents = self.missing_contents(batch).await?;
-        if !contents.is_empty() {
-            let operation = format!("write {} blobs", contents.len());
-            cold.put_many(contents).await.map_err(Error::cold(operation))?;
-        }
-        let (names, removed) = name_changes(batch);
-        if !names.is_empty() {
-            // A power failure must not preserve a name and lose its contents.
-            cold.flush().await.map_err(Error::cold("flush"))?;
-            let operation = format!("write {} names", names.len());
-            let names = names.into_iter().map(ColdEntry::from).collect();
-            cold.put_many(names).await.map_err(Error::cold(operation))?;
-        }
-        if !removed.is_empty() {
-            let operation = format!("remove {} names", removed.len());
-            cold.remove_many(removed).await.map_err(Error::cold(operation))?;
-        }
-        Ok(())
-    }
-
-    /// Returns the contents of a batch that the cold tier lacks. It has contents that were put,
-    /// spilled and put again.
-    pub(crate) async fn missing_contents(&self, batch: &Batch) -> Result<Vec<ColdEntry>, Error> {
-        if batch.blobs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let keys = batch.blobs.iter().map(|blob| blob_key(&blob.id)).collect();
-        let present =
-            self.state.cold.contains_many(keys).await.map_err(Error::cold("check for existing blobs"))?;
-        let mut entries = Vec::new();
-        for at in batch.base_first_order().into_iter().filter(|at| !present[*at]) {
-            let BatchBlob { id, bytes, base, .. } = &batch.blobs[at];
-            let base = self.base_key(base).await?;
-            entries.push(ColdEntry { key: blob_key(id), value: bytes.clone(), base });
-        }
-        Ok(entries)
-    }
-
     pub(crate) fn memory(&self) -> &Mutex<MemoryTier> {
         &self.state.memory
     }
 
     pub(crate) fn sharing(&self) -> &Sharing {
         &self.state.sharing
-    }
-
-    /// Returns the key of the probable delta base in the cold tier.
-    async fn base_key(&self, base: &DeltaBase) -> Result<Option<Bytes>, Error> {
-        match base {
-            DeltaBase::None => Ok(None),
-            DeltaBase::Blob(id) => Ok(Some(blob_key(id))),
-            DeltaBase::Name(name) => {
-                let key = name_key(name);
-                let read = self.state.cold.get(&key).await;
-                let old = read.map_err(Error::cold(format!("read name {name:?}")))?;
-                Ok(old.filter(|id| id.len() == 32).map(|id| key_of(BLOB, &id)))
-            }
-        }
     }
 }
 
@@ -719,39 +463,6 @@ fn check_name(name: &str) -> Result<(), Error> {
         1..=NAME_BYTES_MAX => Ok(()),
         len => Err(Error::InvalidName { len, max: NAME_BYTES_MAX }),
     }
-}
-
-/// Splits the name changes of a batch into keys with their new values, and keys to remove.
-pub(crate) fn name_changes(batch: &Batch) -> (Vec<(Bytes, Bytes)>, Vec<Bytes>) {
-    let (mut named, mut removed) = (Vec::new(), Vec::new());
-    for change in &batch.names {
-        let key = name_key(&change.name);
-        match change.blob {
-            Some(id) => named.push((key, Bytes::copy_from_slice(id.as_bytes()))),
-            None => removed.push(key),
-        }
-    }
-    (named, removed)
-}
-
-/// Decodes an id from a value in the cold tier, or from a key without its first byte.
-pub(crate) fn id_of(value: &Bytes) -> Option<BlobId> {
-    Some(BlobId::from_bytes(value.as_ref().try_into().ok()?))
-}
-
-pub(crate) fn blob_key(id: &BlobId) -> Bytes {
-    key_of(BLOB, id.as_bytes())
-}
-
-fn name_key(name: &str) -> Bytes {
-    key_of(NAME, name.as_bytes())
-}
-
-pub(crate) fn key_of(kind: u8, rest: &[u8]) -> Bytes {
-    let mut key = BytesMut::with_capacity(1 + rest.len());
-    key.put_u8(kind);
-    key.put_slice(rest);
-    key.freeze()
 }
 
 fn count(counter: &AtomicU64) {

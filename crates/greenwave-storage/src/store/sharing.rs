@@ -26,7 +26,8 @@ use parking_lot::Mutex;
 
 use crate::cold::{ColdEntry, SharedColdTier, SharedWrite};
 use crate::memory::Batch;
-use crate::store::{blob_key, key_of, name_changes};
+use crate::store::keys::{blob_key, id_of, key_of};
+use crate::store::write_back::name_changes;
 use crate::{BlobId, Error, Store};
 
 const OPEN: Bytes = Bytes::from_static(b"o");
@@ -194,7 +195,7 @@ impl Store {
                 if interrupted {
                     break;
                 }
-                let ids = chunk.iter().filter_map(|key| crate::store::id_of(&key.slice(1..)));
+                let ids = chunk.iter().filter_map(|key| id_of(&key.slice(1..)));
                 for id in ids {
                     self.memory().lock().remove_blob(&id);
                     removed.insert(id);
