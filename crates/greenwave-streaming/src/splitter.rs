@@ -6,6 +6,7 @@ mod element;
 mod fences;
 pub(crate) mod info;
 mod json;
+mod language;
 mod line_ends;
 mod lines;
 mod paragraphs;

@@ -10,7 +10,8 @@ use words::{
     VERBS,
 };
 
-use super::path::{Trust, fits, is_in_sources, is_output, is_path};
+use super::language::{fits, is_markdown, is_output};
+use super::path::{Trust, is_in_sources, is_path};
 
 /// Attributes whose value is a path. `title` and `name` often contain prose, so their value must
 /// also look like a path.
@@ -214,11 +215,11 @@ pub(super) fn path_of_comment(line: &str, language: &str) -> Option<Range<usize>
     let (open, close) = MARKS.into_iter().find(|(open, _)| text.starts_with(open))?;
     let inner = text.strip_prefix(open)?.strip_suffix(close)?.trim_start_matches([';', '/', '!', '#']);
     // A Markdown heading is not a comment.
-    if open == "#" && super::path::is_markdown(language) {
+    if open == "#" && is_markdown(language) {
         return None;
     }
     let path = path_of_comment_text(inner, language)?;
-    let is_markdown_title = open == "#" && super::path::is_markdown(path) && language.is_empty();
+    let is_markdown_title = open == "#" && is_markdown(path) && language.is_empty();
     (!is_markdown_title).then(|| range_in(line, path))
 }
 
