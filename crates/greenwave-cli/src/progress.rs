@@ -143,6 +143,7 @@ impl Progress {
             )),
             Event::Confinement { .. } => confinement_text(event),
             Event::Copies { method } => Some(copies_text(method)),
+            Event::Tracing { status } => Some(tracing_text(status)),
             Event::Base { commit, uncommitted, note } => {
                 Some(base_text(commit.as_deref(), *uncommitted, note))
             }
@@ -239,6 +240,11 @@ fn confinement_text(event: &Event) -> Option<String> {
         text.push_str(&format!("; agent `{agent}` {own}"));
     }
     Some(text)
+}
+
+/// Returns the description of whether tests are traced, and of its consequence.
+pub(crate) fn tracing_text(status: &str) -> String {
+    format!("Tracing: {status} (a cached result depends on the test's inputs only)")
 }
 
 /// Returns the description of how working copies are made.

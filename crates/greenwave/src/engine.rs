@@ -14,7 +14,7 @@ use greenwave_scheduler::{
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
 use greenwave_telemetry::MetricsSnapshot;
-use greenwave_testing::{Environment, Runner, TraceMode};
+use greenwave_testing::{Environment, Runner, TraceMode, TraceStatus};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
@@ -272,6 +272,7 @@ impl Engine {
             ctx.emit(confined).await;
         }
         ctx.emit(Event::Copies { method: ctx.copies.method().as_str() }).await;
+        ctx.emit(Event::Tracing { status: TraceStatus::Off.as_str() }).await;
         for note in &ctx.notes {
             ctx.emit(note_event(note)).await;
         }

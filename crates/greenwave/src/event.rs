@@ -75,6 +75,11 @@ pub enum Event {
         /// `overlay`, `reflink` or `copy`, as in the setting `run.copies`.
         method: &'static str,
     },
+    /// Tests are traced, or not.
+    Tracing {
+        /// `off`: tests of a run are not traced, so a result depends on the test's inputs only.
+        status: &'static str,
+    },
     /// The copies of a git project have their base.
     Base {
         /// Commit that the copies start from. `None` before the first commit, or without git.

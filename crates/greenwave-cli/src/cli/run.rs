@@ -11,6 +11,8 @@ use greenwave::{
 };
 
 use super::settings::SettingsArgs;
+use greenwave_testing::TraceStatus;
+
 use crate::config::Config;
 use crate::dirs::{private_dirs, receipts_dir};
 use crate::error::CliError;
@@ -19,7 +21,7 @@ use crate::format::Format;
 use crate::mount_namespace;
 use crate::output;
 use crate::planfile::PlanFile;
-use crate::progress::{Progress, copies_text};
+use crate::progress::{Progress, copies_text, tracing_text};
 use crate::run_trace::RunTrace;
 use crate::signals::StopOnSignal;
 use crate::supervisor;
@@ -133,6 +135,7 @@ fn check(args: &RunArgs, scope: &RunScope) -> Result<Exit, CliError> {
     let count = plural(scope.select(&file.plan).map_or(0, |selected| selected.len()), "feature");
     output::line(&format!("{}: {count}, no problem found", file.plan.name));
     output::line(&copies_text(method));
+    output::line(&tracing_text(TraceStatus::Off.as_str()));
     output::line(&protected(&file.plan));
     Ok(Exit::SUCCESS)
 }

@@ -77,6 +77,8 @@ fn every_method_gives_the_same_results() {
             let events = finished.events();
             let used = events.iter().find(|event| event["event"] == "copies").unwrap();
             assert_eq!(used["method"], method);
+            let tracing = events.iter().find(|event| event["event"] == "tracing").unwrap();
+            assert_eq!(tracing["status"], "off");
             assert_eq!(Report::of(&finished).requests(), 3);
             let mut files = dir.files("project");
             files.retain(|path, _| !path.starts_with(".git/") && path != "log.txt");

@@ -249,8 +249,9 @@ fn a_check_shows_all_problems_at_once_and_runs_nothing() {
     let lines: Vec<&str> = finished.stdout.lines().collect();
     assert_eq!(lines[0], "plan: 3 features, no problem found");
     assert!(lines[1].starts_with("Copies: "), "{}", lines[1]);
-    assert!(lines[2].starts_with("Protected from agents, besides tests and the plan"), "{}", lines[2]);
-    assert!(lines[3].contains(" .github ") || lines[3].contains(".git* "), "{}", lines[3]);
+    assert_eq!(lines[2], "Tracing: off (a cached result depends on the test's inputs only)");
+    assert!(lines[3].starts_with("Protected from agents, besides tests and the plan"), "{}", lines[3]);
+    assert!(lines[4].contains(" .github ") || lines[4].contains(".git* "), "{}", lines[4]);
     // All errors of a plan are shown, not only the first.
     right.write(
         "plan.toml",
