@@ -3,133 +3,25 @@
 //! Must not depend on clocks, threads or futures: [`Executor`](crate::Executor) performs the
 //! decisions on tokio, and simulations perform them in virtual time.
 
+mod dependants;
+mod event;
+mod limits;
+mod start;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::order::{Choice, Order};
+pub use self::event::{Action, Addition, DispatchEvent, TaskState};
+pub use self::limits::{Limits, OnFailure};
+use crate::order::Order;
 use crate::resource::{ResourcePools, UnitsNeeded};
 use crate::stats::{ResourceStats, ScheduleStats};
-use crate::{Error, Graph, Needs, Resources, TaskId};
+use crate::{Error, Graph, Needs, TaskId};
 
 /// The pool that lost time is computed for.
 const WORKERS: &str = "workers";
-
-/// Resources and other limits of a run.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// ResourcePools of resources. [`ScheduleStats::lost`] refers to the pool named `workers`.
-    pub resources: Resources,
-    /// Maximum number of tasks in progress: begun and not finished, over all their stages but those
-    /// [without a slot](Needs::without_task_slot). At least 1. No limit by default.
-    pub tasks_max: usize,
-    /// Maximum number of times that a ready stage that does not fit is overtaken by stages of lower
-    /// rank. 0 forbids overtaking; the default is 16.
-    ///
-    /// Beyond that, every pool and lock that the stage needs, and a slot under `tasks_max`, are
-    /// reserved for it: stages of lower rank that need any of these do not start before it. So it
-    /// starts as soon as the current holders and stages of higher rank have ended. Other stages
-    /// continue. While `tasks_max` is exhausted, only the next slot is reserved, and tasks in
-    /// progress continue. Of several stages with the same needs, only the one of highest rank is
-    /// counted.
-    pub overtakes_max: u32,
-    /// Effect of a failure on tasks that do not depend on the failed one.
-    pub on_failure: OnFailure,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            resources: Resources::default(),
-            tasks_max: usize::MAX,
-            overtakes_max: 16,
-            on_failure: OnFailure::KeepGoing,
-        }
-    }
-}
-
-/// The effect of a failed task on tasks that do not depend on it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum OnFailure {
-    /// They run regardless.
-    #[default]
-    KeepGoing,
-    /// Running stages finish; no other stage starts.
-    StopAtFirst,
-}
-
-/// An event of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DispatchEvent<'a> {
-    /// The run begins. Sent once, before all other events.
-    Begin,
-    /// A stage succeeded and the task has another one with these needs. The task is queued again
-    /// with its old rank.
-    Next(TaskId, &'a Needs),
-    /// A task succeeded. Tasks that waited only for it may start.
-    Done(TaskId),
-    /// A task failed. Tasks that depend on it are skipped.
-    Failed(TaskId),
-    /// A stage failed and is retried after this delay. It holds no resources in the meantime, and
-    /// is then queued with its old rank.
-    Retry(TaskId, Duration),
-    /// Time has passed: see [`Dispatcher::wakes_at`].
-    Tick,
-    /// Sets the number of usable units of a pool, up to its limit. Running stages continue. Unknown
-    /// pools are ignored.
-    Admit(&'a str, u32),
-    /// Prevents stages from starting until [`Resume`](Self::Resume). Running stages continue.
-    Pause,
-    /// Lets stages start again.
-    Resume,
-    /// Prevents stages from starting for good.
-    Stop,
-}
-
-/// A decision, to be performed in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Start the current stage of the task.
-    Start(TaskId),
-    /// The first task will never start, because its ancestor, the second task, failed.
-    Skip(TaskId, TaskId),
-}
-
-/// The state of a task. Only [`Dispatcher::handle`] changes states.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TaskState {
-    /// Waits for this number of dependencies.
-    Waiting(u32),
-    /// Could start if resources allowed. Holds the time at which it became ready.
-    Ready(Duration),
-    /// A stage runs. Holds the time at which it started.
-    Running(Duration),
-    /// A stage failed and is retried at this time.
-    Delayed(Duration),
-    /// Succeeded.
-    Done,
-    /// Failed.
-    Failed,
-    /// Never started, because this ancestor failed.
-    Skipped(TaskId),
-}
-
-/// A task to add to a running schedule.
-#[derive(Debug, Clone, Copy)]
-pub struct Addition<'a> {
-    /// Name of the task, for errors. Duplicates are not detected here.
-    pub id: &'a str,
-    /// Rank among all tasks, highest first.
-    pub rank: u64,
-    /// Resources held by the first stage.
-    pub needs: &'a Needs,
-    /// Tasks that this task depends on, in any state. If one has failed, this task is skipped.
-    pub after: &'a [TaskId],
-    /// Tasks that shall depend on this task. They must still be waiting.
-    pub before: &'a [TaskId],
-}
 
 /// The decisions for one run of one graph. Clones are independent, which simulations use.
 #[derive(Debug, Clone)]
@@ -194,15 +86,6 @@ struct Class {
 
 /// A ready task with its rank. Compares by rank, then by order of addition.
 type RankedTask = (u64, Reverse<TaskId>);
-
-/// Resources reserved for tasks that were overtaken too often.
-#[derive(Debug)]
-struct Reserved {
-    /// Reserved pools, by index.
-    pools: Vec<bool>,
-    /// Reserved slots under `tasks_max`.
-    slots: usize,
-}
 
 impl Dispatcher {
     /// Creates a dispatcher from the ranks of tasks (highest first) and the needs of their first
@@ -474,90 +357,6 @@ impl Dispatcher {
         stats.admitted = units;
     }
 
-    /// Skips a waiting task and its dependants.
-    fn skip_from(&mut self, task: TaskId, failed: TaskId, actions: &mut Vec<Action>) {
-        self.stats.waiting -= 1;
-        self.finish(task, TaskState::Skipped(failed));
-        actions.push(Action::Skip(task, failed));
-        self.skip_dependants(task, failed, actions);
-    }
-
-    fn skip_dependants(&mut self, from: TaskId, failed: TaskId, actions: &mut Vec<Action>) {
-        let mut reached = vec![from];
-        while let Some(task) = reached.pop() {
-            self.for_each_dependant(task, |this, dependant| {
-                if matches!(this.tasks[dependant.index()].state, TaskState::Waiting(_)) {
-                    this.stats.waiting -= 1;
-                    this.finish(dependant, TaskState::Skipped(failed));
-                    actions.push(Action::Skip(dependant, failed));
-                    reached.push(dependant);
-                }
-            });
-        }
-    }
-
-    fn release_dependants(&mut self, task: TaskId) {
-        self.for_each_dependant(task, |this, dependant| {
-            let state = &mut this.tasks[dependant.index()].state;
-            if let TaskState::Waiting(count) = state {
-                *count -= 1;
-                if *count == 0 && this.stats.begun {
-                    this.make_ready(dependant);
-                }
-            }
-        });
-    }
-
-    fn for_each_dependant(&mut self, task: TaskId, mut act: impl FnMut(&mut Self, TaskId)) {
-        for at in self.tasks[task.index()].dependants.clone() {
-            let dependant = self.dependants[at as usize];
-            act(self, dependant);
-        }
-        if self.added.is_empty() {
-            return;
-        }
-        for dependant in self.added.get(&task).cloned().unwrap_or_default() {
-            act(self, dependant);
-        }
-    }
-
-    /// Adds a dependency on `task` to waiting tasks.
-    fn add_dependency(&mut self, task: TaskId, before: &[TaskId]) {
-        for later in before {
-            if let TaskState::Waiting(count) = &mut self.tasks[later.index()].state {
-                *count += 1;
-                self.added.entry(task).or_default().push(*later);
-            }
-        }
-    }
-
-    fn has_ended(&self, task: TaskId) -> bool {
-        matches!(self.tasks[task.index()].state, TaskState::Done | TaskState::Failed | TaskState::Skipped(_))
-    }
-
-    fn failed_ancestor(&self, task: TaskId) -> Option<TaskId> {
-        match self.tasks[task.index()].state {
-            TaskState::Failed => Some(task),
-            TaskState::Skipped(failed) => Some(failed),
-            _ => None,
-        }
-    }
-
-    /// Returns true if one of `to` is, or depends on, one of `from`.
-    fn reaches(&mut self, from: &[TaskId], to: &[TaskId]) -> bool {
-        let mut seen = std::collections::HashSet::new();
-        let mut reached = from.to_vec();
-        while let Some(task) = reached.pop() {
-            if to.contains(&task) {
-                return true;
-            }
-            if seen.insert(task) {
-                self.for_each_dependant(task, |_, dependant| reached.push(dependant));
-            }
-        }
-        false
-    }
-
     /// Returns the index of needs in `wants`.
     fn number_of(&mut self, needs: &Needs) -> Result<u32, (String, u32, u32)> {
         if let Some((last, number)) = &self.last_needs
@@ -595,178 +394,6 @@ impl Dispatcher {
         self.classes[class].ready.push((rank, Reverse(id)));
         self.classes[class].count += 1;
         self.order.ready(class, id);
-    }
-
-    fn start_what_fits(&mut self, actions: &mut Vec<Action>) {
-        while !self.stopped && !self.paused && self.stats.ready > 0 {
-            let Some(task) = self.best_that_fits() else { return };
-            self.start(task);
-            actions.push(Action::Start(task));
-        }
-    }
-
-    /// Selects the ready task of the highest rank that fits, or one that the rules prefer to it.
-    /// Counts an overtake for the tasks of higher rank that do not fit.
-    fn best_that_fits(&mut self) -> Option<TaskId> {
-        let mut fitting: Option<(RankedTask, usize)> = None;
-        let mut blocked: Vec<(RankedTask, usize)> = Vec::new();
-        for at in 0..self.classes.len() {
-            let Some(first) = self.first_of(at) else { continue };
-            if !self.fits(at) {
-                blocked.push((first, at));
-            } else if fitting.is_none_or(|(best, _)| first > best) {
-                fitting = Some((first, at));
-            }
-        }
-        let (first, class) = fitting?;
-        if blocked.iter().any(|(above, _)| *above > first && self.is_at_overtake_limit(*above)) {
-            return self.best_not_reserved();
-        }
-        let task = self.preferred(class, first, &blocked);
-        let chosen = (self.tasks[task.index()].rank, Reverse(task));
-        for (above, class) in blocked.into_iter().filter(|(above, _)| *above > chosen) {
-            self.overtake(above, class, 0);
-        }
-        Some(task)
-    }
-
-    /// Selects a task like [`best_that_fits`](Self::best_that_fits), while some task was overtaken
-    /// too often. Resources reserved for such tasks are left to them and to tasks of higher rank.
-    ///
-    /// This is backfilling as in batch schedulers, but without predictions of running times
-    /// (Mu'alem and Feitelson, "Utilization, Predictability, Workloads, and User Runtime Estimates
-    /// in Scheduling the IBM SP2 with Backfilling", 2001).
-    fn best_not_reserved(&mut self) -> Option<TaskId> {
-        let first = |at: usize| Some((*self.classes[at].ready.peek()?, at));
-        let mut heads: BinaryHeap<(RankedTask, usize)> = (0..self.classes.len()).filter_map(first).collect();
-        let mut reserved = Reserved { pools: vec![false; self.free.len()], slots: 0 };
-        let mut passed = Vec::new();
-        while let Some((first, class)) = heads.pop() {
-            if self.fits(class) && !self.is_reserved(class, &reserved) {
-                for (above, class, slots) in passed {
-                    self.overtake(above, class, slots);
-                }
-                return Some(first.1.0);
-            }
-            passed.push((first, class, reserved.slots));
-            if self.is_at_overtake_limit(first) {
-                self.reserve(class, &mut reserved);
-            }
-        }
-        None
-    }
-
-    /// Returns true if a task was overtaken as often as allowed.
-    fn is_at_overtake_limit(&self, (_, Reverse(task)): RankedTask) -> bool {
-        self.tasks[task.index()].overtaken >= self.limits.overtakes_max
-    }
-
-    /// Counts that a task of lower rank starts before the first task of a class.
-    ///
-    /// A task that waits for a slot under `tasks_max` is not overtaken by tasks in progress: these
-    /// must continue, or no slot would become free.
-    fn overtake(&mut self, (_, Reverse(task)): RankedTask, class: usize, slots_reserved: usize) {
-        if self.has_task_slot(class, slots_reserved) {
-            let overtaken = &mut self.tasks[task.index()].overtaken;
-            *overtaken = overtaken.saturating_add(1);
-        }
-    }
-
-    /// Returns true if tasks of the class have a slot under `tasks_max`, or need none, or if
-    /// another is free.
-    fn has_task_slot(&self, class: usize, slots_reserved: usize) -> bool {
-        class % 2 == 1 || self.stats.in_flight.saturating_add(slots_reserved) < self.limits.tasks_max
-    }
-
-    fn is_reserved(&self, class: usize, reserved: &Reserved) -> bool {
-        !self.has_task_slot(class, reserved.slots)
-            || self.wants[class / 2].units.iter().any(|(pool, _)| reserved.pools[*pool])
-    }
-
-    /// Reserves the resources of the first task of a class. If it waits for a slot under
-    /// `tasks_max`, only the next slot is reserved. Otherwise the tasks in progress might be
-    /// unable to get the pools that they need to finish, and the run would deadlock.
-    fn reserve(&self, class: usize, reserved: &mut Reserved) {
-        if self.has_task_slot(class, reserved.slots) {
-            self.wants[class / 2].units.iter().for_each(|(pool, _)| reserved.pools[*pool] = true);
-        }
-        reserved.slots += usize::from(class.is_multiple_of(2));
-    }
-
-    /// Returns the first task of a class. Removes tasks that have started in the meantime.
-    fn first_of(&mut self, class: usize) -> Option<RankedTask> {
-        if self.classes[class].count == 0 {
-            self.classes[class].ready.clear();
-            return None;
-        }
-        loop {
-            let &first = self.classes[class].ready.peek().expect("a class contains all its ready tasks");
-            if self.is_ready(first.1.0, class) {
-                return Some(first);
-            }
-            self.classes[class].ready.pop();
-        }
-    }
-
-    /// Applies the rules of the order to the choice of a task.
-    ///
-    /// A rule may select a task of lower rank, unless a task in between was overtaken too often.
-    /// Starting the longest task first does not count as overtaking, because only tasks with known
-    /// durations, a limited number, can do so. Any number of tasks with the same needs may be
-    /// added, so these count.
-    fn preferred(&mut self, class: usize, first: RankedTask, blocked: &[(RankedTask, usize)]) -> TaskId {
-        let (rank, Reverse(task)) = first;
-        if self.order.is_plain() {
-            return task;
-        }
-        let is_allowed = |this: &Self, other: TaskId| {
-            let other = (this.tasks[other.index()].rank, Reverse(other));
-            !blocked.iter().any(|(above, _)| *above > other && this.is_at_overtake_limit(*above))
-        };
-        let mut order = std::mem::take(&mut self.order);
-        let longest = order.longest_due(self.clock, task, self);
-        let same_needs = order.same_needs(class, rank, self).filter(|_| !self.is_at_overtake_limit(first));
-        self.order = order;
-        if let Some(longest) = longest.filter(|longest| is_allowed(self, *longest)) {
-            return longest;
-        }
-        match same_needs.filter(|same| is_allowed(self, *same)) {
-            Some(same) => {
-                self.overtake(first, class, 0);
-                same
-            }
-            None => task,
-        }
-    }
-
-    fn start(&mut self, id: TaskId) {
-        let task = &mut self.tasks[id.index()];
-        if let TaskState::Ready(since) = task.state {
-            self.stats.waited = self.stats.waited.saturating_add(self.clock - since);
-        }
-        let class = self.class_of(id);
-        let task = &mut self.tasks[id.index()];
-        if class.is_multiple_of(2) {
-            self.stats.in_flight += 1;
-            task.has_slot = true;
-        }
-        task.overtaken = 0;
-        task.state = TaskState::Running(self.clock);
-        self.stats.ready -= 1;
-        self.stats.running += 1;
-        self.stats.started += 1;
-        self.classes[class].count -= 1;
-        // The common case. Removing the task here keeps the heap free of started tasks.
-        if self.classes[class].ready.peek().is_some_and(|(_, Reverse(first))| *first == id) {
-            self.classes[class].ready.pop();
-        }
-        self.order.started(class, id, self.clock);
-        for &(pool, units) in &self.wants[task.wants as usize].units {
-            self.free[pool] -= i64::from(units);
-            if let Some(pool) = self.stats.pools.get_mut(pool) {
-                pool.take(units);
-            }
-        }
     }
 
     fn class_of(&self, id: TaskId) -> usize {
@@ -849,26 +476,6 @@ impl Dispatcher {
             &mut lost.tail
         };
         *cause = cause.saturating_add(idle);
-    }
-}
-
-impl Choice for Dispatcher {
-    fn is_ready(&self, task: TaskId, class: usize) -> bool {
-        let task = &self.tasks[task.index()];
-        matches!(task.state, TaskState::Ready(_)) && self.class_of_task(task) == class
-    }
-
-    fn fits(&self, class: usize) -> bool {
-        // The admitted units may be fewer than a stage needs, permanently. Such a stage runs when
-        // no other stage uses the pool.
-        let is_idle = |pool: usize| self.stats.pools.get(pool).is_some_and(|pool| pool.used == 0);
-        let mut wants = self.wants[class / 2].units.iter();
-        self.has_task_slot(class, 0)
-            && wants.all(|&(pool, units)| i64::from(units) <= self.free[pool] || is_idle(pool))
-    }
-
-    fn first(&self, class: usize) -> Option<(u64, TaskId)> {
-        self.classes[class].ready.peek().map(|&(rank, Reverse(task))| (rank, task))
     }
 }
 

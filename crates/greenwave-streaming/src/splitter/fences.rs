@@ -86,6 +86,12 @@ pub struct Fences(Scanner);
 ///
 /// Block quotes and lists work as in [`Fences`], except that content may be indented less than its
 /// list item, and HTML is plain text. A block without a path is a [`UnitKind::Code`].
+///
+/// [`UnitKind::Ambiguous`]: crate::UnitKind::Ambiguous
+/// [`UnitKind::Code`]: crate::UnitKind::Code
+/// [`UnitKind::Diff`]: crate::UnitKind::Diff
+/// [`UnitKind::Edit`]: crate::UnitKind::Edit
+/// [`UnitKind::File`]: crate::UnitKind::File
 #[derive(Debug)]
 pub struct Files(Scanner);
 
