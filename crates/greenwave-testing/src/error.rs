@@ -85,6 +85,14 @@ pub enum Error {
         /// Reason why not.
         reason: String,
     },
+    /// The code that runs the test panicked, such as its harness.
+    #[error("cannot run test `{test}`: the code that runs it panicked: {message}")]
+    Panicked {
+        /// Name of the test.
+        test: String,
+        /// Message of the panic.
+        message: String,
+    },
     /// The run was stopped.
     #[error("stopped")]
     Stopped,

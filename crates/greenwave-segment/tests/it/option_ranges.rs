@@ -84,3 +84,25 @@ fn every_option_works_at_its_limits_or_is_refused() {
         check(Options { clock, ..usual() }, None);
     }
 }
+
+#[test]
+fn a_dictionary_of_any_size_is_trained_or_refused_with_the_range() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { compression: Compression::Zstd { level: 1 }, ..Options::default() };
+    let log = Log::open(dir.path(), options).unwrap();
+    for number in 0..2000_u64 {
+        let value =
+            format!("{{\"test\":\"module::case_{number}\",\"outcome\":\"passed\",\"ms\":{}}}", number * 7);
+        log.put(&number.to_le_bytes(), value.as_bytes()).unwrap();
+    }
+    for bytes in [0, 1, 10, 1023, (1 << 20) + 1, usize::MAX] {
+        let error = log.train_dictionary(bytes).unwrap_err();
+        let expected = format!("invalid value {bytes} for bytes_max: expected a number from 1024 to 1048576");
+        assert_eq!(error.to_string(), expected);
+    }
+    for bytes in [1024, 1025, 4095, 4097, (1 << 20) - 1, 1 << 20] {
+        log.train_dictionary(bytes).unwrap_or_else(|error| panic!("{bytes}: {error}"));
+        log.put(b"after", &[7; 100]).unwrap();
+        assert_eq!(log.get(b"after").unwrap().unwrap().as_ref(), [7; 100]);
+    }
+}

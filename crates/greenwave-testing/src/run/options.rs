@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use greenwave_process::Jobserver;
 use greenwave_sandbox::{LazyGuard, TraceMode};
@@ -31,20 +33,33 @@ pub enum IncompleteMode {
 ///
 /// It is called for each block that a test has written, and with an empty block once the output
 /// has ended. A batch of tests in one process counts as its first test. The function may be called
-/// from several threads at the same time, and delays the test while it runs.
+/// from several threads at the same time, and delays the test while it runs. If it panics, that is
+/// logged, no test fails, and it is not called again.
 #[derive(Clone)]
-pub struct OutputObserver(Arc<ObserveFn>);
+pub struct OutputObserver(Arc<Observing>);
+
+struct Observing {
+    has_panicked: AtomicBool,
+    observe: Box<ObserveFn>,
+}
 
 type ObserveFn = dyn Fn(&Test, &[u8]) + Send + Sync;
 
 impl OutputObserver {
     /// Creates an observer that calls the function.
     pub fn new(observe: impl Fn(&Test, &[u8]) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(observe))
+        Self(Arc::new(Observing { has_panicked: AtomicBool::new(false), observe: Box::new(observe) }))
     }
 
     pub(crate) fn observe(&self, test: &Test, block: &[u8]) {
-        (self.0)(test, block);
+        let Observing { has_panicked, observe } = &*self.0;
+        if has_panicked.load(Ordering::Relaxed) {
+            return;
+        }
+        if catch_unwind(AssertUnwindSafe(|| observe(test, block))).is_err() {
+            has_panicked.store(true, Ordering::Relaxed);
+            tracing::warn!(test = test.name, "an observer of output panicked: it is not called again");
+        }
     }
 }
 

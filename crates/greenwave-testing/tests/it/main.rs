@@ -8,6 +8,7 @@ mod edits;
 mod harnesses;
 mod objects;
 mod option_ranges;
+mod panics;
 mod report;
 
 use std::fs;

@@ -2,12 +2,15 @@
 
 mod serial;
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use greenwave_cache::Key;
 use greenwave_inputs::InputSnapshot;
@@ -49,6 +52,20 @@ pub(super) struct WorkerInputs {
     pub(super) company: Company,
     /// Statistics of earlier runs of tests whose own runner is serial.
     pub(super) earlier: HashMap<TestId, TestStatistics>,
+}
+
+impl WorkerInputs {
+    /// Returns the results of a batch whose worker panicked.
+    fn panicked(&self, batch: &[TestId], panic: &(dyn Any + Send)) -> Results {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        let message = text.unwrap_or_else(|| "no message".to_owned());
+        let error = |id: &TestId| {
+            let test = self.context.test(*id).name.clone();
+            Error::Panicked { test, message: message.clone() }
+        };
+        batch.iter().map(|id| (*id, Err(error(id)))).collect()
+    }
 }
 
 /// Tests that run several times.
@@ -114,8 +131,9 @@ impl Workers {
         tokio::spawn(async move {
             let phase = FinishOnDrop { phases, at };
             let workspace = ProjectWorkspace { inputs: &inputs, phase: &phase.phases[at] };
+            let running = AssertUnwindSafe(workspace.run(batch.clone())).catch_unwind();
             let done = tokio::select! {
-                done = workspace.run(batch) => done,
+                done = running => done.unwrap_or_else(|panic| inputs.panicked(&batch, &*panic)),
                 _ = stopped.changed() => return,
             };
             let passed = done.iter().all(|(_, run)| run.as_ref().is_ok_and(|run| run.outcome.passed()));
@@ -127,7 +145,7 @@ impl Workers {
     }
 }
 
-/// Marks a batch as failed if its worker panics or is stopped, so that no stage waits for it.
+/// Marks a batch as failed if its worker is stopped, so that no stage waits for it.
 struct FinishOnDrop {
     phases: Arc<[watch::Sender<BatchPhase>]>,
     at: usize,
