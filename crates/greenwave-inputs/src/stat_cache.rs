@@ -22,6 +22,8 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 const HEADER: Header = Header { magic: [0xF5, b'G', b'W', b'I'], version: 1 };
 /// Maximum number of entries. Files beyond it are not cached.
 const ENTRIES_MAX: usize = 1 << 20;
+/// Minimum size of an encoded entry, in bytes: that of an empty path.
+const ENTRY_BYTES_MIN: usize = 4 + 44 + 1 + 32;
 /// Maximum number of entries in a shared file, which is emptied when it is full.
 const SHARED_ENTRIES_MAX: usize = 100_000;
 
@@ -170,7 +172,8 @@ fn encode(entries: &Entries) -> Vec<u8> {
 fn decode(file: &[u8]) -> Option<Entries> {
     let mut reader = HEADER.checked_reader(file)?;
     let count = reader.count()?;
-    let mut entries = HashMap::with_capacity(count.min(ENTRIES_MAX));
+    // A damaged number of entries is no reason to reserve memory.
+    let mut entries = HashMap::with_capacity(count.min(reader.0.len() / ENTRY_BYTES_MIN));
     for _ in 0..count {
         let (path, stamp) = (reader.path()?, FileStamp::decode(&mut reader)?);
         let entry = Entry { kind: EntryKind::from_number(reader.byte()?)?, hash: reader.array()? };

@@ -12,6 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use memory::MemoryColdTier;
+#[cfg(all(feature = "conformance", feature = "object"))]
+pub(crate) use object::check_object;
 #[cfg(feature = "object")]
 pub use object::{ObjectColdTier, ObjectOptions};
 #[cfg(feature = "segment")]

@@ -50,6 +50,16 @@ pub fn check_stored_record(record: &[u8]) {
     crate::store::check_pin(record);
 }
 
+/// Decodes arbitrary bytes as an object of `ObjectColdTier`. Used for fuzzing.
+///
+/// # Panics
+///
+/// Panics if a decoded value cannot be encoded and decoded again.
+#[cfg(feature = "object")]
+pub fn check_stored_object(bytes: &[u8]) {
+    crate::cold::check_object(bytes);
+}
+
 /// Runs a test of a promise on a new runtime.
 ///
 /// # Panics

@@ -51,6 +51,24 @@ pub struct Fixture {
     pub count: (u32, u32),
 }
 
+/// Decodes arbitrary bytes as the payload of a cache record: results, dependencies, and lists of
+/// traces. Used for fuzzing.
+///
+/// # Panics
+/// If a decoded record does not encode to an equal record.
+pub fn check_record(payload: &[u8]) {
+    crate::results::record::check_payload(payload);
+}
+
+/// Decodes arbitrary bytes as an up-to-date record without its seal, and compares its timestamps
+/// with those of the files in a directory. Used for fuzzing.
+///
+/// # Panics
+/// If the directory does not exist.
+pub fn check_up_to_date_record(directory: &Path, bytes: &[u8]) {
+    crate::results::up_to_date::check_body(directory, bytes);
+}
+
 /// Emits one `#[tokio::test]` per promise of [`Harness`], for an expression that makes a
 /// [`Fixture`].
 ///

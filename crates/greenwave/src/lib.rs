@@ -57,6 +57,8 @@
 //! `remote`: test results on a Redis server, also over TLS, or memcached. Compiles redis, rustls
 //! with aws-lc (C) and async-memcached. Without it, [`ResultStoreError::NoRemote`] is returned for
 //! such a server.
+//!
+//! `conformance`: the module `conformance`, which fuzz targets use. It costs nothing.
 
 mod adapters;
 mod answer;
@@ -69,6 +71,8 @@ mod cases;
 mod clean;
 mod confine;
 mod confinement;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod context;
 mod continuation;
 mod copies;

@@ -135,6 +135,15 @@ impl Receipt {
     }
 }
 
+/// Decodes arbitrary bytes as a receipt without a seal, and compares it with a project's files.
+#[cfg(feature = "conformance")]
+pub(crate) fn check(project: &Path, bytes: &[u8]) {
+    let receipts = Receipts::open(None, None);
+    if let Some(receipt) = receipts.decode(bytes) {
+        receipt.is_in(project);
+    }
+}
+
 fn write_file(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default();
     Dir::create(directory, 0o700)?.replace_file(name, text, 0o600)

@@ -166,17 +166,9 @@ impl ObjectTierState {
     /// Decodes the value in an object, if the object is intact and belongs to this key.
     async fn decode(&self, key: &[u8], object: Bytes) -> Result<Option<Bytes>, BoxError> {
         let (key, contexts) = (key.to_vec(), self.contexts.clone());
-        let value_bytes_max = self.options.value_bytes_max;
-        run_blocking_if_large(object.len(), move || {
-            let (codec, raw_len, payload) =
-                decode_object(&key, &object).filter(|(_, len, _)| *len <= value_bytes_max)?;
-            match codec {
-                RAW => Some(payload).filter(|payload| payload.len() == raw_len as usize),
-                ZSTD => contexts.decompress(&payload, raw_len as usize),
-                _ => None,
-            }
-        })
-        .await
+        let (value_bytes_max, object_len) = (self.options.value_bytes_max, object.len());
+        let decode = move || contexts.value_of(&key, &object, value_bytes_max);
+        run_blocking_if_large(object_len, decode).await
     }
 
     async fn put(&self, entry: &ColdEntry) -> Result<(), BoxError> {
@@ -259,6 +251,17 @@ impl ZstdContexts {
         Some(packed)
     }
 
+    /// Returns the value in an object, if the object is intact and belongs to this key.
+    fn value_of(&self, key: &[u8], object: &Bytes, value_bytes_max: u32) -> Option<Bytes> {
+        let (codec, raw_len, payload) =
+            decode_object(key, object).filter(|(_, len, _)| *len <= value_bytes_max)?;
+        match codec {
+            RAW => Some(payload).filter(|payload| payload.len() == raw_len as usize),
+            ZSTD => self.decompress(&payload, raw_len as usize),
+            _ => None,
+        }
+    }
+
     fn decompress(&self, payload: &[u8], raw_len: usize) -> Option<Bytes> {
         let pooled = self.decompressors.lock().pop();
         let mut decompressor = pooled.or_else(|| Decompressor::new().ok())?;
@@ -303,6 +306,28 @@ fn decode_object(key: &[u8], object: &Bytes) -> Option<(u8, u32, Bytes)> {
     let is_intact =
         head[..4] == MAGIC && len(8)? as usize == key.len() && head[16..] == hash(&head[..16], key, payload);
     is_intact.then_some((head[4], len(12)?, object.slice_ref(payload)))
+}
+
+/// Decodes arbitrary bytes as an object, and as the fields of an object with a valid hash. Checks
+/// that a decoded value can be encoded and decoded again.
+#[cfg(feature = "conformance")]
+pub(crate) fn check_object(bytes: &[u8]) {
+    const VALUE_BYTES_MAX: u32 = 1 << 20;
+    let key = b"key";
+    let contexts = ZstdContexts::default();
+    let mut objects = vec![Bytes::copy_from_slice(bytes)];
+    if let Some(([codec, len @ ..], payload)) = bytes.split_first_chunk::<5>() {
+        let head = [&MAGIC[..], &[*codec, 0, 0, 0], &3_u32.to_le_bytes(), len].concat();
+        let hash = hash(&head, key, payload);
+        objects.push([&head[..], &hash, key, payload].concat().into());
+    }
+    for object in objects {
+        let Some(value) = contexts.value_of(key, &object, VALUE_BYTES_MAX) else { continue };
+        assert!(value.len() <= VALUE_BYTES_MAX as usize, "{} bytes", value.len());
+        let again = encode_object(RAW, key, value.len(), &value);
+        assert_eq!(contexts.value_of(key, &again, VALUE_BYTES_MAX), Some(value));
+        assert_eq!(contexts.value_of(b"another key", &again, VALUE_BYTES_MAX), None);
+    }
 }
 
 fn hash(head: &[u8], key: &[u8], payload: &[u8]) -> [u8; 16] {

@@ -455,6 +455,19 @@ fn have_same_stamps(directory: BorrowedFd<'_>, stamped: &[u8], flags: AtFlags) -
     }
 }
 
+/// Decodes arbitrary bytes as the content of a record, and compares its paths below `directory`.
+#[cfg(feature = "conformance")]
+pub(crate) fn check_body(directory: &Path, bytes: &[u8]) {
+    let Some(body) = RecordBody::decode(bytes) else { return };
+    drop((body.runner_options(), StatCache::decode(body.outside)));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(CWD, directory, flags, FileMode::empty()).expect("the directory exists");
+    have_same_stamps(directory.as_fd(), body.ignores, AtFlags::empty());
+    for block in body.blocks {
+        have_same_stamps(directory.as_fd(), block, AtFlags::SYMLINK_NOFOLLOW);
+    }
+}
+
 /// Appends a block of paths with their timestamps.
 fn put_stamped(out: &mut Writer, paths: &[(impl AsRef<Path>, FileStamp)]) {
     let mut block = Writer(Vec::with_capacity(96 * paths.len()));

@@ -43,13 +43,20 @@ impl BatchRecord {
     /// Reads the record of a batch that was interrupted, if there is one.
     fn read(journal: &RunJournal) -> Result<Option<Self>, Error> {
         let records = journal.finished()?;
-        let record = records.get(Self::KEY).and_then(|bytes| serde_json::from_slice(bytes).ok());
-        Ok(record.filter(|record: &Self| record.version == VERSION))
+        Ok(records.get(Self::KEY).and_then(|bytes| Self::decode(bytes)))
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings, numbers and lists always serialise")
+    }
+
+    /// Decodes a record. Returns `None` if it is unreadable or of another version.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok().filter(|record: &Self| record.version == VERSION)
     }
 
     fn write(&self, ctx: &RunContext) -> Result<(), Error> {
-        let text = serde_json::to_vec(self).expect("strings, numbers and lists always serialise");
-        ctx.journal.record(Self::KEY, &text)
+        ctx.journal.record(Self::KEY, &self.encode())
     }
 
     /// Removes a feature from the record of an interrupted batch, if there is one.
