@@ -4,86 +4,34 @@
 //! wakes, drops and waits. No foreign code runs under the lock, neither drops of connections nor
 //! wakers.
 
+mod background;
+mod checkout;
 mod core;
 mod event;
 mod lease;
+mod options;
 
 use std::fmt;
-use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
+use self::background::{Reservation, Ticker};
+use self::checkout::Checkout;
 pub use self::core::PoolStats;
-use self::core::{Claim, Core, Grant, Pooled, Return, ticks};
+use self::core::{Core, Pooled, Return, ticks};
 pub use self::event::{CloseReason, PoolEvent};
 pub use self::lease::Lease;
-use crate::callback::{FAR, Logged, call, finish};
+pub use self::options::PoolOptions;
+use self::options::tick_of;
+use crate::callback::{FAR, Logged, call};
 use crate::error::Error;
 use crate::manager::Manager;
 use crate::sync::Mutex;
-
-/// Bounds of the interval at which the clock ticks and expired connections are swept. The interval
-/// depends on the shortest time limit.
-const TICK_MIN: Duration = Duration::from_millis(10);
-const TICK_MAX: Duration = Duration::from_secs(1);
-/// Interval at which the minimum is restored if there are no time limits.
-const TOP_UP_EVERY: Duration = Duration::from_secs(30);
-
-/// Options of a pool. Time limits have a resolution of a millisecond; limits above a year count as
-/// a year.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PoolOptions {
-    /// Minimum number of connections, including idle ones; values above `size_max` count as
-    /// `size_max`. Restored in the background from the first use on. After failures, the delay
-    /// between attempts grows to 30 seconds.
-    pub size_min: usize,
-    /// Maximum number of connections, including those being established. Numbers outside
-    /// `1..=65536` count as the nearest bound.
-    pub size_max: usize,
-    /// Time after which an idle connection above the minimum is closed.
-    pub idle_timeout: Option<Duration>,
-    /// Age at which a connection is closed as soon as it is idle, even below the minimum.
-    pub max_lifetime: Option<Duration>,
-    /// Maximum fraction by which each lifetime is shortened at random, so that connections do not
-    /// all expire at once. Numbers outside `0.0..=1.0` count as the nearest bound, and NaN as 0.
-    pub lifetime_jitter: f64,
-    /// Time limit of [`Pool::get`], including checks.
-    pub checkout_timeout: Option<Duration>,
-    /// Time limit of one connect.
-    pub connect_timeout: Option<Duration>,
-    /// Idle time after which a connection is checked before it is lent. A connection that was idle
-    /// for less than half of it is never checked. `None` disables these checks.
-    pub check_after: Option<Duration>,
-    /// Interval at which idle connections are checked in the background, one after another. `None`
-    /// disables these checks.
-    pub check_idle_every: Option<Duration>,
-    /// Seed of the jitter; random if `None`.
-    pub seed: Option<u64>,
-}
-
-impl Default for PoolOptions {
-    /// 2 to 10 connections, an idle timeout of 300 s, a checkout timeout of 30 s, a connect timeout
-    /// of 10 s, a check after 1 s of idleness, no maximum lifetime, no background checks.
-    fn default() -> Self {
-        Self {
-            size_min: 2,
-            size_max: 10,
-            idle_timeout: Some(Duration::from_secs(300)),
-            max_lifetime: None,
-            lifetime_jitter: 0.1,
-            checkout_timeout: Some(Duration::from_secs(30)),
-            connect_timeout: Some(Duration::from_secs(10)),
-            check_after: Some(Duration::from_secs(1)),
-            check_idle_every: None,
-            seed: None,
-        }
-    }
-}
 
 /// A pool of connections. Clones share the pool.
 ///
@@ -295,20 +243,6 @@ struct PoolInner<M: Manager> {
     observer: Option<Observer>,
 }
 
-/// Returns the interval of ticks that the time limits require, or `None` if nothing needs a tick.
-fn tick_of(options: &PoolOptions) -> Option<Duration> {
-    let limits = [
-        options.check_after.map(|limit| limit / 4),
-        options.check_idle_every.map(|limit| limit / 4),
-        options.idle_timeout.map(|limit| limit / 16),
-        options.max_lifetime.map(|limit| limit / 16),
-    ];
-    match limits.into_iter().flatten().min() {
-        Some(tick) => Some(tick.clamp(TICK_MIN, TICK_MAX)),
-        None => (options.size_min > 0).then_some(TOP_UP_EVERY),
-    }
-}
-
 impl<M: Manager> PoolInner<M> {
     /// Reads the time and updates the clock.
     fn now(&self) -> u64 {
@@ -507,217 +441,5 @@ impl<M: Manager> Drop for CapacityRelease<'_, M> {
         self.0.connect(starting);
         woken.into_iter().for_each(Waker::wake);
         self.0.notify(&PoolEvent::Closed { reason: self.1 });
-    }
-}
-
-/// Capacity reserved for a connect. It is filled or released, however the connect ends.
-struct Reservation<M: Manager> {
-    shared: Option<Arc<PoolInner<M>>>,
-}
-
-impl<M: Manager> Reservation<M> {
-    async fn fill(mut self) {
-        let Some(shared) = self.shared.clone() else { return };
-        let after = shared.options.connect_timeout;
-        let started = Instant::now();
-        let connecting = finish("connect", shared.manager.connect());
-        let outcome = timeout(after.unwrap_or(FAR).min(FAR), connecting).await;
-        self.shared = None;
-        match outcome {
-            // A connection that is broken from the start must not be replaced at once: that could
-            // repeat without end.
-            Ok(Ok(Ok(mut connection))) => match shared.is_broken(&mut connection) {
-                Ok(false) => shared.connected(connection, started.elapsed()),
-                Ok(true) => shared.failed_with(connection, Error::BrokenOnConnect),
-                Err(panicked) => shared.failed_with(connection, panicked),
-            },
-            Ok(Ok(Err(source))) => shared.failed(Error::Connect { source: Box::new(source) }),
-            Ok(Err(panicked)) => shared.failed(panicked),
-            Err(_) => shared.failed(Error::ConnectTimeout { after: after.unwrap_or(FAR) }),
-        }
-    }
-}
-
-impl<M: Manager> Drop for Reservation<M> {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.take() {
-            shared.failed(Error::ConnectAborted);
-        }
-    }
-}
-
-/// A caller of [`Pool::get`]: claims a connection on the first poll and waits in the queue after
-/// that. On drop, it leaves the queue and passes on a connection granted to it in the meantime.
-struct Checkout<'a, M: Manager> {
-    shared: &'a Arc<PoolInner<M>>,
-    ticket: Option<u64>,
-    slot: Option<usize>,
-    /// Start of the wait, unless the caller was served at once.
-    started: Option<Instant>,
-}
-
-impl<M: Manager> Future for Checkout<'_, M> {
-    type Output = Result<PooledBox<M>, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.slot {
-            None => self.claim(cx.waker()),
-            Some(slot) => self.poll_queued(slot, cx.waker()),
-        }
-    }
-}
-
-impl<M: Manager> Checkout<'_, M> {
-    /// Takes an idle connection or enters the queue, under one lock. Returns `None` if more work is
-    /// needed.
-    #[inline]
-    fn begin(&mut self, waker: &Waker) -> Option<Result<PooledBox<M>, Error>> {
-        let now = self.shared.clock.load(Ordering::Relaxed);
-        if !self.shared.is_started.load(Ordering::Relaxed) {
-            return None;
-        }
-        let (pooled, starting) = {
-            let mut core = self.shared.core.lock();
-            match core.take_ready(now) {
-                Some(pooled) => return Some(Ok(pooled)),
-                // An idle connection may have expired or need a check.
-                None if core.has_idle() => return None,
-                None => core.claim(self.ticket, now, waker, &mut Vec::new()),
-            }
-        };
-        let served = self.claimed(pooled, starting);
-        if served.is_none() {
-            self.started = Some(Instant::now());
-        }
-        served
-    }
-
-    fn claim(&mut self, waker: &Waker) -> Poll<Result<PooledBox<M>, Error>> {
-        let mut expired = Vec::new();
-        let now = self.shared.now();
-        self.started.get_or_insert_with(Instant::now);
-        let (claim, starting) = self.shared.core.lock().claim(self.ticket, now, waker, &mut expired);
-        let served = self.claimed(claim, starting);
-        for pooled in expired {
-            PoolInner::discard(pooled, CloseReason::Expired);
-        }
-        served.map_or(Poll::Pending, Poll::Ready)
-    }
-
-    fn claimed(
-        &mut self,
-        claim: Claim<PoolRef<M>, M::Connection>,
-        starting: usize,
-    ) -> Option<Result<PooledBox<M>, Error>> {
-        self.shared.connect(starting);
-        match claim {
-            Claim::Closed => Some(Err(Error::Closed)),
-            Claim::Lent(pooled) => Some(Ok(pooled)),
-            Claim::Waiting { ticket, slot } => {
-                (self.ticket, self.slot) = (Some(ticket), Some(slot));
-                None
-            }
-        }
-    }
-
-    fn poll_queued(&mut self, slot: usize, waker: &Waker) -> Poll<Grant<PoolRef<M>, M::Connection>> {
-        // Counted under the lock, which is held anyway. Separate atomics would bounce between
-        // threads.
-        let waited = self.started.map_or(Duration::ZERO, |started| started.elapsed());
-        let (polled, _stale) = {
-            let mut core = self.shared.core.lock();
-            let polled = core.queue().poll(slot, waker);
-            if polled.0.is_ready() {
-                core.count_wait(waited);
-            }
-            polled
-        };
-        if polled.is_ready() {
-            self.slot = None;
-            self.shared.notify(&PoolEvent::Waited { waited });
-        }
-        polled
-    }
-}
-
-impl<M: Manager> Drop for Checkout<'_, M> {
-    fn drop(&mut self) {
-        let (Some(ticket), Some(slot)) = (self.ticket, self.slot) else { return };
-        let (granted, _waker) = self.shared.core.lock().queue().leave(ticket, slot);
-        match granted {
-            Some(Ok(pooled)) => PoolInner::return_connection(pooled),
-            // The error belongs to the first caller in the queue. Since this caller leaves, the
-            // next one is first, and a connect for it is already in flight.
-            Some(Err(error)) => drop(error),
-            None => {}
-        }
-    }
-}
-
-/// The background task that updates the clock, closes expired connections, checks idle ones, and
-/// restores the minimum, until the pool is gone.
-struct Ticker<M: Manager>(Weak<PoolInner<M>>);
-
-impl<M: Manager> Ticker<M> {
-    async fn run(mut self, every: Duration) {
-        loop {
-            tokio::time::sleep(every).await;
-            let Some(shared) = self.0.upgrade() else { return };
-            let now = shared.now();
-            let (closed, starting) = {
-                let mut core = shared.core.lock();
-                if core.is_closed() {
-                    // No other task needs to start.
-                    self.0 = Weak::new();
-                    return;
-                }
-                (core.sweep(now), core.top_up(now))
-            };
-            shared.connect(starting);
-            for (pooled, reason) in closed {
-                PoolInner::discard(pooled, reason);
-            }
-            if shared.options.check_idle_every.is_some() && !shared.is_checking.swap(true, Ordering::AcqRel) {
-                // A separate task, so that a check that hangs does not stop the clock.
-                tokio::spawn(BackgroundCheck(Arc::downgrade(&shared)).run(now));
-            }
-        }
-    }
-}
-
-/// The background task that checks idle connections, one after another, until none is due.
-struct BackgroundCheck<M: Manager>(Weak<PoolInner<M>>);
-
-impl<M: Manager> BackgroundCheck<M> {
-    async fn run(self, now: u64) {
-        loop {
-            // A connection under check keeps the pool alive. Between two checks, the pool may be
-            // dropped.
-            let due_for_check = self.0.upgrade().and_then(|shared| shared.core.lock().due_for_check(now));
-            let Some(pooled) = due_for_check else { return };
-            let idle_since = pooled.idle_since;
-            let Some(lease) = Lease::new(pooled).check().await else { continue };
-            let mut pooled = lease.into_pooled();
-            (pooled.idle_since, pooled.checked_at) = (idle_since, pooled.pool.now());
-            PoolInner::put(pooled, Core::return_checked);
-        }
-    }
-}
-
-impl<M: Manager> Drop for BackgroundCheck<M> {
-    fn drop(&mut self) {
-        if let Some(shared) = self.0.upgrade() {
-            shared.is_checking.store(false, Ordering::Release);
-        }
-    }
-}
-
-impl<M: Manager> Drop for Ticker<M> {
-    fn drop(&mut self) {
-        if let Some(shared) = self.0.upgrade() {
-            // The next caller starts another task if this one's runtime was shut down. Pairs with
-            // the swap in `start`.
-            shared.is_started.store(false, Ordering::Release);
-        }
     }
 }
