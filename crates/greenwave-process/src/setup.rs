@@ -109,6 +109,14 @@ pub enum Setup {
         /// Whether it is a directory.
         directory: bool,
     },
+    /// Creates a symbolic link.
+    #[cfg(target_os = "linux")]
+    Link {
+        /// Path that the link leads to.
+        target: std::ffi::CString,
+        /// Path of the link. Its parent must exist.
+        path: std::ffi::CString,
+    },
     /// Gives up capabilities for good: those whose bits are set.
     #[cfg(target_os = "linux")]
     DropCapabilities(u64),

@@ -119,6 +119,8 @@ pub struct Confinement {
     /// Directory whose place a private one takes, with the names of files that are copied to it.
     replaced: Option<(PathBuf, Vec<OsString>)>,
     private: Option<PrivateDir>,
+    /// Directory that is shown at another path as well, and that path.
+    shown_at: Option<(PathBuf, PathBuf)>,
     network: Network,
     shares_processes: bool,
 }
@@ -209,6 +211,12 @@ impl Confinement {
         hidden.filter(|path| !shown.iter().any(|shown| shown.starts_with(path))).collect()
     }
 
+    /// Shows a directory at an empty one as well, under [`Strength::Mount`].
+    pub(crate) fn shown_at(mut self, directory: &Path, place: &Path) -> Self {
+        self.shown_at = Some((directory.to_owned(), place.to_owned()));
+        self
+    }
+
     /// Sets the private directory of a command.
     pub(crate) fn with_private(mut self, private: &PrivateDir) -> Self {
         self.private = Some(private.clone());
@@ -294,6 +302,9 @@ impl Confinement {
             readable,
             replaced: None,
             private: self.private.clone(),
+            shown_at: self.shown_at.as_ref().and_then(|(directory, place)| {
+                Some((directory.canonicalize().ok()?, place.canonicalize().ok()?))
+            }),
             network: self.network,
             shares_processes: self.shares_processes,
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use greenwave_process::BeforeExec;
 
@@ -15,6 +16,24 @@ pub struct Sandbox {
     confinement: Confinement,
     strength: Strength,
     visible: VisibleCache,
+    place: Option<Arc<Place>>,
+}
+
+/// The path at which commands see their directory.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    path: PathBuf,
+    /// Each directory directly in one of these is shown there to the commands that work in it.
+    parents: Vec<PathBuf>,
+}
+
+impl Place {
+    /// Returns the directory that is shown to a command that works in `directory`.
+    fn shown<'a>(&self, directory: &'a Path) -> Option<&'a Path> {
+        let inside = self.parents.iter().filter(|parent| directory.starts_with(parent));
+        let depth = inside.map(|parent| parent.components().count()).max()? + 1;
+        directory.ancestors().find(|above| above.components().count() == depth)
+    }
 }
 
 impl Sandbox {
@@ -24,7 +43,38 @@ impl Sandbox {
     /// [`Error::Unavailable`] if the strength is not available or cannot enforce the network.
     pub fn new(confinement: Confinement, strength: Strength) -> Result<Self, Error> {
         Confinement::new().network(confinement.restricted_network()).prepare(strength)?;
-        Ok(Self { confinement, strength, visible: VisibleCache::default() })
+        Ok(Self { confinement, strength, visible: VisibleCache::default(), place: None })
+    }
+
+    /// Has commands see the directory that they work in at the path `place`, too, and start there.
+    /// So files with absolute paths that one command has written are valid for another command in a
+    /// copy of the directory. The directories concerned are those directly in one of the `parents`;
+    /// a command may work anywhere below such a directory.
+    ///
+    /// The place is an empty directory. If a [hidden](Confinement::hidden) directory contains the
+    /// place and the parents, the own path of a directory becomes a symbolic link to it. Otherwise
+    /// nothing can be renamed from one path to the other (`EXDEV`). Paths are compared by their
+    /// names. Only has an effect under [`Strength::Mount`].
+    #[must_use]
+    pub fn shown_at(self, place: PathBuf, parents: Vec<PathBuf>) -> Self {
+        let place = (self.strength == Strength::Mount).then(|| Arc::new(Place { path: place, parents }));
+        Self { place, ..self }
+    }
+
+    /// Returns the sandbox with commands that see their directory at its own path only.
+    #[must_use]
+    pub fn without_place(&self) -> Self {
+        Self { place: None, ..self.clone() }
+    }
+
+    /// Returns the path at which a command that works in `directory` sees the file or directory
+    /// `path`. `None` if that is the path itself.
+    #[must_use]
+    pub fn place_of(&self, directory: &Path, path: &Path) -> Option<PathBuf> {
+        let place = self.place.as_ref()?;
+        let inside = path.strip_prefix(place.shown(directory)?).ok()?;
+        // Joining nothing would add a slash.
+        Some(place.path.components().chain(inside.components()).collect())
     }
 
     /// Returns the strength.
@@ -53,7 +103,8 @@ impl Sandbox {
     }
 
     /// Confines a command and everything that it starts. `directory` is its working directory,
-    /// which it can read even if it lies below a hidden one. `writable` are paths that it may write
+    /// which it can read even if it lies below a hidden one, and which it sees
+    /// [at another path](Self::shown_at) on demand. `writable` are paths that it may write
     /// to in addition to those of the confinement.
     ///
     /// Resolves all paths. Under [`Strength::Landlock`], and for the first command under
@@ -71,7 +122,12 @@ impl Sandbox {
     ) -> Result<(), Error> {
         let confinement = self.confinement.clone().readable(directory);
         let confinement = writable.into_iter().fold(confinement, Confinement::writable);
+        let place = self.place.as_ref().and_then(|place| Some((place.shown(directory)?, &place.path)));
+        let confinement = match place {
+            Some((shown, place)) => confinement.readable(place).shown_at(shown, place),
+            None => confinement,
+        };
         let prepared = confinement.prepare_with(self.strength, &self.visible, &self.confinement)?;
-        prepared.attach(command, directory)
+        prepared.attach(command, &self.place_of(directory, directory).unwrap_or(directory.to_owned()))
     }
 }

@@ -13,9 +13,11 @@ use parking_lot::Mutex;
 
 pub use self::options::{ConfineMode, ConfineOptions};
 use self::paths::Places;
+use crate::copies::CommonPlace;
 use crate::error::Error;
 use crate::event::Event;
 use crate::plan::{AgentSpec, CommandSpec, Plan};
+use crate::project_root::ProjectRoot;
 use crate::project_state::Exposure;
 use crate::settings::Settings;
 
@@ -28,6 +30,8 @@ pub(crate) struct RunConfinement {
     off: Option<String>,
     options: ConfineOptions,
     places: Places,
+    /// The path at which agents and tests see their working copy. `None` if not all of them can.
+    common: Option<CommonPlace>,
     /// The sandboxes up to now. Agents that are confined in the same way share one, and with it the
     /// list of the paths that they can see.
     sandboxes: Mutex<Vec<Sandbox>>,
@@ -55,7 +59,18 @@ impl RunConfinement {
         let places =
             if is_used { Places::find(plan, settings, environment, copies)? } else { Places::default() };
         let options = plan.confinement.clone();
-        Ok(Self { strength, off, options, places, sandboxes: Mutex::default() })
+        let sees_mounts = |agent| match own_mode(agent) {
+            None | Some(ConfineMode::Mount) => true,
+            Some(ConfineMode::Auto) => Strength::Mount.available().is_ok(),
+            Some(ConfineMode::Landlock | ConfineMode::Off) => false,
+        };
+        let common = if strength == Some(Strength::Mount) && plan.agents.values().all(sees_mounts) {
+            let root = ProjectRoot::of(&plan.project)?;
+            Some(CommonPlace::new(copies, &root, &plan.project, &plan.name)?)
+        } else {
+            None
+        };
+        Ok(Self { strength, off, options, places, common, sandboxes: Mutex::default() })
     }
 
     /// Returns the sandbox of tests, guards and setup commands. `None` if they are not confined.
@@ -117,6 +132,10 @@ impl RunConfinement {
         };
         let new = Sandbox::new(confinement.network(network), strength);
         let new = new.map_err(|source| Error::Network { source: Some(source) })?;
+        let new = match &self.common {
+            Some(common) => new.shown_at(common.path.clone(), common.parents.clone()),
+            None => new,
+        };
         let mut sandboxes = self.sandboxes.lock();
         if let Some(found) = sandboxes.iter().find(|found| **found == new) {
             return Ok(Some(found.clone()));

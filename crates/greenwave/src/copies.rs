@@ -47,6 +47,8 @@ const HASH_DIGITS: usize = 16;
 const SHARED: &str = ".base";
 /// Name of the directory with the files that overlays share, and with the changes in each.
 const LAYERS: &str = ".layers";
+/// Name of the directory in which programs see their working copy, whichever it is.
+const PLACE: &str = ".copy";
 /// Name of the directory with the results of setup commands.
 const SETUPS: &str = ".setup";
 /// Maximum number of ignored files that are copied because a test needs them. Directories of
@@ -349,7 +351,12 @@ impl Copies {
     /// [`Error::Io`].
     pub(crate) fn plan_dir(&self) -> Result<Dir, Error> {
         let path = self.of_project.path().join(&self.plan);
-        self.of_project.create_subdirectory(&self.plan, 0o777).map_err(Error::io("create", path))
+        let plan = self.of_project.create_subdirectory(&self.plan, 0o777);
+        let plan = plan.map_err(Error::io("create", path))?;
+        let place = place_name(&self.root);
+        let created = plan.create_subdirectory(&place, 0o755);
+        created.map_err(Error::io("create", plan.path().join(place)))?;
+        Ok(plan)
     }
 
     /// Returns the variables that confine git to a copy.
@@ -374,6 +381,38 @@ pub(crate) fn project_name(project: &Path) -> Result<String, Error> {
 pub(crate) fn shared_paths(base: &Path, project: &Path, plan: &str) -> Result<[PathBuf; 2], Error> {
     let of_project = base.join(project_name(project)?);
     Ok([of_project.join(slug(plan)).join(SHARED), of_project.join(REPOSITORY_BARRIER)])
+}
+
+/// The path at which programs see their working copy, and the directories of working copies.
+#[derive(Debug)]
+pub(crate) struct CommonPlace {
+    pub(crate) path: PathBuf,
+    pub(crate) parents: Vec<PathBuf>,
+}
+
+impl CommonPlace {
+    /// Returns the place of the working copies of a plan below `base`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the project's path cannot be resolved.
+    pub(crate) fn new(base: &Path, root: &ProjectRoot, project: &Path, plan: &str) -> Result<Self, Error> {
+        let inside = Path::new(&project_name(project)?).join(slug(plan));
+        // Programs report it as the system does, without symbolic links.
+        let resolved = base.ancestors().find_map(|above| {
+            let resolved = above.canonicalize().ok()?;
+            Some(resolved.join(base.strip_prefix(above).ok()?))
+        });
+        let path = resolved.unwrap_or_else(|| base.to_owned()).join(&inside).join(place_name(root));
+        let copies = base.join(inside);
+        Ok(Self { path, parents: vec![copies.join(LAYERS), copies] })
+    }
+}
+
+/// Returns the path, in the directory of a plan, at which programs see their working copy. Its last
+/// part is the name of the project, since some programs name packages after their directory.
+fn place_name(root: &ProjectRoot) -> PathBuf {
+    let name = root.path.file_name().unwrap_or_default().to_string_lossy();
+    Path::new(PLACE).join(slug(&name))
 }
 
 /// Returns the variables that agents get: variables that confine git to a copy, and without a value

@@ -135,7 +135,10 @@ pub(crate) async fn run(command: &[String], setting: &Setting<'_>, starter: &Sta
     for name in LOCAL_VARIABLES.iter().chain(&BUILD_VARIABLES) {
         call.env_remove(name);
     }
-    call.env("PWD", directory).env("TMPDIR", setting.temporary).env_remove("OLDPWD");
+    let place = starter.sandbox.as_ref().and_then(|sandbox| sandbox.place_of(directory, directory));
+    call.env("PWD", place.as_deref().unwrap_or(directory))
+        .env("TMPDIR", setting.temporary)
+        .env_remove("OLDPWD");
     call.envs(variables.iter().map(|(name, value)| (name, value)));
     let started = starter.start(&mut call, setting);
     let (mut child, reader) = started.map_err(|error| failed(chain(&error)))?;

@@ -26,8 +26,8 @@ const ATTEMPTS: &str = r#"
     try SSH 'test -n "$(cat $D/home/.ssh/id_rsa)"'
     try SIBLING-ENV 'test -n "$(cat $D/other/.env)"'
     try sibling 'test -n "$(cat $D/other/readme)"'
-    try OTHER-COPY 'cat ../other/*'
-    try OTHER-COPY-WRITTEN 'for copy in ../*/; do case $copy in ../one/) ;; *) echo x > $copy/x && exit; esac; done; exit 1'
+    try OTHER-COPY 'cat ../other/* || cat "$PWD"/../other/*'
+    try OTHER-COPY-WRITTEN 'for copy in ../*/ ../../*/ "$PWD"/../*/; do test $copy -ef . || { echo x > $copy/x && exit; }; done; exit 1'
     try KILL 'kill -0 $(cat $D/outside)'
     try SCRIPT 'echo x >> $D/plan.toml'
     for kind in mount net pid ipc uts cgroup; do

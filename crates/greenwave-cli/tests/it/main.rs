@@ -16,6 +16,7 @@ mod ci;
 mod clean;
 mod clock;
 mod coding_programs;
+mod common_place;
 mod complete_traces;
 mod confinement;
 mod conflicts;

@@ -90,6 +90,10 @@ pub(super) fn apply(setup: &Setup) -> io::Result<()> {
             set_attributes(path, *set, *clear, *recursive)
         }
         Setup::Create { path, directory } => create(path, *directory),
+        Setup::Link { target, path } => {
+            // SAFETY: the paths are C strings.
+            check(c_long::from(unsafe { libc::symlink(target.as_ptr(), path.as_ptr()) }))
+        }
         Setup::DropCapabilities(capabilities) => drop_capabilities(*capabilities),
         Setup::LoopbackUp => loopback_up(),
         // SAFETY: the path is a C string.

@@ -125,6 +125,10 @@ impl<'a> Encoded<'a> {
         }
     }
 
+    fn numbers(&mut self, numbers: &[u64]) {
+        numbers.iter().for_each(|number| self.number(*number));
+    }
+
     fn namespaces(&mut self, flags: libc::c_int, identity: Option<(u32, u32)>) {
         self.number(flags as u64);
         self.number(u64::from(identity.is_some()));
@@ -165,10 +169,7 @@ impl<'a> Encoded<'a> {
                 self.number(5);
                 self.namespaces(*flags, *identity);
             }
-            Setup::OwnProcesses { read_only } => {
-                self.number(6);
-                self.number(u64::from(*read_only));
-            }
+            Setup::OwnProcesses { read_only } => self.numbers(&[6, u64::from(*read_only)]),
             Setup::Mount { source, target, kind, flags, options } => {
                 self.number(7);
                 [source, target, kind, options].into_iter().for_each(|text| self.block(text.to_bytes()));
@@ -177,17 +178,18 @@ impl<'a> Encoded<'a> {
             Setup::SetAttributes { path, set, clear, recursive } => {
                 self.number(8);
                 self.block(path.to_bytes());
-                [*set, *clear, u64::from(*recursive)].into_iter().for_each(|number| self.number(number));
+                self.numbers(&[*set, *clear, u64::from(*recursive)]);
             }
             Setup::Create { path, directory } => {
                 self.number(12);
                 self.block(path.to_bytes());
                 self.number(u64::from(*directory));
             }
-            Setup::DropCapabilities(mask) => {
-                self.number(9);
-                self.number(*mask);
+            Setup::Link { target, path } => {
+                self.number(13);
+                [target, path].into_iter().for_each(|text| self.block(text.to_bytes()));
             }
+            Setup::DropCapabilities(mask) => self.numbers(&[9, *mask]),
             Setup::LoopbackUp => self.number(10),
             Setup::Enter(path) => {
                 self.number(11);
@@ -326,6 +328,7 @@ impl Decoder<'_> {
             10 => Setup::LoopbackUp,
             11 => Setup::Enter(self.path()?),
             12 => Setup::Create { path: self.path()?, directory: self.number()? != 0 },
+            13 => Setup::Link { target: self.path()?, path: self.path()? },
             _ => return Err(io::ErrorKind::InvalidData.into()),
         })
     }

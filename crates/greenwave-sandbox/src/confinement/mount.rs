@@ -48,6 +48,8 @@ pub(in crate::confinement) struct MountPlan {
     additions: Vec<(PathBuf, OsString)>,
     private: Option<PrivateDir>,
     hidden: Vec<Hidden>,
+    /// Directory that is shown at another path as well, and that path.
+    shown_at: Option<(PathBuf, PathBuf)>,
     network: Network,
     shares_processes: bool,
     /// A Landlock rule set that permits reading visible files, and keeps signals and abstract
@@ -62,6 +64,8 @@ struct Hidden {
     is_directory: bool,
     /// Paths inside that remain visible, relative to it, and whether each is a directory.
     visible: Vec<(PathBuf, bool)>,
+    /// The one of them that is shown at another one, and that one.
+    shown_at: Option<(PathBuf, PathBuf)>,
 }
 
 impl MountPlan {
@@ -76,6 +80,7 @@ impl MountPlan {
             additions: confinement.additions.clone(),
             private: confinement.private.clone(),
             hidden: hidden(confinement),
+            shown_at: confinement.shown_at.clone(),
             network: confinement.network,
             shares_processes: confinement.shares_processes,
             rules: rules(confinement, visible),
@@ -132,9 +137,7 @@ impl MountPlan {
         if let Some(private) = &self.private {
             replace(private, &mut setups)?;
         }
-        for hidden in &self.hidden {
-            hidden.cover(&mut setups)?;
-        }
+        self.hide(&mut setups)?;
         if self.network == Network::Loopback {
             setups.push(Setup::LoopbackUp);
         }
@@ -150,6 +153,19 @@ impl MountPlan {
         // The working directory is still the one below the mounts.
         setups.push(Setup::Enter(c_path(directory)?));
         Ok(setups)
+    }
+
+    /// Adds the steps that cover hidden paths, and that show the directory at another path.
+    fn hide(&self, setups: &mut Vec<Setup>) -> Result<(), NulError> {
+        for hidden in &self.hidden {
+            hidden.cover(setups)?;
+        }
+        let is_shown = self.hidden.iter().any(|hidden| hidden.shown_at.is_some());
+        if let Some((directory, place)) = self.shown_at.as_ref().filter(|_| !is_shown) {
+            let flags = libc::MS_BIND | libc::MS_REC;
+            setups.push(mount(&c_path(directory)?, &c_path(place)?, c"", flags, c""));
+        }
+        Ok(())
     }
 }
 
@@ -188,8 +204,17 @@ impl Hidden {
                 setups.push(Setup::Create { path, directory: true });
             }
             let target = c_path(&self.path.join(visible))?;
+            let source = match &self.shown_at {
+                // A second mount would be another file system for `rename`.
+                Some((shown, place)) if shown == visible => {
+                    setups.push(Setup::Link { target: c_path(&self.path.join(place))?, path: target });
+                    continue;
+                }
+                Some((shown, place)) if place == visible => shown,
+                _ => visible,
+            };
             setups.push(Setup::Create { path: target.clone(), directory: *is_directory });
-            setups.push(mount(&c_path(visible)?, &target, c"", libc::MS_BIND | libc::MS_REC, c""));
+            setups.push(mount(&c_path(source)?, &target, c"", libc::MS_BIND | libc::MS_REC, c""));
         }
         setups.push(attributes(&path, libc::MOUNT_ATTR_RDONLY, 0, false));
         Ok(())
@@ -225,8 +250,14 @@ fn hidden(confinement: &Confinement) -> Vec<Hidden> {
         let mut visible: Vec<&Path> = shown().filter_map(|shown| shown.strip_prefix(path).ok()).collect();
         visible.sort();
         visible.dedup_by(|inner, outer| inner.starts_with(outer));
+        let shown_at = confinement.shown_at.as_ref().and_then(|(shown, place)| {
+            let (shown, place) = (shown.strip_prefix(path).ok()?, place.strip_prefix(path).ok()?);
+            let both = visible.contains(&shown) && visible.contains(&place);
+            both.then(|| (shown.to_owned(), place.to_owned()))
+        });
         let visible = visible.into_iter().map(|inner| (inner.to_owned(), path.join(inner).is_dir()));
-        found.push(Hidden { path: path.clone(), is_directory: path.is_dir(), visible: visible.collect() });
+        let visible = visible.collect();
+        found.push(Hidden { path: path.clone(), is_directory: path.is_dir(), visible, shown_at });
     }
     found
 }

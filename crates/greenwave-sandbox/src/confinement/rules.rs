@@ -35,7 +35,7 @@ const DROPPED: [u8; 23] =
 /// The rules of one strength.
 #[derive(Debug)]
 pub(super) enum Rules {
-    Mount(mount::MountPlan),
+    Mount(Box<mount::MountPlan>),
     Landlock(landlock::PathRules),
 }
 
@@ -47,7 +47,7 @@ impl Rules {
         visible: impl FnOnce() -> Option<&'a VisiblePaths>,
     ) -> Result<Self, Error> {
         match strength {
-            Strength::Mount => Ok(Self::Mount(mount::MountPlan::new(confinement, visible()))),
+            Strength::Mount => Ok(Self::Mount(Box::new(mount::MountPlan::new(confinement, visible())))),
             Strength::Landlock if confinement.network == Network::Loopback => {
                 Err(unavailable(strength, &"a loopback network requires namespaces"))
             }

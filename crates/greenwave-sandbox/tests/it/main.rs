@@ -1,5 +1,6 @@
 //! Tests of greenwave-sandbox with real processes.
 
+mod common_place;
 mod confinement;
 mod guard;
 mod landlock;

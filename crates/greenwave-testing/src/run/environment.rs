@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
@@ -155,7 +156,55 @@ impl Environment {
         if let Some(guard) = guard {
             guard.attach(&mut spawn, &directory).map_err(io::Error::other)?;
         }
-        Child::output_of(self.supervisor.as_ref(), spawn).await
+        let mut output = Child::output_of(self.supervisor.as_ref(), spawn).await?;
+        for stream in [&mut output.stdout, &mut output.stderr] {
+            *stream = self.with_own_paths(std::mem::take(stream), &directory);
+        }
+        Ok(output)
+    }
+
+    /// Returns the path at which a command that works in `directory` sees a path.
+    pub(crate) fn place_of(&self, directory: &Path, path: &Path) -> Option<PathBuf> {
+        self.sandbox.as_ref()?.place_of(directory, path)
+    }
+
+    /// Returns the output of a command that worked in `directory`, with the paths that files in
+    /// there have for this process.
+    pub(crate) fn with_own_paths(&self, output: Vec<u8>, directory: &Path) -> Vec<u8> {
+        let Some(place) = self.place_of(directory, directory) else { return output };
+        // The shown directory may be above this one.
+        let (mut place, mut own) = (place.as_path(), directory);
+        while let (Some(of_place), Some(of_own)) = (place.parent(), own.parent())
+            && self.place_of(directory, of_own).as_deref() == Some(of_place)
+        {
+            (place, own) = (of_place, of_own);
+        }
+        // Programs that work there report their directory without symbolic links.
+        let own = own.canonicalize().unwrap_or_else(|_| own.to_owned());
+        let (place, own) = (place.as_os_str().as_bytes(), own.as_os_str().as_bytes());
+        let (mut replaced, mut from) = (Vec::new(), 0);
+        for at in memchr::memmem::find_iter(&output, place) {
+            replaced.extend_from_slice(&output[from..at]);
+            replaced.extend_from_slice(own);
+            from = at + place.len();
+        }
+        if from == 0 {
+            return output;
+        }
+        replaced.extend_from_slice(&output[from..]);
+        replaced
+    }
+
+    /// Confines a command that asks a program for its version, if tests are confined. It sees its
+    /// directory at its own path only.
+    pub(crate) fn confine_probe(
+        &self,
+        command: &mut impl BeforeExec,
+        directory: &Path,
+        writable: Vec<PathBuf>,
+    ) -> io::Result<()> {
+        let Some(sandbox) = &self.sandbox else { return Ok(()) };
+        sandbox.without_place().attach(command, directory, writable).map_err(io::Error::other)
     }
 
     /// Confines a command if tests are confined. It can write to these paths in addition.

@@ -145,7 +145,7 @@ pub(crate) async fn run(
     };
     let harness = options.harnesses.get(&test.harness);
     let (stream, stdout, stderr) = one_pipe().map_err(failed)?;
-    let mut command = spawn(job, options);
+    let mut command = spawn(job, options, environment);
     command.stdout(stdout).stderr(stderr);
     let writable = vec![job.project.to_owned(), job.own.to_owned()];
     environment.confine(&mut command, &job.directory, writable).map_err(failed)?;
@@ -164,13 +164,15 @@ pub(crate) async fn run(
         }
     };
     let mut output = CapturedOutput { stream, decoder: harness.decoder(test), observe };
-    let ended = attend(group.map_err(failed)?, &mut output, test.time_max).await.map_err(failed)?;
+    let mut ended = attend(group.map_err(failed)?, &mut output, test.time_max).await.map_err(failed)?;
+    ended.output = environment.with_own_paths(ended.output, &job.directory);
     (output.observe)(&[]);
     let (duration, by_clock) = (started.elapsed(), now_ns().saturating_sub(began));
     let seen = observation.finish(job.own, &test.servers).await;
     let exit_code = ended.status.and_then(|status| status.code());
     let Summary { count, verdict: summary } = harness.parse_summary(test, exit_code, &ended.output);
     let output = with_file(ended.output, harness.result_file(test), job.own).await;
+    let output = environment.with_own_paths(output, &job.directory);
     let status = match ended.status {
         None => Status::TimedOut(test.time_max),
         Some(status) => verdict(status, summary),
@@ -192,8 +194,10 @@ pub(crate) async fn run(
 }
 
 /// Returns a builder of the process, without restrictions and streams.
-fn spawn(job: &Job<'_>, options: &RunnerOptions) -> Spawn {
-    let mut command = Spawn::new(&job.program);
+fn spawn(job: &Job<'_>, options: &RunnerOptions, environment: &Environment) -> Spawn {
+    // A script that asks for its directory finds it where the test works.
+    let program = environment.place_of(&job.directory, &job.program);
+    let mut command = Spawn::new(program.as_ref().unwrap_or(&job.program));
     command.args(&job.arguments).current_dir(&job.directory);
     for (name, value) in &job.variables {
         command.env(name, value);

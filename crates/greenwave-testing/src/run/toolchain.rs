@@ -183,7 +183,7 @@ async fn probe_version(
         probe.args(&command[1..]).current_dir(directory).env_clear().envs(environment.iter().copied());
         probe.envs(tool_homes(all));
         // Files of the project choose the program that a launcher like rustup starts.
-        if all.confine(&mut probe, directory, Vec::new()).is_err() {
+        if all.confine_probe(&mut probe, directory, Vec::new()).is_err() {
             is_seen = false;
             continue;
         }
