@@ -58,6 +58,8 @@ pub(crate) struct RunContext {
     pub(crate) exposure: Option<Exposure>,
     /// Tests that must not run beside others.
     pub(crate) ports: FixedPorts,
+    /// Names of the tests that have left processes running.
+    pub(crate) left_processes: Mutex<BTreeSet<String>>,
     pub(crate) steps: Steps,
     /// The working copies of the run.
     pub(crate) copies: Arc<Copies>,

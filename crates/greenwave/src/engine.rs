@@ -207,6 +207,7 @@ impl Engine {
             notes: Vec::new(),
             confined: None,
             exposure: None,
+            left_processes: Mutex::default(),
             ports: FixedPorts::default(),
             answers: Budget::new(ANSWERS_BYTES_MAX),
             events: Fanout::new(),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use greenwave_testing::{Outcome, Test};
+use greenwave_testing::{CacheDecision, Outcome, Source, Test};
 
 use crate::context::RunContext;
 use crate::error::FeatureError;
@@ -74,12 +74,28 @@ async fn count(
     phase: &'static str,
 ) -> Result<Outcome, FeatureError> {
     publish(ctx, id, test, &outcome, phase).await;
+    note_left_processes(ctx, id, test, &outcome).await;
     if outcome.is_cached() {
         report.tests_cached += 1;
     } else {
         report.tests_run += 1;
     }
     Ok(outcome)
+}
+
+/// Publishes a note, once per run, if a test has left processes running.
+async fn note_left_processes(ctx: &RunContext, id: FeatureId, test: &Test, outcome: &Outcome) {
+    let Source::Ran(CacheDecision::LeftProcesses(programs)) = &outcome.source else { return };
+    if !ctx.left_processes.lock().insert(test.name.clone()) {
+        return;
+    }
+    let event = Event::Note {
+        code: "left-processes",
+        feature: Some(ctx.feature(id).id.clone()),
+        message: format!("test `{}` left processes running, which were killed: {programs}", test.name),
+        hint: Some("let the test end the processes that it starts".to_owned()),
+    };
+    ctx.emit(event).await;
 }
 
 /// Reports a cached result that an earlier run left for an up-to-date feature.

@@ -36,6 +36,7 @@ mod ignored_files;
 mod junit;
 mod kill;
 mod kill_phases;
+mod left_processes;
 mod limits;
 mod metrics;
 mod npm;
