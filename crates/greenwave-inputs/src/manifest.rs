@@ -155,11 +155,22 @@ impl Manifest {
     /// Returns the first file that was changed, created, removed or touched between two manifests.
     /// A file that was changed and changed back is recognized by its stamp.
     pub fn first_touched<'a>(&'a self, later: &'a Self) -> Option<&'a Path> {
+        self.first_touched_except(later, |_, _| false)
+    }
+
+    /// Like [`first_touched`](Self::first_touched), but without files of equal content whose stamps
+    /// differ for a known reason.
+    pub fn first_touched_except<'a>(
+        &'a self,
+        later: &'a Self,
+        is_explained: impl Fn(&ManifestLine, &ManifestLine) -> bool,
+    ) -> Option<&'a Path> {
         if self.ptr_eq(later) {
             return None;
         }
-        let is_same =
-            |one: &ManifestLine, other: &ManifestLine| one.entry == other.entry && one.stamp == other.stamp;
+        let is_same = |one: &ManifestLine, other: &ManifestLine| {
+            one.entry == other.entry && (one.stamp == other.stamp || is_explained(one, other))
+        };
         let changed =
             self.lines.iter().find(|line| !later.get(&line.path).is_some_and(|it| is_same(line, it)));
         let created = later.lines.iter().find(|line| self.get(&line.path).is_none());

@@ -63,6 +63,7 @@ mod namespace;
 mod peer;
 #[cfg(target_os = "linux")]
 mod refusals;
+mod retimed;
 #[cfg(target_os = "linux")]
 mod rights;
 mod sandbox;
@@ -81,6 +82,7 @@ pub use error::Error;
 pub use guard::{Guard, LazyGuard, PreparedGuard};
 pub use landlock::{AllowedReads, ReadRules};
 pub use peer::Peer;
+pub use retimed::{FileTimes, Retimed};
 pub use sandbox::Sandbox;
 pub use seccomp::kernel_object_exists;
 pub use trace::{Access, KernelObjects, Trace, TraceParts};

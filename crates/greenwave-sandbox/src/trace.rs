@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::Peer;
+use crate::{Peer, Retimed};
 
 /// Directories of pseudo file systems, which hold the state of the kernel instead of files.
 const PSEUDO_FILE_SYSTEMS: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -25,6 +25,9 @@ pub struct Trace {
     /// file in them before. It came upon everything in them by reading the names in a directory, as
     /// `rm -r` does.
     pub swept: HashSet<PathBuf>,
+    /// Regular files whose timestamps the command has set, and which it has not changed otherwise.
+    /// These are [written](Access::written), too.
+    pub retimed: HashMap<PathBuf, Retimed>,
     /// Accesses to kernel objects that are not files.
     pub objects: KernelObjects,
     /// The reason why accesses may be missing from this trace, as in "mounts file systems". `None`

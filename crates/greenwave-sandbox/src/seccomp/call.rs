@@ -52,6 +52,8 @@ pub(super) enum Call {
     Truncate { path: PathArgument, length: u64 },
     /// Changes metadata. Fails if the file does not exist.
     ChangeMetadata { path: PathArgument, follow: bool },
+    /// Sets the timestamps of a file.
+    SetTimes { path: PathArgument, follow: bool },
     /// Uses a socket.
     Socket(SocketCall),
     /// Ends the process. Reported so that its last calls can be checked.
@@ -319,9 +321,8 @@ fn change(number: c_long, it: Arguments<'_>) -> Option<Call> {
         }
         libc::SYS_truncate => Call::Truncate { path: it.path(0), length: it.raw(1) },
         libc::SYS_fchmodat => Call::ChangeMetadata { path: it.path_at(0), follow: true },
-        FCHMODAT2 | libc::SYS_utimensat => {
-            Call::ChangeMetadata { path: it.path_at_or_empty(0, 3), follow: it.follows(3) }
-        }
+        FCHMODAT2 => Call::ChangeMetadata { path: it.path_at_or_empty(0, 3), follow: it.follows(3) },
+        libc::SYS_utimensat => Call::SetTimes { path: it.path_at_or_empty(0, 3), follow: it.follows(3) },
         libc::SYS_fchownat => Call::ChangeMetadata { path: it.path_at_or_empty(0, 4), follow: it.follows(4) },
         libc::SYS_setxattr | libc::SYS_removexattr => Call::ChangeMetadata { path: it.path(0), follow: true },
         libc::SYS_lsetxattr | libc::SYS_lremovexattr => {
@@ -404,11 +405,10 @@ fn query_without_base(number: c_long, it: Arguments<'_>) -> Option<Call> {
 #[cfg(target_arch = "x86_64")]
 fn change_without_base(number: c_long, it: Arguments<'_>) -> Option<Call> {
     Some(match number {
-        libc::SYS_chmod | libc::SYS_chown | libc::SYS_utime | libc::SYS_utimes => {
-            Call::ChangeMetadata { path: it.path(0), follow: true }
-        }
+        libc::SYS_chmod | libc::SYS_chown => Call::ChangeMetadata { path: it.path(0), follow: true },
+        libc::SYS_utime | libc::SYS_utimes => Call::SetTimes { path: it.path(0), follow: true },
         libc::SYS_lchown => Call::ChangeMetadata { path: it.path(0), follow: false },
-        libc::SYS_futimesat => Call::ChangeMetadata { path: it.path_at(0), follow: true },
+        libc::SYS_futimesat => Call::SetTimes { path: it.path_at(0), follow: true },
         libc::SYS_mkdir => Call::Create { path: it.path(0), node: NewNode::Directory },
         libc::SYS_mknod => Call::Create { path: it.path(0), node: NewNode::Other },
         libc::SYS_symlink => Call::Create { path: it.path(1), node: NewNode::Symlink },

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::changes::{Caller, Change, ExpectedChange, ExpectedChanges, FileState};
 use super::ipc::{IpcCall, IpcLog};
 use super::parts::Parts;
 use super::processes::process_of;
-use crate::{Access, Peer, Trace};
+use crate::{Access, FileTimes, Peer, Retimed, Trace};
 
 /// Maximum number of peers that are recorded.
 const PEERS_MAX: usize = 1_000;
@@ -24,6 +26,10 @@ pub(super) struct AccessLog {
     ipc: IpcLog,
     incomplete: Option<String>,
     peers: BTreeSet<Peer>,
+    /// Files whose timestamps the command has set.
+    retimed: HashMap<PathBuf, Retimed>,
+    /// Threads whose last call set the timestamps of a file.
+    unsettled: Vec<(u32, PathBuf)>,
     pub(super) parts: Parts,
     /// The thread that makes the current call.
     thread: u32,
@@ -35,6 +41,8 @@ struct PathRecord {
     access: Access,
     /// The command has replaced or removed the file: later accesses depend on its own output only.
     is_output: bool,
+    /// The command has changed something other than timestamps.
+    is_changed: bool,
     /// A file existed before that.
     existed: bool,
     /// The process that first read the names in the directory, even if it is an output by then.
@@ -54,6 +62,8 @@ impl AccessLog {
             ipc: IpcLog::default(),
             incomplete: None,
             peers: BTreeSet::new(),
+            retimed: HashMap::new(),
+            unsettled: Vec::new(),
             parts,
             thread: 0,
             paths_max,
@@ -135,13 +145,44 @@ impl AccessLog {
         self.parts.change(path, false);
         if let Some(record) = self.record(path) {
             record.access.written = true;
+            record.is_changed = true;
         }
+    }
+
+    /// Records that a call sets the timestamps of a file.
+    pub(super) fn set_times(&mut self, path: &Path) {
+        let was_changed = self.record(path).is_none_or(|record| record.is_changed);
+        self.write(path);
+        let Some(before) = file_times(path).filter(|_| !was_changed) else { return };
+        if let Some(record) = self.record(path) {
+            record.is_changed = false;
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
+        match self.retimed.get_mut(path) {
+            Some(retimed) => retimed.add(before, now),
+            None => drop(self.retimed.insert(path.to_owned(), Retimed::new(before, now))),
+        }
+        self.unsettled.push((self.thread, path.to_owned()));
+    }
+
+    /// Reads the timestamps that threads have set with their last calls.
+    fn settle_times(&mut self, is_over: impl Fn(u32) -> bool) {
+        let retimed = &mut self.retimed;
+        self.unsettled.retain(|(thread, path)| {
+            let is_over = is_over(*thread);
+            if let (true, Some(times), Some(retimed)) = (is_over, file_times(path), retimed.get_mut(path)) {
+                retimed.settle(times);
+            }
+            !is_over
+        });
     }
 
     /// Starts the record of a call. Returns whether a change that an earlier call was expected to
     /// make has failed.
     pub(super) fn next_call(&mut self, caller: Caller) -> bool {
         self.thread = caller.thread;
+        self.settle_times(|thread| thread == caller.thread);
         let certain = self.expected.next_call(caller);
         self.settle(certain)
     }
@@ -197,6 +238,7 @@ impl AccessLog {
         let record = self.record(path)?;
         let was_untouched = record.access == Access::default();
         record.access.written = true;
+        record.is_changed = true;
         (!record.is_output).then_some(was_untouched)
     }
 
@@ -240,11 +282,12 @@ impl AccessLog {
 
     pub(super) fn finish(mut self) -> Trace {
         self.settle_all();
-        let (existing, swept) = (self.existing(), self.swept());
+        let (existing, swept, retimed) = (self.existing(), self.swept(), self.retimed());
         Trace {
             swept,
             paths: self.paths.into_iter().map(|(path, record)| (path, record.access)).collect(),
             existing,
+            retimed,
             objects: self.ipc.finish(),
             incomplete: self.incomplete,
             peers: self.peers,
@@ -259,6 +302,7 @@ impl AccessLog {
             swept: self.swept(),
             paths: self.paths.iter().map(|(path, record)| (path.clone(), record.access)).collect(),
             existing: self.existing(),
+            retimed: self.retimed(),
             objects: self.ipc.finish(),
             incomplete: self.incomplete.clone(),
             peers: self.peers.clone(),
@@ -267,8 +311,15 @@ impl AccessLog {
     }
 
     fn settle_all(&mut self) {
+        self.settle_times(|_| true);
         let certain = self.expected.finish();
         self.settle(certain);
+    }
+
+    fn retimed(&self) -> HashMap<PathBuf, Retimed> {
+        let is_only = |path: &PathBuf| self.paths.get(path).is_some_and(|record| !record.is_changed);
+        let retimed = self.retimed.iter().filter(|(path, _)| is_only(path));
+        retimed.map(|(path, retimed)| (path.clone(), retimed.clone())).collect()
     }
 
     fn existing(&self) -> HashSet<PathBuf> {
@@ -318,4 +369,14 @@ impl AccessLog {
         }
         self.paths.get_mut(path)
     }
+}
+
+/// Returns the timestamps of a regular file.
+fn file_times(path: &Path) -> Option<FileTimes> {
+    let metadata = path.symlink_metadata().ok().filter(std::fs::Metadata::is_file)?;
+    let nanoseconds = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
+    Some(FileTimes {
+        modified: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+        changed: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+    })
 }

@@ -160,7 +160,14 @@ impl Observer {
             Call::Rename { from, to, flags } => self.rename(it, from, to, flags)?,
             Call::Link { from, to, follow } => self.link(it, from, to, follow)?,
             Call::Truncate { path, length } => self.truncate(it, path, length)?,
-            Call::ChangeMetadata { path, follow } => self.change_metadata(it, path, follow)?,
+            Call::ChangeMetadata { path, follow } => {
+                let changed = self.changed_metadata(it, path, follow)?;
+                self.log.write(&changed);
+            }
+            Call::SetTimes { path, follow } => {
+                let changed = self.changed_metadata(it, path, follow)?;
+                self.log.set_times(&changed);
+            }
             Call::Socket(call) => self.socket(it, call)?,
             Call::Exit if self.has_threads => self.check_last_calls(it),
             Call::Exit => {}
@@ -400,12 +407,17 @@ impl Observer {
         Ok(())
     }
 
-    fn change_metadata(&mut self, it: &Tracee<'_>, path: PathArgument, follow: bool) -> Result<(), Skip> {
+    /// Records a call that changes metadata of an existing file, and returns the path of the file.
+    fn changed_metadata(
+        &mut self,
+        it: &Tracee<'_>,
+        path: PathArgument,
+        follow: bool,
+    ) -> Result<PathBuf, Skip> {
         let path = waiting_path(it, path)?;
         let resolved = self.resolve(it, &path, follow);
         self.depend_on_existence(&resolved);
-        self.log.write(&resolved.path);
-        Ok(())
+        Ok(resolved.path)
     }
 
     /// Records a call, unless the same one was recorded before or the caller was killed.

@@ -1,11 +1,11 @@
 //! Observes the accesses of a test, and the kernel objects that it leaves behind.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use greenwave_inputs::AccessKind;
 use greenwave_process::Spawn;
-use greenwave_sandbox::{Peer, Trace, TraceMode, TraceParts, TraceSession, TraceStatus, Tracer};
+use greenwave_sandbox::{Peer, Retimed, Trace, TraceMode, TraceParts, TraceSession, TraceStatus, Tracer};
 
 use crate::Error;
 use crate::run::left_objects::{ObjectList, POSIX};
@@ -56,6 +56,8 @@ pub(crate) struct Seen {
     pub(crate) written: HashSet<PathBuf>,
     /// Paths that existed when the command accessed them.
     pub(crate) existing: HashSet<PathBuf>,
+    /// Written paths of which the command has changed nothing but the timestamps.
+    pub(crate) retimed: HashMap<PathBuf, Retimed>,
     /// Directories that the command removed unread and created again. None of them has inputs.
     pub(crate) swept: HashSet<PathBuf>,
     /// A kernel object that the command left behind.
@@ -85,6 +87,7 @@ impl Seen {
             accesses: accesses.chain(absent).collect(),
             written: written.map(|(path, _)| path.clone()).collect(),
             existing: reads.existing.clone(),
+            retimed: reads.retimed.clone(),
             swept: reads.swept.clone(),
             left: reads.objects.left_behind.clone().or(left),
             used: reads.objects.foreign.clone().or(used),

@@ -9,6 +9,7 @@ mod complete_trace;
 mod discovered;
 mod explain;
 pub(crate) mod prepare;
+mod retimed;
 mod timed_accesses;
 mod undeclared;
 

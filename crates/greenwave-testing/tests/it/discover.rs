@@ -158,7 +158,7 @@ fn the_nearest_virtual_environment_is_used() {
     let found = project.find();
     assert_eq!(of(&found, "py:a/test_a.py").command[0], "../.venv/bin/python");
     assert_eq!(of(&found, "py:b/test_b.py").command[0], "venv/bin/python");
-    // An environment without pytest is not what the user runs it with.
+    // The user runs pytest in another environment than one without it.
     fs::write(project.directory.path().join("b/venv/pyvenv.cfg"), "home = /usr/bin\n").unwrap();
     assert_eq!(of(&project.find(), "py:b/test_b.py").command[0], "../.venv/bin/python");
     fs::create_dir_all(project.directory.path().join("b/venv/lib/python3.9/site-packages/pytest")).unwrap();

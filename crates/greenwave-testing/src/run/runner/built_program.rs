@@ -28,8 +28,8 @@ use crate::results::record;
 use crate::run::process::ProcessResult;
 
 impl TestJob<'_> {
-    /// Returns what a finished process observed, if a later one of the same program may depend on
-    /// nothing else.
+    /// Returns the observations of a finished process, if a later one of the same program may
+    /// depend on nothing else.
     pub(super) fn built_run(
         &self,
         launch: &LaunchSpec,

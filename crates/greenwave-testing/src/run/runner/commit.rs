@@ -9,6 +9,7 @@ use greenwave_sandbox::TraceStatus;
 
 use super::attempt::{AttemptResult, TestJob};
 use super::discovered::{Found, Snapshots};
+use super::retimed::is_retimed;
 use super::timed_accesses::{BuiltRun, TimedAccesses};
 use super::undeclared::undeclared;
 use super::{Dependencies, TestRun};
@@ -184,7 +185,10 @@ impl Commit<'_> {
             return Ok(not(decide_cacheability(&run, &evidence), &before.states));
         };
         let is_written = |path: &Path| attempt.process.seen.written.contains(&workspace.project().join(path));
-        let change = before.inputs.first_touched(&after.inputs);
+        let (seen, project) = (&attempt.process.seen, workspace.project());
+        let change = before
+            .inputs
+            .first_touched_except(&after.inputs, |then, now| is_retimed(seen, project, then, now));
         let change = change.map(|path| Change { path, by_test: is_written(path), is_declared: true });
         let inputs = SnapshotEvidence { too_long: after.inputs.unexamined(), change };
         if let Some(decision) = inputs.obstacle() {
@@ -263,9 +267,12 @@ impl TestJob<'_> {
     pub(super) async fn add_written(&self, cache: &ResultCache, process: &ProcessResult) -> Arc<WrittenSet> {
         let project = self.workspace.project();
         let seen = Arc::clone(&process.seen);
+        let inputs = &self.prepared.snapshot.inputs;
         let relative = |path: &PathBuf| {
             let inside = path.strip_prefix(project).ok()?;
-            let counts = !path.is_dir()
+            let is_unchanged = seen.retimed.contains_key(path) && inputs.get(inside).is_some();
+            let counts = !is_unchanged
+                && !path.is_dir()
                 && !ALWAYS_EXCLUDED.iter().any(|name| inside.starts_with(name))
                 && (seen.existing.contains(path) || path.symlink_metadata().is_ok());
             counts.then(|| inside.to_owned())

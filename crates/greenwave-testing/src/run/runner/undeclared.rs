@@ -19,7 +19,8 @@ const SYSTEM: [&str; 8] =
 /// Variables that name the locations of toolchains.
 const TOOLCHAINS: [&str; 4] = ["RUSTUP_HOME", "PYENV_ROOT", "GOROOT", "JAVA_HOME"];
 
-/// Returns what a test accessed outside of the system, its toolchains and its declared inputs.
+/// Returns the paths that a test accessed outside of the system, its toolchains and its declared
+/// inputs.
 ///
 /// # Errors
 /// [`Error::Inputs`] if an input pattern is invalid.
