@@ -299,12 +299,7 @@ fn value(text: &str) -> String {
 /// Packs a commit with its trees and files, so that copies do not depend on the user's repository.
 fn pack_commit(repository: &UserRepository, head: &str, objects: &Path) -> Result<(), Error> {
     let operation = "pack the base commit";
-    let mut list = git::command(&repository.top);
-    list.args(["rev-list", "--objects", "--no-walk"]);
-    if repository.is_partial {
-        list.arg("--missing=allow-promisor");
-    }
-    let listed = git::output(list.arg(head), operation)?;
+    let listed = objects_of(repository, head, operation)?;
     let ids = listed
         .split(|byte| *byte == b'\n')
         .map(|line| line.split(|byte| *byte == b' ').next().unwrap_or_default());
@@ -314,6 +309,27 @@ fn pack_commit(repository: &UserRepository, head: &str, objects: &Path) -> Resul
     let mut pack = git::command(&repository.top);
     pack.args(["pack-objects", "--quiet", "--window=0"]).arg(objects.join("pack/pack"));
     git::output_of(&mut pack, &input, operation).map(drop)
+}
+
+/// Lists a commit with its trees and files.
+///
+/// Leaves out files whose objects are missing. Those that the working copy has are made again with
+/// the snapshot.
+fn objects_of(repository: &UserRepository, head: &str, operation: &'static str) -> Result<Vec<u8>, Error> {
+    let list = |missing: &str| {
+        let mut list = git::command(&repository.top);
+        list.args(["rev-list", "--objects", "--no-walk", missing, head]);
+        git::output(&mut list, operation)
+    };
+    if repository.is_partial {
+        return list("--missing=allow-promisor");
+    }
+    list("--missing=error").or_else(|error| {
+        // A snapshot can do without files, but not without directories.
+        let mut trees = git::command(&repository.top);
+        git::output(trees.args(["ls-tree", "-r", "--name-only", head]), operation).map_err(|_| error)?;
+        list("--missing=allow-any")
+    })
 }
 
 /// Returns the tags in the history of a commit as a file of packed refs, for `git describe`.

@@ -1,5 +1,5 @@
-//! Repositories in which objects or files are missing on purpose: partial clones, sparse checkouts,
-//! and files that git-lfs stores elsewhere.
+//! Repositories in which objects or files are missing: partial clones, sparse checkouts, files that
+//! git-lfs stores elsewhere, and damage.
 
 use std::process::Command;
 
@@ -111,6 +111,30 @@ fn the_committed_files_of_a_sparse_checkout_are_taken() {
         assert!(files.ends_with("code 3\n"), "{arguments:?}: {files}");
         assert_eq!(dir.read("project/src/a.txt"), "uncommitted\n");
     }
+}
+
+/// A repository whose object of a file is gone is damaged. Copies make the object from the file and
+/// have the whole history.
+#[test]
+fn objects_that_git_misses_are_made_from_the_files() {
+    let dir = TestDir::empty().with("project/src/a.txt", "a\n").with("project/b.txt", "b\n");
+    git(&dir, "project", &["init", "-q", "-b", "main"]);
+    for message in ["first", "second"] {
+        git(&dir, "project", &["add", "-A"]);
+        git(&dir, "project", &["commit", "-qm", message, "--allow-empty"]);
+    }
+    let id = git(&dir, "project", &["rev-parse", "HEAD:src/a.txt"]);
+    let (start, rest) = id.trim().split_at(2);
+    std::fs::remove_file(dir.path(&format!("project/.git/objects/{start}/{rest}"))).unwrap();
+    let script = "{ git log --format=%s; git show HEAD:src/a.txt; git blame -s src/a.txt; echo c >> src/a.txt\n\
+         git stash; git stash pop; git commit -qam own; git fsck; } > log.txt 2> errors.txt";
+    let one = ShellFeature::new("one", script, "grep -q c src/a.txt");
+    dir.write("plan.toml", shell_plan::plan(&[one]));
+    let finished = dir.run_plan().with_code(0);
+    let log = dir.read("project/log.txt");
+    assert!(log.starts_with("second\nfirst\na\n"), "{log}{}: {finished:?}", dir.read("project/errors.txt"));
+    assert_eq!(dir.read("project/errors.txt"), "");
+    assert_eq!(dir.read("project/src/a.txt"), "a\nc\n");
 }
 
 /// Not a byte of a pointer of git-lfs changes, even if git-lfs is configured and missing.
