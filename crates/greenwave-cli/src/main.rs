@@ -3,6 +3,7 @@
 //!
 //! No other crate of the workspace reads the environment or prints.
 
+mod allocator;
 mod cli;
 mod config;
 mod details;
@@ -52,6 +53,7 @@ fn main() {
     unsafe { secrets::hide_passwords_in_arguments() };
     output::log_warnings();
     if cli.makes_copies() {
+        allocator::limit_heaps();
         // SAFETY: as above.
         unsafe { mount_namespace::enter(|| cli.copy_mode()) };
     }
