@@ -417,4 +417,22 @@ mod tests {
     fn large_numbers_have_separators() {
         assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
     }
+
+    #[test]
+    fn the_start_of_a_run_says_what_each_version_of_landlock_does_not_stop() {
+        for (version, signals) in [(5, "signals to other programs and "), (6, ""), (7, "")] {
+            let event = Event::Confinement {
+                strength: "landlock",
+                landlock: Some(version),
+                reason: None,
+                shared_processes: None,
+                agents: [("a".to_owned(), "off"), ("b".to_owned(), "landlock")].into(),
+            };
+            let expected = format!(
+                "Confinement: Landlock {version}, which does not stop {signals}changes of modes and times of \
+                 files; agent `a` is not confined"
+            );
+            assert_eq!(confinement_text(&event), Some(expected));
+        }
+    }
 }

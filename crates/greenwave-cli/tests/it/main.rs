@@ -37,6 +37,7 @@ mod junit;
 mod kill;
 mod kill_phases;
 mod left_processes;
+mod leftovers;
 mod limits;
 mod metrics;
 mod npm;
