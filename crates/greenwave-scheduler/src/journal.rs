@@ -116,8 +116,10 @@ impl Journal {
         self.see_others()?;
         let mut entries = Vec::new();
         for key in self.log.keys_with_prefix(prefix) {
+            // A name that is no text was not written by this journal. Converted, it could take the
+            // place of another one.
+            let Ok(name) = String::from_utf8(key[prefix.len()..].to_vec()) else { continue };
             let value = self.log.get(&key).map_err(self.failed("read"))?;
-            let name = String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
             entries.extend(value.map(|value| (name, value)));
         }
         Ok(entries)

@@ -34,3 +34,20 @@ fn concurrent_journals_see_each_others_records() {
     two.forget("lexer").unwrap();
     assert_eq!(one.finished().unwrap().keys().collect::<Vec<_>>(), ["parser"]);
 }
+
+#[test]
+fn a_key_that_is_no_text_is_no_task() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = greenwave_segment::Log::open(dir.path(), greenwave_segment::Options::default()).unwrap();
+    log.put(b"finished/\xFF", b"foreign").unwrap();
+    log.put(b"duration/\xFF", &1.5_f64.to_le_bytes()).unwrap();
+    log.flush().unwrap();
+    drop(log);
+    let journal = Journal::open(dir.path()).unwrap();
+    assert_eq!((journal.finished().unwrap().len(), journal.durations().unwrap().iter().count()), (0, 0));
+    // The name that a lossy conversion would give to the foreign key.
+    journal.record("\u{FFFD}", b"own").unwrap();
+    assert_eq!(journal.finished().unwrap()["\u{FFFD}"].as_ref(), b"own");
+    journal.forget("\u{FFFD}").unwrap();
+    assert!(journal.finished().unwrap().is_empty());
+}
