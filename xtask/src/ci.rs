@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 
 use crate::process::{cargo, output_of, shown};
-use crate::{Result, field, layers, loom, profiles, simulation, soundness, tidy};
+use crate::{Result, features, field, layers, loom, profiles, simulation, soundness, tidy};
 
 /// A group of steps that CI runs on a separate machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -72,18 +72,8 @@ const STEPS: &[Step] = &[
         ]),
     },
     Step { job: Job::Services, name: "field --check", action: Task(|| field::field(&[], 5, true)) },
-    // Features only add: each crate compiles without them.
-    Step {
-        job: Job::Lint,
-        name: "features",
-        action: Cargo(&[
-            "check",
-            "--no-default-features",
-            "--package=greenwave-cache",
-            "--package=greenwave-scheduler",
-            "--package=greenwave-storage",
-        ]),
-    },
+    // Features only add: each crate compiles without them, and with each alone.
+    Step { job: Job::Lint, name: "features", action: Task(features::features) },
     // Features only add: a crate that does not use a feature compiles beside one that enables it.
     // The features of storage that need an HTTP client are in the step `object`.
     Step {

@@ -28,6 +28,8 @@ pub(crate) enum Command {
     },
     /// Check which crates and files may depend on which
     Layers,
+    /// Check that each library crate compiles with each of its features, apart from other crates
+    Features,
     /// Check manifests, source files, pages and the top-level directory
     Tidy,
     /// Count home-made idioms per 1,000 comment words of each crate

@@ -8,6 +8,7 @@ mod bench;
 mod ci;
 mod cli;
 mod demo_script;
+mod features;
 mod field;
 mod fuzz;
 mod layers;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Ci { job, no_test } => ci::ci(job, !no_test),
         Command::Layers => layers::layers(),
+        Command::Features => features::features(),
         Command::Tidy => tidy::tidy(),
         Command::Words { directories, list } => tidy::words(&directories, list),
         Command::Profiles => profiles::profiles(),
