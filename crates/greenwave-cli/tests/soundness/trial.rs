@@ -49,7 +49,7 @@ impl fmt::Display for Outcome {
         match self {
             Outcome::Fresh => f.write_str("fresh"),
             Outcome::Cached => f.write_str("cached"),
-            Outcome::NotStored(reason) => write!(f, "not stored: {reason}"),
+            Outcome::NotStored(reason) => write!(f, "not cached: {reason}"),
             Outcome::Stale => f.write_str("**stale**"),
             Outcome::RanOnce => f.write_str("ran once for both"),
             Outcome::RanTwice => f.write_str("ran twice"),
