@@ -69,11 +69,9 @@ pub enum Error {
         /// The program as configured.
         program: String,
     },
-    /// The prompt is too large for an argument of the agent program.
-    #[error(
-        "cannot pass a prompt of {bytes} bytes to agent command `{program}` as an argument: \
-         use `{{prompt_file}}` instead of `{{prompt}}`"
-    )]
+    /// The prompt is too large for an argument of the agent program. `{prompt_file}` in its place
+    /// has no limit.
+    #[error("cannot pass a prompt of {bytes} bytes to agent command `{program}` as an argument")]
     PromptTooLarge {
         /// The program as configured.
         program: String,
@@ -110,7 +108,7 @@ pub enum Error {
     },
     /// An agent program failed because its provider limits requests or is overloaded. The request
     /// can be sent again later.
-    #[error("agent command `{program}` has to wait: {line}")]
+    #[error("agent command `{program}` is unavailable: {line}")]
     Overloaded {
         /// The program as configured.
         program: String,

@@ -35,7 +35,7 @@ pub enum PathProblem {
     #[error("the symbolic link `{0}` leads out of the project")]
     LinkOutside(String),
     /// A directory has that name, or a file exists where the path needs a directory.
-    #[error("`{0}` is in the way")]
+    #[error("`{0}` exists with another file type")]
     Obstructed(String),
 }
 

@@ -358,12 +358,12 @@ impl Engine {
                 "cannot restore what agents or tests changed in the project",
                 &slips.not_undone,
             ),
-            ("project-changed", "changed in the project during the run, and not by it", &slips.content),
-            ("project-modes", "modes changed in the project during the run, and not by it", &slips.modes),
+            ("project-changed", "files in the project changed, but not by this run", &slips.content),
+            ("project-modes", "modes in the project changed, but not by this run", &slips.modes),
         ];
         for (code, what, paths) in notes.into_iter().filter(|(_, _, paths)| !paths.is_empty()) {
             let message = format!("{what}: {}", project_state::list(paths));
-            let hint = "if that was not you: docs/confinement.md says what stops it".to_owned();
+            let hint = "see docs/confinement.md for what prevents such changes".to_owned();
             ctx.emit(Event::Note { code, feature: None, message, hint: Some(hint) }).await;
         }
         Ok(())

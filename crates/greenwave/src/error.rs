@@ -73,7 +73,7 @@ pub enum Error {
     )]
     NoRunDirectory,
     /// The directory of working copies cannot be used.
-    #[error("cannot keep working copies in {}", path.display())]
+    #[error("cannot create working copies in {}", path.display())]
     RunDirectory {
         /// The directory.
         path: PathBuf,
@@ -81,7 +81,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Working copies cannot be made in the way that the settings demand.
-    #[error("cannot make working copies in {} as the setting `run.copies = \"{method}\"` demands", directory.display())]
+    #[error("cannot create working copies in {} with `run.copies = \"{method}\"`", directory.display())]
     CopyMode {
         /// The method that the settings demand.
         method: &'static str,
@@ -171,10 +171,7 @@ impl Error {
 #[non_exhaustive]
 pub enum FeatureError {
     /// The tests pass before any code is written.
-    #[error(
-        "tests pass before anything is written, so they prove nothing: {}; `--adopt` takes the code as it is",
-        tests.join(", ")
-    )]
+    #[error("tests pass before anything is written, so they prove nothing: {}", tests.join(", "))]
     AlreadyPassing {
         /// Names of the tests.
         tests: Vec<String>,
@@ -211,8 +208,8 @@ pub enum FeatureError {
         /// Why the last attempt was refused.
         reason: String,
     },
-    /// The attempt gave the same code as the previous one, which was refused.
-    #[error("stopped after {attempts} attempts: the last two gave the same code: {reason}")]
+    /// The attempt wrote the same code as the previous one, which was refused.
+    #[error("stopped after {attempts} attempts: the last two wrote the same code: {reason}")]
     Repeated {
         /// Number of attempts.
         attempts: u32,
@@ -230,24 +227,18 @@ pub enum FeatureError {
         message: String,
     },
     /// A request would use more than the budget allows.
-    #[error(
-        "waiting for you: {0}; no request was sent. Raise the limit and run the plan again, which continues \
-         from here"
-    )]
+    #[error("budget reached: {0}; no request was sent")]
     Budget(BudgetExceeded),
     /// A file system is full.
-    #[error(
-        "no space left on the file system of {}: free some and run the plan again, which continues from here",
-        directory.display()
-    )]
+    #[error("no space left on the file system of {}", directory.display())]
     DiskFull {
         /// Directory on the full file system.
         directory: PathBuf,
     },
     /// The user changed lines of a file that the feature changes too.
     #[error(
-        "waiting for you: your change of `{path}` overlaps with the change of this feature; the answer is \
-         stored, and no file of this feature was written. Move or undo your change and run the plan again"
+        "cannot merge `{path}`: your change overlaps with that of this feature; the answer is stored, and no \
+         file of this feature was written"
     )]
     ModifiedByUser {
         /// Path of the file, relative to the project.
@@ -255,9 +246,8 @@ pub enum FeatureError {
     },
     /// A file that the feature creates exists in the project, ignored by version control or new.
     #[error(
-        "waiting for you: `{path}` already exists in the project (ignored or newly created) and is not \
-         overwritten; the answer is stored, and no file of this feature was written. Move the file away and \
-         run the plan again"
+        "cannot create `{path}`: the file exists in the project, ignored or new; the answer is stored, and no \
+         file of this feature was written"
     )]
     FileExists {
         /// Path of the file, relative to the project.
@@ -280,6 +270,18 @@ impl FeatureError {
         match self {
             FeatureError::CouldNotRun { hint, .. } => hint.as_deref(),
             FeatureError::NoTests { .. } => Some("name a file or a test that exists, or remove the filter"),
+            FeatureError::Agent(greenwave_agents::Error::PromptTooLarge { .. }) => {
+                Some("write `{prompt_file}` instead of `{prompt}` in the agent's `command`")
+            }
+            FeatureError::AlreadyPassing { .. } => Some("pass `--adopt` to take the code as it is"),
+            FeatureError::Budget(_) => {
+                Some("raise the limit and run the plan again, which continues from here")
+            }
+            FeatureError::DiskFull { .. } => {
+                Some("free some space and run the plan again, which continues from here")
+            }
+            FeatureError::ModifiedByUser { .. } => Some("move or undo your change and run the plan again"),
+            FeatureError::FileExists { .. } => Some("move the file away and run the plan again"),
             _ => None,
         }
     }

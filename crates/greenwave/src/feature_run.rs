@@ -328,9 +328,9 @@ impl FeatureRun {
         let remaining = self.ctx.gates.get(&feature.agent).map(Gate::remaining);
         let (reason, seconds) = match (phase, &active.waits_for) {
             (Phase::Paused(_), Some(Wait::Agent { message })) => {
-                (format!("agent `{}` has to wait: {message}", feature.agent), remaining)
+                (format!("agent `{}` is unavailable: {message}", feature.agent), remaining)
             }
-            (Phase::Paused(_), _) => (format!("agent `{}` has to wait", feature.agent), remaining),
+            (Phase::Paused(_), _) => (format!("agent `{}` is unavailable", feature.agent), remaining),
             (Phase::Blocked(_), Some(Wait::User { path, .. })) => {
                 (format!("your change of `{path}` overlaps with this feature"), None)
             }

@@ -76,7 +76,7 @@ fn effort(
     if program.has_effort() {
         return Ok(Some(effort.value));
     }
-    let message = format!("{} has no option for `effort`", program.name());
+    let message = format!("unexpected key `effort`: {} has no such option", program.name());
     Err(document.error(effort.at, message))
 }
 

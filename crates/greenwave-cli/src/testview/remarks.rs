@@ -42,7 +42,7 @@ impl NotCached {
         let mut lines = Vec::new();
         if self.left_out > 0 {
             let tests = plural(self.left_out, "more test");
-            lines.push(format!("{tests} not cached for the same kinds of reasons (`--verbose` shows each)"));
+            lines.push(format!("{tests} not cached for similar reasons (`--verbose` shows each)"));
         }
         let inside = |path: &&PathBuf| path.is_relative() && !path.as_os_str().is_empty();
         let paths: Vec<String> =
@@ -52,7 +52,7 @@ impl NotCached {
             let create = if exists { "" } else { " after `greenwave test --init`" };
             let outputs = paths.join(", ");
             lines.push(format!(
-                "hint: add `outputs = [{outputs}]` to these tests in {SETTINGS_FILE}{create}, and they are cached"
+                "hint: add `outputs = [{outputs}]` to these tests in {SETTINGS_FILE}{create} to cache them"
             ));
         }
         lines
@@ -85,9 +85,9 @@ mod tests {
         assert_eq!(
             reasons.closing(directory.path()),
             [
-                "1 more test not cached for the same kinds of reasons (`--verbose` shows each)",
+                "1 more test not cached for similar reasons (`--verbose` shows each)",
                 "hint: add `outputs = [\"a \\\"b\\\"\", \"out/\"]` to these tests in greenwave.toml after \
-                 `greenwave test --init`, and they are cached",
+                 `greenwave test --init` to cache them",
             ]
         );
         assert_eq!(NotCached::default().closing(directory.path()), Vec::<String>::new());

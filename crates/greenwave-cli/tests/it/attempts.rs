@@ -90,7 +90,7 @@ fn an_answer_that_repeats_itself_stops_the_feature() {
     write_plan(&dir, &[feature]);
     let report = Report::of(&dir.run_plan().with_code(1));
     assert_eq!(report.requests(), 2);
-    assert!(report.reason("one").contains("the last two gave the same code"), "{}", report.reason("one"));
+    assert!(report.reason("one").contains("the last two wrote the same code"), "{}", report.reason("one"));
 }
 
 /// The test fails in another way each time, so the code alone may not be to blame.

@@ -156,7 +156,8 @@ fn a_file_that_the_user_changes_is_not_overwritten() {
     let two = || ShellFeature::new("two", "answer two.txt x", "test -f two.txt");
     let report = run(&dir, &[feature(), two()], 1);
     let reason = report.reason("one");
-    assert!(reason.starts_with("waiting for you: your change of `list.txt` overlaps"), "{reason}");
+    assert!(reason.starts_with("cannot merge `list.txt`: your change overlaps"), "{reason}");
+    assert_eq!(report.feature("one")["hint"], "move or undo your change and run the plan again");
     assert_eq!(report.rejections("one"), [""; 0]);
     let files = dir.files("project");
     assert_eq!(files["list.txt"], "mine\n");

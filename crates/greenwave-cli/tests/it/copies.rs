@@ -41,7 +41,7 @@ fn has(method: &str) -> bool {
     if has {
         assert!(checked.stdout.contains(&format!("\nCopies: {method}")), "{checked:?}");
     } else {
-        assert!(checked.stderr.contains(&format!("`run.copies = \"{method}\"` demands")), "{checked:?}");
+        assert!(checked.stderr.contains(&format!("with `run.copies = \"{method}\"`")), "{checked:?}");
         println!("skipped: {}", checked.stderr);
     }
     has
@@ -156,7 +156,7 @@ fn users_get_overlays_in_a_user_namespace() {
     let dir = project();
     dir.write("plan.toml", shell_plan::plan(&[one]));
     let finished = as_nobody(&dir).variable("GREENWAVE_RUN_COPIES", "overlay").run();
-    if finished.stderr.contains("`run.copies = \"overlay\"` demands") {
+    if finished.stderr.contains("with `run.copies = \"overlay\"`") {
         println!("skipped: {}", finished.stderr);
         return;
     }

@@ -102,7 +102,7 @@ fn a_pipe_of_the_project_is_not_replaced() {
     let report = Report::of(&dir.run_plan().with_code(1));
     assert_eq!(
         report.rejections("one"),
-        ["`out/pipe` is a pipe in the project: it is not the agent's to change"]
+        ["`out/pipe` is a pipe in the project: the agent may not change it"]
     );
     use std::os::unix::fs::FileTypeExt;
     assert!(fs::symlink_metadata(pipe).unwrap().file_type().is_fifo());
@@ -115,7 +115,7 @@ fn files_that_programs_trust_are_not_the_agents_to_change() {
         let script = format!("answer {path} x; answer one.txt x");
         let dir = dir(ShellFeature::new("one", &script, "test -f one.txt"));
         let report = Report::of(&dir.run_plan().with_code(1));
-        let reason = "is run or trusted by programs that nobody calls: it is not the agent's to change";
+        let reason = "is run or trusted automatically by other programs: the agent may not change it";
         assert_eq!(report.rejections("one"), [format!("`{path}` {reason}")]);
         assert!(!dir.path("project").join(path).exists());
         let script = format!("answer {path} x; answer one.txt x");
@@ -134,10 +134,7 @@ fn a_plan_in_the_project_is_not_the_agents_to_change() {
     let dir = TestDir::empty().with("project/plan.toml", &plan);
     let run = dir.greenwave(["run", "project/plan.toml", "--no-metrics", "--format", "json"]).run();
     let report = Report::of(&run.with_code(1));
-    assert_eq!(
-        report.rejections("one"),
-        ["`plan.toml` is part of the plan: it is not the agent's to change"]
-    );
+    assert_eq!(report.rejections("one"), ["`plan.toml` is part of the plan: the agent may not change it"]);
     assert_eq!(dir.read("project/plan.toml"), plan);
 }
 

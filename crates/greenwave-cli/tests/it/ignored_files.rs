@@ -44,5 +44,5 @@ fn ignored_files_that_the_code_of_an_agent_names_are_only_reported() {
     let finished = dir.run_plan().with_code(1);
     assert!(!dir.path("project/stolen.txt").exists());
     let notes = notes(&finished);
-    assert!(notes[0].contains("misses `private.key`, which git ignores and copies do not have"), "{notes:?}");
+    assert!(notes[0].contains("needs `private.key`, which git ignores and working copies lack"), "{notes:?}");
 }

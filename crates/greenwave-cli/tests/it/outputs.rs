@@ -89,7 +89,7 @@ fn tests_that_are_not_cached_are_listed_with_the_reason() {
         let program = Program::new(["test"].iter().chain(arguments)).within(&dir.path("p"));
         program.variable("XDG_CACHE_HOME", dir.path("cache")).run().with_code(0).stdout
     };
-    let nothing = "The last result of each test was stored, failed, or is unknown\n";
+    let nothing = "No selected test passed without its result being stored\n";
     assert_eq!(run(&["--why-not-cached"]), nothing);
     run(&[]);
     let listed = run(&["--why-not-cached"]);

@@ -108,8 +108,11 @@ fn paths_in_the_directories_of_other_tools_are_rejected() {
 
 #[test]
 fn paths_that_cannot_be_files_are_rejected() {
-    check("answer src x", "invalid path `src`: `src` is in the way");
-    check("answer keep.txt/x.txt x", "invalid path `keep.txt/x.txt`: `keep.txt` is in the way");
+    check("answer src x", "invalid path `src`: `src` exists with another file type");
+    check(
+        "answer keep.txt/x.txt x",
+        "invalid path `keep.txt/x.txt`: `keep.txt` exists with another file type",
+    );
     // The block of a path that names no file is not a file.
     check("answer src/ x", &empty(26, "```text path=\\\"src/\\\"\\nx\\n```"));
     check("answer . x", &empty(23, "```text path=\\\".\\\"\\nx\\n```"));
@@ -117,7 +120,7 @@ fn paths_that_cannot_be_files_are_rejected() {
 
 /// Returns the reason why an answer without a file is rejected, given its escaped last words.
 fn empty(bytes: usize, words: &str) -> String {
-    let words = if words.is_empty() { String::new() } else { format!("; its last words: \"{words}\"") };
+    let words = if words.is_empty() { String::new() } else { format!("; it ends with \"{words}\"") };
     format!("the agent changed no file, and its answer ({bytes} bytes) contains none{words}")
 }
 

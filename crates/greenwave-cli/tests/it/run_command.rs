@@ -53,10 +53,7 @@ fn inputs_may_be_files_that_the_agent_creates() {
 
 #[test]
 fn tests_that_pass_before_the_code_exists_fail_the_feature() {
-    check_red(
-        r#"command = ["true"]"#,
-        "tests pass before anything is written, so they prove nothing: bad; `--adopt` takes the code as it is",
-    );
+    check_red(r#"command = ["true"]"#, "tests pass before anything is written, so they prove nothing: bad");
     check_red(
         r#"command = ["echo", "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out"]"#,
         "test `bad` succeeds but runs no tests, so it proves nothing",

@@ -72,7 +72,7 @@ fn a_changed_test_is_restored_and_named_in_the_next_prompt() {
     let report = Report::of(&dir.run_plan().with_code(0));
     assert_eq!(
         report.rejections("one"),
-        ["`tests/check.sh` is named by the test's command: it is not the agent's to change"]
+        ["`tests/check.sh` is named by the test's command: the agent may not change it"]
     );
     assert_eq!(dir.read("project/tests/check.sh"), "test -f one.txt\n");
 }
@@ -96,7 +96,7 @@ fn the_plan_protects_more_files() {
     let report = Report::of(&dir.run_plan().with_code(1));
     assert_eq!(
         report.rejections("one"),
-        ["`schema/a.sql` is protected by the plan (`protect`): it is not the agent's to change"]
+        ["`schema/a.sql` is protected by the plan (`protect`): the agent may not change it"]
     );
 }
 
@@ -205,7 +205,7 @@ fn a_test_that_breaks_by_itself_is_not_blamed_on_the_merge() {
     let finished = dir.run_plan().with_code(0);
     assert_eq!(
         notes(&finished, "broken-before"),
-        ["test `one` of `one` fails without this feature's changes, too: not its fault"]
+        ["test `one` of `one` also fails without this feature's changes"]
     );
     assert!(Report::of(&finished).rejections("two").is_empty());
 }

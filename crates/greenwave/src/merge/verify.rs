@@ -168,7 +168,7 @@ impl MergeQueue {
             let outcome = repeat_test(ctx, id, report, test, workspace.root(), PHASE).await?;
             workspace.prepare(merge.candidate(), &ctx.store).await?;
             if !outcome.passed() {
-                let message = format!("test {of} fails without this feature's changes, too: not its fault");
+                let message = format!("test {of} also fails without this feature's changes");
                 self.note(id, "broken-before", message).await;
                 return Ok(Blame::BrokenBefore);
             }

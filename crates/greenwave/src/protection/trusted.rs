@@ -143,7 +143,7 @@ impl TrustedFiles {
         is_in(&self.selection)?;
         Some(match is_in(&self.of_plan) {
             Some(()) => "is protected by the plan (`protect`)",
-            None => "is run or trusted by programs that nobody calls",
+            None => "is run or trusted automatically by other programs",
         })
     }
 }

@@ -146,7 +146,7 @@ impl<'a> Draft<'a> {
         let not_taken = |path: &str, reason: &str| {
             Ok(Some(NotTaken { path: Some(path.to_owned()), reason: reason.to_owned() }))
         };
-        let shown = "the agent edited this file itself, and that counts";
+        let shown = "the agent edited this file directly, and the edit is used";
         if let AnswerPart::File { path, blob } = part
             && let Ok(path) = self.within(path)
         {

@@ -72,7 +72,7 @@ impl Stage<'_> {
                 if found.iter().all(|path| is_secret(path)) { " for tests, not for agents" } else { "" };
             format!("test `{test}` needs {names}, which git ignores: copied{who}")
         } else {
-            format!("test `{test}` misses {names}, which git ignores and copies do not have")
+            format!("test `{test}` needs {names}, which git ignores and working copies lack")
         };
         let hint = Some(format!("add {found:?} to `include` in the plan"));
         let feature = Some(self.feature().id.clone());

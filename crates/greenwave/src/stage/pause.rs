@@ -37,7 +37,7 @@ impl Stage<'_> {
         retry_after: Option<Duration>,
     ) -> Result<StageResult, FeatureError> {
         let delay = admission.overloaded(retry_after);
-        tracing::debug!(feature = self.feature().id, message, ?delay, "agent has to wait");
+        tracing::debug!(feature = self.feature().id, message, ?delay, "agent is unavailable");
         self.active.waits_for = Some(Wait::Agent { message });
         Ok(StageResult::Completed(PhaseEvent::Overloaded))
     }

@@ -375,7 +375,7 @@ impl Stage<'_> {
         }
         let words = last_words(&self.active.transcript.words);
         if !words.is_empty() {
-            reason.push_str(&format!("; its last words: {words:?}"));
+            reason.push_str(&format!("; it ends with {words:?}"));
         }
         reason
     }

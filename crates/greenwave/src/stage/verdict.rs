@@ -68,16 +68,16 @@ impl Stage<'_> {
         }
         let Some((first, problem)) = violations.first() else { return Ok(None) };
         let reason = match violations.len() {
-            1 => format!("`{}` {problem}: it is not the agent's to change", first.path),
+            1 => format!("`{}` {problem}: the agent may not change it", first.path),
             count => format!(
-                "`{}` {problem}: it is not the agent's to change, nor are {} other files",
+                "`{}` {problem}: the agent may not change it, nor {} other files",
                 first.path,
                 count - 1
             ),
         };
         let lines = violations.iter().map(|(change, problem)| format!("- `{}` {problem}\n", change.path));
         let feedback = format!(
-            "The answer changes files that are not yours to change:\n\n{}\nThey are restored. Make the tests \
+            "The answer changes files that you may not change:\n\n{}\nThey are restored. Make the tests \
              pass by changing the code that they test.",
             lines.collect::<String>()
         );

@@ -28,7 +28,7 @@ pub(super) fn why_not_cached(suite: &Suite, selected: &[TestId]) -> Result<Exit,
         lines.push(format!("{}\n  not cached: {reason}", printable(&suite.tests()[test.index()].name)));
     }
     if lines.is_empty() {
-        lines.push("The last result of each test was stored, failed, or is unknown".to_owned());
+        lines.push("No selected test passed without its result being stored".to_owned());
     }
     output::answer(&lines.join("\n"))?;
     Ok(Exit::SUCCESS)

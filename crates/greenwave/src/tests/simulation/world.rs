@@ -762,7 +762,7 @@ impl SimulatedAgent {
 fn expected_words(answer: Answer) -> Option<&'static str> {
     match answer {
         Answer::Edit | Answer::Diff => Some("cannot edit `f"),
-        Answer::Protected => Some("not yours to change"),
+        Answer::Protected => Some("you may not change"),
         Answer::Nested => Some("answer with a longer fence around the whole file"),
         _ => None,
     }
