@@ -25,7 +25,7 @@ pub struct UnknownPlaceholder {
 }
 
 /// Part of an argument.
-enum Part<'a> {
+enum ArgumentPart<'a> {
     Text(&'a str),
     /// A name in braces.
     Name(&'a str),
@@ -44,7 +44,7 @@ enum Part<'a> {
 pub fn check_placeholders<S: AsRef<str>>(arguments: &[S]) -> Result<(), UnknownPlaceholder> {
     for argument in arguments.iter().map(AsRef::as_ref) {
         for (before, part) in parts(argument) {
-            let Part::Name(name) = part else { continue };
+            let ArgumentPart::Name(name) = part else { continue };
             let is_whole = before.len() + name.len() + 2 == argument.len()
                 && (before.is_empty() || before.starts_with('-') && before.ends_with('='));
             if !is_placeholder(name) && !before.ends_with(['@', '%']) && (is_whole || is_similar(name)) {
@@ -61,9 +61,9 @@ pub(crate) fn expand<'v>(argument: &str, mut value: impl FnMut(&str) -> Cow<'v, 
     let mut expanded = String::with_capacity(argument.len());
     for (_, part) in parts(argument) {
         match part {
-            Part::Text(text) => expanded.push_str(text),
-            Part::Name(name) if is_placeholder(name) => expanded.push_str(&value(name)),
-            Part::Name(name) | Part::Escaped(name) => {
+            ArgumentPart::Text(text) => expanded.push_str(text),
+            ArgumentPart::Name(name) if is_placeholder(name) => expanded.push_str(&value(name)),
+            ArgumentPart::Name(name) | ArgumentPart::Escaped(name) => {
                 expanded.push('{');
                 expanded.push_str(name);
                 expanded.push('}');
@@ -75,7 +75,7 @@ pub(crate) fn expand<'v>(argument: &str, mut value: impl FnMut(&str) -> Cow<'v, 
 
 /// Returns whether one of the arguments contains one of the placeholders, named without braces.
 pub(crate) fn contains(arguments: &[String], names: &[&str]) -> bool {
-    let is_named = |part: &Part<'_>| matches!(part, Part::Name(name) if names.contains(name));
+    let is_named = |part: &ArgumentPart<'_>| matches!(part, ArgumentPart::Name(name) if names.contains(name));
     arguments.iter().any(|argument| parts(argument).any(|(_, part)| is_named(&part)))
 }
 
@@ -90,7 +90,7 @@ fn is_similar(name: &str) -> bool {
 }
 
 /// Splits an argument into text and names in braces, each with the text before it.
-fn parts(argument: &str) -> impl Iterator<Item = (&str, Part<'_>)> {
+fn parts(argument: &str) -> impl Iterator<Item = (&str, ArgumentPart<'_>)> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let rest = &argument[at..];
@@ -101,7 +101,10 @@ fn parts(argument: &str) -> impl Iterator<Item = (&str, Part<'_>)> {
         if let Some((name, length)) = braced(before, rest) {
             let is_escaped = rest.starts_with("{{");
             at += length;
-            return Some((before, if is_escaped { Part::Escaped(name) } else { Part::Name(name) }));
+            return Some((
+                before,
+                if is_escaped { ArgumentPart::Escaped(name) } else { ArgumentPart::Name(name) },
+            ));
         }
         // The next brace that opens a name.
         let next = rest.char_indices().skip(1).map(|(next, _)| next);
@@ -109,7 +112,7 @@ fn parts(argument: &str) -> impl Iterator<Item = (&str, Part<'_>)> {
         let length = next.into_iter().find(|&next| braced(&argument[..at + next], &rest[next..]).is_some());
         let length = length.unwrap_or(rest.len());
         at += length;
-        Some((before, Part::Text(&rest[..length])))
+        Some((before, ArgumentPart::Text(&rest[..length])))
     })
 }
 

@@ -15,7 +15,7 @@ use greenwave_testing::{
     Suite, SuiteEvent, SuiteReport, TestId, TestReport, TestResult, TraceStatus,
 };
 
-pub(crate) use self::totals::Totals;
+pub(crate) use self::totals::SuiteTotals;
 
 use self::agent::AgentFailures;
 use self::remarks::NotCached;
@@ -285,7 +285,7 @@ impl TestView {
     }
 
     /// Shows the notes, the slowest tests and the closing line of a run.
-    pub(crate) fn finish(&self, report: &SuiteReport, run: &RunReport, totals: &Totals) {
+    pub(crate) fn finish(&self, report: &SuiteReport, run: &RunReport, totals: &SuiteTotals) {
         self.printer.close();
         self.printer.json(|| JsonLine::finished(run));
         for (test, pattern) in &report.unmatched {

@@ -12,7 +12,7 @@ use crate::index::SegmentSlot;
 use crate::index_file::PendingBlock;
 use crate::inner::Inner;
 use crate::manifest;
-use crate::record::{self, HEADER_BYTES, Header, Kind};
+use crate::record::{self, HEADER_BYTES, Header, RecordKind};
 use crate::refresh::Refresher;
 use crate::segment::Segment;
 use crate::writer::{ActiveSegment, FlushWork, SyncProgress, Writer};
@@ -174,7 +174,7 @@ impl<'a> Appender<'a> {
     /// on a full disk, it can be called again.
     fn write_seal(&self, full: &ActiveSegment) -> Result<(), Error> {
         let ActiveSegment { slot, segment, end, .. } = full;
-        let mut seal = Header::empty(Kind::Seal, &[]);
+        let mut seal = Header::empty(RecordKind::Seal, &[]);
         seal.payload_hash = 0;
         let bytes = seal.encode(record::location_seed(segment.id, *end), &[]);
         if let Err(error) = segment.write_at(&bytes, *end) {

@@ -14,7 +14,7 @@ use zstd::bulk::{Compressor, Decompressor};
 use crate::format::UNKNOWN_CODEC;
 use crate::options::Compression;
 use crate::prefix::{PrefixCompressor, PrefixDecompressor};
-use crate::record::{BASE_TAG_BYTES, Codec as CodecId, HEADER_BYTES, Header, Kind, hash_payload};
+use crate::record::{BASE_TAG_BYTES, Codec as CodecId, HEADER_BYTES, Header, RecordKind, hash_payload};
 
 /// Contexts that are pooled; more threads than this create their own. A zstd context takes some
 /// hundred KiB.
@@ -46,7 +46,7 @@ pub(crate) struct Frame {
 
 impl Frame {
     pub(crate) fn tombstone(key: &[u8]) -> Self {
-        Self::new(Header::empty(Kind::Tombstone, key), key, &[])
+        Self::new(Header::empty(RecordKind::Tombstone, key), key, &[])
     }
 
     pub(crate) fn new(header: Header, key: &[u8], payload: &[u8]) -> Self {
@@ -170,7 +170,7 @@ impl Codec {
 
     /// Encodes a value, compressed if that makes it at least 10 % smaller.
     pub(crate) fn encode(&self, key: &[u8], value: &[u8]) -> Frame {
-        let header = Header::empty(Kind::Value, key);
+        let header = Header::empty(RecordKind::Value, key);
         let frame = self.compressed(header, key, value).unwrap_or_else(|| Frame::new(header, key, value));
         frame.finish(value.len())
     }
@@ -179,7 +179,7 @@ impl Codec {
     /// memory at once. To save memory, compressed ones are moved into buffers of their size, and
     /// others share the value.
     pub(crate) fn encode_shared(&self, key: &[u8], value: &Bytes) -> Frame {
-        let header = Header::empty(Kind::Value, key);
+        let header = Header::empty(RecordKind::Value, key);
         let mut frame = self
             .compressed(header, key, value)
             .unwrap_or_else(|| Frame { shared_payload: value.clone(), ..Frame::new(header, key, &[]) });
@@ -212,7 +212,7 @@ impl Codec {
         if total > DELTA_BYTES_MAX || base.key.is_empty() {
             return None;
         }
-        let mut header = Header::empty(Kind::Value, key);
+        let mut header = Header::empty(RecordKind::Value, key);
         header.codec = CodecId::DELTA;
         let [low, high] = u16::try_from(base.key.len()).ok()?.to_le_bytes();
         header.extra = [low, high, base.depth.checked_add(1)?, 0];

@@ -6,7 +6,7 @@ use crate::codec::{DICTIONARY_VALUE_BYTES_MAX, Frame, dictionary_id};
 use crate::inner::Inner;
 use crate::options::Compression;
 use crate::read::Reader;
-use crate::record::{Header, Kind, hash_payload};
+use crate::record::{Header, RecordKind, hash_payload};
 use crate::{Error, Options};
 
 /// Size of the samples in multiples of the dictionary size, as zstd's documentation recommends.
@@ -43,7 +43,7 @@ impl<'a> Trainer<'a> {
         }
         let Some(dictionary) = self.train(&samples, &sizes, bytes_max) else { return Ok(false) };
         let key = dictionary_id(&dictionary).to_le_bytes();
-        let mut header = Header::empty(Kind::Dictionary, &key);
+        let mut header = Header::empty(RecordKind::Dictionary, &key);
         header.raw_len = u32::try_from(dictionary.len()).expect("at most 1 MiB");
         (header.stored_len, header.payload_hash) = (header.raw_len, hash_payload(&dictionary));
         let mut frame = Frame::new(header, &key, &dictionary);

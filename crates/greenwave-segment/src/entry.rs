@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::key::{INLINE_BYTES_MAX, Key};
-use crate::record::{BASE_TAG_BYTES, Codec, HEADER_BYTES, Header, Kind};
+use crate::record::{BASE_TAG_BYTES, Codec, HEADER_BYTES, Header, RecordKind};
 
 /// Number of a segment in the index. Numbers are never reused.
 pub(crate) type SlotId = u32;
@@ -93,7 +93,7 @@ impl BaseRef {
 /// Data of a record that the index needs.
 #[derive(Debug, Clone)]
 pub(crate) struct RecordInfo<'a> {
-    pub(crate) kind: Kind,
+    pub(crate) kind: RecordKind,
     pub(crate) key: &'a [u8],
     /// The key with the bytes that follow it in memory, if the key is short and enough bytes
     /// follow.
@@ -168,7 +168,7 @@ impl Entry {
             raw_len,
             depth,
             generation,
-            tombstone: kind == Kind::Tombstone || lost,
+            tombstone: kind == RecordKind::Tombstone || lost,
             lost,
             shadows: false,
         }

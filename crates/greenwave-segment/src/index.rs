@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::entry::{Entry, Location, RecordInfo, RecordRef, SlotId};
 use crate::format::SEGMENT_HEADER_BYTES;
 use crate::key::Key;
-use crate::record::Kind;
+use crate::record::RecordKind;
 use crate::segment::Segment;
 
 /// Slot of an unused entry.
@@ -110,7 +110,7 @@ impl SegmentSlot {
 
 /// Sums over all entries, updated with every change.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Totals {
+pub(crate) struct IndexTotals {
     pub(crate) entries: u64,
     pub(crate) tombstones: u64,
     pub(crate) deltas: u64,
@@ -133,7 +133,7 @@ pub(crate) struct Index {
     bases: HashMap<u64, u32>,
     /// Dictionaries by id, with their timestamps.
     pub(crate) dictionaries: HashMap<u32, (RecordRef, u64)>,
-    pub(crate) totals: Totals,
+    pub(crate) totals: IndexTotals,
     /// Latest timestamp seen.
     pub(crate) timestamp_max: u64,
 }
@@ -150,7 +150,7 @@ impl Index {
             first_slot: 0,
             bases: HashMap::new(),
             dictionaries: HashMap::new(),
-            totals: Totals::default(),
+            totals: IndexTotals::default(),
             timestamp_max: 0,
         }
     }
@@ -264,9 +264,9 @@ impl Index {
     pub(crate) fn apply(&mut self, location: Location, record: &RecordInfo<'_>) {
         self.note_timestamp(location.slot, record.timestamp);
         match record.kind {
-            Kind::Value | Kind::Tombstone => self.apply_entry(location, record),
-            Kind::Dictionary => self.apply_dictionary(location, record),
-            Kind::Seal => {}
+            RecordKind::Value | RecordKind::Tombstone => self.apply_entry(location, record),
+            RecordKind::Dictionary => self.apply_dictionary(location, record),
+            RecordKind::Seal => {}
         }
     }
 
@@ -318,7 +318,7 @@ impl Index {
         let shift = self.table.num_buckets().max(PARTS).ilog2() - PARTS.ilog2();
         for (offset, record) in records {
             let location = Location { slot, offset };
-            if !matches!(record.kind, Kind::Value | Kind::Tombstone) {
+            if !matches!(record.kind, RecordKind::Value | RecordKind::Tombstone) {
                 self.apply(location, &record);
                 continue;
             }
@@ -526,7 +526,7 @@ impl Index {
     }
 }
 
-impl Totals {
+impl IndexTotals {
     fn count(&mut self, entry: &Entry, op: fn(u64, u64) -> u64) {
         if entry.tombstone {
             self.tombstones = op(self.tombstones, 1);

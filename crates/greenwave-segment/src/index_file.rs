@@ -47,7 +47,7 @@ use crate::disk::{Disk, File};
 use crate::entry::{RecordInfo, split_base};
 use crate::format::{SEGMENT_HEADER_BYTES, file_header, index_path, u32_at, u64_at};
 use crate::key::INLINE_BYTES_MAX;
-use crate::record::{self, Codec, HEADER_BYTES, Header, Kind};
+use crate::record::{self, Codec, HEADER_BYTES, Header, RecordKind};
 use crate::segment::Segment;
 
 const FILE_MAGIC: [u8; 8] = [0xF5, b'G', b'W', b'I', b'D', b'X', b'\r', b'\n'];
@@ -310,7 +310,7 @@ impl<'a> Iterator for BodyRecords<'a> {
         let (key, rest) = rest.split_at_checked(u32_at(head, 16) as usize)?;
         let padded = padded.filter(|_| key.len() <= INLINE_BYTES_MAX);
         let (base, rest) = rest.split_at_checked(u32_at(head, 28) as usize)?;
-        let kind = Kind::from_flags(head[32])?;
+        let kind = RecordKind::from_flags(head[32])?;
         self.bytes = rest;
         let (stored_len, raw_len) = (u32_at(head, 20), u32_at(head, 24));
         let (base, base_tag) = split_base(base, head[35] == 1);

@@ -11,7 +11,7 @@ use crate::entry::{Location, RecordRef};
 use crate::error::unless_gone;
 use crate::format::{SEGMENT_HEADER_BYTES, UNKNOWN_CODEC};
 use crate::inner::Inner;
-use crate::record::{self, Codec as CodecId, HEADER_BYTES, Header, Kind};
+use crate::record::{self, Codec as CodecId, HEADER_BYTES, Header, RecordKind};
 use crate::refresh::Refresher;
 use crate::scan::{self, PayloadCheck};
 use crate::segment::Segment;
@@ -266,7 +266,7 @@ impl<'a> Reader<'a> {
             let scanned = scan::scan(&segment, SEGMENT_HEADER_BYTES, end, PayloadCheck::Trust, |found| {
                 let Header { kind, timestamp, .. } = found.header;
                 let fits = found.header.depth() < depth && tag.is_none_or(|tag| tag == timestamp as u32);
-                if kind == Kind::Value && fits && found.key.as_slice() == key {
+                if kind == RecordKind::Value && fits && found.key.as_slice() == key {
                     let location = Location { slot, offset: found.offset };
                     records.push((timestamp, RecordRef::scanned(location, &found.header), segment.clone()));
                 }

@@ -76,7 +76,7 @@ impl Codec {
 
 /// Effect of a record on its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum RecordKind {
     /// Sets the key.
     Value,
     /// Removes the key.
@@ -87,7 +87,7 @@ pub(crate) enum Kind {
     Dictionary,
 }
 
-impl Kind {
+impl RecordKind {
     pub(crate) fn flags(self) -> u8 {
         match self {
             Self::Value => 0,
@@ -111,7 +111,7 @@ impl Kind {
 /// Fields of a record header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
-    pub(crate) kind: Kind,
+    pub(crate) kind: RecordKind,
     pub(crate) codec: Codec,
     pub(crate) timestamp: u64,
     pub(crate) key_len: u32,
@@ -130,7 +130,7 @@ pub(crate) struct Header {
 
 impl Header {
     /// Creates the header of a record without payload.
-    pub(crate) fn empty(kind: Kind, key: &[u8]) -> Self {
+    pub(crate) fn empty(kind: RecordKind, key: &[u8]) -> Self {
         let key_len = u32::try_from(key.len()).expect("checked against key_bytes_max");
         Self {
             kind,
@@ -201,7 +201,7 @@ impl Header {
         if bytes[0..4] != MAGIC || bytes[4] != VERSION {
             return None;
         }
-        let kind = Kind::from_flags(bytes[6])?;
+        let kind = RecordKind::from_flags(bytes[6])?;
         Some(Self {
             kind,
             codec: Codec(bytes[5]),

@@ -13,7 +13,7 @@ use crate::format::{self, SEGMENT_HEADER_BYTES};
 use crate::index::{BulkInsert, SegmentSlot};
 use crate::index_file::{self, IndexFile};
 use crate::inner::Inner;
-use crate::record::{self, HEADER_BYTES, Header, Kind};
+use crate::record::{self, HEADER_BYTES, Header, RecordKind};
 use crate::scan::{self, PayloadCheck, ScanResult, ScannedRecord};
 use crate::segment::{self, Segment};
 
@@ -321,7 +321,7 @@ impl<'a> Refresher<'a> {
         let slot = index.add(slot);
         while let Some(block) = file.next_block(&segment, 0)? {
             for (offset, record) in block.records {
-                if record.kind != Kind::Dictionary {
+                if record.kind != RecordKind::Dictionary {
                     index.apply(Location { slot, offset }, &record.as_lost());
                 }
             }
@@ -411,7 +411,7 @@ impl<'a> Refresher<'a> {
             Vec::new()
         } else {
             let found = self.find_records(missing, |header, key| match header.kind {
-                Kind::Dictionary => {
+                RecordKind::Dictionary => {
                     key.try_into().is_ok_and(|id| dictionaries.contains(&u32::from_le_bytes(id)))
                 }
                 _ => keys.contains(key),

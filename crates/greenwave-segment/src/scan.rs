@@ -7,7 +7,7 @@ use crate::Error;
 use crate::entry::RecordInfo;
 use crate::format::{KEY_BYTES_MAX, SEGMENT_HEADER_BYTES};
 use crate::key::Key;
-use crate::record::{self, HEADER_BYTES, Header, Kind, MAGIC};
+use crate::record::{self, HEADER_BYTES, Header, MAGIC, RecordKind};
 use crate::segment::Segment;
 
 /// Bytes read at a time.
@@ -104,7 +104,7 @@ pub(crate) fn scan(
         let header = found.header;
         let mut next = at + header.record_len();
         let torn = payloads == PayloadCheck::Verify
-            && header.kind != Kind::Seal
+            && header.kind != RecordKind::Seal
             && (!window.payload_ok(&found)? || header.follows && batch.is_empty());
         if !header.follows {
             scan.refused.extend(batch.drain(..).map(|found| found.offset));
@@ -115,7 +115,7 @@ pub(crate) fn scan(
             scan.refused.push(at);
             // The header may remain from a failed write whose space other records have taken.
             next = window.next_magic(at + 1)?;
-        } else if header.kind == Kind::Seal {
+        } else if header.kind == RecordKind::Seal {
             scan.refused.extend(batch.drain(..).map(|found| found.offset));
             scan.damaged += u64::from(std::mem::take(&mut in_damage));
             scan.sealed = next == len;
@@ -150,7 +150,7 @@ pub(crate) fn inspect(
             continue;
         };
         let end = at + found.header.record_len();
-        let good = found.header.kind == Kind::Seal || window.payload_ok(&found)?;
+        let good = found.header.kind == RecordKind::Seal || window.payload_ok(&found)?;
         // The header may remain from a failed write whose space other records have taken.
         let next = if good { end } else { window.next_record(at + 1)?.min(end) };
         on_part(at, if good { SegmentPart::Record } else { SegmentPart::Damaged(found) });
@@ -196,7 +196,7 @@ pub(crate) fn hash_range(segment: &Segment, from: u64, len: u64) -> Result<u64, 
 pub(crate) fn is_sealed(segment: &Segment, len: u64) -> Result<bool, Error> {
     let Some(at) = len.checked_sub(HEADER_BYTES as u64) else { return Ok(false) };
     let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
-    Ok(window.record(at)?.is_some_and(|found| found.header.kind == Kind::Seal))
+    Ok(window.record(at)?.is_some_and(|found| found.header.kind == RecordKind::Seal))
 }
 
 /// The range of the file that was read last.

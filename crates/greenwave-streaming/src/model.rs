@@ -60,12 +60,12 @@ pub enum ModelProtocol {
 /// ```
 #[derive(Debug)]
 pub struct ModelDecoder {
-    state: State,
+    state: ProtocolDecoder,
     has_ended: bool,
 }
 
 #[derive(Debug)]
-enum State {
+enum ProtocolDecoder {
     Chat(chat::Chat),
     Responses(responses::Responses),
     Messages(messages::Messages),
@@ -77,10 +77,10 @@ impl ModelDecoder {
     #[must_use]
     pub fn new(protocol: ModelProtocol) -> Self {
         let state = match protocol {
-            ModelProtocol::OpenAiChat => State::Chat(chat::Chat::default()),
-            ModelProtocol::OpenAiResponses => State::Responses(responses::Responses::default()),
-            ModelProtocol::AnthropicMessages => State::Messages(messages::Messages::default()),
-            ModelProtocol::Gemini => State::Gemini(gemini::Gemini::default()),
+            ModelProtocol::OpenAiChat => ProtocolDecoder::Chat(chat::Chat::default()),
+            ModelProtocol::OpenAiResponses => ProtocolDecoder::Responses(responses::Responses::default()),
+            ModelProtocol::AnthropicMessages => ProtocolDecoder::Messages(messages::Messages::default()),
+            ModelProtocol::Gemini => ProtocolDecoder::Gemini(gemini::Gemini::default()),
         };
         Self { state, has_ended: false }
     }
@@ -95,10 +95,10 @@ impl ModelDecoder {
         let mut events = Vec::new();
         if !self.has_ended {
             match &mut self.state {
-                State::Chat(state) => state.decode(data, &mut events)?,
-                State::Responses(state) => state.decode(data, &mut events)?,
-                State::Messages(state) => state.decode(data, &mut events)?,
-                State::Gemini(state) => state.decode(data, &mut events)?,
+                ProtocolDecoder::Chat(state) => state.decode(data, &mut events)?,
+                ProtocolDecoder::Responses(state) => state.decode(data, &mut events)?,
+                ProtocolDecoder::Messages(state) => state.decode(data, &mut events)?,
+                ProtocolDecoder::Gemini(state) => state.decode(data, &mut events)?,
             }
             self.has_ended = events.last() == Some(&ModelEvent::End);
         }

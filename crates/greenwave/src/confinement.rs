@@ -52,8 +52,8 @@ impl RunConfinement {
     ) -> Result<Self, Error> {
         let mode = plan.confinement.mode.unwrap_or(settings.run.confine);
         let (strength, off) = match strength(mode)? {
-            Found::Strength(strength) => (Some(strength), None),
-            Found::Off(reason) => (None, Some(reason)),
+            ChosenStrength::Strength(strength) => (Some(strength), None),
+            ChosenStrength::Off(reason) => (None, Some(reason)),
         };
         let is_used = strength.is_some() || plan.agents.values().any(|agent| own_mode(agent).is_some());
         let places =
@@ -90,8 +90,8 @@ impl RunConfinement {
         let strength = match spec.confinement.mode {
             None => self.strength,
             Some(mode) => match strength(mode)? {
-                Found::Strength(strength) => Some(strength),
-                Found::Off(_) => None,
+                ChosenStrength::Strength(strength) => Some(strength),
+                ChosenStrength::Off(_) => None,
             },
         };
         let mut confinement = with_options(self.base(), &self.options);
@@ -202,24 +202,24 @@ impl RunConfinement {
 }
 
 /// The result of a choice of strength.
-enum Found {
+enum ChosenStrength {
     Strength(Strength),
     /// No confinement, for this reason.
     Off(String),
 }
 
-fn strength(mode: ConfineMode) -> Result<Found, Error> {
+fn strength(mode: ConfineMode) -> Result<ChosenStrength, Error> {
     let demand = |strength: Strength| match strength.available() {
-        Ok(()) => Ok(Found::Strength(strength)),
+        Ok(()) => Ok(ChosenStrength::Strength(strength)),
         Err(source) => Err(Error::Confinement { source }),
     };
     match mode {
-        ConfineMode::Off => Ok(Found::Off("confine = \"off\"".to_owned())),
+        ConfineMode::Off => Ok(ChosenStrength::Off("confine = \"off\"".to_owned())),
         ConfineMode::Mount => demand(Strength::Mount),
         ConfineMode::Landlock => demand(Strength::Landlock),
         ConfineMode::Auto => Ok(match Strength::strongest() {
-            Ok(strength) => Found::Strength(strength),
-            Err(error) => Found::Off(error.to_string()),
+            Ok(strength) => ChosenStrength::Strength(strength),
+            Err(error) => ChosenStrength::Off(error.to_string()),
         }),
     }
 }

@@ -33,7 +33,7 @@ use crate::workspace::Workspace;
 use line::{Candidate, MergeLine, Turn};
 pub(crate) use standing::Standing;
 use standing::Standings;
-use verdict::Verdict;
+use verdict::MergeVerdict;
 pub(crate) use write::{BatchRecord, finish_batch};
 
 /// Maximum number of times that a merge starts again because the user changes its files.
@@ -241,28 +241,28 @@ impl MergeQueue {
         active: &mut ActiveFeature,
         report: &mut FeatureReport,
         own: &[Change],
-        (verdict, counts): (Verdict, FeatureReport),
+        (verdict, counts): (MergeVerdict, FeatureReport),
     ) -> Result<StageResult, FeatureError> {
         report.tests_run += counts.tests_run;
         report.tests_cached += counts.tests_cached;
         match verdict {
-            Verdict::Merged => Ok(StageResult::Completed(PhaseEvent::Passed)),
-            Verdict::Blocked(wait) => {
+            MergeVerdict::Merged => Ok(StageResult::Completed(PhaseEvent::Passed)),
+            MergeVerdict::Blocked(wait) => {
                 active.waits_for = Some(wait);
                 Ok(StageResult::Completed(PhaseEvent::Overlapped))
             }
-            Verdict::Conflict { trunk, conflict } => {
+            MergeVerdict::Conflict { trunk, conflict } => {
                 active.workspace.wake()?;
                 self.refuse_conflict(active, &trunk, own, &conflict).await
             }
-            Verdict::Refused { trunk, candidate, refusal } => {
+            MergeVerdict::Refused { trunk, candidate, refusal } => {
                 active.workspace.wake()?;
                 // The next attempt starts from the project, with these files on top.
                 active.base = trunk;
                 active.workspace.reset(&candidate, &self.ctx.store).await?;
                 Ok(refusal)
             }
-            Verdict::Failed(error) => Err(error),
+            MergeVerdict::Failed(error) => Err(error),
         }
     }
 

@@ -14,11 +14,11 @@ pub(crate) const SETTINGS: &str = include_str!("../../schemas/settings.schema.js
 pub(super) struct SchemaArgs {
     /// Kind of file that the schema describes.
     #[arg(value_enum)]
-    kind: Kind,
+    kind: SchemaKind,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
+enum SchemaKind {
     /// Plans, for `greenwave run`.
     Plan,
     /// Settings and tests, in `greenwave.toml`.
@@ -28,8 +28,8 @@ enum Kind {
 /// Prints a schema.
 pub(super) fn schema(args: &SchemaArgs) -> Exit {
     output::line(match args.kind {
-        Kind::Plan => PLAN.trim_end(),
-        Kind::Settings => SETTINGS.trim_end(),
+        SchemaKind::Plan => PLAN.trim_end(),
+        SchemaKind::Settings => SETTINGS.trim_end(),
     });
     Exit::SUCCESS
 }

@@ -33,7 +33,7 @@ use crate::output;
 use crate::reader::SETTINGS_FILE;
 use crate::signals::StopOnSignal;
 use crate::supervisor;
-use crate::testview::{TestView, Totals, tracing_note};
+use crate::testview::{SuiteTotals, TestView, tracing_note};
 use crate::text::plural;
 
 pub(super) use self::args::{TestArgs, WarmArgs};
@@ -58,7 +58,7 @@ pub(super) async fn test(args: &TestArgs) -> Result<Exit, CliError> {
         && let Some(record) = fast_path.check().await
     {
         output::lines(tracing_note(&record.tracing));
-        output::line(&Totals::all_cached(record.tests, record.saved, started.elapsed()).to_string());
+        output::line(&SuiteTotals::all_cached(record.tests, record.saved, started.elapsed()).to_string());
         return Ok(Exit::SUCCESS);
     }
     let loaded = suite::load(&project, args).await?;
@@ -197,7 +197,7 @@ async fn run(
     }
     let run = RunReport::new(started, suite.tests(), &report, selected, suite.harnesses());
     let run = RunReport { flaky_fails: *flaky_fails, ..run }.with_quarantine(quarantine);
-    let totals = Totals::of(&report, &run);
+    let totals = SuiteTotals::of(&report, &run);
     view.finish(&report, &run, &totals);
     if args.format == Format::Human {
         reports::annotate(&run, suite.project());

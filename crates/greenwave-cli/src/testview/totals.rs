@@ -10,7 +10,7 @@ use crate::text::{duration, plural};
 
 /// The numbers in the closing line of a run, which `Display` writes.
 #[derive(Debug, Default)]
-pub(crate) struct Totals {
+pub(crate) struct SuiteTotals {
     selected: usize,
     passed: usize,
     failed: usize,
@@ -30,7 +30,7 @@ pub(crate) struct Totals {
     wall: Duration,
 }
 
-impl Totals {
+impl SuiteTotals {
     /// Counts the results of a run.
     pub(crate) fn of(report: &SuiteReport, run: &RunReport) -> Self {
         let (stats, deduplicated) = (run.stats(), report.deduplicated.len());
@@ -55,7 +55,7 @@ impl Totals {
     }
 }
 
-impl fmt::Display for Totals {
+impl fmt::Display for SuiteTotals {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |count: usize, word: &str, style: Style| {
             (count > 0).then(|| style.apply_to(format!("{count} {word}")).to_string())

@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::Supervisor;
 use super::client::Client;
-use super::wire::{ANSWER_BYTES, Answer, Encoded, KILL, TERMINATE};
+use super::wire::{Encoded, KILL, REPLY_BYTES, ReaperReply, TERMINATE};
 use crate::{Spawn, descriptors};
 
 /// Time that killed processes get to disappear. Longer only if the kernel is in the middle of
@@ -36,7 +36,7 @@ pub(crate) struct Supervised {
     pid: Pid,
     status: Option<ExitStatus>,
     is_empty: bool,
-    /// The part of an answer that has arrived.
+    /// The part of a reply that has arrived.
     partial: Vec<u8>,
 }
 
@@ -47,7 +47,7 @@ impl Supervised {
         for _ in 0..DEAD_REAPERS_MAX {
             let (socket, was_idle) = client.reaper()?;
             match Self::start_under(&socket, spawn) {
-                Ok(Answer::Started(pid)) => {
+                Ok(ReaperReply::Started(pid)) => {
                     let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
                     rustix::io::ioctl_fionbio(&socket, true)?;
                     // SAFETY: the socket is owned by the `AsyncFd` and stays open as long as it is
@@ -62,7 +62,7 @@ impl Supervised {
                         partial: Vec::new(),
                     });
                 }
-                Ok(Answer::Failed(error)) => {
+                Ok(ReaperReply::Failed(error)) => {
                     client.give_back(socket);
                     return Err(io::Error::from_raw_os_error(error));
                 }
@@ -75,21 +75,21 @@ impl Supervised {
         Err(io::Error::other("the supervisor of child processes was killed"))
     }
 
-    fn start_under(socket: &OwnedFd, spawn: &Spawn) -> io::Result<Answer> {
+    fn start_under(socket: &OwnedFd, spawn: &Spawn) -> io::Result<ReaperReply> {
         let request = Encoded::new(spawn)?;
         let mut sent = descriptors::send(socket.as_fd(), &request.bytes, &request.descriptors)?;
         while sent < request.bytes.len() {
             sent += descriptors::send(socket.as_fd(), &request.bytes[sent..], &[])?;
         }
-        let mut answer = [0; ANSWER_BYTES];
+        let mut reply = [0; REPLY_BYTES];
         let mut read = 0;
-        while read < ANSWER_BYTES {
-            match rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut answer[read..]))? {
+        while read < REPLY_BYTES {
+            match rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut reply[read..]))? {
                 0 => return Err(ended()),
                 count => read += count,
             }
         }
-        Answer::decode(answer)
+        ReaperReply::decode(reply)
     }
 
     pub(crate) fn id(&self) -> Option<Pid> {
@@ -111,14 +111,14 @@ impl Supervised {
     }
 
     pub(crate) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.read_answers()?;
+        self.read_replies()?;
         Ok(self.status)
     }
 
     /// Waits until no descendant of the child is left. Cancel safe.
     pub(crate) async fn wait_until_empty(&mut self) -> io::Result<()> {
         while !self.is_empty {
-            self.read_answers()?;
+            self.read_replies()?;
             if !self.is_empty {
                 self.readable().await?;
             }
@@ -128,7 +128,7 @@ impl Supervised {
 
     /// Kills the remaining processes after the child has exited, and waits for them. Cancel safe.
     pub(crate) async fn finish(&mut self) {
-        self.read_answers().ok();
+        self.read_replies().ok();
         if !self.is_empty {
             if let Some(socket) = &self.socket {
                 let _ = kill(socket.get_ref().as_fd());
@@ -164,10 +164,10 @@ impl Supervised {
         }
     }
 
-    /// Reads the answers that have arrived.
-    fn read_answers(&mut self) -> io::Result<()> {
+    /// Reads the replies that have arrived.
+    fn read_replies(&mut self) -> io::Result<()> {
         let Some(socket) = &self.socket else { return Ok(()) };
-        let mut bytes = [0; 4 * ANSWER_BYTES];
+        let mut bytes = [0; 4 * REPLY_BYTES];
         while !self.is_empty {
             match rustix::io::read(socket.get_ref(), &mut bytes) {
                 Ok(0) => return Err(ended()),
@@ -176,12 +176,14 @@ impl Supervised {
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            while let Some(answer) = self.partial.first_chunk::<ANSWER_BYTES>().copied() {
-                self.partial.drain(..ANSWER_BYTES);
-                match Answer::decode(answer)? {
-                    Answer::Exited(status) => self.status = Some(ExitStatus::from_raw(status)),
-                    Answer::Empty => self.is_empty = true,
-                    Answer::Started(_) | Answer::Failed(_) => return Err(io::ErrorKind::InvalidData.into()),
+            while let Some(reply) = self.partial.first_chunk::<REPLY_BYTES>().copied() {
+                self.partial.drain(..REPLY_BYTES);
+                match ReaperReply::decode(reply)? {
+                    ReaperReply::Exited(status) => self.status = Some(ExitStatus::from_raw(status)),
+                    ReaperReply::Empty => self.is_empty = true,
+                    ReaperReply::Started(_) | ReaperReply::Failed(_) => {
+                        return Err(io::ErrorKind::InvalidData.into());
+                    }
                 }
             }
         }

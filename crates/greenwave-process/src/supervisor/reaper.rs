@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
 use super::descendants::kill_descendants;
 use super::events::ChildEvents;
 use super::init::{self, Side};
-use super::wire::{self, Answer, KILL, TERMINATE};
+use super::wire::{self, KILL, ReaperReply, TERMINATE};
 use crate::Spawn;
 
 /// First and longest pause between two attempts to kill everything.
@@ -54,7 +54,7 @@ impl Reaper {
     fn serve(&mut self, spawn: Spawn) -> io::Result<()> {
         let pid = match spawn.launch() {
             Ok(pid) => pid,
-            Err(error) => return self.answer(&[failed(&error)]),
+            Err(error) => return self.reply(&[failed(&error)]),
         };
         self.leader = Some(pid);
         self.group = Some(pid);
@@ -63,7 +63,7 @@ impl Reaper {
         if self.is_init {
             init::close_to_others();
         }
-        let attended = number.and_then(|number| self.answer(&[Answer::Started(number)]));
+        let attended = number.and_then(|number| self.reply(&[ReaperReply::Started(number)]));
         let attended = attended.and_then(|()| self.attend());
         if attended.is_err() {
             self.kill_all();
@@ -74,7 +74,7 @@ impl Reaper {
     /// Starts a child in a namespace of processes, and returns when no process is left in it.
     fn serve_in_namespace(&mut self, spawn: Spawn, identity: Option<(u32, u32)>) -> io::Result<()> {
         match init::fork(identity) {
-            Err(error) => self.answer(&[failed(&error)]),
+            Err(error) => self.reply(&[failed(&error)]),
             Ok(Side::Inside) => {
                 self.is_init = true;
                 let served = self.serve(spawn);
@@ -91,8 +91,8 @@ impl Reaper {
         }
     }
 
-    fn answer(&self, answers: &[Answer]) -> io::Result<()> {
-        let bytes: Vec<u8> = answers.iter().flat_map(|answer| answer.encode()).collect();
+    fn reply(&self, replies: &[ReaperReply]) -> io::Result<()> {
+        let bytes: Vec<u8> = replies.iter().flat_map(|reply| reply.encode()).collect();
         rustix::net::send(&self.socket, &bytes, rustix::net::SendFlags::NOSIGNAL)?;
         Ok(())
     }
@@ -102,10 +102,11 @@ impl Reaper {
         let mut pause = PAUSES[0];
         loop {
             let (status, is_empty) = self.reap();
-            let exited = status.map(Answer::Exited);
-            let answers: Vec<Answer> = exited.into_iter().chain(is_empty.then_some(Answer::Empty)).collect();
-            if !answers.is_empty() {
-                self.answer(&answers)?;
+            let exited = status.map(ReaperReply::Exited);
+            let replies: Vec<ReaperReply> =
+                exited.into_iter().chain(is_empty.then_some(ReaperReply::Empty)).collect();
+            if !replies.is_empty() {
+                self.reply(&replies)?;
             }
             if is_empty {
                 return Ok(());
@@ -187,6 +188,6 @@ impl Reaper {
     }
 }
 
-fn failed(error: &io::Error) -> Answer {
-    Answer::Failed(error.raw_os_error().unwrap_or(libc::EINVAL))
+fn failed(error: &io::Error) -> ReaperReply {
+    ReaperReply::Failed(error.raw_os_error().unwrap_or(libc::EINVAL))
 }

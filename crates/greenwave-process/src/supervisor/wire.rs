@@ -1,7 +1,7 @@
 //! Messages between a process and its reapers.
 //!
 //! A request is [`REQUEST`], its length in four bytes, and a [`Spawn`] as length-prefixed fields;
-//! its descriptors accompany the first byte. A command is one byte. An answer is a kind and a
+//! its descriptors accompany the first byte. A command is one byte. A reply is a kind and a
 //! number, of four bytes each. All numbers are little-endian. Both ends are the same program, so
 //! the protocol has no version.
 
@@ -24,12 +24,12 @@ pub(super) const KILL: u8 = b'K';
 /// Byte that asks a reaper to send `SIGTERM` to the process group of the child.
 pub(super) const TERMINATE: u8 = b'T';
 
-/// Length of an answer in bytes.
-pub(super) const ANSWER_BYTES: usize = 8;
+/// Length of a reply in bytes.
+pub(super) const REPLY_BYTES: usize = 8;
 
-/// An answer of a reaper.
+/// A reply of a reaper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum ReaperReply {
     /// The child runs, with this process id.
     Started(i32),
     /// The child cannot be started, for this error number.
@@ -40,21 +40,21 @@ pub(super) enum Answer {
     Empty,
 }
 
-impl Answer {
-    pub(super) fn encode(self) -> [u8; ANSWER_BYTES] {
+impl ReaperReply {
+    pub(super) fn encode(self) -> [u8; REPLY_BYTES] {
         let (kind, number) = match self {
             Self::Started(pid) => (0_i32, pid),
             Self::Failed(error) => (1, error),
             Self::Exited(status) => (2, status),
             Self::Empty => (3, 0),
         };
-        let mut bytes = [0; ANSWER_BYTES];
+        let mut bytes = [0; REPLY_BYTES];
         bytes[..4].copy_from_slice(&kind.to_le_bytes());
         bytes[4..].copy_from_slice(&number.to_le_bytes());
         bytes
     }
 
-    pub(super) fn decode(bytes: [u8; ANSWER_BYTES]) -> io::Result<Self> {
+    pub(super) fn decode(bytes: [u8; REPLY_BYTES]) -> io::Result<Self> {
         let [a, b, c, d, rest @ ..] = bytes;
         let number = i32::from_le_bytes(rest);
         match i32::from_le_bytes([a, b, c, d]) {

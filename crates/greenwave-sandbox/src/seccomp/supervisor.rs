@@ -302,7 +302,7 @@ pub(super) fn answer_one(
         };
     }
     // Created before `observe` runs, so that the call is answered even if it panics.
-    let mut answer = Answer { listener: listener.as_fd(), call: call.id, response: Response::Continue };
+    let mut answer = CallReply { listener: listener.as_fd(), call: call.id, response: Response::Continue };
     reads.clear();
     let tracee = Tracee { thread: call.pid, call: call.id, listener: listener.as_fd(), reads };
     answer.response = observe(&tracee, &call);
@@ -311,13 +311,13 @@ pub(super) fn answer_one(
 }
 
 /// A guard that answers a call when it is dropped.
-struct Answer<'a> {
+struct CallReply<'a> {
     listener: BorrowedFd<'a>,
     call: u64,
     response: Response,
 }
 
-impl Drop for Answer<'_> {
+impl Drop for CallReply<'_> {
     fn drop(&mut self) {
         let (val, error, flags) = match self.response {
             Response::Fail(error) => (0, -error, 0),

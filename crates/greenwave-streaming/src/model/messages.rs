@@ -15,7 +15,7 @@ pub(super) struct Messages {
 
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Event {
+enum MessagesEvent {
     MessageStart {
         message: Message,
     },
@@ -114,21 +114,23 @@ impl Messages {
         data: &[u8],
         events: &mut Vec<ModelEvent>,
     ) -> Result<(), ModelStreamError> {
-        let event: Event = parse(data)?;
+        let event: MessagesEvent = parse(data)?;
         match event {
-            Event::MessageStart { message } => {
+            MessagesEvent::MessageStart { message } => {
                 events.push(ModelEvent::Started { id: message.id, model: message.model });
                 events.extend(message.usage.map(|usage| self.usage(&usage)));
             }
-            Event::ContentBlockStart { index, content_block } => self.begin(index, content_block, events),
-            Event::ContentBlockDelta { index, delta } => self.push(index, delta, events),
-            Event::MessageDelta { delta, usage } => {
+            MessagesEvent::ContentBlockStart { index, content_block } => {
+                self.begin(index, content_block, events);
+            }
+            MessagesEvent::ContentBlockDelta { index, delta } => self.push(index, delta, events),
+            MessagesEvent::MessageDelta { delta, usage } => {
                 events.extend(usage.map(|usage| self.usage(&usage)));
                 events.extend(delta.stop_reason.map(|reason| ModelEvent::Finished(finish_reason(reason))));
             }
-            Event::MessageStop => events.push(ModelEvent::End),
-            Event::Error { error } => return Err(provider_error(&error)),
-            Event::Other => {}
+            MessagesEvent::MessageStop => events.push(ModelEvent::End),
+            MessagesEvent::Error { error } => return Err(provider_error(&error)),
+            MessagesEvent::Other => {}
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ pub(super) struct Responses {
 
 #[derive(Deserialize)]
 #[serde(tag = "type")]
-enum Event {
+enum ResponsesEvent {
     #[serde(rename = "response.created")]
     Created { response: Response },
     #[serde(rename = "response.output_item.added")]
@@ -97,30 +97,32 @@ impl Responses {
         data: &[u8],
         events: &mut Vec<ModelEvent>,
     ) -> Result<(), ModelStreamError> {
-        let event: Event = parse(data)?;
+        let event: ResponsesEvent = parse(data)?;
         match event {
-            Event::Created { response } => self.start(&response, events),
-            Event::ItemAdded { output_index, item } => self.item(output_index, item, false, events),
-            Event::ItemDone { output_index, item } => self.item(output_index, item, true, events),
-            Event::Text { delta } if !delta.is_empty() => events.push(ModelEvent::Text(delta)),
-            Event::Reasoning { delta } if !delta.is_empty() => events.push(ModelEvent::Reasoning(delta)),
-            Event::Arguments { output_index, delta } => {
+            ResponsesEvent::Created { response } => self.start(&response, events),
+            ResponsesEvent::ItemAdded { output_index, item } => self.item(output_index, item, false, events),
+            ResponsesEvent::ItemDone { output_index, item } => self.item(output_index, item, true, events),
+            ResponsesEvent::Text { delta } if !delta.is_empty() => events.push(ModelEvent::Text(delta)),
+            ResponsesEvent::Reasoning { delta } if !delta.is_empty() => {
+                events.push(ModelEvent::Reasoning(delta));
+            }
+            ResponsesEvent::Arguments { output_index, delta } => {
                 if let Some(call) = self.calls.find(&output_index.to_string()) {
                     self.calls.push(call, delta, events);
                 }
             }
-            Event::Completed { response } => {
+            ResponsesEvent::Completed { response } => {
                 self.start(&response, events);
                 self.end(response, events);
             }
-            Event::Failed { response } => {
+            ResponsesEvent::Failed { response } => {
                 return Err(provider_error(&response.error.unwrap_or_default()));
             }
-            Event::Error { error, rest } => {
+            ResponsesEvent::Error { error, rest } => {
                 let error = error.filter(serde_json::Value::is_object);
                 return Err(provider_error(&error.unwrap_or(serde_json::Value::Object(rest))));
             }
-            Event::Text { .. } | Event::Reasoning { .. } | Event::Other => {}
+            ResponsesEvent::Text { .. } | ResponsesEvent::Reasoning { .. } | ResponsesEvent::Other => {}
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ struct StoredDiscovery {
 }
 
 /// The state that discovery depends on.
-struct State {
+struct DiscoveryState {
     files: Vec<PathBuf>,
     /// One key for each harness.
     keys: Vec<HarnessKey>,
@@ -131,7 +131,7 @@ fn read_state(
     root: &Path,
     harnesses: &Harnesses,
     environment: &Environment,
-) -> Result<State, Error> {
+) -> Result<DiscoveryState, Error> {
     let found = list_files(root, &[&Selection::everything()])?;
     let mut names = blake3::Hasher::new();
     names.update(&VERSION.to_le_bytes());
@@ -168,7 +168,7 @@ fn read_state(
         add(&mut hasher, &stamps);
         HarnessKey { key: hasher.finalize().to_hex().to_string(), is_racy }
     });
-    Ok(State { keys: keys.collect(), files: found.iter().map(|file| file.path.clone()).collect() })
+    Ok(DiscoveryState { keys: keys.collect(), files: found.iter().map(|file| file.path.clone()).collect() })
 }
 
 /// Adds the stamp of a source, or the content of one in memory. Returns whether this will show a

@@ -98,12 +98,12 @@ impl MoreReads {
 /// Reads of a project's tests beyond their declared inputs, as seen by traced runs.
 #[derive(Debug, Default)]
 pub(crate) struct KnownReads {
-    known: Mutex<Known>,
+    known: Mutex<SavedReads>,
 }
 
 /// The content of the file of state.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Known {
+struct SavedReads {
     /// By the hexadecimal key of the test.
     tests: BTreeMap<String, MoreReads>,
     #[serde(skip)]
@@ -143,7 +143,7 @@ impl KnownReads {
         // time can lose its reads. The cache still has them.
         let directory = File::open(state.directory());
         let _locked = directory.and_then(|directory| directory.lock().map(|()| directory));
-        for (test, reads) in state.load_json::<Known>(StateFile::MoreReads).tests {
+        for (test, reads) in state.load_json::<SavedReads>(StateFile::MoreReads).tests {
             known.add(test, reads);
         }
         state.save_json(StateFile::MoreReads, &*known)?;
@@ -154,7 +154,7 @@ impl KnownReads {
     }
 }
 
-impl Known {
+impl SavedReads {
     fn add(&mut self, test: String, reads: MoreReads) {
         let is_new = self.tests.entry(test).or_default().extend(reads);
         self.is_changed |= is_new;

@@ -24,7 +24,7 @@ pub(crate) struct Replacement<'t> {
 }
 
 /// Position inside a block.
-enum Part {
+enum BlockPart {
     Outside,
     Search,
     Replace,
@@ -36,40 +36,40 @@ enum Part {
 /// [`EditProblem::Malformed`] if a block is incomplete or ambiguous.
 pub(crate) fn parse(text: &str) -> Result<Vec<Replacement<'_>>, EditProblem> {
     let mut found = Vec::new();
-    let (mut part, mut before) = (Part::Outside, None);
+    let (mut part, mut before) = (BlockPart::Outside, None);
     let mut current = Replacement { path: None, search: Vec::new(), replace: Vec::new() };
     for line in text.split_inclusive('\n') {
         match part {
-            Part::Outside if opens(line) => {
+            BlockPart::Outside if opens(line) => {
                 current = Replacement { path: before.take(), search: Vec::new(), replace: Vec::new() };
-                part = Part::Search;
+                part = BlockPart::Search;
             }
-            Part::Outside if is_conflict(line) => {
+            BlockPart::Outside if is_conflict(line) => {
                 return Err(EditProblem::Malformed("the block holds the markers of a merge conflict"));
             }
-            Part::Outside => before = path_line(line).or(before.filter(|_| line.trim().is_empty())),
-            Part::Search if divides(line) => part = Part::Replace,
-            Part::Search if opens(line) || closes(line) => {
+            BlockPart::Outside => before = path_line(line).or(before.filter(|_| line.trim().is_empty())),
+            BlockPart::Search if divides(line) => part = BlockPart::Replace,
+            BlockPart::Search if opens(line) || closes(line) => {
                 return Err(EditProblem::Malformed("a search/replace block has no `=======` line"));
             }
-            Part::Search => current.search.push(line),
-            Part::Replace if closes(line) => {
+            BlockPart::Search => current.search.push(line),
+            BlockPart::Replace if closes(line) => {
                 found.push(current.clone());
-                part = Part::Outside;
+                part = BlockPart::Outside;
             }
-            Part::Replace if divides(line) => {
+            BlockPart::Replace if divides(line) => {
                 let problem =
                     "a search/replace block has several `=======` lines, so it is unclear what is searched";
                 return Err(EditProblem::Malformed(problem));
             }
-            Part::Replace if opens(line) => {
+            BlockPart::Replace if opens(line) => {
                 return Err(EditProblem::Malformed("a search/replace block has no `>>>>>>> REPLACE` line"));
             }
-            Part::Replace => current.replace.push(line),
+            BlockPart::Replace => current.replace.push(line),
         }
     }
     match part {
-        Part::Outside => Ok(found),
+        BlockPart::Outside => Ok(found),
         _ => Err(EditProblem::Malformed("a search/replace block is cut off")),
     }
 }

@@ -6,7 +6,7 @@
 
 use super::joined::Joined;
 use super::line::Candidate;
-use super::verdict::Verdict;
+use super::verdict::MergeVerdict;
 use super::verify::Merge;
 use super::{JOIN_TRIES_MAX, MergeQueue, Trunk};
 use crate::error::{Error, FeatureError};
@@ -14,7 +14,7 @@ use crate::tree;
 use crate::user_edits;
 
 /// Result of a try to merge a group.
-enum Tried {
+enum GroupResult {
     /// Every feature of the group has its verdict, or is left in the line.
     Decided,
     /// The user has changed a file meanwhile.
@@ -44,9 +44,9 @@ impl MergeQueue {
     ) -> Result<Option<Vec<Candidate>>, FeatureError> {
         for _ in 0..JOIN_TRIES_MAX {
             match self.try_group(trunk, group).await? {
-                Tried::Decided => return Ok(None),
-                Tried::Fails(features) => return Ok(Some(features)),
-                Tried::Interrupted(features) => group = features,
+                GroupResult::Decided => return Ok(None),
+                GroupResult::Fails(features) => return Ok(Some(features)),
+                GroupResult::Interrupted(features) => group = features,
             }
         }
         if group.len() > 1 {
@@ -56,45 +56,45 @@ impl MergeQueue {
             // Without changes nothing can be changed meanwhile.
             let change = candidate.own.first();
             let change = change.ok_or_else(|| FeatureError::Internal("a merge has no files".to_owned()))?;
-            self.decide(candidate.clone(), Verdict::Blocked(user_edits::wait_for(&self.ctx, change)?));
+            self.decide(candidate.clone(), MergeVerdict::Blocked(user_edits::wait_for(&self.ctx, change)?));
         }
         Ok(None)
     }
 
-    async fn try_group(&self, trunk: &mut Trunk, group: Vec<Candidate>) -> Result<Tried, FeatureError> {
+    async fn try_group(&self, trunk: &mut Trunk, group: Vec<Candidate>) -> Result<GroupResult, FeatureError> {
         self.ctx.steps.pass("join").await;
-        let Some(mut joined) = self.join_group(trunk, group).await? else { return Ok(Tried::Decided) };
+        let Some(mut joined) = self.join_group(trunk, group).await? else { return Ok(GroupResult::Decided) };
         let is_alone = joined.features.len() == 1;
         let verified = match self.verify_candidate(Merge { joined: &mut joined }, trunk).await {
             Ok(Ok(verified)) => verified,
-            Ok(Err(_)) | Err(_) if !is_alone => return Ok(Tried::Fails(joined.into_candidates())),
+            Ok(Err(_)) | Err(_) if !is_alone => return Ok(GroupResult::Fails(joined.into_candidates())),
             Ok(Err(refusal)) => {
                 let Joined { mut features, files: candidate } = joined;
                 if let Some((feature, _)) = features.pop() {
                     let trunk = trunk.tree.clone();
-                    self.decide(feature, Verdict::Refused { trunk, candidate, refusal });
+                    self.decide(feature, MergeVerdict::Refused { trunk, candidate, refusal });
                 }
-                return Ok(Tried::Decided);
+                return Ok(GroupResult::Decided);
             }
             Err(error) => return Ok(self.fail_alone(joined, error)),
         };
         match self.write_joined(&joined, &trunk.tree, &verified).await {
             Ok(true) => {}
             // The user changed a file of the merge meanwhile.
-            Ok(false) => return Ok(Tried::Interrupted(joined.into_candidates())),
-            Err(_) if !is_alone => return Ok(Tried::Fails(joined.into_candidates())),
+            Ok(false) => return Ok(GroupResult::Interrupted(joined.into_candidates())),
+            Err(_) if !is_alone => return Ok(GroupResult::Fails(joined.into_candidates())),
             Err(error) => return Ok(self.fail_alone(joined, error)),
         }
         self.ctx.steps.pass("become green").await;
         self.conclude_merged(trunk, joined).await?;
-        Ok(Tried::Decided)
+        Ok(GroupResult::Decided)
     }
 
-    fn fail_alone(&self, joined: Joined, error: FeatureError) -> Tried {
+    fn fail_alone(&self, joined: Joined, error: FeatureError) -> GroupResult {
         if let Some((feature, _)) = joined.features.into_iter().next() {
-            self.decide(feature, Verdict::Failed(error));
+            self.decide(feature, MergeVerdict::Failed(error));
         }
-        Tried::Decided
+        GroupResult::Decided
     }
 
     /// Joins the changes of a group with the user's edits and with each other. Returns `None` if no
@@ -110,12 +110,12 @@ impl MergeQueue {
             if let Err(conflict) = tree::join(&edited, &candidate.own, store).await? {
                 let wait = self.user_conflict(trunk, &edited, &candidate.own, &conflict).await?;
                 let verdict = match wait {
-                    Some(wait) => Verdict::Blocked(wait),
+                    Some(wait) => MergeVerdict::Blocked(wait),
                     // A conflict with another feature comes first. The next merge takes the user's
                     // edits in again, so that the agent does not overwrite them in the meantime.
                     None => match tree::join(&trunk.tree, &candidate.own, store).await? {
-                        Err(conflict) => Verdict::Conflict { trunk: trunk.tree.clone(), conflict },
-                        Ok(_) => Verdict::Conflict { trunk: edited, conflict },
+                        Err(conflict) => MergeVerdict::Conflict { trunk: trunk.tree.clone(), conflict },
+                        Ok(_) => MergeVerdict::Conflict { trunk: edited, conflict },
                     },
                 };
                 self.decide(candidate, verdict);
@@ -148,12 +148,12 @@ impl MergeQueue {
         for (candidate, _) in features {
             trunk.green.insert(candidate.id);
             self.changes.lock().insert(candidate.id, candidate.own.to_vec());
-            self.decide(candidate, Verdict::Merged);
+            self.decide(candidate, MergeVerdict::Merged);
         }
         Ok(())
     }
 
-    fn decide(&self, candidate: Candidate, verdict: Verdict) {
+    fn decide(&self, candidate: Candidate, verdict: MergeVerdict) {
         self.line.lock().decide(candidate.id, verdict, candidate.report);
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::standing::{Standing, Standings};
-use super::verdict::Verdict;
+use super::verdict::MergeVerdict;
 use crate::plan::FeatureId;
 use crate::report::FeatureReport;
 use crate::tree::Change;
@@ -59,7 +59,7 @@ pub(super) enum Turn {
     /// It leads the next batch.
     Leads,
     /// Its merge was decided.
-    Decided(Box<(Verdict, FeatureReport)>),
+    Decided(Box<(MergeVerdict, FeatureReport)>),
     /// It waits, at most until this time.
     Waits(Option<Instant>),
 }
@@ -70,7 +70,7 @@ pub(super) struct MergeLine {
     standings: Standings,
     /// In the order of arrival.
     waiting: Vec<Candidate>,
-    verdicts: BTreeMap<FeatureId, (Verdict, FeatureReport)>,
+    verdicts: BTreeMap<FeatureId, (MergeVerdict, FeatureReport)>,
     /// Feature that merges the next batch, or does so now.
     leader: Option<FeatureId>,
     /// Time of the last batch, or of the first arrival in an empty line.
@@ -152,17 +152,17 @@ impl MergeLine {
     }
 
     /// Decides the merge of a feature.
-    pub(super) fn decide(&mut self, id: FeatureId, verdict: Verdict, report: FeatureReport) {
+    pub(super) fn decide(&mut self, id: FeatureId, verdict: MergeVerdict, report: FeatureReport) {
         if let Some(at) = self.waiting.iter().position(|candidate| candidate.id == id) {
             self.waiting.remove(at).ready.notify_one();
         }
-        self.has_green |= matches!(verdict, Verdict::Merged);
+        self.has_green |= matches!(verdict, MergeVerdict::Merged);
         self.verdicts.insert(id, (verdict, report));
     }
 
     /// Returns the verdict of a feature that was merged and does not know yet.
     pub(super) fn take_merged(&mut self, id: FeatureId) -> bool {
-        let is_merged = matches!(self.verdicts.get(&id), Some((Verdict::Merged, _)));
+        let is_merged = matches!(self.verdicts.get(&id), Some((MergeVerdict::Merged, _)));
         is_merged && self.verdicts.remove(&id).is_some()
     }
 

@@ -6,7 +6,7 @@ use crate::tree::{Conflict, Tree};
 
 /// Verdict on a feature that waited for its merge.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum MergeVerdict {
     /// Its files are in the project.
     Merged,
     /// It overlaps with an edit of the user.

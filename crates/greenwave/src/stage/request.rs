@@ -42,7 +42,7 @@ const FILES_MAX: usize = 50_000;
 
 /// An answer that was read to its end.
 #[derive(Debug, Default)]
-struct Answer {
+struct CompleteAnswer {
     parts: Vec<AnswerPart>,
     /// Remarks about blocks that may be meant as files, but name none.
     remarks: Vec<String>,
@@ -216,12 +216,12 @@ impl Stage<'_> {
         answer: ResponseStream,
         limits: Limits,
         time_max: Duration,
-    ) -> Result<Answer, Unusable> {
+    ) -> Result<CompleteAnswer, Unusable> {
         let file_bytes_max = usize::try_from(self.ctx.settings.agent.answer_limit).unwrap_or(usize::MAX);
         let mut units = Pull::new(answer.into_text(), Files::new(Cap::error(file_bytes_max.min(1 << 30))))
             .with_budget(self.ctx.answers.clone())
             .with_limits(limits);
-        let mut answer = Answer::default();
+        let mut answer = CompleteAnswer::default();
         while let Some(batch) = units.next().await {
             let batch = batch.map_err(|error| Unusable::answer(&error, time_max))?;
             for unit in batch.iter() {
@@ -238,7 +238,7 @@ impl Stage<'_> {
     }
 
     /// Takes the agent's changes in its directory, if they count, and the parts of its answer.
-    async fn take_work(&mut self, attempt: u32, answer: Answer) -> Result<(), Unusable> {
+    async fn take_work(&mut self, attempt: u32, answer: CompleteAnswer) -> Result<(), Unusable> {
         let ctx = self.ctx;
         let store = &ctx.store;
         let before = self.active.workspace.tree().clone();
@@ -362,7 +362,7 @@ impl Stage<'_> {
     }
 
     /// Describes an answer without a file, with the agent's last words.
-    fn describe_empty(&self, answer: &Answer) -> String {
+    fn describe_empty(&self, answer: &CompleteAnswer) -> String {
         let mut reason = match self.edits() {
             Edits::Directory => {
                 format!("the agent changed no file, and its answer ({} bytes) contains none", answer.bytes)

@@ -34,7 +34,7 @@ pub(crate) struct Products {
 
 /// The role of a path in cargo's directories for a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum ProductRole {
     /// Not a dependency beside the sources of the test.
     Internal,
     /// A dependency by content.
@@ -119,28 +119,34 @@ impl Products {
     }
 
     /// Classifies a path; `None` if it is outside of cargo's directories.
-    pub(crate) fn part(&self, path: &Path, kind: AccessKind, seen: &mut Accesses<'_>) -> Option<Part> {
+    pub(crate) fn part(&self, path: &Path, kind: AccessKind, seen: &mut Accesses<'_>) -> Option<ProductRole> {
         let root = self.root(path)?;
         if self.own.contains(path) {
-            return Some(Part::Internal);
+            return Some(ProductRole::Internal);
         }
         match seen.nested(root, path).filter(|nested| seen.maintained.contains(nested)) {
-            Some(_) if seen.written.contains(path) => Some(Part::Internal),
+            Some(_) if seen.written.contains(path) => Some(ProductRole::Internal),
             Some(nested) => Self::of_command(&nested).part_in(&nested, path, kind, seen),
             None => self.part_in(root, path, kind, seen),
         }
     }
 
     /// Classifies a path in the directory `root`, whose nested directories do not matter.
-    fn part_in(&self, root: &Path, path: &Path, kind: AccessKind, seen: &Accesses<'_>) -> Option<Part> {
+    fn part_in(
+        &self,
+        root: &Path,
+        path: &Path,
+        kind: AccessKind,
+        seen: &Accesses<'_>,
+    ) -> Option<ProductRole> {
         let below = path.strip_prefix(root).ok()?;
         let names: Vec<&OsStr> = below.iter().collect();
         let profile = names.iter().take(2).position(|name| *name == PROFILE);
         if is_internal(&names, profile) {
-            return Some(Part::Internal);
+            return Some(ProductRole::Internal);
         }
         if self.runs_cargo && self.is_made_by_command(path, &names, profile, root, seen) {
-            return Some(Part::Internal);
+            return Some(ProductRole::Internal);
         }
         let is_layout = match profile {
             None => names.len() <= 1,
@@ -150,13 +156,13 @@ impl Products {
             }
         };
         if kind == AccessKind::Content && is_layout && path.is_dir() {
-            return Some(Part::Internal);
+            return Some(ProductRole::Internal);
         }
         if is_of_hardware(&names, profile) && !path.exists() {
-            return Some(Part::Internal);
+            return Some(ProductRole::Internal);
         }
         let may_be_built = profile.is_some() && self.workspace.is_some() && !self.is_of_linker(path);
-        Some(if may_be_built { Part::Built } else { Part::Content })
+        Some(if may_be_built { ProductRole::Built } else { ProductRole::Content })
     }
 
     /// Returns whether a path is a missing library that the dynamic linker searched for.
@@ -222,7 +228,7 @@ mod tests {
 
     /// Checks the role of a path for a test whose program is `deps/a`, and which wrote to
     /// `written`.
-    fn check(made: &[&str], written: &[&str], runs_cargo: bool, path: &str, expected: Option<Part>) {
+    fn check(made: &[&str], written: &[&str], runs_cargo: bool, path: &str, expected: Option<ProductRole>) {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap().join("target");
         for file in made {
@@ -249,13 +255,13 @@ mod tests {
         let built =
             ["debug/b", "debug/deps/a", "debug/deps/libb.so", "debug/build/b-1/out/x", "debug/libx.so.1"];
         for path in built.iter().filter(|path| !path.ends_with("/a")) {
-            check(&built, &[], false, path, Some(Part::Built));
+            check(&built, &[], false, path, Some(ProductRole::Built));
         }
         // The next build may create a missing file, unless cargo never creates files of this kind.
-        check(&built, &[], false, "debug/c", Some(Part::Built));
-        check(&built, &[], false, "x86_64-unknown-linux-gnu/debug/c", Some(Part::Built));
-        check(&built, &[], false, "debug/deps/libc.so.6", Some(Part::Content));
-        check(&built, &[], false, "debug/deps/tls/x86_64", Some(Part::Internal));
+        check(&built, &[], false, "debug/c", Some(ProductRole::Built));
+        check(&built, &[], false, "x86_64-unknown-linux-gnu/debug/c", Some(ProductRole::Built));
+        check(&built, &[], false, "debug/deps/libc.so.6", Some(ProductRole::Content));
+        check(&built, &[], false, "debug/deps/tls/x86_64", Some(ProductRole::Internal));
         for path in [
             "debug/deps/a",
             "debug/deps/a.d",
@@ -267,11 +273,11 @@ mod tests {
             "debug/deps",
             "",
         ] {
-            check(&built, &[], false, path, Some(Part::Internal));
+            check(&built, &[], false, path, Some(ProductRole::Internal));
         }
         // `cargo test` builds neither other profiles nor files that tests create.
-        check(&["release/b"], &[], false, "release/b", Some(Part::Content));
-        check(&["tmp/x"], &["tmp/x"], false, "tmp/x", Some(Part::Content));
+        check(&["release/b"], &[], false, "release/b", Some(ProductRole::Content));
+        check(&["tmp/x"], &["tmp/x"], false, "tmp/x", Some(ProductRole::Content));
         check(&[], &[], false, "/usr/lib/x", None);
     }
 
@@ -279,22 +285,22 @@ mod tests {
     fn directories_that_a_test_builds_into_are_those_of_a_cargo_command() {
         let made = ["tests/x/.rustc_info.json", "tests/x/debug/y"];
         let lock = "tests/x/debug/.cargo-lock";
-        check(&made, &[lock], false, "tests/x/debug/deps/y", Some(Part::Internal));
-        check(&made, &[lock, "tests/x/debug/y"], false, "tests/x/debug/y", Some(Part::Internal));
+        check(&made, &[lock], false, "tests/x/debug/deps/y", Some(ProductRole::Internal));
+        check(&made, &[lock, "tests/x/debug/y"], false, "tests/x/debug/y", Some(ProductRole::Internal));
         // Somebody else may have made these.
-        check(&made, &[lock], false, "tests/x/debug/y", Some(Part::Content));
-        check(&made, &[lock], false, "tests/x/expected", Some(Part::Content));
-        check(&made, &["tests/z"], false, "tests/x/debug/y", Some(Part::Content));
-        check(&made, &["tests/x/debug/.cargo-lock"], false, "tests/z", Some(Part::Content));
+        check(&made, &[lock], false, "tests/x/debug/y", Some(ProductRole::Content));
+        check(&made, &[lock], false, "tests/x/expected", Some(ProductRole::Content));
+        check(&made, &["tests/z"], false, "tests/x/debug/y", Some(ProductRole::Content));
+        check(&made, &["tests/x/debug/.cargo-lock"], false, "tests/z", Some(ProductRole::Content));
     }
 
     #[test]
     fn a_cargo_command_builds_what_it_reads() {
         let made = ["debug/deps/libx.rlib", "debug/build/b-1/output", "debug/build/b-1/out/x", "debug/b"];
-        check(&made, &[], true, "debug/deps/libx.rlib", Some(Part::Internal));
-        check(&made, &[], true, "debug/build/b-1/output", Some(Part::Internal));
-        check(&made, &[], true, "debug/build/b-1/out/x", Some(Part::Built));
-        check(&made, &[], true, "debug/b", Some(Part::Built));
-        check(&made, &["debug/b"], true, "debug/b", Some(Part::Internal));
+        check(&made, &[], true, "debug/deps/libx.rlib", Some(ProductRole::Internal));
+        check(&made, &[], true, "debug/build/b-1/output", Some(ProductRole::Internal));
+        check(&made, &[], true, "debug/build/b-1/out/x", Some(ProductRole::Built));
+        check(&made, &[], true, "debug/b", Some(ProductRole::Built));
+        check(&made, &["debug/b"], true, "debug/b", Some(ProductRole::Internal));
     }
 }

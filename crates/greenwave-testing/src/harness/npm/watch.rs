@@ -22,7 +22,7 @@ const ENDING: [(&str, &str, &[&str]); 2] =
 
 /// A script that would watch files, changed so that it ends.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Ending {
+pub(super) struct EndingScript {
     /// The script without the arguments.
     pub(super) script: String,
     /// The change, as in "without `--watch`".
@@ -30,7 +30,7 @@ pub(super) struct Ending {
 }
 
 /// Returns the script that ends, if `script` watches files.
-pub(super) fn ending(script: &str) -> Option<Ending> {
+pub(super) fn ending(script: &str) -> Option<EndingScript> {
     let mut changed = script.to_owned();
     let mut change = None;
     // From the end, so that spans before stay valid.
@@ -57,7 +57,7 @@ pub(super) fn ending(script: &str) -> Option<Ending> {
             change = Some(format!("without `{}`", word.text));
         }
     }
-    Some(Ending { script: changed, change: change? })
+    Some(EndingScript { script: changed, change: change? })
 }
 
 fn watching<'w>(program: &str, arguments: &'w [Word]) -> Vec<&'w Word> {

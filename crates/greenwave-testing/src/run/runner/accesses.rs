@@ -7,7 +7,7 @@ use std::sync::Arc;
 use greenwave_inputs::{AccessKind, is_cache_directory};
 
 use crate::Environment;
-use crate::harness::cargo::products::{self, Part, Products, RUSTC_INFO};
+use crate::harness::cargo::products::{self, ProductRole, Products, RUSTC_INFO};
 use crate::results::state::StateFile;
 use crate::results::written::WrittenSet;
 use crate::run::go_homes::go_caches;
@@ -83,7 +83,7 @@ impl<'a> AccessFilter<'a> {
         let accesses: Accesses = seen.accesses.iter().filter(counts).cloned().collect();
         let mut index = products::Accesses::new(products, &accesses, &seen.written);
         let is_of_cargo = |(path, kind): &(PathBuf, AccessKind)| {
-            let is_internal = products.part(path, *kind, &mut index) == Some(Part::Internal);
+            let is_internal = products.part(path, *kind, &mut index) == Some(ProductRole::Internal);
             let is_examined = *kind == AccessKind::Content && path.is_dir();
             is_internal && !products.own.contains(path) && !is_examined && path.exists()
         };
@@ -146,13 +146,14 @@ pub(super) fn without_products(
     written: &HashSet<PathBuf>,
 ) -> (Accesses, Option<PathBuf>) {
     let mut seen = products::Accesses::new(products, &accesses, written);
-    let parts: Vec<Option<Part>> =
+    let parts: Vec<Option<ProductRole>> =
         accesses.iter().map(|(path, kind)| products.part(path, *kind, &mut seen)).collect();
-    let built = parts.iter().position(|part| *part == Some(Part::Built)).map(|at| accesses[at].0.clone());
+    let built =
+        parts.iter().position(|part| *part == Some(ProductRole::Built)).map(|at| accesses[at].0.clone());
     let mut accesses: Accesses = accesses
         .into_iter()
         .zip(parts)
-        .filter(|(_, part)| *part != Some(Part::Internal))
+        .filter(|(_, part)| *part != Some(ProductRole::Internal))
         .map(|(access, _)| access)
         .collect();
     if let (Some(workspace), Some(_)) = (&products.workspace, &built) {

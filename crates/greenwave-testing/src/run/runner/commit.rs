@@ -8,7 +8,7 @@ use greenwave_inputs::{ALWAYS_EXCLUDED, DiscoveredDeps, PathStates};
 use greenwave_sandbox::TraceStatus;
 
 use super::attempt::{AttemptResult, TestJob};
-use super::discovered::{Found, Snapshots};
+use super::discovered::{RunDependencies, Snapshots};
 use super::retimed::is_retimed;
 use super::timed_accesses::{BuiltRun, TimedAccesses};
 use super::undeclared::undeclared;
@@ -48,7 +48,7 @@ pub(super) struct Committed {
 /// The decision on whether to store a result, with its dependencies.
 struct Decided {
     decision: CacheDecision,
-    discovered: Option<Found>,
+    discovered: Option<RunDependencies>,
     undeclared: Vec<PathBuf>,
     states: Arc<PathStates>,
     /// The complete trace of a built program's process, with the key of the list of its traces.
@@ -91,7 +91,7 @@ impl Commit<'_> {
             }
         });
         let is_stored = decision == CacheDecision::Stored;
-        if let (CacheDecision::NotAPass, Some(Found { new, .. })) = (&decision, &discovered) {
+        if let (CacheDecision::NotAPass, Some(RunDependencies { new, .. })) = (&decision, &discovered) {
             self.cache.put_failure(self.chain, new, states.digest(new), &result).await;
         }
         let coarse = coarse.filter(|_| is_stored);
@@ -100,7 +100,7 @@ impl Commit<'_> {
         if !is_stored {
             return Ok(Committed { run, record: result, persist: Persist::No });
         }
-        let Found { new, trace, .. } = discovered.unwrap_or_default();
+        let RunDependencies { new, trace, .. } = discovered.unwrap_or_default();
         let (record, persist, stored_at) = self.store(new, &states, result).await;
         if let Some((list, trace)) = process_trace {
             self.cache.put_trace(&list, &trace, &states, &stored_at).await;
@@ -113,7 +113,7 @@ impl Commit<'_> {
 
     /// Returns why the result depends on all files of the test's package or of the project, if a
     /// complete trace could have decided.
-    fn coarse_reason(&self, attempt: &AttemptResult, found: Option<&Found>) -> Option<String> {
+    fn coarse_reason(&self, attempt: &AttemptResult, found: Option<&RunDependencies>) -> Option<String> {
         let peers = servers::describe(&attempt.process.seen.peers)
             .map(|peers| format!("reached {peers} (declare it in `servers`)"));
         let (scope, reason) = match (peers, found.and_then(|found| found.incomplete.clone())) {

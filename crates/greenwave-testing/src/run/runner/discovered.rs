@@ -21,11 +21,11 @@ use crate::{Error, Test};
 const QUICK_FILES_MAX: usize = 100;
 
 /// The dependencies of a test, or a path that changed while it ran.
-pub(super) type Discovered = Result<Found, PathBuf>;
+pub(super) type Discovered = Result<RunDependencies, PathBuf>;
 
 /// The dependencies of a test.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Found {
+pub(super) struct RunDependencies {
     /// Dependencies that its key chain does not contain yet.
     pub(super) new: Arc<DiscoveredDeps>,
     /// The complete trace, if the result depends on nothing else.
@@ -34,7 +34,7 @@ pub(super) struct Found {
     pub(super) incomplete: Option<String>,
 }
 
-impl Found {
+impl RunDependencies {
     /// Drops the trace if it has a file that tests write.
     pub(super) fn reject_written(&mut self, written: &WrittenSet) {
         let path = self.trace.as_ref().and_then(|trace| first_written(trace, written));
@@ -101,7 +101,7 @@ impl Snapshots<'_> {
         test: &Test,
         accesses: TimedAccesses,
         chain: &KeyChain,
-    ) -> Result<Found, Error> {
+    ) -> Result<RunDependencies, Error> {
         let comparer = Comparer { wants_trace: true, ..self.comparer(test, accesses, chain)? };
         Ok(blocking(move || comparer.found(Arc::default())).await)
     }
@@ -208,8 +208,8 @@ impl Comparer {
         }
     }
 
-    fn found(&self, new: Arc<DiscoveredDeps>) -> Found {
-        let found = Found { new, ..Found::default() };
+    fn found(&self, new: Arc<DiscoveredDeps>) -> RunDependencies {
+        let found = RunDependencies { new, ..RunDependencies::default() };
         if !self.wants_trace {
             return found;
         }
@@ -220,8 +220,8 @@ impl Comparer {
             test: &self.test,
         };
         match run.complete_trace(|path, kind| self.may_have_changed(path, kind)) {
-            Ok(trace) => Found { trace: trace.map(Arc::new), ..found },
-            Err(reason) => Found { incomplete: Some(reason), ..found },
+            Ok(trace) => RunDependencies { trace: trace.map(Arc::new), ..found },
+            Err(reason) => RunDependencies { incomplete: Some(reason), ..found },
         }
     }
 
