@@ -69,10 +69,13 @@ impl Journal {
     pub fn forget(&self, id: &str) -> Result<(), Error> {
         let key = [FINISHED, id.as_bytes()].concat();
         self.see_others()?;
-        let flush = |removed| match removed {
-            true => self.log.flush(),
-            // Another process may have removed the record without making that durable.
-            false => self.log.flush_shared(),
+        let flush = |removed| {
+            if removed {
+                self.log.flush()
+            } else {
+                // Another process may have removed the record without making that durable.
+                self.log.flush_shared()
+            }
         };
         self.log.remove(&key).and_then(flush).map_err(self.failed("append to"))
     }

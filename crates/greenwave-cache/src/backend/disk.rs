@@ -97,9 +97,9 @@ impl DiskBackend {
     /// Returns [`Error::Backend`] with the [`greenwave_segment::Error`] as its source.
     pub fn fingerprint(dir: impl AsRef<Path>) -> Result<[u8; 32], Error> {
         let dir = dir.as_ref();
-        let standing = Log::fingerprint(dir)
+        let fingerprint = Log::fingerprint(dir)
             .map_err(|e| Error::backend(format!("fingerprint {}", dir.display()))(e.into()))?;
-        Ok(*blake3::hash(&standing).as_bytes())
+        Ok(*blake3::hash(&fingerprint).as_bytes())
     }
 
     /// Returns the statistics of the segment log.

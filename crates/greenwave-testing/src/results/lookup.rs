@@ -87,10 +87,9 @@ impl ResultCache {
                     None => misses.push((at, chain)),
                     Some(Some(StoredRecord::Result(stored))) => {
                         let outcome = stored.outcome(chain.last());
-                        found[at] = Some(match outcome.holds_under(queries[at].time_max) {
-                            true => Lookup::Hit(outcome, chain),
-                            false => Lookup::OverLimit(chain),
-                        });
+                        let holds = outcome.holds_under(queries[at].time_max);
+                        found[at] =
+                            Some(if holds { Lookup::Hit(outcome, chain) } else { Lookup::OverLimit(chain) });
                     }
                     Some(Some(StoredRecord::Dependencies(set))) => {
                         open.push((at, chain.then(set, queries[at].states)));

@@ -126,10 +126,7 @@ fn add(tests: &mut BTreeMap<String, String>, name: &str, text: &str) {
 
 /// Returns a text without white space, line comments and commas before closing brackets.
 fn normalised(text: &str) -> String {
-    let lines = text.lines().map(|line| match line.trim_start().starts_with("//") {
-        true => "",
-        false => line,
-    });
+    let lines = text.lines().map(|line| if line.trim_start().starts_with("//") { "" } else { line });
     let mut compact: String =
         lines.flat_map(str::chars).filter(|character| !character.is_whitespace()).collect();
     for bracket in [")", "]", "}"] {

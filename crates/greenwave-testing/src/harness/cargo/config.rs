@@ -110,9 +110,8 @@ impl CargoConfig {
         let of_key = |of_triple: bool| {
             self.files.iter().find_map(|ConfigFile { base, table }| {
                 let targets = table.get("target")?.as_table()?;
-                let applies = |key: &&String| match of_triple {
-                    true => key.as_str() == triple,
-                    false => is_cfg(key, triple, cfgs),
+                let applies = |key: &&String| {
+                    if of_triple { key.as_str() == triple } else { is_cfg(key, triple, cfgs) }
                 };
                 let runners = targets.iter().filter(|(key, _)| applies(key));
                 runners.filter_map(|(_, target)| words(target.get("runner")?, base)).next()

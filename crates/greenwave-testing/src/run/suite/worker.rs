@@ -417,10 +417,8 @@ impl ProjectWorkspace<'_> {
         let is_traced = runner.trace_status() == TraceStatus::Traced && prepared.trace_decides();
         let may_fork = processes == Processes::Apart && is_traced;
         let prepare = |directory: &Path| {
-            let apart = match may_fork {
-                true => batch.prepare_apart(&tests, directory, runner.environment())?,
-                false => None,
-            };
+            let apart =
+                if may_fork { batch.prepare_apart(&tests, directory, runner.environment())? } else { None };
             apart.map_or_else(|| batch.prepare(&tests, directory, runner.environment()), Ok)
         };
         let (attempt, isolation) = runner.run_together(self, &first, prepared, may_fork, prepare).await?;
