@@ -354,6 +354,7 @@ impl Child {
     /// Fails as [`tokio::process::Child::wait`] does.
     pub async fn wait_for_group(&mut self, grace: Duration) -> io::Result<(ExitStatus, bool)> {
         drop(self.pipes.stdin.take());
+        #[cfg(target_os = "linux")]
         let leader = self.id();
         #[cfg(target_os = "linux")]
         let reaper = leader.and_then(left_over::parent_of).filter(|_| self.is_supervised());

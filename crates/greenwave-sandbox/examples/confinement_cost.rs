@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use greenwave_process::{BeforeExec, Child, Spawn};
+use greenwave_process::{Child, Spawn};
 use greenwave_sandbox::{Confinement, Guard, Sandbox, Strength};
 
 const ROUNDS: usize = 201;
@@ -53,7 +53,8 @@ async fn run(attach: Attach<'_>, directory: &Path) -> Result<Duration, Box<dyn s
     command.current_dir(directory);
     let began = Instant::now();
     attach(&mut command)?;
-    command.before_exec(greenwave_process::Setup::NoNewPrivileges);
+    #[cfg(target_os = "linux")]
+    greenwave_process::BeforeExec::before_exec(&mut command, greenwave_process::Setup::NoNewPrivileges);
     Child::output_of(None, command).await?;
     Ok(began.elapsed())
 }

@@ -119,7 +119,6 @@ impl Guard {
 }
 
 /// Returns whether a resolved path lies in one of these directories.
-#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "used by the implementation for Linux"))]
 fn lies_in(path: &Path, open: &[&Path]) -> bool {
     open.iter().filter_map(|open| open.canonicalize().ok()).any(|open| path.starts_with(open))
 }

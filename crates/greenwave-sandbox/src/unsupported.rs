@@ -1,10 +1,10 @@
 //! Replaces `seccomp` on systems without it: tracing is never available.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use greenwave_process::BeforeExec;
 
-use crate::{Trace, Tracer};
+use crate::Trace;
 
 /// Cannot be constructed.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) fn is_traced() -> bool {
     false
 }
 
-pub(crate) fn attach(_: &mut impl BeforeExec, _: Tracer) -> std::io::Result<Supervisor> {
+pub(crate) fn attach(_: &mut impl BeforeExec, _: usize, _: Option<PathBuf>) -> std::io::Result<Supervisor> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 

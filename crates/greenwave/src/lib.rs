@@ -95,6 +95,7 @@ mod guarded_write;
 mod guards;
 mod included;
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 mod mapped_write;
 mod mask;
 mod merge;

@@ -27,7 +27,6 @@ pub struct PrivateDir {
     /// Device and inode of the directory. The command can put another one in its place.
     identity: (u64, u64),
     /// Relative paths of the entries that are mounted from the original.
-    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Linux has these mounts"))]
     pub(crate) mounted: Vec<PathBuf>,
     /// Names and original contents of the files that are copied.
     copied: Vec<(OsString, Option<Vec<u8>>)>,

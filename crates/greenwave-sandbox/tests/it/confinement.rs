@@ -241,6 +241,7 @@ fn the_rest_of_the_system_is_out_of_reach() {
 
 /// Opens a file outside by its handle, which needs no path, connects to an abstract socket of a
 /// process outside, and asks whether set-user-id programs could gain rights.
+#[cfg(target_os = "linux")]
 const WAYS_WITHOUT_PATHS: &str = r#"
 import ctypes, errno, os, socket, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -262,6 +263,7 @@ if libc.syscall(keyctl, 0, -4, 1) != -1 or ctypes.get_errno() != errno.EPERM:
 print([line.split()[1] for line in open("/proc/self/status") if line.startswith("NoNewPrivs")][0])
 "#;
 
+#[cfg(target_os = "linux")]
 #[test]
 fn handles_abstract_sockets_and_set_user_id_programs_are_no_way_out() {
     use std::os::linux::net::SocketAddrExt;

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::process::Command;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -108,7 +107,7 @@ fn child() {
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_stays_constant_for_long_streams() {
-    let output = Command::new(std::env::current_exe().unwrap())
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "soak::child", "--ignored", "--nocapture"])
         .env(IS_CHILD, "1")
         .output()

@@ -363,7 +363,9 @@ impl<'b> RecordBody<'b> {
     /// Checks everything but programs. `index` holds the recorded hashes of files outside the
     /// project.
     fn is_current(&self, root: &Path, runner: &Runner, index: Arc<Mutex<StatCache>>) -> bool {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        #[cfg(target_os = "linux")]
+        let flags = flags | OFlags::PATH;
         let Ok(directory) = openat(CWD, root, flags, FileMode::empty()) else { return false };
         let blocks = self.file_blocks();
         let check = FileCheck::default();

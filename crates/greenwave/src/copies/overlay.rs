@@ -3,7 +3,7 @@
 //! All copies share the files of the base, and each has a directory for its changes. The
 //! mounts belong to the mount namespace of this process, so they vanish with it, however it ends.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::Path;
 
 use greenwave_dir::Dir;
@@ -68,7 +68,9 @@ pub(super) fn copy_up<'p>(copy: &Path, directories: impl IntoIterator<Item = &'p
     for directory in directories {
         let directory = match copy.subdirectory(directory) {
             Ok(directory) => directory,
-            Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => continue,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                continue;
+            }
             Err(error) if greenwave_dir::refused(&error).is_some() => continue,
             Err(error) => return Err(error),
         };
