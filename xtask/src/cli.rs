@@ -82,6 +82,8 @@ pub(crate) enum Command {
     },
     /// Explore all interleavings of a few threads in the loom models
     Loom,
+    /// Check that the workspace compiles for macOS
+    Macos,
     /// Run the segment log on simulated machines: random schedules, few preemptions, crashes
     Simulation,
     /// Try to make `greenwave test` report a stale pass

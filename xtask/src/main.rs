@@ -15,6 +15,7 @@ mod layers;
 mod live;
 mod long;
 mod loom;
+mod macos;
 mod picture;
 mod process;
 mod profiles;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Live { programs } => live::live(&programs),
         Command::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
         Command::Loom => loom::loom(),
+        Command::Macos => macos::macos(),
         Command::Simulation => simulation::simulation(),
         Command::Soundness { against } => soundness::soundness(against),
         Command::Picture => picture::picture(),
