@@ -37,7 +37,7 @@ pub(crate) fn if_unequal(value: u32, skip: usize) -> sock_filter {
     unless_equal(value, skip)
 }
 
-/// Skips `skip` instructions if the loaded word has none of the bits of `mask`.
+/// Skips `skip` instructions if no bit of `mask` is set in the loaded word.
 pub(crate) fn unless_any(mask: u32, skip: usize) -> sock_filter {
     instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, mask, 0, skip)
 }

@@ -49,7 +49,7 @@ impl Strength {
     /// Returns the stronger of the available ways.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if there is none, with the reason why Landlock is not.
+    /// [`Error::Unavailable`] if neither is available, with the reason why Landlock is not.
     pub fn strongest() -> Result<Self, Error> {
         match Self::Mount.available() {
             Ok(()) => Ok(Self::Mount),

@@ -35,7 +35,7 @@ fn identity() -> Option<(u32, u32)> {
 }
 
 /// Returns whether a child process may mount without a user namespace. Another user's process has
-/// the capability in a user namespace of its own, and its children lose it.
+/// the capability in a separate user namespace, and its children lose it.
 fn is_administrator() -> bool {
     if !geteuid().is_root() {
         return false;

@@ -205,8 +205,8 @@ pub async fn invalid_manifests_do_not_panic(fixture: &Fixture) {
     }
 }
 
-/// `list` returns one listing per test if it succeeds, and listing commands have names of their
-/// own.
+/// `list` returns one listing per test if it succeeds, and no listing command has the name of
+/// another.
 ///
 /// Runs without programs on the PATH.
 ///

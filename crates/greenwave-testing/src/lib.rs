@@ -28,7 +28,7 @@
 //! # }
 //! ```
 //!
-//! | feature | what it adds | cost |
+//! | feature | adds | cost |
 //! | --- | --- | --- |
 //! | `conformance` | the test suite that every harness passes, for authors of harnesses | none |
 //!

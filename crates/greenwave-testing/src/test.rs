@@ -35,7 +35,7 @@ pub struct Test {
     /// Variables with fixed values.
     pub set: BTreeMap<String, String>,
     /// Servers that the test may exchange data with although it does not start them, in the syntax
-    /// of [`is_server`](crate::is_server). What they answer must depend on nothing but the test.
+    /// of [`is_server`](crate::is_server). Their answers must depend on nothing but the test.
     #[serde(default)]
     pub servers: Vec<String>,
     /// Time limit, after which the test is killed.

@@ -25,8 +25,8 @@ const RESULT_BYTES_MEAN: u64 = 16 * 1024;
 
 /// Returns the namespace of the attempts in the store.
 ///
-/// With a seal, the name is a secret, so that a store that somebody else has filled holds none of
-/// its names.
+/// With a seal, the name is a secret, so a store that somebody else has filled does not contain its
+/// names.
 pub(crate) fn attempts_namespace(seal: Option<&StateSeal>) -> String {
     match seal {
         Some(seal) => {

@@ -1,7 +1,7 @@
 //! Builds the project once, before features start, for all working copies.
 //!
 //! Without it, each copy compiles all dependencies. The build output is a part of the files that
-//! overlays share, and is copied into other copies. Each copy has build output of its own, because
+//! overlays share, and is copied into other copies. Each copy has separate build output, because
 //! builds in one directory wait for each other and overwrite each other's results.
 
 use std::collections::BTreeSet;
@@ -28,8 +28,8 @@ const FLAGS: [&str; 8] = [
 /// Those with a value.
 const OPTIONS: [&str; 6] = ["--profile", "--features", "-F", "--target", "--manifest-path", "--config"];
 
-/// Returns the commands that build what the tests of features need, without duplicates. `lock` is
-/// the content of the project's `Cargo.lock`.
+/// Returns the commands that build the programs of the features' tests, without duplicates. `lock`
+/// is the content of the project's `Cargo.lock`.
 pub(crate) fn commands<'a>(tests: impl Iterator<Item = &'a [String]>, lock: &str) -> Vec<Vec<String>> {
     let mut commands: Vec<Vec<String>> = Vec::new();
     // A single package has nothing that could be shared.
@@ -66,7 +66,7 @@ pub(crate) fn lock_file<'a>(tree: &'a Tree, copies: &Copies) -> Option<&'a Strin
     })
 }
 
-/// Returns the command that builds what a test needs, if cargo runs the test.
+/// Returns the command that builds the program of a test, if cargo runs the test.
 fn build_of(test: &[String]) -> Option<Vec<String>> {
     let words: Vec<&str> = match test {
         // A line of shell without a second command.

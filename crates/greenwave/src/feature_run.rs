@@ -231,8 +231,8 @@ impl FeatureRun {
         Ok(StageResult::Completed(PhaseEvent::Adopted))
     }
 
-    /// Returns a directory of the feature whose file system is full. Tests fail there, whatever the
-    /// answer is.
+    /// Returns a directory of the feature whose file system is full. Tests fail there with any
+    /// answer.
     fn full_directory(&self) -> Option<PathBuf> {
         let FeatureState::Active(active) = &self.state else { return None };
         self.ctx.disk_full.look(&[active.workspace.root(), &std::env::temp_dir()])

@@ -172,8 +172,8 @@ impl GitBase {
         Ok(())
     }
 
-    /// Gives a copy a new repository whose `HEAD` and index are `base`. A repository that is there
-    /// is removed with everything that programs have done to it.
+    /// Gives a copy a new repository whose `HEAD` and index are `base`. An existing repository is
+    /// removed with everything that programs have done to it.
     ///
     /// # Errors
     /// [`Error::Git`], [`Error::Io`] or [`Error::Store`].

@@ -1,8 +1,8 @@
 //! Replaces files of the project without losing an edit that the user makes at the same moment.
 //!
-//! A file is exchanged with its replacement in one step (`RENAME_EXCHANGE`), and what it was is
-//! compared afterwards. If the user has changed it in the meantime, it is put back. What cannot be
-//! noticed is a program that holds the old file open without having written yet.
+//! A file is exchanged with its replacement in one step (`RENAME_EXCHANGE`), and the old file is
+//! compared afterwards. If the user has changed it in the meantime, it is put back. A program that
+//! holds the old file open and writes to it later is not noticed.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -76,8 +76,8 @@ pub(crate) fn remove(directory: &Dir, name: &OsStr, before: Option<File>) -> io:
     Ok(false)
 }
 
-/// Removes what a killed process has left beside the file of a change. A version that the user
-/// wrote at that moment is put back.
+/// Removes the files that a killed process has left beside the file of a change. A version that
+/// the user wrote at that moment is put back.
 pub(crate) fn recover(root: &Dir, change: &Change) {
     let Ok((directory, name)) = root.parent(&change.path) else { return };
     for swap in leftovers(&directory, &name) {
@@ -112,7 +112,7 @@ fn create(temporary: Temporary, name: &OsStr) -> io::Result<bool> {
 fn put_back(directory: &Dir, swap: &OsStr, name: &OsStr, after: Option<File>) -> io::Result<()> {
     match directory.exchange(swap, name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // The user has removed the new file: the version before is what is left.
+            // The user has removed the new file: only the version before exists.
             directory.rename(swap, name)?;
             return directory.open_file(swap, Access::CreateNew, 0o600).map(drop);
         }

@@ -266,8 +266,8 @@ impl MergeQueue {
         }
     }
 
-    /// Returns what a feature waits for if its changes conflict with an edit of the user, and not
-    /// with the changes of another feature.
+    /// Returns the edit of the user that a feature waits for, if its changes conflict with that
+    /// edit and not with the changes of another feature.
     async fn user_conflict(
         &self,
         trunk: &Trunk,

@@ -89,7 +89,7 @@ pub struct TestingSettings {
     pub follow_load: bool,
     /// Share of cached results that are verified by running the test again, from 0 to 1.
     pub audit: f64,
-    /// Number of further attempts of a failing test, unless the test has a number of its own.
+    /// Number of further attempts of a failing test, unless the test declares another number.
     pub retries: u32,
     /// Whether a test that passed only after a retry fails the run.
     pub flaky_fails: bool,

@@ -1,5 +1,5 @@
-//! Tests of the program through its command line. Each test runs it as a process in a directory of
-//! its own.
+//! Tests of the program through its command line. Each test runs it as a process in a separate
+//! directory.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is test code")]
 

@@ -43,8 +43,8 @@ pub(super) fn process_of(thread: u32) -> u32 {
     relatives(thread).map_or(thread, |(group, _)| group)
 }
 
-/// Returns the number here of a process that a thread calls `number`. They differ if the thread is
-/// in a namespace of processes. Zero, which is the number of no process, if there is none.
+/// Returns this namespace's number of the process that a thread calls `number`. They differ if the
+/// thread is in another namespace of processes. Zero if no such process exists.
 pub(super) fn own_number(thread: u32, number: u32) -> u32 {
     let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid")).ok();
     let theirs = namespace(&thread.to_string());

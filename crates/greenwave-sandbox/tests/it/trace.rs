@@ -266,7 +266,7 @@ async fn a_directory_that_is_removed_unread_and_created_again_is_swept() {
     assert_eq!(swept(remake).await, ["out", "out/sub"]);
     assert_eq!(swept("rm -r out/sub; mkdir out/sub").await, ["out/sub"]);
     let none: [&str; 0] = [];
-    // Something depends on what was there.
+    // Something depends on the earlier content.
     assert_eq!(swept(&format!("cat out/a; {remake}")).await, ["out/sub"]);
     assert_eq!(swept(&format!("cat out/sub/b; {remake}")).await, none);
     assert_eq!(swept(&format!("test -e out/a; {remake}")).await, ["out/sub"]);

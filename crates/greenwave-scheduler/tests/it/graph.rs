@@ -32,7 +32,7 @@ fn invalid_graphs_are_refused_with_a_reason() {
     assert_snapshot!(message("a b c d e", &edges), @"cyclic dependency of tasks: b -> c -> b");
 }
 
-/// Returns a chain of tasks, each of which depends on the next.
+/// Returns a chain of tasks: each depends on the next.
 fn chain(tasks: usize) -> GraphBuilder<()> {
     let mut graph = GraphBuilder::new();
     for task in 0..tasks {

@@ -85,7 +85,7 @@ async fn makes_inside_tasks_stay_within_the_budget() {
     assert!((2..=3).contains(&most), "{most} recipes at once with 3 tokens");
 }
 
-/// Not a test of its own: uses the jobserver of the `make` that starts it.
+/// A part of another test: uses the jobserver of the `make` that starts it.
 #[test]
 #[ignore = "started by the test below"]
 fn child() {

@@ -70,7 +70,7 @@ const BROWSERS: [&str; 7] = [
     "opera",
 ];
 
-/// Sockets of programs that do what they are asked to without being confined.
+/// Sockets of programs that execute requests outside of the confinement.
 const SOCKETS: [&str; 12] = [
     "/run/docker.sock",
     "/run/docker",

@@ -69,7 +69,7 @@ pub(super) fn changed(old: &str, new: &str, targets: &[String]) -> Option<String
     None
 }
 
-/// Returns what a new file that `make` prefers to `Makefile` changes of the named targets.
+/// Returns the changes of the named targets by a new file that `make` prefers to `Makefile`.
 pub(super) fn overriding(new: &str, targets: &[String]) -> Option<String> {
     let target = |name: &String| if name.is_empty() { first_target(new) } else { Some(name.clone()) };
     let own = targets.iter().filter_map(target).find(|target| !rules(new, target).is_empty());
@@ -82,7 +82,7 @@ fn global(text: &str) -> Vec<&str> {
     text.lines().filter(|line| !line.starts_with('\t') && GLOBAL.is_match(line)).map(str::trim).collect()
 }
 
-/// Returns the name of what a line sets for all rules.
+/// Returns the name of the variable or directive that a line sets for all rules.
 fn word(line: &&str) -> String {
     let found = GLOBAL.captures(line);
     let names = found.iter().flat_map(|found| (1..=6).filter_map(|at| found.get(at)));

@@ -15,8 +15,8 @@ use crate::state::{StageResult, Wait};
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 impl Stage<'_> {
-    /// Returns the permission to send a request: the one that the feature waited for, or one that
-    /// is available now.
+    /// Returns the permission to send a request: a permission that the feature has waited for, or
+    /// one that is available now.
     pub(super) fn admission(&mut self) -> Option<Admission> {
         let granted = self.active.admission.take();
         granted.or_else(|| self.ctx.gates.get(&self.feature().agent)?.try_enter())

@@ -291,7 +291,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Finds the agent's changes in its directory, and what it left there that is never taken.
+    /// Finds the agent's changes in its directory, and the entries there that are never taken.
     async fn scan(&mut self) -> Result<(Vec<Change>, Vec<NotTaken>), Unusable> {
         self.remove_leftovers().await?;
         let scan = self.active.workspace.scan(&self.ctx.store).await?;

@@ -1,5 +1,5 @@
-//! Extreme values of every number in plans and settings: each works, or is refused with what was
-//! expected.
+//! Extreme values of every number in plans and settings: each works, or is refused with the
+//! expected range.
 
 use std::time::Duration;
 

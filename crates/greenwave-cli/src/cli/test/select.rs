@@ -9,8 +9,7 @@ use crate::text::{list, printable};
 /// Maximum number of test names in an error message.
 const NAMES_MAX: usize = 8;
 
-/// Returns the tests whose names contain one of the filters, or of all tests if there is
-/// no filter.
+/// Returns the tests whose names contain one of the filters, or all tests without a filter.
 ///
 /// # Errors
 /// [`CliError::NoTests`] or [`CliError::NoSuchTest`] if that selects none.
@@ -27,7 +26,7 @@ pub(super) fn select(tests: &[Test], filters: &[String]) -> Result<Vec<TestId>, 
     Ok(selected)
 }
 
-/// Returns whether a test's name contains one of the filters, or there is no filter.
+/// Returns whether a test's name contains one of the filters. Without a filter, it does.
 pub(super) fn is_named(test: &Test, filters: &[String]) -> bool {
     filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()))
 }

@@ -1,5 +1,5 @@
-//! Finds the test that ends a whole test program, by running each of its tests in a process of its
-//! own.
+//! Finds the test that ends a whole test program, by running each of its tests in a separate
+//! process.
 //!
 //! A program that crashes prints nothing about the tests that it had not reached, and rarely which
 //! test crashed.

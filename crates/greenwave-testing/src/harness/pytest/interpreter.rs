@@ -21,7 +21,7 @@ const SCRIPT_BYTES: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Interpreter {
     pub(super) word: String,
-    /// Origin of the interpreter, unless it is the one that everybody expects.
+    /// Origin of the interpreter, unless it is `python3` or inside the project.
     origin: Option<String>,
 }
 

@@ -28,7 +28,7 @@ use crate::results::record;
 use crate::run::process::ProcessResult;
 
 impl TestJob<'_> {
-    /// Returns the observations of a finished process, if a later one of the same program may
+    /// Returns the observations of a finished process, if a later process of the same program may
     /// depend on nothing else.
     pub(super) fn built_run(
         &self,
