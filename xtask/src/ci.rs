@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 
 use crate::process::{cargo, output_of, shown};
-use crate::{Result, features, field, layers, loom, macos, profiles, simulation, soundness, tidy};
+use crate::{Result, features, field, layers, loom, profiles, simulation, soundness, tidy};
 
 /// A group of steps that CI runs on a separate machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -105,7 +105,6 @@ const STEPS: &[Step] = &[
     // A crate enables the features that it needs itself, rather than relying on another member.
     Step { job: Job::Lint, name: "agents", action: Cargo(&["check", "--package=greenwave-agents"]) },
     Step { job: Job::Lint, name: "testing", action: Cargo(&["check", "--package=greenwave-testing"]) },
-    Step { job: Job::Lint, name: "macos", action: Task(macos::macos) },
     Step { job: Job::Models, name: "loom", action: Task(loom::loom) },
     Step { job: Job::Models, name: "simulation", action: Task(simulation::simulation) },
     Step { job: Job::Soundness, name: "soundness", action: Task(|| soundness::soundness(false)) },
