@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 
 use crate::codec::{Reader, Writer, path_bytes};
 
+/// Maximum total length of decoded paths in bytes, such as half a million paths of 128 bytes. Paths
+/// share prefixes in the encoding, so a short damaged or forged record could otherwise take up any
+/// amount of memory.
+const PATHS_BYTES_MAX: usize = 64 << 20;
+
 /// The ways in which a test depends on a path. The numbers are stored in records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -73,11 +78,13 @@ impl DiscoveredDeps {
         encoded.0
     }
 
-    /// Decodes what [`encode`](Self::encode) has returned. Returns `None` if it is damaged.
+    /// Decodes the result of [`encode`](Self::encode). Returns `None` if it is damaged, or if the
+    /// paths have more than 64 MiB in total.
     pub fn decode(encoded: &[u8]) -> Option<Self> {
         let mut reader = Reader(encoded);
         let mut accesses = Vec::new();
         let mut last: Vec<u8> = Vec::new();
+        let mut total: usize = 0;
         while !reader.0.is_empty() {
             let kind = match reader.array()? {
                 [0] => AccessKind::Content,
@@ -92,8 +99,30 @@ impl DiscoveredDeps {
             }
             last.truncate(shared);
             last.extend_from_slice(reader.take(rest)?);
+            total += last.len();
+            if total > PATHS_BYTES_MAX {
+                return None;
+            }
             accesses.push((PathBuf::from(OsStr::from_bytes(&last)), kind));
         }
         Some(Self { accesses })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_record_of_long_paths_is_refused() {
+        let long = |number: usize| {
+            let path = format!("{}{number:05}", "d/".repeat(50_000));
+            (PathBuf::from(path), AccessKind::Content)
+        };
+        for (count, is_decoded) in [(600, true), (800, false)] {
+            let encoded = DiscoveredDeps::new((0..count).map(long)).encode();
+            assert!(encoded.len() < 120_000);
+            assert_eq!(DiscoveredDeps::decode(&encoded).is_some(), is_decoded, "{count} paths");
+        }
     }
 }
