@@ -84,8 +84,8 @@ fn an_answer_is_not_merged_through_an_ignored_link() {
         check(&dir, || {
             let report = Report::of(&dir.run_plan().with_code(1));
             let expected = format!(
-                "`{link}/profile` is behind `{link}`, which is a symbolic link in the project: it is not the \
-                 agent's to change"
+                "`{link}/profile` is behind `{link}`, which is a symbolic link in the project: the agent may \
+                 not change it"
             );
             assert_eq!(report.rejections("one"), [expected]);
         });
