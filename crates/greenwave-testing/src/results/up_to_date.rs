@@ -462,7 +462,7 @@ fn have_same_stamps(directory: BorrowedFd<'_>, stamped: &[u8], flags: AtFlags) -
 pub(crate) fn check_body(directory: &Path, bytes: &[u8]) {
     let Some(body) = RecordBody::decode(bytes) else { return };
     drop((body.runner_options(), StatCache::decode(body.outside)));
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(CWD, directory, flags, FileMode::empty()).expect("the directory exists");
     have_same_stamps(directory.as_fd(), body.ignores, AtFlags::empty());
     for block in body.blocks {
