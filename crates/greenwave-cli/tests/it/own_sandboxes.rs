@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::harnesses::program;
 use crate::shell_plan::{self, Report, ShellFeature};
 use crate::test_dir::TestDir;
 
@@ -12,9 +13,10 @@ const SANDBOX: &str = "bwrap --ro-bind / / --dev /dev --proc /proc --bind \"$PWD
 /// a note says why it fails.
 #[test]
 fn an_agent_with_a_sandbox_of_its_own_is_not_confined_on_demand() {
+    let Some(_) = program(&[&["bwrap", "--version"]]) else { return };
     let works = Command::new("sh").args(["-c", &format!("{SANDBOX} true")]).status();
     if !works.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: bwrap is missing or may not mount");
+        eprintln!("skipped: bwrap may not mount");
         return;
     }
     let dir = TestDir::with_project().with("outside", "mine\n");
