@@ -9,10 +9,9 @@ use greenwave::{
     AgentSpec, CopyMode, Engine, Event, MetricsEndpoint, MetricsServer, PROTECTED_FILES, Plan, Problem,
     RunScope, Settings, copy_method, nearest, preflight, preflight_sandboxes,
 };
-
-use super::settings::SettingsArgs;
 use greenwave_testing::TraceStatus;
 
+use super::settings::SettingsArgs;
 use crate::config::Config;
 use crate::dirs::{private_dirs, receipts_dir};
 use crate::error::CliError;

@@ -302,11 +302,11 @@ pub(super) fn answer_one(
         };
     }
     // Created before `observe` runs, so that the call is answered even if it panics.
-    let mut answer = CallReply { listener: listener.as_fd(), call: call.id, response: Response::Continue };
+    let mut reply = CallReply { listener: listener.as_fd(), call: call.id, response: Response::Continue };
     reads.clear();
     let tracee = Tracee { thread: call.pid, call: call.id, listener: listener.as_fd(), reads };
-    answer.response = observe(&tracee, &call);
-    drop(answer);
+    reply.response = observe(&tracee, &call);
+    drop(reply);
     Ok(())
 }
 
