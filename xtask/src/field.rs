@@ -19,7 +19,7 @@ use crate::Result;
 use crate::process::{cargo, output_of, root, run_visibly};
 use checkout::{Checkout, base};
 use list::{Project, projects};
-use trial::{Findings, Trial};
+use trial::{Findings, Trial, adopt_orphans};
 
 /// The page whose table has a row for each trial.
 const PAGE: &str = "docs/field.md";
@@ -43,6 +43,7 @@ pub(crate) fn field(wanted: &[String], minutes: u64, check: bool) -> Result<Stri
         [] => !check || project.quick,
         names => names.contains(&project.name),
     };
+    adopt_orphans()?;
     let run = Run { greenwave: build(check)?, commit: commit()?, check };
     let end = Instant::now() + Duration::from_secs(minutes * 60);
     let (mut done, mut problems, mut left) = (0, 0, Vec::new());

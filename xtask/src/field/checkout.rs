@@ -37,9 +37,13 @@ impl Checkout {
     /// If a client of a registry or a build fails.
     pub(super) fn prepare(project: &Project) -> Result<Self> {
         let home = base().join(&project.name);
-        let checkout = Self { directory: home.join("project"), home };
+        // Some tests of Go expect their sources in a directory with the path of their module.
+        let mut directory = home.join("project");
+        directory.extend(&project.module);
+        let checkout = Self { directory, home };
         let entry = format!("{project:?}");
-        if fs::read_to_string(checkout.home.join(READY)).is_ok_and(|ready| ready == entry) {
+        let is_ready = fs::read_to_string(checkout.home.join(READY)).is_ok_and(|ready| ready == entry);
+        if is_ready && checkout.directory.is_dir() {
             return Ok(checkout);
         }
         let _ = fs::remove_dir_all(&checkout.home);
@@ -73,6 +77,9 @@ impl Checkout {
             }
             Registry::Debian => self.fetch_debian(name, version)?,
         };
+        if let Some(above) = self.directory.parent() {
+            fs::create_dir_all(above)?;
+        }
         fs::rename(found, &self.directory)?;
         Ok(())
     }

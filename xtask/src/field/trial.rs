@@ -15,6 +15,8 @@ use crate::Result;
 const ROUNDS: usize = 3;
 /// A suite whose rounds have taken this long is not timed again.
 const TIMED_MAX: Duration = Duration::from_secs(60);
+/// Processes that live this long after the command are services that it has left behind.
+const ORPHANS_MAX: Duration = Duration::from_secs(2);
 
 /// Findings of a trial.
 #[derive(Debug, Clone, Default)]
@@ -35,7 +37,7 @@ pub(super) struct Findings {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Cost {
     pub(super) wall: Duration,
-    /// Processor time of the command and of the processes that it waited for.
+    /// Processor time of the command and of all processes that it started.
     pub(super) cpu: Duration,
 }
 
@@ -206,7 +208,36 @@ fn timed(command: &mut Command) -> Result<(Output, Cost)> {
     let (cpu, started) = (children_cpu(), Instant::now());
     let output = command.output().map_err(|error| format!("cannot start {command:?}: {error}"))?;
     let wall = started.elapsed();
+    reap_orphans();
     Ok((output, Cost { wall, cpu: children_cpu().saturating_sub(cpu) }))
+}
+
+/// Makes this process the parent of all descendants whose own parent ends.
+///
+/// Greenwave's supervisor and the tests below it outlive the process that started them by a
+/// moment, so their processor time would count nowhere.
+#[cfg(target_os = "linux")]
+pub(super) fn adopt_orphans() -> Result<()> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|error| format!("cannot become the parent of orphaned processes: {error}").into())
+}
+
+/// Without subreapers, the processor time of orphans does not count.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn adopt_orphans() -> Result<()> {
+    Ok(())
+}
+
+/// Waits for the orphans that were adopted, for at most [`ORPHANS_MAX`].
+fn reap_orphans() {
+    let started = Instant::now();
+    while started.elapsed() < ORPHANS_MAX {
+        match rustix::process::wait(rustix::process::WaitOptions::NOHANG) {
+            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+            Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+            Err(_) => return,
+        }
+    }
 }
 
 /// Returns the processor time of all children that have ended, as `proc_pid_stat(5)` has it in
