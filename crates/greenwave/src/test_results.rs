@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use greenwave_testing::{CacheDecision, Outcome, Source, Test};
+use greenwave_testing::{Outcome, Test};
 
 use crate::context::RunContext;
 use crate::error::FeatureError;
@@ -85,7 +85,10 @@ async fn count(
 
 /// Publishes a note, once per run, if a test has left processes running.
 async fn note_left_processes(ctx: &RunContext, id: FeatureId, test: &Test, outcome: &Outcome) {
-    let Source::Ran(CacheDecision::LeftProcesses(programs)) = &outcome.source else { return };
+    if outcome.left_behind.is_empty() {
+        return;
+    }
+    let programs = outcome.left_behind.join(", ");
     if !ctx.left_processes.lock().insert(test.name.clone()) {
         return;
     }

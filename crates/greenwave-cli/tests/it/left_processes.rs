@@ -29,3 +29,16 @@ fn processes_that_a_test_leaves_are_killed_and_named() {
     assert!(notes.contains("test `one`") && notes.contains("test `two`"), "{notes}");
     assert!(!is_running(&mark));
 }
+
+/// So are those of a test that fails, here the red test of a feature that is never green.
+#[test]
+fn processes_that_a_failing_test_leaves_are_killed_and_named() {
+    let mark = format!("31235.{}", std::process::id());
+    let dir = TestDir::with_project();
+    let test = format!("(setsid sleep {mark} &); test -f none.txt");
+    dir.write("plan.toml", shell_plan::plan(&[ShellFeature::new("one", "echo x > one.txt", &test)]));
+    let finished = dir.run_plan().with_code(1);
+    let notes = Report::of(&finished).notes("left-processes").join("\n");
+    assert_eq!(notes.matches("left processes running, which were killed: sleep").count(), 1, "{finished:?}");
+    assert!(!is_running(&mark));
+}

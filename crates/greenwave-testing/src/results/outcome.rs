@@ -39,6 +39,9 @@ pub struct Outcome {
     pub coarse: Option<String>,
     /// The influence of other tests on this run, if one was observed.
     pub interference: Option<Interference>,
+    /// Names of the programs that the test left running when its process ended, and that were then
+    /// killed. Empty if the result was cached.
+    pub left_behind: Vec<String>,
     /// Files that the test wrote inside the project, as its `outputs` declare.
     pub outputs: Arc<[OutputFile]>,
 }

@@ -86,6 +86,7 @@ impl StoredResult {
             undeclared: Vec::new(),
             coarse: self.coarse,
             interference: None,
+            left_behind: Vec::new(),
             outputs: self.outputs,
         }
     }

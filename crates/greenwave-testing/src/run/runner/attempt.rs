@@ -117,6 +117,7 @@ impl AttemptResult {
             undeclared,
             coarse: None,
             interference: None,
+            left_behind: self.process.left_behind.unwrap_or_default(),
             outputs: Outputs::default(),
         }
     }

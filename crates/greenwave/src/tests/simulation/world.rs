@@ -520,6 +520,7 @@ fn outcome(status: Status, duration: Duration) -> Outcome {
         undeclared: Vec::new(),
         coarse: None,
         interference: None,
+        left_behind: Vec::new(),
         outputs: [].into(),
     }
 }
