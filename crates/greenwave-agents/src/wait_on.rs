@@ -37,7 +37,7 @@ const PHRASES: [&str; 19] = [
     "at capacity",
 ];
 /// HTTP status codes of overload. They count in lines that speak of a request only.
-const CODES: [&str; 3] = ["429", "503", "529"];
+const CODES: [&str; 5] = ["429", "502", "503", "504", "529"];
 /// Words that make a number in the same line a status code.
 const CODE_WORDS: [&str; 7] = ["http", "status", "api", "error", "code", "request", "retry"];
 
@@ -260,6 +260,8 @@ mod tests {
             "litellm.RateLimitError: AnthropicException",
             "error: got status: RESOURCE_EXHAUSTED",
             "unexpected status 503 Service Unavailable",
+            "API Error: 502 <html><head><title>502 Bad Gateway</title></head>",
+            "HTTP status server error (504 Gateway Timeout) for url (https://api.example.com/v1/responses)",
         ] {
             let found = classify(&WaitOn::default(), 1, text, "");
             assert_eq!(found.as_ref().map(|(line, _)| line.as_str()), Some(text));

@@ -39,7 +39,7 @@ static TYPESCRIPT: LazyLock<Regex> = LazyLock::new(|| {
 /// Messages of package managers and runners that did not run any test.
 static USAGE: LazyLock<Regex> = LazyLock::new(|| {
     expression(
-        r#"(?m)^.*(?:Missing script: .*|ERR_PNPM_NO_SCRIPT.*|error Command ".*" not found.*|error: Script not found.*|Could not read package\.json.*|could not determine executable to run.*|npx canceled due to missing packages.*|No test files? found.*|No tests found, exiting with code 1.*|: bad option: .*|Validation Error.*|Unrecognized CLI Parameter.*|Unrecognized option.*|npm error 404 .*could not be found.*|CACError: .*|ERR_MOCHA_NO_TEST.*)$"#,
+        r#"(?m)^.*(?:Missing script: .*|ERR_PNPM_NO_SCRIPT.*|error Command ".*" not found.*|error: Script not found.*|Could not read package\.json.*|could not determine executable to run.*|^Could not find '[^']*'|npx canceled due to missing packages.*|No test files? found.*|No tests found, exiting with code 1.*|: bad option: .*|Validation Error.*|Unrecognized CLI Parameter.*|Unrecognized option.*|npm error 404 .*could not be found.*|CACError: .*|ERR_MOCHA_NO_TEST.*)$"#,
     )
 });
 

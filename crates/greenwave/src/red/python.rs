@@ -103,6 +103,15 @@ static ERROR: LazyLock<Regex> =
 static FILE: LazyLock<Regex> = LazyLock::new(|| expression(r#"^\s*File "([^"]+)", line [0-9]+"#));
 static PLACE: LazyLock<Regex> = LazyLock::new(|| expression(r"^([^\s:]+\.py):[0-9]+: "));
 static FIXTURE: LazyLock<Regex> = LazyLock::new(|| expression(r"^fixture '([^']+)' not found"));
+static PLUGIN: LazyLock<Regex> = LazyLock::new(|| {
+    expression(r#"^ImportError: Error importing plugin "([\w.]+)": No module named '([\w.]+)'"#)
+});
+/// A test that a command of unittest names, and that its module or class does not have.
+static NO_TEST: LazyLock<Regex> = LazyLock::new(|| {
+    expression(
+        r"(?m)^ERROR: (\w+) \(unittest\.loader\._FailedTest[^\n]*\n-+\n(AttributeError: (?:type object|module) '[^\n]*' has no attribute '(\w+)')",
+    )
+});
 static USAGE: LazyLock<Regex> = LazyLock::new(|| {
     expression(
         r"(?m)^(?:ERROR: )?(?:file or directory not found: (.+)|not found: (.+)|[\w.-]+: error: (?:unrecognized arguments|argument|ambiguous option).*|usage: .*)$",
@@ -111,6 +120,9 @@ static USAGE: LazyLock<Regex> = LazyLock::new(|| {
 
 pub(super) fn findings(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<Finding> {
     let output = failed.output;
+    if let Some(found) = NO_TEST.captures(output).filter(|found| found[1] == found[3]) {
+        return vec![quoted(&found[2], "correct the name of the test in the command")];
+    }
     let mut findings = errors(failed, project);
     if let Some(found) = RUNNER.captures(output) {
         findings.push(runner(&found[1], failed, project));
@@ -178,6 +190,13 @@ fn errors(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<Finding> {
             is_quoted = is_pytest;
         } else if let Some(found) = NO_MODULE.captures(line) {
             findings.push(module(found.get(1).map_or("", |name| name.as_str()), place, failed, project));
+        } else if let Some(found) = PLUGIN.captures(line) {
+            // A plugin can be a module of the project, and can import one.
+            findings.push(if project.has_module(found[1].split('.').next().unwrap_or_default()) {
+                module(&found[2], None, failed, project)
+            } else {
+                missing_package(&found[2], &found[1])
+            });
         } else if let Some(found) = NO_NAME.captures(line) {
             findings.push(name(line, &found[1], &found[2], project));
         } else if let Some(found) = FIXTURE.captures(line).filter(|_| is_pytest) {

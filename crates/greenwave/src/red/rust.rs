@@ -23,7 +23,7 @@ static SIGNAL: LazyLock<Regex> =
     LazyLock::new(|| expression(r"process didn't exit successfully: .*\(signal: ([0-9]+)"));
 
 /// Errors of cargo itself, before anything is compiled. Each is a part of the message.
-const CARGO: [&str; 28] = [
+const CARGO: [&str; 29] = [
     " target named `",
     "package ID specification",
     "could not find `Cargo.toml`",
@@ -52,6 +52,7 @@ const CARGO: [&str; 28] = [
     "cannot specify features",
     "does not have feature",
     "the package '",
+    "manifest path `",
 ];
 
 /// Beginnings of the messages for code that does not parse.

@@ -25,6 +25,8 @@ static HEADER: LazyLock<Regex> = LazyLock::new(|| {
         r"(?m)^[^\s:]+:[0-9]+:[0-9]+: fatal error: '?([^:']+)'?(?:: No such file or directory| file not found)$",
     )
 });
+static COMPILER_ERROR: LazyLock<Regex> =
+    LazyLock::new(|| expression(r"(?m)^([^\s:]+\.(?:c|cc|cpp|cxx|h|hpp)):[0-9]+:[0-9]+: error: (.*)$"));
 static LIBRARY: LazyLock<Regex> =
     LazyLock::new(|| expression(r"(?m)^.*(?:cannot find -l|library not found for -l)(\S+?):?(?: .*)?$"));
 static SHELL_FILE: LazyLock<Regex> = LazyLock::new(|| {
@@ -32,6 +34,10 @@ static SHELL_FILE: LazyLock<Regex> = LazyLock::new(|| {
 });
 static SHELL_SYNTAX: LazyLock<Regex> =
     LazyLock::new(|| expression(r"(?mi)^(\S+?): (?:line )?[0-9]+: syntax error.*$"));
+/// A program that a line of shell starts, and that no directory of `PATH` has.
+static SHELL_PROGRAM: LazyLock<Regex> = LazyLock::new(|| {
+    expression(r"(?m)^(?:\S*/)?\w*sh: (?:line )?[0-9]+: ([\w.+-]+): (?:command )?not found$")
+});
 static SCRIPT: LazyLock<Regex> = LazyLock::new(|| {
     expression(
         r#"(?m)^(?:Can't open perl script "([^"]+)"|Could not open input file: (\S+)|\S*ruby: No such file or directory -- (\S+)).*$"#,
@@ -54,7 +60,7 @@ static UNRESOLVED: LazyLock<Regex> =
 pub(super) fn findings(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<Finding> {
     let output = failed.output;
     let mut findings = make(failed, project);
-    findings.extend(compilers(output, project));
+    findings.extend(compilers(failed, project));
     if let Some(found) = SHELL_FILE.captures(output) {
         findings.push(missing_operand(&found[1], project));
     }
@@ -70,6 +76,14 @@ pub(super) fn findings(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<F
     if let Some(found) = SCRIPT.captures(output) {
         let path = (1..4).find_map(|group| found.get(group)).map_or("", |path| path.as_str());
         findings.push(missing_operand(path, project));
+    }
+    // Scripts often try a program and go on without it, so this counts only if nothing else does.
+    if findings.is_empty()
+        && let Some(found) = SHELL_PROGRAM.captures(output).filter(|found| !project.mentions(&found[1]))
+    {
+        let hint = format!("install `{}`, or correct the test's command", &found[1]);
+        findings
+            .push(Obstacle::new(format!("cannot run: program `{}` is not found", &found[1]), hint).into());
     }
     if let Some(found) = VERSION.find(output) {
         findings.push(quoted(found.as_str(), "install the version, or select one that is installed"));
@@ -108,8 +122,20 @@ fn make(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<Finding> {
     findings
 }
 
-fn compilers(output: &str, project: &ProjectNames) -> Vec<Finding> {
-    let mut findings = Vec::new();
+/// Returns a syntax error of C or C++, if the compiler names no other error. An unknown name is
+/// often followed by one.
+fn syntax_of_c(failed: &FailedTest<'_>, project: &ProjectNames) -> Option<Finding> {
+    let errors: Vec<_> = COMPILER_ERROR.captures_iter(failed.output).collect();
+    let first = errors.first()?;
+    if errors.iter().all(|found| found[2].starts_with("expected ")) {
+        return Some(syntax_error(&first[1], project, failed));
+    }
+    Some(Finding::Genuine)
+}
+
+fn compilers(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<Finding> {
+    let output = failed.output;
+    let mut findings: Vec<Finding> = syntax_of_c(failed, project).into_iter().collect();
     if UNRESOLVED.is_match(output) {
         findings.push(Finding::Genuine);
     }
