@@ -16,7 +16,7 @@ use greenwave_testing::Test;
 
 use crate::plan::{AgentSpec, Feature, Plan};
 use crate::project_root::ProjectRoot;
-use crate::test_files::{is_runner_settings, is_test_file, is_test_script};
+use crate::test_files::{is_runner_settings, is_test_file};
 
 pub(crate) use manifests::has_protected_parts;
 pub use trusted::PROTECTED_FILES;
@@ -145,7 +145,7 @@ impl Protection {
     /// it, and its own name does not say that it tests something.
     fn operand_violation(&self, change: &FileChange<'_>) -> Option<String> {
         let operand = self.operands.iter().find(|operand| operand.matches(change.path))?;
-        let is_test = is_test_script(change.path);
+        let is_test = operand.is_test();
         let is_product = !is_test && (operand.is_argument || names(&self.text, change.path));
         if is_product || (change.before.is_none() && !is_test) {
             return None;
@@ -190,7 +190,7 @@ fn matches(selection: &Selection, path: &str) -> bool {
 /// Returns the tests that a command names by path, for checks before the run.
 pub(crate) fn named_tests(test: &Test) -> impl Iterator<Item = String> {
     let operands = commands::operands(test);
-    operands.into_iter().map(|operand| operand.path).filter(|path| is_test_script(path))
+    operands.into_iter().filter(commands::Operand::is_test).map(|operand| operand.path)
 }
 
 #[cfg(test)]

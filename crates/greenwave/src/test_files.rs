@@ -42,9 +42,16 @@ const SETTINGS: [&str; 20] = [
 ];
 
 /// Names of settings of test runners, before any extension.
-const SETTINGS_STEMS: [&str; 11] = [
+const SETTINGS_STEMS: [&str; 18] = [
     "jest.config",
     "jest.setup",
+    "jest-setup",
+    "jest-preset",
+    "setup-jest",
+    "setupJest",
+    "setupTests",
+    "setup-tests",
+    "test-setup",
     "vitest.config",
     "vitest.workspace",
     "vitest.setup",
@@ -165,10 +172,14 @@ mod tests {
             "x/conftest.py",
             ".cargo/config.toml",
             ".mocharc",
+            "src/setupTests.ts",
+            "test-setup.mjs",
         ] {
             assert!(is_runner_settings(path), "{path}");
         }
-        for path in ["config.toml", "jest.configuration", "src/config.rs", "pyproject.toml"] {
+        for path in
+            ["config.toml", "jest.configuration", "src/setupTestsFor.ts", "src/config.rs", "pyproject.toml"]
+        {
             assert!(!is_runner_settings(path), "{path}");
         }
     }

@@ -310,3 +310,39 @@ fn a_run_can_end_at_the_first_failure() {
     assert_eq!(run("--fail-fast"), 1);
     assert_eq!(run("--keep-going"), 2);
 }
+
+/// The modules that a command of unittest names are no paths: the check before a run accepts them.
+#[test]
+fn modules_of_unittest_are_not_taken_for_paths() {
+    let dir = TestDir::with_project()
+        .with("project/tests/__init__.py", "")
+        .with("project/calc/__init__.py", "")
+        .with(
+            "project/tests/test_add.py",
+            "import unittest\nfrom calc.add import add\n\n\nclass Adding(unittest.TestCase):\n    \
+             def test_sum(self):\n        self.assertEqual(add(1, 2), 3)\n",
+        );
+    let script = "printf 'def add(a, b):\\n    return a + b\\n' > calc/add.py";
+    let features = ["tests.test_add", "tests.test_add.Adding.test_sum", "tests.test_add.Adding.test_typo"]
+        .map(|name| {
+            ShellFeature::new(&name.replace('.', "-"), script, &format!("python3 -m unittest {name}"))
+        });
+    dir.write("plan.toml", shell_plan::plan(&features));
+    let finished = dir.run_plan().with_code(1);
+    let report = Report::of(&finished);
+    let phases: Vec<&str> = report.phases().into_iter().map(|(_, phase)| phase).collect();
+    assert_eq!(phases, ["green", "green", "failed"], "{finished:?}");
+}
+
+/// A file that a test only looks at is the feature's, even if its name speaks of tests.
+#[test]
+fn data_with_names_of_tests_can_be_the_feature() {
+    let script = "mkdir docs; echo x > docs/check-list.md; echo x > test-results.txt";
+    let test = "test -f docs/check-list.md && grep -q x test-results.txt";
+    let dir = dir("", &[ShellFeature::new("one", script, test)]);
+    assert_eq!(Report::of(&dir.run_plan().with_code(0)).phases(), [("one", "green")]);
+    // A later feature may change them, too.
+    let two = ShellFeature::new("two", "echo y >> test-results.txt", "grep -q y test-results.txt");
+    dir.write("plan.toml", shell_plan::plan(&[ShellFeature::new("one", script, test), two]));
+    dir.run_plan().with_code(0);
+}

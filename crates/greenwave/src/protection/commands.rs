@@ -2,6 +2,8 @@
 
 use greenwave_testing::Test;
 
+use crate::test_files::{is_test_file, is_test_script};
+
 /// A path that a command names, relative to the project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Operand {
@@ -15,7 +17,24 @@ impl Operand {
     pub(super) fn matches(&self, path: &str) -> bool {
         self.path == path
     }
+
+    /// Returns whether the operand is a test: a file of tests, or a script whose name says that it
+    /// tests something. Data that a command looks at, such as `docs/check-list.md`, is none.
+    pub(super) fn is_test(&self) -> bool {
+        is_test_file(&self.path) || (is_test_script(&self.path) && (!self.is_argument || self.is_code()))
+    }
+
+    fn is_code(&self) -> bool {
+        let name = self.path.rsplit('/').next().unwrap_or(&self.path);
+        name.rsplit_once('.').is_none_or(|(_, extension)| CODE.contains(&extension))
+    }
 }
+
+/// Extensions of files that can be run.
+const CODE: [&str; 24] = [
+    "sh", "bash", "zsh", "fish", "bats", "t", "py", "rb", "pl", "php", "js", "mjs", "cjs", "jsx", "ts",
+    "mts", "cts", "tsx", "lua", "R", "exs", "go", "rs", "ps1",
+];
 
 /// Programs that run the file which is their first argument.
 const INTERPRETERS: [&str; 17] = [
@@ -41,13 +60,28 @@ const RUNNERS: [&str; 14] = [
     "go",
 ];
 
-/// Returns the paths that the command of a test names.
+/// Files with the tasks of programs that run them by name.
+const TASK_FILES: [(&str, &[&str]); 7] = [
+    ("rake", &["Rakefile", "rakefile", "Rakefile.rb"]),
+    ("task", &["Taskfile.yml", "Taskfile.yaml"]),
+    ("gulp", &["gulpfile.js", "gulpfile.mjs", "gulpfile.ts"]),
+    ("grunt", &["Gruntfile.js"]),
+    ("invoke", &["tasks.py"]),
+    ("mix", &["mix.exs"]),
+    ("ant", &["build.xml"]),
+];
+
+/// Returns the paths that the command of a test names, and those of the tasks that it runs.
 pub(crate) fn operands(test: &Test) -> Vec<Operand> {
     let mut operands = Vec::new();
     let directory = test.directory.to_string_lossy();
     for words in simple_commands(&test.command) {
         let mut runs = Runs::Program;
         for word in &words {
+            if word == "-" && runs == Runs::Script {
+                // The script is the standard input.
+                runs = Runs::Arguments;
+            }
             if word.starts_with('-') || word.contains('=') {
                 // `python -m pytest` and `bash -c` have no script.
                 if (word == "-m" || word == "-c") && runs == Runs::Script {
@@ -58,6 +92,9 @@ pub(crate) fn operands(test: &Test) -> Vec<Operand> {
             let name = word.rsplit('/').next().unwrap_or(word);
             if runs == Runs::Program {
                 runs = kind(name);
+                let tasks = TASK_FILES.iter().filter(|(program, _)| *program == name);
+                let files = tasks.flat_map(|(_, files)| *files);
+                operands.extend(files.filter_map(|file| operand(&directory, file, false)));
                 if word.contains('/') && !word.starts_with('/') {
                     operands.extend(operand(&directory, word, false));
                 }
@@ -175,16 +212,28 @@ fn simple_commands(command: &[String]) -> Vec<Vec<String>> {
     let (mut word, mut quote, mut has_word) = (String::new(), None, false);
     let script = without_here_documents(script);
     let mut characters = script.chars().peekable();
+    // Whether the next word is a file that is written (`> FILE`), and no argument.
+    let mut is_target = false;
     while let Some(character) = characters.next() {
         match (quote, character) {
             (Some(open), _) if character == open => quote = None,
             (None, '\'' | '"') => (quote, has_word) = (Some(character), true),
             (None | Some('"'), '\\') => word.extend(characters.next()),
+            // `2>&1`: the number of a file and the rest of the operator are no words.
+            (None, '>') if word.chars().all(|digit| digit.is_ascii_digit()) => {
+                word.clear();
+                while characters.next_if(|next| matches!(next, '>' | '&' | '|')).is_some() {}
+                is_target = true;
+            }
             (None, ';' | '&' | '|' | '\n' | '(' | ')' | '{' | '}' | '<' | '>' | ' ' | '\t') => {
                 if has_word || !word.is_empty() {
-                    push(&mut commands, std::mem::take(&mut word));
+                    let word = std::mem::take(&mut word);
+                    if !std::mem::take(&mut is_target) {
+                        push(&mut commands, word);
+                    }
                     has_word = false;
                 }
+                is_target |= character == '>';
                 if !matches!(character, ' ' | '\t' | '<' | '>') {
                     commands.push(Vec::new());
                 }
@@ -192,7 +241,7 @@ fn simple_commands(command: &[String]) -> Vec<Vec<String>> {
             _ => word.push(character),
         }
     }
-    if has_word || !word.is_empty() {
+    if (has_word || !word.is_empty()) && !is_target {
         push(&mut commands, word);
     }
     commands.retain(|words| !words.is_empty());
@@ -221,5 +270,29 @@ mod tests {
         assert_eq!(programs("cat <<'X'\nsrc/a.txt\nX\n./b.sh"), ["b.sh"]);
         assert_eq!(programs("cat <<-X | tee c\n\tsrc/a.txt\n\tX\n./b.sh"), ["b.sh"]);
         assert_eq!(programs("n=$((n<<m))\n./b.sh <<< x"), ["b.sh"]);
+    }
+
+    #[test]
+    fn data_that_a_command_looks_at_is_no_test() {
+        let tests = |script: &str| -> Vec<String> {
+            let operands = operands(&Test::new("t", ["sh", "-c", script])).into_iter();
+            operands.filter(Operand::is_test).map(|operand| operand.path).collect()
+        };
+        assert!(tests("test -f docs/check-list.md && grep -q x test-results.txt").is_empty());
+        assert_eq!(
+            tests("grep -q x check.sh; cat tests/data.txt; ./run-tests"),
+            ["check.sh", "tests/data.txt", "run-tests"]
+        );
+    }
+
+    #[test]
+    fn files_that_a_command_writes_are_not_its_operands() {
+        let paths = |script: &str| -> Vec<String> {
+            operands(&Test::new("t", ["sh", "-c", script])).into_iter().map(|operand| operand.path).collect()
+        };
+        assert!(paths("python3 - > out.txt").is_empty());
+        assert_eq!(paths("python3 - out.txt; bash < t.sh >>log"), ["out.txt", "t.sh"]);
+        assert_eq!(paths("python3 t.py >out.txt 2>&1 x.txt"), ["t.py", "x.txt"]);
+        assert_eq!(paths("bash > log t.sh; ./u.sh&& cat v"), ["t.sh", "u.sh", "v"]);
     }
 }

@@ -8,8 +8,17 @@ use serde_json::Value;
 use super::{build_files, makefiles};
 
 /// Names of manifests with protected parts.
-const MANIFESTS: [&str; 6] =
-    ["package.json", "Cargo.toml", "pyproject.toml", "setup.cfg", "Makefile", "makefile"];
+const MANIFESTS: [&str; 9] = [
+    "package.json",
+    "composer.json",
+    "deno.json",
+    "deno.jsonc",
+    "Cargo.toml",
+    "pyproject.toml",
+    "setup.cfg",
+    "Makefile",
+    "makefile",
+];
 /// Beginnings of the names of files with settings of Vite, which can hold those of Vitest.
 const VITE: &str = "vite.config.";
 /// Keys of `package.json` with settings of test runners.
@@ -49,6 +58,8 @@ pub(super) fn violation(
     let (old, new) = (before.unwrap_or_default(), after.unwrap_or_default());
     let part = match name {
         "package.json" => package_json(old, new),
+        "composer.json" => json_part(old, new, &["scripts"]),
+        "deno.json" | "deno.jsonc" => json_part(old, new, &["tasks", "test"]),
         "Cargo.toml" => cargo(old, new),
         "pyproject.toml" => pyproject(old, new),
         "setup.cfg" => {
@@ -62,6 +73,17 @@ pub(super) fn violation(
         name => build_files::changed(name, old, new),
     }?;
     Some(format!("changes `{part}`, which chooses or runs tests or other programs"))
+}
+
+/// Compares the commands in a manifest. New ones may be added. A file with comments is not compared.
+fn json_part(old: &str, new: &str, keys: &[&str]) -> Option<String> {
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let (old, new) = (parse(old), parse(new));
+    keys.iter().find_map(|key| {
+        let members = old[*key].as_object()?;
+        let changed = members.iter().find(|(name, value)| new[*key][name.as_str()] != **value);
+        changed.map(|(name, _)| format!("{key}.{name}"))
+    })
 }
 
 fn package_json(old: &str, new: &str) -> Option<String> {

@@ -77,6 +77,28 @@ fn scripts_that_commands_run_may_not_change() {
 }
 
 #[test]
+fn tasks_that_commands_run_may_not_change() {
+    let changed = |prompt: &str, command: &[&str], path: &str| {
+        verdict(&feature(prompt, command), path, Some("old"), Some("new")).is_some()
+    };
+    assert!(changed("Write add.", &["rake", "test"], "Rakefile"));
+    assert!(changed("Write add.", &["sh", "-c", "cd . && task test"], "Taskfile.yml"));
+    assert!(!changed("Add a task to the Rakefile.", &["rake", "lint"], "Rakefile"));
+    assert!(!changed("Write add.", &["true"], "Rakefile"));
+}
+
+#[test]
+fn a_new_file_may_not_take_the_place_of_a_runner() {
+    let feature = feature("Write add.", &["python3", "-m", "pytest", "tests"]);
+    for path in ["pytest.py", "pytest/__init__.py", "src/unittest/__init__.py", "_pytest/__init__.py"] {
+        assert!(verdict(&feature, path, None, Some("new")).is_some(), "{path}");
+    }
+    for path in ["src/pytest_more.py", "docs/pytest/index.md", "tests/pytest/test_a.py"] {
+        assert_eq!(verdict(&feature, path, None, Some("new")), None, "{path}");
+    }
+}
+
+#[test]
 fn a_script_that_does_not_exist_may_be_written_unless_it_is_a_test() {
     let added = |command: &[&str], path: &str| {
         verdict(&feature("Write it.", command), path, None, Some("new")).is_some()
@@ -283,6 +305,15 @@ fn parts_of_manifests_that_run_tests_may_not_change() {
     manifest("package.json", package, r#"{"scripts": {"test": "jest"}, "jest": {"bail": 1}}"#, true);
     manifest("package.json", package, r#"{"scripts": {"test": "jest", "postinstall": "sh x"}}"#, true);
     manifest("package.json", "", r#"{"scripts": {"prepare": "sh x"}}"#, true);
+    let composer = r#"{"scripts": {"test": "phpunit"}, "require": {}}"#;
+    manifest("composer.json", composer, r#"{"scripts": {"test": "true"}, "require": {}}"#, true);
+    manifest("composer.json", composer, "{}", true);
+    manifest("composer.json", composer, &composer.replace("{}", r#"{"a/b": "1"}"#), false);
+    manifest("composer.json", composer, &composer.replace("{\"test", "{\"lint\": \"x\", \"test"), false);
+    let deno = r#"{"tasks": {"test": "deno test"}, "test": {"include": ["tests"]}}"#;
+    manifest("deno.json", deno, &deno.replace("deno test", "true"), true);
+    manifest("deno.json", deno, &deno.replace("tests", "x"), true);
+    manifest("deno.json", deno, &deno.replace("}}", "}, \"imports\": {}}"), false);
     manifest(
         "package.json",
         package,

@@ -7,7 +7,7 @@ use super::{matches, patterns};
 /// Patterns of files that agents may not change unless a plan allows it, in the syntax of
 /// `.gitignore`: what starts programs on the user's machine or in CI, or chooses which ones, when
 /// somebody opens, builds or tests the project.
-pub const PROTECTED_FILES: [&str; 97] = [
+pub const PROTECTED_FILES: [&str; 102] = [
     // Version control and its hooks.
     ".git*",
     "!.gitkeep",
@@ -100,6 +100,12 @@ pub const PROTECTED_FILES: [&str; 97] = [
     "usercustomize.py",
     "*.pth",
     "setup.py",
+    // Modules that would take the place of a runner of Python: the current directory comes first.
+    "pytest.py",
+    "unittest.py",
+    "**/pytest/__init__.py",
+    "**/_pytest/__init__.py",
+    "**/unittest/__init__.py",
     "pip.conf",
     ".pdbrc*",
     ".pylintrc",
