@@ -59,7 +59,7 @@ pub(crate) fn changes(before: &Tree, after: &Tree) -> Vec<Change> {
 pub(crate) struct Conflict {
     /// Path of the file.
     pub(crate) path: String,
-    /// Content with conflict markers, if the file is text.
+    /// Content with conflict markers, or another description of both sides, if the file is text.
     pub(crate) marked: Option<String>,
 }
 
@@ -149,8 +149,14 @@ async fn join_file(
     store: &Store,
 ) -> Result<Result<File, Conflict>, Error> {
     let conflict = |marked| Ok(Err(Conflict { path: change.path.clone(), marked }));
-    let (Some(now), Some(before), Some(after)) = (now, change.before, change.after) else {
-        return conflict(None);
+    let (now, before, after) = match (now, change.before, change.after) {
+        (Some(now), Some(before), Some(after)) => (now, before, after),
+        (Some(now), None, Some(after)) => return join_new(change, now, after, store).await,
+        (None, ..) => return conflict(Some("The other side deletes the file.".to_owned())),
+        (Some(now), _, None) => {
+            let text = text(now, store).await?;
+            return conflict(text.map(|text| format!("The other side keeps it, changed:\n\n{text}")));
+        }
     };
     let kind = if before.kind == now.kind { after.kind } else { now.kind };
     let is_link = [now, before, after].iter().any(|file| file.kind == EntryKind::Symlink);
@@ -179,6 +185,32 @@ async fn join_file(
         }
         Err(marked) => conflict(Some(marked)),
     }
+}
+
+/// Joins two new files of one path. They can only be joined if one of them is empty.
+async fn join_new(
+    change: &Change,
+    now: File,
+    after: File,
+    store: &Store,
+) -> Result<Result<File, Conflict>, Error> {
+    let conflict = |marked| Ok(Err(Conflict { path: change.path.clone(), marked }));
+    let (Some(ours), Some(theirs)) = (text(now, store).await?, text(after, store).await?) else {
+        return conflict(None);
+    };
+    match diffy::merge("", &ours, &theirs) {
+        Ok(_) => Ok(Ok(if ours.is_empty() { after } else { now })),
+        Err(marked) => conflict(Some(marked)),
+    }
+}
+
+/// Returns the text of a file; `None` if it is a link, or not UTF-8.
+async fn text(file: File, store: &Store) -> Result<Option<String>, Error> {
+    if file.kind == EntryKind::Symlink {
+        return Ok(None);
+    }
+    let content = content(store, &file.blob).await?;
+    Ok(String::from_utf8(content.to_vec()).ok())
 }
 
 mod kind_as_number {

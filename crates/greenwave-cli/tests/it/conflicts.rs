@@ -263,3 +263,45 @@ fn a_killed_run_does_not_block_the_project() {
     dir.write("go", "");
     dir.run_plan().with_code(0);
 }
+
+/// The next prompt has both files if two features create one path.
+#[test]
+fn an_agent_can_resolve_a_conflict_of_new_files() {
+    let dir = TestDir::with_project();
+    let feature = |id: &str| {
+        let script = format!(
+            "if grep -q '<<<<<<<'; then printf 'left\\nright\\n' > new.txt; else echo {id} > new.txt; fi"
+        );
+        ShellFeature::new(id, &script, &format!("grep {id} new.txt")).attempts(2)
+    };
+    let report = run(&dir, &[feature("left"), feature("right")], 0);
+    assert_eq!(report.requests(), 3);
+    assert_eq!(dir.read("project/new.txt"), "left\nright\n");
+}
+
+/// An empty new file gives way to one with text.
+#[test]
+fn an_empty_new_file_is_joined_with_another() {
+    let dir = TestDir::with_project();
+    let empty =
+        ShellFeature::new("empty", "touch a/new.txt || mkdir a && touch a/new.txt", "test -f a/new.txt");
+    let full = ShellFeature::new("full", "mkdir a; echo x > a/new.txt", "test -s a/new.txt");
+    let report = run(&dir, &[empty, full], 0);
+    assert_eq!(report.requests(), 2);
+    assert_eq!(dir.read("project/a/new.txt"), "x\n");
+}
+
+/// The next prompt says that the other side deletes a file, or shows the file that it keeps. An agent
+/// that leaves it at that has nothing more to change.
+#[test]
+fn an_agent_can_resolve_a_conflict_with_a_deletion() {
+    let dir = TestDir::with_project().with("project/old.txt", "1\n");
+    let edit = "grep -q 'The other side deletes the file.' || echo 2 >> old.txt; echo x > edit.txt";
+    let edit = ShellFeature::new("edit", edit, "test -f edit.txt").attempts(2);
+    let delete =
+        "if test \"$GREENWAVE_ATTEMPT\" = 2; then grep -qx 2 || exit 1; fi; rm old.txt; echo x > del.txt";
+    let delete = ShellFeature::new("delete", delete, "test -f del.txt").attempts(2);
+    let report = run(&dir, &[edit, delete], 0);
+    assert_eq!(report.requests(), 3);
+    assert!(!dir.path("project/old.txt").exists());
+}
