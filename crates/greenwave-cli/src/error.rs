@@ -187,6 +187,7 @@ fn refused_entry<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a
 /// Returns an instruction that would remove the cause of a run's error, if there is one.
 fn run_hint(error: &greenwave::Error) -> Option<&'static str> {
     Some(match error {
+        greenwave::Error::Project { .. } => "make all files readable, or name the others in .gitignore",
         greenwave::Error::Busy { .. } => "wait for the other run to end, or use a copy of the project",
         greenwave::Error::Branch { .. } => "check out another branch there, or rename the plan",
         greenwave::Error::NoRepository { .. } => "run `git init` and commit, or remove the key from the plan",

@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::Command;
 
-use bytes::Bytes;
 use greenwave_dir::Dir;
 use greenwave_process::{BeforeExec, Setup};
 use greenwave_storage::Store;
@@ -18,10 +17,14 @@ use tokio::runtime::Handle;
 use crate::error::Error;
 use crate::git::{self, UserRepository};
 use crate::git_copies;
-use crate::tree::{self, Change};
+use crate::tree::{self, Change, File};
 
 /// Object id that git uses for a ref that does not exist yet.
 const NO_OBJECT: &str = "";
+
+/// Beginning of a file that stands for one in the storage of git-lfs
+/// (<https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>).
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// The branch that results are committed to.
 #[derive(Debug, Clone)]
@@ -47,13 +50,21 @@ impl ResultBranch {
     /// [`Error::Branch`] if the branch is checked out in a worktree, whose files would not follow.
     pub(crate) fn new(repository: UserRepository, plan: &str, directory: Dir) -> Result<Self, Error> {
         let name = format!("refs/heads/greenwave/{}", crate::copies::slug(plan));
-        let list = ["for-each-ref", "--format=%(worktreepath)", &name];
-        let worktree = git::text(git::command(&repository.top).args(list), "list branches")?;
-        if !worktree.is_empty() {
-            let branch = name.trim_start_matches("refs/heads/").to_owned();
-            return Err(Error::Branch { branch, worktree: worktree.into() });
+        let branch = Self { repository, name, directory };
+        branch.check_worktrees()?;
+        Ok(branch)
+    }
+
+    /// Checks that no worktree has checked the branch out. Its files would not follow, and the next
+    /// commit there would undo the results.
+    fn check_worktrees(&self) -> Result<(), Error> {
+        let list = ["for-each-ref", "--format=%(worktreepath)", &self.name];
+        let worktree = git::text(git::command(&self.repository.top).args(list), "list branches")?;
+        if worktree.is_empty() {
+            return Ok(());
         }
-        Ok(Self { repository, name, directory })
+        let branch = self.name.trim_start_matches("refs/heads/").to_owned();
+        Err(Error::Branch { branch, worktree: worktree.into() })
     }
 
     /// Returns the commit at the tip, or the user's `HEAD` if the branch does not exist. Returns
@@ -130,21 +141,7 @@ impl ResultBranch {
                 entries.extend_from_slice(format!("0 {}\t{}\0", self.no_object(), change.path).as_bytes());
                 continue;
             };
-            let content = self.joined(tip, change, store).await?;
-            let mut hash = self.git_with(&index);
-            hash.args(["hash-object", "-w", "--stdin"]);
-            if file.kind == EntryKind::Symlink {
-                hash.arg("--no-filters");
-            } else {
-                // Attributes of the path decide on line endings.
-                hash.args(["--path", &change.path]);
-            }
-            let id = if content.is_empty() {
-                git::text(&mut hash, operation)?
-            } else {
-                let id = git::output_of(&mut hash, &content, operation)?;
-                String::from_utf8_lossy(&id).trim().to_owned()
-            };
+            let id = self.joined(tip, change, file, store).await?;
             let mode = git_copies::mode(file.kind);
             entries.extend_from_slice(format!("{mode} {id}\t{}\0", change.path).as_bytes());
         }
@@ -170,8 +167,10 @@ impl ResultBranch {
     /// [`commit`](Self::commit) has made. `first` is the first of them.
     ///
     /// # Errors
-    /// [`Error::Git`] if somebody else has moved the branch meanwhile.
+    /// [`Error::Git`] if somebody else has moved the branch meanwhile. [`Error::Branch`] if it is
+    /// checked out in a worktree.
     pub(crate) fn advance(&self, first: &str, commit: &str) -> Result<(), Error> {
+        self.check_worktrees()?;
         let operation = "move the branch of the results";
         let parent = self.resolve(&format!("{first}^"));
         let old = match self.resolve(&self.name) {
@@ -183,20 +182,55 @@ impl ResultBranch {
         git::output(&mut update, operation).map(drop)
     }
 
-    /// Returns the content to commit for a changed file.
-    async fn joined(&self, tip: Option<&str>, change: &Change, store: &Store) -> Result<Bytes, Error> {
-        let Some(after) = change.after else { return Ok(Bytes::new()) };
-        let tested = tree::content(store, &after.blob).await?;
+    /// Stores the content to commit for a changed file, and returns its id.
+    ///
+    /// Files are compared and merged in the form that git stores: with its line endings, and
+    /// without what filters add to a worktree.
+    async fn joined(
+        &self,
+        tip: Option<&str>,
+        change: &Change,
+        after: File,
+        store: &Store,
+    ) -> Result<String, Error> {
+        let tested = self.add(change, after, store).await?;
         let (Some(before), Some(tip)) = (change.before, tip) else { return Ok(tested) };
-        let show = ["cat-file", "blob", &format!("{tip}:{}", change.path)];
-        let Ok(committed) = git::output(self.git().args(show), "read a file") else { return Ok(tested) };
-        let before = tree::content(store, &before.blob).await?;
-        if committed == *before || after.kind == EntryKind::Symlink {
+        let find = ["rev-parse", "--verify", "-q", &format!("{tip}:{}", change.path)];
+        let Ok(committed) = git::text(self.git().args(find), "find a file") else { return Ok(tested) };
+        let before = self.add(change, before, store).await?;
+        if after.kind == EntryKind::Symlink || before == committed {
             return Ok(tested);
         }
-        let texts = [&before[..], &committed, &tested].map(std::str::from_utf8);
+        let read = |id: &str| git::output(self.git().args(["cat-file", "blob", id]), "read a file");
+        let contents = [read(&before)?, read(&committed)?, read(&tested)?];
+        let texts = contents.each_ref().map(|content| std::str::from_utf8(content));
         let [Ok(before), Ok(committed), Ok(after)] = texts else { return Ok(tested) };
-        Ok(diffy::merge(before, committed, after).map_or(tested.clone(), Bytes::from))
+        match diffy::merge(before, committed, after) {
+            Ok(merged) => self.store(&["--no-filters"], merged.as_bytes()),
+            Err(_) => Ok(tested),
+        }
+    }
+
+    /// Stores the content of a file as `git add` does, and returns its id.
+    async fn add(&self, change: &Change, file: File, store: &Store) -> Result<String, Error> {
+        let content = tree::content(store, &file.blob).await?;
+        // Attributes of the path decide on line endings and filters. The filter of git-lfs would
+        // leave a pointer as it is, and may not be installed.
+        let path: &[&str] = match file.kind {
+            EntryKind::Regular | EntryKind::Executable if !content.starts_with(LFS_POINTER) => {
+                &["--path", &change.path]
+            }
+            _ => &["--no-filters"],
+        };
+        self.store(path, &content)
+    }
+
+    fn store(&self, arguments: &[&str], content: &[u8]) -> Result<String, Error> {
+        let operation = "store a result";
+        let mut hash = self.git_with_filters();
+        hash.args(["hash-object", "-w", "--stdin"]).args(arguments);
+        let id = git::output_of(&mut hash, content, operation)?;
+        Ok(String::from_utf8_lossy(&id).trim().to_owned())
     }
 
     fn resolve(&self, name: &str) -> Option<String> {
@@ -213,6 +247,14 @@ impl ResultBranch {
     fn git_with(&self, index: &IndexDir) -> Command {
         let mut command = self.git();
         index.attach(&mut command);
+        command
+    }
+
+    /// Creates a call of git that runs the user's filters, which is nowhere else done: what they
+    /// encrypt or store elsewhere must not get into a commit.
+    fn git_with_filters(&self) -> Command {
+        let mut command = git::command(&self.repository.top);
+        command.args(["-c", "core.safecrlf=false"]);
         command
     }
 

@@ -241,6 +241,23 @@ impl UserRepository {
         Ok(paths.filter(|path| !sparse.contains(path)).map(str::to_owned).collect())
     }
 
+    /// Returns the paths of `HEAD` that git takes for unmodified in the worktree. The content of such
+    /// a file differs from the committed one if a filter or the line endings convert it.
+    ///
+    /// # Errors
+    /// [`Error::Git`].
+    pub(crate) fn converted(&self, head: &str) -> Result<BTreeSet<Vec<u8>>, Error> {
+        let operation = "compare the worktree with HEAD";
+        let list = |arguments: &[&str]| {
+            let listed = output(command(&self.top).args(arguments).arg(head), operation)?;
+            Ok::<_, Error>(listed.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect::<BTreeSet<_>>())
+        };
+        let modified = list(&["diff-index", "-z", "--name-only", "--no-renames"])?;
+        let mut paths = list(&["ls-tree", "-r", "-z", "--name-only", "--full-tree"])?;
+        paths.retain(|path| !modified.contains(path));
+        Ok(paths)
+    }
+
     /// Returns the tracked files and submodules. Paths that are not UTF-8 are left out.
     ///
     /// # Errors

@@ -29,6 +29,11 @@ const PROMISOR: &str = "not-in-this-partial-clone";
 /// Maximum size of an index, in bytes. Those of the largest repositories have some 100 MB.
 const INDEX_BYTES_MAX: u64 = 4 << 30;
 
+/// Maximum size of a file with a ref, in bytes.
+const REF_BYTES_MAX: u64 = 4096;
+/// Maximum number of branches that a description names.
+const REFS_MAX: usize = 3;
+
 /// The base of all copies of a run: a repository with the base commit, and an index for it.
 #[derive(Debug)]
 pub(crate) struct GitBase {
@@ -51,7 +56,7 @@ pub(crate) struct GitBase {
     submodules: Vec<String>,
     /// Files of the base commit.
     tree: Tree,
-    /// Number of files in which the base commit differs from the user's `HEAD`.
+    /// Number of files with uncommitted work, which the base commit has and the user's `HEAD` lacks.
     pub(crate) uncommitted: usize,
 }
 
@@ -101,7 +106,7 @@ impl GitBase {
             uncommitted: 0,
         };
         base.write_repository(copy)?;
-        base.commit_snapshot(copy, head, &submodules, &sparse)?;
+        base.commit_snapshot(repository, copy, head, &submodules, &sparse)?;
         // From here on, older history is found in the user's repository.
         base.packed_refs = head.map(|head| tags(repository, head)).unwrap_or_default();
         let mut alternates = Vec::new();
@@ -120,6 +125,7 @@ impl GitBase {
     /// index.
     fn commit_snapshot(
         &mut self,
+        repository: &UserRepository,
         copy: &Dir,
         head: Option<&str>,
         submodules: &[(String, String)],
@@ -149,14 +155,6 @@ impl GitBase {
             of_head.is_ok_and(|of_head| of_head == tree)
         });
         if !is_same {
-            let message =
-                if head.is_some() { "Uncommitted work at the start of the run" } else { "Start of the run" };
-            let mut commit = git();
-            commit.args(["commit-tree", &tree, "-m", message]);
-            if let Some(head) = head {
-                commit.args(["-p", head]);
-            }
-            self.commit = git::text(&mut commit, operation)?;
             let mut changed = git();
             match head {
                 Some(head) => {
@@ -165,7 +163,20 @@ impl GitBase {
                 None => changed.args(["ls-tree", "-r", "-z", "--name-only", &tree]),
             };
             let changed = git::output(&mut changed, operation)?;
-            self.uncommitted = changed.iter().filter(|byte| **byte == 0).count();
+            let converted = head.map(|head| repository.converted(head)).transpose()?.unwrap_or_default();
+            let is_work = |path: &&[u8]| !path.is_empty() && !converted.contains(*path);
+            self.uncommitted = changed.split(|byte| *byte == 0).filter(is_work).count();
+            let message = match head {
+                None => "Start of the run",
+                Some(_) if self.uncommitted == 0 => "Files as filters have converted them",
+                Some(_) => "Uncommitted work at the start of the run",
+            };
+            let mut commit = git();
+            commit.args(["commit-tree", &tree, "-m", message]);
+            if let Some(head) = head {
+                commit.args(["-p", head]);
+            }
+            self.commit = git::text(&mut commit, operation)?;
         }
         let index = copy.read(".git/index", INDEX_BYTES_MAX);
         self.index = index.map_err(Error::io("read", copy.path().join(".git/index")))?;
@@ -260,6 +271,39 @@ impl GitBase {
         }
         write("config", text.as_bytes())
     }
+}
+
+/// Describes the branches and the stash that an agent has added to the repository of a copy, by name.
+///
+/// A copy begins with one branch. Git does not run, because the repository is the agent's. The new
+/// format of refs and packed refs are not read.
+pub(crate) fn added_refs(copy: &Dir) -> Vec<String> {
+    let branch = copy.read(".git/HEAD", REF_BYTES_MAX).ok();
+    let branch = branch.and_then(|head| String::from_utf8(head).ok());
+    let branch = branch.and_then(|head| head.trim().strip_prefix("ref: refs/heads/").map(str::to_owned));
+    let own = branch.as_deref().and_then(|branch| commit_of(copy, &format!("refs/heads/{branch}")));
+    let mut added = Vec::new();
+    let mut pending = vec![String::new()];
+    while let Some(prefix) = pending.pop() {
+        let Ok(directory) = copy.subdirectory(format!(".git/refs/heads/{prefix}")) else { continue };
+        for entry in directory.entries().unwrap_or_default() {
+            let Some(name) = entry.name.to_str().map(|name| format!("{prefix}{name}")) else { continue };
+            if directory.metadata(&entry.name).is_ok_and(|metadata| metadata.is_dir()) {
+                pending.push(format!("{name}/"));
+            } else if commit_of(copy, &format!("refs/heads/{name}")) != own && added.len() < REFS_MAX {
+                added.push(format!("branch `{name}`"));
+            }
+        }
+    }
+    added.sort();
+    if commit_of(copy, "refs/stash").is_some() {
+        added.push("the stash".to_owned());
+    }
+    added
+}
+
+fn commit_of(copy: &Dir, reference: &str) -> Option<Vec<u8>> {
+    copy.read(format!(".git/{reference}"), REF_BYTES_MAX).ok()
 }
 
 /// Writes a file that does not exist yet.

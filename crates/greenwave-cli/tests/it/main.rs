@@ -23,6 +23,7 @@ mod conflicts;
 mod copies;
 mod demo;
 mod fast_path;
+mod filters;
 mod flaky_tests;
 mod full_disk;
 mod go_verdicts;

@@ -93,3 +93,51 @@ fn what_lies_beside_the_copies_does_not_hinder_commits() {
     assert_eq!(dir.read("precious"), "precious\n");
     git(&dir, &["cat-file", "-e", "greenwave/plan:one.txt"]);
 }
+
+/// Commits and stashes of an agent end with its copy. An attempt whose files show none of them is
+/// told so.
+#[test]
+fn work_that_is_only_in_git_is_named() {
+    for (script, named) in [
+        (
+            "git checkout -q -b topic/x; echo x > one.txt; git add -A; git commit -qm x; git checkout -q -",
+            "branch `topic/x`",
+        ),
+        ("echo x > one.txt; git stash -qu", "the stash"),
+        (
+            "git worktree add -q ./w -b other && cd w && echo x > one.txt && git add -A && git commit -qm x",
+            "branch `other`",
+        ),
+    ] {
+        let dir = TestDir::with_project();
+        dir.write("plan.toml", shell_plan::plan(&[ShellFeature::new("one", script, "test -f one.txt")]));
+        repository(&dir);
+        let finished = dir.run_plan().with_code(1);
+        let reason = Report::of(&finished).reason("one").to_owned();
+        let expected = format!("; its work in git does not count before it is in the files: {named}");
+        assert!(reason.ends_with(&expected), "{reason}: {finished:?}");
+    }
+}
+
+/// A branch that the user checks out during the run does not move: its files would not follow, and
+/// the user's next commit would undo the results. The answer is merged by the next run.
+#[test]
+fn a_branch_that_is_checked_out_during_a_run_does_not_move() {
+    let dir = TestDir::with_project();
+    let script = "git -C ../project checkout -q -b greenwave/plan; echo x > one.txt";
+    let one = ShellFeature::new("one", script, "test -f one.txt");
+    dir.write("plan.toml", format!("result = \"branch\"\n{}", shell_plan::unconfined(&[one])));
+    repository(&dir);
+    let script = dir.read("plan.toml").replace("../project", &dir.path("project").display().to_string());
+    dir.write("plan.toml", script);
+    let finished = dir.run_plan();
+    assert!(
+        format!("{finished:?}").contains("cannot write branch `greenwave/plan`: it is checked out in"),
+        "{finished:?}"
+    );
+    git(&dir, &["diff", "--exit-code", "HEAD"]);
+    git(&dir, &["checkout", "-q", "-"]);
+    let report = Report::of(&dir.run_plan().with_code(0));
+    assert_eq!((report.phases(), report.requests()), (vec![("one", "green")], 0));
+    git(&dir, &["cat-file", "-e", "greenwave/plan:one.txt"]);
+}

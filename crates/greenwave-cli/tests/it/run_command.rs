@@ -393,6 +393,7 @@ fn the_error_names_a_file_that_cannot_be_read() {
     error: cannot read the project's files
       caused by: cannot read project/private/key
       caused by: Permission denied (os error 13)
+    hint: make all files readable, or name the others in .gitignore
     ");
     assert_eq!(fs::read_dir(dir.path("project")).unwrap().count(), 3);
 }

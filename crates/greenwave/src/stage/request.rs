@@ -23,6 +23,7 @@ use crate::confinement::agents;
 use crate::disk_full;
 use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
+use crate::git_copies;
 use crate::phase::PhaseEvent;
 use crate::plan::{AgentSpec, CommandSpec, Edits};
 use crate::prompt;
@@ -276,7 +277,7 @@ impl Stage<'_> {
             problems.truncate(PROBLEMS_MAX);
             return Err(Unusable::Answer(problems.join("; ")));
         }
-        if draft.taken.is_empty() {
+        if draft.taken.is_empty() && !self.has_undisputed_work() {
             return Err(Unusable::Answer(self.describe_empty(&answer)));
         }
         let (tree, taken) = (draft.tree, draft.taken);
@@ -289,6 +290,14 @@ impl Stage<'_> {
         self.publish(attempt, taken, &not_taken).await;
         self.active.partial = not_taken.into_iter().map(describe_not_taken).chain(answer.remarks).collect();
         Ok(())
+    }
+
+    /// Returns whether the workspace has a part of the last answer without what was refused in it: a
+    /// file that others have changed, or that is protected. An agent that agrees changes nothing.
+    fn has_undisputed_work(&self) -> bool {
+        let tree = self.active.workspace.tree();
+        let refused = self.active.refused.as_ref();
+        refused.is_some_and(|(refused, _)| refused != tree) && *tree != self.active.base
     }
 
     /// Finds the agent's changes in its directory, and the entries there that are never taken.
@@ -369,6 +378,11 @@ impl Stage<'_> {
             }
             Edits::Answer => format!("the answer ({} bytes) contains no file", answer.bytes),
         };
+        let added = git_copies::added_refs(self.active.workspace.dir());
+        if !added.is_empty() {
+            reason.push_str("; its work in git does not count before it is in the files: ");
+            reason.push_str(&added.join(", "));
+        }
         for remark in &answer.remarks {
             reason.push_str("; ");
             reason.push_str(remark);
