@@ -241,8 +241,8 @@ impl UserRepository {
         Ok(paths.filter(|path| !sparse.contains(path)).map(str::to_owned).collect())
     }
 
-    /// Returns the paths of `HEAD` that git takes for unmodified in the worktree. The content of such
-    /// a file differs from the committed one if a filter or the line endings convert it.
+    /// Returns the paths of `HEAD` that git takes for unmodified in the worktree. The content of
+    /// such a file differs from the committed one if a filter or the line endings convert it.
     ///
     /// # Errors
     /// [`Error::Git`].

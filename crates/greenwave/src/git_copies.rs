@@ -56,7 +56,7 @@ pub(crate) struct GitBase {
     submodules: Vec<String>,
     /// Files of the base commit.
     tree: Tree,
-    /// Number of files with uncommitted work, which the base commit has and the user's `HEAD` lacks.
+    /// Number of files with uncommitted work, which the base commit has and `HEAD` lacks.
     pub(crate) uncommitted: usize,
 }
 
@@ -273,7 +273,7 @@ impl GitBase {
     }
 }
 
-/// Describes the branches and the stash that an agent has added to the repository of a copy, by name.
+/// Describes the branches and the stash that an agent has added to the repository of a copy.
 ///
 /// A copy begins with one branch. Git does not run, because the repository is the agent's. The new
 /// format of refs and packed refs are not read.

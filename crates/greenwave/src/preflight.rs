@@ -170,7 +170,7 @@ fn check_program(
 /// Returns the problems of the test files that a command names.
 fn check_paths(plan: &Plan, feature: &Feature, test: &Test) -> Vec<Problem> {
     let subject = || Subject::Feature { id: feature.id.clone(), field: "tests" };
-    // `python -m unittest tests.test_add.Adding` names a module, whose parts the red test looks for.
+    // `python -m unittest tests.test_add.Adding` names a module, which the red test looks for.
     let is_module = |path: &str| !path.contains('/') && !path.ends_with(".py") && runs_unittest(test);
     let named = protection::named_tests(test).filter(|path| has_suffix(path) && !is_module(path));
     let named: Vec<String> = named.collect();

@@ -291,8 +291,8 @@ fn an_empty_new_file_is_joined_with_another() {
     assert_eq!(dir.read("project/a/new.txt"), "x\n");
 }
 
-/// The next prompt says that the other side deletes a file, or shows the file that it keeps. An agent
-/// that leaves it at that has nothing more to change.
+/// The next prompt says that the other side deletes a file, or shows the file that it keeps. An
+/// agent that leaves it at that has nothing more to change.
 #[test]
 fn an_agent_can_resolve_a_conflict_with_a_deletion() {
     let dir = TestDir::with_project().with("project/old.txt", "1\n");

@@ -53,7 +53,7 @@ fn uncommitted(dir: &TestDir) -> u64 {
     base["uncommitted"].as_u64().unwrap()
 }
 
-/// What a filter has converted is no uncommitted work, and copies have it as the worktree has it.
+/// Files that a filter has converted do not count as uncommitted work. Copies have their content.
 #[test]
 fn converted_files_are_not_uncommitted_work() {
     let script = "{ git log --format=%s; git status --porcelain; cat a.key; git stash list; } > log.txt\n\

@@ -94,8 +94,8 @@ fn what_lies_beside_the_copies_does_not_hinder_commits() {
     git(&dir, &["cat-file", "-e", "greenwave/plan:one.txt"]);
 }
 
-/// Commits and stashes of an agent end with its copy. An attempt whose files show none of them is
-/// told so.
+/// Commits and stashes of an agent end with its copy. If no file has changed, the reason names
+/// them.
 #[test]
 fn work_that_is_only_in_git_is_named() {
     for (script, named) in [

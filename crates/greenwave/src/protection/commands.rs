@@ -19,7 +19,7 @@ impl Operand {
     }
 
     /// Returns whether the operand is a test: a file of tests, or a script whose name says that it
-    /// tests something. Data that a command looks at, such as `docs/check-list.md`, is none.
+    /// tests something. Data that a command looks at, such as `docs/check-list.md`, is not.
     pub(super) fn is_test(&self) -> bool {
         is_test_file(&self.path) || (is_test_script(&self.path) && (!self.is_argument || self.is_code()))
     }

@@ -75,7 +75,7 @@ pub(super) fn violation(
     Some(format!("changes `{part}`, which chooses or runs tests or other programs"))
 }
 
-/// Compares the commands in a manifest. New ones may be added. A file with comments is not compared.
+/// Compares the commands in a manifest. New ones may be added. A file with comments is skipped.
 fn json_part(old: &str, new: &str, keys: &[&str]) -> Option<String> {
     let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
     let (old, new) = (parse(old), parse(new));

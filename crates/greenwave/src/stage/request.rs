@@ -292,8 +292,8 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Returns whether the workspace has a part of the last answer without what was refused in it: a
-    /// file that others have changed, or that is protected. An agent that agrees changes nothing.
+    /// Returns whether the workspace has a part of the last answer without what was refused in it:
+    /// a file that others have changed, or that is protected. An agent that agrees changes nothing.
     fn has_undisputed_work(&self) -> bool {
         let tree = self.active.workspace.tree();
         let refused = self.active.refused.as_ref();
