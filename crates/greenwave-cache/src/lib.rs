@@ -121,6 +121,7 @@ mod sync;
 mod tier;
 mod tiered;
 mod waiter;
+mod write_queue;
 
 #[cfg(feature = "memcached")]
 pub use backend::MemcachedBackend;

@@ -2,19 +2,18 @@
 //! misses.
 
 use std::collections::{HashSet, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::backend::{Backend, Capabilities};
 use crate::catch_panic::{catch_panic, catch_panic_async};
 use crate::stats::Counter;
+use crate::write_queue::{Push, QueuedWrite, WriteQueue, WriteTarget};
 use crate::{BoxError, Error, Key, Secret};
 
 /// Maximum number of keys in a read-only tier that are skipped because their records do not verify.
@@ -81,7 +80,9 @@ pub enum WriteMode {
     /// After the call returns, in order, from a background task in the runtime of the first write.
     /// [`flush`](crate::Tiered::flush) waits for the queued writes. Those that are still queued
     /// when the runtime ends are lost: they count as dropped, and the next flush reports a failure.
-    /// Later writes are queued in their own runtime. Outside of a runtime, writes go through.
+    /// Later writes are queued in their own runtime. If the runtime lives but runs no task for a
+    /// second, a flush performs the queued writes in the caller's runtime; the write that was in
+    /// progress is then dropped and made again. Outside of a runtime, writes go through.
     Back {
         /// Maximum number of queued writes; 0 is treated as 1. A put that finds the queue full is
         /// dropped and counted, and a removal waits.
@@ -145,8 +146,8 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 pub(crate) struct TierHandle {
     state: Arc<TierState>,
-    /// Sends writes to the background task, once it has been started.
-    queue: Mutex<Option<mpsc::Sender<QueuedWrite>>>,
+    /// `None` if writes go through.
+    queue: Option<WriteQueue>,
     skipped_keys: Mutex<SkippedKeys>,
 }
 
@@ -159,19 +160,15 @@ struct TierState {
     has_lost: AtomicBool,
 }
 
-/// An item in the queue of writes. `Flush` is answered when all earlier writes are done.
-#[derive(Debug)]
-enum QueuedWrite {
-    Put(Key, Bytes, Option<Duration>),
-    Remove(Key),
-    Flush(oneshot::Sender<()>),
-}
-
 impl TierHandle {
     pub(crate) fn new(tier: Tier) -> Self {
         let state =
             Arc::new(TierState { tier, counters: Counters::default(), has_lost: AtomicBool::new(false) });
-        Self { state, queue: Mutex::default(), skipped_keys: Mutex::default() }
+        let queue = match state.tier.writes {
+            WriteMode::Through => None,
+            WriteMode::Back { queued_max } => Some(WriteQueue::new(state.clone(), queued_max)),
+        };
+        Self { state, queue, skipped_keys: Mutex::default() }
     }
 
     pub(crate) fn tier(&self) -> &Tier {
@@ -223,8 +220,8 @@ impl TierHandle {
             self.counters().dropped.add(1);
             Err(format!("record of {} bytes exceeds the size limit", value.len()).into())
         } else {
-            match self.queue() {
-                Some(queue) => self.enqueue(&queue, QueuedWrite::Put(*key, value, ttl)),
+            match self.enqueue(QueuedWrite::Put(*key, value.clone(), ttl)) {
+                Some(queued) => queued,
                 None => self.state.call("put", async { tier.backend.put(key, value, ttl).await }).await,
             }
         };
@@ -241,11 +238,11 @@ impl TierHandle {
         if !self.is_writable() {
             return self.skipped_keys.lock().insert(*key);
         }
-        let waiting = match self.queue() {
-            Some(queue) => queue.send(QueuedWrite::Remove(*key)).await.is_ok(),
+        let is_queued = match &self.queue {
+            Some(queue) => queue.push(QueuedWrite::Remove(*key)).await,
             None => false,
         };
-        if !waiting {
+        if !is_queued {
             let _ = self.state.call("remove", async { self.state.tier.backend.remove(key).await }).await;
         }
     }
@@ -291,39 +288,21 @@ impl TierHandle {
 
     /// Waits until all queued writes are done.
     pub(crate) async fn wait_for_queue(&self) {
-        let queue = self.queue.lock().clone();
-        let Some(queue) = queue else { return };
-        let (done, drained) = oneshot::channel();
-        if queue.send(QueuedWrite::Flush(done)).await.is_ok() {
-            // An error means that the task ended with its runtime, so nothing is left to wait for.
-            let _ = drained.await;
+        if let Some(queue) = &self.queue {
+            queue.wait_until_drained().await;
         }
     }
 
-    /// Returns the queue of the background task, which is started on first use, and again after its
-    /// runtime ended. Returns `None` if writes go through.
-    fn queue(&self) -> Option<mpsc::Sender<QueuedWrite>> {
-        let WriteMode::Back { queued_max } = self.state.tier.writes else { return None };
-        let mut queue = self.queue.lock();
-        if let Some(queue) = queue.as_ref().filter(|queue| !queue.is_closed()) {
-            return Some(queue.clone());
-        }
-        let runtime = Handle::try_current().ok()?;
-        let (sender, receiver) = mpsc::channel(queued_max.clamp(1, Semaphore::MAX_PERMITS));
-        let writer = QueueWriter { state: self.state.clone(), queue: receiver, is_writing: false };
-        runtime.spawn(writer.run());
-        Some(queue.insert(sender).clone())
-    }
-
-    fn enqueue(&self, queue: &mpsc::Sender<QueuedWrite>, write: QueuedWrite) -> Result<(), BoxError> {
-        let refused = |refused| {
-            self.counters().dropped.add(1);
-            match refused {
-                TrySendError::Full(_) => "write queue is full".into(),
-                TrySendError::Closed(_) => "write queue was closed with its runtime".into(),
+    /// Queues a write. Returns `None` if writes go through.
+    fn enqueue(&self, write: QueuedWrite) -> Option<Result<(), BoxError>> {
+        match self.queue.as_ref()?.try_push(write) {
+            Push::Queued => Some(Ok(())),
+            Push::NoRuntime => None,
+            Push::Full => {
+                self.counters().dropped.add(1);
+                Some(Err("write queue is full".into()))
             }
-        };
-        queue.try_send(write).map_err(refused)
+        }
     }
 }
 
@@ -364,47 +343,26 @@ impl TierState {
     }
 }
 
-/// The background task, which performs queued writes in order until all senders are dropped.
-struct QueueWriter {
-    state: Arc<TierState>,
-    queue: mpsc::Receiver<QueuedWrite>,
-    is_writing: bool,
-}
-
-impl QueueWriter {
-    async fn run(mut self) {
-        while let Some(write) = self.queue.recv().await {
-            let (state, backend) = (&self.state, &self.state.tier.backend);
-            self.is_writing = !matches!(write, QueuedWrite::Flush(_));
+impl WriteTarget for TierState {
+    fn perform(self: Arc<Self>, write: QueuedWrite) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let backend = &self.tier.backend;
+            // Failures are counted and logged.
             match write {
                 QueuedWrite::Put(key, value, ttl) => {
-                    _ = state.call("put", async { backend.put(&key, value, ttl).await }).await;
+                    let _ = self.call("put", async { backend.put(&key, value, ttl).await }).await;
                 }
                 QueuedWrite::Remove(key) => {
-                    _ = state.call("remove", async { backend.remove(&key).await }).await;
+                    let _ = self.call("remove", async { backend.remove(&key).await }).await;
                 }
-                // An error means that the waiting call was dropped.
-                QueuedWrite::Flush(done) => _ = done.send(()),
             }
-            self.is_writing = false;
-        }
+        })
     }
-}
 
-impl Drop for QueueWriter {
-    /// Counts the writes that are lost if the runtime ends first.
-    fn drop(&mut self) {
-        self.queue.close();
-        let mut lost = u64::from(self.is_writing);
-        while let Ok(write) = self.queue.try_recv() {
-            lost += u64::from(!matches!(write, QueuedWrite::Flush(_)));
-        }
-        if lost > 0 {
-            let TierState { tier, counters, has_lost } = &*self.state;
-            counters.dropped.add(lost);
-            has_lost.store(true, Ordering::Relaxed);
-            tracing::warn!(tier = tier.name, lost, "the runtime ended before queued writes were done");
-        }
+    fn lose(&self, writes: u64) {
+        self.counters.dropped.add(writes);
+        self.has_lost.store(true, Ordering::Relaxed);
+        tracing::warn!(tier = self.tier.name, writes, "the runtime ended before queued writes were done");
     }
 }
 

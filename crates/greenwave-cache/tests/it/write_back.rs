@@ -1,6 +1,8 @@
-//! Tests of tiers that write in the background, after the runtime of their task ended.
+//! Tests of tiers that write in the background, after the runtime of their task ended or came to a
+//! standstill.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -64,9 +66,23 @@ fn writes_lost_with_the_runtime_are_counted_and_fail_the_next_flush() {
     });
 }
 
-/// A backend whose writes never end.
+/// A backend whose first writes never end. Counts the others.
 #[derive(Debug)]
-struct Hanging;
+struct Hanging {
+    hanging: AtomicUsize,
+    puts: AtomicUsize,
+    removals: AtomicUsize,
+}
+
+impl Hanging {
+    fn new(hanging: usize) -> Self {
+        Self { hanging: hanging.into(), puts: 0.into(), removals: 0.into() }
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        (self.puts.load(Ordering::Relaxed), self.removals.load(Ordering::Relaxed))
+    }
+}
 
 #[async_trait]
 impl Backend for Hanging {
@@ -79,10 +95,16 @@ impl Backend for Hanging {
     }
 
     async fn put(&self, _: &Key, _: Bytes, _: Option<Duration>) -> Result<(), BoxError> {
-        std::future::pending().await
+        let taken = |left: usize| left.checked_sub(1);
+        if self.hanging.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok() {
+            std::future::pending().await
+        }
+        self.puts.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn remove(&self, _: &Key) -> Result<(), BoxError> {
+        self.removals.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -105,7 +127,7 @@ impl Backend for Hanging {
 
 #[test]
 fn a_write_that_the_end_of_the_runtime_interrupts_is_lost() {
-    let tiered = tiered(Arc::new(Hanging));
+    let tiered = tiered(Arc::new(Hanging::new(usize::MAX)));
     runtime().block_on(async {
         tiered.put(&key(1), &record()).await.unwrap();
         let waiting = tokio::time::timeout(Duration::from_millis(50), tiered.flush()).await;
@@ -113,6 +135,69 @@ fn a_write_that_the_end_of_the_runtime_interrupts_is_lost() {
     });
     assert_eq!(tiered.stats().tiers[0].dropped, 1);
     assert!(!runtime().block_on(tiered.close()));
+}
+
+/// A runtime that somebody else drives. Its clock is paused, so waiting takes no time.
+fn other_runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn a_flush_performs_the_writes_of_a_runtime_at_a_standstill() {
+    // The task has not begun to run, or its first write hangs.
+    for (hanging, yields) in [(0, 0), (1, 3)] {
+        let (standing, backend) = (runtime(), Arc::new(Hanging::new(hanging)));
+        let tiered = tiered(backend.clone());
+        standing.block_on(async {
+            for number in 0..3 {
+                tiered.put(&key(number), &record()).await.unwrap();
+            }
+            tiered.remove(&key(0)).await;
+            for _ in 0..yields {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert_eq!(backend.counts(), (0, 0));
+        let flushed = other_runtime().block_on(async { tokio::time::timeout(HOUR, tiered.flush()).await });
+        assert_eq!((flushed, backend.counts()), (Ok(true), (3, 1)), "{hanging}");
+        // The former task does nothing more, and later writes have a task again.
+        standing.block_on(async {
+            tokio::task::yield_now().await;
+            tiered.put(&key(9), &record()).await.unwrap();
+            assert!(tokio::time::timeout(HOUR, tiered.flush()).await.unwrap());
+        });
+        assert_eq!((backend.counts(), tiered.stats().tiers[0].dropped), ((4, 1), 0));
+    }
+}
+
+#[test]
+fn a_removal_finds_room_in_the_queue_of_a_runtime_at_a_standstill() {
+    let (standing, backend) = (runtime(), Arc::new(Hanging::new(0)));
+    let tiered = tiered(backend.clone());
+    standing.block_on(async {
+        for number in 0..12 {
+            let put = tiered.put(&key(number), &record()).await;
+            assert_eq!(put.is_ok(), number < 10, "the queue has ten places");
+        }
+    });
+    let other = other_runtime();
+    let removed = other.block_on(async { tokio::time::timeout(HOUR, tiered.remove(&key(0))).await });
+    let flushed = other.block_on(async { tokio::time::timeout(HOUR, tiered.flush()).await });
+    assert_eq!((removed, flushed, backend.counts()), (Ok(()), Ok(true), (10, 1)));
+    assert_eq!(tiered.stats().tiers[0].dropped, 2);
+}
+
+#[test]
+fn a_flush_leaves_the_writes_to_a_runtime_that_runs() {
+    let (running, backend) = (Builder::new_multi_thread().build().unwrap(), Arc::new(Hanging::new(0)));
+    let tiered = tiered(backend.clone());
+    running.block_on(async { tiered.put(&key(1), &record()).await.unwrap() });
+    // Without timers, so that a move to this runtime is impossible.
+    let without_timers = Builder::new_current_thread().build().unwrap();
+    assert!(without_timers.block_on(tiered.flush()));
+    assert_eq!(backend.counts(), (1, 0));
 }
 
 #[test]
