@@ -1,5 +1,6 @@
 //! The `ColdTier` trait, which stores contents that do not fit in memory, and its implementations.
 
+mod guarded;
 mod memory;
 #[cfg(feature = "object")]
 mod object;
@@ -11,6 +12,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub(crate) use guarded::{GuardedColdTier, catch_async};
 pub use memory::MemoryColdTier;
 #[cfg(all(feature = "conformance", feature = "object"))]
 pub(crate) use object::check_object;
@@ -60,7 +62,7 @@ impl From<(Bytes, Bytes)> for ColdEntry {
 /// - *Retries.* Every call may be repeated. Keys of contents always get the same value.
 /// - *Errors.* After an error the call may have had no effect. The store keeps unwritten entries in
 ///   memory, tries the entries of a failed call one by one, and skips those that fail on their own
-///   until its next call.
+///   until its next call. A panic counts as an error, and so does a result of the wrong length.
 /// - *Limit.* A value of up to [`value_bytes_max`](Self::value_bytes_max) bytes is not rejected for
 ///   its length.
 /// - *Drop.* Dropping without [`close`](Self::close) loses at most unflushed writes.

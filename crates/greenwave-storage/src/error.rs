@@ -60,6 +60,14 @@ pub enum Error {
         /// Description of the valid values.
         expected: &'static str,
     },
+    /// Code of the user panicked, such as the cold tier. Only the call that it ran for fails.
+    #[error("{callback} panicked: {message}")]
+    Panicked {
+        /// The code that panicked.
+        callback: &'static str,
+        /// Message of the panic.
+        message: String,
+    },
     /// The operation was cancelled because the runtime is shutting down.
     #[error("runtime is shutting down")]
     Shutdown,

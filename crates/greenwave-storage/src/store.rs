@@ -16,7 +16,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use self::keys::{blob_key, id_of, name_key};
 use self::sharing::Sharing;
-use crate::cold::{ColdTier, SharedColdTier};
+use crate::cold::{ColdTier, GuardedColdTier};
 use crate::memory::{DeltaBase, MemoryTier, RequiredBlobs};
 use crate::{BlobId, Error, StoreOptions, StoreStats};
 
@@ -66,6 +66,7 @@ pub struct Store {
 struct StoreState {
     options: StoreOptions,
     memory: Mutex<MemoryTier>,
+    /// The tier that was given, behind a [`GuardedColdTier`].
     cold: Arc<dyn ColdTier>,
     /// Held by the task that spills or sweeps. Other writers wait for it, which bounds memory.
     spill_lock: AsyncMutex<()>,
@@ -86,15 +87,17 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Returns [`Error::InvalidOption`] if an option is out of range.
+    /// Returns [`Error::InvalidOption`] if an option is out of range, and [`Error::Panicked`] if the
+    /// cold tier panics.
     pub fn open(options: StoreOptions, cold: Arc<dyn ColdTier>) -> Result<Self, Error> {
         options.check()?;
+        let cold = GuardedColdTier::new(cold)?;
         let memory = Mutex::new(MemoryTier::new(&options, cold.shared().is_some()));
-        let sharing = Sharing::new(cold.shared().map_or(0, SharedColdTier::new_store_id));
+        let sharing = Sharing::new(cold.store_id()?);
         let state = StoreState {
             options,
             memory,
-            cold,
+            cold: Arc::new(cold),
             spill_lock: AsyncMutex::new(()),
             sharing,
             counters: Counters::default(),

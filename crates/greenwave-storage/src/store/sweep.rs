@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::cold::catch_async;
 use crate::store::keys::{BLOB, NAME, blob_key, id_of};
 use crate::{BlobId, Error, Store};
 
@@ -34,11 +35,13 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`sweep`](Self::sweep) and of `keep`.
+    /// Returns the errors of [`sweep`](Self::sweep) and of `keep`, and [`Error::Panicked`] if `keep`
+    /// panics.
     pub async fn sweep_with<F>(&self, keep: impl Fn() -> F + Send + Sync) -> Result<u64, Error>
     where
         F: Future<Output = Result<HashSet<BlobId>, Error>> + Send,
     {
+        let keep = || async { catch_async("`keep`", async { keep().await }).await? };
         let _guard = self.state.spill_lock.lock().await;
         self.refresh().await?;
         let retained = keep().await?;

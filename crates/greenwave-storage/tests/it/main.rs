@@ -9,6 +9,7 @@ mod disks;
 mod limits;
 mod model;
 mod option_ranges;
+mod panics;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod reclaim;
 mod sharing;
