@@ -16,6 +16,7 @@ use crate::{Error, ResponseStream};
 /// - **Cancellation**: dropping the future of `connect` releases all its resources.
 /// - `Ok` from `connect` means that a request can be sent, not that it will be answered.
 /// - **Retry**: an error of `connect` may be retried; no request was sent.
+/// - **Panics** fail the call in an [`AgentPool`](crate::AgentPool) with an error.
 #[async_trait]
 pub trait Agent: Debug + Send + Sync + 'static {
     /// Opens a session, for example a connection. A backend without connections returns a value

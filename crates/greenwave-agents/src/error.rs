@@ -139,6 +139,14 @@ pub enum Error {
         /// Number of bytes received.
         bytes: u64,
     },
+    /// The code of an agent panicked. Only the call that it ran for fails.
+    #[error("the code of the agent panicked in `{callback}`: {message}")]
+    Panicked {
+        /// The method that panicked.
+        callback: &'static str,
+        /// Message of the panic.
+        message: String,
+    },
     /// The pool cannot provide a session.
     #[error("cannot open a session with agent `{agent}`")]
     Pool {
@@ -161,6 +169,7 @@ impl Error {
                 | Error::Start { .. }
                 | Error::NotFound { .. }
                 | Error::PromptTooLarge { .. }
+                | Error::Panicked { .. }
         )
     }
 }

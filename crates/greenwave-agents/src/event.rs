@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 
-use crate::Error;
+use crate::{Error, callback};
 
 /// An event of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,21 +62,23 @@ pub enum AgentEvent {
 
 /// A response as a stream of events.
 ///
-/// Dropping it stops the work on the response.
+/// Dropping it stops the work on the response. If the agent's code panics, the stream fails with
+/// [`Error::Panicked`] and ends.
 pub struct ResponseStream {
-    events: Pin<Box<dyn Stream<Item = Result<AgentEvent, Error>> + Send>>,
+    /// `None` after a panic.
+    events: Option<Pin<Box<dyn Stream<Item = Result<AgentEvent, Error>> + Send>>>,
 }
 
 impl ResponseStream {
     /// Creates a response from its events, for implementations of [`Session`](crate::Session).
     pub fn new(events: impl Stream<Item = Result<AgentEvent, Error>> + Send + 'static) -> Self {
-        Self { events: Box::pin(events) }
+        Self { events: Some(Box::pin(events)) }
     }
 
     /// Returns the text as a stream of chunks. The stream fails with [`Error::BrokeOff`] if the
     /// response is incomplete.
     pub fn into_text(self) -> TextStream {
-        TextStream { events: self.events, bytes: 0, ended: false }
+        TextStream { events: self, bytes: 0, ended: false }
     }
 }
 
@@ -84,7 +86,13 @@ impl Stream for ResponseStream {
     type Item = Result<AgentEvent, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.events.as_mut().poll_next(context)
+        let Some(events) = &mut self.events else { return Poll::Ready(None) };
+        callback::call("poll_next", || events.as_mut().poll_next(context)).unwrap_or_else(|error| {
+            let panicked = self.events.take();
+            // A second panic has nothing to add.
+            let _ = callback::call("drop", || drop(panicked));
+            Poll::Ready(Some(Err(error)))
+        })
     }
 }
 
@@ -97,7 +105,7 @@ impl fmt::Debug for ResponseStream {
 /// The text of a [`ResponseStream`], chunk by chunk. Fails with [`Error::BrokeOff`] if the response
 /// ends without [`AgentEvent::End`].
 pub struct TextStream {
-    events: Pin<Box<dyn Stream<Item = Result<AgentEvent, Error>> + Send>>,
+    events: ResponseStream,
     bytes: u64,
     ended: bool,
 }
@@ -107,7 +115,7 @@ impl Stream for TextStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         while !self.ended {
-            match ready!(self.events.as_mut().poll_next(context)) {
+            match ready!(Pin::new(&mut self.events).poll_next(context)) {
                 Some(Ok(AgentEvent::Text(text))) => {
                     self.bytes += text.len() as u64;
                     return Poll::Ready(Some(Ok(text)));

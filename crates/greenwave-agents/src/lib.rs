@@ -42,6 +42,7 @@
 //! must be discarded.
 
 mod agent;
+mod callback;
 mod coding_program;
 mod command;
 #[cfg(feature = "conformance")]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use greenwave_pooling::{Lease, Manager, Pool, PoolOptions, PoolStats};
 
-use crate::{Agent, Error, Preflight, Session};
+use crate::{Agent, Error, Preflight, Request, ResponseStream, Session, callback};
 
 /// Options of an [`AgentPool`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,14 +62,14 @@ impl AgentPool {
     /// Calls [`Agent::preflight`].
     ///
     /// # Errors
-    /// Those of the agent.
+    /// Those of the agent, and [`Error::Panicked`] if it panics.
     pub fn preflight(&self, context: &Preflight<'_>) -> Result<(), Error> {
-        self.agent.preflight(context)
+        callback::call("preflight", || self.agent.preflight(context))?
     }
 
-    /// Returns [`Agent::kind`].
+    /// Returns [`Agent::kind`], or `unknown` if it panics.
     pub fn kind(&self) -> &'static str {
-        self.agent.kind()
+        callback::call("kind", || self.agent.kind()).unwrap_or("unknown")
     }
 
     /// Returns [`Agent::fingerprint`].
@@ -83,18 +83,38 @@ impl AgentPool {
     }
 }
 
+impl PooledSession {
+    /// Calls [`Session::send`]. A session that panics is closed instead of returned to the pool.
+    ///
+    /// # Errors
+    /// Those of the session, and [`Error::Panicked`] if it panics.
+    pub async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
+        let OpenSession { session, has_panicked } = &mut *self.0;
+        let sent = callback::finish("send", async { session.send(request).await }).await;
+        *has_panicked |= sent.is_err();
+        sent?
+    }
+}
+
 impl Deref for PooledSession {
     type Target = dyn Session;
 
     fn deref(&self) -> &Self::Target {
-        &**self.0
+        &*self.0.session
     }
 }
 
 impl DerefMut for PooledSession {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut **self.0
+        &mut *self.0.session
     }
+}
+
+/// A session of the pool.
+#[derive(Debug)]
+struct OpenSession {
+    session: Box<dyn Session>,
+    has_panicked: bool,
 }
 
 #[derive(Debug)]
@@ -104,18 +124,18 @@ struct SessionManager {
 
 #[async_trait]
 impl Manager for SessionManager {
-    type Connection = Box<dyn Session>;
+    type Connection = OpenSession;
     type Error = Error;
 
     async fn connect(&self) -> Result<Self::Connection, Error> {
-        self.agent.connect().await
+        Ok(OpenSession { session: self.agent.connect().await?, has_panicked: false })
     }
 
-    async fn check(&self, session: &mut Self::Connection) -> Result<(), Error> {
-        if session.is_open() { Ok(()) } else { Err(Error::BrokeOff { bytes: 0 }) }
+    async fn check(&self, connection: &mut Self::Connection) -> Result<(), Error> {
+        if connection.session.is_open() { Ok(()) } else { Err(Error::BrokeOff { bytes: 0 }) }
     }
 
-    fn is_broken(&self, session: &mut Self::Connection) -> bool {
-        !session.is_open()
+    fn is_broken(&self, connection: &mut Self::Connection) -> bool {
+        connection.has_panicked || !connection.session.is_open()
     }
 }

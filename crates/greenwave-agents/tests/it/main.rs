@@ -4,4 +4,5 @@
 
 mod command;
 mod option_ranges;
+mod panics;
 mod script;
