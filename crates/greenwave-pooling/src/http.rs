@@ -3,6 +3,7 @@
 mod condition;
 mod date;
 mod directives;
+mod guarded_store;
 mod policy;
 mod store;
 
@@ -16,6 +17,8 @@ use http::header::{IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
 use http::{Method, Request, Response, StatusCode};
 use parking_lot::Mutex;
 
+use self::guarded_store::GuardedStore;
+use crate::callback;
 use policy::{Policy, PolicyMatch, RequestDirectives};
 pub use store::{HttpStore, MemoryHttpStore, StoredResponse};
 
@@ -68,6 +71,9 @@ type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 /// - A response without a lifetime is fresh for a tenth of the time since its `Last-Modified`, at
 ///   most a week.
 ///
+/// A call of the store that panics is logged and has no effect: the response then comes from
+/// `fetch`. If the clock panics, the system clock is read in its place.
+///
 /// Requests with other methods, with `If-Match` or with `If-Unmodified-Since` bypass the
 /// cache. A successful response to an unsafe method removes the stored responses of its URL.
 #[derive(Clone)]
@@ -76,7 +82,7 @@ pub struct HttpCache {
 }
 
 struct HttpCacheInner {
-    store: Arc<dyn HttpStore>,
+    store: GuardedStore,
     options: HttpCacheOptions,
     clock: Clock,
     flights: Mutex<InFlight>,
@@ -117,6 +123,7 @@ impl HttpCache {
         clock: impl Fn() -> SystemTime + Send + Sync + 'static,
     ) -> Self {
         let flights = Mutex::new(InFlight::default());
+        let store = GuardedStore(store);
         Self { inner: Arc::new(HttpCacheInner { store, options, clock: Arc::new(clock), flights }) }
     }
 
@@ -383,8 +390,12 @@ impl HttpCache {
         part.map_or(stale, |part| CacheLookup::Fresh(Box::new(part)))
     }
 
+    /// Reads the clock. A panic is logged, and the system clock is read in its place.
     fn now(&self) -> SystemTime {
-        (self.inner.clock)()
+        callback::call("clock", || (self.inner.clock)()).unwrap_or_else(|error| {
+            tracing::error!(%error, "the clock of an HTTP cache failed: using the system clock");
+            SystemTime::now()
+        })
     }
 
     fn may_serve_stale(

@@ -10,6 +10,7 @@ use greenwave_retry::{Retry, Retryability};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::callback;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::error::{BoxError, Error};
 use crate::limiter::Limiter;
@@ -57,16 +58,23 @@ pub struct Classifier<R> {
 }
 
 impl<R> Classifier<R> {
-    /// Wraps a function that classifies results. It should be quick and must not panic.
+    /// Wraps a function that classifies results. It should be quick. If it panics, the call fails
+    /// with [`Error::Panicked`], is not repeated, and counts neither way.
     pub fn new(classify: impl Fn(&Result<R, BoxError>) -> Retryability + Send + Sync + 'static) -> Self {
         Self { classify: Arc::new(classify) }
     }
 
-    /// Returns `None` if a circuit breaker refused the call.
-    fn classify(&self, result: &Result<R, BoxError>) -> Option<Retryability> {
+    /// Classifies a result. Returns `None` if a circuit breaker refused the call. If the function
+    /// panics, also returns `None`, and the result becomes that error.
+    fn classify(&self, result: Result<R, BoxError>) -> (Result<R, BoxError>, Option<Retryability>) {
         let error = result.as_ref().err().and_then(|error| error.downcast_ref::<Error>());
-        let is_refused = matches!(error, Some(Error::CircuitOpen { .. }));
-        (!is_refused).then(|| (self.classify)(result))
+        if matches!(error, Some(Error::CircuitOpen { .. })) {
+            return (result, None);
+        }
+        match callback::call("Classifier", || (self.classify)(&result)) {
+            Ok(retryability) => (result, Some(retryability)),
+            Err(error) => (Err(error.into()), None),
+        }
     }
 }
 
@@ -137,8 +145,8 @@ where
             let attempt = |_| {
                 let (inner, request, classifier) = (inner.clone(), request.clone(), classifier.clone());
                 async move {
-                    let result = call_when_ready(inner, request).await;
-                    match classifier.classify(&result) {
+                    let (result, classified) = classifier.classify(call_when_ready(inner, request).await);
+                    match classified {
                         None | Some(Retryability::Permanent) => Ok(result),
                         Some(retryability) => Err((result, retryability)),
                     }
@@ -197,8 +205,8 @@ where
         let Self { inner, layer: LimiterLayer { limiter, classifier } } = self.clone();
         Box::pin(async move {
             let permit = limiter.acquire().await;
-            let result = call_when_ready(inner, request).await;
-            match classifier.classify(&result) {
+            let (result, classified) = classifier.classify(call_when_ready(inner, request).await);
+            match classified {
                 Some(Retryability::Permanent) => permit.succeeded(),
                 Some(Retryability::After(pause)) => permit.overloaded(Some(pause)),
                 Some(Retryability::Transient) | None => drop(permit),
@@ -253,8 +261,8 @@ where
         let Self { inner, layer: CircuitBreakerLayer { breaker, classifier } } = self.clone();
         Box::pin(async move {
             let permit = breaker.admit()?;
-            let result = call_when_ready(inner, request).await;
-            match classifier.classify(&result) {
+            let (result, classified) = classifier.classify(call_when_ready(inner, request).await);
+            match classified {
                 Some(Retryability::Permanent) => permit.succeeded(),
                 Some(Retryability::Transient | Retryability::After(_)) => permit.failed(),
                 None => drop(permit),
@@ -288,6 +296,9 @@ where
     S: Service<Q>,
     S::Error: Into<BoxError>,
 {
-    std::future::poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
-    service.call(request).await.map_err(Into::into)
+    let call = async {
+        std::future::poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::<BoxError>::into)?;
+        service.call(request).await.map_err(Into::into)
+    };
+    callback::finish("Service::call", call).await?
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Contract
 /// `snapshot` is called once per request on a tokio worker thread. It must not block, and may be
-/// called from several threads at once.
+/// called from several threads at once. A request whose call panics gets a response with status 500.
 pub trait MetricsSource: Send + Sync + 'static {
     /// Returns the current metrics.
     fn snapshot(&self) -> MetricsSnapshot;
@@ -162,7 +163,12 @@ fn respond<B>(
         response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    let mut response = Response::new(Full::from(source.snapshot().to_json() + "\n"));
+    // Unwind safety is asserted: the snapshot is not used after a panic.
+    let Ok(snapshot) = catch_unwind(AssertUnwindSafe(|| source.snapshot())) else {
+        tracing::error!(%address, "the source of metrics panicked");
+        return text(StatusCode::INTERNAL_SERVER_ERROR, "the source of metrics panicked\n");
+    };
+    let mut response = Response::new(Full::from(snapshot.to_json() + "\n"));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));

@@ -50,7 +50,8 @@ impl StoredResponse {
 /// - `get` returns the variants of the last `put`, or nothing. A store may drop entries at any
 ///   time; a bounded store must.
 /// - Calls are concurrent. After two concurrent puts of a key, either may win.
-/// - Calls do not fail. A store that cannot be reached stores nothing.
+/// - Calls do not fail. A store that cannot be reached stores nothing. A panic is logged, and the
+///   call counts as one that found or stored nothing.
 /// - Each call may be cancelled. The key then has its old variants, its new variants, or none.
 #[async_trait]
 pub trait HttpStore: Debug + Send + Sync + 'static {

@@ -333,3 +333,41 @@ async fn a_log_of_values_that_cannot_be_formatted_fails_no_call() {
     assert!(logged.contains("manager=<`Debug` panicked: unprintable>"), "{logged}");
     assert!(logged.contains("event=<`Debug` panicked: unprintable>"), "{logged}");
 }
+
+/// Each layer around a service or a classifier that panics fails the call, and admits the next.
+#[cfg(feature = "tower")]
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_layer_fails_its_call() {
+    use greenwave_pooling::{
+        BoxError, CircuitBreaker, CircuitBreakerLayer, CircuitBreakerOptions, Classifier, Limit, Limiter,
+        LimiterLayer, Retry, RetryLayer, Retryability,
+    };
+    use tower::{ServiceBuilder, ServiceExt, service_fn};
+
+    let service = service_fn(async |request: &'static str| {
+        tokio::task::yield_now().await;
+        assert!(request != "service", "boom");
+        Ok::<_, BoxError>(request)
+    });
+    let classifier = Classifier::new(|result: &Result<&str, BoxError>| {
+        assert!(!matches!(result, Ok("classifier")), "boom");
+        Retryability::Permanent
+    });
+    let breaker = CircuitBreaker::new(CircuitBreakerOptions::default());
+    let limiter = Limiter::new(Limit::Fixed(1));
+    let service = ServiceBuilder::new()
+        .layer(RetryLayer::new(Retry::default(), classifier.clone()))
+        .layer(LimiterLayer::new(limiter, classifier.clone()))
+        .layer(CircuitBreakerLayer::new(breaker, classifier))
+        .service(service);
+    for _ in 0..50 {
+        for (request, expected) in
+            [("service", "`Service::call` panicked: boom"), ("classifier", "`Classifier` panicked: boom")]
+        {
+            let error = service.clone().oneshot(request).await.unwrap_err();
+            assert_eq!(error.to_string(), expected);
+            assert!(matches!(error.downcast_ref(), Some(Error::Panicked { .. })));
+        }
+    }
+    assert_eq!(service.oneshot("fine").await.unwrap(), "fine");
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use greenwave_pooling::{HttpCache, HttpCacheOptions, MemoryHttpStore};
+use greenwave_pooling::{HttpCache, HttpCacheOptions, HttpStore, MemoryHttpStore, StoredResponse};
 use greenwave_testkit::server::Server;
 use http::{Request, Response};
 use parking_lot::Mutex;
@@ -741,7 +741,7 @@ async fn concurrent_misses_make_one_request_unless_the_response_is_not_storable(
 async fn callers_of_a_slow_server(
     first: fn(),
     is_down: bool,
-) -> (usize, std::time::Duration, Vec<Result<Result<Response<Bytes>, Down>, tokio::task::JoinError>>) {
+) -> (usize, Duration, Vec<Result<Result<Response<Bytes>, Down>, tokio::task::JoinError>>) {
     let started = tokio::time::Instant::now();
     let cache = HttpCache::new(Arc::new(MemoryHttpStore::new(10, 1 << 20)), HttpCacheOptions::default());
     let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -754,7 +754,7 @@ async fn callers_of_a_slow_server(
                     let count = count.clone();
                     async move {
                         let is_first = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
-                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                        tokio::time::sleep(Duration::from_millis(50)).await;
                         if is_first {
                             first();
                         }
@@ -846,4 +846,50 @@ async fn nginx_confirms_responses_and_changes_are_detected() {
         [200, 304, 200, 304],
         "no-cache: revalidated each time, resent after a change"
     );
+}
+
+/// A store whose calls panic.
+#[derive(Debug)]
+struct PanickingStore;
+
+#[async_trait::async_trait]
+impl HttpStore for PanickingStore {
+    async fn get(&self, _: &str) -> Vec<StoredResponse> {
+        tokio::task::yield_now().await;
+        panic!("get")
+    }
+
+    async fn put(&self, _: &str, _: Vec<StoredResponse>) {
+        tokio::task::yield_now().await;
+        panic!("put")
+    }
+
+    async fn remove(&self, _: &str) {
+        tokio::task::yield_now().await;
+        panic!("remove")
+    }
+}
+
+#[tokio::test]
+async fn a_cache_whose_store_panics_passes_requests_on() {
+    let origin = Origin::new(&[("cache-control", "max-age=60")]);
+    let cache = HttpCache::new(Arc::new(PanickingStore), HttpCacheOptions::default());
+    for _ in 0..3 {
+        let (first, second) = tokio::join!(origin.get(&cache, &[]), origin.get(&cache, &[]));
+        assert!(first.unwrap().status().is_success() && second.unwrap().status().is_success());
+        assert_eq!(origin.get(&cache, &[("range", "bytes=0-1")]).await.unwrap().status(), 200);
+        assert_eq!(origin.send(&cache, "DELETE", &[]).await.unwrap().status(), 200);
+    }
+    assert_eq!(origin.requests.lock().len(), 12);
+}
+
+#[tokio::test]
+async fn a_cache_whose_clock_panics_uses_the_system_clock() {
+    let origin = Origin::new(&[("cache-control", "max-age=60")]);
+    let store = Arc::new(MemoryHttpStore::new(10, 1 << 20));
+    let cache = HttpCache::with_clock(store, HttpCacheOptions::default(), || panic!("no clock"));
+    for _ in 0..3 {
+        assert_eq!(origin.get(&cache, &[]).await.unwrap().status(), 200);
+    }
+    assert_eq!(origin.requests.lock().len(), 1);
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "test helpers may unwrap")]
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use greenwave_telemetry::{
     CacheMetrics, Error, MetricsEndpoint, MetricsSnapshot, ParallelMetrics, memory_usage,
@@ -69,6 +70,23 @@ fn every_number_is_a_number_in_json() {
             }
         }
     }
+}
+
+/// More requests than the endpoint has connections, so that each must give its own back.
+#[tokio::test]
+async fn a_source_that_panics_fails_its_request_only() {
+    let calls = AtomicUsize::new(0);
+    let source = move || {
+        assert!(calls.fetch_add(1, Ordering::Relaxed) >= 100, "no metrics");
+        MetricsSnapshot::default()
+    };
+    let server = MetricsEndpoint::bind(any_port()).await.unwrap().serve(source);
+    for _ in 0..100 {
+        let response = get(server.address(), "/metrics").await;
+        assert!(response.starts_with("HTTP/1.1 500"), "{response}");
+        assert!(response.ends_with("\r\n\r\nthe source of metrics panicked\n"), "{response}");
+    }
+    assert!(get(server.address(), "/metrics").await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
