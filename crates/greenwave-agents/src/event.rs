@@ -60,13 +60,15 @@ pub enum AgentEvent {
     End,
 }
 
+type BoxedEvents = Pin<Box<dyn Stream<Item = Result<AgentEvent, Error>> + Send>>;
+
 /// A response as a stream of events.
 ///
 /// Dropping it stops the work on the response. If the agent's code panics, the stream fails with
 /// [`Error::Panicked`] and ends.
 pub struct ResponseStream {
     /// `None` after a panic.
-    events: Option<Pin<Box<dyn Stream<Item = Result<AgentEvent, Error>> + Send>>>,
+    events: Option<BoxedEvents>,
 }
 
 impl ResponseStream {

@@ -42,7 +42,7 @@ pub struct Transcript {
 pub struct NewAttempt {
     /// Contents of the files by path.
     pub files: BTreeMap<String, Bytes>,
-    /// Blob ids of files before the attempt, by path: those that the attempt changed or removed.
+    /// Blob ids before the attempt, by path, of files that it changed or removed.
     pub base: BTreeMap<String, BlobId>,
     /// Outcome of the attempt.
     pub outcome: AttemptOutcome,
@@ -63,7 +63,7 @@ pub struct Attempt {
     pub number: u32,
     /// Blob ids of the files by path.
     pub files: BTreeMap<String, BlobId>,
-    /// Blob ids of files before the attempt, by path: those that the attempt changed or removed.
+    /// Blob ids before the attempt, by path, of files that it changed or removed.
     pub base: BTreeMap<String, BlobId>,
     /// Outcome of the attempt.
     pub outcome: AttemptOutcome,

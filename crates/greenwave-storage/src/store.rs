@@ -87,8 +87,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Returns [`Error::InvalidOption`] if an option is out of range, and [`Error::Panicked`] if the
-    /// cold tier panics.
+    /// Returns [`Error::InvalidOption`] if an option is out of range, and [`Error::Panicked`] if
+    /// the cold tier panics.
     pub fn open(options: StoreOptions, cold: Arc<dyn ColdTier>) -> Result<Self, Error> {
         options.check()?;
         let cold = GuardedColdTier::new(cold)?;

@@ -33,7 +33,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Contract
 /// `snapshot` is called once per request on a tokio worker thread. It must not block, and may be
-/// called from several threads at once. A request whose call panics gets a response with status 500.
+/// called from several threads at once. A request whose call panics gets a response with status
+/// 500.
 pub trait MetricsSource: Send + Sync + 'static {
     /// Returns the current metrics.
     fn snapshot(&self) -> MetricsSnapshot;

@@ -97,7 +97,7 @@ impl Backend for Hanging {
     async fn put(&self, _: &Key, _: Bytes, _: Option<Duration>) -> Result<(), BoxError> {
         let taken = |left: usize| left.checked_sub(1);
         if self.hanging.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         self.puts.fetch_add(1, Ordering::Relaxed);
         Ok(())

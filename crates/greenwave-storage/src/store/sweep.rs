@@ -35,8 +35,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`sweep`](Self::sweep) and of `keep`, and [`Error::Panicked`] if `keep`
-    /// panics.
+    /// Returns the errors of [`sweep`](Self::sweep) and of `keep`, and [`Error::Panicked`] if
+    /// `keep` panics.
     pub async fn sweep_with<F>(&self, keep: impl Fn() -> F + Send + Sync) -> Result<u64, Error>
     where
         F: Future<Output = Result<HashSet<BlobId>, Error>> + Send,

@@ -155,7 +155,7 @@ const CALLS: [&str; 12] = [
     "mark_open",
 ];
 
-/// Makes every kind of call, and returns the messages of those that fail.
+/// Makes every kind of call, and returns the messages of their errors.
 async fn call_everything(store: &Store) -> Vec<String> {
     let mut failed = Vec::new();
     let mut note = |error: Option<Error>| {
