@@ -25,6 +25,19 @@ pub enum AccessKind {
     /// It may have read any file of the project, through a process that it did not start. The path
     /// is that of [`tree_path`](crate::tree_path).
     Tree = 3,
+    /// Like `Content`, of a path that tests have written in a cache which they maintain. Its state
+    /// is [`PathState::AsLeft`](crate::PathState::AsLeft) unless another program has changed it.
+    Maintained = 4,
+    /// Like `Names`, of a directory of such a cache. Its state covers only the names that no test
+    /// has written and the names that another program has removed.
+    MaintainedNames = 5,
+}
+
+impl AccessKind {
+    /// Returns whether the access was to a path in a cache that tests maintain.
+    pub fn is_maintained(self) -> bool {
+        matches!(self, AccessKind::Maintained | AccessKind::MaintainedNames)
+    }
 }
 
 /// Paths with the kind of access to each.
@@ -63,6 +76,11 @@ impl DiscoveredDeps {
         self.accesses.iter().any(|(_, kind)| *kind == AccessKind::Tree)
     }
 
+    /// Returns whether a dependency is in a cache that tests maintain.
+    pub fn has_maintained(&self) -> bool {
+        self.accesses.iter().any(|(_, kind)| kind.is_maintained())
+    }
+
     /// Encodes the accesses. Each is the number of its kind (1), the length of the prefix that its
     /// path shares with the previous path (4), the length of the rest (4), and the rest,
     /// little-endian.
@@ -91,6 +109,8 @@ impl DiscoveredDeps {
                 [1] => AccessKind::Names,
                 [2] => AccessKind::Build,
                 [3] => AccessKind::Tree,
+                [4] => AccessKind::Maintained,
+                [5] => AccessKind::MaintainedNames,
                 _ => return None,
             };
             let (shared, rest) = (reader.count()?, reader.count()?);

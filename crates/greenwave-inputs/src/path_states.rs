@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::codec::path_bytes;
 use crate::discovered_deps::{AccessKind, DiscoveredDeps};
+use crate::maintained::{Known, MaintainedFiles, Names, Observed};
 use crate::manifest::{Entry, Manifest, hash_file};
 use crate::project_tree::ProjectTree;
 use crate::selection::Selection;
@@ -43,6 +44,9 @@ pub enum PathState {
     Other,
     /// A symbolic link, with a hash of its text and of the state of its target.
     Symlink([u8; 32]),
+    /// A path in a cache that tests maintain, which is as a test left it or which no test has
+    /// created yet, with a hash of all changes of the cache by other programs.
+    AsLeft([u8; 32]),
 }
 
 impl PathState {
@@ -61,6 +65,7 @@ impl PathState {
             PathState::Unreadable => hasher.update(&[3]),
             PathState::Other => hasher.update(&[4]),
             PathState::Symlink(hash) => hasher.update(&[5]).update(hash),
+            PathState::AsLeft(epoch) => hasher.update(&[6]).update(epoch),
         };
     }
 }
@@ -77,6 +82,7 @@ pub struct PathStates {
     without: Option<(Selection, Arc<PathStates>)>,
     stat_cache: Arc<Mutex<StatCache>>,
     object_exists: ObjectExists,
+    maintained: Arc<MaintainedFiles>,
     states: Mutex<HashMap<(PathBuf, AccessKind), ReadState>>,
     /// By the address of the set. Holding the set prevents the address from being reused.
     digests: Mutex<HashMap<usize, SetDigest>>,
@@ -113,6 +119,7 @@ impl PathStates {
             without: None,
             stat_cache,
             object_exists,
+            maintained: Arc::default(),
             states: Mutex::default(),
             digests: Mutex::default(),
             descriptions: Mutex::default(),
@@ -120,6 +127,12 @@ impl PathStates {
             arrivals: Mutex::default(),
             latest_arrivals: Mutex::default(),
         }
+    }
+
+    /// Sets the records of files in caches that tests maintain. The default is an empty record.
+    #[must_use]
+    pub fn with_maintained(self, maintained: Arc<MaintainedFiles>) -> Self {
+        Self { maintained, ..self }
     }
 
     /// Creates an empty cache in which names of outputs do not count as names of a directory. Takes
@@ -292,6 +305,9 @@ impl PathStates {
                     (PathState::Directory(tree.digest), tree.newest.1)
                 });
             }
+            AccessKind::Maintained | AccessKind::MaintainedNames => {
+                return self.read_maintained(path, kind == AccessKind::MaintainedNames);
+            }
             AccessKind::Content | AccessKind::Names => {}
         }
         if let Some(exists) = (self.object_exists)(path) {
@@ -310,6 +326,51 @@ impl PathStates {
                 (PathState::Symlink(*hasher.finalize().as_bytes()), changed)
             }
             _ => (state, changed),
+        }
+    }
+
+    fn read_maintained(&self, path: &Path, reads_names: bool) -> (PathState, i64) {
+        let absolute = self.project.join(path);
+        let actual = || self.read(path, if reads_names { AccessKind::Names } else { AccessKind::Content });
+        match self.maintained.known(&absolute) {
+            Known::Left(_) if reads_names => match self.maintained.names(&absolute) {
+                Names::AsLeft(epoch) => (PathState::AsLeft(epoch), 0),
+                Names::Foreign(names) => (PathState::Directory(names), 0),
+                Names::Unreadable => actual(),
+            },
+            Known::Left(epoch) => (PathState::AsLeft(epoch), 0),
+            Known::Changed => actual(),
+            Known::Never(epoch) => match actual() {
+                (PathState::Absent, _) => (PathState::AsLeft(epoch), 0),
+                existing => existing,
+            },
+        }
+    }
+
+    /// Returns whether a test has written a path in a cache during this run which another program
+    /// had changed before. A concurrent test may have read either content.
+    pub fn is_rewritten(&self, path: &Path) -> bool {
+        self.maintained.is_rewritten(&self.project.join(path))
+    }
+
+    /// Finds the files in caches that another program has changed since a test left them. Must be
+    /// called while no test of this process runs.
+    pub fn verify_maintained(&self) {
+        self.maintained.verify(|path| self.observe(path));
+    }
+
+    /// Records the current states of paths that a test has written, each after the directory of its
+    /// cache. Must not hold older states of them.
+    pub fn record_maintained<'p>(&self, written: impl Iterator<Item = (&'p Path, &'p Path)>) {
+        self.maintained.record(written, |path| self.observe(path));
+    }
+
+    fn observe(&self, path: &Path) -> Observed {
+        let (state, _) = self.state(path, AccessKind::Content);
+        Observed {
+            digest: state.digest(),
+            is_absent: state == PathState::Absent,
+            is_file: matches!(state, PathState::File(_)),
         }
     }
 

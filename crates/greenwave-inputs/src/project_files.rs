@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::dir_cache::{DirCache, DurableDirectories};
+use crate::maintained::MaintainedFiles;
 use crate::manifest::Manifest;
 use crate::path_states::ObjectExists;
 use crate::seal::StateSeal;
@@ -72,6 +73,7 @@ impl ProjectFiles {
             root: root.to_owned(),
             stat_cache,
             object_exists,
+            maintained: Arc::default(),
             roots: WalkRoots::of(selections.iter()),
             dir_cache: Arc::new(Mutex::new(dir_cache)),
         };
@@ -84,6 +86,13 @@ impl ProjectFiles {
             snapshot_count: AtomicUsize::new(0),
             running: watch::Sender::new(0),
         })
+    }
+
+    /// Sets the records of files in caches that tests maintain. The default is an empty record.
+    #[must_use]
+    pub fn with_maintained(mut self, maintained: Arc<MaintainedFiles>) -> Self {
+        self.source.maintained = maintained;
+        self
     }
 
     /// Returns the directory of the project.

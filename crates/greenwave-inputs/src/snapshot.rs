@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::codec::path_bytes;
 use crate::dir_cache::DirCache;
+use crate::maintained::MaintainedFiles;
 use crate::manifest::{Entry, Manifest, ManifestLine};
 use crate::path_states::{ObjectExists, PathStates};
 use crate::selection::Selection;
@@ -67,6 +68,7 @@ pub(crate) struct SnapshotSource {
     pub(crate) root: PathBuf,
     pub(crate) stat_cache: Arc<Mutex<StatCache>>,
     pub(crate) object_exists: ObjectExists,
+    pub(crate) maintained: Arc<MaintainedFiles>,
     pub(crate) roots: WalkRoots,
     pub(crate) dir_cache: Arc<Mutex<Option<DirCache>>>,
 }
@@ -83,7 +85,8 @@ impl SnapshotSource {
                 |file: &FoundFile| (!file.is_link).then(|| stat_cache.get(&file.path, &file.stamp)).flatten();
             files.iter().map(|file| cached(file).map_or_else(OnceLock::new, OnceLock::from)).collect()
         };
-        let states = PathStates::new(&self.root, Arc::clone(&self.stat_cache), self.object_exists);
+        let states = PathStates::new(&self.root, Arc::clone(&self.stat_cache), self.object_exists)
+            .with_maintained(Arc::clone(&self.maintained));
         Ok(Snapshot {
             began,
             took: began.elapsed(),

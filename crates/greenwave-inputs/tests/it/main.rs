@@ -1,5 +1,6 @@
 //! Tests of greenwave-inputs on real directories.
 
+mod maintained;
 mod manifest;
 mod path_states;
 mod selection;

@@ -17,6 +17,10 @@ use greenwave_inputs::{ObservedStates, text};
 
 /// Suffix in dependency records of a directory whose names were read.
 pub(crate) const NAMES: &str = " (its names)";
+/// Suffix in dependency records of a path in a cache that tests maintain.
+pub(crate) const MAINTAINED: &str = " (in a cache)";
+/// Suffix in dependency records of a directory in such a cache whose names were read.
+pub(crate) const MAINTAINED_NAMES: &str = " (names in a cache)";
 /// Suffix in dependency records of a workspace that cargo must build.
 pub(crate) const BUILDS: &str = " (what cargo builds)";
 /// The suffix of the dependency on the whole project, whose name holds the patterns that exclude

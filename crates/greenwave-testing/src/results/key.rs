@@ -19,7 +19,7 @@ use crate::{IncompleteMode, Manifest, Test};
 /// Version of the fields of keys and of the payloads of records.
 ///
 /// Increases with each incompatible change, so that older records become misses.
-pub const SCHEMA: u32 = 7;
+pub const SCHEMA: u32 = 8;
 
 /// The way in which a run observes and restricts the reads of tests.
 ///

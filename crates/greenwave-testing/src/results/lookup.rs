@@ -171,11 +171,6 @@ impl ResultCache {
         self.put(chain.last(), &record::dependencies(set)).await;
     }
 
-    /// Returns the files that tests of a project have written, relative to the project.
-    pub(crate) async fn written_before(&self, project: &Key) -> Arc<WrittenSet> {
-        self.written.of(&self.tiers, project).await
-    }
-
     /// Adds files that a test of a project has written, relative to the project. Returns all files
     /// that its tests write.
     pub(crate) async fn add_written(

@@ -1,5 +1,6 @@
 //! Opens the directory in which a project's runs leave state for later runs.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,10 +42,12 @@ pub(crate) enum StateFile {
     Discoveries,
     /// Reads of tests beyond their declarations.
     MoreReads,
+    /// Files that tests left in caches which they maintain.
+    Maintained,
 }
 
 impl StateFile {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         StateFile::UpToDate,
         StateFile::StatCache,
         StateFile::DirCache,
@@ -53,6 +56,7 @@ impl StateFile {
         StateFile::Tools,
         StateFile::Discoveries,
         StateFile::MoreReads,
+        StateFile::Maintained,
     ];
 
     /// Returns whether a path is that of a file of state, in any project. Each run rewrites these,
@@ -75,6 +79,7 @@ impl StateFile {
             StateFile::Tools => "tools.json",
             StateFile::Discoveries => "found.json",
             StateFile::MoreReads => "reads.json",
+            StateFile::Maintained => "caches",
         }
     }
 }
@@ -189,6 +194,29 @@ impl StateDirectory {
             return Ok(());
         }
         Ok(self.seal.replace(&self.path(file), content)?)
+    }
+
+    /// Replaces a file with what `update` returns for its content, under a lock of the directory.
+    /// Does nothing if `update` returns `None`.
+    ///
+    /// # Errors
+    /// [`Error::Inputs`] if the file cannot be replaced.
+    pub(crate) fn update(
+        &self,
+        file: StateFile,
+        update: impl FnOnce(Option<&[u8]>) -> Option<Vec<u8>>,
+    ) -> Result<(), Error> {
+        if !self.is_used {
+            return Ok(());
+        }
+        // Without a lock, as on some network file systems, one of two runs that save at the same
+        // time can lose its state.
+        let directory = File::open(&self.path);
+        let _locked = directory.and_then(|directory| directory.lock().map(|()| directory));
+        match update(self.read(file).as_deref()) {
+            Some(content) => self.replace(file, content),
+            None => Ok(()),
+        }
     }
 
     /// Loads a JSON file. A file that is missing, foreign, damaged or of another version counts as

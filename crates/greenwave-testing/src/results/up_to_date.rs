@@ -117,6 +117,9 @@ impl UpToDateRecord {
             return None;
         }
         let runner = Runner::with_index(environment.clone(), None, body.runner_options(), Arc::clone(&index));
+        if body.dependencies.has_maintained() {
+            runner.maintained().load(state.read(StateFile::Maintained).as_deref());
+        }
         if !body.is_current(&root, &runner, index) {
             return None;
         }
@@ -369,6 +372,12 @@ impl<'b> RecordBody<'b> {
         let Ok(directory) = openat(CWD, root, flags, FileMode::empty()) else { return false };
         let blocks = self.file_blocks();
         let check = FileCheck::default();
+        let dependencies = || {
+            let states = PathStates::new(root, index, greenwave_sandbox::kernel_object_exists)
+                .with_maintained(Arc::clone(runner.maintained()));
+            states.verify_maintained();
+            states
+        };
         let is_same = std::thread::scope(|scope| {
             let work = || check.run(directory.as_fd(), root, &blocks);
             (1..threads(blocks.len())).for_each(|_| drop(scope.spawn(work)));
@@ -376,9 +385,7 @@ impl<'b> RecordBody<'b> {
                 && environment_digest(root, runner, &self.declared) == self.environment
                 && (self.ignores.is_empty()
                     || have_same_stamps(directory.as_fd(), self.ignores, AtFlags::empty()))
-                && PathStates::new(root, index, greenwave_sandbox::kernel_object_exists)
-                    .digest(&self.dependencies)
-                    == self.states;
+                && dependencies().digest(&self.dependencies) == self.states;
             if !is_same {
                 check.has_difference.store(true, Ordering::Relaxed);
             }

@@ -15,10 +15,14 @@ mod undeclared;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use greenwave_cache::{Key, Persist, Record, Tiered, TieredStats};
-use greenwave_inputs::{ContentHashes, DiscoveredDeps, Entry, FileStamp, Selection, StatCache, list_files};
+use greenwave_inputs::{
+    ContentHashes, DiscoveredDeps, Entry, FileStamp, MaintainedFiles, PathStates, Selection, StatCache,
+    list_files,
+};
 use greenwave_sandbox::TraceStatus;
 use parking_lot::Mutex;
 
@@ -69,6 +73,10 @@ pub struct Runner {
     isolations: IsolationPool,
     /// Reads of tests beyond their declared inputs.
     more_reads: KnownReads,
+    /// Files that tests left in caches which they maintain.
+    maintained: Arc<MaintainedFiles>,
+    /// Number of calls that look up or run a single test.
+    active: AtomicUsize,
 }
 
 /// The outcome of a test. If it ran in a workspace that wants explanations, with its dependencies.
@@ -83,6 +91,15 @@ pub(crate) struct TestRun {
 pub(crate) struct Dependencies {
     pub(crate) record: DependencyRecord,
     pub(crate) inputs: Manifest,
+}
+
+/// A call in progress that looks up or runs a single test.
+struct Active<'r>(&'r AtomicUsize);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl From<Outcome> for TestRun {
@@ -113,8 +130,18 @@ impl Runner {
     ) -> Self {
         let cache = cache.map(|tiers| ResultCache::new(tiers, options.cache_failures));
         let (tools, isolations) = (Tools::new(Arc::clone(&index)), IsolationPool::default());
-        let (hashes, more_reads) = (Arc::default(), KnownReads::default());
-        Self { environment, cache, options, tools, index, hashes, isolations, more_reads }
+        Self {
+            environment,
+            cache,
+            options,
+            tools,
+            index,
+            hashes: Arc::default(),
+            isolations,
+            more_reads: KnownReads::default(),
+            maintained: Arc::default(),
+            active: AtomicUsize::new(0),
+        }
     }
 
     /// Returns the result of a test in a project directory: the cached one, or that of a new run.
@@ -123,6 +150,7 @@ impl Runner {
     /// Returns an error if the test cannot be run. A failing test is an outcome, not an error.
     pub async fn run(&self, project: &Path, test: &Test) -> Result<Outcome, Error> {
         let workspace = self.directory_workspace(project)?;
+        let _active = self.begin(&workspace).await;
         let run = if self.have_undeclared_reads(&[test]).await == [true] {
             self.run_again(&workspace, test).await
         } else {
@@ -150,7 +178,9 @@ impl Runner {
     /// # Errors
     /// Returns an error if the test cannot be run. A failing test is an outcome, not an error.
     pub async fn rerun(&self, project: &Path, test: &Test) -> Result<Outcome, Error> {
-        Ok(self.run_again(&self.directory_workspace(project)?, test).await?.outcome)
+        let workspace = self.directory_workspace(project)?;
+        let _active = self.begin(&workspace).await;
+        Ok(self.run_again(&workspace, test).await?.outcome)
     }
 
     /// Returns the cached result of a test in a project directory. Does not run the test.
@@ -159,7 +189,9 @@ impl Runner {
     /// Returns an error if the test could not be run, for example because its program does not
     /// exist.
     pub async fn cached_result(&self, project: &Path, test: &Test) -> Result<Option<Outcome>, Error> {
-        let prepared = self.prepare(&self.directory_workspace(project)?, test).await?;
+        let workspace = self.directory_workspace(project)?;
+        let _active = self.begin(&workspace).await;
+        let prepared = self.prepare(&workspace, test).await?;
         match self.lookup(&prepared).await {
             // The result is valid only after a build, which only a suite runs.
             Lookup::Hit(_, chain) if chain.builds().next().is_some() => Ok(None),
@@ -232,7 +264,37 @@ impl Runner {
     fn directory_workspace(&self, project: &Path) -> Result<DirectoryWorkspace, Error> {
         // Traces report canonical paths.
         let project = project.canonicalize().map_err(Error::io("find", project))?;
-        Ok(DirectoryWorkspace::new(&project, Arc::clone(&self.index), Arc::clone(&self.hashes)))
+        let (index, hashes) = (Arc::clone(&self.index), Arc::clone(&self.hashes));
+        Ok(DirectoryWorkspace::new(&project, index, hashes, Arc::clone(&self.maintained)))
+    }
+
+    /// Finds the files in caches that another program has changed since a test left them. Must be
+    /// called while no test runs.
+    pub(crate) async fn verify_maintained(&self, project: &Path) {
+        if !self.maintained.is_empty() {
+            let states = self.maintained_states(project);
+            blocking(move || states.verify_maintained()).await;
+        }
+    }
+
+    /// Begins a call that looks up or runs a single test. Another one may be running a test.
+    async fn begin(&self, workspace: &DirectoryWorkspace) -> Active<'_> {
+        let active = Active(&self.active);
+        if self.active.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.verify_maintained(workspace.project()).await;
+        }
+        active
+    }
+
+    /// Returns the files that tests left in caches which they maintain.
+    pub(crate) fn maintained(&self) -> &Arc<MaintainedFiles> {
+        &self.maintained
+    }
+
+    /// Returns an empty cache of states.
+    fn maintained_states(&self, project: &Path) -> PathStates {
+        PathStates::new(project, Arc::clone(&self.index), greenwave_sandbox::kernel_object_exists)
+            .with_maintained(Arc::clone(&self.maintained))
     }
 
     /// Looks up a test.

@@ -371,6 +371,12 @@ impl Suite {
         warn_unless_saved(project.save(&caches[0], &caches[1], self.state.seal()).map_err(Error::from));
         warn_unless_saved(runner.tools().save(&self.state));
         warn_unless_saved(runner.more_reads().save(&self.state));
+        let maintained = runner.maintained();
+        let saved = self.state.update(StateFile::Maintained, |stored| maintained.encode(stored));
+        if saved.is_ok() {
+            maintained.stored();
+        }
+        warn_unless_saved(saved);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::run::blocking::blocking;
 use crate::{Error, Test};
 use greenwave_inputs::ContentHashes;
 use greenwave_inputs::InputSnapshot;
+use greenwave_inputs::MaintainedFiles;
 use greenwave_inputs::PathStates;
 use greenwave_inputs::StatCache;
 
@@ -56,20 +57,24 @@ pub(crate) struct DirectoryWorkspace {
     project: PathBuf,
     index: Arc<Mutex<StatCache>>,
     hashes: Arc<ContentHashes>,
+    maintained: Arc<MaintainedFiles>,
 }
 
 impl DirectoryWorkspace {
-    pub(crate) fn new(project: &Path, index: Arc<Mutex<StatCache>>, hashes: Arc<ContentHashes>) -> Self {
-        Self { project: project.to_owned(), index, hashes }
+    pub(crate) fn new(
+        project: &Path,
+        index: Arc<Mutex<StatCache>>,
+        hashes: Arc<ContentHashes>,
+        maintained: Arc<MaintainedFiles>,
+    ) -> Self {
+        Self { project: project.to_owned(), index, hashes, maintained }
     }
 
     async fn read(&self, test: &Test) -> Result<InputSnapshot, Error> {
         let (project, spec) = (self.project.clone(), test.input_spec());
-        let states = Arc::new(PathStates::new(
-            &self.project,
-            Arc::clone(&self.index),
-            greenwave_sandbox::kernel_object_exists,
-        ));
+        let object_exists = greenwave_sandbox::kernel_object_exists;
+        let states = PathStates::new(&self.project, Arc::clone(&self.index), object_exists);
+        let states = Arc::new(states.with_maintained(Arc::clone(&self.maintained)));
         let states = if spec.outputs.is_empty() {
             states
         } else {

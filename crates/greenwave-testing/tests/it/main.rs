@@ -6,6 +6,7 @@ mod discover;
 mod discover_npm;
 mod edits;
 mod harnesses;
+mod maintained;
 mod objects;
 mod option_ranges;
 mod panics;

@@ -4,12 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use greenwave_inputs::{AccessKind, is_cache_directory};
+use greenwave_inputs::{AccessKind, MaintainedFiles, is_cache_directory};
 
 use crate::Environment;
 use crate::harness::cargo::products::{self, ProductRole, Products, RUSTC_INFO};
 use crate::results::state::StateFile;
-use crate::results::written::WrittenSet;
 use crate::run::go_homes::go_caches;
 use crate::run::isolation::cargo_home;
 use crate::run::observation::Seen;
@@ -22,8 +21,8 @@ pub(super) struct OwnAccesses {
     pub(super) accesses: Accesses,
     /// A build product that the test read and that may be stale because the build was incomplete.
     pub(super) unbuilt: Option<PathBuf>,
-    /// A file in a cache that the test maintains. Accesses to it were left out, and the test may
-    /// not have read the sources of the cache again.
+    /// A file in a cache that the test maintains. The test may not have read the sources of the
+    /// cache again.
     pub(super) from_cache: Option<PathBuf>,
 }
 
@@ -37,9 +36,8 @@ pub(super) struct ProcessAccesses {
 
 /// Directories in which accesses are no dependencies of a test.
 pub(super) struct AccessFilter<'a> {
-    project: &'a Path,
-    /// Files of the project that its tests have written in earlier runs.
-    written_before: &'a WrittenSet,
+    /// Files that tests left in caches which they maintain.
+    maintained: &'a MaintainedFiles,
     /// Directory of results.
     results: Option<&'a Path>,
     /// The private directory of the test.
@@ -53,10 +51,10 @@ impl<'a> AccessFilter<'a> {
         environment: &Environment,
         results: Option<&'a Path>,
         own_directory: &'a Path,
-        (project, written_before): (&'a Path, &'a WrittenSet),
+        maintained: &'a MaintainedFiles,
     ) -> Self {
         let (cargo_home, go_caches) = (cargo_home(environment), go_caches(environment));
-        Self { project, written_before, results, own_directory, cargo_home, go_caches }
+        Self { maintained, results, own_directory, cargo_home, go_caches }
     }
 
     /// Returns the accesses that the result of a test depends on. Leaves out the directory of the
@@ -69,8 +67,8 @@ impl<'a> AccessFilter<'a> {
             Some(products) => without_products(products, accesses, &seen.written),
             None => (accesses, None),
         };
-        let (accesses, left_out) = without_caches(accesses, &self.files_of_tests(seen), products);
-        let from_cache = left_out.into_iter().find(|path| seen.existing.contains(path) && !path.is_dir());
+        let (accesses, of_tests) = in_caches(accesses, &self.files_of_tests(seen), products);
+        let from_cache = of_tests.into_iter().find(|path| seen.existing.contains(path) && !path.is_dir());
         OwnAccesses { accesses, unbuilt, from_cache }
     }
 
@@ -90,13 +88,13 @@ impl<'a> AccessFilter<'a> {
         if accesses.iter().any(is_of_cargo) {
             return None;
         }
-        let (accesses, left_out) = without_caches(accesses, &self.files_of_tests(seen), Some(products));
-        let from_cache = left_out.into_iter().find(|path| seen.existing.contains(path) && !path.is_dir());
+        let (accesses, of_tests) = in_caches(accesses, &self.files_of_tests(seen), Some(products));
+        let from_cache = of_tests.into_iter().find(|path| seen.existing.contains(path) && !path.is_dir());
         Some(ProcessAccesses { accesses: Arc::new(accesses), from_cache })
     }
 
     fn files_of_tests<'f>(&'f self, seen: &'f Seen) -> FilesOfTests<'f> {
-        FilesOfTests::new(&seen.written, self.project, self.written_before)
+        FilesOfTests::new(&seen.written, self.maintained)
     }
 
     fn counts(&self, path: &Path) -> bool {
@@ -166,70 +164,101 @@ pub(super) fn without_products(
 struct FilesOfTests<'f> {
     /// Files that the test has written in this run.
     now: &'f HashSet<PathBuf>,
-    project: &'f Path,
-    /// Files of the project, and directories in place of all files in them, that its tests have
-    /// written in earlier runs.
-    before: &'f WrittenSet,
-    /// All directories that contain one of the files.
+    /// Files that tests left in caches.
+    left: &'f MaintainedFiles,
+    /// All directories that contain one of the files in `now`.
     directories: HashSet<PathBuf>,
 }
 
 impl<'f> FilesOfTests<'f> {
-    fn new(now: &'f HashSet<PathBuf>, project: &'f Path, before: &'f WrittenSet) -> Self {
+    fn new(now: &'f HashSet<PathBuf>, left: &'f MaintainedFiles) -> Self {
         let mut directories = HashSet::new();
-        let all = now.iter().cloned().chain(before.iter().map(|path| project.join(path)));
-        for path in all {
+        for path in now {
             for directory in path.ancestors().skip(1) {
                 if !directories.insert(directory.to_owned()) {
                     break;
                 }
             }
         }
-        Self { now, project, before, directories }
+        Self { now, left, directories }
     }
 
     /// Returns whether a test has written the file, or a file in the directory.
     fn contain(&self, path: &Path) -> bool {
-        let is_old = || {
-            let inside = path.strip_prefix(self.project).ok();
-            inside.is_some_and(|inside| inside.ancestors().any(|above| self.before.contains(above)))
-        };
-        self.now.contains(path) || self.directories.contains(path) || is_old()
+        self.now.contains(path) || self.directories.contains(path) || self.left.contains(path)
     }
 }
 
-/// Removes accesses to files that tests have written in cache directories that the test writes:
-/// their content is derived from the test's inputs. Anything else in a cache may have any content.
-/// Also returns the paths whose content no longer counts.
-fn without_caches(
+/// Changes the kind of accesses to files that tests have written in cache directories that the test
+/// writes: as long as no other program has changed such a file, its content is derived from the
+/// test's inputs. Anything else in a cache may have any content. Removes cargo's private files, and
+/// returns the paths that do not count by content.
+fn in_caches(
     mut accesses: Accesses,
     files: &FilesOfTests<'_>,
     products: Option<&Products>,
 ) -> (Accesses, Vec<PathBuf>) {
-    let mut left_out = Vec::new();
+    let mut of_tests = Vec::new();
     let mut caches = CacheDirectories::default();
     let maintained: HashSet<PathBuf> =
         files.now.iter().filter_map(|path| caches.containing(path).map(Path::to_owned)).collect();
-    let is_of_cargo = |cache: &Path| cache.join(RUSTC_INFO).is_file();
     let is_built = |cache: &Path| products.is_some_and(|products| products.root(cache).is_some());
     for cache in maintained.iter().filter(|cache| is_of_cargo(cache) && !is_built(cache)) {
         let in_cache =
             |(path, kind): &&(PathBuf, AccessKind)| *kind == AccessKind::Content && path.starts_with(cache);
-        left_out.extend(accesses.iter().filter(in_cache).map(|(path, _)| path.clone()));
+        of_tests.extend(accesses.iter().filter(in_cache).map(|(path, _)| path.clone()));
         (accesses, _) = without_products(&Products::of_command(cache), accesses, files.now);
     }
     let is_derived = |cache: &Path| maintained.contains(cache) && !is_built(cache) && !is_of_cargo(cache);
-    accesses.retain(|(path, kind)| {
-        let is_left_out = caches.containing(path).is_some_and(is_derived) && files.contain(path);
-        if is_left_out && *kind == AccessKind::Content {
-            left_out.push(path.clone());
+    for (path, kind) in &mut accesses {
+        if caches.containing(path).is_some_and(is_derived) && files.contain(path) {
+            if *kind == AccessKind::Content {
+                of_tests.push(path.clone());
+            }
+            *kind = of_maintained(*kind);
         }
-        !is_left_out
-    });
+    }
     // Every cache directory has been identified by now, so accesses to the directories themselves
-    // can be filtered too.
-    accesses.retain(|(path, _)| !(caches.around(path).is_some_and(is_derived) && files.contain(path)));
-    (accesses, left_out)
+    // can be changed too.
+    for (path, kind) in &mut accesses {
+        if caches.around(path).is_some_and(is_derived) && files.contain(path) {
+            *kind = of_maintained(*kind);
+        }
+    }
+    // The trace does not show whether the test has read the names in a directory after it created
+    // the directory. The next run would find other names there.
+    let created = accesses
+        .iter()
+        .filter(|(path, kind)| *kind == AccessKind::Maintained && files.now.contains(path) && path.is_dir());
+    let created: Accesses = created.map(|(path, _)| (path.clone(), AccessKind::MaintainedNames)).collect();
+    accesses.extend(created);
+    (accesses, of_tests)
+}
+
+/// Returns whether cargo builds into a cache directory.
+fn is_of_cargo(cache: &Path) -> bool {
+    cache.join(RUSTC_INFO).is_file()
+}
+
+/// Returns the kind of access to a path that tests have written in a cache.
+fn of_maintained(kind: AccessKind) -> AccessKind {
+    match kind {
+        AccessKind::Content => AccessKind::Maintained,
+        AccessKind::Names => AccessKind::MaintainedNames,
+        other => other,
+    }
+}
+
+/// Returns the files and directories that a test has written in caches other than cargo's, each
+/// after the directory of its cache.
+pub(super) fn written_in_caches(written: &HashSet<PathBuf>) -> Vec<(PathBuf, &Path)> {
+    let mut caches = CacheDirectories::default();
+    let with_cache = |path: &'_ PathBuf| caches.containing(path).map(Path::to_owned);
+    let found: Vec<Option<PathBuf>> = written.iter().map(with_cache).collect();
+    let mut of_cargo = HashMap::new();
+    let mut is_cargo = |cache: &PathBuf| *of_cargo.entry(cache.clone()).or_insert_with(|| is_of_cargo(cache));
+    let with_path = found.into_iter().zip(written).filter_map(|(cache, path)| Some((cache?, path.as_path())));
+    with_path.filter(|(cache, _)| !is_cargo(cache)).collect()
 }
 
 /// Directories that are tagged as caches. Each directory is checked once.

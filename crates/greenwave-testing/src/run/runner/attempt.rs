@@ -10,7 +10,7 @@ use greenwave_inputs::AccessKind;
 use greenwave_sandbox::{AllowedReads, ReadRules};
 
 use super::Runner;
-use super::accesses::{AccessFilter, OwnAccesses};
+use super::accesses::{AccessFilter, OwnAccesses, written_in_caches};
 use super::discovered::Comparison;
 use super::prepare::Prepared;
 use super::timed_accesses::{BuiltRun, TimedAccesses};
@@ -21,9 +21,9 @@ use crate::harness::{BatchCommand, BatchResult, Crash, FinishedProcess, LaunchSp
 use crate::results::more_reads::MoreReads;
 use crate::results::outcome::{CacheDecision, ExitReason, Outcome, Source, Status};
 use crate::results::outputs::Outputs;
-use crate::results::written::WrittenSet;
 use crate::run::blocking::blocking;
 use crate::run::isolation::Isolation;
+use crate::run::observation::Seen;
 use crate::run::options::{REPETITIONS_MAX, RESULTS_VARIABLE};
 use crate::run::process::{self, Job, ProcessResult};
 use crate::run::reported::ExpectedReports;
@@ -155,8 +155,7 @@ impl TestJob<'_> {
                 if let Some(more) = self.explain_crash(&process).await {
                     process.output = [process.output.as_ref(), more.as_bytes()].concat().into();
                 }
-                let before = self.written_before().await;
-                return self.finish(process, attempt, launch, isolation, &before);
+                return self.finish(process, attempt, launch, isolation);
             }
             failed = Some(process).filter(|process| self.can_rerun_cases(process));
         }
@@ -169,9 +168,8 @@ impl TestJob<'_> {
         attempts: u32,
         launch: LaunchSpec,
         isolation: Isolation,
-        written_before: &WrittenSet,
     ) -> Result<AttemptResult, Error> {
-        let filter = self.access_filter(isolation.directory(), written_before);
+        let filter = self.access_filter(isolation.directory());
         let built_run = self.built_run(&launch, &process, &filter);
         let LaunchSpec { dependencies, since, products, changing, .. } = launch;
         let mut result = self.attempt_result(process, attempts, &filter, products)?;
@@ -197,24 +195,28 @@ impl TestJob<'_> {
         let plain = self.runner.plain_launch(self.workspace.project(), self.test)?;
         let launch = LaunchSpec { arguments, has_parts, ..plain }.replace_variables(variables);
         let process = self.run_once(&launch, &isolation).await?;
-        let before = self.written_before().await;
-        let filter = self.access_filter(isolation.directory(), &before);
+        let filter = self.access_filter(isolation.directory());
         let result = self.attempt_result(process, 1, &filter, None)?;
         Ok((result, isolation))
     }
 
-    /// Returns the files that tests of the project have written in earlier runs.
-    async fn written_before(&self) -> Arc<WrittenSet> {
-        match &self.runner.cache {
-            Some(cache) => cache.written_before(&self.prepared.written).await,
-            None => Arc::default(),
-        }
+    fn access_filter<'f>(&'f self, own_directory: &'f Path) -> AccessFilter<'f> {
+        let results = self.runner.options.results.as_deref();
+        AccessFilter::new(&self.runner.environment, results, own_directory, &self.runner.maintained)
     }
 
-    fn access_filter<'f>(&'f self, own_directory: &'f Path, before: &'f WrittenSet) -> AccessFilter<'f> {
-        let results = self.runner.options.results.as_deref();
-        let written = (self.workspace.project(), before);
-        AccessFilter::new(&self.runner.environment, results, own_directory, written)
+    /// Records what the test has left in caches that it maintains.
+    async fn record_maintained(&self, seen: &Arc<Seen>) {
+        // Without a cache of results, nobody has looked for changes by other programs before.
+        if self.runner.cache.is_none() || seen.written.is_empty() {
+            return;
+        }
+        let (seen, states) = (Arc::clone(seen), self.runner.maintained_states(self.workspace.project()));
+        blocking(move || {
+            let written = written_in_caches(&seen.written);
+            states.record_maintained(written.iter().map(|(cache, path)| (cache.as_path(), *path)));
+        })
+        .await;
     }
 
     fn attempt_result(
@@ -295,6 +297,7 @@ impl TestJob<'_> {
         };
         let rules = if runner.options.strict { Some(self.read_rules(launch)?) } else { None };
         let mut process = process::run(&job, &runner.options, &runner.environment, rules.as_ref()).await?;
+        self.record_maintained(&process.seen).await;
         match reports {
             None => Ok(process),
             Some(reports) => Ok(blocking(move || {

@@ -91,17 +91,22 @@ impl Commit<'_> {
             }
         });
         let is_stored = decision == CacheDecision::Stored;
+        let chain = &self.chain_after(&states).await;
         if let (CacheDecision::NotAPass, Some(RunDependencies { new, .. })) = (&decision, &discovered) {
-            self.cache.put_failure(self.chain, new, states.digest(new), &result).await;
+            self.cache.put_failure(chain, new, states.digest(new), &result).await;
         }
         let coarse = coarse.filter(|_| is_stored);
-        let outcome = Outcome { coarse, ..attempt.outcome(self.chain.last(), decision, undeclared) };
+        let outcome = Outcome { coarse, ..attempt.outcome(chain.last(), decision, undeclared) };
         let run = TestRun { outcome, dependencies };
         if !is_stored {
             return Ok(Committed { run, record: result, persist: Persist::No });
         }
         let RunDependencies { new, trace, .. } = discovered.unwrap_or_default();
-        let (record, persist, stored_at) = self.store(new, &states, result).await;
+        let (record, mut persist, stored_at) = self.store(chain, new, &states, result).await;
+        if chain.last() != self.chain.last() && persist == Persist::Yes {
+            self.cache.put(chain.last(), &record).await;
+            persist = Persist::No;
+        }
         if let Some((list, trace)) = process_trace {
             self.cache.put_trace(&list, &trace, &states, &stored_at).await;
         }
@@ -109,6 +114,22 @@ impl Commit<'_> {
             self.cache.put_trace(list, trace, &states, &stored_at).await;
         }
         Ok(Committed { run, record, persist })
+    }
+
+    /// Returns the chain with the states after the run. It differs from the chain of the lookup if
+    /// the test has written to a cache that another program had changed.
+    async fn chain_after(&self, states: &PathStates) -> KeyChain {
+        let mut chain = KeyChain::new(*self.chain.first());
+        if !self.chain.dependencies().iter().any(|set| set.has_maintained()) {
+            return self.chain.clone();
+        }
+        for set in self.chain.dependencies() {
+            if chain.last() != self.chain.first() {
+                self.cache.put(chain.last(), &record::dependencies(set)).await;
+            }
+            chain = chain.then(Arc::clone(set), states);
+        }
+        chain
     }
 
     /// Returns why the result depends on all files of the test's package or of the project, if a
@@ -139,11 +160,11 @@ impl Commit<'_> {
     /// it, and the key of the result.
     async fn store(
         &self,
+        chain: &KeyChain,
         set: Arc<DiscoveredDeps>,
         states: &PathStates,
         result: Record,
     ) -> (Record, Persist, Key) {
-        let chain = self.chain;
         if set.is_empty() {
             return (result, Persist::Yes, *chain.last());
         }

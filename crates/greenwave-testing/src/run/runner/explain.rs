@@ -7,7 +7,9 @@ use std::sync::Arc;
 use greenwave_inputs::{AccessKind, DiscoveredDeps, PathStates, text};
 
 use super::prepare::Prepared;
-use crate::results::dependencies::{BUILDS, DependencyRecord, NAMES, TREE, TREE_PATTERN};
+use crate::results::dependencies::{
+    BUILDS, DependencyRecord, MAINTAINED, MAINTAINED_NAMES, NAMES, TREE, TREE_PATTERN,
+};
 use crate::{Status, Test};
 
 impl Prepared<'_> {
@@ -16,6 +18,8 @@ impl Prepared<'_> {
         let state = |path: &'p String| {
             let with_suffix = |suffix: &str, kind| path.strip_suffix(suffix).map(|name| (name, kind));
             let access = with_suffix(NAMES, AccessKind::Names)
+                .or_else(|| with_suffix(MAINTAINED, AccessKind::Maintained))
+                .or_else(|| with_suffix(MAINTAINED_NAMES, AccessKind::MaintainedNames))
                 .or_else(|| with_suffix(BUILDS, AccessKind::Build))
                 .or_else(|| with_suffix(TREE, AccessKind::Tree));
             let (name, kind) = access.unwrap_or((path.as_str(), AccessKind::Content));
@@ -44,6 +48,8 @@ impl Prepared<'_> {
                 AccessKind::Names => NAMES,
                 AccessKind::Build => BUILDS,
                 AccessKind::Tree => TREE,
+                AccessKind::Maintained => MAINTAINED,
+                AccessKind::MaintainedNames => MAINTAINED_NAMES,
             };
             let name = path.display().to_string();
             (

@@ -44,7 +44,7 @@ pub(super) fn reads_more(
             || system.iter().any(|directory| path.starts_with(directory))
             || *path == prepared.program
             || selection.is_output(relative);
-        !matches!(kind, AccessKind::Build | AccessKind::Tree) && !is_declared && !is_exempt
+        matches!(kind, AccessKind::Content | AccessKind::Names) && !is_declared && !is_exempt
     };
     let mut reads = MoreReads::default();
     for (path, kind) in accesses.iter().filter(counts) {

@@ -112,6 +112,8 @@ impl SuiteBuilder {
         let object_exists = greenwave_sandbox::kernel_object_exists;
         let project = ProjectFiles::new(&root, Arc::clone(&index), dir_cache, specs, object_exists)?;
         let runner = Runner::with_index(environment, cache, runner, index);
+        let project = project.with_maintained(Arc::clone(runner.maintained()));
+        runner.maintained().load(state.read(StateFile::Maintained).as_deref());
         runner.tools().load(&state);
         runner.more_reads().load(&state);
         let mut executor = Executor::new(limits(&tests, &options));

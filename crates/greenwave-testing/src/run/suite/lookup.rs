@@ -61,6 +61,7 @@ impl SuiteLookup {
         snapshot: &Arc<Snapshot>,
         wanted: &[TestId],
     ) -> Self {
+        context.runner.verify_maintained(context.project.root()).await;
         let (found, lookup_inputs) = lookup_once(context, snapshot, wanted).await;
         let (builds, distrusted) = (Builds::default(), HashMap::new());
         let mut lookup = Self { found, builds, distrusted, lookup_inputs };
