@@ -18,7 +18,7 @@ const SECRET_WORDS: [&str; 7] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD",
 ///
 /// Sources: the token formats that the providers document, as collected by the rules of gitleaks
 /// (<https://github.com/gitleaks/gitleaks>).
-const TOKENS: [(&str, usize, bool); 22] = [
+const TOKENS: [(&str, usize, bool); 34] = [
     ("sk-", 20, true),
     ("sk_live_", 16, true),
     ("sk_test_", 16, true),
@@ -41,6 +41,18 @@ const TOKENS: [(&str, usize, bool); 22] = [
     ("hf_", 30, false),
     ("dop_v1_", 32, false),
     ("eyJ", 40, true),
+    ("xoxa-", 16, true),
+    ("xoxs-", 16, true),
+    ("gsk_", 30, false),
+    ("xai-", 40, false),
+    ("pplx-", 30, false),
+    ("r8_", 30, false),
+    ("shpat_", 30, false),
+    ("SG.", 40, true),
+    ("ya29.", 30, true),
+    ("whsec_", 24, false),
+    ("lin_api_", 30, false),
+    ("AGE-SECRET-KEY-1", 50, false),
 ];
 
 /// Words that precede a credential in headers and settings.
@@ -85,6 +97,7 @@ impl Mask {
         }
         let mut spans = tokens(&masked);
         spans.extend(private_keys(&masked));
+        spans.extend(url_passwords(&masked));
         spans.sort_unstable_by_key(|span| span.start);
         if spans.is_empty() {
             return masked;
@@ -170,6 +183,24 @@ fn private_keys(text: &str) -> Vec<std::ops::Range<usize>> {
     spans
 }
 
+/// Returns the spans of passwords in URLs (RFC 3986, section 3.2.1): `scheme://user:password@host`.
+fn url_passwords(text: &str) -> Vec<std::ops::Range<usize>> {
+    let mut spans = Vec::new();
+    for (at, separator) in text.match_indices("://") {
+        let from = at + separator.len();
+        let is_end = |c: char| c.is_whitespace() || c.is_control() || "/?#\"'`<>".contains(c);
+        let authority = text[from..].split(is_end).next().unwrap_or_default();
+        let Some((user, _)) = authority.rsplit_once('@') else { continue };
+        if let Some((name, password)) = user.split_once(':')
+            && !password.is_empty()
+        {
+            let start = from + name.len() + 1;
+            spans.push(start..start + password.len());
+        }
+    }
+    spans
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +221,11 @@ mod tests {
                 "x\n[masked]\ny".to_owned(),
             ),
             ("-----BEGIN PRIVATE KEY-----\nMIIE".to_owned(), "[masked]".to_owned()),
+            ("postgres://app:s3cr:et@db:5432/x".to_owned(), "postgres://app:[masked]@db:5432/x".to_owned()),
+            (format!("see https://x:{hex}@git.example/a.git, ok"), {
+                "see https://x:[masked]@git.example/a.git, ok".to_owned()
+            }),
+            (format!("gsk_{hex}"), "[masked]".to_owned()),
             (format!("two: ghp_{hex}abcd ghp_{hex}efgh"), "two: [masked] [masked]".to_owned()),
         ];
         for (text, expected) in table {
@@ -210,6 +246,7 @@ mod tests {
             "AKIAlowercase",
             "commit 0123456789abcdef0123456789abcdef01234567",
             "ünïcödé sk-",
+            "https://example.com:8080/a@b:c http://user@host://x:y",
         ] {
             assert_eq!(Mask::default().apply(text), text);
         }

@@ -28,6 +28,8 @@ mod flaky_tests;
 mod full_disk;
 mod go_verdicts;
 mod harnesses;
+#[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
+mod heaps;
 mod help;
 mod hostile;
 mod hostile_paths;

@@ -171,6 +171,11 @@ fn end_of(mut child: Child) -> Receiver<ExitStatus> {
 }
 
 impl Running {
+    /// Returns the number of the process.
+    pub(crate) fn id(&self) -> i32 {
+        self.id.as_raw_nonzero().get()
+    }
+
     /// Returns the next line of standard output; `None` at its end.
     pub(crate) fn line(&mut self) -> Option<String> {
         match self.stdout.recv_timeout(self.left()) {

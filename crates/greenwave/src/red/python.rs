@@ -104,7 +104,7 @@ static FILE: LazyLock<Regex> = LazyLock::new(|| expression(r#"^\s*File "([^"]+)"
 static PLACE: LazyLock<Regex> = LazyLock::new(|| expression(r"^([^\s:]+\.py):[0-9]+: "));
 static FIXTURE: LazyLock<Regex> = LazyLock::new(|| expression(r"^fixture '([^']+)' not found"));
 static PLUGIN: LazyLock<Regex> = LazyLock::new(|| {
-    expression(r#"^ImportError: Error importing plugin "([\w.]+)": No module named '([\w.]+)'"#)
+    expression(r#"(?m)^ImportError: Error importing plugin "([\w.]+)": No module named '([\w.]+)'"#)
 });
 /// A test that a command of unittest names, and that its module or class does not have.
 static NO_TEST: LazyLock<Regex> = LazyLock::new(|| {
@@ -122,6 +122,9 @@ pub(super) fn findings(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<F
     let output = failed.output;
     if let Some(found) = NO_TEST.captures(output).filter(|found| found[1] == found[3]) {
         return vec![quoted(&found[2], "correct the name of the test in the command")];
+    }
+    if let Some(found) = PLUGIN.captures(output) {
+        return vec![plugin(&found[1], &found[2], failed, project)];
     }
     let mut findings = errors(failed, project);
     if let Some(found) = RUNNER.captures(output) {
@@ -190,13 +193,6 @@ fn errors(failed: &FailedTest<'_>, project: &ProjectNames) -> Vec<Finding> {
             is_quoted = is_pytest;
         } else if let Some(found) = NO_MODULE.captures(line) {
             findings.push(module(found.get(1).map_or("", |name| name.as_str()), place, failed, project));
-        } else if let Some(found) = PLUGIN.captures(line) {
-            // A plugin can be a module of the project, and can import one.
-            findings.push(if project.has_module(found[1].split('.').next().unwrap_or_default()) {
-                module(&found[2], None, failed, project)
-            } else {
-                missing_package(&found[2], &found[1])
-            });
         } else if let Some(found) = NO_NAME.captures(line) {
             findings.push(name(line, &found[1], &found[2], project));
         } else if let Some(found) = FIXTURE.captures(line).filter(|_| is_pytest) {
@@ -258,6 +254,15 @@ fn runner(module: &str, failed: &FailedTest<'_>, project: &ProjectNames) -> Find
         return self::module(module, None, failed, project);
     }
     missing_package(module, first)
+}
+
+/// Decides about a plugin that pytest cannot import. It can be a module of the project, and can
+/// import one. Without it, no test ran.
+fn plugin(plugin: &str, missing: &str, failed: &FailedTest<'_>, project: &ProjectNames) -> Finding {
+    if project.has_module(plugin.split('.').next().unwrap_or(plugin)) {
+        return module(missing, None, failed, project);
+    }
+    missing_package(missing, plugin)
 }
 
 fn missing_package(module: &str, package: &str) -> Finding {
