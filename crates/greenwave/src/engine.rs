@@ -478,10 +478,19 @@ impl Engine {
         let path = shared.path().join("head");
         let directory = shared.create_subdirectory("head", 0o777).map_err(Error::io("create", &path))?;
         let (git, checkout) = (repository.clone(), path.clone());
-        let checked_out =
-            ctx.blocking(move || Ok::<_, Error>((git.check_out_head(&checkout)?, git.tracked()?.submodules)));
-        let (files, submodules) = checked_out.await?;
+        let checked_out = ctx.blocking(move || {
+            let (files, converted) =
+                (git.check_out_head(&checkout)?, git.converted("HEAD").unwrap_or_default());
+            Ok::<_, Error>((files, converted, git.tracked()?.submodules))
+        });
+        let (files, converted, submodules) = checked_out.await?;
         let mut head = workspace::read_files(&directory, &files, &ctx.store).await?;
+        // Files without uncommitted work are taken as filters have converted them.
+        for path in converted.iter().filter_map(|path| std::str::from_utf8(path).ok()) {
+            if let (Some(file), Some(now)) = (head.get_mut(path), tree.get(path)) {
+                *file = *now;
+            }
+        }
         shared.remove_all("head").map_err(Error::io("remove", &path))?;
         for (submodule, _) in submodules {
             let below = format!("{submodule}/");

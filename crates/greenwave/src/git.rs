@@ -254,7 +254,12 @@ impl UserRepository {
         };
         let modified = list(&["diff-index", "-z", "--name-only", "--no-renames"])?;
         let mut paths = list(&["ls-tree", "-r", "-z", "--name-only", "--full-tree"])?;
-        paths.retain(|path| !modified.contains(path));
+        // Git does not look at files that are marked with a lower case letter.
+        let flags = output(command(&self.top).args(["ls-files", "-v", "-z"]), operation)?;
+        let marked =
+            flags.split(|byte| *byte == 0).filter(|line| line.first().is_some_and(u8::is_ascii_lowercase));
+        let marked: BTreeSet<&[u8]> = marked.filter_map(|line| line.get(2..)).collect();
+        paths.retain(|path| !modified.contains(path) && !marked.contains(path.as_slice()));
         Ok(paths)
     }
 

@@ -163,7 +163,7 @@ impl GitBase {
                 None => changed.args(["ls-tree", "-r", "-z", "--name-only", &tree]),
             };
             let changed = git::output(&mut changed, operation)?;
-            let converted = head.map(|head| repository.converted(head)).transpose()?.unwrap_or_default();
+            let converted = head.and_then(|head| repository.converted(head).ok()).unwrap_or_default();
             let is_work = |path: &&[u8]| !path.is_empty() && !converted.contains(*path);
             self.uncommitted = changed.split(|byte| *byte == 0).filter(is_work).count();
             let message = match head {

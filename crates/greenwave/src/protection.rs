@@ -105,10 +105,15 @@ impl Protection {
         has_protected_parts(path) || inline::has_inline_tests(path) || path.ends_with("_test.go")
     }
 
+    /// Returns whether the feature's `may_edit` names a path.
+    pub(crate) fn may_edit(&self, path: &str) -> bool {
+        self.may_edit.as_ref().is_some_and(|selection| matches(selection, path))
+    }
+
     /// Returns why a change is refused; `None` if the agent may make it.
     pub(crate) fn violation(&self, change: &FileChange<'_>) -> Option<String> {
         let path = change.path;
-        if self.may_edit.as_ref().is_some_and(|selection| matches(selection, path)) {
+        if self.may_edit(path) {
             return None;
         }
         if is_runner_settings(path) {

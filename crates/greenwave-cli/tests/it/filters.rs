@@ -73,6 +73,21 @@ fn converted_files_are_not_uncommitted_work() {
     }
 }
 
+/// With `base = "HEAD"`, uncommitted work is left out, and other files are as the project has them.
+#[test]
+fn converted_files_are_in_copies_of_the_commit() {
+    let dir = filtered();
+    dir.write("project/b.key", "plain mine\n");
+    let script = "cat a.key b.key win.txt > seen.txt; echo plain more >> a.key";
+    let one = ShellFeature::new("one", script, "grep -q more a.key");
+    dir.write("plan.toml", format!("base = \"HEAD\"\n{}", shell_plan::plan(&[one])));
+    assert_eq!(uncommitted(&dir), 0);
+    let b = "HIDDEN 1\nHIDDEN 2\nHIDDEN 3\nHIDDEN 4\n";
+    assert_eq!(dir.read("project/seen.txt"), format!("plain 1\n{b}1\r\n2\r\n3\r\n"));
+    assert_eq!(dir.read("project/a.key"), "plain 1\nplain more\n");
+    assert_eq!(dir.read("project/b.key"), "plain mine\n");
+}
+
 /// Results on a branch have the form in which git stores files: what a filter encrypts is not
 /// committed as plain text, and only changed lines differ.
 #[test]

@@ -346,3 +346,30 @@ fn data_with_names_of_tests_can_be_the_feature() {
     dir.write("plan.toml", shell_plan::plan(&[ShellFeature::new("one", script, test), two]));
     dir.run_plan().with_code(0);
 }
+
+/// An attempt that deletes most of a project is an accident, unless the plan allows it or the files
+/// were moved. The files are restored, and the rest of the attempt stays.
+#[test]
+fn an_attempt_may_not_delete_most_of_a_project() {
+    let project =
+        |dir: &TestDir| (0..15).for_each(|at| dir.write(&format!("project/src/f{at}"), at.to_string()));
+    let wipe = "if test $GREENWAVE_ATTEMPT = 1; then rm -rf src; fi; echo x > one.txt";
+    let one = |script: &str| ShellFeature::new("one", script, "test -f one.txt");
+    let wiped = dir("", &[one(wipe).attempts(2)]);
+    project(&wiped);
+    let report = Report::of(&wiped.run_plan().with_code(0));
+    assert_eq!(
+        report.rejections("one"),
+        [
+            "`src/f0` is deleted, as are most files of the project: the agent may not change it, nor 14 other files"
+        ]
+    );
+    assert_eq!(wiped.files("project/src").len(), 15);
+    let moved = dir("", &[one("mv src lib; echo x > one.txt")]);
+    project(&moved);
+    moved.run_plan().with_code(0);
+    let allowed = dir("", &[one("rm -r src; echo x > one.txt").lines("may_edit = [\"/src/**\"]")]);
+    project(&allowed);
+    allowed.run_plan().with_code(0);
+    assert!(!allowed.path("project/src/f1").exists() && moved.path("project/lib/f1").exists());
+}

@@ -1,6 +1,6 @@
 //! Ends a feature whose tests or review cannot run, and refuses attempts that change tests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use greenwave_dir::refused;
 use greenwave_testing::{Outcome, Test};
@@ -11,6 +11,11 @@ use crate::protection::{FileChange, PlanFiles, Protection};
 use crate::red::{self, FailedTest, Obstacle, ProjectNames};
 use crate::state::StageResult;
 use crate::tree::{self, Change, File, Tree};
+
+/// Minimum number of deleted files that can be most of a project.
+const DELETED_MIN: usize = 10;
+/// Maximum number of refused files that the next prompt names.
+const VIOLATIONS_MAX: usize = 20;
 
 impl Stage<'_> {
     /// Checks that a test which failed before the code exists is red.
@@ -66,6 +71,9 @@ impl Stage<'_> {
                 violations.push((change, problem));
             }
         }
+        if violations.is_empty() {
+            violations = self.wholesale_deletion(&protection, &changes);
+        }
         let Some((first, problem)) = violations.first() else { return Ok(None) };
         let reason = match violations.len() {
             1 => format!("`{}` {problem}: the agent may not change it", first.path),
@@ -76,10 +84,14 @@ impl Stage<'_> {
             ),
         };
         let lines = violations.iter().map(|(change, problem)| format!("- `{}` {problem}\n", change.path));
+        let mut lines: Vec<String> = lines.take(VIOLATIONS_MAX).collect();
+        if let Some(more) = violations.len().checked_sub(VIOLATIONS_MAX).filter(|more| *more > 0) {
+            lines.push(format!("- {more} more files\n"));
+        }
         let feedback = format!(
             "The answer changes files that you may not change:\n\n{}\nThey are restored. Make the tests \
              pass by changing the code that they test.",
-            lines.collect::<String>()
+            lines.concat()
         );
         let mut restored = self.active.workspace.tree().clone();
         let inverse: Vec<Change> = violations.iter().map(|(change, _)| change.inverse()).collect();
@@ -87,6 +99,23 @@ impl Stage<'_> {
         make_room(&mut restored, &inverse);
         self.active.workspace.reset(&restored, &self.ctx.store).await?;
         Ok(Some(StageResult::Refused { reason, feedback }))
+    }
+
+    /// Returns the files that an attempt deletes if they are most of the project's. That is an
+    /// accident, such as `rm -rf *` in the wrong directory, which few tests would notice. Files
+    /// that are elsewhere afterwards were moved.
+    fn wholesale_deletion(&self, protection: &Protection, changes: &[Change]) -> Vec<(Change, String)> {
+        let after: HashSet<_> = changes.iter().filter_map(|change| Some(change.after?.blob)).collect();
+        let is_deleted = |change: &&Change| {
+            let is_moved = change.before.is_some_and(|file| after.contains(&file.blob));
+            change.after.is_none() && !is_moved && !protection.may_edit(&change.path)
+        };
+        let deleted: Vec<&Change> = changes.iter().filter(is_deleted).collect();
+        if deleted.len() < DELETED_MIN || deleted.len() * 2 <= self.active.base.len() {
+            return Vec::new();
+        }
+        let problem = "is deleted, as are most files of the project";
+        deleted.into_iter().map(|change| (change.clone(), problem.to_owned())).collect()
     }
 
     /// Refuses an attempt after which a single test no longer runs that ran before.
