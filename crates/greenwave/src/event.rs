@@ -232,3 +232,6 @@ pub enum Event {
         because: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,15 +83,14 @@ fn check_keyword(keyword: &str, argument: &Value, schema: &Value, value: &Value)
     let matches = match keyword {
         "const" => value == argument,
         "enum" => argument.as_array().is_some_and(|values| values.contains(value)),
-        "minimum" => value.as_f64() >= argument.as_f64(),
-        "type" => match argument.as_str() {
-            Some("object") => value.is_object(),
-            Some("array") => value.is_array(),
-            Some("string") => value.is_string(),
-            Some("boolean") => value.is_boolean(),
-            Some("number") => value.is_number(),
-            Some("integer") => value.is_i64() || value.is_u64(),
-            _ => return Err(format!("type {argument} is not supported")),
+        // Restricts numbers only.
+        "minimum" => !value.is_number() || value.as_f64() >= argument.as_f64(),
+        "type" => match argument.as_array() {
+            Some(types) => {
+                let matches: Result<Vec<_>, _> = types.iter().map(|one| has_type(one, value)).collect();
+                matches?.contains(&true)
+            }
+            None => has_type(argument, value)?,
         },
         "required" => {
             let names = argument.as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -108,6 +107,20 @@ fn check_keyword(keyword: &str, argument: &Value, schema: &Value, value: &Value)
     if matches { Ok(()) } else { Err(format!("{value} does not match {keyword} {argument}")) }
 }
 
+/// Returns whether a value has the type that a schema names.
+fn has_type(name: &Value, value: &Value) -> Result<bool, String> {
+    Ok(match name.as_str() {
+        Some("object") => value.is_object(),
+        Some("array") => value.is_array(),
+        Some("string") => value.is_string(),
+        Some("boolean") => value.is_boolean(),
+        Some("number") => value.is_number(),
+        Some("integer") => value.is_i64() || value.is_u64(),
+        Some("null") => value.is_null(),
+        _ => return Err(format!("type {name} is not supported")),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +132,7 @@ mod tests {
             "properties": {
                 "kind": {"const": "a"},
                 "size": {"type": "integer", "minimum": 1},
+                "width": {"type": ["integer", "null"], "minimum": 1},
                 "colors": {"type": "array", "items": {"enum": ["red", "green"]}},
                 "sizes": {"type": "object", "properties": {"all": {}}, "additionalProperties": {"type": "integer"}}
             },
@@ -142,6 +156,9 @@ mod tests {
         check(r#"{"kind":"b"}"#, "$.kind: \"b\" does not match const");
         check(r#"{"kind":"a","size":0}"#, "$.size: 0 does not match minimum");
         check(r#"{"kind":"a","size":1.5}"#, "$.size: 1.5 does not match type");
+        check(r#"{"kind":"a","width":null}"#, "");
+        check(r#"{"kind":"a","width":"1"}"#, "$.width: \"1\" does not match type");
+        check(r#"{"kind":"a","width":0}"#, "$.width: 0 does not match minimum");
         check(r#"{"kind":"a","colors":["red","blue"]}"#, "$.colors[1]: \"blue\" does not match enum");
         check(r#"{"kind":"a","sizes":{"all":"x","one":1}}"#, "");
         check(r#"{"kind":"a","sizes":{"one":"1"}}"#, "$.sizes.one: \"1\" does not match type");
@@ -154,5 +171,7 @@ mod tests {
     fn unsupported_keywords_are_errors() {
         let schema = Schema::parse(r#"{"maximum": 3}"#);
         assert!(schema.check(&Value::from(2)).unwrap_err().contains("`maximum` is not supported"));
+        let schema = Schema::parse(r#"{"type": ["null", "date"]}"#);
+        assert!(schema.check(&Value::Null).unwrap_err().contains("type \"date\" is not supported"));
     }
 }

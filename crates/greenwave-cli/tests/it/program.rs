@@ -259,28 +259,38 @@ impl Finished {
         self
     }
 
-    /// Parses standard output as events, one JSON object per line.
+    /// Parses standard output as events, one JSON object per line. Each event of a run must match
+    /// their schema.
     #[track_caller]
     pub(crate) fn events(&self) -> Vec<Value> {
         let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        self.stdout.lines().map(parse).collect()
+        let events: Vec<Value> = self.stdout.lines().map(parse).collect();
+        if events.first().is_some_and(|first| first["event"] == "settings") {
+            check_events(include_str!("../../../../docs/formats/run-events.schema.json"), &events);
+        }
+        events
     }
 
     /// Parses standard output as the JSON report of a test run. Each line must match the report's
     /// schema.
     #[track_caller]
     pub(crate) fn report(&self) -> Vec<Value> {
-        let schema = Schema::parse(include_str!("../../../../docs/formats/report.schema.json"));
         let events = self.events();
-        for event in &events {
-            schema.check(event).unwrap_or_else(|problem| panic!("{problem}: {event}"));
-        }
+        check_events(include_str!("../../../../docs/formats/report.schema.json"), &events);
         events
     }
 
     pub(crate) fn describe(&self) -> String {
         let signal = self.status.signal();
         format!("{} {signal:?}\n--- stdout\n{}--- stderr\n{}", self.status, self.stdout, self.stderr)
+    }
+}
+
+#[track_caller]
+fn check_events(schema: &str, events: &[Value]) {
+    let schema = Schema::parse(schema);
+    for event in events {
+        schema.check(event).unwrap_or_else(|problem| panic!("{problem}: {event}"));
     }
 }
 
