@@ -1,6 +1,10 @@
 //! The engine: opens the parts of a run, hands the features to the scheduler, and reports the
 //! result.
 
+mod project;
+mod report;
+mod slips;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +13,7 @@ use std::sync::atomic::AtomicUsize;
 use greenwave_agents::{AgentPool, Gate, Preflight};
 use greenwave_dir::Dir;
 use greenwave_scheduler::{
-    Durations, Executor, Graph, OnFailure, Progress, ScheduleStats, Stopper, TaskFailure, TaskId, TaskOutcome,
+    Durations, Executor, Graph, OnFailure, Progress, ScheduleStats, Stopper, TaskId, TaskOutcome,
 };
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
@@ -20,33 +24,29 @@ use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
-use crate::base_build;
 use crate::branch::ResultBranch;
 use crate::budget::BudgetLedger;
 use crate::confinement::RunConfinement;
 use crate::context::RunContext;
 use crate::continuation;
-use crate::copies::{self, Copies, CopyMethod, CopyOptions};
+use crate::copies::{self, Copies, CopyOptions};
 use crate::dependencies::Dependencies;
 use crate::disk_full::DiskFull;
 use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
-use crate::file_state;
 use crate::fixed_ports::FixedPorts;
-use crate::git::UserRepository;
-use crate::git_copies::GitBase;
 use crate::green_record;
 use crate::mask::Mask;
-use crate::merge::{MERGE_COPY, MergeQueue};
+use crate::merge::MergeQueue;
 use crate::metrics;
 use crate::plan::{BaseKind, FeatureId, Guards, Plan, ResultKind};
-use crate::preflight::{Problem, preflight, preflight_sandboxes};
+use crate::preflight::{preflight, preflight_sandboxes};
 use crate::project_root::ProjectRoot;
-use crate::project_state::{self, ProjectState};
+use crate::project_state::ProjectState;
 use crate::receipts::Receipts;
-use crate::report::{Report, Totals};
-use crate::resources::{self, WORKERS};
+use crate::report::Report;
+use crate::resources;
 use crate::resume::{self, Resumed};
 use crate::run_journal::RunJournal;
 use crate::scope::RunScope;
@@ -56,8 +56,11 @@ use crate::state::FeatureState;
 use crate::state_dir;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
-use crate::tree::{self, Change, Tree};
-use crate::workspace::{self, Destination, Workspace};
+use crate::tree::Tree;
+use crate::workspace::Destination;
+
+use project::ProjectCapture;
+use report::{feature_error, note_event, report, started_event};
 
 /// Maximum number of events in a subscriber's queue. The run waits while a queue is full.
 const EVENTS_QUEUED_MAX: usize = 1024;
@@ -289,7 +292,7 @@ impl Engine {
             }
             tracing::warn!(error = chain(&error), "cannot store the state of the run");
         }
-        Ok(report(ctx, &run, started, &stats).await)
+        Ok(report(ctx, &run.features, started, &stats).await)
     }
 
     /// Resumes earlier runs, and captures the project unless all features are up to date.
@@ -304,15 +307,16 @@ impl Engine {
         let mut before = None;
         let (tree, workspace) = if green.len() < resumed.len() {
             ctx.steps.pass("capture the project").await;
-            let state = self.project_state().await;
+            let project = ProjectCapture { ctx, stopper: self.executor.stopper() };
+            let state = slips::project_state(ctx).await;
             // Features with a record only have their tests checked, if that.
             let is_new = |(id, resumed): &(FeatureId, &Resumed)| {
                 ctx.selected.contains(id) && matches!(resumed.state, FeatureState::Waiting { record: None })
             };
             let new = ctx.ids().zip(&resumed).filter(is_new).count();
-            let (start, workspace) = self.capture(new).await?;
+            let (start, workspace) = project.capture(new).await?;
             before = state.map(|state| Arc::new((state, start.clone())));
-            (self.add_results(start, &resumed).await?, workspace)
+            (project.add_results(start, &resumed).await?, workspace)
         } else {
             (Tree::new(), None)
         };
@@ -326,204 +330,6 @@ impl Engine {
         });
         let features = features.collect();
         Ok(Run { queue, features, done, before })
-    }
-
-    /// Reads the state of the project, if agents or tests can change it.
-    async fn project_state(&self) -> Option<ProjectState> {
-        let (exposure, root) = (self.ctx.exposure?, self.ctx.project.dir.clone());
-        tokio::task::spawn_blocking(move || ProjectState::read(&root, exposure)).await.ok()
-    }
-
-    /// Finds and undoes what agents and tests have changed in the project itself, and reports it.
-    async fn undo_slips(&self, run: &Run) -> Result<(), Error> {
-        let (ctx, Some(before)) = (&self.ctx, run.before.clone()) else { return Ok(()) };
-        let (written, root) = (ctx.project.written.lock().clone(), ctx.project.dir.clone());
-        let compared = tokio::task::spawn_blocking(move || {
-            let slips = before.0.compare(&root, &written, &before.1);
-            (slips, before)
-        });
-        let (mut slips, before) =
-            compared.await.expect("comparing files does not panic and is not cancelled");
-        let tree = &before.1;
-        for path in std::mem::take(&mut slips.emptied) {
-            let (before, after) = (file_state::file_at(&ctx.project.dir, &path)?, tree.get(&path).copied());
-            workspace::apply(&ctx.project, &[Change { path: path.clone(), before, after }], &ctx.store)
-                .await?;
-            slips.metadata.push(format!("`{path}` (emptied)"));
-        }
-        let notes = [
-            ("project-restored", "restored what agents or tests changed in the project", &slips.metadata),
-            (
-                "project-damaged",
-                "cannot restore what agents or tests changed in the project",
-                &slips.not_undone,
-            ),
-            ("project-changed", "files in the project changed, but not by this run", &slips.content),
-            ("project-modes", "modes in the project changed, but not by this run", &slips.modes),
-        ];
-        for (code, what, paths) in notes.into_iter().filter(|(_, _, paths)| !paths.is_empty()) {
-            let message = format!("{what}: {}", project_state::list(paths));
-            let hint = "see docs/confinement.md for what prevents such changes".to_owned();
-            ctx.emit(Event::Note { code, feature: None, message, hint: Some(hint) }).await;
-        }
-        Ok(())
-    }
-
-    /// Captures the project. In a git project, creates the base of the copies' repositories, with a
-    /// working copy that merges can use. `new_features` is the number of features without results.
-    async fn capture(&self, new_features: usize) -> Result<(Tree, Option<Workspace>), Error> {
-        let ctx = &self.ctx;
-        let root = &ctx.copies.root;
-        let tracked = match &root.repository {
-            Some(repository) => {
-                let repository = repository.clone();
-                ctx.blocking(move || repository.tracked()).await?.files
-            }
-            None => Vec::new(),
-        };
-        let (mut tree, originals) = workspace::capture(&root.path, &tracked, &ctx.store).await?;
-        ctx.copies.set_originals(originals);
-        let is_overlay = matches!(ctx.copies.method(), CopyMethod::Overlay(_));
-        let builds = if new_features < 2 { Vec::new() } else { self.builds(&tree).await? };
-        let Some(repository) = root.repository.clone() else {
-            if let Some(note) = root.note.clone() {
-                ctx.emit(Event::Base { commit: None, uncommitted: 0, note: Some(note) }).await;
-            }
-            if is_overlay || !builds.is_empty() {
-                self.share_base(None, &tree, &builds).await?;
-            }
-            return Ok((tree, None));
-        };
-        if ctx.plan.base == BaseKind::Head {
-            tree = self.head_tree(&repository, &tree).await?;
-        }
-        let mut workspace = if is_overlay {
-            Workspace::base(&ctx.copies, &ctx.project.in_flight)?
-        } else {
-            Workspace::in_copies(&ctx.copies, MERGE_COPY, &ctx.project.in_flight)?
-        };
-        let mtime = workspace.write_first(&tree, &ctx.store).await?;
-        let (directory, copy, files) = (ctx.copies.shared_dir()?, workspace.dir().clone(), tree.clone());
-        let base =
-            workspace.blocking(move || GitBase::create(&repository, &directory, &copy, files, mtime)).await?;
-        let commit = root.repository.as_ref().and_then(|repository| repository.head.clone());
-        ctx.emit(Event::Base { commit, uncommitted: base.uncommitted, note: None }).await;
-        ctx.copies.set_git(base);
-        if is_overlay {
-            self.share_base(Some((workspace, mtime)), &tree, &builds).await?;
-            return Ok((tree, None));
-        }
-        if !builds.is_empty() {
-            self.share_base(None, &tree, &builds).await?;
-        }
-        Ok((tree, Some(workspace)))
-    }
-
-    /// Returns the commands that build what all working copies need.
-    async fn builds(&self, tree: &Tree) -> Result<Vec<Vec<String>>, Error> {
-        let ctx = &self.ctx;
-        let Some(lock) = base_build::lock_file(tree, &ctx.copies).and_then(|path| tree.get(path)) else {
-            return Ok(Vec::new());
-        };
-        let lock = tree::content(&ctx.store, &lock.blob).await?;
-        let tests = base_build::tests(&ctx.plan, &ctx.selected);
-        Ok(base_build::commands(tests, &String::from_utf8_lossy(&lock)))
-    }
-
-    /// Builds the project in the directory that all working copies share, which is written first
-    /// unless there is one. A build may fail: each copy builds the rest by itself.
-    async fn share_base(
-        &self,
-        written: Option<(Workspace, i64)>,
-        tree: &Tree,
-        builds: &[Vec<String>],
-    ) -> Result<(), Error> {
-        let ctx = &self.ctx;
-        let (mut base, mtime) = match written {
-            Some(written) => written,
-            None => {
-                let mut base = Workspace::base(&ctx.copies, &ctx.project.in_flight)?;
-                let mtime = base.write_first(tree, &ctx.store).await?;
-                (base, mtime)
-            }
-        };
-        let (stopper, started) = (self.executor.stopper(), Instant::now());
-        for command in builds {
-            let built = tokio::select! {
-                built = base.build(command) => built,
-                () = stopper.stopped() => break,
-            };
-            let (shown, feature) = (command.join(" "), None);
-            let seconds = started.elapsed().as_secs_f64();
-            // Tests of features that do not exist yet often do not compile.
-            let extent = if built.is_ok() { "" } else { " as far as it compiles" };
-            if let Err(error) = built {
-                tracing::debug!(error = chain(&error), "a build failed");
-            }
-            let message = format!("built once for all copies{extent}, in {seconds:.1} s: {shown}");
-            let code = "built";
-            ctx.emit(Event::Note { code, feature, message, hint: None }).await;
-        }
-        if !builds.is_empty() {
-            // Only build output is new.
-            base.reset(tree, &ctx.store).await?;
-        }
-        base.share(mtime)
-    }
-
-    /// Returns the files of the user's `HEAD`, with those of submodules as they are in `tree`.
-    async fn head_tree(&self, repository: &UserRepository, tree: &Tree) -> Result<Tree, Error> {
-        let ctx = &self.ctx;
-        let shared = ctx.copies.shared_dir()?;
-        let path = shared.path().join("head");
-        let directory = shared.create_subdirectory("head", 0o777).map_err(Error::io("create", &path))?;
-        let (git, checkout) = (repository.clone(), path.clone());
-        let checked_out = ctx.blocking(move || {
-            let (files, converted) =
-                (git.check_out_head(&checkout)?, git.converted("HEAD").unwrap_or_default());
-            Ok::<_, Error>((files, converted, git.tracked()?.submodules))
-        });
-        let (files, converted, submodules) = checked_out.await?;
-        let mut head = workspace::read_files(&directory, &files, &ctx.store).await?;
-        // Files without uncommitted work are taken as filters have converted them.
-        for path in converted.iter().filter_map(|path| std::str::from_utf8(path).ok()) {
-            if let (Some(file), Some(now)) = (head.get_mut(path), tree.get(path)) {
-                *file = *now;
-            }
-        }
-        shared.remove_all("head").map_err(Error::io("remove", &path))?;
-        for (submodule, _) in submodules {
-            let below = format!("{submodule}/");
-            let files = tree.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below));
-            head.extend(files.map(|(path, file)| (path.clone(), *file)));
-        }
-        Ok(head)
-    }
-
-    /// Adds the results on the branch to the files that the run starts from, in the order in which
-    /// they were merged: the changes of a result include lines of the results before it.
-    async fn add_results(&self, mut tree: Tree, resumed: &[Resumed]) -> Result<Tree, Error> {
-        let Some(branch) = &self.ctx.branch else { return Ok(tree) };
-        let record_of = |id: FeatureId| match &resumed[id.index()].state {
-            FeatureState::Waiting { record } => record.as_ref(),
-            _ => None,
-        };
-        let mut records: Vec<_> =
-            self.ctx.dependencies.in_order().iter().filter_map(|&id| record_of(id)).collect();
-        let results = branch.clone();
-        let commits = self.ctx.blocking(move || results.commits()).await?;
-        records
-            .sort_by_key(|record| commits.iter().position(|commit| Some(commit) == record.commit.as_ref()));
-        for record in records {
-            match tree::join(&tree, &record.merged, &self.ctx.store).await? {
-                Ok(changes) => tree::apply(&mut tree, &changes),
-                // The feature's tests decide.
-                Err(conflict) => {
-                    tracing::warn!(path = conflict.path, "a result conflicts with later changes");
-                }
-            }
-        }
-        Ok(tree)
     }
 
     /// Runs the stages of all features, and returns the error of each that failed.
@@ -577,7 +383,9 @@ impl Engine {
                 feature.fail_if_running(error).await;
             }
         }
-        self.undo_slips(run).await?;
+        if let Some(before) = &run.before {
+            slips::undo_slips(ctx, before).await?;
+        }
         ctx.steps.pass("store durations").await;
         // They only improve estimates.
         if let Err(error) = ctx.journal.record_durations(&durations) {
@@ -637,28 +445,6 @@ fn open_project(path: &Path) -> Result<Dir, Error> {
     Dir::open(path).map_err(Error::io("open", path))
 }
 
-fn note_event(problem: &Problem) -> Event {
-    Event::Note {
-        code: problem.code,
-        feature: problem.feature().map(str::to_owned),
-        message: problem.message.clone(),
-        hint: problem.hint.clone(),
-    }
-}
-
-fn started_event(ctx: &RunContext) -> Event {
-    let mut agent_kinds: Vec<String> = ctx.agents.values().map(|agent| agent.kind().to_owned()).collect();
-    agent_kinds.sort_unstable();
-    agent_kinds.dedup();
-    Event::Started {
-        plan: ctx.plan.name.clone(),
-        features: ctx.selected.len(),
-        workers: ctx.settings.parallel.workers,
-        agents: ctx.settings.parallel.agents,
-        agent_kinds,
-    }
-}
-
 /// Skips a feature and publishes it. Returns the event if a subscriber's queue is full.
 fn skip(ctx: &RunContext, run: &Run, id: FeatureId, because: FeatureId) -> Option<Event> {
     // The lock is free, because the feature was never started.
@@ -667,38 +453,6 @@ fn skip(ctx: &RunContext, run: &Run, id: FeatureId, because: FeatureId) -> Optio
     }
     let (feature, because) = (ctx.feature(id).id.clone(), ctx.feature(because).id.clone());
     ctx.events.try_publish(Event::Skipped { feature, because }).err().map(|full| full.0)
-}
-
-async fn report(ctx: &RunContext, run: &Run, started: Instant, stats: &ScheduleStats) -> Report {
-    let mut features = Vec::new();
-    for id in &ctx.selected {
-        features.push(run.features[id.index()].lock().await.report());
-    }
-    let storage = ctx.store.stats();
-    let counted = ctx.totals.lock().clone();
-    let totals = Totals {
-        wall: started.elapsed(),
-        sequential: stats.busy,
-        efficiency: stats.efficiency(WORKERS),
-        workers_peak: stats.pool(WORKERS).map_or(0, |pool| pool.peak),
-        memory_peak_mb: greenwave_telemetry::memory_usage(false).peak_mb,
-        storage_peak_bytes: storage.memory_bytes_peak,
-        storage_spilled: storage.spilled_blobs,
-        storage_stored_bytes: storage.cold.stored_bytes.unwrap_or(0),
-        storage_raw_bytes: storage.cold.raw_bytes.unwrap_or(0),
-        storage_codec: storage.cold.codec,
-        ..counted
-    };
-    Report { plan: ctx.plan.name.clone(), features, totals }
-}
-
-fn feature_error(failure: TaskFailure<FeatureError>) -> FeatureError {
-    match failure {
-        TaskFailure::Task(error) => error,
-        TaskFailure::Panicked(text) => FeatureError::Internal(text),
-        TaskFailure::TimedOut(limit) => FeatureError::TimedOut(limit),
-        TaskFailure::Unschedulable(error) => FeatureError::Run(error.into()),
-    }
 }
 
 /// Returns the feature of a task. Tasks have the order of the plan.
