@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 use greenwave_cache::{Key, KeyBuilder};
 use greenwave_inputs::DiscoveredDeps;
+use rustix::process::{Resource, getrlimit};
 
 use crate::harness::LaunchSpec;
 use crate::{IncompleteMode, Manifest, Test};
@@ -19,7 +20,10 @@ use crate::{IncompleteMode, Manifest, Test};
 /// Version of the fields of keys and of the payloads of records.
 ///
 /// Increases with each incompatible change, so that older records become misses.
-pub const SCHEMA: u32 = 8;
+pub const SCHEMA: u32 = 9;
+
+/// Number of open files that systems allow by default. Higher limits do not count.
+const OPEN_FILES_USUAL: u64 = 1024;
 
 /// The way in which a run observes and restricts the reads of tests.
 ///
@@ -132,6 +136,9 @@ fn put_declaration(
     key.number(mode as u64);
     let (is_root, umask) = inherited();
     key.number(is_root.into()).number(umask.into());
+    for limit in resource_limits() {
+        key.number(limit);
+    }
     key.count(test.command.len());
     for word in &test.command {
         key.text(word);
@@ -192,6 +199,32 @@ pub(crate) fn inherited() -> (bool, u32) {
         let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
         let umask = umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok());
         (rustix::process::geteuid().is_root(), umask.unwrap_or(u32::MAX))
+    })
+}
+
+/// Returns the resource limits that a test inherits from this process and that keys cover: the soft
+/// and hard limits of processor time, file size, data, stack, address space and open files.
+///
+/// All machines have the same defaults, so machines share results unless somebody has set a limit.
+/// The limit of open files is an exception: it counts up to the usual 1,024.
+pub(crate) fn resource_limits() -> [u64; 12] {
+    static LIMITS: OnceLock<[u64; 12]> = OnceLock::new();
+    *LIMITS.get_or_init(|| {
+        let mut limits = [u64::MAX; 12];
+        let counted = [
+            (Resource::Cpu, u64::MAX),
+            (Resource::Fsize, u64::MAX),
+            (Resource::Data, u64::MAX),
+            (Resource::Stack, u64::MAX),
+            (Resource::As, u64::MAX),
+            (Resource::Nofile, OPEN_FILES_USUAL),
+        ];
+        for (pair, (resource, max)) in limits.chunks_mut(2).zip(counted) {
+            let limit = getrlimit(resource);
+            pair[0] = limit.current.unwrap_or(u64::MAX).min(max);
+            pair[1] = limit.maximum.unwrap_or(u64::MAX).min(max);
+        }
+        limits
     })
 }
 

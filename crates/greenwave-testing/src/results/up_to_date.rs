@@ -29,7 +29,7 @@ use greenwave_dir::read_regular;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Mode as FileMode, OFlags, openat, statat};
 
-use crate::results::key::{SCHEMA, inherited};
+use crate::results::key::{SCHEMA, inherited, resource_limits};
 use crate::results::lookup_inputs::LookupInputs;
 use crate::results::outcome::Source;
 use crate::results::state::{StateDirectory, StateFile};
@@ -242,8 +242,8 @@ impl RecordKey {
     }
 }
 
-/// Hashes the dependencies that are not files: version and mode of this program, user and umask,
-/// and the variables that tests see. Covers the project's path as well.
+/// Hashes the dependencies that are not files: version and mode of this program, user, umask and
+/// resource limits, and the variables that tests see. Covers the project's path as well.
 fn environment_digest(root: &Path, runner: &Runner, declared: &[String]) -> [u8; 32] {
     let (is_root, umask) = inherited();
     let mut hasher = blake3::Hasher::new();
@@ -255,6 +255,9 @@ fn environment_digest(root: &Path, runner: &Runner, declared: &[String]) -> [u8;
     part(codec::path_bytes(root));
     part(&[runner.mode() as u8, u8::from(is_root)]);
     part(&umask.to_le_bytes());
+    for limit in resource_limits() {
+        part(&limit.to_le_bytes());
+    }
     for (name, value) in runner.environment().visible(declared) {
         part(name.as_bytes());
         part(value.as_bytes());

@@ -72,21 +72,40 @@ fn the_umask_is_a_dependency() {
     let test =
         "[[test]]\nname = \"t\"\ncommand = \"touch $TMPDIR/new && test $(stat -c %a $TMPDIR/new) = 644\"\n";
     let dir = TestDir::empty().with("p/greenwave.toml", test);
-    let run = |mask: &str| {
-        let script = format!("umask {mask}; exec \"$0\" test --format json");
-        let output = Command::new("sh")
-            .args(["-c", &script, env!("CARGO_BIN_EXE_greenwave")])
-            .current_dir(dir.path("p"))
-            .env("XDG_CACHE_HOME", dir.path("cache"))
-            .output()
-            .unwrap();
-        let lines = String::from_utf8(output.stdout).unwrap();
-        let test = lines.lines().find(|line| line.contains("\"name\":\"t\"")).unwrap().to_owned();
-        let test: Value = serde_json::from_str(&test).unwrap();
-        (test["status"] == "passed", test["cached"] == true)
-    };
+    let run = |mask: &str| run_after(&dir, &format!("umask {mask}"));
     assert_eq!(run("022"), (true, false));
     assert_eq!(run("022"), (true, true));
     assert_eq!(run("077"), (false, false));
     assert_eq!(run("022"), (true, true));
+}
+
+#[test]
+fn resource_limits_are_dependencies() {
+    let test =
+        "[[test]]\nname = \"t\"\ncommand = \"test $(ulimit -n) -ge 512 && test $(ulimit -s) -ge 4096\"\n";
+    let dir = TestDir::empty().with("p/greenwave.toml", test);
+    let run = |limits: &str| run_after(&dir, limits);
+    assert_eq!(run("ulimit -S -s 8192; ulimit -S -n 2000"), (true, false));
+    assert_eq!(run("ulimit -S -s 8192; ulimit -S -n 2000"), (true, true));
+    // The usual limit of open files differs between systems.
+    assert_eq!(run("ulimit -S -s 8192; ulimit -S -n 3000"), (true, true));
+    assert_eq!(run("ulimit -S -s 8192; ulimit -S -n 400"), (false, false));
+    assert_eq!(run("ulimit -S -s 2048; ulimit -S -n 2000"), (false, false));
+    assert_eq!(run("ulimit -S -s 8192; ulimit -S -n 2000"), (true, true));
+}
+
+/// Runs the test `t` of the project `p` in a shell, after other commands. Returns whether it passed
+/// and whether its result was cached.
+fn run_after(dir: &TestDir, commands: &str) -> (bool, bool) {
+    let script = format!("{commands}; exec \"$0\" test --format json");
+    let output = Command::new("sh")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_greenwave")])
+        .current_dir(dir.path("p"))
+        .env("XDG_CACHE_HOME", dir.path("cache"))
+        .output()
+        .unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let test = lines.lines().find(|line| line.contains("\"name\":\"t\"")).unwrap().to_owned();
+    let test: Value = serde_json::from_str(&test).unwrap();
+    (test["status"] == "passed", test["cached"] == true)
 }
