@@ -27,7 +27,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A script has no response for the request.
-    #[error("cannot find a response for feature `{feature}`, attempt {attempt}, in script {name}: {nearest}")]
+    #[error("cannot find an answer for feature `{feature}`, attempt {attempt}, in script {name}: {nearest}")]
     NoRecording {
         /// The file or another name of the script.
         name: String,
@@ -134,7 +134,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A response ended without [`AgentEvent::End`](crate::AgentEvent::End).
-    #[error("the response broke off after {bytes} bytes")]
+    #[error("the answer broke off after {bytes} bytes")]
     BrokeOff {
         /// Number of bytes received.
         bytes: u64,

@@ -62,21 +62,31 @@ struct ScriptLine {
 /// The reason that a line of a script is invalid.
 #[derive(Debug, thiserror::Error)]
 enum LineError {
-    #[error(transparent)]
-    Json(#[from] serde_json::Error),
+    #[error("invalid line at column {column}: {reason}")]
+    Json { column: usize, reason: String },
     #[error("invalid header: expected {{\"greenwave_script\": {VERSION}}}")]
     Header,
     #[error("unsupported format version {found}: expected {VERSION}")]
     Version { found: u32 },
-    #[error("invalid line: expected the start of a response, {{\"feature\": \"…\", \"attempt\": 1}}")]
+    #[error("invalid line: expected the start of an answer, {{\"feature\": \"…\", \"attempt\": 1}}")]
     NoResponse,
-    #[error("duplicate response for feature `{feature}`, attempt {attempt}")]
+    #[error("duplicate answer for feature `{feature}`, attempt {attempt}")]
     Duplicate { feature: String, attempt: u32 },
     #[error(
-        "invalid line: expected the start of a response (`feature`, `attempt`), a chunk (`after_ms`, `text`) \
+        "invalid line: expected the start of an answer (`feature`, `attempt`), a chunk (`after_ms`, `text`) \
          or an end (`end`)"
     )]
     UnknownForm,
+}
+
+impl LineError {
+    /// Creates an error without the number of the line, which is 1 for every line that is parsed
+    /// alone.
+    fn json(error: &serde_json::Error) -> Self {
+        let text = error.to_string();
+        let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason).to_owned();
+        Self::Json { column: error.column(), reason }
+    }
 }
 
 impl Script {
@@ -119,7 +129,7 @@ impl Script {
         let mut script = Self { name: name.to_owned(), responses: BTreeMap::new(), fingerprint };
         let mut current = None;
         for (at, line) in lines {
-            let line = serde_json::from_str(line).map_err(|error| invalid(at, error.into()))?;
+            let line = serde_json::from_str(line).map_err(|error| invalid(at, LineError::json(&error)))?;
             script.add(line, &mut current).map_err(|error| invalid(at, error))?;
         }
         Ok(script)
@@ -198,7 +208,7 @@ impl Script {
         let names = self.responses.keys().map(|(other, _)| other.as_str());
         match names.max_by_key(|other| nearness(other)) {
             Some(other) => format!("the nearest recorded feature is `{other}`"),
-            None => "it has no responses".to_owned(),
+            None => "it has no answers".to_owned(),
         }
     }
 }

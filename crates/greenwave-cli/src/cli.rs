@@ -35,9 +35,9 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run a plan.
     Run(Box<run::RunArgs>),
-    /// Show the attempts at features: what agents changed and said, and why tests failed.
+    /// Show attempts at features: the agents' changes and messages, and output of failed tests.
     Attempts(attempts::AttemptsArgs),
-    /// Remove what earlier runs have recorded about features, so that they start again.
+    /// Remove the records of features from earlier runs, so that they start again.
     Forget(forget::ForgetArgs),
     /// Remove working copies that killed runs have left, and the state of a project.
     Clean(clean::CleanArgs),
@@ -52,7 +52,7 @@ enum Command {
     Graph(graph::GraphArgs),
     /// Print the JSON Schema of plans or settings, for editors.
     Schema(schema::SchemaArgs),
-    /// Show the effective configuration.
+    /// Show the effective settings.
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
 }

@@ -11,7 +11,7 @@ const LINES_MAX: usize = 20;
 pub(crate) fn lines(details: &AttemptDetails, hint: &str) -> Vec<String> {
     let AttemptDetails { test_output, words, stderr, exit } = details;
     let mut lines = section("test output", &tail(test_output), LINES_MAX);
-    lines.extend(section("agent's words", words, LINES_MAX));
+    lines.extend(section("agent's messages", words, LINES_MAX));
     lines.extend(section("agent's standard error", &tail(stderr), LINES_MAX));
     if !exit.is_empty() && exit != "exit status: 0" {
         lines.extend(section("agent's exit", exit, LINES_MAX));
@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(lines[0], "      test output:");
         assert_eq!(lines[1], "        | … 11 lines above");
         assert_eq!(lines[20], "        | line 30");
-        assert_eq!(lines[21], "      agent's words:");
+        assert_eq!(lines[21], "      agent's messages:");
         assert_eq!(lines[22], "        | line 1");
         assert_eq!(lines[42], "        … 10 more lines");
         assert_eq!(lines[43], "      hint: show all of it with `greenwave attempts`");

@@ -68,13 +68,13 @@ pub(crate) enum CliError {
     #[error("stopped while listing tests")]
     Stopped { code: u8 },
     /// No test matches the given names.
-    #[error("unknown test `{filters}`: expected a part of one of {names}")]
+    #[error("unknown test `{filters}`: expected part of the name of one of {names}")]
     NoSuchTest { filters: String, names: String },
     /// A flag names a feature that the plan does not have.
     #[error("unknown feature `{name}`{}", similar.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
     NoSuchFeature { name: String, similar: Option<String> },
     /// Several tests match a name that must match one.
-    #[error("ambiguous test `{name}`: expected a part of only one of {names}")]
+    #[error("ambiguous test `{name}`: expected part of the name of only one of {names}")]
     SeveralTests { name: String, names: String },
     /// Arguments for a test runner, although tests of several runners are selected.
     #[error("cannot pass the arguments after `--` to several runners: {names}")]

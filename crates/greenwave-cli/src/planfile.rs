@@ -1,6 +1,7 @@
 //! Reads plans from TOML files, and shows errors of a plan at their location in the file.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -137,7 +138,8 @@ impl PlanFile {
             _ => None,
         };
         let at = include.map_or_else(|| self.range(&error.location()), |(_, at)| at.clone());
-        CliError::Plan(Box::new(self.document.error(at, error.to_string())))
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        CliError::Plan(Box::new(self.document.error(at, format!("{error}{cause}"))))
     }
 
     /// Adds the location in the file to a problem of the plan.

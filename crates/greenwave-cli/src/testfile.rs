@@ -95,7 +95,11 @@ fn test(document: &Document, mut table: Table<'_>) -> Result<Test, Diagnostic> {
     }
     let command = table.words("command")?.ok_or_else(|| table.missing("command"))?;
     if is_empty(&command.value) {
-        let message = "empty `command`: expected a program and its arguments";
+        let value = match &command.value[..] {
+            [shell, flag, line] if shell == "sh" && flag == "-c" => format!("{line:?}"),
+            words => format!("{words:?}"),
+        };
+        let message = format!("invalid value `{value}` for `command`: expected a program and its arguments");
         return Err(document.error(command.at, message));
     }
     let reports = reports(document, &mut table, &command)?;

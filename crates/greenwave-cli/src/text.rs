@@ -21,6 +21,16 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// Returns a size with its decimal unit: `512 B`, `3.1 kB`, `200.0 MB`, `1.0 GB`.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes as f64 {
+        exact if exact < 1e3 => format!("{bytes} B"),
+        exact if exact < 1e6 => format!("{:.1} kB", exact / 1e3),
+        exact if exact < 1e9 => format!("{:.1} MB", exact / 1e6),
+        exact => format!("{:.1} GB", exact / 1e9),
+    }
+}
+
 /// Returns a text with a replacement character for each control character, so that names cannot
 /// change the terminal.
 pub(crate) fn printable(text: &str) -> String {
@@ -48,6 +58,17 @@ mod tests {
         check(250_000, "4 min 10 s");
         check(11_100_000, "3 h 5 min");
         check(12 * 86_400_000, "12 days");
+    }
+
+    #[test]
+    fn a_size_has_the_unit_that_matters() {
+        let check = |bytes: u64, expected: &str| assert_eq!(size(bytes), expected);
+        check(0, "0 B");
+        check(999, "999 B");
+        check(3_100, "3.1 kB");
+        check(200_000_000, "200.0 MB");
+        check(1_000_000_000, "1.0 GB");
+        check(u64::MAX, "18446744073.7 GB");
     }
 
     #[test]

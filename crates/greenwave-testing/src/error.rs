@@ -12,7 +12,7 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub enum Error {
     /// The test has no command.
-    #[error("invalid `command` in test `{test}`: expected a program and its arguments")]
+    #[error("invalid value `[]` for `command` in test `{test}`: expected a program and its arguments")]
     EmptyCommand {
         /// Name of the test.
         test: String,

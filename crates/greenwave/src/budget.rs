@@ -201,7 +201,7 @@ mod tests {
         let refused = request(&ledger, SECOND, usage(10, 300_000)).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "the run has used $0.90 of $1.00 (`budget.usd`), and a response of its agent took $0.30"
+            "the run has used $0.90 of $1.00 (`budget.usd`), and an answer of its agent took $0.30"
         );
         assert_eq!(ledger.entries.lock().used.cost, 900_000);
     }

@@ -194,7 +194,7 @@ pub struct Feature {
 #[non_exhaustive]
 pub enum PlanError {
     /// The plan has no features.
-    #[error("missing features: expected at least one")]
+    #[error("missing key `features`: expected at least one feature")]
     Empty,
     /// The plan has too many features.
     #[error("too many features ({found}): expected at most {FEATURES_MAX}")]
@@ -209,15 +209,15 @@ pub enum PlanError {
         id: String,
     },
     /// A feature's id is too long for the name of a directory.
-    #[error("invalid value `{id}` for `id`: expected at most {ID_BYTES_MAX} bytes")]
+    #[error("invalid value `{id:?}` for `id`: expected at most {ID_BYTES_MAX} bytes")]
     LongId {
         /// Id of the feature.
         id: String,
     },
     /// A feature's id cannot be the name of a directory.
     #[error(
-        "invalid value `{id}` for `id`: expected letters, digits, `-`, `_` and `.`, starting with a letter or \
-         digit"
+        "invalid value `{id:?}` for `id`: expected letters, digits, `-`, `_` and `.`, starting with a letter \
+         or digit"
     )]
     InvalidId {
         /// Id of the feature.
@@ -250,7 +250,7 @@ pub enum PlanError {
         path: Vec<String>,
     },
     /// A resource's name is empty or reserved.
-    #[error("invalid value `{resource}` for `resources`: expected a non-empty name without a colon")]
+    #[error("invalid value `{resource:?}` for `resources`: expected a non-empty name without a colon")]
     InvalidResource {
         /// Name of the resource.
         resource: String,
@@ -271,22 +271,27 @@ pub enum PlanError {
         limit: u32,
     },
     /// A field of a feature is missing or invalid.
-    #[error("invalid `{field}` in feature `{feature}`: expected {expected}")]
+    #[error("invalid value `{value}` for `{field}` in feature `{feature}`: expected {expected}")]
     Incomplete {
         /// Id of the feature.
         feature: String,
         /// Name of the field.
         field: &'static str,
+        /// The invalid value, in TOML.
+        value: String,
         /// The values that are valid.
         expected: &'static str,
     },
     /// The configuration of an agent is invalid.
-    #[error("invalid `{field}` in agent `{agent}`: expected {expected}")]
+    #[error("invalid value `{value}` for `{field}` in agent `{agent}`: expected {expected}")]
     InvalidAgent {
         /// Name of the agent.
         agent: String,
         /// Name of the field.
         field: &'static str,
+        /// The invalid value, in TOML, or the name of an invalid variable, whose value may be a
+        /// secret.
+        value: String,
         /// The values that are valid.
         expected: &'static str,
     },
@@ -300,19 +305,19 @@ pub enum PlanError {
         source: UnknownPlaceholder,
     },
     /// A pattern leads out of the project.
-    #[error("invalid value `{pattern}` for `include`: expected a pattern of files inside the project")]
+    #[error("invalid value `{pattern:?}` for `include`: expected a pattern of files inside the project")]
     InvalidInclude {
         /// The pattern.
         pattern: String,
     },
     /// A command of `setup` or `teardown` is empty.
-    #[error("invalid `{field}`: expected commands with a program")]
+    #[error("invalid value `[[]]` for `{field}`: expected commands with a program")]
     EmptyCommand {
         /// Name of the field.
         field: &'static str,
     },
     /// The project's directory does not exist.
-    #[error("invalid value `{}` for `project`: expected {expected}", path.display())]
+    #[error("invalid value `{path:?}` for `project`: expected {expected}")]
     Project {
         /// Directory of the project.
         path: PathBuf,
@@ -521,7 +526,8 @@ impl Plan {
         };
         if feature.was.iter().any(|was| occurrences.contains_key(was.as_str())) {
             let expected = "the id of a feature that the plan no longer has";
-            return Err(PlanError::Incomplete { feature: feature.id.clone(), field: "was", expected });
+            let value = format!("{:?}", feature.was.as_deref().unwrap_or_default());
+            return Err(PlanError::Incomplete { feature: feature.id.clone(), field: "was", value, expected });
         }
         if let Some(name) = feature.depends_on.iter().find(|name| !occurrences.contains_key(name.as_str())) {
             let mut ids = self.features.iter().map(|other| other.id.as_str());
@@ -544,52 +550,59 @@ impl Plan {
 }
 
 fn check_agent(name: &str, agent: &AgentSpec) -> Result<(), PlanError> {
-    let (field, expected) = match agent {
+    let (field, value, expected) = match agent {
         AgentSpec::Scripted { pace, .. } if !(0.0..=PACE_MAX).contains(pace) => {
-            ("pace", "a number from 0 to 1000000")
+            ("pace", pace.to_string(), "a number from 0 to 1000000")
         }
         AgentSpec::Command(CommandSpec { command, .. }) if command.is_empty() => {
-            ("command", "a program and its arguments")
+            ("command", "[]".to_owned(), "a program and its arguments")
         }
-        AgentSpec::Command(CommandSpec { env, .. })
-            if env.keys().any(|name| name.is_empty() || name.contains(['=', '\0']))
-                || env.values().any(|value| value.contains('\0')) =>
-        {
-            ("env", "names without `=`")
-        }
-        AgentSpec::Command(CommandSpec { env, .. })
-            if env.iter().any(|(name, value)| mask::is_secret(name, value)) =>
-        {
-            ("env", "no credentials: set them in the environment of greenwave")
-        }
-        AgentSpec::Command(CommandSpec { command, .. }) => {
-            let checked = check_placeholders(&command[1..]);
-            return checked.map_err(|source| PlanError::Placeholder { agent: name.to_owned(), source });
-        }
+        AgentSpec::Command(CommandSpec { command, env, .. }) => match invalid_variable(env) {
+            Some((variable, expected)) => ("env", format!("{variable:?}"), expected),
+            None => {
+                let checked = check_placeholders(&command[1..]);
+                return checked.map_err(|source| PlanError::Placeholder { agent: name.to_owned(), source });
+            }
+        },
         AgentSpec::Scripted { .. } => return Ok(()),
     };
-    Err(PlanError::InvalidAgent { agent: name.to_owned(), field, expected })
+    Err(PlanError::InvalidAgent { agent: name.to_owned(), field, value, expected })
+}
+
+/// Returns the name of a variable that an agent's command must not have, with the accepted form.
+fn invalid_variable(env: &BTreeMap<String, String>) -> Option<(&str, &'static str)> {
+    let malformed = env
+        .iter()
+        .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'));
+    if let Some((name, _)) = malformed {
+        return Some((name.as_str(), "names without `=`, and values without NUL bytes"));
+    }
+    let secret = env.iter().find(|(name, value)| mask::is_secret(name, value));
+    secret.map(|(name, _)| (name.as_str(), "no credentials: set them in the environment of greenwave"))
 }
 
 fn check_contents(feature: &Feature) -> Result<(), PlanError> {
-    let (field, expected) = if feature.tests.is_empty() {
-        ("tests", "at least one, which shows that the feature is done")
+    let mut commands = feature.tests.iter().chain(&feature.review);
+    let outside = commands.find(|test| !stays_inside(&test.directory));
+    let invalid_red = feature.red.as_deref().filter(|red| check_expression(red).is_err());
+    let (field, value, expected) = if feature.tests.is_empty() {
+        ("tests", "[]".to_owned(), "at least one test, which shows that the feature is done")
     } else if feature.attempts_max == 0 {
-        ("attempts", "at least 1")
+        ("attempts", "0".to_owned(), "a whole number from 1")
     } else if feature.tests.iter().any(|test| test.command.is_empty()) {
-        ("tests", "commands with a program")
+        ("tests", "{ command = [] }".to_owned(), "commands with a program")
     } else if feature.review.iter().any(|review| review.command.is_empty()) {
-        ("review", "a command with a program")
-    } else if feature.tests.iter().chain(&feature.review).any(|test| !stays_inside(&test.directory)) {
-        ("tests", "directories inside the project")
-    } else if feature.red.as_deref().is_some_and(|red| check_expression(red).is_err()) {
-        ("red", "a regular expression")
+        ("review", "{ command = [] }".to_owned(), "a command with a program")
+    } else if let Some(test) = outside {
+        ("tests", format!("{{ directory = {:?} }}", test.directory), "directories inside the project")
+    } else if let Some(red) = invalid_red {
+        ("red", format!("{red:?}"), "a regular expression")
     } else if feature.prompt.trim().is_empty() {
-        ("prompt", "text")
+        ("prompt", format!("{:?}", feature.prompt), "text that is not blank")
     } else {
         return Ok(());
     };
-    Err(PlanError::Incomplete { feature: feature.id.clone(), field, expected })
+    Err(PlanError::Incomplete { feature: feature.id.clone(), field, value, expected })
 }
 
 /// Returns whether a test's directory is inside the project. Does not resolve symbolic links.

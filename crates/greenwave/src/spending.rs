@@ -82,7 +82,7 @@ impl fmt::Display for BudgetExceeded {
         write!(out, "{owner} has used {used} of {limit}{unit} (`{}`)", self.key)?;
         match self.expected {
             0 => Ok(()),
-            expected => write!(out, ", and a response of its agent took {}", amount(expected)),
+            expected => write!(out, ", and an answer of its agent took {}", amount(expected)),
         }
     }
 }

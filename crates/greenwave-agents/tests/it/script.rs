@@ -47,18 +47,18 @@ async fn missing_recordings_name_the_nearest() {
         async |feature, attempt, prompt| send(feature, attempt, prompt).await.unwrap_err().to_string();
     assert_eq!(
         message("hole", 1, "").await,
-        "cannot find a response for feature `hole`, attempt 1, in script test.jsonl: the nearest recorded feature is `whole`"
+        "cannot find an answer for feature `hole`, attempt 1, in script test.jsonl: the nearest recorded feature is `whole`"
     );
     assert_eq!(
         message("whole", 2, "").await,
-        "cannot find a response for feature `whole`, attempt 2, in script test.jsonl: its last recorded attempt is 1"
+        "cannot find an answer for feature `whole`, attempt 2, in script test.jsonl: its last recorded attempt is 1"
     );
     assert_eq!(
         message("fussy", 2, "again, please").await,
         "cannot replay feature `fussy`, attempt 2, of script test.jsonl: the prompt does not contain \
          \"test `x` failed\""
     );
-    assert_eq!(message("broken", 1, "").await, "the response broke off after 5 bytes");
+    assert_eq!(message("broken", 1, "").await, "the answer broke off after 5 bytes");
     assert!(send("fussy", 2, "so: test `x` failed.").await.unwrap().is_empty());
 }
 
@@ -73,13 +73,13 @@ fn invalid_scripts_name_their_line() {
     let newer = "cannot parse script s, line 1: unsupported format version 9: expected 1";
     assert_eq!(message(r#"{"greenwave_script": 9}"#), newer);
     let with = |line: &str| message(&format!("{{\"greenwave_script\": 1}}\n\n{line}"));
-    assert!(with("{").starts_with("cannot parse script s, line 3: EOF"));
-    assert!(with(r#"{"text": "x"}"#).contains("line 3: invalid line: expected the start of a response (`"));
-    let stray = r#"line 3: invalid line: expected the start of a response, {"feature""#;
+    assert!(with("{").starts_with("cannot parse script s, line 3: invalid line at column 1: EOF"));
+    assert!(with(r#"{"text": "x"}"#).contains("line 3: invalid line: expected the start of an answer (`"));
+    let stray = r#"line 3: invalid line: expected the start of an answer, {"feature""#;
     assert!(with(r#"{"after_ms": 1, "text": "x"}"#).contains(stray));
     assert!(with(r#"{"txt": "x"}"#).contains("unknown field `txt`"));
     let twice = r#"{"feature": "a", "attempt": 1}"#;
-    let duplicate = "line 4: duplicate response for feature `a`, attempt 1";
+    let duplicate = "line 4: duplicate answer for feature `a`, attempt 1";
     assert!(with(&format!("{twice}\n{twice}")).contains(duplicate));
 }
 

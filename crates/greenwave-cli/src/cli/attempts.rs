@@ -107,7 +107,7 @@ fn details(attempt: &StoredAttempt) -> Vec<String> {
         ("files", files.join("\n").as_str()),
         ("changes", attempt.diff.as_str()),
         ("test output", attempt.test_output.as_str()),
-        ("agent's words", attempt.words.as_str()),
+        ("agent's messages", attempt.words.as_str()),
         ("agent's standard error", attempt.stderr.as_str()),
         ("agent's exit", attempt.exit.as_str()),
     ] {

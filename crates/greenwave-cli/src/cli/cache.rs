@@ -13,7 +13,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output;
 use crate::result_keys::result_keys;
-use crate::text::plural;
+use crate::text::{plural, size};
 
 /// Exit code of `verify` if a record was damaged.
 const DAMAGED: u8 = 1;
@@ -60,12 +60,11 @@ fn open(args: &CacheArgs) -> Result<(Config, PathBuf, ResultStore), CliError> {
 async fn stats(args: &CacheArgs) -> Result<Exit, CliError> {
     let (config, dir, results) = open(args)?;
     let stats = results.stats().await?;
-    let megabytes = |bytes: u64| bytes as f64 / 1e6;
     output::answer(&format!(
-        "{}, {:.1} of {:.1} MB, in {}",
+        "{}, {} of {}, in {}",
         plural(stats.entries, "record"),
-        megabytes(stats.disk_bytes),
-        megabytes(config.settings.testing.disk_limit),
+        size(stats.disk_bytes),
+        size(config.settings.testing.disk_limit),
         dir.display()
     ))?;
     Ok(Exit::SUCCESS)

@@ -11,11 +11,12 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output;
 use crate::planfile::PlanFile;
+use crate::text::size;
 
 #[derive(Debug, Args)]
 pub(super) struct CleanArgs {
-    /// File of a plan, whose project is cleaned; without one, the project of `--project`.
-    #[arg(value_name = "FILE")]
+    /// File of the plan whose project is cleaned. Without it, the project of `--project`.
+    #[arg(value_name = "PLAN")]
     plan: Option<PathBuf>,
     /// Project directory.
     #[arg(long, value_name = "DIR", default_value = ".", conflicts_with = "plan")]
@@ -23,7 +24,7 @@ pub(super) struct CleanArgs {
     /// Remove the working copies of all projects.
     #[arg(long, conflicts_with_all = ["plan", "state"])]
     all: bool,
-    /// Remove the project's state as well: features start again, and attempts are gone.
+    /// Remove the project's state as well: features start again, and attempts are lost.
     #[arg(long)]
     state: bool,
     /// List what would be removed.
@@ -51,11 +52,7 @@ pub(super) fn clean(args: &CleanArgs) -> Result<Exit, CliError> {
             CleanedKind::State => "state",
         };
         let in_use = if cleaned.in_use { " (in use by a run, kept)" } else { "" };
-        output::answer(&format!(
-            "{:>9}  {kind}  {}{in_use}",
-            megabytes(cleaned.bytes),
-            cleaned.path.display()
-        ))?;
+        output::answer(&format!("{:>9}  {kind}  {}{in_use}", size(cleaned.bytes), cleaned.path.display()))?;
     }
     let free: u64 =
         found.iter().filter(|cleaned| !cleaned.in_use).map(|cleaned: &Cleaned| cleaned.bytes).sum();
@@ -63,11 +60,7 @@ pub(super) fn clean(args: &CleanArgs) -> Result<Exit, CliError> {
     output::answer(&if free == 0 && found.iter().all(|cleaned| cleaned.in_use) {
         "Nothing to remove".to_owned()
     } else {
-        format!("{verb} {}", megabytes(free))
+        format!("{verb} {}", size(free))
     })?;
     Ok(Exit::SUCCESS)
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
 }

@@ -15,7 +15,7 @@ use crate::user_key::user_key;
 #[derive(Debug, Args)]
 pub(super) struct ForgetArgs {
     /// File of the plan.
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "PLAN")]
     plan: PathBuf,
     /// Ids of the features, which the plan need not have any more.
     #[arg(value_name = "FEATURE", required = true)]

@@ -12,7 +12,7 @@ use crate::planfile::PlanFile;
 #[derive(Debug, Args)]
 pub(super) struct GraphArgs {
     /// File of the plan.
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "PLAN")]
     plan: PathBuf,
     /// Graph language.
     #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid)]

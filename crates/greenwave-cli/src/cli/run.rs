@@ -30,10 +30,10 @@ use crate::user_key::user_key;
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     /// File of the plan.
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "PLAN")]
     pub(super) plan: PathBuf,
-    /// Take features as green whose tests pass before any code is written; all of them if no
-    /// feature is named.
+    /// Treat features as green if their tests pass before any code is written; all features if none
+    /// is named.
     #[arg(long, value_name = "FEATURE", num_args = 0..)]
     adopt: Option<Vec<String>>,
     /// Check the plan and show all its problems, without asking an agent; `red` also runs the
@@ -41,13 +41,13 @@ pub(super) struct RunArgs {
     #[arg(
         long,
         value_enum,
-        value_name = "WHAT",
+        value_name = "DEPTH",
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "plan"
     )]
     check: Option<CheckDepth>,
-    /// Run only this feature and its dependencies (repeat, or separate by commas).
+    /// Run only this feature and its dependencies; repeatable, or separated by commas.
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
     only: Vec<String>,
     /// Start nothing new after the first feature that fails.
@@ -56,7 +56,7 @@ pub(super) struct RunArgs {
     /// Continue with other features after a failure (the default).
     #[arg(long, conflicts_with = "fail_fast")]
     keep_going: bool,
-    /// Limit what agents cost in this run, in US dollars, instead of `budget.usd` of the plan.
+    /// Limit the cost of agents in this run, in US dollars; overrides `budget.usd` of the plan.
     #[arg(long, value_name = "USD", value_parser = budget, allow_negative_numbers = true)]
     budget: Option<u64>,
     #[command(flatten)]
@@ -66,7 +66,7 @@ pub(super) struct RunArgs {
 /// Depth of `--check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum CheckDepth {
-    /// Look at the plan, programs and files.
+    /// Check the plan, programs and files.
     Plan,
     /// Run the tests of the features as well.
     Red,

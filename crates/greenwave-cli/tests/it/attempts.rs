@@ -213,7 +213,7 @@ fn a_renamed_feature_stays_green() {
     assert_eq!((report.phases(), report.requests()), (vec![("uno", "green")], 0));
     let other = feature("one").lines("was = \"uno\"");
     write_plan(&dir, &[other, feature("uno")]);
-    assert!(dir.run_plan().with_code(2).stderr.contains("invalid `was`"));
+    assert!(dir.run_plan().with_code(2).stderr.contains("for `was` in feature `one`"));
 }
 
 #[test]

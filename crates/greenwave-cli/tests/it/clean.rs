@@ -51,13 +51,13 @@ fn copies_of_a_killed_run_are_listed_and_removed() {
     assert!(listed.contains("working copies") && listed.contains("\nWould remove "), "{listed}");
     assert_eq!(copies(&dir).len(), 1, "a dry run removes nothing");
     let removed = dir.greenwave(["clean", "plan.toml"]).run().with_code(0).stdout;
-    assert!(removed.contains("MB  working copies") && removed.contains("\nRemoved "), "{removed}");
+    assert!(removed.contains("B  working copies") && removed.contains("\nRemoved "), "{removed}");
     assert_eq!(copies(&dir), Vec::<PathBuf>::new());
     let again = dir.greenwave(["clean", "plan.toml"]).run().with_code(0).stdout;
     assert_eq!(again, "Nothing to remove\n");
     assert!(dir.path("project/.greenwave/journal").exists(), "the state stays");
     let state = dir.greenwave(["clean", "plan.toml", "--state"]).run().with_code(0).stdout;
-    assert!(state.contains("MB  state"), "{state}");
+    assert!(state.contains("B  state"), "{state}");
     assert!(!dir.path("project/.greenwave/journal").exists() && dir.path("project/keep.txt").exists());
 }
 

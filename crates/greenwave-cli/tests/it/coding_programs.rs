@@ -115,9 +115,12 @@ fn mistakes_in_an_agent_are_shown_where_they_are() {
         ("model = 5", "expected a string"),
         (
             "env = { MY_API_KEY = \"sk-1234567890\" }",
-            "invalid `env` in agent `coder`: expected no credentials",
+            "invalid value `\"MY_API_KEY\"` for `env` in agent `coder`: expected no credentials",
         ),
-        ("env = { \"A=B\" = \"c\" }", "invalid `env` in agent `coder`: expected names without `=`"),
+        (
+            "env = { \"A=B\" = \"c\" }",
+            "invalid value `\"A=B\"` for `env` in agent `coder`: expected names without `=`",
+        ),
     ] {
         let finished = run(&directory(), agent, &["kept"]).with_code(2);
         assert!(finished.describe().contains(expected), "{agent}: {}", finished.describe());

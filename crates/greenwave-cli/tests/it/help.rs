@@ -54,5 +54,5 @@ fn invalid_command_lines_are_errors() {
     }
     snapshots::check("invalid_command_lines", &all);
     let incomplete = TestDir::empty().greenwave(["profile"]).run().with_code(2).stderr;
-    assert!(incomplete.starts_with("Show the effective configuration"), "{incomplete}");
+    assert!(incomplete.starts_with("Show the effective settings"), "{incomplete}");
 }

@@ -9,7 +9,7 @@ const FILTERS: [(&str, &str); 12] = [
     (r" +\d+ (ms|us)\b", " [TIME]"),
     // The column is as wide as its longest time.
     (r" +time  cache", " time  cache"),
-    (r"\d+\.\d of", "[SIZE] of"),
+    (r"\d+(\.\d)? [kMG]?B of", "[SIZE] of"),
     (r"/tmp/[^/ \n]+/", "[TMP]/"),
     (r"\d+ records?", "[N] records"),
     (r"Confinement: .*", "Confinement: [STRENGTH]"),

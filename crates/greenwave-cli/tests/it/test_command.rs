@@ -100,16 +100,16 @@ fn errors_say_what_is_expected() {
     check(
         "[[test]]\nname = \"t\"\ncommand = []\n",
         &[],
-        "empty `command`: expected a program and its arguments",
+        "invalid value `[]` for `command`: expected a program and its arguments",
     );
     check(
         "[[test]]\nname = \"t\"\ncommand = \" \"\n",
         &[],
-        "empty `command`: expected a program and its arguments",
+        "invalid value `\" \"` for `command`: expected a program and its arguments",
     );
     check("[[test]]\nname = \"\"\ncommand = \"true\"\n", &[], "expected a non-empty name");
     check("[[test]]\ncommand = [\"true\"]\n", &[], "missing key `name` in [[test]]");
-    check(&test(""), &["nothing"], "unknown test `nothing`: expected a part of one of `t`");
+    check(&test(""), &["nothing"], "unknown test `nothing`: expected part of the name of one of `t`");
     check(&test(""), &["--remote", "ftp://x"], "an address like \"redis://host:6379\"");
     check(&test(""), &["--audit", "2"], "a number from 0 to 1");
     check(&test(""), &["--affected", "nonsense"], "cannot list changes since `nonsense`\n  caused by: ");

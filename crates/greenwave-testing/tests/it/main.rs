@@ -172,7 +172,7 @@ async fn errors_explain_why_a_test_cannot_start() {
     );
     assert_eq!(
         message(&Test::new("t", [""; 0])).await,
-        "invalid `command` in test `t`: expected a program and its arguments"
+        "invalid value `[]` for `command` in test `t`: expected a program and its arguments"
     );
     let bad = Test { inputs: vec!["a[".to_owned()], ..shell("true") };
     assert_eq!(

@@ -111,7 +111,7 @@ impl ProjectCapture<'_> {
             let (shown, feature) = (command.join(" "), None);
             let seconds = started.elapsed().as_secs_f64();
             // Tests of features that do not exist yet often do not compile.
-            let extent = if built.is_ok() { "" } else { " as far as it compiles" };
+            let extent = if built.is_ok() { "" } else { " as far as possible" };
             if let Err(error) = built {
                 tracing::debug!(error = chain(&error), "a build failed");
             }

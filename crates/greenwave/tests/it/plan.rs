@@ -145,28 +145,29 @@ fn check(change: impl FnOnce(&mut Plan), expected: &str) {
 fn a_feature_needs_tests_attempts_and_a_prompt() {
     check(
         |plan| plan.features[0].tests.clear(),
-        "invalid `tests` in feature `one`: expected at least one, which shows that the feature is done",
+        "invalid value `[]` for `tests` in feature `one`: expected at least one test, which shows that the feature \
+         is done",
     );
     check(
         |plan| plan.features[0].attempts_max = 0,
-        "invalid `attempts` in feature `one`: expected at least 1",
+        "invalid value `0` for `attempts` in feature `one`: expected a whole number from 1",
     );
     check(
         |plan| plan.features[0].prompt = " \n".to_owned(),
-        "invalid `prompt` in feature `one`: expected text",
+        "invalid value `\" \\n\"` for `prompt` in feature `one`: expected text that is not blank",
     );
     check(
         |plan| plan.features[0].tests[0].command.clear(),
-        "invalid `tests` in feature `one`: expected commands with a program",
+        "invalid value `{ command = [] }` for `tests` in feature `one`: expected commands with a program",
     );
-    check(|plan| plan.features.clear(), "missing features: expected at least one");
+    check(|plan| plan.features.clear(), "missing key `features`: expected at least one feature");
     check(
         |plan| plan.project = "no/such/directory".into(),
-        "invalid value `no/such/directory` for `project`: expected a directory that exists",
+        "invalid value `\"no/such/directory\"` for `project`: expected a directory that exists",
     );
     check(
         |plan| plan.project = "Cargo.toml".into(),
-        "invalid value `Cargo.toml` for `project`: expected a directory",
+        "invalid value `\"Cargo.toml\"` for `project`: expected a directory",
     );
 }
 

@@ -57,7 +57,8 @@ pub(crate) struct TestArgs {
         conflicts_with_all = ["watch", "explain", "dry_run", "why_not_cached", "init"]
     )]
     pub(super) save_timings: Option<PathBuf>,
-    /// Run tests that have never run here this many times. They pass if they pass each time.
+    /// Run new tests this many times; they pass if every run passes. A test is new if it has never
+    /// run here.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) stress_new: Option<u32>,
     /// Watch for changes and rerun affected tests.
