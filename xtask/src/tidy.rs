@@ -10,7 +10,7 @@ mod words;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cargo_metadata::Package;
 
@@ -85,7 +85,7 @@ pub(crate) fn tidy() -> Result<String> {
         violations.extend(problems.into_iter().map(|(line, problem)| format!("{shown}:{line}: {problem}")));
     }
     violations.extend(option_ranges::check(&root.join("crates"))?);
-    violations.extend(check_readme(root)?);
+    violations.extend(check_readmes(root)?);
     violations.extend(words::check_idioms(&words)?);
     if let Err(error) = demo_script::demo_script(true) {
         violations.push(error.to_string());
@@ -215,35 +215,44 @@ fn starts_path(line: &str, path: &str) -> bool {
     line.match_indices(path).any(|(at, _)| !line[..at].ends_with(continues))
 }
 
-/// Checks that the README's examples are excerpts of the examples on the crates' first pages, which
-/// are tests.
-fn check_readme(root: &Path) -> Result<Vec<String>> {
-    let readme = fs::read_to_string(root.join("README.md")).unwrap_or_default();
+/// Checks that the page of each library has an example, and that its examples are excerpts of the
+/// examples on the crate's first page, which are tests.
+fn check_readmes(root: &Path) -> Result<Vec<String>> {
     let mut violations = Vec::new();
-    for (package, example) in examples(&readme) {
-        let library = PathBuf::from("crates").join(package).join("src/lib.rs");
-        let docs = fs::read_to_string(root.join(&library)).unwrap_or_default();
-        if let Some(line) = first_foreign_line(&example, &docs) {
-            violations
-                .push(format!("README.md: `{line}` is missing in the example of {}", library.display()));
-        }
+    for entry in fs::read_dir(root.join("crates"))? {
+        let directory = entry?.path();
+        let read = |page: &str| fs::read_to_string(directory.join(page));
+        // The program has no library, and the test kit has no page.
+        let (Ok(readme), Ok(docs)) = (read("README.md"), read("src/lib.rs")) else { continue };
+        let page = directory.strip_prefix(root).unwrap_or(&directory).join("README.md");
+        let problem = check_examples(&readme, &docs);
+        violations.extend(problem.map(|problem| format!("{}: {problem}", page.display())));
     }
     Ok(violations)
 }
 
-/// Returns the Rust blocks of a page, each with the package that the heading above it names.
-fn examples(page: &str) -> Vec<(&str, Vec<&str>)> {
-    let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
-    let (mut package, mut is_open) = ("", false);
+/// Compares the examples of a page with the docs of a library, and returns the first problem.
+fn check_examples(readme: &str, docs: &str) -> Option<String> {
+    let found = examples(readme);
+    if found.is_empty() {
+        return Some("the page has no example in Rust".to_owned());
+    }
+    let foreign = found.iter().find_map(|example| first_foreign_line(example, docs));
+    foreign.map(|line| format!("`{line}` is missing in the example of src/lib.rs"))
+}
+
+/// Returns the Rust blocks of a page.
+fn examples(page: &str) -> Vec<Vec<&str>> {
+    let mut found: Vec<Vec<&str>> = Vec::new();
+    let mut is_open = false;
     for line in page.lines() {
         match line {
             "```rust" => {
                 is_open = true;
-                found.push((package, Vec::new()));
+                found.push(Vec::new());
             }
             "```" => is_open = false,
-            line if is_open => found.last_mut().expect("an opening fence adds an entry").1.push(line),
-            line if line.starts_with('#') => package = line.split('`').nth(1).unwrap_or(""),
+            line if is_open => found.last_mut().expect("an opening fence adds an entry").push(line),
             _ => {}
         }
     }
@@ -251,9 +260,10 @@ fn examples(page: &str) -> Vec<(&str, Vec<&str>)> {
 }
 
 /// Returns the first line of an example that is missing in the docs, or that the docs have in
-/// another order.
+/// another order. The docs may hide a line, such as that of `main`.
 fn first_foreign_line<'a>(example: &[&'a str], docs: &str) -> Option<&'a str> {
-    let mut docs = docs.lines().filter_map(|line| line.strip_prefix("//!")).map(str::trim);
+    let docs = docs.lines().filter_map(|line| line.strip_prefix("//!")).map(str::trim);
+    let mut docs = docs.map(|line| line.strip_prefix("# ").unwrap_or(line));
     example.iter().map(|line| line.trim()).find(|line| !line.is_empty() && !docs.any(|other| other == *line))
 }
 

@@ -33,9 +33,13 @@
 //! # }
 //! ```
 //!
-//! | feature | adds | cost |
-//! |---|---|---|
-//! | `conformance` | conformance suite for implementations of `Agent` | none |
+//! # Features
+//!
+//! | feature | default | adds | cost |
+//! | --- | --- | --- | --- |
+//! | `conformance` | no | conformance suite for implementations of `Agent` | none |
+//!
+//! # Errors
 //!
 //! An error before the first event means that the request was not accepted. It may be retried
 //! unless [`Error::is_permanent`] returns true. After an error in the stream, the partial response

@@ -17,7 +17,8 @@
 //! use std::time::Duration;
 //! use greenwave_cache::{Cache, CacheOptions};
 //!
-//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let ttl = Some(Duration::from_secs(3600));
 //! let options = CacheOptions { entries_max: 100, ttl, ..CacheOptions::default() };
 //! let cache: Cache<String, usize> = Cache::new(options)?;
@@ -26,8 +27,8 @@
 //! assert_eq!(cache.get_or_compute("green".to_owned(), slow).await.unwrap(), 5);
 //! assert_eq!(cache.get(&"green".to_owned()), Some(5)); // not computed again
 //! assert_eq!(cache.stats().hit_rate(), 0.5);
-//! # Ok::<(), greenwave_cache::Error>(())
-//! # }).unwrap();
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! Results that outlive the process and are shared by all processes of a machine:
@@ -71,7 +72,7 @@
 //!
 //! # Features
 //!
-//! | feature | default | provides | cost |
+//! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
 //! | `disk` | yes | [`DiskBackend`] | compiles libzstd |
 //! | `redis` | no | `RedisBackend`, `RedisLeases` | compiles the crate `redis` without its default features |

@@ -11,6 +11,7 @@
 //! ```
 //! use greenwave_dir::{Access, Dir, FileKind, refused};
 //!
+//! # fn main() -> std::io::Result<()> {
 //! # let temporary = tempfile::tempdir()?;
 //! # let path = temporary.path().join("project");
 //! // The path of the directory itself is the user's, and may contain links.
@@ -23,7 +24,8 @@
 //! let error = project.open_file("linked/new", Access::Create, 0o644).unwrap_err();
 //! let refused = refused(&error).expect("the link is named");
 //! assert_eq!((refused.path(), refused.kind()), ("linked".as_ref(), FileKind::Link));
-//! # Ok::<(), std::io::Error>(())
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! [`Dir::temporary`] creates a file that takes the place of another one in one step, and
@@ -31,6 +33,8 @@
 //!
 //! Paths consist of names only: an absolute path or one with `..` is an error of the kind
 //! [`InvalidInput`](std::io::ErrorKind::InvalidInput). Mount points are not special.
+//!
+//! # Errors
 //!
 //! Errors are those of the operating system, as [`std::io::Error`]. An error whose cause is an
 //! entry that is refused, such as a link in the place of a directory or a pipe in the place of a

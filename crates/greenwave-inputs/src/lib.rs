@@ -47,7 +47,11 @@
 //! # Errors
 //!
 //! [`Error`] names the pattern, file or directory. Damaged cache files are not errors: they count
-//! as empty. Unix only.
+//! as empty.
+//!
+//! # Platforms
+//!
+//! Unix only.
 
 pub mod codec;
 mod content_hashes;

@@ -29,7 +29,8 @@
 //!     }
 //! }
 //!
-//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let options = PoolOptions { size_min: 0, size_max: 2, ..PoolOptions::default() };
 //! let pool = Pool::new(Greeters, options);
 //! let greeter = pool.get().await?;
@@ -37,7 +38,8 @@
 //! drop(greeter); // returned to the pool
 //! assert_eq!((pool.stats().idle, pool.stats().created), (1, 1));
 //! pool.close().await;
-//! # Ok::<(), greenwave_pooling::Error>(()) }).unwrap();
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! # Types

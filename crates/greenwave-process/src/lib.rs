@@ -3,8 +3,8 @@
 //!
 //! A [`Child`] leads its own process group. Waiting for it, stopping it or dropping it kills the
 //! rest of the group, so a cancelled task leaves no grandchildren behind. A [`Spawn`] starts a
-//! program without copying the memory map of the calling process, which takes a tenth of the time
-//! that `fork` takes. A [`Supervisor`] makes both guarantees hold for descendants in other
+//! program without copying the memory map of the calling process, so that its cost does not grow
+//! with that memory. A [`Supervisor`] makes both guarantees hold for descendants in other
 //! sessions, and after this process was killed with `SIGKILL`. With the feature `jobserver`, a
 //! `Jobserver` shares a budget of parallel work with `make -j` and `cargo`.
 //!
@@ -25,13 +25,21 @@
 //! # }
 //! ```
 //!
-//! | feature | adds | cost |
-//! |---|---|---|
-//! | `jobserver` | `Jobserver` and `Tokens` | the crate `jobserver`, and one thread while tokens are awaited |
+//! # Features
 //!
-//! Errors are those of the operating system, as [`std::io::Error`]. Unix only; supervisors require
-//! Linux. Without a supervisor, a process that moves itself into another group or session is not
-//! part of the group any more and survives it.
+//! | feature | default | adds | cost |
+//! | --- | --- | --- | --- |
+//! | `jobserver` | no | `Jobserver` and `Tokens` | the crate `jobserver`, and one thread while tokens are awaited |
+//!
+//! # Errors
+//!
+//! Errors are those of the operating system, as [`std::io::Error`]. The feature `jobserver` adds an
+//! `Error` for its operations.
+//!
+//! # Platforms
+//!
+//! Unix only; supervisors require Linux. Without a supervisor, a process that moves itself into
+//! another group or session is not part of the group any more and survives it.
 
 mod child;
 #[cfg(target_os = "linux")]

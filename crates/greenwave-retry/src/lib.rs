@@ -8,8 +8,9 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use greenwave_retry::{StopReason, Retry, Retryability};
+//! use greenwave_retry::{Retry, Retryability, StopReason};
 //!
+//! # fn main() -> Result<(), StopReason> {
 //! let retry = Retry { attempts_max: 3, delay_min: Duration::from_secs(1), ..Retry::default() };
 //! let mut attempts = retry.attempts();
 //! let first = attempts.next_delay(Retryability::Transient, Duration::ZERO)?;
@@ -18,13 +19,18 @@
 //! assert_eq!(second, Duration::from_secs(30));
 //! let end = attempts.next_delay(Retryability::Transient, first + second);
 //! assert_eq!(end, Err(StopReason::Attempts));
-//! # Ok::<(), StopReason>(())
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! | feature | adds | cost |
-//! |---|---|---|
-//! | `http` | `Retryability::retry_after`: parses the header `Retry-After` | httpdate |
-//! | `tokio` | `Retry::run`: makes attempts and sleeps between them | tokio (timer), tracing |
+//! # Features
+//!
+//! | feature | default | adds | cost |
+//! | --- | --- | --- | --- |
+//! | `http` | no | `Retryability::retry_after`: parses the header `Retry-After` | httpdate |
+//! | `tokio` | no | `Retry::run`: makes attempts and sleeps between them | tokio (timer), tracing |
+//!
+//! # Errors
 //!
 //! The crate has no error type: every value of every option is valid, as documented.
 

@@ -43,6 +43,11 @@
 //! comparison can go unnoticed, so traces are for builds and tests, not for hostile programs.
 //! `io_uring` is disabled in traced commands.
 //!
+//! # Errors
+//!
+//! An [`Error`] means that tracing or a restriction could not be set up. It names the facility and
+//! the reason, or the path. An incomplete trace is not an error.
+//!
 //! # Platforms
 //!
 //! Tracing requires Linux 5.9 on `x86_64` or `aarch64`; read rules require Linux 5.19. Elsewhere,

@@ -40,11 +40,11 @@
 //!
 //! # Features
 //!
-//! | feature | adds | cost |
-//! |---|---|---|
-//! | `journal` | `Journal`: durable record of finished tasks and learned durations, so that a killed run continues | greenwave-segment (zstd, xxhash) |
-//! | `simulation` | `Journal::open_simulated`, for tests on the simulated machine of greenwave-segment | corosensei |
-//! | `jobserver` | `Executor::with_jobserver`: tokens shared with `make` and `cargo` in tasks | greenwave-process, and a thread while a run waits for tokens |
+//! | feature | default | adds | cost |
+//! | --- | --- | --- | --- |
+//! | `journal` | no | `Journal`: durable record of finished tasks and learned durations, so that a killed run continues | greenwave-segment (zstd, xxhash) |
+//! | `simulation` | no | `Journal::open_simulated`, for tests on the simulated machine of greenwave-segment | corosensei |
+//! | `jobserver` | no | `Executor::with_jobserver`: tokens shared with `make` and `cargo` in tasks | greenwave-process, and a thread while a run waits for tokens |
 //!
 //! # Further parts
 //!

@@ -8,7 +8,8 @@
 //! ```
 //! use greenwave_segment::{Log, Options};
 //!
-//! # let dir = tempfile::tempdir().unwrap();
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path().join("log");
 //! let log = Log::open(&dir, Options::default())?;
 //! log.put(b"green", b"wave")?;
@@ -20,7 +21,8 @@
 //!
 //! log.refresh()?;
 //! assert_eq!(log.get(b"green")?, None);
-//! # Ok::<(), greenwave_segment::Error>(())
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! # Atomic changes
@@ -49,8 +51,8 @@
 //!   [`Stats::bad_records`] and reported with a warning. Older values of its key stay hidden, as
 //!   long as the key of the damaged record can be recovered. [`Log::check`] reports all damage.
 //! - Opening cuts off a torn tail unless another process is writing there, and skips damaged
-//!   records. It reads index files, and records only beyond them: a million keys take about a fifth
-//!   of a second.
+//!   records. It reads index files, and records only beyond them: a million keys take 180 ms
+//!   (`benches/results/2026-11-29-x86_64-2core/versus-storage.md` in the repository).
 //! - A log on a full or read-only disk can be opened and read. [`Log::open_read_only`] changes
 //!   nothing at all.
 //! - A copy of the directory made while a process wrote contains everything that had been flushed
@@ -64,7 +66,7 @@
 //!
 //! # Features
 //!
-//! | feature | default | provides | costs |
+//! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
 //! | `simulation` | no | module `simulation`: a machine in memory that interleaves processes and crashes, for tests | the crate `corosensei` |
 //!

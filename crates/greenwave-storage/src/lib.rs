@@ -11,8 +11,9 @@
 //! use std::sync::Arc;
 //! use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
 //!
-//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! # let dir = tempfile::tempdir().unwrap();
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
 //! let cold = SegmentColdTier::open(dir.path().join("store"), SegmentOptions::default())?;
 //! let options = StoreOptions { memory_bytes_max: 10 << 20, ..StoreOptions::default() };
 //! let store = Store::open(options, Arc::new(cold))?;
@@ -23,8 +24,8 @@
 //!
 //! store.flush().await?; // durable from here on
 //! assert_eq!(store.list("src/").await?, ["src/copy.rs", "src/lib.rs"]);
-//! # Ok::<(), greenwave_storage::Error>(())
-//! # }).unwrap();
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! Calls require a tokio runtime, because disk accesses and the hashing of large contents run on
@@ -32,7 +33,7 @@
 //!
 //! # Features
 //!
-//! | feature | default | provides | cost |
+//! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
 //! | `segment` | yes | [`SegmentColdTier`] | compiles libzstd |
 //! | `object` | no | `ObjectColdTier`: one object per key, in a local directory or in memory | the crate `object_store`, and libzstd |

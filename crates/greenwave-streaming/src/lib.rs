@@ -16,7 +16,8 @@
 //! use futures_util::stream;
 //! use greenwave_streaming::{Files, Pull};
 //!
-//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // A response as it arrives from an agent, in arbitrary chunks.
 //! let chunks = ["Here:\n``", "`rust src/li", "b.rs\nfn main", "() {}\n```\nDone."];
 //! let source = stream::iter(chunks.map(|text| Ok::<_, std::io::Error>(Bytes::from(text))));
@@ -31,7 +32,8 @@
 //!     }
 //! }
 //! assert_eq!(pull.stats().units, 1);
-//! # Ok::<(), greenwave_streaming::Error>(()) }).unwrap();
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! # Splitters

@@ -18,8 +18,10 @@
 //! # }
 //! ```
 //!
-//! The crate has no features. An [`Error`] means that the address could not be bound. A bound
-//! endpoint does not fail on requests.
+//! # Errors
+//!
+//! An [`Error`] means that the address could not be bound. A bound endpoint does not fail on
+//! requests.
 
 mod endpoint;
 mod error;

@@ -28,9 +28,11 @@
 //! # }
 //! ```
 //!
-//! | feature | adds | cost |
-//! | --- | --- | --- |
-//! | `conformance` | the test suite that every harness passes, for authors of harnesses | none |
+//! # Features
+//!
+//! | feature | default | adds | cost |
+//! | --- | --- | --- | --- |
+//! | `conformance` | no | the test suite that every harness passes, for authors of harnesses | none |
 //!
 //! # Errors
 //!

@@ -54,11 +54,10 @@
 //!
 //! # Features
 //!
-//! `remote`: test results on a Redis server, also over TLS, or memcached. Compiles redis, rustls
-//! with aws-lc (C) and async-memcached. Without it, [`ResultStoreError::NoRemote`] is returned for
-//! such a server.
-//!
-//! `conformance`: the module `conformance`, which fuzz targets use. It costs nothing.
+//! | feature | default | adds | cost |
+//! | --- | --- | --- | --- |
+//! | `remote` | no | test results on a Redis server, also over TLS, or memcached; without it, such a server is [`ResultStoreError::NoRemote`] | redis, rustls with aws-lc (C), async-memcached |
+//! | `conformance` | no | the module `conformance`, which fuzz targets use | none |
 
 mod adapters;
 mod answer;

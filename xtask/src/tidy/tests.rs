@@ -69,10 +69,17 @@ fn meaningless_file_names_are_reported() {
 #[test]
 fn readme_examples_are_excerpts() {
     let docs = "//! ```\n//! let a = 1;\n//! # hidden();\n//! let b = 2;\n//! ```\n";
-    let page = "### `a-crate`\n```rust\nlet a = 1;\n\nlet b = 2;\n```\n";
+    let page = "# a-crate\n```rust\nlet a = 1;\n\nlet b = 2;\n```\n";
     let found = examples(page);
-    assert_eq!(found, [("a-crate", vec!["let a = 1;", "", "let b = 2;"])]);
-    assert_eq!(first_foreign_line(&found[0].1, docs), None);
+    assert_eq!(found, [["let a = 1;", "", "let b = 2;"]]);
+    assert_eq!(first_foreign_line(&found[0], docs), None);
+    assert_eq!(first_foreign_line(&["let a = 1;", "hidden();"], docs), None);
     assert_eq!(first_foreign_line(&["let b = 2;", "let a = 1;"], docs), Some("let a = 1;"));
     assert_eq!(first_foreign_line(&["let c = 3;"], docs), Some("let c = 3;"));
+    assert_eq!(check_examples(page, docs), None);
+    assert_eq!(
+        check_examples("# a-crate\n```rust\nlet c = 3;\n```\n", docs).as_deref(),
+        Some("`let c = 3;` is missing in the example of src/lib.rs")
+    );
+    assert_eq!(check_examples("# a-crate\n", docs).as_deref(), Some("the page has no example in Rust"));
 }
