@@ -98,7 +98,7 @@ fn check_agent(plan: &Plan, name: &str, agent: &AgentSpec, path: Option<&OsStr>)
         return None;
     }
     let subject = Subject::Agent(name.to_owned());
-    let message = format!("program `{program}` of agent `{name}` is not found");
+    let message = format!("cannot find program `{program}` of agent `{name}`");
     Some(Problem::error(
         subject,
         "missing-agent",
@@ -158,7 +158,7 @@ fn check_program(
         return None;
     }
     let subject = Subject::Feature { id: feature.id.clone(), field };
-    let message = format!("program `{program}` of test `{}` is not found", test.name);
+    let message = format!("cannot find program `{program}` of test `{}`", test.name);
     Some(Problem::error(
         subject,
         "missing-program",
@@ -346,9 +346,9 @@ mod tests {
         assert_eq!(
             codes,
             [
-                "program `cladue` of agent `typo` is not found",
-                "program `no-such-tool` of test `a` is not found",
-                "program `no-reviewer` of test `r` is not found",
+                "cannot find program `cladue` of agent `typo`",
+                "cannot find program `no-such-tool` of test `a`",
+                "cannot find program `no-reviewer` of test `r`",
             ]
         );
         let directory = tempfile::tempdir().expect("a directory");
@@ -360,7 +360,7 @@ mod tests {
         let mut other = feature("d", "p", &["sh"]);
         other.tests[0].set.insert("PATH".to_owned(), "/nowhere".to_owned());
         let messages: Vec<_> = problems(&[], vec![own, other]).into_iter().map(|found| found.1).collect();
-        assert_eq!(messages, ["program `sh` of test `d` is not found"]);
+        assert_eq!(messages, ["cannot find program `sh` of test `d`"]);
         // An agent that no feature uses is not looked up.
         assert_eq!(problems(&[], vec![feature("a", "p", &["sh", "-c", "false"])]), []);
     }

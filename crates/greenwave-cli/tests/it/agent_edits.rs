@@ -170,6 +170,6 @@ fn a_missing_agent_program_ends_the_run_before_any_test() {
     let plan = shell_plan::plan(&[ShellFeature::new("f", "true", "touch ../../ran; false")]);
     dir.write("plan.toml", plan.replace("\"sh\", \"-c\", '''\nanswer", "\"cladue\", \"-c\", '''\nanswer"));
     let finished = dir.greenwave(["run", "--no-metrics", "plan.toml"]).run().with_code(2);
-    assert!(finished.stderr.contains("program `cladue` of agent `f` is not found"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("cannot find program `cladue` of agent `f`"), "{}", finished.stderr);
     assert!(!dir.path("ran").exists());
 }

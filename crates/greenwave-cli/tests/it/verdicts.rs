@@ -235,7 +235,7 @@ fn a_check_shows_all_problems_at_once_and_runs_nothing() {
         );
     dir.write("plan.toml", plan);
     let finished = dir.greenwave(["run", "--check", "plan.toml"]).run().with_code(2);
-    assert!(finished.stderr.contains("program `no-such-tool` of test `one` is not found"), "{finished:?}");
+    assert!(finished.stderr.contains("cannot find program `no-such-tool` of test `one`"), "{finished:?}");
     assert!(
         finished.stderr.contains("test `two` names `tests/typo.sh`, which does not exist"),
         "{finished:?}"
