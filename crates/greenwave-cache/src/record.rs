@@ -58,7 +58,7 @@ pub struct Record {
 #[non_exhaustive]
 pub enum RecordError {
     /// The bytes are damaged, truncated, not a record, or sealed with another secret.
-    #[error("record is corrupt")]
+    #[error("record is damaged")]
     Corrupt,
     /// The record is not sealed although the reader requires a seal, or it is sealed and the reader
     /// has no secret to verify it.

@@ -414,7 +414,7 @@ impl Store {
             tracing::warn!(blob = %id, "contents do not match their hash: treated as missing");
             // Removed, so that putting the contents again writes them again.
             let removed = self.state.cold.remove_many(vec![blob_key(id)]).await;
-            removed.map_err(Error::cold(format!("remove corrupt blob {id}")))?;
+            removed.map_err(Error::cold(format!("remove damaged blob {id}")))?;
             return Ok(None);
         }
         count(&self.state.counters.cold_hits);

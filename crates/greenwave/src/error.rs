@@ -145,7 +145,7 @@ pub enum Error {
         source: Source,
     },
     /// A blob that was stored cannot be read back.
-    #[error("cannot read blob {id}: it is missing from the store or corrupt")]
+    #[error("cannot read blob {id}: it is missing from the store or damaged")]
     MissingBlob {
         /// Hash of the blob's content.
         id: String,

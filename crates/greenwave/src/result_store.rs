@@ -71,7 +71,7 @@ pub enum ResultStoreError {
 pub struct ResultStoreStats {
     /// Number of entries: results, and the lists of dependencies that lead to them.
     pub entries: usize,
-    /// Number of corrupt entries.
+    /// Number of damaged entries.
     pub damaged: usize,
     /// Size on disk, in bytes.
     pub disk_bytes: u64,
@@ -164,7 +164,7 @@ impl ResultStore {
         self.cache
     }
 
-    /// Reads and verifies every entry on disk. Removes corrupt entries.
+    /// Reads and verifies every entry on disk. Removes damaged entries.
     ///
     /// # Errors
     /// [`ResultStoreError::Entries`] if the entries cannot be listed.
