@@ -222,6 +222,15 @@ pub trait Harness: Debug + Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Returns whether a process that exited with 0 has reported the end of its tests. If not, the
+    /// test fails: code under test that calls `exit(0)` would otherwise let every test pass.
+    ///
+    /// `directory` is the private directory of the process. A harness whose tool notices this
+    /// itself, or prints nothing by which to tell, needs no implementation.
+    fn is_complete(&self, _test: &Test, _output: &[u8], _directory: &Path) -> bool {
+        true
+    }
+
     /// Returns how to run a test in one process with others; `None` if it runs alone, as all tests
     /// of a harness without an implementation do.
     fn batch(&self, _test: &Test) -> Option<&dyn Batch> {

@@ -248,3 +248,24 @@ fn a_workspace_that_cargo_cannot_read_fails_and_other_tests_run() {
     let mended = run(&dir, "p").with_code(0);
     assert!(units(&mended).contains(&unit("a", true)), "{}", mended.describe());
 }
+
+#[test]
+fn a_program_that_exits_before_its_summary_fails() {
+    let exits = "#[test] fn a_exits() { std::process::exit(0) }\n#[test] fn b() {}\n";
+    let own = "fn main() { println!(\"not by the harness\") }\n";
+    let dir = TestDir::empty()
+        .with("p/Cargo.toml", package("p", "[[test]]\nname = \"own\"\nharness = false\n"))
+        .with("p/src/lib.rs", exits)
+        .with("p/tests/own.rs", own)
+        .with("p/tests/empty.rs", "");
+    let finished = run(&dir, "p").with_code(1);
+    let expected = [unit("p", false), unit("p (doc)", true), unit("p::empty", true), unit("p::own", true)];
+    assert_eq!(units(&finished), expected);
+    let failed = finished.report().into_iter().find(|line| line["name"] == "p").unwrap();
+    assert_eq!(failed["problem"], "exited with code 0 before its tests had ended");
+    let output = failed["output"].as_str().unwrap();
+    assert!(output.contains("test a_exits ... FAILED"), "{output}");
+    assert!(output.contains("test b ... ok"), "{output}");
+    dir.write("p/src/lib.rs", exits.replace("std::process::exit(0)", ""));
+    assert!(units(&run(&dir, "p").with_code(0)).contains(&unit("p", true)));
+}

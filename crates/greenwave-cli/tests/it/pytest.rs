@@ -284,3 +284,19 @@ fn the_interpreter_is_named_where_that_helps() {
     assert!(!run(&[], 0), "a later run names the interpreter again");
     assert!(run(&["--verbose"], 0), "`--verbose` does not name the interpreter");
 }
+
+#[test]
+fn a_process_that_exits_before_its_session_ends_fails() {
+    let exits = "import os\ndef test_a():\n    os._exit(0)\ndef test_b():\n    assert False\n";
+    let files = [("test_a.py", exits), ("test_b.py", PASSES), ("test_c.py", PASSES)];
+    for files in [&files[..1], &files] {
+        let Some(suite) = Suite::new(files) else { return };
+        let finished = suite.greenwave(&["--format", "json"]).run().with_code(1);
+        let found = verdicts(&finished);
+        let expected: Vec<_> =
+            files.iter().map(|(name, _)| (format!("py:{name}"), *name != "test_a.py", false)).collect();
+        assert_eq!(found, expected);
+        let failed = finished.report().into_iter().find(|line| line["name"] == "py:test_a.py").unwrap();
+        assert_eq!(failed["problem"], "exited with code 0 before its tests had ended");
+    }
+}

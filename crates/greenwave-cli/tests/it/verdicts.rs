@@ -373,3 +373,28 @@ fn an_attempt_may_not_delete_most_of_a_project() {
     allowed.run_plan().with_code(0);
     assert!(!allowed.path("project/src/f1").exists() && moved.path("project/lib/f1").exists());
 }
+
+#[test]
+fn code_that_ends_the_process_of_its_tests_is_not_green() {
+    let Some(python) = crate::harnesses::python() else { return };
+    let by_shell = "[\"sh\", \"-c\", '''pytest''']";
+    let direct = format!("[{python:?}, \"-m\", \"pytest\", \"-q\"]");
+    let in_line = format!("[\"sh\", \"-c\", \"true && {python} -m pytest -q -p no:cacheprovider\"]");
+    for (command, code, exit) in
+        [(&direct, 1, "import os; os._exit(0)"), (&in_line, 1, "import os; os._exit(0)"), (&in_line, 0, "")]
+    {
+        let feature = ShellFeature::new("one", &format!("answer one.py 'x = 1; {exit}'"), "pytest");
+        let dir = dir("", &[feature]);
+        // The test's own processes of pytest are not observed.
+        let test = "import one, os\ndef test_one():\n    assert 'PYTEST_ADDOPTS' not in os.environ\n";
+        dir.write("project/test_one.py", test);
+        let plan = dir.read("plan.toml");
+        assert!(plan.contains(by_shell), "{plan}");
+        dir.write("plan.toml", plan.replace(by_shell, command));
+        let report = Report::of(&dir.run_plan().with_code(code));
+        if code == 1 {
+            let reason = report.reason("one");
+            assert!(reason.contains("exited with code 0 before its tests had ended"), "{reason}");
+        }
+    }
+}

@@ -28,7 +28,7 @@ use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
 use super::launch::LaunchSpec;
 use super::listing::{Listing, ListingContext};
 use super::project::Project;
-use super::summary::{Summary, TestCount};
+use super::summary::{Summary, TestCount, is_summarized};
 use crate::{CaseReport, CaseStatus, Environment, Error, HarnessName, Test};
 use build::Build;
 use features::Features;
@@ -118,6 +118,10 @@ impl Harness for CargoHarness {
             return Summary::of_count(count);
         }
         Summary { count, ..Summary::default() }
+    }
+
+    fn is_complete(&self, _test: &Test, output: &[u8], _directory: &Path) -> bool {
+        is_summarized(output)
     }
 
     fn parse_cases(&self, output: &str) -> Vec<CaseReport> {

@@ -1,12 +1,16 @@
 //! The harness of plain commands, whose exit code is the only result.
 
+use std::path::Path;
+
 use async_trait::async_trait;
 
 use super::Harness;
 use super::discovery::{Discovery, DiscoveryInputs};
+use super::launch::LaunchSpec;
 use super::project::Project;
-use super::summary::{Summary, TestCount};
-use crate::{Error, HarnessName, Test};
+use super::pytest;
+use super::summary::{Summary, TestCount, is_summarized};
+use crate::{Environment, Error, HarnessName, Test};
 
 /// The harness of every command that no other harness recognizes: one command, one result.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,5 +42,24 @@ impl Harness for CommandHarness {
     fn parse_summary(&self, _test: &Test, _exit_code: Option<i32>, output: &[u8]) -> Summary {
         // The command may run any harness, so every recognized summary counts.
         Summary::of_count(TestCount::find(output))
+    }
+
+    fn equip(
+        &self,
+        test: &Test,
+        command: LaunchSpec,
+        directory: &Path,
+        environment: &Environment,
+    ) -> Result<LaunchSpec, Error> {
+        let names_pytest = test.command.iter().any(|word| word.contains("pytest"));
+        if names_pytest {
+            pytest::equip_by_variables(test, command, directory, environment)
+        } else {
+            Ok(command)
+        }
+    }
+
+    fn is_complete(&self, _test: &Test, output: &[u8], directory: &Path) -> bool {
+        is_summarized(output) && pytest::has_ended(directory)
     }
 }

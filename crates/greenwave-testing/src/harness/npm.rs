@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use super::Harness;
 use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
 use super::project::Project;
-use super::summary::{Summary, TestCount};
+use super::summary::{Summary, TestCount, is_summarized};
 use crate::run::blocking::blocking;
 use crate::{CaseReport, Error, Test};
 use package::{Package, dependencies};
@@ -80,6 +80,10 @@ impl Harness for NpmHarness {
 
     fn parse_summary(&self, _test: &Test, _exit_code: Option<i32>, output: &[u8]) -> Summary {
         Summary::of_count(TestCount::find(output))
+    }
+
+    fn is_complete(&self, _test: &Test, output: &[u8], _directory: &Path) -> bool {
+        is_summarized(output)
     }
 
     fn parse_cases(&self, output: &str) -> Vec<CaseReport> {

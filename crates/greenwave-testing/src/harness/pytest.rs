@@ -26,6 +26,7 @@ use super::summary::{Summary, SummaryVerdict, TestCount};
 use crate::run::blocking::blocking;
 use crate::{CaseReport, Environment, Error, HarnessName, Test};
 use batch::PytestBatch;
+pub(super) use batch::{equip_by_variables, has_ended};
 use dependencies::dependencies;
 use interpreter::Interpreter;
 
@@ -131,8 +132,12 @@ impl Harness for PytestHarness {
         directory: &Path,
         environment: &Environment,
     ) -> Result<LaunchSpec, Error> {
-        let is_own = (is_file(test) || is_discovered(test)) && !collection::is_collection(test);
-        if is_own { batch::equip(test, command, directory, environment) } else { Ok(command) }
+        let is_known = self.recognizes(&test.command) || is_file(test) || is_discovered(test);
+        if is_known && !collection::is_collection(test) {
+            batch::equip(test, command, directory, environment)
+        } else {
+            Ok(command)
+        }
     }
 
     fn result_file(&self, test: &Test) -> Option<&'static str> {
@@ -141,6 +146,10 @@ impl Harness for PytestHarness {
 
     fn read_cases(&self, _test: &Test, directory: &Path) -> Vec<CaseReport> {
         batch::read_cases(directory)
+    }
+
+    fn is_complete(&self, _test: &Test, _output: &[u8], directory: &Path) -> bool {
+        has_ended(directory)
     }
 
     fn batch(&self, test: &Test) -> Option<&dyn Batch> {

@@ -128,3 +128,42 @@ fn summary(line: &str) -> Option<TestCount> {
     }
     Some(count)
 }
+
+/// Returns whether the last list of tests in the output of Rust's test harness has a summary.
+///
+/// Output without a list, such as that of another runner, counts as summarized.
+pub(crate) fn is_summarized(output: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(output);
+    let last = text.lines().rev().find(|line| line.starts_with("test result: ") || begins_list(line));
+    !last.is_some_and(begins_list)
+}
+
+/// Returns whether a line of the Rust test harness announces the number of tests that follow.
+pub(crate) fn begins_list(line: &str) -> bool {
+    let announced = line.strip_prefix("running ").and_then(|rest| rest.split_once(' '));
+    announced.is_some_and(|(number, rest)| number.parse::<u32>().is_ok() && matches!(rest, "test" | "tests"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_that_ends_within_a_list_of_tests_is_not_summarized() {
+        for output in [
+            "running 2 tests\n",
+            "running 1 test\ntest result: ok. 1 passed\nrunning 2 tests\ntest a ... ok\n",
+        ] {
+            assert!(!is_summarized(output.as_bytes()), "{output}");
+        }
+        for output in [
+            "",
+            "running two tests\n",
+            "running 2 tests for a\n",
+            "running 99999999999 tests\n",
+            "running 2 tests\n\ntest result: \u{1b}[32mok\u{1b}[m. 2 passed; 0 failed\n",
+        ] {
+            assert!(is_summarized(output.as_bytes()), "{output}");
+        }
+    }
+}

@@ -200,6 +200,7 @@ fn status(result: &TestResult) -> (&'static str, Option<i32>, Option<i32>) {
         TestResult::Finished(Status::Passed) => ("passed", None, None),
         TestResult::Finished(Status::Failed(ExitReason::Code(code))) => ("failed", Some(*code), None),
         TestResult::Finished(Status::Failed(ExitReason::Report)) => ("failed", None, None),
+        TestResult::Finished(Status::Failed(ExitReason::Unfinished)) => ("failed", Some(0), None),
         TestResult::Finished(Status::Failed(ExitReason::Signal(signal))) => ("failed", None, Some(*signal)),
         TestResult::Finished(Status::TimedOut(_)) => ("timed_out", None, None),
         TestResult::Finished(Status::NoTests) => ("no_tests", None, None),

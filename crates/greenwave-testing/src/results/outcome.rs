@@ -112,6 +112,8 @@ pub enum ExitReason {
     Signal(i32),
     /// The command succeeded, but its reports say otherwise, or it has written none.
     Report,
+    /// The command exited with 0 before all of its tests had ended.
+    Unfinished,
 }
 
 /// The origin of a result.
@@ -273,6 +275,9 @@ impl fmt::Display for Status {
             Status::Passed => formatter.write_str("passed"),
             Status::Failed(ExitReason::Code(code)) => write!(formatter, "failed with exit code {code}"),
             Status::Failed(ExitReason::Report) => formatter.write_str("failed by its report"),
+            Status::Failed(ExitReason::Unfinished) => {
+                formatter.write_str("exited with code 0 before its tests had ended")
+            }
             Status::Failed(ExitReason::Signal(signal)) => write!(formatter, "was ended by signal {signal}"),
             Status::NoTests => formatter.write_str("ran no test at all"),
             Status::TimedOut(limit) => write!(formatter, "did not end within {limit:?} and was killed"),

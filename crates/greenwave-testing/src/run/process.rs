@@ -171,10 +171,12 @@ pub(crate) async fn run(
     let seen = observation.finish(job.own, &test.servers).await;
     let exit_code = ended.status.and_then(|status| status.code());
     let Summary { count, verdict: summary } = harness.parse_summary(test, exit_code, &ended.output);
+    let is_complete = exit_code != Some(0) || harness.is_complete(test, &ended.output, job.own);
     let output = with_file(ended.output, harness.result_file(test), job.own).await;
     let output = environment.with_own_paths(output, &job.directory);
     let status = match ended.status {
         None => Status::TimedOut(test.time_max),
+        Some(_) if !is_complete => Status::Failed(ExitReason::Unfinished),
         Some(status) => verdict(status, summary),
     };
     let clock_was_set = by_clock.abs_diff(nanos(duration)) > nanos(CLOCK_DRIFT).unsigned_abs();

@@ -57,6 +57,10 @@ pub(super) fn finding(failed: &FailedTest<'_>, project: &ProjectNames) -> Option
             );
         }
         Status::Failed(ExitReason::Signal(signal)) => return Some(by_signal(signal, output)),
+        Status::Failed(ExitReason::Unfinished) => {
+            let hint = "find out which code calls `exit`, and remove the call";
+            return Some(Obstacle::new("exited with code 0 before its tests had ended", hint).into());
+        }
         Status::Failed(ExitReason::Code(code)) => code,
         Status::Failed(ExitReason::Report) | Status::Passed | Status::NoTests => return None,
     };

@@ -14,6 +14,7 @@ use super::cases;
 use super::functions::{IGNORED, LIST, parse_terse};
 use super::target::{CargoTarget, only, with_arguments};
 use crate::harness::crash::{Crash, FinishedProcess};
+use crate::harness::summary::begins_list;
 use crate::plain_text::plain;
 use crate::results::outcome::{ExitReason, Status};
 use crate::{Error, Test};
@@ -83,7 +84,9 @@ async fn names(crash: &Crash<'_>, left: impl Fn() -> Duration) -> Option<BTreeSe
 fn has_died(ran: &FinishedProcess) -> bool {
     match ran.status {
         Status::TimedOut(_) | Status::Failed(ExitReason::Signal(_)) => true,
-        Status::Failed(ExitReason::Code(_) | ExitReason::Report) => ran.count.is_none(),
+        Status::Failed(ExitReason::Code(_) | ExitReason::Report | ExitReason::Unfinished) => {
+            ran.count.is_none()
+        }
         Status::Passed | Status::NoTests => false,
     }
 }
@@ -91,11 +94,7 @@ fn has_died(ran: &FinishedProcess) -> bool {
 /// Returns whether a program uses the Rust test harness and started its tests. Other programs may
 /// not be able to list them.
 fn has_begun(output: &str) -> bool {
-    let is_start = |line: &str| {
-        let number = line.strip_prefix("running ").and_then(|rest| rest.split_once(" test"));
-        number.is_some_and(|(number, _)| number.parse::<u32>().is_ok())
-    };
-    output.lines().any(is_start)
+    output.lines().any(begins_list)
 }
 
 /// Formats a result like the Rust test harness, so that it is parsed like its output.

@@ -15,6 +15,12 @@ if paths[0] == HERE:
     del os.environ["PYTHONPATH"]
     if paths[1:]:
         os.environ["PYTHONPATH"] = os.pathsep.join(paths[1:])
+options = os.environ.get("PYTEST_ADDOPTS", "")
+own = "-p " + os.path.splitext(os.path.basename(__file__))[0]
+if options.startswith(own):
+    del os.environ["PYTEST_ADDOPTS"]
+    if options[len(own) :].strip():
+        os.environ["PYTEST_ADDOPTS"] = options[len(own) :].strip()
 # Last instead of removed, since worker processes import the plugin, too.
 sys.path[:] = [path for path in sys.path if path != HERE] + [HERE]
 
@@ -57,6 +63,10 @@ class Results:
         self.words = {}
         self.files = {}
         self.output = os.path.join(HERE, "results")
+
+    def pytest_sessionstart(self):
+        # Stays empty if the process ends before its session.
+        open(self.output, "w").close()
 
     def word(self, nodeid):
         name = nodeid.split("::")[0]

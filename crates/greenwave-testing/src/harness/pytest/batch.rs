@@ -30,6 +30,9 @@ const APART: &str = "apart";
 /// File that the plugin writes.
 const RESULTS: &str = "results";
 const PYTHON_PATH: &str = "PYTHONPATH";
+/// Variable with options that pytest puts before those of its command line
+/// (<https://docs.pytest.org/en/stable/reference/reference.html#environment-variables>).
+const OPTIONS: &str = "PYTEST_ADDOPTS";
 
 impl Batch for PytestBatch {
     fn prepare(
@@ -90,6 +93,12 @@ pub(super) fn read_cases(directory: &Path) -> Vec<CaseReport> {
     files.into_values().flat_map(|file| file.cases).map(CaseResult::into_report).take(CASES_MAX).collect()
 }
 
+/// Returns whether the session of pytest in the process with this private directory has ended, or
+/// had never begun: the plugin creates an empty file when it begins.
+pub(in crate::harness) fn has_ended(directory: &Path) -> bool {
+    std::fs::metadata(directory.join(RESULTS)).map_or(true, |file| file.len() > 0)
+}
+
 /// Adds the plugin to the process of a test that runs alone.
 ///
 /// # Errors
@@ -106,6 +115,26 @@ pub(super) fn equip(
     command.arguments.splice(at..at, ["-p", PLUGIN_NAME].map(OsString::from));
     let variable = write_plugin(test, directory, environment)?;
     Ok(command.replace_variables([variable]))
+}
+
+/// Adds the plugin to every process of pytest that a command starts, by variables alone: where they
+/// do not reach, such as in a container, pytest runs without the plugin.
+///
+/// # Errors
+/// [`Error::Io`] if the plugin cannot be written.
+pub(in crate::harness) fn equip_by_variables(
+    test: &Test,
+    command: LaunchSpec,
+    directory: &Path,
+    environment: &Environment,
+) -> Result<LaunchSpec, Error> {
+    let mut options = OsString::from(format!("-p {PLUGIN_NAME}"));
+    if let Some(own) = variable(test, environment, OPTIONS) {
+        options.push(" ");
+        options.push(own);
+    }
+    let path = write_plugin(test, directory, environment)?;
+    Ok(command.replace_variables([path, (OPTIONS.into(), options)]))
 }
 
 /// Writes the plugin, and returns the variable with which Python finds it.
@@ -126,15 +155,19 @@ fn write_module(directory: &Path, name: &str, source: &str) -> Result<(), Error>
 
 /// Returns the module path that contains the plugin, followed by that of the test.
 fn python_path(test: &Test, directory: &Path, environment: &Environment) -> OsString {
-    let is_visible = test.env.iter().any(|name| name == PYTHON_PATH);
-    let own = test.set.get(PYTHON_PATH).map(OsStr::new);
-    let own = own.or(environment.get(PYTHON_PATH).filter(|_| is_visible)).filter(|own| !own.is_empty());
     let mut path = directory.as_os_str().to_owned();
-    if let Some(own) = own {
+    if let Some(own) = variable(test, environment, PYTHON_PATH) {
         path.push(":");
         path.push(own);
     }
     path
+}
+
+/// Returns the value that a variable has in a test by itself; `None` if it is empty.
+fn variable<'v>(test: &'v Test, environment: &'v Environment, name: &str) -> Option<&'v OsStr> {
+    let is_visible = test.env.iter().any(|visible| visible == name);
+    let own = test.set.get(name).map(OsStr::new);
+    own.or(environment.get(name).filter(|_| is_visible)).filter(|own| !own.is_empty())
 }
 
 /// Returns the arguments with which one process runs all files.
