@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_testing::{
@@ -135,4 +136,22 @@ async fn directories_without_the_cache_share_results() {
     fs::remove_dir_all(other.path().join(".greenwave")).unwrap();
     assert_eq!(suite.run(other.path()).await, [RAN]);
     assert_eq!(suite.run(other.path()).await, [CACHED]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_inside_of_a_cache_has_ordinary_files() {
+    let Some(suite) = Project::new(&["cat a; echo x > log"]) else { return };
+    let directory = project(&[("CACHEDIR.TAG", TAG.1), ("p/a", "1"), ("p/other", "1")]);
+    let inside = directory.path().join("p");
+    // Files that have just changed make a result uncached.
+    let settle = || std::thread::sleep(Duration::from_millis(100));
+    settle();
+    assert_eq!(suite.run(&inside).await, [RAN]);
+    assert_eq!(suite.run(&inside).await, [CACHED]);
+    // The trace decides, although the test has written to a directory below the tag.
+    fs::write(inside.join("other"), "2").unwrap();
+    settle();
+    assert_eq!(suite.run(&inside).await, [CACHED]);
+    fs::write(inside.join("a"), "2").unwrap();
+    assert_eq!(suite.run(&inside).await, [RAN]);
 }

@@ -36,6 +36,7 @@ pub(super) struct ProcessAccesses {
 
 /// Directories in which accesses are no dependencies of a test.
 pub(super) struct AccessFilter<'a> {
+    project: &'a Path,
     /// Files that tests left in caches which they maintain.
     maintained: &'a MaintainedFiles,
     /// Directory of results.
@@ -51,10 +52,10 @@ impl<'a> AccessFilter<'a> {
         environment: &Environment,
         results: Option<&'a Path>,
         own_directory: &'a Path,
-        maintained: &'a MaintainedFiles,
+        (project, maintained): (&'a Path, &'a MaintainedFiles),
     ) -> Self {
         let (cargo_home, go_caches) = (cargo_home(environment), go_caches(environment));
-        Self { maintained, results, own_directory, cargo_home, go_caches }
+        Self { project, maintained, results, own_directory, cargo_home, go_caches }
     }
 
     /// Returns the accesses that the result of a test depends on. Leaves out the directory of the
@@ -67,7 +68,7 @@ impl<'a> AccessFilter<'a> {
             Some(products) => without_products(products, accesses, &seen.written),
             None => (accesses, None),
         };
-        let (accesses, of_tests) = in_caches(accesses, &self.files_of_tests(seen), products);
+        let (accesses, of_tests) = in_caches(accesses, &self.files_of_tests(seen), self.caches(), products);
         let from_cache = of_tests.into_iter().find(|path| seen.existing.contains(path) && !path.is_dir());
         OwnAccesses { accesses, unbuilt, from_cache }
     }
@@ -88,9 +89,14 @@ impl<'a> AccessFilter<'a> {
         if accesses.iter().any(is_of_cargo) {
             return None;
         }
-        let (accesses, of_tests) = in_caches(accesses, &self.files_of_tests(seen), Some(products));
+        let (accesses, of_tests) =
+            in_caches(accesses, &self.files_of_tests(seen), self.caches(), Some(products));
         let from_cache = of_tests.into_iter().find(|path| seen.existing.contains(path) && !path.is_dir());
         Some(ProcessAccesses { accesses: Arc::new(accesses), from_cache })
+    }
+
+    fn caches(&self) -> CacheDirectories {
+        CacheDirectories::below(self.project)
     }
 
     fn files_of_tests<'f>(&'f self, seen: &'f Seen) -> FilesOfTests<'f> {
@@ -196,10 +202,10 @@ impl<'f> FilesOfTests<'f> {
 fn in_caches(
     mut accesses: Accesses,
     files: &FilesOfTests<'_>,
+    mut caches: CacheDirectories,
     products: Option<&Products>,
 ) -> (Accesses, Vec<PathBuf>) {
     let mut of_tests = Vec::new();
-    let mut caches = CacheDirectories::default();
     let maintained: HashSet<PathBuf> =
         files.now.iter().filter_map(|path| caches.containing(path).map(Path::to_owned)).collect();
     let is_built = |cache: &Path| products.is_some_and(|products| products.root(cache).is_some());
@@ -251,8 +257,11 @@ fn of_maintained(kind: AccessKind) -> AccessKind {
 
 /// Returns the files and directories that a test has written in caches other than cargo's, each
 /// after the directory of its cache.
-pub(super) fn written_in_caches(written: &HashSet<PathBuf>) -> Vec<(PathBuf, &Path)> {
-    let mut caches = CacheDirectories::default();
+pub(super) fn written_in_caches<'w>(
+    project: &Path,
+    written: &'w HashSet<PathBuf>,
+) -> Vec<(PathBuf, &'w Path)> {
+    let mut caches = CacheDirectories::below(project);
     let with_cache = |path: &'_ PathBuf| caches.containing(path).map(Path::to_owned);
     let found: Vec<Option<PathBuf>> = written.iter().map(with_cache).collect();
     let mut of_cargo = HashMap::new();
@@ -262,13 +271,18 @@ pub(super) fn written_in_caches(written: &HashSet<PathBuf>) -> Vec<(PathBuf, &Pa
 }
 
 /// Directories that are tagged as caches. Each directory is checked once.
-#[derive(Default)]
 struct CacheDirectories {
     /// For each checked directory, the outermost cache that contains it or is it.
     outermost: HashMap<PathBuf, Option<PathBuf>>,
 }
 
 impl CacheDirectories {
+    /// Creates the set for a project: its own directory and those above it are no caches, since a
+    /// project inside a cache, such as a checkout in cargo's `target`, has ordinary files.
+    fn below(project: &Path) -> Self {
+        Self { outermost: project.ancestors().map(|directory| (directory.to_owned(), None)).collect() }
+    }
+
     /// Returns the cache that a path is in.
     fn containing(&mut self, path: &Path) -> Option<&Path> {
         let directory = path.parent()?;

@@ -202,7 +202,8 @@ impl TestJob<'_> {
 
     fn access_filter<'f>(&'f self, own_directory: &'f Path) -> AccessFilter<'f> {
         let results = self.runner.options.results.as_deref();
-        AccessFilter::new(&self.runner.environment, results, own_directory, &self.runner.maintained)
+        let maintained = (self.workspace.project(), &*self.runner.maintained);
+        AccessFilter::new(&self.runner.environment, results, own_directory, maintained)
     }
 
     /// Records what the test has left in caches that it maintains.
@@ -212,8 +213,9 @@ impl TestJob<'_> {
             return;
         }
         let (seen, states) = (Arc::clone(seen), self.runner.maintained_states(self.workspace.project()));
+        let project = self.workspace.project().to_owned();
         blocking(move || {
-            let written = written_in_caches(&seen.written);
+            let written = written_in_caches(&project, &seen.written);
             states.record_maintained(written.iter().map(|(cache, path)| (cache.as_path(), *path)));
         })
         .await;
