@@ -38,7 +38,17 @@ const RUNS: &[Run] = &[
         package: "greenwave",
         features: "",
         target: LIB,
-        tests: "tests::simulation::plans::",
+        tests: "tests::simulation::plans:: --skip plans_survive_a_second",
+        variable: "GREENWAVE_ENGINE_PLANS",
+        rounds: 20_000,
+    },
+    // Each script interrupts a run, and the run that resumes it. About an hour.
+    Run {
+        name: "engine-resumed-plans",
+        package: "greenwave",
+        features: "",
+        target: LIB,
+        tests: "tests::simulation::plans::plans_survive_a_second",
         variable: "GREENWAVE_ENGINE_PLANS",
         rounds: 20_000,
     },
@@ -224,6 +234,16 @@ const RUNS: &[Run] = &[
         tests: "random::",
         variable: "GREENWAVE_GRAPHS",
         rounds: 3_000,
+    },
+    // The full product with all kinds of needs.
+    Run {
+        name: "scheduler-product",
+        package: "greenwave-scheduler",
+        features: "",
+        target: LIB,
+        tests: "dispatcher::tests::no_state_is_stuck",
+        variable: "GREENWAVE_SCHEDULER_TASKS",
+        rounds: 3,
     },
     // The number counts tasks that have not ended at the same time: 3, 4 or 5.
     Run {

@@ -35,6 +35,9 @@ pub fn path_bytes(path: &Path) -> &[u8] {
 /// Number of bytes of a checksum.
 const CHECKSUM_BYTES: usize = 16;
 
+/// Maximum capacity that a writer begins with, in bytes.
+const CAPACITY_MAX: usize = 16 << 20;
+
 /// The header of a file: eight bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -45,9 +48,9 @@ pub struct Header {
 }
 
 impl Header {
-    /// Creates a writer that has written the header.
+    /// Creates a writer that has written the header. `capacity` is the expected size of the file.
     pub fn writer(&self, capacity: usize) -> Writer {
-        let mut writer = Writer(Vec::with_capacity(capacity));
+        let mut writer = Writer(Vec::with_capacity(capacity.min(CAPACITY_MAX)));
         writer.bytes(&self.magic).bytes(&self.version.to_le_bytes());
         writer
     }

@@ -3,7 +3,8 @@
 //! with the public test suite <https://cache-tests.fyi>:
 //!
 //! ```console
-//! $ npm install http-cache-tests && cd node_modules/http-cache-tests && npm run server &
+//! $ git clone https://github.com/http-tests/cache-tests && cd cache-tests && npm install
+//! $ npm run server &
 //! $ cargo run -p greenwave-pooling --example caching_proxy --features http -- 8001 8000 shared
 //! $ npm run --silent cli --base=http://127.0.0.1:8001 > results.json
 //! ```

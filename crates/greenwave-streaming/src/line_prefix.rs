@@ -19,6 +19,14 @@ impl LinePrefix {
         self == Self::default()
     }
 
+    /// Returns the number of columns that are removed from each line, or 0 if it is in a quote.
+    pub(crate) fn indentation(self) -> usize {
+        if self.steps.contains(&QUOTE) {
+            return 0;
+        }
+        self.steps.iter().map(|step| usize::from(*step)).sum::<usize>() + usize::from(self.columns)
+    }
+
     /// Limits the prefix to the indentation that all lines share, for lists whose content is
     /// indented less than required.
     pub(crate) fn limit_to(&mut self, content: &[u8]) {

@@ -7,6 +7,7 @@ use greenwave_dir::Dir;
 
 mod links;
 mod model;
+mod option_ranges;
 mod race;
 mod regular;
 mod removal;

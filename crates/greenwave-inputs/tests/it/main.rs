@@ -2,6 +2,7 @@
 
 mod maintained;
 mod manifest;
+mod option_ranges;
 mod path_states;
 mod selection;
 mod snapshot;

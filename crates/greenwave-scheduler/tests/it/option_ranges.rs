@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    DispatchEvent, Dispatcher, Durations, Error, Executor, Graph, GraphBuilder, Job, Limits, LoadOptions,
-    LoadSample, Needs, OrderRules, Priority, Resources, Retry, RunReport, Stage, Step, TaskHistory, TaskId,
-    TaskOutcome, Workers,
+    Addition, ChromeTrace, DispatchEvent, Dispatcher, Durations, Error, Executor, Graph, GraphBuilder, Job,
+    Limits, LoadOptions, LoadSample, Needs, OrderRules, Priority, Progress, Resources, Retry, RunReport,
+    Stage, Step, TaskHistory, TaskId, TaskOutcome, Workers,
 };
 
 const DURATIONS: [Duration; 4] =
@@ -196,5 +196,40 @@ fn the_dispatcher_accepts_any_time_and_any_task() {
         let stats = dispatcher.stats();
         assert_eq!((stats.done, stats.running, stats.wall), (1, 1, Duration::MAX), "{first:?} {second:?}");
         assert!(stats.lost.total() <= Duration::MAX && stats.efficiency("workers").is_finite());
+    }
+}
+
+#[test]
+fn added_tasks_of_any_rank_run() {
+    let nothing = Needs::nothing();
+    for rank in [0, 1, u64::MAX] {
+        let mut dispatcher =
+            Dispatcher::new(&chain(), limits(), &[u64::MAX; 3], |_| Needs::nothing()).unwrap();
+        let mut actions = Vec::new();
+        dispatcher.handle(Duration::ZERO, DispatchEvent::Begin, &mut actions).unwrap();
+        for after in [vec![], vec![TaskId::from_index(0)]] {
+            let addition = Addition { id: "added", rank, needs: &nothing, after: &after, before: &[] };
+            dispatcher.add(Duration::MAX, addition, &mut actions).unwrap();
+        }
+        let unknown = [TaskId::from_index(usize::MAX >> 33)];
+        let addition = Addition { id: "added", rank, needs: &nothing, after: &unknown, before: &[] };
+        assert!(dispatcher.add(Duration::MAX, addition, &mut actions).is_err());
+        assert_eq!(dispatcher.stats().tasks, 5);
+    }
+}
+
+#[test]
+fn a_trace_accepts_any_time() {
+    for (start, end) in DURATIONS.into_iter().flat_map(|start| DURATIONS.map(|end| (start, end))) {
+        let task = TaskId::from_index(0);
+        let mut trace = ChromeTrace::new();
+        for number in [0, 1, u32::MAX] {
+            let stage = Stage { task, number, retry: number };
+            trace.observe_at(start, Progress::Started(stage));
+            trace.observe_at(end, Progress::Ended(stage));
+            trace.observe_at(end, Progress::Ended(stage));
+        }
+        let json: serde_json::Value = serde_json::from_str(&trace.to_json(|_| "a".to_owned())).unwrap();
+        assert!(json.to_string().contains("\"a"), "{json}");
     }
 }

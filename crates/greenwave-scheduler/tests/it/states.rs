@@ -168,7 +168,7 @@ fn explore_shapes(tasks: usize, kinds: u8, every: usize) -> usize {
     let rows = pairwise(&levels);
     let mut states = 0;
     for (number, shape) in shapes(tasks).iter().enumerate() {
-        for (_, row) in
+        for (at, row) in
             rows.iter().enumerate().filter(|(at, _)| (number * rows.len() + at).is_multiple_of(every))
         {
             let kinds: Vec<u8> = row.iter().map(|level| *level as u8).collect();
@@ -188,8 +188,11 @@ fn explore_shapes(tasks: usize, kinds: u8, every: usize) -> usize {
                     pauses: is(1),
                     changing_workers: is(2),
                     stops: is(3),
-                    // An added task multiplies the number of states by a hundred.
-                    added_tasks: is(4) && tasks < 5 && every == 1,
+                    // An added task multiplies the number of states by a hundred, so only some
+                    // searches of five tasks have one.
+                    added_tasks: is(4)
+                        && every == 1
+                        && (tasks < 5 || (number * rows.len() + at).is_multiple_of(64)),
                 },
                 // Kinds of an added task.
                 kinds: 1,

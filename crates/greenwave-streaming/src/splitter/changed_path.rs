@@ -7,11 +7,14 @@ use super::info;
 use super::path::{Trust, is_path};
 
 /// Returns the path that the content of an edit or diff names, if it names exactly one: in the
-/// headers of a diff or patch, or in the line before a search/replace block.
-pub(super) fn changed_path(content: &str) -> Option<Range<usize>> {
+/// headers of a diff or patch, or in the line before a search/replace block. Up to `indentation`
+/// blanks before each line are ignored.
+pub(super) fn changed_path(content: &str, indentation: usize) -> Option<Range<usize>> {
     let mut found: Option<&str> = None;
     let (mut old, mut previous, mut in_edit) = (None, "", false);
     for line in content.lines() {
+        let blanks = line.bytes().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        let line = &line[blanks.min(indentation)..];
         let named = if in_edit {
             in_edit = !closes_edit(line);
             None

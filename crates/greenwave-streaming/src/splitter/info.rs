@@ -572,7 +572,11 @@ fn first_term(text: &str) -> Option<(&str, &str, bool)> {
     if let Some((inner, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         // A link, or brackets around the path. `[id].tsx` is a name.
         let target = rest.strip_prefix('(').and_then(|rest| rest.split_once(')'));
-        if let Some((_, rest)) = target {
+        if let Some((target, rest)) = target {
+            // `src/app.py#L3-L9` is a part of a file.
+            if target.rsplit_once('#').is_some_and(|(_, lines)| is_span_of_lines(lines)) {
+                return None;
+            }
             return Some((inner.trim_matches('`'), rest, true));
         }
         if rest.is_empty() || rest.starts_with([':', ' ', '*']) {
@@ -588,7 +592,7 @@ fn first_term(text: &str) -> Option<(&str, &str, bool)> {
 
 /// Returns whether the text after a path is a remark on it rather than the rest of a sentence.
 fn is_remark(text: &str, is_marked: bool) -> bool {
-    let text = text.trim_matches(['*', '_', '`']).trim();
+    let text = text.trim().trim_matches(['*', '_', '`']).trim();
     let text = text.strip_suffix([':', '.']).unwrap_or(text).trim_matches(['*', '_']).trim();
     if text.is_empty() {
         return true;

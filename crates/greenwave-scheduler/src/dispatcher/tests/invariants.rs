@@ -1,6 +1,6 @@
 //! The invariants of each step and of the state after it.
 
-use super::state::{KINDS, Kind, LockUse, OpenTask, WORKERS, bits_of};
+use super::state::{GPUS, KINDS, Kind, LockUse, OpenTask, WORKERS, bits_of};
 use super::step::{Step, Transition};
 use crate::TaskState;
 
@@ -48,6 +48,11 @@ impl Transition<'_> {
     /// Returns the number of workers in use.
     fn used(&self) -> u32 {
         self.running().map(|at| self.kind(at).workers).sum()
+    }
+
+    /// Returns the number of units of the second pool in use.
+    fn used_gpus(&self) -> u32 {
+        self.running().map(|at| self.kind(at).gpus).sum()
     }
 
     fn admitted(&self) -> u32 {
@@ -114,6 +119,7 @@ impl Transition<'_> {
             (stats.skipped, self.count(|state| matches!(state, TaskState::Skipped(_)))),
             (stats.in_flight, self.in_flight()),
             (stats.pools[0].used as usize, self.used() as usize),
+            (stats.pools[1].used as usize, self.used_gpus() as usize),
         ];
         let is_right = counts.iter().all(|(reported, counted)| reported == counted);
         is_right.then_some(()).ok_or_else(|| format!("wrong statistics (reported, counted): {counts:?}"))
@@ -123,6 +129,9 @@ impl Transition<'_> {
         let used = self.used();
         if used > WORKERS {
             return Err(format!("{used} workers are used of {WORKERS}"));
+        }
+        if self.used_gpus() > GPUS {
+            return Err(format!("{} units of the second pool are used of {GPUS}", self.used_gpus()));
         }
         // Stages may exceed the admitted number if they started before a reduction, or if a stage
         // runs alone because it could never fit.
@@ -182,7 +191,8 @@ impl Transition<'_> {
             (LockUse::Free, _) | (_, LockUse::Free) | (LockUse::Shared, LockUse::Shared) => false,
             (LockUse::Exclusive, _) | (_, LockUse::Exclusive) => true,
         });
-        has_workers && !is_locked && self.has_slot(at)
+        let has_gpus = self.used_gpus() + kind.gpus <= GPUS;
+        has_workers && has_gpus && !is_locked && self.has_slot(at)
     }
 
     /// Returns true if a task was overtaken as often as allowed.

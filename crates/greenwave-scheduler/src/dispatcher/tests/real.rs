@@ -11,7 +11,7 @@ use greenwave_testkit::random::Random;
 
 use super::super::{DispatchEvent, Dispatcher};
 use super::search::graphs;
-use super::state::{OpenTask, Setting, State, WORKERS, bits_of};
+use super::state::{KINDS, OpenTask, Setting, State, WORKERS, bits_of};
 use super::step::{ChosenKinds, Machine, Step, canonical, depends, limits, needs_of, open_task};
 use crate::{Action, Addition, GraphBuilder, OnFailure, TaskId, TaskState};
 
@@ -253,7 +253,7 @@ fn compare(seed: u64) -> Result<usize, String> {
         tasks,
         tasks_max: *random.one_of(&[1, 2, 3, usize::MAX]),
         overtakes_max: *random.one_of(&[0, 1, 2, u32::MAX]),
-        kinds: 1 + random.below(10) as u8,
+        kinds: 1 + random.below(KINDS.len() as u64) as u8,
     };
     let graph = *random.one_of(&graphs(tasks));
     let mut run = RealRun::new(&mut random, setting, &graph);

@@ -4,6 +4,8 @@
 pub(super) const TASKS_MAX: usize = 5;
 /// Units of the pool `workers`.
 pub(super) const WORKERS: u32 = 2;
+/// Units of the pool `gpus`.
+pub(super) const GPUS: u32 = 1;
 
 /// The use of the only lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,35 +19,42 @@ pub(super) enum LockUse {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Kind {
     pub(super) workers: u32,
+    pub(super) gpus: u32,
     pub(super) lock: LockUse,
     /// Whether the stage counts under `tasks_max`.
     pub(super) has_slot: bool,
 }
 
 const fn kind(workers: u32, lock: LockUse) -> Kind {
-    Kind { workers, lock, has_slot: true }
+    Kind { workers, gpus: 0, lock, has_slot: true }
 }
 
-/// Every combination of a number of workers and a use of the lock, and a stage that only waits,
-/// outside of `tasks_max`. Searches with fewer kinds use the first ones.
-pub(super) const KINDS: [Kind; 10] = [
+/// Every combination of a number of workers and a use of the lock, a stage that only waits, outside
+/// of `tasks_max`, and stages that need a second pool, alone and with each other resource. Searches
+/// with fewer kinds use the first ones.
+pub(super) const KINDS: [Kind; 14] = [
     kind(1, LockUse::Free),
     kind(2, LockUse::Free),
     kind(1, LockUse::Shared),
     kind(0, LockUse::Exclusive),
-    Kind { workers: 0, lock: LockUse::Free, has_slot: false },
+    Kind { has_slot: false, ..kind(0, LockUse::Free) },
     kind(0, LockUse::Free),
     kind(1, LockUse::Exclusive),
     kind(0, LockUse::Shared),
     kind(2, LockUse::Shared),
     kind(2, LockUse::Exclusive),
+    Kind { gpus: 1, ..kind(1, LockUse::Free) },
+    Kind { gpus: 1, ..kind(0, LockUse::Free) },
+    Kind { gpus: 1, ..kind(0, LockUse::Exclusive) },
+    Kind { gpus: 1, ..kind(2, LockUse::Shared) },
 ];
 
 impl Kind {
     /// Returns true if both use a common pool or lock.
     pub(super) fn shares_resource(self, other: Self) -> bool {
         let has_lock = |kind: Self| kind.lock != LockUse::Free;
-        (self.workers > 0 && other.workers > 0) || (has_lock(self) && has_lock(other))
+        let both = |units: fn(Self) -> u32| units(self) > 0 && units(other) > 0;
+        both(|kind| kind.workers) || both(|kind| kind.gpus) || (has_lock(self) && has_lock(other))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::{DispatchEvent, Dispatcher, Task};
 use super::invariants;
-use super::state::{KINDS, LockUse, OpenTask, Setting, State, TASKS_MAX, WORKERS, bits_of};
+use super::state::{GPUS, KINDS, LockUse, OpenTask, Setting, State, TASKS_MAX, WORKERS, bits_of};
 use crate::{Action, Addition, GraphBuilder, Limits, Needs, OnFailure, Resources, TaskId, TaskState};
 
 /// Maximum number of tasks of a dispatcher: those of the state, a failed one, and an added one.
@@ -91,7 +91,7 @@ pub(super) struct Machine {
 /// Returns the needs of a kind.
 pub(super) fn needs_of(kind: u8) -> Needs {
     let kind = KINDS[usize::from(kind)];
-    let mut needs = Needs::nothing().of("workers", kind.workers);
+    let mut needs = Needs::nothing().of("workers", kind.workers).of("gpus", kind.gpus);
     if !kind.has_slot {
         needs = needs.without_task_slot();
     }
@@ -105,7 +105,7 @@ pub(super) fn needs_of(kind: u8) -> Needs {
 /// Returns the limits of a search.
 pub(super) fn limits(setting: &Setting) -> Limits {
     Limits {
-        resources: Resources::new([("workers", WORKERS)]),
+        resources: Resources::new([("workers", WORKERS), ("gpus", GPUS)]),
         tasks_max: setting.tasks_max,
         overtakes_max: setting.overtakes_max,
         on_failure: OnFailure::KeepGoing,
@@ -169,7 +169,7 @@ impl Machine {
         (stats.running, stats.ready, stats.waiting, stats.delayed, stats.in_flight) = (0, 0, 0, 0, 0);
         (stats.done, stats.failed, stats.skipped) = (0, 0, 0);
         (stats.wall, stats.begun) = (Duration::ZERO, step != Step::Begin);
-        (stats.pools[0].used, stats.pools[0].peak) = (0, 0);
+        stats.pools.iter_mut().for_each(|pool| (pool.used, pool.peak) = (0, 0));
         stats.pools[0].admitted = state.admitted;
         for (at, chosen) in kinds.iter().enumerate().take(state.len) {
             self.restore_task(state, at, step, *chosen);

@@ -115,6 +115,11 @@ impl Block {
                             .is_some_and(|directory| directory.ends_with('/'))
                     })
                 };
+                if let Some(path) = &named
+                    && names_several(content, path.start - self.body..path.end - self.body)
+                {
+                    return;
+                }
                 if let Some(path) = named.filter(is_longer) {
                     if text(path.clone()).ends_with(".json")
                         && let Some(line) = content.find('\n')
@@ -144,7 +149,7 @@ impl Block {
         if is_change && decided.path.is_none() && !self.continued {
             let content = std::str::from_utf8(&window[decided.body..end]).unwrap_or_default();
             let in_comment = || path_in(content, "").filter(|_| kind == UnitKind::Edit);
-            let path = changed_path(content).or_else(in_comment);
+            let path = changed_path(content, decided.prefix.indentation()).or_else(in_comment);
             decided.path = path.map(|path| decided.body + path.start..decided.body + path.end);
         }
         Cut::new(kind, decided.body..end)
@@ -260,6 +265,20 @@ fn path_in(content: &str, language: &str) -> Option<Range<usize>> {
         info::path_of_comment(line, language)
     }?;
     Some(start + path.start..start + path.end)
+}
+
+/// Returns whether a block joins several files: a comment like the one that names its path names
+/// another one.
+fn names_several(content: &str, path: Range<usize>) -> bool {
+    let first = content[..path.start].rfind('\n').map_or(0, |end| end + 1);
+    let (before, after) = (&content[first..path.start], &content[path.end..]);
+    let after = after.lines().next().unwrap_or_default();
+    let path = &content[path];
+    let between = |line: &'_ str| {
+        let inner = line.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+        inner.is_some_and(|other| other != path && info::path_of_comment(line, "").is_some())
+    };
+    !before.trim().is_empty() && content.lines().any(between)
 }
 
 pub(super) fn shift(range: &mut Range<usize>, by: usize) {
