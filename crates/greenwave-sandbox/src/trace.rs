@@ -25,8 +25,8 @@ pub struct Trace {
     /// file in them before. It came upon everything in them by reading the names in a directory, as
     /// `rm -r` does.
     pub swept: HashSet<PathBuf>,
-    /// Regular files whose timestamps the command has set, and which it has not changed otherwise.
-    /// These are [written](Access::written), too.
+    /// Regular files whose timestamps the command has set, and which it has not changed otherwise,
+    /// except perhaps through an open descriptor. These are [written](Access::written), too.
     pub retimed: HashMap<PathBuf, Retimed>,
     /// Accesses to kernel objects that are not files.
     pub objects: KernelObjects,

@@ -25,6 +25,15 @@ pub(super) struct PathArgument {
     pub(super) may_be_empty: bool,
 }
 
+impl PathArgument {
+    /// Returns the path of a call that sets timestamps. Without a path (`futimens`), the call sets
+    /// the timestamps of an open file.
+    fn or_file(self) -> Self {
+        let is_file = self.address == 0 && matches!(self.base, Base::Descriptor(_));
+        Self { may_be_empty: self.may_be_empty || is_file, ..self }
+    }
+}
+
 /// A decoded call.
 ///
 /// `follow` says whether a symbolic link at the end of the path is followed.
@@ -322,7 +331,9 @@ fn change(number: c_long, it: Arguments<'_>) -> Option<Call> {
         libc::SYS_truncate => Call::Truncate { path: it.path(0), length: it.raw(1) },
         libc::SYS_fchmodat => Call::ChangeMetadata { path: it.path_at(0), follow: true },
         FCHMODAT2 => Call::ChangeMetadata { path: it.path_at_or_empty(0, 3), follow: it.follows(3) },
-        libc::SYS_utimensat => Call::SetTimes { path: it.path_at_or_empty(0, 3), follow: it.follows(3) },
+        libc::SYS_utimensat => {
+            Call::SetTimes { path: it.path_at_or_empty(0, 3).or_file(), follow: it.follows(3) }
+        }
         libc::SYS_fchownat => Call::ChangeMetadata { path: it.path_at_or_empty(0, 4), follow: it.follows(4) },
         libc::SYS_setxattr | libc::SYS_removexattr => Call::ChangeMetadata { path: it.path(0), follow: true },
         libc::SYS_lsetxattr | libc::SYS_lremovexattr => {
@@ -408,7 +419,7 @@ fn change_without_base(number: c_long, it: Arguments<'_>) -> Option<Call> {
         libc::SYS_chmod | libc::SYS_chown => Call::ChangeMetadata { path: it.path(0), follow: true },
         libc::SYS_utime | libc::SYS_utimes => Call::SetTimes { path: it.path(0), follow: true },
         libc::SYS_lchown => Call::ChangeMetadata { path: it.path(0), follow: false },
-        libc::SYS_futimesat => Call::SetTimes { path: it.path_at(0), follow: true },
+        libc::SYS_futimesat => Call::SetTimes { path: it.path_at(0).or_file(), follow: true },
         libc::SYS_mkdir => Call::Create { path: it.path(0), node: NewNode::Directory },
         libc::SYS_mknod => Call::Create { path: it.path(0), node: NewNode::Other },
         libc::SYS_symlink => Call::Create { path: it.path(1), node: NewNode::Symlink },

@@ -149,6 +149,15 @@ impl AccessLog {
         }
     }
 
+    /// Records that a call opens a file for writing and leaves its content for now. The timestamps
+    /// show whether the command then writes to the file.
+    pub(super) fn open_for_writing(&mut self, path: &Path) {
+        self.parts.change(path, false);
+        if let Some(record) = self.record(path) {
+            record.access.written = true;
+        }
+    }
+
     /// Records that a call sets the timestamps of a file.
     pub(super) fn set_times(&mut self, path: &Path) {
         let was_changed = self.record(path).is_none_or(|record| record.is_changed);

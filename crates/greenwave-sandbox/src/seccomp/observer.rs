@@ -247,7 +247,7 @@ impl Observer {
                     access.queried |= !reads;
                 });
                 if writes {
-                    self.log.write(&resolved.path);
+                    self.log.open_for_writing(&resolved.path);
                 }
             }
             Target::Other(node) if !has(libc::O_PATH) => {
@@ -414,7 +414,7 @@ impl Observer {
         path: PathArgument,
         follow: bool,
     ) -> Result<PathBuf, Skip> {
-        let path = waiting_path(it, path)?;
+        let path = raw_path_or_base(it, path)?;
         let resolved = self.resolve(it, &path, follow);
         self.depend_on_existence(&resolved);
         Ok(resolved.path)
