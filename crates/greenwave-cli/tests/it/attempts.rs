@@ -93,6 +93,22 @@ fn an_answer_that_repeats_itself_stops_the_feature() {
     assert!(report.reason("one").contains("the last two wrote the same code"), "{}", report.reason("one"));
 }
 
+/// So is one if an agent that edits files itself leaves them as they were refused.
+#[test]
+fn an_agent_that_changes_nothing_more_stops_the_feature() {
+    for script in ["echo same > one.txt", "test -f one.txt || echo same > one.txt; echo It is done."] {
+        let dir = TestDir::with_project();
+        write_plan(&dir, &[ShellFeature::new("one", script, "grep -q other one.txt").attempts(5)]);
+        let report = Report::of(&dir.run_plan().with_code(1));
+        assert_eq!(report.requests(), 2, "{script}");
+        assert!(
+            report.reason("one").contains("the last two wrote the same code"),
+            "{}",
+            report.reason("one")
+        );
+    }
+}
+
 /// The test fails in another way each time, so the code alone may not be to blame.
 #[test]
 fn the_same_answer_with_another_failure_is_tried_again() {

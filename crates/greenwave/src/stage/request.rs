@@ -277,8 +277,12 @@ impl Stage<'_> {
             problems.truncate(PROBLEMS_MAX);
             return Err(Unusable::Answer(problems.join("; ")));
         }
-        if draft.taken.is_empty() && !self.has_undisputed_work() {
+        if draft.taken.is_empty() && !self.has_earlier_work() {
             return Err(Unusable::Answer(self.describe_empty(&answer)));
+        }
+        let mut remarks = answer.remarks;
+        if draft.taken.is_empty() {
+            remarks.extend(self.work_in_git());
         }
         let (tree, taken) = (draft.tree, draft.taken);
         if let Err(error) = self.active.workspace.reset(&tree, store).await {
@@ -288,16 +292,20 @@ impl Stage<'_> {
             return Err(error.into());
         }
         self.publish(attempt, taken, &not_taken).await;
-        self.active.partial = not_taken.into_iter().map(describe_not_taken).chain(answer.remarks).collect();
+        self.active.partial = not_taken.into_iter().map(describe_not_taken).chain(remarks).collect();
         Ok(())
     }
 
-    /// Returns whether the workspace has a part of the last answer without what was refused in it:
-    /// a file that others have changed, or that is protected. An agent that agrees changes nothing.
-    fn has_undisputed_work(&self) -> bool {
+    /// Returns whether the workspace has files of the last answer, which was refused, so that an
+    /// agent that changes nothing leaves them as its answer.
+    ///
+    /// They can lack what was refused: a file that others have changed, or that is protected. If
+    /// they are the same, the tests fail again, which ends the feature early. An agent that only
+    /// prints its answer has to print it again.
+    fn has_earlier_work(&self) -> bool {
         let tree = self.active.workspace.tree();
-        let refused = self.active.refused.as_ref();
-        refused.is_some_and(|(refused, _)| refused != tree) && *tree != self.active.base
+        let Some((refused, _)) = &self.active.refused else { return false };
+        *tree != self.active.base && (refused != tree || self.edits() == Edits::Directory)
     }
 
     /// Finds the agent's changes in its directory, and the entries there that are never taken.
@@ -378,10 +386,9 @@ impl Stage<'_> {
             }
             Edits::Answer => format!("the answer ({} bytes) contains no file", answer.bytes),
         };
-        let added = git_copies::added_refs(self.active.workspace.dir());
-        if !added.is_empty() {
-            reason.push_str("; its work in git does not count before it is in the files: ");
-            reason.push_str(&added.join(", "));
+        if let Some(remark) = self.work_in_git() {
+            reason.push_str("; ");
+            reason.push_str(&remark);
         }
         for remark in &answer.remarks {
             reason.push_str("; ");
@@ -392,6 +399,14 @@ impl Stage<'_> {
             reason.push_str(&format!("; it ends with {words:?}"));
         }
         reason
+    }
+
+    /// Describes work that an agent has left in its repository and not in its files.
+    fn work_in_git(&self) -> Option<String> {
+        let added = git_copies::added_refs(self.active.workspace.dir());
+        let names = added.join(", ");
+        (!added.is_empty())
+            .then(|| format!("its work in git does not count before it is in the files: {names}"))
     }
 
     fn edits(&self) -> Edits {
