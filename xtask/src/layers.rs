@@ -4,8 +4,7 @@
 mod circles;
 mod default_build;
 mod imports;
-
-use std::path::Path;
+mod public_futures;
 
 use cargo_metadata::{Dependency, DependencyKind, Package};
 
@@ -183,8 +182,9 @@ pub(crate) fn layers() -> Result<String> {
     violations.extend(slow);
     for package in workspace.members() {
         violations.extend(check_circles(package)?);
+        violations.extend(check_each(package, public_futures::violations)?);
         if entry(&package.name).is_some_and(|(layer, _)| layer <= Layer::Service) {
-            violations.extend(check_sources(&package.name, directory(package))?);
+            violations.extend(check_each(package, check_code)?);
         }
     }
     if violations.is_empty() {
@@ -287,9 +287,10 @@ fn check_chosen(workspace: &Workspace) -> Vec<String> {
     unused.map(|name| format!("no member of the workspace depends on {name} directly")).collect()
 }
 
-/// Applies the rules about product code to the files of a crate.
-fn check_sources(package: &str, crate_directory: &Path) -> Result<Vec<String>> {
-    let sources = crate_directory.join("src");
+/// Applies a rule about product code to the files of a crate. The rule gets the name of the
+/// package, the path of the file and its text.
+fn check_each(package: &Package, rule: fn(&str, &str, &str) -> Vec<String>) -> Result<Vec<String>> {
+    let sources = directory(package).join("src");
     let mut violations = Vec::new();
     for path in files_below(&sources)? {
         if !has_extension(&path, "rs") || is_test_or_example(&path) {
@@ -297,7 +298,7 @@ fn check_sources(package: &str, crate_directory: &Path) -> Result<Vec<String>> {
         }
         let file = sources.join(&path);
         let shown = file.strip_prefix(root()).unwrap_or(&file).display().to_string();
-        violations.extend(check_code(package, &shown, &std::fs::read_to_string(&file)?));
+        violations.extend(rule(&package.name, &shown, &std::fs::read_to_string(&file)?));
     }
     Ok(violations)
 }

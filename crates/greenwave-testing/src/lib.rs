@@ -43,6 +43,7 @@
 //!
 //! Unix only. Tracing needs Linux.
 
+mod boxed;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;

@@ -6,6 +6,7 @@ use greenwave_storage::{Attempt, AttemptOutcome, Attempts, ChangeKind};
 use serde::Serialize;
 
 use crate::adapters;
+use crate::boxed::boxed;
 use crate::error::Error;
 use crate::settings::Settings;
 use crate::state_dir;
@@ -65,15 +66,22 @@ impl AttemptLog {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn features(&self) -> Result<Vec<String>, Error> {
-        self.attempts.features().await.map_err(Error::store("read from"))
+    pub fn features(&self) -> impl Future<Output = Result<Vec<String>, Error>> + Send {
+        boxed(async { self.attempts.features().await.map_err(Error::store("read from")) })
     }
 
     /// Returns the attempts at a feature, in order.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn attempts(&self, feature: &str) -> Result<Vec<StoredAttempt>, Error> {
+    pub fn attempts<'a>(
+        &'a self,
+        feature: &'a str,
+    ) -> impl Future<Output = Result<Vec<StoredAttempt>, Error>> + Send + 'a {
+        boxed(self.list(feature))
+    }
+
+    async fn list(&self, feature: &str) -> Result<Vec<StoredAttempt>, Error> {
         let mut found = Vec::new();
         for attempt in self.attempts.list(feature).await.map_err(Error::store("read from"))? {
             found.push(self.describe(attempt).await?);

@@ -24,6 +24,7 @@ use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
+use crate::boxed::boxed;
 use crate::branch::ResultBranch;
 use crate::budget::BudgetLedger;
 use crate::confinement::RunConfinement;
@@ -268,7 +269,11 @@ impl Engine {
     ///
     /// # Errors
     /// Fails only if the run as a whole cannot continue. Failed features are in the report.
-    pub async fn run(self) -> Result<Report, Error> {
+    pub fn run(self) -> impl Future<Output = Result<Report, Error>> + Send {
+        boxed(self.run_plan())
+    }
+
+    async fn run_plan(self) -> Result<Report, Error> {
         let started = Instant::now();
         let ctx = &self.ctx;
         ctx.emit(started_event(ctx)).await;

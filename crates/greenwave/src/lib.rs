@@ -64,6 +64,7 @@ mod answer;
 mod attempt_log;
 mod attempt_record;
 mod base_build;
+mod boxed;
 mod branch;
 mod budget;
 mod cases;

@@ -8,6 +8,7 @@ use greenwave_cache::{BoxError, DiskBackend, DiskOptions, FileLeases, Key, Tier,
 use greenwave_dir::Dir;
 use greenwave_testing::SCHEMA;
 
+use crate::boxed::boxed;
 use crate::result_keys::ResultKeys;
 use crate::settings::TestingSettings;
 
@@ -168,7 +169,11 @@ impl ResultStore {
     ///
     /// # Errors
     /// [`ResultStoreError::Entries`] if the entries cannot be listed.
-    pub async fn verify(&self) -> Result<ResultStoreStats, ResultStoreError> {
+    pub fn verify(&self) -> impl Future<Output = Result<ResultStoreStats, ResultStoreError>> + Send {
+        boxed(self.verify_all())
+    }
+
+    async fn verify_all(&self) -> Result<ResultStoreStats, ResultStoreError> {
         let keys = self.keys("list").await?;
         let mut entries = 0;
         // In chunks, so that not all entries are in memory at once.
@@ -183,16 +188,22 @@ impl ResultStore {
     ///
     /// # Errors
     /// [`ResultStoreError::Entries`] if the entries cannot be listed.
-    pub async fn stats(&self) -> Result<ResultStoreStats, ResultStoreError> {
-        let entries = self.keys("list").await?.len();
-        Ok(ResultStoreStats { entries, damaged: 0, disk_bytes: self.disk.stats().disk_bytes })
+    pub fn stats(&self) -> impl Future<Output = Result<ResultStoreStats, ResultStoreError>> + Send {
+        boxed(async {
+            let entries = self.keys("list").await?.len();
+            Ok(ResultStoreStats { entries, damaged: 0, disk_bytes: self.disk.stats().disk_bytes })
+        })
     }
 
     /// Removes all entries on disk, and returns their number. Entries on the server expire there.
     ///
     /// # Errors
     /// [`ResultStoreError::Entries`] if the entries cannot be listed or removed.
-    pub async fn clear(&self) -> Result<usize, ResultStoreError> {
+    pub fn clear(&self) -> impl Future<Output = Result<usize, ResultStoreError>> + Send {
+        boxed(self.remove_all())
+    }
+
+    async fn remove_all(&self) -> Result<usize, ResultStoreError> {
         use greenwave_cache::Backend;
         let keys = self.keys("list").await?;
         for key in &keys {

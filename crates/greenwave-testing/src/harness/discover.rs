@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
 use super::project::{MANIFEST_BYTES_MAX, Project};
 use super::registry::Harnesses;
+use crate::boxed::boxed;
 use crate::results::state::{StateDirectory, StateFile};
 use crate::run::blocking::blocking;
 use crate::run::toolchain::resolve;
@@ -56,13 +57,13 @@ struct HarnessKey {
 /// # Errors
 /// [`Error::Discover`] if a manifest is invalid or a harness's program fails; [`Error::Io`] if the
 /// project cannot be read.
-pub async fn discover(
-    project: &Path,
-    harnesses: &Harnesses,
-    environment: &Environment,
-    key: &UserKey,
-) -> Result<Discovery, Error> {
-    discover_as(std::env::current_exe().ok(), project, harnesses, environment, key).await
+pub fn discover<'a>(
+    project: &'a Path,
+    harnesses: &'a Harnesses,
+    environment: &'a Environment,
+    key: &'a UserKey,
+) -> impl Future<Output = Result<Discovery, Error>> + Send + 'a {
+    boxed(discover_as(std::env::current_exe().ok(), project, harnesses, environment, key))
 }
 
 /// Like [`discover`], in a program whose file is given. Without a file, uses no stored result.
@@ -114,7 +115,14 @@ impl Harnesses {
     ///
     /// # Errors
     /// As [`discover`].
-    pub async fn discover(&self, project: &Project) -> Result<Discovery, Error> {
+    pub fn discover<'a>(
+        &'a self,
+        project: &'a Project,
+    ) -> impl Future<Output = Result<Discovery, Error>> + Send + 'a {
+        boxed(self.discover_each(project))
+    }
+
+    async fn discover_each(&self, project: &Project) -> Result<Discovery, Error> {
         let mut all = Discovery::default();
         for harness in self.iter() {
             let discovery = harness.discover(project).await?;

@@ -3,6 +3,7 @@
 use super::discovery::{Discovery, DiscoveryNote};
 use super::listing::{Listing, ListingContext};
 use super::registry::Harnesses;
+use crate::boxed::boxed;
 use crate::{Error, Test};
 
 impl Discovery {
@@ -20,7 +21,19 @@ impl Discovery {
     /// # Errors
     /// [`Error::Discover`] if a harness cannot list its tests at all; the discovery is then
     /// unchanged.
-    pub async fn split(&mut self, harnesses: &Harnesses, context: &ListingContext<'_>) -> Result<(), Error> {
+    pub fn split<'a>(
+        &'a mut self,
+        harnesses: &'a Harnesses,
+        context: &'a ListingContext<'a>,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'a {
+        boxed(self.list_and_replace(harnesses, context))
+    }
+
+    async fn list_and_replace(
+        &mut self,
+        harnesses: &Harnesses,
+        context: &ListingContext<'_>,
+    ) -> Result<(), Error> {
         let mut listings: Vec<Listing> = vec![Listing::Whole; self.tests.len()];
         for harness in harnesses.iter() {
             let is_own = |test: &Test| test.harness.as_str() == harness.name();

@@ -29,6 +29,7 @@ use greenwave_dir::read_regular;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Mode as FileMode, OFlags, openat, statat};
 
+use crate::boxed::boxed;
 use crate::results::key::{SCHEMA, inherited, resource_limits};
 use crate::results::lookup_inputs::LookupInputs;
 use crate::results::outcome::Source;
@@ -102,7 +103,15 @@ impl UpToDateRecord {
     ///
     /// Blocks the calling thread while it checks timestamps, on up to four threads in total. A
     /// missing, damaged or foreign record counts as outdated.
-    pub async fn check(project: &Path, environment: &Environment, key: &RecordKey) -> Option<Self> {
+    pub fn check<'a>(
+        project: &'a Path,
+        environment: &'a Environment,
+        key: &'a RecordKey,
+    ) -> impl Future<Output = Option<Self>> + Send + 'a {
+        boxed(Self::check_record(project, environment, key))
+    }
+
+    async fn check_record(project: &Path, environment: &Environment, key: &RecordKey) -> Option<Self> {
         let root = project.canonicalize().ok()?;
         let state = StateDirectory::existing(&root, &key.user).ok()?;
         let file = read_regular(state.path(StateFile::UpToDate), RECORD_BYTES_MAX).ok()?;

@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 use self::attempt::TestJob;
 use self::commit::{Commit, Committed};
 use self::prepare::Prepared;
+use crate::boxed::boxed;
 use crate::harness::{BatchCommand, Discovery, Harness, Project};
 use crate::results::dependencies::DependencyRecord;
 use crate::results::key::KeyMode;
@@ -148,7 +149,15 @@ impl Runner {
     ///
     /// # Errors
     /// Returns an error if the test cannot be run. A failing test is an outcome, not an error.
-    pub async fn run(&self, project: &Path, test: &Test) -> Result<Outcome, Error> {
+    pub fn run<'a>(
+        &'a self,
+        project: &'a Path,
+        test: &'a Test,
+    ) -> impl Future<Output = Result<Outcome, Error>> + Send + 'a {
+        boxed(self.cached_or_run(project, test))
+    }
+
+    async fn cached_or_run(&self, project: &Path, test: &Test) -> Result<Outcome, Error> {
         let workspace = self.directory_workspace(project)?;
         let _active = self.begin(&workspace).await;
         let run = if self.have_undeclared_reads(&[test]).await == [true] {
@@ -164,7 +173,14 @@ impl Runner {
     /// # Errors
     /// [`Error::Discover`] if a manifest is invalid or a harness's program fails; an error if the
     /// project cannot be read.
-    pub async fn discover(&self, project: &Path) -> Result<Discovery, Error> {
+    pub fn discover<'a>(
+        &'a self,
+        project: &'a Path,
+    ) -> impl Future<Output = Result<Discovery, Error>> + Send + 'a {
+        boxed(self.discover_in(project))
+    }
+
+    async fn discover_in(&self, project: &Path) -> Result<Discovery, Error> {
         let root = project.canonicalize().map_err(Error::io("find", project))?;
         let at = root.clone();
         let listed = blocking(move || list_files(&at, &[&Selection::everything()])).await?;
@@ -177,10 +193,16 @@ impl Runner {
     ///
     /// # Errors
     /// Returns an error if the test cannot be run. A failing test is an outcome, not an error.
-    pub async fn rerun(&self, project: &Path, test: &Test) -> Result<Outcome, Error> {
-        let workspace = self.directory_workspace(project)?;
-        let _active = self.begin(&workspace).await;
-        Ok(self.run_again(&workspace, test).await?.outcome)
+    pub fn rerun<'a>(
+        &'a self,
+        project: &'a Path,
+        test: &'a Test,
+    ) -> impl Future<Output = Result<Outcome, Error>> + Send + 'a {
+        boxed(async move {
+            let workspace = self.directory_workspace(project)?;
+            let _active = self.begin(&workspace).await;
+            Ok(self.run_again(&workspace, test).await?.outcome)
+        })
     }
 
     /// Returns the cached result of a test in a project directory. Does not run the test.
@@ -188,7 +210,15 @@ impl Runner {
     /// # Errors
     /// Returns an error if the test could not be run, for example because its program does not
     /// exist.
-    pub async fn cached_result(&self, project: &Path, test: &Test) -> Result<Option<Outcome>, Error> {
+    pub fn cached_result<'a>(
+        &'a self,
+        project: &'a Path,
+        test: &'a Test,
+    ) -> impl Future<Output = Result<Option<Outcome>, Error>> + Send + 'a {
+        boxed(self.find_cached(project, test))
+    }
+
+    async fn find_cached(&self, project: &Path, test: &Test) -> Result<Option<Outcome>, Error> {
         let workspace = self.directory_workspace(project)?;
         let _active = self.begin(&workspace).await;
         let prepared = self.prepare(&workspace, test).await?;
@@ -212,10 +242,12 @@ impl Runner {
     }
 
     /// Makes stored results durable.
-    pub async fn flush(&self) {
-        if let Some(cache) = &self.cache {
-            cache.tiers().flush().await;
-        }
+    pub fn flush(&self) -> impl Future<Output = ()> + Send {
+        boxed(async {
+            if let Some(cache) = &self.cache {
+                cache.tiers().flush().await;
+            }
+        })
     }
 
     pub(crate) fn tools(&self) -> &Tools {

@@ -13,6 +13,7 @@ mod worker;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,9 +23,10 @@ use greenwave_scheduler::{Executor, Stopper};
 use tokio::time::Instant;
 
 use self::context::SuiteContext;
-use self::coordinator::{Coordinator, PendingTests};
+use self::coordinator::{Coordinator, Observe, PendingTests};
 use self::lookup::SuiteLookup;
 use self::report::{SuiteEvent, SuiteReport};
+use crate::boxed::boxed;
 use crate::harness::Harnesses;
 use crate::results::dependencies::{BUILDS, DependencyLog};
 use crate::results::history::Statistics;
@@ -130,7 +132,13 @@ impl Suite {
     ///
     /// # Errors
     /// Returns an error if the project cannot be read.
-    pub async fn cached_results(&self) -> Result<Vec<Result<Option<Outcome>, Error>>, Error> {
+    pub fn cached_results(
+        &self,
+    ) -> impl Future<Output = Result<Vec<Result<Option<Outcome>, Error>>, Error>> + Send {
+        boxed(self.find_cached())
+    }
+
+    async fn find_cached(&self) -> Result<Vec<Result<Option<Outcome>, Error>>, Error> {
         let outcome = |found: Result<Lookup, Error>| match found {
             Ok(Lookup::Hit(outcome, _)) => Ok(Some(outcome)),
             Ok(Lookup::Miss(_) | Lookup::OverLimit(_) | Lookup::Corrupt) => Ok(None),
@@ -145,7 +153,11 @@ impl Suite {
     ///
     /// # Errors
     /// Returns an error if the project cannot be read.
-    pub async fn inspect(&self) -> Result<Vec<Result<Inspection, Error>>, Error> {
+    pub fn inspect(&self) -> impl Future<Output = Result<Vec<Result<Inspection, Error>>, Error>> + Send {
+        boxed(self.find_without_builds())
+    }
+
+    async fn find_without_builds(&self) -> Result<Vec<Result<Inspection, Error>>, Error> {
         let inspection = |found: Result<Lookup, Error>| match found {
             Ok(Lookup::Hit(outcome, chain)) if chain.builds().next().is_some() => {
                 Ok(Inspection::DependsOnBuild(outcome))
@@ -167,7 +179,11 @@ impl Suite {
     ///
     /// # Errors
     /// Returns an error if the project cannot be read.
-    pub async fn keys(&self) -> Result<Vec<Option<[u8; 32]>>, Error> {
+    pub fn keys(&self) -> impl Future<Output = Result<Vec<Option<[u8; 32]>>, Error>> + Send {
+        boxed(self.find_keys())
+    }
+
+    async fn find_keys(&self) -> Result<Vec<Option<[u8; 32]>>, Error> {
         let key = |found: Result<Lookup, Error>| match found {
             Ok(Lookup::Hit(_, chain) | Lookup::Miss(chain) | Lookup::OverLimit(chain)) => {
                 Some(*chain.last().as_bytes())
@@ -182,11 +198,23 @@ impl Suite {
     /// # Errors
     /// Returns an error if the project cannot be read, or if a test needs more of a resource than
     /// [`SuiteOptions::resources`] provides.
-    pub async fn run(
-        &self,
-        wanted: &[TestId],
-        observe: impl Fn(SuiteEvent<'_>) + Send + Sync,
-    ) -> Result<SuiteReport, Error> {
+    pub fn run<'a>(
+        &'a self,
+        wanted: &'a [TestId],
+        observe: impl Fn(SuiteEvent<'_>) + Send + Sync + 'a,
+    ) -> impl Future<Output = Result<SuiteReport, Error>> + Send + 'a {
+        self.run_observed(wanted, Box::new(observe))
+    }
+
+    fn run_observed<'a>(
+        &'a self,
+        wanted: &'a [TestId],
+        observe: Box<dyn Fn(SuiteEvent<'_>) + Send + Sync + 'a>,
+    ) -> Pin<Box<dyn Future<Output = Result<SuiteReport, Error>> + Send + 'a>> {
+        boxed(async move { self.look_up_and_run(wanted, &*observe).await })
+    }
+
+    async fn look_up_and_run(&self, wanted: &[TestId], observe: &Observe<'_>) -> Result<SuiteReport, Error> {
         let started = Instant::now();
         let SuiteContext { tests, runner, .. } = &*self.context;
         let mut report = SuiteReport::new(tests.len(), runner.trace_status());
@@ -195,11 +223,11 @@ impl Suite {
         lookup.restore_outputs(&self.context).await;
         let pending = self.take_cached(lookup, &mut report);
         report.looked_up = started.elapsed();
-        report_lookup(&mut report, pending.ids.len(), &observe);
+        report_lookup(&mut report, pending.ids.len(), observe);
         self.note_broken(&report);
         report.unmatched = self.unmatched(&snapshot, &pending.ids);
         if !pending.ids.is_empty() {
-            self.execute(pending, &mut report, &observe).await?;
+            self.execute(pending, &mut report, observe).await?;
         }
         runner.flush().await;
         self.save();
@@ -223,8 +251,8 @@ impl Suite {
     ///
     /// # Errors
     /// Returns an error if the project cannot be read or the test cannot be run.
-    pub async fn explain(&self, test: TestId) -> Result<Explanation, Error> {
-        explain::explain(&self.context, test, &self.load_log()).await
+    pub fn explain(&self, test: TestId) -> impl Future<Output = Result<Explanation, Error>> + Send {
+        boxed(async move { explain::explain(&self.context, test, &self.load_log()).await })
     }
 
     /// Returns the tests that did not pass when they last ran, or could not be run.
@@ -336,7 +364,7 @@ impl Suite {
         &self,
         pending: PendingTests,
         report: &mut SuiteReport,
-        observe: &(impl Fn(SuiteEvent<'_>) + Send + Sync),
+        observe: &Observe<'_>,
     ) -> Result<(), Error> {
         let mut statistics = Statistics::load(&self.state);
         let mut log = self.load_log();
@@ -388,7 +416,7 @@ fn warn_unless_saved(saved: Result<(), Error>) {
 }
 
 /// Adds the durations of cached results to the report, and reports the results of the lookup.
-fn report_lookup(report: &mut SuiteReport, running: usize, observe: &impl Fn(SuiteEvent<'_>)) {
+fn report_lookup(report: &mut SuiteReport, running: usize, observe: &Observe<'_>) {
     let cached = report.results.iter().filter(|result| matches!(result, Some(Ok(_)))).count();
     observe(SuiteEvent::LookedUp { cached, running });
     for (at, result) in report.results.iter().enumerate() {

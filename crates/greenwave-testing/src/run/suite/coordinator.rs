@@ -40,18 +40,21 @@ pub(super) struct PendingTests {
     pub(super) builds: Builds,
 }
 
+/// Receives the events of a run.
+pub(super) type Observe<'a> = dyn Fn(SuiteEvent<'_>) + Send + Sync + 'a;
+
 /// The owner of a run's state.
-pub(super) struct Coordinator<'a, O> {
+pub(super) struct Coordinator<'a> {
     pub(super) context: &'a Arc<SuiteContext>,
     pub(super) executor: &'a Executor,
     pub(super) options: &'a SuiteOptions,
     pub(super) statistics: &'a mut Statistics,
     pub(super) log: &'a mut DependencyLog,
     pub(super) report: &'a mut SuiteReport,
-    pub(super) observe: &'a O,
+    pub(super) observe: &'a Observe<'a>,
 }
 
-impl<O: Fn(SuiteEvent<'_>) + Send + Sync> Coordinator<'_, O> {
+impl Coordinator<'_> {
     /// Runs the tests, and adds their results to the report.
     ///
     /// # Errors
