@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use greenwave_benches::{Page, Row, is_measuring};
 use greenwave_cache::{
-    Adaptive, Backend, Cache, CacheOptions, CostAware, DiskBackend, DiskOptions, IdentityHasher, Key,
-    KeyBuilder, KeyHasher, Lru, MemoryBackend, Policy, Predictor, Record, S3Fifo, Tier, Tiered,
-    TieredOptions, Trail,
+    Adaptive, Backend, Cache, CacheOptions, DiskBackend, DiskOptions, IdentityHasher, Key, KeyBuilder,
+    KeyHasher, Lru, MemoryBackend, Policy, Predictor, Record, S3Fifo, Tier, Tiered, TieredOptions, Trail,
 };
 use greenwave_versus::traces::{Random, Trace, Zipf, optimal_hits, traces};
 use parking_lot::Mutex;
@@ -418,11 +417,10 @@ fn lru_on(trace: &Trace) -> f64 {
 type Column = (&'static str, fn(&Trace) -> f64);
 
 /// Columns of Greenwave's policies.
-const POLICIES: [Column; 4] = [
+const POLICIES: [Column; 3] = [
     ("Adaptive", greenwave_on::<Adaptive>),
     ("S3Fifo", greenwave_on::<S3Fifo>),
     ("Lru", greenwave_on::<Lru>),
-    ("CostAware", greenwave_on::<CostAware>),
 ];
 /// Columns of the rivals.
 const RIVALS: [Column; 5] = [

@@ -68,7 +68,7 @@
 //! | preserve results across restarts | `DiskBackend`, `RedisBackend`; access counts with [`Tiered::save_heat`] and [`Tiered::warm`] |
 //! | prefetch entries | [`Cache::warm`], [`TieredOptions::predictor`] |
 //! | invalidate entries | [`Cache::invalidate_tag`], [`Cache::invalidate_all`], [`Tiered::clear`] |
-//! | choose the eviction policy | a [`Policy`]: [`Adaptive`], [`CostAware`], [`S3Fifo`], [`Lru`] |
+//! | choose the eviction policy | a [`Policy`]: [`Adaptive`], [`S3Fifo`], [`Lru`] |
 //!
 //! # Features
 //!
@@ -141,7 +141,7 @@ pub use hashing::{IdentityHasher, KeyHasher, SeededHasher};
 pub use key::{HashAlgorithm, Key, KeyBuilder, ParseKeyError};
 pub use lease::{FileLeases, Lease, Leases};
 pub use options::{CacheOptions, EntryOptions, RemovalCause, RemovalListener, WarmEntry, Weigher};
-pub use policy::{Adaptive, Candidate, CostAware, Lru, Policy, S3Fifo};
+pub use policy::{Adaptive, Candidate, Lru, Policy, S3Fifo};
 pub use predict::{Predictor, Trail};
 pub use record::{Record, RecordError, Secret};
 pub use stats::{CacheStats, TagStats};

@@ -2,7 +2,6 @@
 //! entries in numbered slots; policies see only the numbers.
 
 mod adaptive;
-mod cost_aware;
 mod lru;
 mod queue;
 mod regions;
@@ -13,7 +12,6 @@ mod sketch;
 use std::fmt::Debug;
 
 pub use adaptive::Adaptive;
-pub use cost_aware::CostAware;
 pub use lru::Lru;
 pub use s3fifo::S3Fifo;
 

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use greenwave_cache::{
-    Adaptive, Cache, CacheOptions, CostAware, EntryOptions, Lru, Policy, S3Fifo, SeededHasher,
+    Adaptive, Cache, CacheOptions, EntryOptions, Lru, Policy, S3Fifo, SeededHasher,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -13,7 +13,6 @@ const WEIGHT_MAX: u64 = 40;
 
 fuzz_target!(|input: &[u8]| {
     run::<Adaptive>(input);
-    run::<CostAware>(input);
     run::<S3Fifo>(input);
     run::<Lru>(input);
 });

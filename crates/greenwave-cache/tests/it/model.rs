@@ -1,6 +1,6 @@
 //! Property tests against a list in order of use.
 
-use greenwave_cache::{Adaptive, Cache, CacheOptions, CostAware, EntryOptions, Policy, S3Fifo, SeededHasher};
+use greenwave_cache::{Adaptive, Cache, CacheOptions, EntryOptions, Policy, S3Fifo, SeededHasher};
 use proptest::prelude::*;
 
 use crate::small;
@@ -81,7 +81,6 @@ proptest! {
     #[test]
     fn every_policy_returns_correct_values(ops in proptest::collection::vec(op(), 0..200)) {
         check_values::<Adaptive>(&ops)?;
-        check_values::<CostAware>(&ops)?;
         check_values::<S3Fifo>(&ops)?;
     }
 }

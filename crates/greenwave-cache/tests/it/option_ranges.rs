@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greenwave_cache::{
-    Adaptive, Backend, Cache, CacheOptions, CostAware, EntryOptions, Error, Key, KeyBuilder, Lru,
-    MemcachedBackend, MemoryBackend, Persist, Policy, Predictor, Record, RedisBackend, RemoteOptions, S3Fifo,
-    SeededHasher, Tier, Tiered, TieredOptions, Trail, WarmEntry, WriteMode,
+    Adaptive, Backend, Cache, CacheOptions, EntryOptions, Error, Key, KeyBuilder, Lru, MemcachedBackend,
+    MemoryBackend, Persist, Policy, Predictor, Record, RedisBackend, RemoteOptions, S3Fifo, SeededHasher,
+    Tier, Tiered, TieredOptions, Trail, WarmEntry, WriteMode,
 };
 use tokio::time::advance;
 
@@ -61,7 +61,6 @@ async fn options_of_a_cache() {
     for (entries_max, expected) in entries {
         let options = || CacheOptions { entries_max, ..usual() };
         check::<Adaptive>(options(), expected);
-        check::<CostAware>(options(), expected);
         check::<S3Fifo>(options(), expected);
         check::<Lru>(options(), expected);
         if let Ok(expected) = expected {
@@ -147,7 +146,6 @@ async fn options_of_an_entry() {
         }
     }
     check::<Adaptive>().await;
-    check::<CostAware>().await;
     check::<S3Fifo>().await;
     check::<Lru>().await;
 }

@@ -1,8 +1,6 @@
 //! Tests of the eviction policies, and their conformance.
 
-use greenwave_cache::{
-    Adaptive, Cache, CacheOptions, Candidate, CostAware, EntryOptions, Lru, Policy, S3Fifo, SeededHasher,
-};
+use greenwave_cache::{Adaptive, Cache, CacheOptions, Candidate, Lru, Policy, S3Fifo, SeededHasher};
 
 use crate::small;
 
@@ -73,38 +71,6 @@ fn adaptive_suits_both_loops_and_drifting_working_sets() {
 }
 
 #[test]
-fn cost_aware_retains_expensive_entries() {
-    let options = CacheOptions { entries_max: 10, shards: Some(1), ..CacheOptions::default() };
-    let cache: Cache<u64, (), CostAware, SeededHasher> = Cache::with(options).unwrap();
-    let cost = |key: u64| std::time::Duration::from_millis(if key < 5 { 60_000 } else { 10 });
-    for key in 0..100 {
-        cache.insert_with(key, (), &EntryOptions { cost: Some(cost(key)), ..EntryOptions::default() });
-    }
-    assert!((0..5).all(|key| cache.get(&key).is_some()), "entries that took a minute are still cached");
-    assert_eq!(cache.stats().saved, std::time::Duration::from_secs(5 * 60));
-    for key in 100..100_000 {
-        cache.insert_with(key, (), &EntryOptions { cost: Some(cost(key)), ..EntryOptions::default() });
-    }
-    assert!(!(0..5).any(|key| cache.contains(&key)), "unread entries are evicted eventually");
-}
-
-#[test]
-fn cost_aware_considers_weight() {
-    let options = CacheOptions {
-        weight_max: Some(1000),
-        weigher: Some(std::sync::Arc::new(|_: &u64, weight: &u64| *weight)),
-        shards: Some(1),
-        ..CacheOptions::default()
-    };
-    let cache: Cache<u64, u64, CostAware, SeededHasher> = Cache::with(options).unwrap();
-    let second = EntryOptions { cost: Some(std::time::Duration::from_secs(1)), ..EntryOptions::default() };
-    cache.insert_with(1, 500, &second);
-    (2..100).for_each(|key| cache.insert_with(key, 10, &second));
-    assert!(!cache.contains(&1), "fifty entries of the same total weight save more");
-    assert!(cache.len() > 90);
-}
-
-#[test]
 fn s3_fifo_admits_returning_keys_to_the_main_queue() {
     let mut policy: S3Fifo = single_shard(10);
     (0..10).for_each(|slot| policy.insert(slot, hashed(u64::from(slot))));
@@ -126,5 +92,5 @@ mod keep_the_contract {
         };
     }
 
-    each!(adaptive: Adaptive, cost_aware: CostAware, s3fifo: S3Fifo, lru: Lru);
+    each!(adaptive: Adaptive, s3fifo: S3Fifo, lru: Lru);
 }

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greenwave_cache::{
-    Adaptive, Cache, CacheOptions, ComputeError, CostAware, EntryOptions, Lru, Policy, S3Fifo, SeededHasher,
-    WarmEntry,
+    Adaptive, Cache, CacheOptions, ComputeError, EntryOptions, Lru, Policy, S3Fifo, SeededHasher, WarmEntry,
 };
 use tokio::time::advance;
 
@@ -121,7 +120,6 @@ fn check_survives_a_restart<P: Policy>() {
 fn hot_entries_survive_a_restart() {
     check_survives_a_restart::<Adaptive>();
     check_survives_a_restart::<S3Fifo>();
-    check_survives_a_restart::<CostAware>();
     check_survives_a_restart::<Lru>();
 }
 

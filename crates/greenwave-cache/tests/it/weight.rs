@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use greenwave_cache::{
-    Adaptive, Backend, Cache, CacheOptions, CostAware, KeyBuilder, Lru, MemoryBackend, Policy, S3Fifo,
+    Adaptive, Backend, Cache, CacheOptions, KeyBuilder, Lru, MemoryBackend, Policy, S3Fifo,
 };
 
 const MIB: u64 = 1 << 20;
@@ -35,7 +35,6 @@ fn entries_within_the_limit_fit_into_any_number_of_shards() {
     }
     for shards in [None, Some(1), Some(8), Some(64), Some(1024)] {
         check::<Adaptive>(shards);
-        check::<CostAware>(shards);
         check::<S3Fifo>(shards);
         check::<Lru>(shards);
     }
@@ -95,7 +94,6 @@ fn a_shared_limit_costs_no_hits() {
         assert!(many * 100 >= one * 97, "{many} hits in 16 shards, {one} in one");
     }
     check::<Adaptive>();
-    check::<CostAware>();
     check::<S3Fifo>();
     check::<Lru>();
 }
@@ -149,7 +147,6 @@ proptest! {
     #[test]
     fn the_limit_holds_after_every_call(steps in proptest::collection::vec((0..24_u64, 0..120_u64, 0..8_u8), 0..200)) {
         check_limit::<Adaptive>(&steps)?;
-        check_limit::<CostAware>(&steps)?;
         check_limit::<S3Fifo>(&steps)?;
         check_limit::<Lru>(&steps)?;
     }
