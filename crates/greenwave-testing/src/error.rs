@@ -93,6 +93,14 @@ pub enum Error {
         /// Message of the panic.
         message: String,
     },
+    /// A harness panicked while it discovered, listed or built tests.
+    #[error("the {harness} harness panicked: {message}")]
+    HarnessPanicked {
+        /// Name of the harness.
+        harness: &'static str,
+        /// Message of the panic.
+        message: String,
+    },
     /// The run was stopped.
     #[error("stopped")]
     Stopped,

@@ -14,6 +14,7 @@ pub(crate) mod decoder;
 mod discover;
 pub(crate) mod discovery;
 mod go;
+mod guarded;
 mod init_file;
 pub(crate) mod junit;
 pub(crate) mod launch;
@@ -34,6 +35,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{Environment, Error, Test};
+
+pub(crate) use guarded::guarded;
 
 pub use batch::{Batch, BatchCommand, BatchResult};
 pub use build::{BuildOutput, BuildRequest};
@@ -70,7 +73,8 @@ pub use summary::{CaseReport, CaseStatus, Summary, SummaryVerdict, TestCount};
 /// - **Errors.** `Ok` means that the answer is complete. An `Err` of `discover` or `list` ends the
 ///   run; an `Err` of [`build`](Self::build) fails the tests of that directory. All calls may be
 ///   repeated.
-/// - **Input.** No method panics, for any content of commands, manifests and outputs.
+/// - **Input.** No method panics, for any content of commands, manifests and outputs. A panic fails
+///   the call or test during which it occurs.
 ///
 /// The macro `harness_conformance!` (feature `conformance`) tests what can be tested from outside.
 #[async_trait]

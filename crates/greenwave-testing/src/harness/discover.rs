@@ -9,6 +9,7 @@ use greenwave_dir::read_regular;
 use serde::{Deserialize, Serialize};
 
 use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
+use super::guarded::guarded;
 use super::project::{MANIFEST_BYTES_MAX, Project};
 use super::registry::Harnesses;
 use crate::boxed::boxed;
@@ -86,7 +87,7 @@ async fn discover_as(
         let discovery = match earlier {
             Some(earlier) => earlier.discovery.clone(),
             None => {
-                let discovery = harness.discover(&project).await?;
+                let discovery = guarded(&**harness, async { harness.discover(&project).await }).await?;
                 // A manifest may be unreadable for a reason that the key does not cover, such as a
                 // package that could not be downloaded.
                 let is_whole = !discovery.notes.iter().any(DiscoveryNote::is_unreadable_manifest);
@@ -125,7 +126,7 @@ impl Harnesses {
     async fn discover_each(&self, project: &Project) -> Result<Discovery, Error> {
         let mut all = Discovery::default();
         for harness in self.iter() {
-            let discovery = harness.discover(project).await?;
+            let discovery = guarded(&**harness, async { harness.discover(project).await }).await?;
             all.extend(discovery);
         }
         all.make_names_unique();

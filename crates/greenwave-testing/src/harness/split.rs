@@ -1,6 +1,7 @@
 //! Replaces discovered tests by the single tests in them.
 
 use super::discovery::{Discovery, DiscoveryNote};
+use super::guarded::guarded;
 use super::listing::{Listing, ListingContext};
 use super::registry::Harnesses;
 use crate::boxed::boxed;
@@ -39,7 +40,8 @@ impl Discovery {
             let is_own = |test: &Test| test.harness.as_str() == harness.name();
             let (ids, own): (Vec<usize>, Vec<&Test>) =
                 self.tests.iter().enumerate().filter(|(_, test)| is_own(test)).unzip();
-            for (id, listing) in ids.into_iter().zip(harness.list(&own, context).await?) {
+            let listed = guarded(&**harness, async { harness.list(&own, context).await }).await?;
+            for (id, listing) in ids.into_iter().zip(listed) {
                 listings[id] = listing;
             }
         }

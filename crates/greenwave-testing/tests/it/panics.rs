@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use greenwave_testing::{
-    Discovery, DiscoveryInputs, Environment, Error, Harness, HarnessName, Harnesses, OutputDecoder,
-    OutputObserver, Project, RunnerOptions, Suite, Summary, Test, TestCount,
+    BuildOutput, BuildRequest, Discovery, DiscoveryInputs, Environment, Error, Harness, HarnessName,
+    Harnesses, Listing, ListingContext, OutputDecoder, OutputObserver, Project, RunnerOptions, Suite,
+    Summary, Test, TestCount,
 };
 
 /// A harness that panics for tests whose name says so.
@@ -41,7 +42,20 @@ impl Harness for Panicking {
     }
 
     async fn discover(&self, _: &Project) -> Result<Discovery, Error> {
-        Ok(Discovery::default())
+        tokio::task::yield_now().await;
+        panic!("a bad discovery")
+    }
+
+    async fn list(&self, _: &[&Test], _: &ListingContext<'_>) -> Result<Vec<Listing>, Error> {
+        panic!("a bad list")
+    }
+
+    fn needs_build(&self, test: &Test) -> bool {
+        test.name == "build"
+    }
+
+    async fn build(&self, _: &BuildRequest<'_>) -> Result<Option<Arc<dyn BuildOutput>>, Error> {
+        panic!("a bad build")
     }
 
     fn decoder(&self, test: &Test) -> Option<Box<dyn OutputDecoder>> {
@@ -72,7 +86,10 @@ async fn messages(names: &[&str], options: RunnerOptions) -> Vec<String> {
     let report = suite.run(&ids, |_| ()).await.unwrap();
     let shown = report.results.into_iter().map(|result| match result {
         Some(Ok(outcome)) => format!("{:?}", outcome.status),
-        Some(Err(error)) => error.to_string(),
+        Some(Err(error)) => match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
         None => "no result".to_owned(),
     });
     shown.collect()
@@ -89,6 +106,25 @@ async fn a_panicking_harness_fails_only_its_test() {
             "cannot run test `summary`: the code that runs it panicked: a bad summary",
         ]
     );
+}
+
+#[tokio::test]
+async fn a_panicking_build_fails_the_tests_of_its_directory() {
+    let messages = messages(&["build"], RunnerOptions::default()).await;
+    assert_eq!(
+        messages,
+        ["cannot build the panicking tests in : the panicking harness panicked: a bad build"]
+    );
+}
+
+#[tokio::test]
+async fn a_panicking_discovery_is_an_error() {
+    let harnesses = Harnesses::builtin().with(Arc::new(Panicking));
+    let directory = tempfile::tempdir().unwrap();
+    let environment = Environment::new(std::env::vars_os());
+    let project = Project::new(directory.path(), Vec::new(), &environment);
+    let error = harnesses.discover(&project).await.unwrap_err();
+    assert_eq!(error.to_string(), "the panicking harness panicked: a bad discovery");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use greenwave_inputs::Snapshot;
 use tokio::time::Instant;
 
 use super::context::SuiteContext;
-use crate::harness::BuildRequest;
+use crate::harness::{BuildRequest, guarded};
 use crate::run::test_id::TestId;
 use crate::run::workspace::Built;
 use crate::{Error, Test};
@@ -54,11 +54,13 @@ impl Builds {
         let request = BuildRequest { project, directory, environment, tests: &tests };
         let mut before = context.project.snapshot_after(Instant::now()).await?;
         for attempt in 1.. {
-            let Some(output) = harness.build(&request).await? else { return Ok(()) };
+            let built = guarded(harness, async { harness.build(&request).await }).await?;
+            let Some(output) = built else { return Ok(()) };
             let after = context.project.snapshot_after(Instant::now()).await?;
             let changing = changed_input(context, &tests, [&before, &after]).await?;
             let is_last = attempt == BUILDS_MAX;
-            let is_stale = !is_last && output.discard_stale(&request).await?;
+            let is_stale =
+                !is_last && guarded(harness, async { output.discard_stale(&request).await }).await?;
             if !is_stale && (changing.is_none() || is_last) {
                 let state = BuiltState { built: Built { output, changing }, snapshot: after };
                 self.0.insert(directory.to_owned(), state);
