@@ -141,7 +141,12 @@ async fn directories_without_the_cache_share_results() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_project_inside_of_a_cache_has_ordinary_files() {
     let Some(suite) = Project::new(&["cat a; echo x > log"]) else { return };
-    let directory = project(&[("CACHEDIR.TAG", TAG.1), ("p/a", "1"), ("p/other", "1")]);
+    let directory = project(&[
+        ("CACHEDIR.TAG", TAG.1),
+        ("p/.gitignore", "log\n.greenwave\n"),
+        ("p/a", "1"),
+        ("p/other", "1"),
+    ]);
     let inside = directory.path().join("p");
     // Files that have just changed make a result uncached.
     let settle = || std::thread::sleep(Duration::from_millis(100));
@@ -154,4 +159,9 @@ async fn a_project_inside_of_a_cache_has_ordinary_files() {
     assert_eq!(suite.run(&inside).await, [CACHED]);
     fs::write(inside.join("a"), "2").unwrap();
     assert_eq!(suite.run(&inside).await, [RAN]);
+    // A test that reads a file before it writes it modifies what it depends on.
+    let Some(suite) = Project::new(&["cat log; echo x > log"]) else { return };
+    for _ in 0..3 {
+        assert_eq!(suite.run(&inside).await, [RAN]);
+    }
 }
