@@ -1,6 +1,7 @@
 //! Requests that wait for another one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_pooling::{HttpCache, HttpCacheOptions, MemoryHttpStore};
