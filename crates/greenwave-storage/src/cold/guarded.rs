@@ -150,6 +150,11 @@ async fn finish<T>(call: impl Future<Output = Result<T, BoxError>>) -> Result<T,
 /// Unwind safety is asserted: after a panic the function's state is only dropped.
 pub(crate) fn catch<T>(callback: &'static str, function: impl FnOnce() -> T) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(function)).map_err(|panic| {
+        // A simulated process is killed by unwinding its stack, with a value that is no text.
+        #[cfg(feature = "simulation")]
+        if !panic.is::<&str>() && !panic.is::<String>() {
+            std::panic::resume_unwind(panic);
+        }
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
         Error::Panicked { callback, message: text.unwrap_or_else(|| "no message".to_owned()) }
