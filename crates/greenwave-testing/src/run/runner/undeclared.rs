@@ -1,5 +1,6 @@
 //! Finds accesses that a test does not declare.
 
+use std::env;
 use std::path::{Path, PathBuf};
 
 use greenwave_inputs::{ALWAYS_EXCLUDED, AccessKind, InputSnapshot, Selection};
@@ -20,7 +21,8 @@ const SYSTEM: [&str; 8] =
 const TOOLCHAINS: [&str; 4] = ["RUSTUP_HOME", "PYENV_ROOT", "GOROOT", "JAVA_HOME"];
 
 /// Returns the paths that a test accessed outside of the system, its toolchains and its declared
-/// inputs.
+/// inputs. Programs that are missing in directories of `PATH` outside of the
+/// project do not count.
 ///
 /// # Errors
 /// [`Error::Inputs`] if an input pattern is invalid.
@@ -36,6 +38,14 @@ pub(super) fn reads_more(
     let homes = isolation::tool_homes(environment).map(|(_, path)| path);
     let toolchains = TOOLCHAINS.iter().filter_map(|name| environment.get(name)).map(PathBuf::from);
     let system: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).chain(homes).chain(toolchains).collect();
+    let programs: Vec<PathBuf> =
+        environment.get("PATH").map(|all| env::split_paths(all).collect()).unwrap_or_default();
+    // A shell searches each directory for each program that it starts.
+    let is_search = |path: &Path| {
+        path.parent().is_some_and(|directory| programs.iter().any(|it| it == directory))
+            && !path.starts_with(project)
+            && path.symlink_metadata().is_err()
+    };
     let counts = |(path, kind): &&(PathBuf, AccessKind)| {
         let relative = path.strip_prefix(project).unwrap_or(path);
         let is_declared = *kind == AccessKind::Content
@@ -43,6 +53,7 @@ pub(super) fn reads_more(
         let is_exempt = products.is_some_and(|products| products.is_of_linker(path))
             || system.iter().any(|directory| path.starts_with(directory))
             || *path == prepared.program
+            || is_search(path)
             || selection.is_output(relative);
         matches!(kind, AccessKind::Content | AccessKind::Names) && !is_declared && !is_exempt
     };
