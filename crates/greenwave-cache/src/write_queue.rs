@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -142,18 +143,24 @@ impl WriteQueue {
     async fn wait_for(&self, number: u64) {
         let mut ended = self.shared.ended.subscribe();
         loop {
-            let reached = ended.wait_for(|ended| *ended >= number);
+            let mut reached = pin!(ended.wait_for(|ended| *ended >= number));
             let Some((own, other)) = self.other_runtime() else {
                 // An error is impossible, because `self` holds the sender.
                 let _ = reached.await;
                 return;
             };
-            tokio::select! {
-                biased;
-                _ = reached => return,
-                is_driven = is_driven(&other) => if !is_driven {
-                    self.shared.move_task(&own);
+            let mut driven = pin!(is_driven(&other));
+            // `None` once the writes have ended.
+            let is_driven = poll_fn(|context| {
+                if reached.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(None);
                 }
+                driven.as_mut().poll(context).map(Some)
+            });
+            match is_driven.await {
+                None => return,
+                Some(true) => {}
+                Some(false) => self.shared.move_task(&own),
             }
         }
     }
