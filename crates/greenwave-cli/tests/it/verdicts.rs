@@ -380,8 +380,11 @@ fn code_that_ends_the_process_of_its_tests_is_not_green() {
     let by_shell = "[\"sh\", \"-c\", '''pytest''']";
     let direct = format!("[{python:?}, \"-m\", \"pytest\", \"-q\"]");
     let in_line = format!("[\"sh\", \"-c\", \"true && {python} -m pytest -q -p no:cacheprovider\"]");
+    // Python ignores the variables that add the plugin.
+    let isolated = format!("[{python:?}, \"-I\", \"-m\", \"pytest\", \"-q\", \"--pyargs\", \".\"]");
+    let exits = "import os; os._exit(0)";
     for (command, code, exit) in
-        [(&direct, 1, "import os; os._exit(0)"), (&in_line, 1, "import os; os._exit(0)"), (&in_line, 0, "")]
+        [(&direct, 1, exits), (&in_line, 1, exits), (&in_line, 0, ""), (&isolated, 0, "")]
     {
         let feature = ShellFeature::new("one", &format!("answer one.py 'x = 1; {exit}'"), "pytest");
         let dir = dir("", &[feature]);

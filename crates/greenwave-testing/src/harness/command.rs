@@ -51,12 +51,7 @@ impl Harness for CommandHarness {
         directory: &Path,
         environment: &Environment,
     ) -> Result<LaunchSpec, Error> {
-        let names_pytest = test.command.iter().any(|word| word.contains("pytest"));
-        if names_pytest {
-            pytest::equip_by_variables(test, command, directory, environment)
-        } else {
-            Ok(command)
-        }
+        pytest::equip_by_variables(test, command, directory, environment)
     }
 
     fn is_complete(&self, _test: &Test, output: &[u8], directory: &Path) -> bool {

@@ -132,11 +132,12 @@ impl Harness for PytestHarness {
         directory: &Path,
         environment: &Environment,
     ) -> Result<LaunchSpec, Error> {
-        let is_known = self.recognizes(&test.command) || is_file(test) || is_discovered(test);
-        if is_known && !collection::is_collection(test) {
+        if collection::is_collection(test) {
+            Ok(command)
+        } else if is_file(test) || is_discovered(test) {
             batch::equip(test, command, directory, environment)
         } else {
-            Ok(command)
+            equip_by_variables(test, command, directory, environment)
         }
     }
 

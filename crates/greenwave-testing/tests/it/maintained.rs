@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::{project, shell};
 
 const TAG: (&str, &str) = ("made/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n");
-/// Fails if the number in the cache is another one than 1, and writes it again.
+/// Reads a number from the cache and writes it again. Fails unless it is 1.
 const KEEPS: &str = "n=$(cat made/n 2>/dev/null || echo 1); echo $n > made/n; test $n = 1";
 
 /// A project in several directories with one cache of results.

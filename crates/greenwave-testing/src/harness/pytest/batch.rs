@@ -118,7 +118,8 @@ pub(super) fn equip(
 }
 
 /// Adds the plugin to every process of pytest that a command starts, by variables alone: where they
-/// do not reach, such as in a container, pytest runs without the plugin.
+/// do not reach, such as in a container, pytest runs without the plugin. Leaves a command as it is
+/// if it does not name pytest, or if only one of the variables might reach pytest.
 ///
 /// # Errors
 /// [`Error::Io`] if the plugin cannot be written.
@@ -128,6 +129,10 @@ pub(in crate::harness) fn equip_by_variables(
     directory: &Path,
     environment: &Environment,
 ) -> Result<LaunchSpec, Error> {
+    let words = || test.command.iter().flat_map(|word| word.split_whitespace());
+    if !words().any(|word| word.contains("pytest")) || words().any(separates_variables) {
+        return Ok(command);
+    }
     let mut options = OsString::from(format!("-p {PLUGIN_NAME}"));
     if let Some(own) = variable(test, environment, OPTIONS) {
         options.push(" ");
@@ -135,6 +140,14 @@ pub(in crate::harness) fn equip_by_variables(
     }
     let path = write_plugin(test, directory, environment)?;
     Ok(command.replace_variables([path, (OPTIONS.into(), options)]))
+}
+
+/// Returns whether a word of a command can be tox, which removes variables, or Python's flag `-E` or
+/// `-I`, which makes it ignore `PYTHONPATH`.
+fn separates_variables(word: &str) -> bool {
+    let flags = word.strip_prefix('-').unwrap_or_default();
+    let is_isolating = flags.contains(['E', 'I']) && flags.bytes().all(|byte| byte.is_ascii_alphabetic());
+    is_isolating || Path::new(word).file_name().is_some_and(|name| name == "tox")
 }
 
 /// Writes the plugin, and returns the variable with which Python finds it.

@@ -1,4 +1,4 @@
-//! The edits of the simulated user, and the checks that they are kept.
+//! Edits files as a user does during a run, and checks that the run preserves the edits.
 
 use std::fs;
 
