@@ -142,8 +142,8 @@ pub(in crate::harness) fn equip_by_variables(
     Ok(command.replace_variables([path, (OPTIONS.into(), options)]))
 }
 
-/// Returns whether a word of a command can be tox, which removes variables, or Python's flag `-E` or
-/// `-I`, which makes it ignore `PYTHONPATH`.
+/// Returns whether a word of a command can be tox, which removes variables, or Python's flag `-E`
+/// or `-I`, which makes it ignore `PYTHONPATH`.
 fn separates_variables(word: &str) -> bool {
     let flags = word.strip_prefix('-').unwrap_or_default();
     let is_isolating = flags.contains(['E', 'I']) && flags.bytes().all(|byte| byte.is_ascii_alphabetic());
