@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Error type of a backend.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -30,12 +31,12 @@ pub enum Error {
         source: BoxError,
     },
     /// The server failed recently, and the call was skipped.
-    #[error("cannot reach {server}: the next attempt is in {retry_in:?}")]
+    #[error("cannot reach {server}: the next attempt is in {}", in_milliseconds(*retry_in))]
     Unavailable {
         /// Name and address of the server.
         server: String,
         /// Time until the next attempt.
-        retry_in: std::time::Duration,
+        retry_in: Duration,
     },
     /// A value could not be converted to or from a payload.
     #[cfg(feature = "serde")]
@@ -65,6 +66,12 @@ impl Error {
     pub(crate) fn backend(operation: impl Into<String>) -> impl FnOnce(BoxError) -> Self {
         move |source| Self::Backend { operation: operation.into(), source }
     }
+}
+
+/// Formats a remaining time, rounded up to a millisecond.
+fn in_milliseconds(remaining: Duration) -> humantime::FormattedDuration {
+    let ms = remaining.as_nanos().div_ceil(1_000_000);
+    humantime::format_duration(Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX)))
 }
 
 /// Errors of a computation that several callers share.
@@ -114,5 +121,22 @@ impl<E: std::error::Error + 'static> std::error::Error for ComputeError<E> {
             Self::Failed(error) => Some(&**error),
             Self::Panicked { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remaining_time_is_rounded_up_to_a_millisecond() {
+        let check = |remaining: Duration, expected: &str| {
+            assert_eq!(in_milliseconds(remaining).to_string(), expected);
+        };
+        check(Duration::ZERO, "0s");
+        check(Duration::from_nanos(1), "1ms");
+        check(Duration::from_nanos(59_999_000_001), "1m");
+        check(Duration::from_millis(1_250), "1s 250ms");
+        in_milliseconds(Duration::MAX).to_string();
     }
 }

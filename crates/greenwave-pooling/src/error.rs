@@ -20,7 +20,7 @@ pub enum Error {
         source: BoxError,
     },
     /// Connecting took longer than `connect_timeout`. Worth another attempt.
-    #[error("connecting took longer than {after:?}")]
+    #[error("connecting took longer than {}", humantime::format_duration(*after))]
     ConnectTimeout {
         /// The time limit.
         after: Duration,
@@ -41,13 +41,13 @@ pub enum Error {
         message: String,
     },
     /// Nothing became free within the time limit: the load is too high.
-    #[error("no connection became free within {after:?}")]
+    #[error("no connection became free within {}", humantime::format_duration(*after))]
     Timeout {
         /// The time limit.
         after: Duration,
     },
     /// The circuit breaker is open after repeated failures.
-    #[error("circuit breaker open: calls are suspended for another {retry_after:?}")]
+    #[error("circuit breaker open: calls are suspended for another {}", in_milliseconds(*retry_after))]
     CircuitOpen {
         /// Time until the next call may be tried.
         retry_after: Duration,
@@ -97,6 +97,12 @@ impl Error {
                 | Self::CircuitOpen { .. }
         )
     }
+}
+
+/// Formats a remaining time, rounded up to a millisecond.
+fn in_milliseconds(remaining: Duration) -> humantime::FormattedDuration {
+    let ms = remaining.as_nanos().div_ceil(1_000_000);
+    humantime::format_duration(Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX)))
 }
 
 /// Errors of a load that several callers share.

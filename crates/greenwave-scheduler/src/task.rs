@@ -58,7 +58,7 @@ pub enum TaskFailure<E> {
     #[error("panicked: {0}")]
     Panicked(String),
     /// A stage exceeded its time limit and was cancelled.
-    #[error("ran longer than {0:?}")]
+    #[error("ran longer than {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
     /// A further stage could never start.
     #[error(transparent)]

@@ -27,7 +27,7 @@ pub enum Error {
         received: u64,
     },
     /// The source was too slow. Transient.
-    #[error("{limit} limit of {after:?} exceeded after {received} bytes")]
+    #[error("{limit} limit of {} exceeded after {received} bytes", humantime::format_duration(*after))]
     Timeout {
         /// The limit that was exceeded.
         limit: TimeoutKind,

@@ -64,7 +64,7 @@ impl RemoteOptions {
         if self.backoff_min.is_zero() || self.backoff_min > self.backoff_max {
             return refuse(
                 "backoff_min",
-                format!("{:?}", self.backoff_min),
+                humantime::format_duration(self.backoff_min).to_string(),
                 "more than 0, at most backoff_max",
             );
         }

@@ -37,6 +37,7 @@ async fn it_opens_after_consecutive_failures() {
     assert!(breaker.is_closed(), "consecutive connects are spaced out");
     let error = opened().admit().unwrap_err();
     assert!(matches!(error, Error::CircuitOpen { retry_after } if retry_after == COOLDOWN), "{error:?}");
+    assert_eq!(error.to_string(), "circuit breaker open: calls are suspended for another 10s");
 }
 
 #[tokio::test(start_paused = true)]
