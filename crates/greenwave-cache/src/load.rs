@@ -111,21 +111,6 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         block_on(self.get_or_compute_with(key, options, async || compute()))
     }
 
-    /// Like [`get_or_compute_retrying`](Self::get_or_compute_retrying), for synchronous callers.
-    /// Blocks the thread as [`get_or_compute_blocking`](Self::get_or_compute_blocking) does.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of `compute`.
-    pub fn get_or_compute_retrying_blocking<E>(
-        &self,
-        key: K,
-        options: &EntryOptions<'_>,
-        compute: impl FnOnce() -> Result<V, E>,
-    ) -> Result<V, E> {
-        block_on(self.get_or_compute_retrying(key, options, async || compute()))
-    }
-
     pub(crate) async fn compute_once<E, Out, F, Fut>(
         &self,
         key: K,

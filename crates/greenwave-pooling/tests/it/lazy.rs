@@ -147,6 +147,20 @@ async fn waiting_callers_that_retry_load_in_turn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failed_load_of_a_cell_is_tried_again_by_a_waiting_caller() {
+    let loads = AtomicU32::new(0);
+    let lazy = Lazy::new(async || {
+        let number = loads.fetch_add(1, Ordering::SeqCst);
+        sleep(Duration::from_secs(1)).await;
+        if number == 0 { Err("not yet") } else { Ok(number) }
+    });
+    let started = Instant::now();
+    let (first, second, third) = tokio::join!(lazy.get_retrying(), lazy.get_retrying(), lazy.get_retrying());
+    assert_eq!((first, second, third), (Err("not yet"), Ok(&1), Ok(&1)));
+    assert_eq!((loads.load(Ordering::SeqCst), started.elapsed()), (2, Duration::from_secs(2)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn callers_that_share_and_callers_that_retry_never_load_at_once() {
     let map = Arc::new(LazyMap::<u8, u32>::new());
     let running = Arc::new(AtomicU32::new(0));

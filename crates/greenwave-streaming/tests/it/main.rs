@@ -6,6 +6,7 @@ mod budget;
 mod chunkings;
 mod commonmark;
 mod crash;
+mod custom_events;
 mod fanout;
 mod files;
 mod files_habits;
