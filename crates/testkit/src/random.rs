@@ -26,12 +26,22 @@ impl Random {
         self.next_u64() % bound.max(1)
     }
 
+    /// Returns an index of a list of this length, or 0 if the list is empty.
+    pub fn index(&mut self, len: usize) -> usize {
+        self.below(len as u64) as usize
+    }
+
+    /// Returns a number from 0 up to 1, without 1.
+    pub fn fraction(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     /// Returns one of the items of a list that is not empty.
     ///
     /// # Panics
     /// If the list is empty.
     pub fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len() as u64) as usize]
+        &all[self.index(all.len())]
     }
 
     /// Returns true with a probability of `percent` in 100.
@@ -64,5 +74,8 @@ mod tests {
         let hits = (0..10_000).filter(|_| random.chance(30)).count();
         assert!((2_700..3_300).contains(&hits), "{hits}");
         assert!(!random.chance(0) && random.chance(100));
+        assert_eq!(random.index(0), 0);
+        let mean = (0..10_000).map(|_| random.fraction()).sum::<f64>() / 10_000.0;
+        assert!((0.49..0.51).contains(&mean), "{mean}");
     }
 }

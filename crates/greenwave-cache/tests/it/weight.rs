@@ -3,6 +3,7 @@
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
+use greenwave_testkit::random::Random;
 use proptest::prelude::*;
 
 use greenwave_cache::{
@@ -71,15 +72,9 @@ fn a_heavy_entry_evicts_from_all_shards_evenly() {
 fn a_shared_limit_costs_no_hits() {
     fn hits<P: Policy>(shards: usize) -> usize {
         let cache = value_weighed::<P>(20_000, Some(shards));
-        let mut chance = 88_172_645_463_325_252_u64;
-        let mut key = || {
-            chance ^= chance << 13;
-            chance ^= chance >> 7;
-            chance ^= chance << 17;
-            // A few keys are accessed often, most of them rarely.
-            let fraction = (chance >> 11) as f64 / (1_u64 << 53) as f64;
-            (fraction.powi(4) * 20_000.0) as u64
-        };
+        let mut random = Random::new(1);
+        // A few keys are accessed often, most of them rarely.
+        let mut key = || (random.fraction().powi(4) * 20_000.0) as u64;
         let hit = |key: u64| {
             let found = cache.get(&key).is_some();
             if !found {

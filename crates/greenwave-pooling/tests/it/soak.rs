@@ -6,16 +6,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use greenwave_pooling::{Manager, Pool, PoolOptions, async_trait};
+use greenwave_testkit::random::Random;
 
 const TASKS: u64 = 64;
 const SIZE: usize = 8;
 
-/// Returns a pseudorandom number.
+/// Returns a number that the seed and the step determine.
 fn mix(seed: u64, step: u64) -> u64 {
-    let mut mixed = seed.wrapping_add(step.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    mixed ^ (mixed >> 31)
+    Random::new(seed.rotate_left(32) ^ step).next_u64()
 }
 
 #[derive(Debug, Default)]

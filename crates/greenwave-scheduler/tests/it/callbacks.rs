@@ -146,9 +146,10 @@ async fn a_panic_while_dropping_a_stopped_stage_ends_the_run() {
         };
         let graph = graph(3);
         let run = async {
-            match inline {
-                false => executor.run_job(&graph, Job::new(), stage).await,
-                true => executor.run_inline(&graph, Job::new(), stage).await,
+            if inline {
+                executor.run_inline(&graph, Job::new(), stage).await
+            } else {
+                executor.run_job(&graph, Job::new(), stage).await
             }
         };
         let report = tokio::time::timeout(Duration::from_secs(20), run).await.unwrap().unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use greenwave_scheduler::{
     Action, DispatchEvent, Dispatcher, GraphBuilder, Limits, Needs, Resources, TaskId, TaskState,
 };
+use greenwave_testkit::random::Random;
 use proptest::prelude::*;
 
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +43,7 @@ proptest! {
         let (mut actions, mut running, mut done) = (Vec::new(), Vec::new(), 0);
         let mut overtaken: HashMap<TaskId, u32> = HashMap::new();
         dispatcher.handle(Duration::ZERO, DispatchEvent::Begin, &mut actions).unwrap();
-        let mut picks = picks;
+        let mut picks = Random::new(picks);
         loop {
             for action in actions.drain(..) {
                 let Action::Start(task) = action else { continue };
@@ -62,8 +63,7 @@ proptest! {
             if running.is_empty() {
                 break;
             }
-            picks = picks.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let ended = running.swap_remove((picks >> 33) as usize % running.len());
+            let ended = running.swap_remove(picks.index(running.len()));
             done += 1;
             dispatcher.handle(Duration::from_secs(done), DispatchEvent::Done(ended), &mut actions).unwrap();
         }

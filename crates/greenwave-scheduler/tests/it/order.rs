@@ -8,6 +8,7 @@ use greenwave_scheduler::{
     Action, DispatchEvent, Dispatcher, Graph, GraphBuilder, Limits, Needs, OrderRules, Resources,
     TaskHistory, TaskId,
 };
+use greenwave_testkit::random::Random;
 
 fn graph(tasks: usize) -> Graph<()> {
     let mut graph = GraphBuilder::new();
@@ -107,16 +108,12 @@ fn history_learns_and_decays() {
     assert!(history.failure_probability() > 0.0);
 }
 
-/// Normal deviates by the polar method. The generator is defined here, so that its numbers never
-/// change.
-struct NormalDeviates(u64);
+/// Normal deviates by the polar method.
+struct NormalDeviates(Random);
 
 impl NormalDeviates {
     fn uniform(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
+        self.0.fraction()
     }
 
     fn normal(&mut self) -> f64 {
@@ -135,7 +132,7 @@ impl NormalDeviates {
 fn simulated(rules: &OrderRules, suites: u64) -> (f64, f64) {
     let (mut makespans, mut failures) = (0.0, 0.0);
     for seed in 1..=suites {
-        let mut chance = NormalDeviates(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut chance = NormalDeviates(Random::new(seed));
         let flaky: Vec<f64> = (0..200).map(|_| if chance.uniform() < 0.1 { 0.3 } else { 0.005 }).collect();
         let histories: Vec<TaskHistory> =
             flaky.iter().map(|rate| tested((chance.normal() * 1.2).exp(), rate * 10.0)).collect();

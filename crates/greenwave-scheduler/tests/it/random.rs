@@ -13,33 +13,17 @@ use greenwave_scheduler::{
     Action, Addition, DispatchEvent, Dispatcher, GraphBuilder, Limits, Needs, OnFailure, Resources, TaskId,
     TaskState,
 };
+use greenwave_testkit::random::Random;
 
 /// Set to repeat the graph of a seed.
 const SEED: &str = "GREENWAVE_SEED";
 const POOLS: [(&str, u32); 3] = [("workers", 8), ("gpu", 2), ("memory", 100)];
 
-/// The SplitMix64 generator.
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % limit
-    }
-
-    fn is(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
-
 /// Resources that a stage holds, as units of the pools and of the lock.
 type Held = [u32; 4];
 
 struct Simulation {
-    rng: SplitMix64,
+    rng: Random,
     dispatcher: Dispatcher,
     limits: Limits,
     needs: Vec<Held>,
@@ -66,7 +50,7 @@ struct Longest {
     owed_seconds: u64,
 }
 
-fn held(rng: &mut SplitMix64) -> Held {
+fn held(rng: &mut Random) -> Held {
     match rng.below(10) {
         0 => [8, 0, 0, 0],
         1 => [2, 1, 10, 0],
@@ -90,7 +74,7 @@ fn needs(held: Held) -> Needs {
 
 impl Simulation {
     fn new(seed: u64) -> Self {
-        let mut rng = SplitMix64(seed);
+        let mut rng = Random::new(seed);
         let size = [10, 100, 400, 3000][rng.below(4) as usize];
         let tasks = 1 + rng.below(size) as usize;
         let mut graph = GraphBuilder::new();
@@ -121,7 +105,7 @@ impl Simulation {
             Dispatcher::new(&graph, limits.clone(), &ranks, |task| needs(all[task.index()])).unwrap();
         Self {
             stages_left: (0..tasks).map(|_| [0, 0, 1, 5, 40][rng.below(5) as usize]).collect(),
-            fails: (0..tasks).map(|_| rng.is(2)).collect(),
+            fails: (0..tasks).map(|_| rng.chance(2)).collect(),
             begun: vec![false; tasks],
             rng,
             dispatcher,
@@ -179,7 +163,7 @@ impl Simulation {
             3 => self.handle(DispatchEvent::Pause),
             _ => {}
         }
-        if self.rng.is(3) {
+        if self.rng.chance(3) {
             self.handle(DispatchEvent::Retry(task, Duration::from_secs(5)));
         } else if self.fails[at] {
             self.handle(DispatchEvent::Failed(task));

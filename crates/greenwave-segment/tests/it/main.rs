@@ -37,7 +37,8 @@ fn rounds(variable: &str, usual: u32) -> u32 {
     std::env::var(variable).map_or(usual, |number| number.parse().expect("a number of rounds"))
 }
 
-/// Returns bytes that do not compress and are determined by the seed.
+/// Returns bytes that do not compress and are determined by the seed, by a generator of its own:
+/// golden files contain them.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let step = || {

@@ -190,8 +190,8 @@ impl Model {
         ))
     }
 
-    /// Returns whether a change was in progress while the newest one was made, and that one may
-    /// have been forgotten since. Without the shared clock, the change may then become visible.
+    /// Returns whether `change` was in progress while the newest change was made, which may have
+    /// been forgotten since. Without the shared clock, `change` may then become visible.
     fn follows_a_removal(&self, changes: &[Change], change: &Change, timestamp_min: u64) -> bool {
         self.clock_may_fail
             && changes.iter().any(|newest| {

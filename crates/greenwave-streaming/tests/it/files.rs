@@ -8,6 +8,7 @@ mod paths;
 
 use greenwave_streaming::conformance::{UnitRecord, chunked, units};
 use greenwave_streaming::{Files, UnitKind};
+use greenwave_testkit::random::Random;
 
 /// Paths and contents.
 pub(crate) type Found<'a> = &'a [(&'a str, &'a str)];
@@ -28,13 +29,8 @@ fn files(seen: &[UnitRecord]) -> Vec<(String, String)> {
 fn seen(response: &str) -> Vec<UnitRecord> {
     let (whole, error) = units(Files::default(), [response.as_bytes()]);
     assert!(error.is_none(), "{error:?} of {response:?}");
-    let mut state = SEED ^ response.len() as u64;
-    let mut random = || {
-        // Knuth's LCG: chunks of up to seven bytes.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        1 + (state >> 33) as usize % 7
-    };
-    let ways: [&mut dyn FnMut() -> usize; 3] = [&mut || 1, &mut || 2, &mut random];
+    let mut random = Random::new(SEED ^ response.len() as u64);
+    let ways: [&mut dyn FnMut() -> usize; 3] = [&mut || 1, &mut || 2, &mut || 1 + random.index(7)];
     for sizes in ways {
         let (cut, error) = units(Files::default(), chunked(response.as_bytes(), sizes));
         assert_eq!((cut, error.is_none()), (whole.clone(), true), "seed {SEED:#x}, {response:?}");

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use futures_util::stream;
 use greenwave_streaming::{Budget, Fanout, Pull, Sse, SubscriberPolicy};
+use greenwave_testkit::random::Random;
 
 /// Length of the stream in bytes, for long runs.
 const BYTES: &str = "GREENWAVE_SOAK_BYTES";
@@ -36,10 +37,9 @@ fn peak_kib() -> u64 {
 fn chunks() -> impl Iterator<Item = Bytes> {
     let mut number = 0_u64;
     let mut text = String::new();
-    let mut state = 1_u64;
+    let mut random = Random::new(1);
     std::iter::repeat_with(move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let size = 1 + (state >> 33) as usize % CHUNK_BYTES_MAX;
+        let size = 1 + random.index(CHUNK_BYTES_MAX);
         while text.len() < size {
             let pad = "x".repeat((number * 7919 % 900) as usize);
             text.push_str(&format!("id: {number}\ndata: {number} {pad}\n\n"));

@@ -281,11 +281,9 @@ impl Transition<'_> {
             overtaken += 1;
         }
         let counted = self.tasks[waiting].overtaken;
-        match counted >= overtaken {
-            true => Ok(()),
-            false => {
-                Err(format!("task {waiting} was overtaken {overtaken} times, and {counted} are counted"))
-            }
+        if counted < overtaken {
+            return Err(format!("task {waiting} was overtaken {overtaken} times, and {counted} are counted"));
         }
+        Ok(())
     }
 }

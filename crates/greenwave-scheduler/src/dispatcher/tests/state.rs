@@ -166,9 +166,10 @@ impl Numbering {
     pub(super) fn number(&self, state: &State) -> u64 {
         let code = |at: usize| if at < state.len { self.code(at, state.tasks[at]) } else { 0 };
         let tasks = (0..self.tasks).fold(0, |number, at| number * self.base + code(at));
-        let globals = match state.is_stopped {
-            true => GLOBALS - 1,
-            false => u64::from(state.admitted) * 2 + u64::from(state.is_paused),
+        let globals = if state.is_stopped {
+            GLOBALS - 1
+        } else {
+            u64::from(state.admitted) * 2 + u64::from(state.is_paused)
         };
         tasks * GLOBALS + globals
     }

@@ -189,11 +189,9 @@ impl Node {
             overtaken += 1;
         }
         let counted = self.dispatcher.overtaken(id);
-        match counted >= overtaken {
-            true => Ok(()),
-            false => {
-                Err(format!("task {waiting} was overtaken {overtaken} times, and {counted} are counted"))
-            }
+        if counted < overtaken {
+            return Err(format!("task {waiting} was overtaken {overtaken} times, and {counted} are counted"));
         }
+        Ok(())
     }
 }
