@@ -1,5 +1,5 @@
-//! Tests what a splitter of a custom event format uses: labels of cuts, owned units, and the size of
-//! the buffer.
+//! Tests what a splitter of a custom event format uses: labels of cuts, owned units, and the size
+//! of the buffer.
 
 use std::ops::Range;
 
