@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use greenwave_process::BeforeExec;
 
-use crate::Error;
+use crate::{Error, links};
 
 mod private_dir;
 #[cfg_attr(not(target_os = "linux"), path = "confinement/unsupported.rs")]
@@ -133,7 +133,8 @@ impl Confinement {
     }
 
     /// Permits writing to a file, or to a directory with everything below it. A path that does not
-    /// exist when the command starts is skipped.
+    /// exist when the command starts is skipped, and so is a symbolic link in a writable directory:
+    /// an earlier command may have put it there.
     #[must_use]
     pub fn writable(mut self, path: impl Into<PathBuf>) -> Self {
         self.writable.push(path.into());
@@ -274,7 +275,10 @@ impl Confinement {
             paths.dedup();
             paths
         };
-        let (mut writable, readable) = (existing(&self.writable), existing(&self.readable));
+        let (all, mut hidden) = (existing(&self.writable), existing(&self.hidden));
+        let replaceable = Replaceable { writable: &all, hidden: &hidden };
+        let mut writable = existing(&replaceable.without(&self.writable));
+        let readable = existing(&replaceable.without(&self.readable));
         let mut additions = Vec::new();
         for (directory, prefix) in &self.additions {
             let Ok(directory) = directory.canonicalize() else { continue };
@@ -288,7 +292,7 @@ impl Confinement {
             additions.push((directory, prefix.clone()));
         }
         let is_shown = |path: &PathBuf| readable.contains(path) || writable.contains(path);
-        let [mut hidden, mut covered] = [existing(&self.hidden), existing(&self.covered)];
+        let mut covered = existing(&self.covered);
         hidden.retain(|path| !is_shown(path));
         covered.retain(|path| !is_shown(path));
         let mut absent: Vec<PathBuf> = self.hidden.iter().filter_map(|path| first_absent(path)).collect();
@@ -308,6 +312,34 @@ impl Confinement {
             network: self.network,
             shares_processes: self.shares_processes,
         }
+    }
+}
+
+/// Paths that an earlier command may have replaced by a link, because they lie in a writable
+/// directory.
+struct Replaceable<'a> {
+    /// Resolved.
+    writable: &'a [PathBuf],
+    /// Resolved.
+    hidden: &'a [PathBuf],
+}
+
+impl Replaceable<'_> {
+    /// Returns the paths without those that commands can lead elsewhere. Nothing is lost: a path in
+    /// a writable directory is writable and readable, unless it lies in a hidden one.
+    fn without(&self, paths: &[PathBuf]) -> Vec<PathBuf> {
+        paths.iter().filter(|path| !self.is_led_by_commands(path)).cloned().collect()
+    }
+
+    fn is_led_by_commands(&self, path: &Path) -> bool {
+        let leads = |at: &Path| {
+            self.writable.iter().any(|above| {
+                let is_hidden = |hidden: &PathBuf| hidden.starts_with(above) && at.starts_with(hidden);
+                at != above && at.starts_with(above) && !self.hidden.iter().any(is_hidden)
+            })
+        };
+        let is_linked = || links::on_path(path).iter().any(|link| leads(link));
+        path.canonicalize().is_ok_and(|resolved| leads(&resolved) || resolved != path && is_linked())
     }
 }
 

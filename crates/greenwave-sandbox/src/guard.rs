@@ -5,9 +5,8 @@ use std::sync::OnceLock;
 
 use greenwave_process::BeforeExec;
 
-use crate::{Error, Strength};
+use crate::{Error, Strength, links};
 
-mod links;
 #[cfg_attr(not(target_os = "linux"), path = "guard/unsupported.rs")]
 mod rules;
 

@@ -63,6 +63,7 @@ mod confinement;
 mod error;
 mod guard;
 mod landlock;
+mod links;
 #[cfg(target_os = "linux")]
 mod namespace;
 mod peer;

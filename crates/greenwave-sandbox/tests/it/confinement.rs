@@ -196,6 +196,29 @@ fn writable_and_readable_paths_inside_of_hidden_ones_remain() {
     }
 }
 
+#[test]
+fn commands_do_not_decide_what_is_writable() {
+    // A first command replaces a writable directory in another by a link.
+    let first = "rm -r inner && ln -s ../home inner && ln -s ../home linked";
+    let next = r#"
+        { echo x > ../home/plain; } 2>/dev/null && echo WRITTEN
+        cat ../home/.ssh/id > /dev/null 2>&1 && echo READ
+        { echo x > ../copy/new; } 2>/dev/null && echo writable
+        true"#;
+    for strength in strengths() {
+        let machine = Machine::new();
+        fs::create_dir(machine.path("copy/inner")).unwrap();
+        let confinement = machine
+            .confinement()
+            .writable(machine.path("copy/inner"))
+            .readable(machine.path("copy/linked/.ssh"));
+        machine.run(&machine.confinement(), strength, first);
+        assert_eq!(machine.path("copy/inner").read_link().unwrap(), PathBuf::from("../home"));
+        assert_eq!(machine.run(&confinement, strength, next), "writable\n", "{strength:?}");
+        assert_eq!(fs::read_to_string(machine.path("home/plain")).unwrap(), "text\n");
+    }
+}
+
 /// Prints one word per way to affect the rest of the system.
 const ESCAPES: &str = r#"
     kill -0 $OUTSIDE 2>/dev/null && echo SIGNAL

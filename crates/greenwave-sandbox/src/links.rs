@@ -9,7 +9,7 @@ const LINKS_MAX: usize = 40;
 
 /// Returns the paths of the symbolic links that are followed when a path is resolved, each with its
 /// directory resolved. A command that can replace one of them decides where the path leads.
-pub(super) fn on_path(path: &Path) -> Vec<PathBuf> {
+pub(crate) fn on_path(path: &Path) -> Vec<PathBuf> {
     let mut links = Vec::new();
     let mut resolved = PathBuf::from("/");
     let mut rest: VecDeque<OsString> = VecDeque::new();
