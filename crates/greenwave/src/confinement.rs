@@ -5,7 +5,7 @@ mod options;
 mod paths;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use greenwave_sandbox::{Confinement, Network, Sandbox, Strength, landlock_version, own_processes};
 use greenwave_testing::Environment;
@@ -189,6 +189,23 @@ impl RunConfinement {
         let stops_truncation = landlock_version().is_some_and(|version| version >= 3);
         let exposure = if stops_truncation { Exposure::Metadata } else { Exposure::Length };
         has_landlock.then_some(exposure)
+    }
+
+    /// Returns the directories of the plan and of agents' scripts outside of the project.
+    pub(crate) fn exposed(&self, plan: &Plan) -> Vec<PathBuf> {
+        let plan_dir =
+            plan.file.as_deref().and_then(|file| file.canonicalize().ok()?.parent().map(Path::to_owned));
+        let plan_dir = plan_dir.filter(|directory| paths::holds_projects(directory));
+        let commands = plan.agents.values().filter_map(|agent| match agent {
+            AgentSpec::Command(spec) => Some(&spec.command),
+            AgentSpec::Scripted { .. } => None,
+        });
+        let scripts = commands.filter_map(|command| Some(agents::beside_script(command, &self.places)?.0));
+        let mut found: Vec<PathBuf> = plan_dir.into_iter().chain(scripts).collect();
+        found.retain(|directory| !directory.starts_with(&self.places.root));
+        found.sort();
+        found.dedup();
+        found
     }
 
     fn base(&self) -> Confinement {

@@ -1,6 +1,7 @@
 //! The parts that all stages of a run share.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -56,6 +57,8 @@ pub(crate) struct RunContext {
     pub(crate) confined: Option<Event>,
     /// Changes of the project that agents and tests can make. `None` if they can change nothing.
     pub(crate) exposure: Option<Exposure>,
+    /// Directories outside of the project in which they can change modes and times.
+    pub(crate) exposed: Vec<PathBuf>,
     /// Tests that must not run beside others.
     pub(crate) ports: FixedPorts,
     /// Names of the tests that have left processes running.

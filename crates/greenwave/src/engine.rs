@@ -44,7 +44,6 @@ use crate::metrics;
 use crate::plan::{BaseKind, FeatureId, Guards, Plan, ResultKind};
 use crate::preflight::{preflight, preflight_sandboxes};
 use crate::project_root::ProjectRoot;
-use crate::project_state::ProjectState;
 use crate::receipts::Receipts;
 use crate::report::Report;
 use crate::resources;
@@ -85,7 +84,7 @@ struct Run {
     /// Features that are up to date.
     done: Vec<TaskId>,
     /// The project before agents and tests can change it, with the contents of its files.
-    before: Option<Arc<(ProjectState, Tree)>>,
+    before: Option<Arc<slips::Before>>,
 }
 
 impl Engine {
@@ -117,6 +116,7 @@ impl Engine {
         let problems = problems.chain(preflight_sandboxes(&plan, settings.run.confine));
         let notes = problems.filter(|problem| !problem.is_error).collect();
         let (confined, exposure) = (confinement.event(&plan), confinement.exposure(&plan));
+        let exposed = exposure.is_some().then(|| confinement.exposed(&plan)).unwrap_or_default();
         let (steps, supervisor) = (Steps::default(), environment.supervisor().cloned());
         let starter = Starter { supervisor, sandbox };
         let seal = settings.seal_of(&plan.project)?;
@@ -126,7 +126,8 @@ impl Engine {
         };
         let mut engine = Self::assemble(plan, settings, agents, steps, mask, (&copies, starter), runner)?;
         engine.change_context(|ctx| {
-            (ctx.notes, ctx.confined, ctx.exposure) = (notes, Some(confined), exposure);
+            (ctx.notes, ctx.confined) = (notes, Some(confined));
+            (ctx.exposure, ctx.exposed) = (exposure, exposed);
         });
         Ok(engine)
     }
@@ -211,6 +212,7 @@ impl Engine {
             notes: Vec::new(),
             confined: None,
             exposure: None,
+            exposed: Vec::new(),
             left_processes: Mutex::default(),
             ports: FixedPorts::default(),
             answers: Budget::new(ANSWERS_BYTES_MAX),
@@ -313,14 +315,14 @@ impl Engine {
         let (tree, workspace) = if green.len() < resumed.len() {
             ctx.steps.pass("capture the project").await;
             let project = ProjectCapture { ctx, stopper: self.executor.stopper() };
-            let state = slips::project_state(ctx).await;
+            let states = slips::states(ctx).await;
             // Features with a record only have their tests checked, if that.
             let is_new = |(id, resumed): &(FeatureId, &Resumed)| {
                 ctx.selected.contains(id) && matches!(resumed.state, FeatureState::Waiting { record: None })
             };
             let new = ctx.ids().zip(&resumed).filter(is_new).count();
             let (start, workspace) = project.capture(new).await?;
-            before = state.map(|state| Arc::new((state, start.clone())));
+            before = states.map(|states| Arc::new(slips::Before { states, tree: start.clone() }));
             (project.add_results(start, &resumed).await?, workspace)
         } else {
             (Tree::new(), None)

@@ -125,6 +125,7 @@ mod stage;
 mod state;
 mod state_dir;
 mod steps;
+mod surroundings;
 mod test_files;
 mod test_results;
 mod test_runner;

@@ -46,13 +46,13 @@ pub(crate) struct ProjectState {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct EntryState {
-    kind: FileKind,
-    mode: u32,
-    inode: u64,
-    size: u64,
+pub(crate) struct EntryState {
+    pub(crate) kind: FileKind,
+    pub(crate) mode: u32,
+    pub(crate) inode: u64,
+    pub(crate) size: u64,
     /// Modification time, as seconds and nanoseconds since the Unix epoch.
-    modified: (i64, u32),
+    pub(crate) modified: (i64, u32),
 }
 
 /// Changes of a project that are not the results of a run.
@@ -71,7 +71,7 @@ pub(crate) struct Slips {
 }
 
 impl EntryState {
-    fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         let stat = metadata.stat();
         Self {
             kind: metadata.kind(),
@@ -94,10 +94,11 @@ impl ProjectState {
             for entry in opened.entries().unwrap_or_default() {
                 let path = directory.join(&entry.name);
                 let Ok(metadata) = opened.metadata(&entry.name) else { continue };
-                if is_left_out(&path) || entries.len() >= ENTRIES_MAX {
+                if path == Path::new(STATE_DIRECTORY) || entries.len() >= ENTRIES_MAX {
                     continue;
                 }
-                if metadata.is_dir() {
+                // The data of version control in it is addressed by its content.
+                if metadata.is_dir() && !path.ends_with(".git/objects") {
                     pending.push(path.clone());
                 }
                 entries.insert(path, EntryState::of(&metadata));
@@ -126,6 +127,11 @@ impl ProjectState {
                 Err(_) => continue,
             };
             if now == *before || now.kind != before.kind {
+                continue;
+            }
+            if is_index(path) {
+                // Git writes it whenever it looks at the files.
+                self.check_mode(root, path, before, now, &mut slips);
                 continue;
             }
             if before.kind == FileKind::Directory {
@@ -199,7 +205,7 @@ impl ProjectState {
 }
 
 impl Slips {
-    fn note(&mut self, path: &Path, what: &str, restored: &io::Result<()>) {
+    pub(crate) fn note(&mut self, path: &Path, what: &str, restored: &io::Result<()>) {
         let list = if restored.is_ok() { &mut self.metadata } else { &mut self.not_undone };
         list.push(format!("`{}` ({what})", path.display()));
     }
@@ -207,13 +213,13 @@ impl Slips {
 
 /// Returns whether a change of the mode takes the owner's access, or lends it to others. Other
 /// changes of modes are everyday work of users, who can make them during a run.
-fn is_damage(before: &EntryState, now: EntryState) -> bool {
+pub(crate) fn is_damage(before: &EntryState, now: EntryState) -> bool {
     let access = if before.kind == FileKind::Directory { 0o500 } else { 0o400 };
     let lent = if before.kind == FileKind::Directory { 0 } else { 0o6000 };
     before.mode & access & !now.mode != 0 || now.mode & lent & !before.mode != 0
 }
 
-fn seconds_now() -> i64 {
+pub(crate) fn seconds_now() -> i64 {
     now_ns() / 1_000_000_000
 }
 
@@ -226,13 +232,10 @@ pub(crate) fn list(names: &[String]) -> String {
     }
 }
 
-/// Returns whether an entry changes in every run, or is content-addressed data of version control.
-fn is_left_out(path: &Path) -> bool {
-    path == Path::new(STATE_DIRECTORY) || path.ends_with(".git/objects") || {
-        // Git writes it whenever it looks at the files.
-        path.file_name() == Some(OsStr::new("index"))
-            && path.parent().is_some_and(|parent| parent.ends_with(".git"))
-    }
+/// Returns whether a file is the index of a repository.
+fn is_index(path: &Path) -> bool {
+    path.file_name() == Some(OsStr::new("index"))
+        && path.parent().is_some_and(|parent| parent.ends_with(".git"))
 }
 
 #[cfg(test)]
@@ -322,6 +325,26 @@ mod tests {
         let before = ProjectState { exposure: Exposure::All, ..before };
         let slips = before.compare(&project.root, &written, &project.tree);
         assert_eq!(slips.content, ["a", "b"]);
+    }
+
+    #[test]
+    fn files_of_git_are_compared_by_their_modes() {
+        let project = project();
+        for path in [".git/index", ".git/objects/ab/cd"] {
+            fs::create_dir_all(project.path(path).parent().unwrap()).unwrap();
+            fs::write(project.path(path), "text").unwrap();
+        }
+        let before = ProjectState::read(&project.root, Exposure::All);
+        // Git does both whenever it is used.
+        fs::write(project.path(".git/index"), "longer text").unwrap();
+        fs::write(project.path(".git/objects/ab/ef"), "").unwrap();
+        let slips = before.compare(&project.root, &BTreeSet::new(), &project.tree);
+        assert_eq!(slips, Slips::default());
+        project.chmod(".git/index", 0);
+        project.chmod(".git/objects", 0);
+        let slips = before.compare(&project.root, &BTreeSet::new(), &project.tree);
+        assert_eq!(slips.metadata.len(), 2, "{slips:?}");
+        assert_eq!(fs::read(project.path(".git/objects/ab/cd")).unwrap(), b"text");
     }
 
     #[test]

@@ -245,7 +245,8 @@ fn state_of_an_agent_is_replaced_and_its_leftovers_are_not_taken() {
 #[test]
 fn changes_of_the_project_that_are_not_stopped_are_undone_or_reported() {
     let script = "cd $D/project; chmod 000 keep.txt; touch -t 200001010000 old.txt; truncate -s 0 cut.txt; \
-                  cd - > /dev/null; answer one.txt x";
+                  cd - > /dev/null; chmod 000 $D/plan.toml; \
+                  answer one.txt x";
     for strength in ["landlock", "off"] {
         let dir = dir().with("project/old.txt", "old").with("project/cut.txt", "long");
         let stat = |path: &str| {
@@ -263,6 +264,7 @@ fn changes_of_the_project_that_are_not_stopped_are_undone_or_reported() {
             continue;
         }
         assert_eq!(paths.map(stat), before, "{strength}: {finished:?}");
+        assert_eq!(stat("plan.toml").0 & 0o777 == 0, strength == "off", "{finished:?}");
         let events = finished.with_code(0).events();
         let message = |code: &str| {
             let note = events.iter().find(|event| event["code"] == code);
@@ -270,6 +272,12 @@ fn changes_of_the_project_that_are_not_stopped_are_undone_or_reported() {
         };
         let restored = message("project-restored");
         assert!(restored.contains("`keep.txt` (mode 0 instead of") && restored.contains("`old.txt` (time)"));
+        let beside = format!("beside the plan or a script: `{}` (mode", dir.path("plan.toml").display());
+        assert_eq!(
+            events.iter().any(|event| event["message"].as_str().is_some_and(|it| it.contains(&beside))),
+            strength == "landlock",
+            "{events:?}"
+        );
         let changed = message("project-changed");
         assert_eq!(changed.ends_with("cut.txt"), strength == "off", "{changed}");
         assert_eq!(dir.read("project/cut.txt").is_empty(), strength == "off");
