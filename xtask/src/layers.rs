@@ -19,7 +19,7 @@ const LAYERS: [(&str, Layer, &[&str]); 20] = [
     (SEGMENT, Layer::Foundation, &[DIR]),
     ("greenwave-process", Layer::Foundation, &[]),
     ("greenwave-retry", Layer::Foundation, &[]),
-    ("greenwave-sandbox", Layer::System, &["greenwave-process"]),
+    ("greenwave-sandbox", Layer::System, &[DIR, "greenwave-process"]),
     ("greenwave-inputs", Layer::System, &[DIR]),
     ("greenwave-cache", Layer::Library, &["greenwave-retry", SEGMENT, DIR]),
     ("greenwave-scheduler", Layer::Library, &[SEGMENT, "greenwave-retry", "greenwave-process"]),

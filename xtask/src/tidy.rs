@@ -7,6 +7,7 @@ mod option_ranges;
 mod passages;
 mod width;
 mod words;
+mod writes;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -85,6 +86,7 @@ pub(crate) fn tidy() -> Result<String> {
         violations.extend(problems.into_iter().map(|(line, problem)| format!("{shown}:{line}: {problem}")));
     }
     violations.extend(option_ranges::check(&root.join("crates"))?);
+    violations.extend(writes::check(&root.join("crates"))?);
     violations.extend(check_readmes(root)?);
     violations.extend(words::check_idioms(&words)?);
     if let Err(error) = demo_script::demo_script(true) {

@@ -1,4 +1,5 @@
-//! Files that the user names for reports, which may lie in directories that come with a clone.
+//! Files that the user names and that may lie in directories that come with a clone: reports,
+//! and plans and settings that are created.
 
 use std::fs::File;
 use std::io;
@@ -26,9 +27,12 @@ pub(crate) fn below(directory: &Path, path: &Path) -> Option<(Dir, PathBuf)> {
 /// # Errors
 /// Those of the file system.
 pub(crate) fn open(directories: &[&Path], path: &Path, appends: bool) -> io::Result<File> {
-    let is_special = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
     let found = directories.iter().find_map(|directory| below(directory, path));
-    if let Some((directory, below)) = found.filter(|_| !is_special) {
+    // A link may come with a clone and lead to a device of the machine. A pipe is the user's.
+    let is_special = |(directory, below): &(Dir, PathBuf)| {
+        directory.metadata(below).is_ok_and(|metadata| metadata.kind().is_special())
+    };
+    if let Some((directory, below)) = found.filter(|found| !is_special(found)) {
         let access = if appends { Access::Append } else { Access::Create };
         let file = directory.open_file(below, access, 0o666)?;
         if !appends {
@@ -44,4 +48,16 @@ pub(crate) fn open(directories: &[&Path], path: &Path, appends: bool) -> io::Res
         fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     }
     Ok(file)
+}
+
+/// Creates a file that must not exist. A link in the directory that the file lies in is not
+/// followed.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn create_new(directory: &Path, path: &Path) -> io::Result<File> {
+    match below(directory, path) {
+        Some((directory, below)) => directory.open_file(below, Access::CreateNew, 0o666),
+        None => File::options().write(true).create_new(true).open(path),
+    }
 }

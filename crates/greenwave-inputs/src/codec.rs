@@ -20,10 +20,19 @@ use crate::Error;
 /// [`Error::Io`] if the file cannot be written, or is a link or not a file. The old content
 /// remains.
 pub fn replace_file(file: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let directory = file.parent().unwrap_or(Path::new("."));
-    let name = file.file_name().unwrap_or_default();
-    let written = Dir::open(directory).and_then(|directory| directory.replace_file(name, bytes, 0o600));
+    let (directory, inside) = split(file);
+    let written = Dir::open(directory).and_then(|directory| directory.replace_file(inside, bytes, 0o600));
     written.map_err(Error::io("write", file))
+}
+
+/// Splits the path of a file into a directory that is the user's, whose path may have links, and
+/// the path below it, which may come with a clone.
+fn split(file: &Path) -> (&Path, &Path) {
+    let is_state = |directory: &&Path| directory.file_name().is_some_and(|name| name == STATE);
+    let inner = file.ancestors().skip(1).find(is_state).unwrap_or(file);
+    let directory = inner.parent().filter(|directory| !directory.as_os_str().is_empty());
+    let inside = directory.and_then(|directory| file.strip_prefix(directory).ok());
+    (directory.unwrap_or(Path::new(".")), inside.unwrap_or(file))
 }
 
 /// Returns the bytes of a path. Comparing them defines the order of paths in this crate, which
@@ -31,6 +40,9 @@ pub fn replace_file(file: &Path, bytes: &[u8]) -> Result<(), Error> {
 pub fn path_bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
+
+/// Name of the directory of a project's state.
+const STATE: &str = ".greenwave";
 
 /// Number of bytes of a checksum.
 const CHECKSUM_BYTES: usize = 16;

@@ -1,6 +1,5 @@
 //! `greenwave init`: creates a plan with comments.
 
-use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,7 @@ use clap::Args;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output;
+use crate::report_file;
 
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
@@ -36,6 +36,6 @@ pub(super) fn create(path: &Path, text: &str) -> Result<(), CliError> {
         ErrorKind::AlreadyExists => CliError::Exists { path: path.to_owned(), source },
         _ => CliError::Io { operation: "create", path: path.to_owned(), source },
     };
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
+    let mut file = report_file::create_new(Path::new("."), path).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)
 }

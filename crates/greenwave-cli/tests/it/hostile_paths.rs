@@ -251,6 +251,8 @@ fn reports_are_not_written_through_links_of_the_project() {
         for (link, target, report) in [
             ("report", "../home/notes", "report"),
             ("report", "../home/new", "report"),
+            // A clone must not have reports written to a device, such as a disk.
+            ("report", "/dev/null", "report"),
             ("out", "../home", "out/new"),
         ] {
             let dir = tested();
@@ -309,8 +311,10 @@ fn init_creates_no_file_through_a_link() {
     let dir = dir(feature());
     make_link(&dir, "home/new", "new.toml");
     make_link(&dir, "../home/new", "project/greenwave.toml");
+    make_link(&dir, "home", "linked");
     check(&dir, || {
         dir.greenwave(["init", "new.toml"]).run().with_code(2);
+        dir.greenwave(["init", "linked/new.toml"]).run().with_code(2);
         dir.greenwave(["test", "--init"]).within(&dir.path("project")).run().with_code(2);
     });
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use greenwave_dir::Dir;
 use rustix::fs::{Mode, OFlags};
 
 /// Maximum number of entries of the directory. Each costs a mount when a command starts.
@@ -150,16 +151,10 @@ impl PrivateDir {
         if Some(after.as_slice()) == before || now.as_deref() != before {
             return Ok(());
         }
-        let mut temporary = name.clone();
-        temporary.push(format!(".greenwave-{}", std::process::id()));
-        let temporary = self.original.join(temporary);
-        let _ = fs::remove_file(&temporary);
-        let mut file = fs::File::create_new(&temporary)?;
-        let written = file
-            .set_permissions(metadata.permissions())
-            .and_then(|()| io::Write::write_all(&mut file, &after))
-            .and_then(|()| fs::rename(&temporary, &target));
-        written.inspect_err(|_| drop(fs::remove_file(&temporary)))
+        let mut temporary = Dir::open(&self.original)?.temporary(".greenwave-", 0o600)?;
+        temporary.file().set_permissions(metadata.permissions())?;
+        temporary.write_all(&after)?;
+        temporary.replace(name)
     }
 }
 

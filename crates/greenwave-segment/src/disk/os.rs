@@ -18,8 +18,15 @@ pub(super) fn open(path: &Path, access: Access) -> io::Result<std::fs::File> {
         Access::Create => options.write(true).create(true).truncate(false),
         Access::CreateNew => options.write(true).create_new(true),
     };
+    // The directory may come from elsewhere, and has files only.
+    #[cfg(target_os = "linux")]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, REFUSED.bits().cast_signed());
     options.open(path)
 }
+
+/// Flags with which a symbolic link is not followed, and a pipe is not waited for.
+#[cfg(target_os = "linux")]
+const REFUSED: rustix::fs::OFlags = rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK);
 
 pub(super) fn names(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();

@@ -172,3 +172,21 @@ fn a_torn_overwrite_leaves_the_older_value() {
     assert_eq!(log.stats().torn_bytes, image.len() as u64 - flushed_len);
     assert_eq!(std::fs::metadata(&path).unwrap().len(), flushed_len);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn links_in_the_directory_are_not_followed() {
+    let (dir, _, _) = segment();
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let entry = entry.unwrap().path();
+        let name = entry.file_name().unwrap().to_owned();
+        std::fs::remove_file(&entry).unwrap();
+        std::fs::write(outside.path(), "precious").unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join(&name)).unwrap();
+        if let Ok(log) = Log::open(dir.path(), Options::default()) {
+            let _ = log.put(b"new", b"value");
+        }
+        assert_eq!(std::fs::read_to_string(outside.path()).unwrap(), "precious", "{name:?}");
+    }
+}

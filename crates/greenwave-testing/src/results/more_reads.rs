@@ -149,7 +149,7 @@ impl KnownReads {
         state.save_json(StateFile::MoreReads, &*known)?;
         known.is_changed = false;
         // The record of an untraced run says that results are valid which are not believed now.
-        let _ = std::fs::remove_file(state.path(StateFile::UpToDate));
+        state.remove(StateFile::UpToDate);
         Ok(())
     }
 }

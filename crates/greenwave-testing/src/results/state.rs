@@ -196,6 +196,13 @@ impl StateDirectory {
         Ok(self.seal.replace(&self.path(file), content)?)
     }
 
+    /// Removes a file. A file that cannot be removed stays.
+    pub(crate) fn remove(&self, file: StateFile) {
+        let above = self.path.parent().and_then(Path::parent).unwrap_or(&self.path);
+        let path = Path::new(STATE_DIRECTORY).join(TESTS).join(file.name());
+        let _ = Dir::open(above).and_then(|project| project.remove_file(path));
+    }
+
     /// Replaces a file with what `update` returns for its content, under a lock of the directory.
     /// Does nothing if `update` returns `None`.
     ///

@@ -3,12 +3,14 @@
 //! A process holds a lock on each of its directories. The next process that creates one removes
 //! those whose lock is free, since their owner has ended without removing them.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use greenwave_dir::Dir;
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
 
@@ -19,6 +21,8 @@ const PREFIX: &str = "greenwave-test-";
 const AGE_MIN: Duration = Duration::from_secs(60);
 /// Maximum number of directories that one call removes.
 const REMOVED_MAX: usize = 64;
+/// Flags with which a directory is opened to be locked. Symbolic links are not followed.
+const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A temporary directory that only the user can use. Dropping it removes it.
 #[derive(Debug)]
@@ -47,35 +51,33 @@ impl PrivateDir {
 /// Removes directories below `temporary` that killed processes of this user have left. Errors are
 /// ignored, because the directories do no harm but to take space.
 pub(crate) fn remove_abandoned(temporary: &Path) {
-    let Ok(entries) = fs::read_dir(temporary) else { return };
-    let has_prefix =
-        |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
-    let abandoned = entries.filter_map(Result::ok).filter(has_prefix).filter_map(|entry| {
-        let path = entry.path();
-        let lock = lock_abandoned(&path)?;
-        Some((path, lock))
+    let Ok(temporary) = Dir::open(temporary) else { return };
+    let names = temporary.entries().unwrap_or_default().into_iter().map(|entry| entry.name);
+    let names = names.filter(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
+    let abandoned = names.filter_map(|name| {
+        let (directory, lock) = lock_abandoned(&temporary, &name)?;
+        Some((name, directory, lock))
     });
-    for (path, lock) in abandoned.take(REMOVED_MAX) {
-        // Nobody else can have replaced the directory: it is the user's own, and locked.
-        let _ = fs::remove_dir_all(path);
-        drop(lock);
+    for (name, directory, _lock) in abandoned.take(REMOVED_MAX) {
+        // Empties the directory that is locked, whatever has its name now.
+        let _ = directory.clear().and_then(|()| temporary.remove_empty(name));
     }
 }
 
 /// Locks a directory whose owner has ended. Returns `None` for any other file.
-fn lock_abandoned(path: &Path) -> Option<File> {
-    let directory = open(path).ok()?;
-    let metadata = directory.metadata().ok()?;
+fn lock_abandoned(temporary: &Dir, name: &OsStr) -> Option<(Dir, File)> {
+    let directory = temporary.subdirectory(name).ok()?;
+    let lock = File::from(rustix::fs::openat(&directory, ".", FLAGS, Mode::empty()).ok()?);
+    let metadata = lock.metadata().ok()?;
     let is_own = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0;
     // A time in the future proves nothing.
     let is_old = metadata.modified().ok()?.elapsed().is_ok_and(|age| age >= AGE_MIN);
-    (is_own && is_old && directory.try_lock().is_ok()).then_some(directory)
+    (is_own && is_old && lock.try_lock().is_ok()).then_some((directory, lock))
 }
 
 /// Opens a directory, and no symbolic link.
 fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+    Ok(rustix::fs::open(path, FLAGS, Mode::empty())?.into())
 }
 
 #[cfg(test)]
