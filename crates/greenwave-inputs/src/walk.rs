@@ -199,13 +199,12 @@ fn walk(project: &Path, roots: &Arc<[PathBuf]>, ignore: bool) -> Result<Listing,
         if !on_the_way || (is_directory && is_cache_directory(entry.path())) {
             return false;
         }
-        match check_ignore_files(entry.path()) {
-            Err(error) if is_directory && ignore => {
-                *problem_of_filter.lock() = Some(error);
-                false
-            }
-            _ => true,
+        // Only a directory that the walk enters has ignore files. A check of every file would cost
+        // more than the walk.
+        if !is_directory || !ignore {
+            return true;
         }
+        check_ignore_files(entry.path()).map_err(|error| *problem_of_filter.lock() = Some(error)).is_ok()
     };
     let walk = WalkBuilder::new(project)
         .hidden(false)
