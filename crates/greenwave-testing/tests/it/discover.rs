@@ -245,6 +245,23 @@ fn go_packages_are_discovered() {
 }
 
 #[test]
+fn a_go_before_1_19_lists_all_fields_of_packages() {
+    let project = Project::new(&[("go.mod", "module m"), ("m_test.go", ""), ("p/p_test.go", "")]);
+    let environment = project.programs(&["go"]);
+    let root = project.root().display();
+    // The build tags of `m_test.go` exclude it.
+    let script = format!(
+        "#!/bin/sh\ncase $5 in -json=*) exit 2;; esac\nprintf '%s' \
+         '{{\"Dir\": \"{root}\", \"ImportPath\": \"m\"}} \
+         {{\"Dir\": \"{root}/p\", \"ImportPath\": \"m/p\", \"TestGoFiles\": [\"p_test.go\"]}}'\n"
+    );
+    fs::write(project.root().join(".programs/go"), script).unwrap();
+    let names: Vec<String> =
+        project.find_with(&environment).unwrap().tests.into_iter().map(|test| test.name).collect();
+    assert_eq!(names, ["go:./p", "go:. (packages without tests)"]);
+}
+
+#[test]
 fn manifests_that_cannot_be_read_are_notes() {
     let project = Project::new(&[
         ("good/test_a.py", ""),

@@ -24,6 +24,15 @@ const LIST: &str = "go list";
 /// dependencies.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
+/// Formats of the list, in the order in which they are tried. Without names of fields, `go list`
+/// also computes which packages are stale, which takes longer than the rest. Versions before 1.19
+/// know no names of fields.
+const FORMATS: [&str; 2] = [
+    "-json=Dir,ImportPath,Standard,Incomplete,Deps,ForTest,DepOnly,TestGoFiles,XTestGoFiles,CgoFiles,\
+     EmbedFiles,TestEmbedFiles,XTestEmbedFiles",
+    "-json",
+];
+
 /// Files that every package of a module is built with.
 const COMMON: [&str; 4] = ["go.mod", "go.sum", "go.work", "go.work.sum"];
 
@@ -214,11 +223,19 @@ fn directory_of(test: &Test) -> PathBuf {
 
 /// Runs `go list` in a module.
 async fn ask(module: &Path, environment: &Environment) -> Result<Vec<Package>, Problem> {
+    let [fields, all] = FORMATS;
+    match ask_for(fields, module, environment).await {
+        Err(Problem::Failed { .. }) => ask_for(all, module, environment).await,
+        result => result,
+    }
+}
+
+async fn ask_for(format: &str, module: &Path, environment: &Environment) -> Result<Vec<Package>, Problem> {
     let missing = || Problem::NoSuchProgram { program: HARNESS.to_owned() };
     let program = resolve(HARNESS, module, environment.get("PATH")).ok_or_else(missing)?;
     let declared = VARIABLES.map(str::to_owned);
     let mut command = Command::new(program);
-    command.args(["list", "-e", "-deps", "-test", "-json", "./..."]).current_dir(module).env_clear();
+    command.args(["list", "-e", "-deps", "-test", format, "./..."]).current_dir(module).env_clear();
     command.envs(environment.visible(&declared)).envs(tool_homes(environment)).envs(go_homes(environment));
     command.envs(environment.get("HOME").map(|home| ("HOME", home)));
     if environment.is_inspecting() {
