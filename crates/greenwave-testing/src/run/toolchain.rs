@@ -1,5 +1,7 @@
 //! Resolves the program of a command and computes its toolchain fingerprint.
 
+mod own_files;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
@@ -17,6 +19,7 @@ use greenwave_inputs::StatCache;
 use greenwave_inputs::hash_file;
 use greenwave_inputs::{AccessKind, DiscoveredDeps, PathStates};
 use greenwave_inputs::{FileStamp, now_ns};
+use own_files::own_files;
 
 /// Version commands of programs that may be shims. The bytes of a shim do not change when the
 /// toolchain behind it does.
@@ -98,18 +101,29 @@ impl Tools {
         Ok(())
     }
 
-    /// Returns the hashes that identify the program in a key.
+    /// Returns the hashes that identify the program in the key of a test, which is `traced` or not.
     pub(crate) async fn fingerprint(
         &self,
         program: &Path,
         directory: &Path,
         all: &Environment,
         environment: &[(&str, &OsStr)],
+        traced: bool,
     ) -> Result<Vec<[u8; 32]>, Error> {
         let mut parts = vec![self.file(program)?];
         let name = program.file_stem().unwrap_or_default();
-        if let Some(at) = PROBES.iter().position(|(shim, _)| name == *shim) {
-            parts.push(*blake3::hash(&self.version(at, directory, all, environment).await).as_bytes());
+        let Some(at) = PROBES.iter().position(|(shim, _)| name == *shim) else { return Ok(parts) };
+        let own = || own_files(PROBES[at].0, program, directory, all.get("PATH"));
+        match traced.then(own).flatten() {
+            Some(files) => {
+                for file in files {
+                    parts.push(self.file(&file)?);
+                }
+            }
+            None => {
+                let version = self.version(at, directory, all, environment).await;
+                parts.push(*blake3::hash(&version).as_bytes());
+            }
         }
         Ok(parts)
     }

@@ -130,7 +130,9 @@ impl Runner {
     async fn tool(&self, project: &Path, test: &Test) -> Result<Tool, Error> {
         let (program, directory) = self.resolve_program(project, test)?;
         let environment: Vec<_> = self.environment.visible(&test.env).into_iter().collect();
-        let parts = self.tools.fingerprint(&program, &directory, &self.environment, &environment).await?;
+        let traced = matches!(self.mode(), KeyMode::Traced | KeyMode::StrictTraced);
+        let parts =
+            self.tools.fingerprint(&program, &directory, &self.environment, &environment, traced).await?;
         Ok(Tool { program, parts })
     }
 
