@@ -44,6 +44,7 @@ impl Checkout {
         let entry = format!("{project:?}");
         let is_ready = fs::read_to_string(checkout.home.join(READY)).is_ok_and(|ready| ready == entry);
         if is_ready && checkout.directory.is_dir() {
+            checkout.ignore_environment()?;
             return Ok(checkout);
         }
         let _ = fs::remove_dir_all(&checkout.home);
@@ -51,6 +52,7 @@ impl Checkout {
         checkout.fetch(project)?;
         checkout.init_repository()?;
         checkout.install(project)?;
+        checkout.ignore_environment()?;
         fs::write(checkout.home.join(READY), entry)?;
         Ok(checkout)
     }
@@ -135,6 +137,15 @@ impl Checkout {
         fs::write(self.directory.join(".git/info/exclude"), IGNORED)?;
         git(&["add", "--all"])?;
         git(&["commit", "--quiet", "--message=Import"])?;
+        Ok(())
+    }
+
+    /// Has a virtual environment ignore itself, as the module `venv` does since Python 3.13.
+    fn ignore_environment(&self) -> Result<()> {
+        let environment = self.directory.join(".venv");
+        if environment.is_dir() {
+            fs::write(environment.join(".gitignore"), "*\n")?;
+        }
         Ok(())
     }
 

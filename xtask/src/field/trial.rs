@@ -18,6 +18,10 @@ const TIMED_MAX: Duration = Duration::from_secs(60);
 /// Processes that live this long after the command are services that it has left behind.
 const ORPHANS_MAX: Duration = Duration::from_secs(2);
 
+/// The file of Greenwave's cache in which all projects of a user share the hashes of files outside
+/// of them, such as compilers and libraries.
+const SHARED_HASHES: &str = "files";
+
 /// Findings of a trial.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Findings {
@@ -176,10 +180,15 @@ impl Trial<'_> {
         command
     }
 
-    /// Runs Greenwave as if it had never run in this project.
+    /// Runs Greenwave as if it had run on this machine, but never in this project.
     fn first(&self) -> Result<(Report, Cost)> {
+        let hashes = fs::read(self.cache().join(SHARED_HASHES));
         for directory in [self.cache(), self.checkout.directory.join(".greenwave")] {
             let _ = fs::remove_dir_all(directory);
+        }
+        if let Ok(hashes) = hashes {
+            fs::create_dir_all(self.cache())?;
+            fs::write(self.cache().join(SHARED_HASHES), hashes)?;
         }
         self.greenwave()
     }
