@@ -1,6 +1,6 @@
 //! The error of this crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Error of determining the state of input files.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,19 @@ impl Error {
             }
             other => other,
         }
+    }
+
+    /// Returns the file or directory that could not be read or written.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Error::Io { path, .. } => Some(path),
+            Error::InvalidPattern { .. } | Error::UnknownTest { .. } => None,
+        }
+    }
+
+    /// Returns whether the user lacks a permission.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied)
     }
 
     pub(crate) fn io(

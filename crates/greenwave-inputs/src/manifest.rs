@@ -11,7 +11,7 @@ use crate::codec::path_bytes;
 use crate::git_index;
 use crate::selection::{InputSpec, Selection};
 use crate::stamp::FileStamp;
-use crate::walk::{self, FoundFile};
+use crate::walk::{self, FoundFile, WalkRoots};
 
 /// The input files of a project, with a content hash of each.
 ///
@@ -76,6 +76,29 @@ impl Manifest {
     /// [`Error::Io`] with the file or directory that cannot be read.
     pub fn of_project(project: &Path) -> Result<Self, Error> {
         Self::collect(project, &Selection::everything())
+    }
+
+    /// Like [`of_project`](Self::of_project), but leaves out files and directories that the user
+    /// has no permission to read. Returns the error of each as well, in the order of their paths.
+    ///
+    /// # Errors
+    /// Those of [`of_project`](Self::of_project), for other reasons.
+    pub fn of_readable_project(project: &Path) -> Result<(Self, Vec<Error>), Error> {
+        let selection = Selection::everything();
+        let roots = WalkRoots::of(std::iter::once(&selection));
+        let listing = walk::list_readable_below(project, &roots)?;
+        let (mut lines, mut denied) = (Vec::new(), listing.denied);
+        for found in
+            listing.files.into_iter().filter(|found| selection.includes(&found.path, found.is_ignored))
+        {
+            match Entry::read(&project.join(&found.path), found.is_link) {
+                Ok((entry, stamp)) => lines.push(ManifestLine { path: found.path, entry, stamp }),
+                Err(error) if error.is_denied() => denied.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        denied.sort_by(|one, other| one.path().cmp(&other.path()));
+        Ok((Self::new(lines, &selection, &listing.unexamined), denied))
     }
 
     /// Reads the files of a project that a specification selects. The result may be empty.

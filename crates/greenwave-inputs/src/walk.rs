@@ -75,6 +75,8 @@ pub(crate) struct Listing {
     /// Paths that could not be examined because they are longer than the kernel accepts, without
     /// those below another of them.
     pub(crate) unexamined: Vec<PathBuf>,
+    /// The errors of directories that the user may not list.
+    pub(crate) denied: Vec<Error>,
     /// The ignore files in the directories, with the stamps of the files that they resolve to.
     pub(crate) ignore_files: Vec<(PathBuf, FileStamp)>,
 }
@@ -101,8 +103,14 @@ pub(crate) fn list(project: &Path, selections: &[&Selection]) -> Result<Listing,
     list_below(project, &WalkRoots::of(selections.iter().copied()))
 }
 
-/// Lists everything at and below the roots.
-pub(crate) fn list_below(
+/// Lists everything at and below the roots. Fails if a directory cannot be listed.
+pub(crate) fn list_below(project: &Path, roots: &WalkRoots) -> Result<Listing, Error> {
+    let mut listing = list_readable_below(project, roots)?;
+    listing.denied.pop().map_or(Ok(listing), Err)
+}
+
+/// Lists all that can be listed at and below the roots.
+pub(crate) fn list_readable_below(
     project: &Path,
     WalkRoots { all: roots, patterns }: &WalkRoots,
 ) -> Result<Listing, Error> {
@@ -124,6 +132,7 @@ impl Listing {
         self.directories.sort_unstable_by(|one, other| path_bytes(&one.0).cmp(path_bytes(&other.0)));
         self.directories.dedup_by(|one, other| one.0 == other.0);
         self.unexamined.extend(all.unexamined);
+        self.denied.extend(all.denied);
         self.sort_unexamined();
         let found = &self.files;
         let ignored = all.files.into_iter().filter(|file| {
@@ -147,6 +156,7 @@ impl Listing {
         self.files.append(&mut other.files);
         self.directories.append(&mut other.directories);
         self.unexamined.append(&mut other.unexamined);
+        self.denied.append(&mut other.denied);
     }
 }
 
@@ -275,6 +285,10 @@ impl ParallelVisitor for Collector<'_> {
                 self.add_unexamined(path_of(&error).unwrap_or(self.project));
                 Ok(())
             }
+            Err(error) if error.io_error().is_some_and(is_denied) && self.is_below(&error) => {
+                self.found.denied.push(walk_error(self.project, error));
+                Ok(())
+            }
             Err(error) => Err(walk_error(self.project, error)),
         };
         match added {
@@ -311,6 +325,11 @@ impl Collector<'_> {
         Ok(())
     }
 
+    /// Returns whether an error is about something in the project, and not the project itself.
+    fn is_below(&self, error: &ignore::Error) -> bool {
+        path_of(error).is_some_and(|path| path != self.project)
+    }
+
     fn add_unexamined(&mut self, path: &Path) {
         self.found.unexamined.push(path.strip_prefix(self.project).unwrap_or(path).to_owned());
     }
@@ -322,6 +341,11 @@ impl Drop for Collector<'_> {
             all.append(&mut self.found);
         }
     }
+}
+
+/// Returns whether the user lacks a permission.
+pub(crate) fn is_denied(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::PermissionDenied
 }
 
 /// Returns whether a path is longer than the kernel accepts. Such a file exists if it was created

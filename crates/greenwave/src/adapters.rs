@@ -10,14 +10,16 @@ use greenwave_cache::Secret;
 use greenwave_cache::{DiskBackend, DiskOptions, FileLeases, MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_dir::Dir;
 use greenwave_pooling::{BatchOptions, Batcher};
-use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
+use greenwave_storage::{ColdTier, SegmentColdTier, SegmentOptions, Store, StoreOptions};
 use greenwave_testing::{Environment, SCHEMA, StateSeal};
 
 use crate::confinement::{RunConfinement, agents as known_agents};
 use crate::error::Error;
 use crate::plan::{AgentSpec, CommandSpec, Plan};
+use crate::recovering_tier::RecoveringTier;
 use crate::settings::{Compression, Settings};
 use crate::state_dir;
+use crate::state_home::StateHome;
 
 /// Mean size of a result, in bytes. The memory limit of the cache is this times the number of
 /// entries.
@@ -95,21 +97,33 @@ pub(crate) fn sessions(name: &str, agent: Arc<dyn Agent>, settings: &Settings) -
 
 /// Opens the store of files and attempts, with its cold tier in a directory.
 pub(crate) fn store(settings: &Settings, directory: &Path) -> Result<Store, Error> {
-    let cold = SegmentOptions {
-        compression: match settings.storage.compression {
-            Compression::Off => greenwave_segment::Compression::None,
-            Compression::Zstd(level) => greenwave_segment::Compression::Zstd { level },
-        },
-        ..SegmentOptions::default()
+    let cold = SegmentColdTier::open(directory, cold_options(settings)).map_err(Error::store("open"))?;
+    store_on(settings, Arc::new(cold))
+}
+
+/// Opens the store of a run, whose directory may be removed meanwhile.
+pub(crate) fn store_of_run(settings: &Settings, home: &Arc<StateHome>) -> Result<Store, Error> {
+    let cold = RecoveringTier::open(Arc::clone(home), cold_options(settings));
+    let cold = cold.map_err(Error::store("open"))?;
+    store_on(settings, Arc::new(cold))
+}
+
+fn cold_options(settings: &Settings) -> SegmentOptions {
+    let compression = match settings.storage.compression {
+        Compression::Off => greenwave_segment::Compression::None,
+        Compression::Zstd(level) => greenwave_segment::Compression::Zstd { level },
     };
-    let cold = SegmentColdTier::open(directory, cold).map_err(Error::store("open"))?;
+    SegmentOptions { compression, ..SegmentOptions::default() }
+}
+
+fn store_on(settings: &Settings, cold: Arc<dyn ColdTier>) -> Result<Store, Error> {
     let options = StoreOptions {
         memory_bytes_max: settings.storage.memory_limit,
         spillover_threshold: settings.storage.spillover_threshold,
         promote_after: settings.storage.promote_after,
         reclaim: settings.memory.reclaim,
     };
-    Store::open(options, Arc::new(cold)).map_err(Error::store("open"))
+    Store::open(options, cold).map_err(Error::store("open"))
 }
 
 /// Opens the cache of test results: memory over disk. Returns `None` if the cache is disabled.
@@ -147,6 +161,12 @@ pub(crate) fn cache(
         ..TieredOptions::new(SCHEMA)
     };
     Ok(Some(Tiered::new(tiers, options)))
+}
+
+/// Returns the directories that [`cache`] uses in the state directory.
+pub(crate) fn caches(settings: &Settings) -> &'static [&'static str] {
+    let is_there = settings.cache.enabled && settings.cache.directory.is_none();
+    if is_there { &["results", "results/leases"] } else { &[] }
 }
 
 /// Returns the secret of the results, which is bound to the project unless they are in a directory

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicUsize;
 use greenwave_agents::{AgentPool, Gate};
 use greenwave_storage::{Attempts, Store};
 use greenwave_streaming::{Budget, Fanout};
+use greenwave_testing::STATE_DIRECTORY;
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
@@ -29,6 +30,7 @@ use crate::report::Totals;
 use crate::run_journal::RunJournal;
 use crate::scope::RunScope;
 use crate::settings::Settings;
+use crate::state_home::{Restored, StateHome};
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
 use crate::workspace::Destination;
@@ -46,6 +48,8 @@ pub(crate) struct RunContext {
     pub(crate) flusher: Flusher,
     pub(crate) attempts: Attempts,
     pub(crate) journal: RunJournal,
+    /// The directory that the store and the journal are in.
+    pub(crate) state_home: Arc<StateHome>,
     pub(crate) tests: Arc<dyn TestRunner>,
     /// Part of the plan that the run does.
     pub(crate) scope: RunScope,
@@ -105,6 +109,19 @@ impl RunContext {
     /// Publishes an event, and waits while a subscriber's queue is full.
     pub(crate) async fn emit(&self, event: Event) {
         self.events.publish(event).await;
+    }
+
+    /// Publishes a note if the state directory was removed, and its content written again.
+    pub(crate) async fn note_restored_state(&self) {
+        let Some(Restored { lost }) = self.state_home.take_restored() else { return };
+        let lost = match lost {
+            0 => String::new(),
+            1 => ", without 1 stored content".to_owned(),
+            lost => format!(", without {lost} stored contents"),
+        };
+        let message = format!("`{STATE_DIRECTORY}` was removed during the run, and is written again{lost}");
+        let code = "state-restored";
+        self.emit(Event::Note { code, feature: None, message, hint: None }).await;
     }
 
     /// Does work that may block, such as a call of git, in another thread.

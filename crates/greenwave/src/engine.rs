@@ -54,6 +54,7 @@ use crate::settings::Settings;
 use crate::setup::Starter;
 use crate::state::FeatureState;
 use crate::state_dir;
+use crate::state_home::StateHome;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
 use crate::tree::Tree;
@@ -183,13 +184,15 @@ impl Engine {
         };
         let (copies, lock_of_copies) = Copies::new(copies, root, &plan.project, &plan.name, options)?;
         let branch = result_branch(&plan, &copies)?;
-        let store = adapters::store(&settings, &state_dir::create(&state_dir, "store")?)?;
         let tests = tests(&settings, &state_dir)?;
+        let state_home = Arc::new(StateHome::new(&plan.project, state_dir, adapters::caches(&settings)));
+        let store = adapters::store_of_run(&settings, &state_home)?;
         let ctx = RunContext {
             definitions: plan.features.iter().map(green_record::definition).collect(),
             flusher: Flusher::new(store.clone()),
             attempts: Attempts::new(store.clone(), &adapters::attempts_namespace(seal.as_ref())),
-            journal: RunJournal::open(state_dir::create(&state_dir, "journal")?, seal)?,
+            journal: RunJournal::open_guarded(Arc::clone(&state_home), seal)?,
+            state_home,
             tests,
             project: Destination {
                 dir: open_project(&copies.root.path)?,
@@ -398,12 +401,15 @@ impl Engine {
         if let Err(error) = ctx.journal.record_durations(&durations) {
             tracing::warn!(error = chain(&error), "cannot store durations");
         }
+        ctx.journal.complete()?;
         run.queue.close().await;
         ctx.copies.remove();
         continuation::write_unsaved(ctx).await;
         ctx.steps.pass("flush at the end").await;
         ctx.tests.flush().await;
-        ctx.store.flush().await.map_err(Error::store("flush"))
+        ctx.store.flush().await.map_err(Error::store("flush"))?;
+        ctx.note_restored_state().await;
+        Ok(())
     }
 }
 
@@ -413,6 +419,7 @@ impl Drop for Engine {
         // hold them until they end.
         if let Ok(mut locks) = self.ctx.project.in_flight.try_write() {
             locks.clear();
+            self.ctx.state_home.unlock();
         }
     }
 }

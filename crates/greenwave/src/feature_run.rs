@@ -63,6 +63,7 @@ impl FeatureRun {
         let result = performed.unwrap_or_else(|panic| Err(FeatureError::Internal(panic_text(&*panic))));
         let result = self.adopt_if_passing(result).await;
         self.ctx.steps.pass("end a stage").await;
+        self.ctx.note_restored_state().await;
         self.report.busy += started.elapsed();
         match result {
             Ok(StageResult::Completed(event)) => self.complete(event).await,
@@ -110,6 +111,7 @@ impl FeatureRun {
     }
 
     async fn perform(&mut self) -> Result<StageResult, FeatureError> {
+        self.ctx.state_home.check()?;
         if let Some(directory) = self.ctx.disk_full.directory() {
             let phase = self.state.phase();
             if matches!(phase, Phase::Waiting | Phase::Prompting(_) | Phase::Paused(_)) {

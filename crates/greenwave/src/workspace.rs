@@ -15,7 +15,7 @@ use std::sync::Arc;
 use greenwave_dir::Dir;
 use greenwave_storage::Store;
 
-pub(crate) use self::capture::{capture, read_files};
+pub(crate) use self::capture::{Captured, capture, read_files};
 pub(crate) use self::destination::{
     Destination, InFlight, apply, apply_or_revert, remove_temporary_files, revert,
 };

@@ -383,19 +383,35 @@ fn without_dir(dir: &TestDir, finished: &Finished) -> String {
     finished.stderr.replace(&dir.path("").display().to_string(), "")
 }
 
+/// Files that nobody may read do not end a run, unless git tracks them.
 #[test]
-fn the_error_names_a_file_that_cannot_be_read() {
-    let dir = dir(&[plain("one")]).with("project/private/key", "secret");
-    let program = as_nobody(&dir);
-    forbid(&dir, "project/private/key", 0);
-    let finished = program.run().with_code(2);
-    insta::assert_snapshot!(without_dir(&dir, &finished), @r"
-    error: cannot read the project's files
-      caused by: cannot read project/private/key
-      caused by: Permission denied (os error 13)
-    hint: make all files readable, or name the others in .gitignore
-    ");
-    assert_eq!(fs::read_dir(dir.path("project")).unwrap().count(), 3);
+fn unreadable_files_are_left_out_unless_they_are_tracked() {
+    for tracked in ["keep.txt", "private/key"] {
+        let dir = dir(&[plain("one")]).with("project/private/key", "secret").with("project/closed/a", "x");
+        let script = format!("git init -q && git add {tracked}");
+        let mut shell = std::process::Command::new("sh");
+        let done = shell.args(["-c", &script]).current_dir(dir.path("project")).status().unwrap();
+        assert!(done.success());
+        let program = as_nobody(&dir);
+        forbid(&dir, "project/private/key", 0);
+        forbid(&dir, "project/closed", 0);
+        let finished = program.run();
+        if tracked == "keep.txt" {
+            let report = Report::of(&finished.with_code(0));
+            let expected =
+                "not in the copies, because you have no permission to read them: `closed`, `private/key`";
+            assert_eq!(report.notes("unreadable"), [expected]);
+        } else {
+            let finished = finished.with_code(2);
+            insta::assert_snapshot!(without_dir(&dir, &finished), @r"
+            error: cannot read the project's files
+              caused by: cannot read project/private/key
+              caused by: Permission denied (os error 13)
+            hint: make all files readable, or name the others in .gitignore
+            ");
+        }
+        forbid(&dir, "project/closed", 0o700);
+    }
 }
 
 #[test]

@@ -144,3 +144,40 @@ fn a_protected_file_that_became_a_directory_is_restored() {
     let files = dir.files("project");
     assert_eq!(files.keys().collect::<Vec<_>>(), ["keep.txt", "tests/test_a.py"]);
 }
+
+/// The user removes everything that git ignores or does not track, with the state of the run. The
+/// run goes on, and the next one knows what is green.
+#[test]
+fn a_run_goes_on_when_git_clean_removes_its_state() {
+    let dir = TestDir::with_project();
+    let clean = format!("git -C '{}' clean -fdxq", dir.path("project").display());
+    let first = format!("{clean}; answer one.txt \"$GREENWAVE_ATTEMPT\"");
+    let second = format!("answer two.txt done; {clean}");
+    dir.write(
+        "plan.toml",
+        shell_plan::unconfined(&[
+            ShellFeature::new("one", &first, "grep -q 2 one.txt").attempts(2),
+            ShellFeature::new("two", &second, "grep -q done two.txt").after("one"),
+        ]),
+    );
+    let git = |command: &str| {
+        let script = format!("git -c user.name=a -c user.email=a {command}");
+        let mut shell = std::process::Command::new("sh");
+        let done = shell.args(["-c", &script]).current_dir(dir.path("project")).status().unwrap();
+        assert!(done.success(), "{command}");
+    };
+    git("init -q && git add -A");
+    git("commit -qm start");
+    let finished = dir.run_plan().with_code(0);
+    assert!(!finished.stderr.contains("WARN"), "{}", finished.stderr);
+    let report = Report::of(&finished);
+    // The first feature's file is not tracked either.
+    assert_eq!(report.phases(), [("one", "green"), ("two", "green")]);
+    assert!(report.notes("state-restored")[0].contains("`.greenwave` was removed during the run"));
+    assert!(report.notes("state-restored").len() > 1);
+    let attempts = dir.greenwave(["attempts", "plan.toml"]).run().with_code(0);
+    assert!(attempts.stdout.contains("one") && attempts.stdout.contains("two"), "{attempts:?}");
+    dir.write("project/one.txt", "2");
+    let again = Report::of(&dir.run_plan().with_code(0));
+    assert_eq!((again.phases(), again.requests()), (vec![("one", "green"), ("two", "green")], 0));
+}

@@ -12,10 +12,14 @@ use crate::git::UserRepository;
 use crate::git_copies::GitBase;
 use crate::merge::MERGE_COPY;
 use crate::plan::{BaseKind, FeatureId};
+use crate::project_state;
 use crate::resume::Resumed;
 use crate::state::FeatureState;
 use crate::tree::{self, Tree};
-use crate::workspace::{self, Workspace};
+use crate::workspace::{self, Captured, Workspace};
+
+/// Number of characters of a path that a note shows.
+const PATH_CHARS_MAX: usize = 300;
 
 /// Captures the project of a run. A stopped run starts no further builds.
 pub(super) struct ProjectCapture<'a> {
@@ -36,8 +40,10 @@ impl ProjectCapture<'_> {
             }
             None => Vec::new(),
         };
-        let (mut tree, originals) = workspace::capture(&root.path, &tracked, &ctx.store).await?;
-        ctx.copies.set_originals(originals);
+        let captured = workspace::capture(&root.path, &tracked, &ctx.store).await?;
+        self.note_left_out(&captured).await;
+        let mut tree = captured.tree;
+        ctx.copies.set_originals(captured.originals);
         let is_overlay = matches!(ctx.copies.method(), CopyMethod::Overlay(_));
         let builds = if new_features < 2 { Vec::new() } else { self.builds(&tree).await? };
         let Some(repository) = root.repository.clone() else {
@@ -72,6 +78,22 @@ impl ProjectCapture<'_> {
             self.share_base(None, &tree, &builds).await?;
         }
         Ok((tree, Some(workspace)))
+    }
+
+    /// Says which files of the project are not in the copies.
+    async fn note_left_out(&self, captured: &Captured) {
+        let denied = "you have no permission to read them";
+        let deep = "their paths are too long";
+        let hint = "make them readable, or name them in .gitignore";
+        let notes = [
+            ("unreadable", &captured.denied, denied, Some(hint.to_owned())),
+            ("too-deep", &captured.too_deep, deep, None),
+        ];
+        for (code, paths, reason, hint) in notes.into_iter().filter(|(_, paths, _, _)| !paths.is_empty()) {
+            let shown: Vec<String> = paths.iter().map(|path| format!("`{}`", shortened(path))).collect();
+            let message = format!("not in the copies, because {reason}: {}", project_state::list(&shown));
+            self.ctx.emit(Event::Note { code, feature: None, message, hint }).await;
+        }
     }
 
     /// Returns the commands that build what all working copies need.
@@ -179,5 +201,14 @@ impl ProjectCapture<'_> {
             }
         }
         Ok(tree)
+    }
+}
+
+/// Returns a path, or its beginning if it is long, with control characters escaped.
+fn shortened(path: &str) -> String {
+    let escaped = path.escape_debug().to_string();
+    match escaped.char_indices().nth(PATH_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &escaped[..end]),
+        None => escaped,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use greenwave_dir::Dir;
-use greenwave_inputs::now_ns;
+use greenwave_inputs::{Error as InputError, now_ns};
 use greenwave_storage::Store;
 use greenwave_testing::{EntryKind, Manifest};
 
@@ -13,23 +13,38 @@ use crate::error::Error;
 use crate::file_state::{kind_of, read};
 use crate::tree::{File, Tree};
 
-/// Reads the files of a project into the store, and returns their tree, and the files that working
-/// copies can take from the project as long as they are unchanged.
+use super::listing::is_too_deep;
+
+/// The files of a project at the start of a run.
+#[derive(Debug)]
+pub(crate) struct Captured {
+    pub(crate) tree: Tree,
+    /// The files that working copies can take from the project as long as they are unchanged.
+    pub(crate) originals: Originals,
+    /// Files and directories that the user has no permission to read, and that are left out.
+    pub(crate) denied: Vec<String>,
+    /// Files and directories that are left out because their paths are too long.
+    pub(crate) too_deep: Vec<String>,
+}
+
+/// Reads the files of a project into the store.
 ///
-/// Leaves out files that the project's ignore files name unless they are in `tracked`, and files
-/// whose names are not UTF-8.
-pub(crate) async fn capture(
-    project: &Path,
-    tracked: &[String],
-    store: &Store,
-) -> Result<(Tree, Originals), Error> {
+/// Leaves out files that the project's ignore files name unless they are in `tracked`, files whose
+/// names are not UTF-8, and those that cannot be read unless they are in `tracked`.
+///
+/// # Errors
+/// [`Error::Project`] or [`Error::Io`] with the file that cannot be read, and [`Error::Store`].
+pub(crate) async fn capture(project: &Path, tracked: &[String], store: &Store) -> Result<Captured, Error> {
     let at = now_ns();
-    let manifest =
-        Manifest::of_project(project).map_err(|source| Error::Project { source: source.into() })?;
+    let read = Manifest::of_readable_project(project);
+    let (manifest, errors) = read.map_err(|source| Error::Project { source: source.into() })?;
     let dir = Dir::open(project).map_err(Error::io("open", project))?;
-    let mut files = Vec::new();
+    let denied = denied(project, tracked, errors)?;
+    let (mut files, mut too_deep) = (Vec::new(), Vec::new());
+    too_deep.extend(manifest.unexamined().map(|path| path.display().to_string()));
     for (path, entry) in manifest.files() {
         match path.to_str() {
+            Some(name) if is_too_deep(name) => too_deep.push(name.to_owned()),
             Some(name) => files.push((name.to_owned(), entry.kind)),
             None => tracing::warn!(path = %path.display(), "skipped a file whose name is not UTF-8"),
         }
@@ -44,7 +59,22 @@ pub(crate) async fn capture(
         Some((name.clone(), originals::original(*file, &line.entry.hash, line.stamp, at)?))
     };
     let originals = Originals::new(dir, tree.iter().filter_map(original).collect());
-    Ok((tree, originals))
+    Ok(Captured { tree, originals, denied, too_deep })
+}
+
+/// Returns the paths that cannot be read, relative to the project. Fails for a tracked file, since
+/// the copies would be a commit without it.
+fn denied(project: &Path, tracked: &[String], errors: Vec<InputError>) -> Result<Vec<String>, Error> {
+    let mut denied = Vec::new();
+    for error in errors {
+        let path = error.path().unwrap_or(project);
+        let path = path.strip_prefix(project).unwrap_or(path).to_owned();
+        if tracked.iter().any(|name| Path::new(name).starts_with(&path)) {
+            return Err(Error::Project { source: error.into() });
+        }
+        denied.push(path.display().to_string());
+    }
+    Ok(denied)
 }
 
 /// Reads files and links below a directory into the store. Leaves out paths that have neither.

@@ -31,6 +31,12 @@ const BUILD_OUTPUT: [&str; 9] = [
     ".gradle",
 ];
 
+/// Maximum number of directories above an entry. The time of a listing grows with the square.
+const LEVELS_MAX: usize = 256;
+/// Maximum length of a path relative to the working copy, in bytes. Programs put the path of the
+/// copy in front of it, and the kernel accepts 4095 bytes.
+const PATH_BYTES_MAX: usize = 3072;
+
 /// Maximum size of an ignore file, in bytes.
 const IGNORE_FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -52,6 +58,8 @@ pub(super) struct Listing {
     pub(super) directories: Vec<String>,
     /// Pipes, sockets and devices.
     pub(super) special: BTreeMap<String, SpecialFile>,
+    /// Entries that are [too deep](is_too_deep), without those below them.
+    pub(super) too_deep: Vec<String>,
     /// Paths that are not UTF-8.
     pub(super) not_utf8: Vec<PathBuf>,
     /// Version control's data that does not belong to the working copy, such as the `.git` of a
@@ -128,6 +136,10 @@ pub(super) fn list(
                 }
                 continue;
             }
+            if is_too_deep(&relative) {
+                listing.too_deep.push(relative);
+                continue;
+            }
             let metadata = match opened.metadata(name) {
                 Ok(metadata) => metadata,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -147,6 +159,16 @@ pub(super) fn list(
         }
     }
     Ok(listing)
+}
+
+/// Returns whether a path has too many levels or bytes for a working copy.
+pub(super) fn is_too_deep(path: &str) -> bool {
+    path.len() > PATH_BYTES_MAX || path.bytes().filter(|byte| *byte == b'/').count() > LEVELS_MAX
+}
+
+/// Describes the limits of [`is_too_deep`].
+pub(super) fn limits_of_depth() -> String {
+    format!("more than {LEVELS_MAX} directories deep, or its path is longer than {PATH_BYTES_MAX} bytes")
 }
 
 /// Opens a directory, and gives its owner all permissions.

@@ -136,8 +136,8 @@ fn is_hard_link(listed: &ListedFile) -> bool {
 /// Restores modes.
 fn clean(root: &Dir, observed: Observed, tree: &Tree) -> Result<(), Error> {
     let remove = |path: &Path| root.remove_all(path).map_err(Error::io("remove", root.path().join(path)));
-    let Listing { files, directories, special, not_utf8, foreign_repositories } = observed.listing;
-    for path in foreign_repositories.iter().chain(special.keys()) {
+    let Listing { files, directories, special, too_deep, not_utf8, foreign_repositories } = observed.listing;
+    for path in foreign_repositories.iter().chain(special.keys()).chain(&too_deep) {
         remove(Path::new(path))?;
     }
     not_utf8.iter().try_for_each(|path| remove(path))?;

@@ -21,6 +21,9 @@ use crate::tree::{self, Change, File, Tree};
 /// Maximum size of a file that a scan takes, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
+/// Number of characters of a path that a message shows.
+const SHOWN_CHARS_MAX: usize = 300;
+
 /// The changes that programs have made in a workspace.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
@@ -55,15 +58,22 @@ pub(crate) enum EntryProblem {
     NotUtf8,
     /// The file is larger than [`FILE_BYTES_MAX`].
     TooLarge,
+    /// The path has too many levels or bytes.
+    TooDeep,
 }
 
 impl std::fmt::Display for RefusedEntry {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let path = self.path.display().to_string();
-        write!(formatter, "`{}` ", path.escape_debug())?;
+        let path = path.escape_debug().to_string();
+        match path.char_indices().nth(SHOWN_CHARS_MAX) {
+            Some((end, _)) => write!(formatter, "`{}…` ", &path[..end])?,
+            None => write!(formatter, "`{path}` ")?,
+        }
         match self.problem {
             EntryProblem::Special(kind) => write!(formatter, "is {kind}"),
             EntryProblem::NotUtf8 => formatter.write_str("has a name that is not UTF-8"),
+            EntryProblem::TooDeep => write!(formatter, "is {}", listing::limits_of_depth()),
             EntryProblem::TooLarge => write!(formatter, "is larger than {FILE_BYTES_MAX} bytes"),
         }
     }
@@ -178,7 +188,8 @@ impl Workspace {
         let special = special.map(|(path, kind)| (path.into(), EntryProblem::Special(kind)));
         let not_utf8 = observed.listing.not_utf8.into_iter().map(|path| (path, EntryProblem::NotUtf8));
         let large = observed.too_large.into_iter().map(|path| (path.into(), EntryProblem::TooLarge));
-        let refused = special.chain(not_utf8).chain(large);
+        let deep = observed.listing.too_deep.into_iter().map(|path| (path.into(), EntryProblem::TooDeep));
+        let refused = special.chain(not_utf8).chain(large).chain(deep);
         let refused = refused.map(|(path, problem)| RefusedEntry { path, problem }).collect();
         Ok(Scan { changes, refused })
     }

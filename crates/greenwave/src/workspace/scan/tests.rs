@@ -123,6 +123,28 @@ async fn a_scan_finds_every_kind_of_change() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
+async fn deep_directories_are_refused_and_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("w");
+    let store = store();
+    let mut workspace = workspace(&root);
+    let tree = tree(&store, &FILES).await;
+    workspace.reset(&tree, &store).await.unwrap();
+    let deep = "d/".repeat(257);
+    fs::create_dir_all(root.join(&deep)).unwrap();
+    fs::write(root.join(&deep).join("file"), "x").unwrap();
+    let scan = workspace.scan(&store).await.unwrap();
+    assert!(scan.changes.is_empty());
+    assert_eq!(scan.refused.len(), 1);
+    let message = scan.refused[0].to_string();
+    assert!(message.starts_with("`d/d/") && message.len() < 500, "{message}");
+    assert!(message.ends_with("is more than 256 directories deep, or its path is longer than 3072 bytes"));
+    workspace.reset(&tree, &store).await.unwrap();
+    assert!(!root.join("d").exists());
+    remove_all(&root).unwrap();
+}
+
+#[tokio::test]
 async fn a_write_through_a_memory_map_is_found() {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let root = directory.path().join("copy");
