@@ -106,8 +106,8 @@ pub enum Error {
         /// The reason that it reported.
         message: String,
     },
-    /// An agent program failed because its provider limits requests or is overloaded. The request
-    /// can be sent again later.
+    /// An agent program failed because its provider limits requests, is overloaded or cannot be
+    /// reached. The request can be sent again later.
     #[error("agent command `{program}` is unavailable: {line}")]
     Overloaded {
         /// The program as configured.
@@ -116,6 +116,8 @@ pub enum Error {
         line: String,
         /// The delay that the output asks for.
         retry_after: Option<Duration>,
+        /// Whether the program could not connect to its provider, or lost the connection.
+        is_unreachable: bool,
     },
     /// An agent program exceeded its time limit and was killed with all its descendants.
     #[error("agent command `{program}` did not end within {limit:?} and was killed")]

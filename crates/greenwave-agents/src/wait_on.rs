@@ -1,4 +1,5 @@
-//! Recognises programs that failed because a provider limits requests or is overloaded.
+//! Recognises programs that failed because a provider limits requests, is overloaded or cannot be
+//! reached.
 
 use std::collections::VecDeque;
 use std::process::ExitStatus;
@@ -15,7 +16,7 @@ const TAIL_BYTES_MAX: usize = 2 * 1024;
 const LINE_BYTES_MAX: usize = 300;
 
 /// Phrases of known programs and providers, in lower case.
-const PHRASES: [&str; 19] = [
+const PHRASES: [&str; 22] = [
     "rate limit",
     "rate_limit",
     "rate-limit",
@@ -35,9 +36,45 @@ const PHRASES: [&str; 19] = [
     "server is busy",
     "service unavailable",
     "at capacity",
+    "internal server error",
+    "bad gateway",
+    "gateway timeout",
+];
+/// Phrases of failed connections, in lower case: those of Node.js, curl, Python, Rust and Go.
+const CONNECTION_PHRASES: [&str; 30] = [
+    "econnrefused",
+    "econnreset",
+    "econnaborted",
+    "etimedout",
+    "enotfound",
+    "eai_again",
+    "enetunreach",
+    "ehostunreach",
+    "enetdown",
+    "und_err_",
+    "getaddrinfo",
+    "fetch failed",
+    "socket hang up",
+    "connection refused",
+    "connection reset",
+    "connection error",
+    "connection aborted",
+    "connection timed out",
+    "connection closed before",
+    "network error",
+    "network is unreachable",
+    "no route to host",
+    "name resolution",
+    "name or service not known",
+    "nodename nor servname",
+    "no such host",
+    "could not resolve host",
+    "dns error",
+    "error sending request",
+    "stream disconnected",
 ];
 /// HTTP status codes of overload. They count in lines that speak of a request only.
-const CODES: [&str; 5] = ["429", "502", "503", "504", "529"];
+const CODES: [&str; 10] = ["429", "500", "502", "503", "504", "520", "522", "523", "524", "529"];
 /// Words that make a number in the same line a status code.
 const CODE_WORDS: [&str; 7] = ["http", "status", "api", "error", "code", "request", "retry"];
 
@@ -110,7 +147,8 @@ impl WaitOn {
         };
         let Some(line) = self.reason(status, &outputs) else { return error };
         let retry_after = outputs.into_iter().find_map(delay_hint);
-        Error::Overloaded { program: program.clone(), line, retry_after }
+        let is_unreachable = self.output.is_none() && is_connection_failure(&line.to_lowercase());
+        Error::Overloaded { program: program.clone(), line, retry_after, is_unreachable }
     }
 
     /// Returns the line that says why a program has to wait.
@@ -138,11 +176,17 @@ impl WaitOn {
             }),
             None => {
                 PHRASES.iter().any(|phrase| line.contains(phrase))
+                    || is_connection_failure(line)
                     || (CODES.iter().any(|code| has_number(line, code))
                         && CODE_WORDS.iter().any(|word| line.contains(word)))
             }
         }
     }
+}
+
+/// Returns whether a line, in lower case, speaks of a connection that failed.
+fn is_connection_failure(line: &str) -> bool {
+    CONNECTION_PHRASES.iter().any(|phrase| line.contains(phrase))
 }
 
 /// Returns whether a line contains a number that is not part of a longer number, word or path.
@@ -267,6 +311,35 @@ mod tests {
             assert_eq!(found.as_ref().map(|(line, _)| line.as_str()), Some(text));
             assert!(classify(&WaitOn::default(), 1, "", text).is_some(), "{text}");
         }
+    }
+
+    #[test]
+    fn failed_connections_are_a_reason_to_wait() {
+        let is_unreachable = |text: &str| {
+            let status = ExitStatus::from_raw(1 << 8);
+            let error = Error::Exited { program: "agent".to_owned(), status, stderr: text.to_owned() };
+            match WaitOn::default().classify(error, "") {
+                Error::Overloaded { is_unreachable, .. } => Some(is_unreachable),
+                _ => None,
+            }
+        };
+        for text in [
+            "Error: connect ECONNREFUSED 127.0.0.1:443",
+            "API Error: Connection error.",
+            "Error: read ECONNRESET",
+            "Error: getaddrinfo ENOTFOUND api.example.com",
+            "TypeError: fetch failed",
+            "curl: (6) Could not resolve host: api.example.com",
+            "ConnectionError: [Errno -3] Temporary failure in name resolution",
+            "error sending request for url (https://api.example.com/v1/responses)",
+            "dial tcp: lookup api.example.com: no such host",
+            "stream disconnected before completion",
+        ] {
+            assert_eq!(is_unreachable(text), Some(true), "{text}");
+        }
+        assert_eq!(is_unreachable("HTTP 500 Internal Server Error"), Some(false));
+        assert_eq!(is_unreachable("API Error: 500 {\"type\":\"api_error\"}"), Some(false));
+        assert_eq!(is_unreachable("Cannot find module './connection'"), None);
     }
 
     #[test]

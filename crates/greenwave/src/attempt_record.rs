@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::state::Failure;
 use crate::tree::Change;
 
 /// Version of the record. A record of another version does not count.
@@ -33,6 +34,17 @@ pub(crate) struct AttemptRecord {
     pub(crate) failing: BTreeSet<String>,
     /// Changes of the feature up to this attempt.
     pub(crate) changes: Vec<Change>,
+    /// The last answer, if it was tested and refused.
+    #[serde(default)]
+    pub(crate) refused: Option<RefusedAnswer>,
+}
+
+/// An answer that was tested and refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RefusedAnswer {
+    /// Its changes.
+    pub(crate) changes: Vec<Change>,
+    pub(crate) failure: Failure,
 }
 
 impl AttemptRecord {
@@ -47,6 +59,7 @@ impl AttemptRecord {
             feedback: String::new(),
             failing: BTreeSet::new(),
             changes: Vec::new(),
+            refused: None,
         }
     }
 

@@ -1,11 +1,11 @@
 //! Continues the attempts of an earlier run, and records them for the next one.
 
-use crate::attempt_record::AttemptRecord;
+use crate::attempt_record::{AttemptRecord, RefusedAnswer};
 use crate::context::RunContext;
 use crate::disk_full;
 use crate::error::{Error, chain};
 use crate::plan::FeatureId;
-use crate::state::ActiveFeature;
+use crate::state::{ActiveFeature, Failure};
 use crate::tree::{self, Change, Tree};
 
 /// Prepares a feature, whose workspace holds its base, for the attempt that a record describes.
@@ -21,6 +21,9 @@ pub(crate) async fn restore(
 ) -> Result<bool, Error> {
     active.feedback.clone_from(&record.feedback);
     active.failing.clone_from(&record.failing);
+    if let Some(refused) = &record.refused {
+        active.refused = restore_refused(ctx, &active.base, refused).await;
+    }
     let mut base = active.base.clone();
     let mut files = base.clone();
     for change in &record.changes {
@@ -32,6 +35,16 @@ pub(crate) async fn restore(
     active.reset_to(files, &ctx.store).await?;
     active.base = base;
     Ok(record.answered)
+}
+
+/// Returns the files of a refused answer, and its failure, for comparison with later answers.
+/// Returns `None` if the files cannot be restored.
+async fn restore_refused(ctx: &RunContext, base: &Tree, refused: &RefusedAnswer) -> Option<(Tree, Failure)> {
+    let (mut base, mut files) = (base.clone(), base.clone());
+    for change in &refused.changes {
+        restore_file(ctx, &mut base, &mut files, change, false).await.ok()?;
+    }
+    Some((files, refused.failure.clone()))
 }
 
 /// Applies one change of an earlier run to the files of a feature.
@@ -75,6 +88,10 @@ pub(crate) async fn record(
         feedback: active.feedback.clone(),
         failing: active.failing.clone(),
         changes: tree::changes(&active.base, active.workspace.tree()),
+        refused: active.refused.as_ref().map(|(files, failure)| RefusedAnswer {
+            changes: tree::changes(&active.base, files),
+            failure: failure.clone(),
+        }),
         ..record
     };
     let written = write(ctx, id, &record).await;

@@ -329,7 +329,7 @@ impl FeatureRun {
         let feature = self.ctx.feature(self.id);
         let remaining = self.ctx.gates.get(&feature.agent).map(Gate::remaining);
         let (reason, seconds) = match (phase, &active.waits_for) {
-            (Phase::Paused(_), Some(Wait::Agent { message })) => {
+            (Phase::Paused(_), Some(Wait::Agent { message, .. })) => {
                 (format!("agent `{}` is unavailable: {message}", feature.agent), remaining)
             }
             (Phase::Paused(_), _) => (format!("agent `{}` is unavailable", feature.agent), remaining),

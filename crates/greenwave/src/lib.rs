@@ -127,6 +127,7 @@ mod state;
 mod state_dir;
 mod state_home;
 mod steps;
+mod submodules;
 mod surroundings;
 mod test_files;
 mod test_results;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use greenwave_agents::Admission;
 use greenwave_storage::{Store, Transcript};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::cases::CaseLog;
@@ -62,7 +63,7 @@ pub(crate) struct ActiveFeature {
 }
 
 /// A failure of an answer, for comparison with another one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
     reason: String,
     /// Names of the failing tests.
@@ -76,6 +77,8 @@ pub(crate) enum Wait {
     Agent {
         /// The message of the agent, or of the agent of another feature.
         message: String,
+        /// Whether the provider cannot be reached.
+        is_unreachable: bool,
     },
     /// The user, who changed a file.
     User {

@@ -109,6 +109,33 @@ fn an_agent_that_changes_nothing_more_stops_the_feature() {
     }
 }
 
+/// A run compares answers with the last one of an earlier run, which may have been killed.
+#[test]
+fn an_answer_that_an_earlier_run_refused_stops_the_feature() {
+    for is_killed in [false, true] {
+        let dir = TestDir::with_project();
+        let hang = format!("[ $n = 2 ] && : > '{}' && sleep 50; ", dir.path("second").display());
+        let script = counting(&dir, &format!("{} answer one.txt same", if is_killed { &hang } else { "" }));
+        let feature =
+            |attempts| ShellFeature::new("one", &script, "grep -q other one.txt").attempts(attempts);
+        if is_killed {
+            write_plan(&dir, &[feature(5)]);
+            let mut running = dir.plan().start();
+            until("the second attempt", || dir.path("second").exists());
+            running.signal(Signal::KILL);
+            running.wait();
+        } else {
+            write_plan(&dir, &[feature(1)]);
+            dir.run_plan().with_code(1);
+            write_plan(&dir, &[feature(5)]);
+        }
+        let report = Report::of(&dir.run_plan().with_code(1));
+        assert_eq!(report.requests(), 1);
+        let reason = report.reason("one");
+        assert!(reason.contains("the last two wrote the same code"), "{reason}");
+    }
+}
+
 /// The test fails in another way each time, so the code alone may not be to blame.
 #[test]
 fn the_same_answer_with_another_failure_is_tried_again() {
@@ -120,14 +147,16 @@ fn the_same_answer_with_another_failure_is_tried_again() {
     assert_eq!(report.requests(), 4);
 }
 
-/// Three features share an agent whose first two requests are refused. They wait and use up no
-/// attempt.
+/// Three features share an agent whose first requests are refused or do not reach its provider.
+/// They wait and use up no attempt.
 #[test]
 fn a_rate_limit_costs_no_attempt() {
     let dir = TestDir::with_project();
     let script = format!(
-        "mkdir '{0}1' 2>/dev/null || mkdir '{0}2' 2>/dev/null && \
+        "mkdir '{0}1' 2>/dev/null && \
          {{ echo 'API Error: 429 rate_limit_error: retry-after: 1' >&2; exit 1; }}; \
+         mkdir '{0}2' 2>/dev/null && \
+         {{ echo 'Error: connect ECONNREFUSED 127.0.0.1:443' >&2; exit 1; }}; \
          f=$(basename \"$PWD\"); answer $f.txt x",
         dir.path("limited").display()
     );

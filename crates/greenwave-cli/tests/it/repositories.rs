@@ -20,6 +20,30 @@ fn repository(dir: &TestDir) {
     git(dir, &["commit", "-qm", "start"]);
 }
 
+/// Changed and new files in a submodule are in the copies. They count as uncommitted work.
+#[test]
+fn work_in_submodules_is_uncommitted_work() {
+    let dir =
+        TestDir::with_project().with("project/library/a.txt", "1\n").with("project/library/b.txt", "1\n");
+    let script = "cat library/a.txt library/new.txt > one.txt";
+    dir.write("plan.toml", shell_plan::plan(&[ShellFeature::new("one", script, "test -f one.txt")]));
+    git(&dir, &["init", "-q", "library"]);
+    git(&dir, &["-C", "library", "add", "-A"]);
+    git(&dir, &["-C", "library", "commit", "-qm", "library"]);
+    git(&dir, &["init", "-q"]);
+    git(&dir, &["-c", "advice.addEmbeddedRepo=false", "add", "-A"]);
+    git(&dir, &["commit", "-qm", "start"]);
+    dir.write("project/library/a.txt", "2\n");
+    dir.write("project/library/new.txt", "new\n");
+    let finished = dir.run_plan().with_code(0);
+    let events = finished.events();
+    let base = events.iter().find(|event| event["event"] == "base").expect("the run names its base");
+    assert_eq!(base["uncommitted"], 2);
+    let note = Report::of(&finished).notes("submodule-work")[0].to_owned();
+    assert!(note.ends_with("where `git status` does not show it: `library` (2)"), "{note}");
+    assert_eq!(dir.read("project/one.txt"), "2\nnew\n");
+}
+
 /// The commits of the results are gone after a squash, and their files are in the project.
 #[test]
 fn results_that_were_squashed_stay_green() {

@@ -8,13 +8,14 @@ use crate::context::RunContext;
 use crate::copies::CopyMethod;
 use crate::error::{Error, chain};
 use crate::event::Event;
-use crate::git::UserRepository;
+use crate::git::{Tracked, UserRepository};
 use crate::git_copies::GitBase;
 use crate::merge::MERGE_COPY;
 use crate::plan::{BaseKind, FeatureId};
 use crate::project_state;
 use crate::resume::Resumed;
 use crate::state::FeatureState;
+use crate::submodules;
 use crate::tree::{self, Tree};
 use crate::workspace::{self, Captured, Workspace};
 
@@ -36,11 +37,11 @@ impl ProjectCapture<'_> {
         let tracked = match &root.repository {
             Some(repository) => {
                 let repository = repository.clone();
-                ctx.blocking(move || repository.tracked()).await?.files
+                ctx.blocking(move || repository.tracked()).await?
             }
-            None => Vec::new(),
+            None => Tracked::default(),
         };
-        let captured = workspace::capture(&root.path, &tracked, &ctx.store).await?;
+        let captured = workspace::capture(&root.path, &tracked.files, &ctx.store).await?;
         self.note_left_out(&captured).await;
         let mut tree = captured.tree;
         ctx.copies.set_originals(captured.originals);
@@ -67,8 +68,11 @@ impl ProjectCapture<'_> {
         let (directory, copy, files) = (ctx.copies.shared_dir()?, workspace.dir().clone(), tree.clone());
         let base =
             workspace.blocking(move || GitBase::create(&repository, &directory, &copy, files, mtime)).await?;
+        let work = self.submodule_work(tracked.submodules).await;
+        let uncommitted = base.uncommitted + work.iter().map(|(_, files)| files).sum::<usize>();
         let commit = root.repository.as_ref().and_then(|repository| repository.head.clone());
-        ctx.emit(Event::Base { commit, uncommitted: base.uncommitted, note: None }).await;
+        ctx.emit(Event::Base { commit, uncommitted, note: None }).await;
+        self.note_submodules(&work).await;
         ctx.copies.set_git(base);
         if is_overlay {
             self.share_base(Some((workspace, mtime)), &tree, &builds).await?;
@@ -78,6 +82,27 @@ impl ProjectCapture<'_> {
             self.share_base(None, &tree, &builds).await?;
         }
         Ok((tree, Some(workspace)))
+    }
+
+    /// Returns the submodules with uncommitted work, and the number of its files.
+    async fn submodule_work(&self, submodules: Vec<(String, String)>) -> Vec<(String, usize)> {
+        let top = self.ctx.copies.root.path.clone();
+        self.ctx.blocking(move || submodules::uncommitted(&top, &submodules)).await
+    }
+
+    /// Says that uncommitted work in submodules is in the copies, where git does not show it.
+    async fn note_submodules(&self, work: &[(String, usize)]) {
+        if work.is_empty() {
+            return;
+        }
+        let shown: Vec<String> =
+            work.iter().map(|(path, files)| format!("`{}` ({files})", shortened(path))).collect();
+        let message = format!(
+            "uncommitted work in submodules is in the copies, where `git status` does not show it: {}",
+            project_state::list(&shown)
+        );
+        let code = "submodule-work";
+        self.ctx.emit(Event::Note { code, feature: None, message, hint: None }).await;
     }
 
     /// Says which files of the project are not in the copies.

@@ -1,4 +1,4 @@
-//! Waits for agents whose provider limits requests or is overloaded.
+//! Waits for agents whose provider limits requests, is overloaded or cannot be reached.
 
 use std::time::Duration;
 
@@ -13,6 +13,19 @@ use crate::state::{StageResult, Wait};
 
 /// Maximum waiting time of agents that do not set it.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
+/// Maximum waiting time for a provider that cannot be reached. Its address may be wrong, and
+/// requests that fail late cost something.
+const UNREACHABLE_WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// Why an agent could not work.
+#[derive(Debug)]
+pub(super) struct Unavailable {
+    pub(super) message: String,
+    /// The delay that its provider asks for.
+    pub(super) retry_after: Option<Duration>,
+    /// Whether its provider cannot be reached.
+    pub(super) is_unreachable: bool,
+}
 
 impl Stage<'_> {
     /// Returns the permission to send a request: a permission that the feature has waited for, or
@@ -33,12 +46,11 @@ impl Stage<'_> {
     pub(super) fn pause(
         &mut self,
         admission: Admission,
-        message: String,
-        retry_after: Option<Duration>,
+        Unavailable { message, retry_after, is_unreachable }: Unavailable,
     ) -> Result<StageResult, FeatureError> {
         let delay = admission.overloaded(retry_after);
         tracing::debug!(feature = self.feature().id, message, ?delay, "agent is unavailable");
-        self.active.waits_for = Some(Wait::Agent { message });
+        self.active.waits_for = Some(Wait::Agent { message, is_unreachable });
         Ok(StageResult::Completed(PhaseEvent::Overloaded))
     }
 
@@ -60,7 +72,7 @@ impl Stage<'_> {
             }
             _ => {
                 let message = match &self.active.waits_for {
-                    Some(Wait::Agent { message }) => message.clone(),
+                    Some(Wait::Agent { message, .. }) => message.clone(),
                     _ => "its provider limits requests".to_owned(),
                 };
                 let (agent, waited) = (agent.clone(), self.wait_max());
@@ -78,9 +90,13 @@ impl Stage<'_> {
     }
 
     fn wait_max(&self) -> Duration {
-        match self.ctx.plan.agents.get(&self.feature().agent) {
-            Some(AgentSpec::Command(spec)) => spec.wait_max.unwrap_or(WAIT_MAX),
+        let set = match self.ctx.plan.agents.get(&self.feature().agent) {
+            Some(AgentSpec::Command(spec)) => spec.wait_max,
+            _ => None,
+        };
+        set.unwrap_or(match &self.active.waits_for {
+            Some(Wait::Agent { is_unreachable: true, .. }) => UNREACHABLE_WAIT_MAX,
             _ => WAIT_MAX,
-        }
+        })
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Stage;
 use super::answer::{AnswerPart, Draft, NotTaken, PartError, TakenFile, describe_changes, nameless, part_of};
+use super::pause::Unavailable;
 use crate::attempt_record::AttemptRecord;
 use crate::confine::{self, PathError, PathProblem};
 use crate::confinement::agents;
@@ -56,16 +57,16 @@ enum Unusable {
     Answer(String),
     /// The feature fails.
     Feature(FeatureError),
-    /// The provider of the agent limits requests or is overloaded.
-    Overloaded { message: String, retry_after: Option<Duration> },
+    /// The provider of the agent limits requests, is overloaded or cannot be reached.
+    Overloaded(Unavailable),
 }
 
 impl Unusable {
     /// Returns why a request failed, given an error of the agent.
     fn request(error: AgentError) -> Self {
         match error {
-            AgentError::Overloaded { line, retry_after, .. } => {
-                Unusable::Overloaded { message: line, retry_after }
+            AgentError::Overloaded { line: message, retry_after, is_unreachable, .. } => {
+                Unusable::Overloaded(Unavailable { message, retry_after, is_unreachable })
             }
             error if error.is_permanent() => Unusable::Feature(FeatureError::Agent(error)),
             error => Unusable::Answer(chain(&error)),
@@ -75,9 +76,14 @@ impl Unusable {
     /// Returns why an answer cannot be read.
     fn answer(error: &StreamError, time_max: Duration) -> Self {
         if let StreamError::Source { source, .. } = error
-            && let Some(AgentError::Overloaded { line, retry_after, .. }) = source.downcast_ref()
+            && let Some(AgentError::Overloaded { line, retry_after, is_unreachable, .. }) =
+                source.downcast_ref()
         {
-            return Unusable::Overloaded { message: line.clone(), retry_after: *retry_after };
+            return Unusable::Overloaded(Unavailable {
+                message: line.clone(),
+                retry_after: *retry_after,
+                is_unreachable: *is_unreachable,
+            });
         }
         Unusable::Answer(describe(error, time_max))
     }
@@ -119,9 +125,9 @@ impl Stage<'_> {
                 Ok(StageResult::Completed(PhaseEvent::Answered))
             }
             Err(Unusable::Feature(error)) => Err(error),
-            Err(Unusable::Overloaded { message, retry_after }) => {
+            Err(Unusable::Overloaded(unavailable)) => {
                 self.active.workspace.reset(&before, &self.ctx.store).await?;
-                self.pause(admission, message, retry_after)
+                self.pause(admission, unavailable)
             }
             Err(Unusable::Answer(reason)) => {
                 self.end_pause(admission);

@@ -121,6 +121,7 @@ impl SimulatedAgent {
             program,
             line,
             retry_after,
+            is_unreachable: false,
         })
     }
 
