@@ -56,6 +56,7 @@ mod random;
 mod rejected_answers;
 mod remote;
 mod repositories;
+mod run_claims;
 mod run_command;
 mod run_traces;
 mod selection;

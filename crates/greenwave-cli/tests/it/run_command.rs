@@ -417,6 +417,9 @@ fn unreadable_files_are_left_out_unless_they_are_tracked() {
 #[test]
 fn the_error_names_a_directory_that_cannot_be_listed() {
     let dir = dir(&[plain("one")]).with("project/private/key", "secret");
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "git init -q && git add private"]).current_dir(dir.path("project"));
+    assert!(shell.status().unwrap().success());
     let program = as_nobody(&dir);
     forbid(&dir, "project/private", 0);
     let finished = program.run().with_code(2);
