@@ -10,11 +10,10 @@ use ::landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated, RulesetError, Scope,
 };
 use greenwave_process::{BeforeExec, Setup};
-use rustix::process::geteuid;
 
 use super::super::{Confinement, Network, Strength, unavailable};
 use super::visible::{PATHS_MAX, visible};
-use super::{DEVICES, DROPPED, SHARED_MEMORY};
+use super::{DEVICES, DROPPED, SHARED_MEMORY, opens_disks};
 use crate::refusals::Refusals;
 use crate::{Error, rights, seccomp};
 
@@ -35,8 +34,7 @@ pub(in crate::confinement) struct PathRules {
 impl PathRules {
     pub(super) fn new(confinement: &Confinement) -> Result<Self, Error> {
         let failed = |error: String| unavailable(Strength::Landlock, &error);
-        let is_root = geteuid().is_root();
-        let readable = visible(confinement, is_root)?;
+        let readable = visible(confinement, opens_disks())?;
         if readable.len() > PATHS_MAX {
             let count = readable.len();
             return Err(failed(format!("{count} files lie beside the hidden ones, more than {PATHS_MAX}")));

@@ -25,7 +25,7 @@ use rustix::process::geteuid;
 
 use super::super::PrivateDir;
 use super::visible::VisiblePaths;
-use super::{Confinement, DEVICES, DROPPED, Network, SHARED_MEMORY};
+use super::{Confinement, DEVICES, DROPPED, Network, SHARED_MEMORY, opens_disks};
 use crate::namespace::{attributes, c_path, mount, namespaces, own_processes};
 use crate::refusals::Refusals;
 use crate::rights::{Scope, scope_rules};
@@ -99,7 +99,7 @@ impl MountPlan {
     }
 
     fn setups(&self, directory: &Path) -> io::Result<Vec<Setup>> {
-        let is_root = geteuid().is_root();
+        let (is_root, opens_disks) = (geteuid().is_root(), opens_disks());
         let network = if self.network == Network::Open { 0 } else { libc::CLONE_NEWNET };
         let mut setups = vec![namespaces(libc::CLONE_NEWIPC | network)];
         // Mounts of the system appear here, and none of here appears there.
@@ -109,21 +109,18 @@ impl MountPlan {
             Ok(mount(&path, &path, c"", libc::MS_BIND | libc::MS_REC, c""))
         };
         let devices: Vec<&Path> = DEVICES.iter().map(Path::new).filter(|path| is_device(path)).collect();
-        if is_root {
-            let kernel = KERNEL.iter().map(Path::new).filter(|path| path.exists());
-            for path in kernel.chain(devices.iter().copied()) {
-                setups.push(on_itself(path)?);
-            }
+        let kernel = KERNEL.iter().map(Path::new).filter(|path| is_root && path.exists());
+        for path in kernel.chain(devices.iter().copied().filter(|_| opens_disks)) {
+            setups.push(on_itself(path)?);
         }
         // Outer ones first, so that inner ones are mounted on them.
         let writable: BTreeSet<&PathBuf> = self.writable.iter().collect();
         for path in writable {
             setups.push(on_itself(path)?);
         }
-        // The raw devices of the machine hold every file. Other users cannot open them.
-        let no_devices = if is_root { libc::MOUNT_ATTR_NODEV } else { 0 };
+        let no_devices = if opens_disks { libc::MOUNT_ATTR_NODEV } else { 0 };
         setups.push(attributes(c"/", libc::MOUNT_ATTR_RDONLY | no_devices, 0, true));
-        for path in devices.iter().filter(|_| is_root) {
+        for path in devices.iter().filter(|_| opens_disks) {
             setups.push(attributes(&c_path(path)?, 0, libc::MOUNT_ATTR_NODEV, false));
         }
         for path in &self.writable {

@@ -1,12 +1,15 @@
 //! The two ways in which Linux enforces a confinement.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use greenwave_process::BeforeExec;
+use rustix::fs::{Access, AtFlags, CWD};
+use rustix::process::geteuid;
 
 use super::{Confinement, Network, Strength, unavailable};
 use crate::Error;
@@ -26,11 +29,26 @@ const DEVICES: [&str; 7] =
 /// Directory of shared memory.
 const SHARED_MEMORY: &str = "/dev/shm";
 /// Capabilities that a confined command does not have, by number (`linux/capability.h`): reading
-/// any file by handle, immutable files, the configuration of networks, modules, raw devices,
-/// `chroot`, `ptrace`, process accounting, administration, rebooting, the clock, terminals, device
-/// nodes, audit, security modules, the kernel log, suspending, BPF and checkpoints.
-const DROPPED: [u8; 23] =
-    [2, 9, 12, 16, 17, 18, 19, 20, 21, 22, 25, 26, 27, 30, 32, 33, 34, 35, 36, 37, 38, 39, 40];
+/// any file by handle, immutable files, the configuration of networks, packets of other processes,
+/// shared memory of other users, modules, raw devices, `chroot`, `ptrace`, process accounting,
+/// administration, rebooting, the clock, terminals, device nodes, audit, security modules, the
+/// kernel log, suspending, BPF and checkpoints.
+const DROPPED: [u8; 25] =
+    [2, 9, 12, 13, 15, 16, 17, 18, 19, 20, 21, 22, 25, 26, 27, 30, 32, 33, 34, 35, 36, 37, 38, 39, 40];
+
+/// Returns whether this user can open a raw device of the machine, which holds every file: root,
+/// and members of a group such as `disk`.
+fn opens_disks() -> bool {
+    static OPENS: OnceLock<bool> = OnceLock::new();
+    let is_open = |entry: std::fs::DirEntry| {
+        entry.file_type().is_ok_and(|kind| kind.is_block_device())
+            && rustix::fs::accessat(CWD, entry.path(), Access::READ_OK, AtFlags::EACCESS).is_ok()
+    };
+    *OPENS.get_or_init(|| {
+        let mut entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+        geteuid().is_root() || entries.any(is_open)
+    })
+}
 
 /// The rules of one strength.
 #[derive(Debug)]

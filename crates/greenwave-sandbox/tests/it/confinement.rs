@@ -145,6 +145,37 @@ fn an_unprivileged_user_is_confined_as_well() {
     assert!(output.status.success() && text.contains("3 passed"), "{text}");
 }
 
+/// Members of a group such as `disk` can open raw devices. Runs a test with such a device, in a
+/// directory of devices of its own.
+#[test]
+fn members_of_the_group_of_disks_are_confined_as_well() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let script = "for disk in /dev/loop? /dev/zram? /dev/vd? /dev/sd? /dev/nvme?n?; do
+            [ -b $disk ] && head -c1 $disk > /dev/null 2>&1 && found=$disk
+        done
+        set -e
+        number=$(stat -c '0x%t 0x%T' $found); mount -t tmpfs none /dev; mkdir /dev/shm /dev/pts
+        device() { mknod -m 666 /dev/$1 c $2 $3; }
+        device null 1 3; device zero 1 5; device full 1 7; device random 1 8; device urandom 1 9
+        device tty 5 0; mount -t devpts -o newinstance,ptmxmode=0666 none /dev/pts
+        ln -s pts/ptmx /dev/ptmx
+        mknod -m 660 /dev/vda b $number; chgrp 6 /dev/vda; cp \"$0\" /dev/shm/it
+        setpriv --reuid=65534 --regid=6 --clear-groups head -c1 /dev/vda > /dev/null; echo open
+        TMPDIR=/tmp exec setpriv --reuid=65534 --regid=6 --clear-groups \
+            /dev/shm/it --exact --nocapture confinement::the_rest_of_the_system_is_out_of_reach";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script]).arg(std::env::current_exe().unwrap()).current_dir("/");
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    if !text.contains("open\n") {
+        eprintln!("skipped: {text}");
+        return;
+    }
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
 /// In a user namespace in which no further namespace may be created, as some systems have it.
 #[test]
 fn landlock_takes_over_where_namespaces_are_forbidden() {
@@ -243,6 +274,7 @@ const ESCAPES: &str = r#"
     chrt -i -p 0 $OUTSIDE 2>/dev/null && echo SCHEDULING
     prlimit --nofile=100 nice -n 5 ionice -c 3 taskset 1 chrt -i 0 true 2>/dev/null && echo own
     { echo x > /dev/null && head -c1 /dev/urandom > /dev/null; } 2>/dev/null && echo devices
+    python3 -c 'import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3)' 2>/dev/null && echo PACKETS
     python3 -c 'import pty; raise SystemExit(pty.spawn(["true"]))' 2>/dev/null && echo terminal
     true"#;
 
