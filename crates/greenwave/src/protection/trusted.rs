@@ -7,7 +7,7 @@ use super::{matches, patterns};
 /// Patterns of files that agents may not change unless a plan allows it, in the syntax of
 /// `.gitignore`: what starts programs on the user's machine or in CI, or chooses which ones, when
 /// somebody opens, builds or tests the project.
-pub const PROTECTED_FILES: [&str; 102] = [
+pub const PROTECTED_FILES: [&str; 126] = [
     // Version control and its hooks.
     ".git*",
     "!.gitkeep",
@@ -51,6 +51,12 @@ pub const PROTECTED_FILES: [&str; 102] = [
     ".teamcity",
     "wercker.yml",
     "Jenkinsfile",
+    "buildspec*.yml",
+    "bitrise.yml",
+    "codemagic.yaml",
+    ".readthedocs.y*ml",
+    "netlify.toml",
+    "vercel.json",
     // Greenwave.
     ".greenwave",
     "greenwave.toml",
@@ -65,7 +71,7 @@ pub const PROTECTED_FILES: [&str; 102] = [
     ".exrc",
     ".nvim.lua",
     ".claude",
-    ".cursor",
+    ".cursor*",
     ".mcp.json",
     ".opencode",
     "opencode.json*",
@@ -74,6 +80,14 @@ pub const PROTECTED_FILES: [&str; 102] = [
     ".qwen",
     ".aider.conf.yml",
     ".kiro",
+    ".clinerules*",
+    ".continue",
+    ".junie",
+    ".trae",
+    ".goosehints",
+    ".copilot",
+    ".agents",
+    ".amp",
     ".roo",
     ".rooignore",
     ".roomodes",
@@ -88,6 +102,11 @@ pub const PROTECTED_FILES: [&str; 102] = [
     "*.sublime-workspace",
     // Shells and version managers.
     ".envrc",
+    // An `.envrc` that is permitted evaluates them when they change.
+    "flake.nix",
+    "shell.nix",
+    "devenv.*",
+    "devbox.json",
     ".tool-versions",
     ".mise*",
     "mise.toml",
@@ -110,6 +129,12 @@ pub const PROTECTED_FILES: [&str; 102] = [
     ".pdbrc*",
     ".pylintrc",
     ".irbrc",
+    ".pryrc",
+    ".bundle",
+    ".Rprofile",
+    ".Renviron",
+    ".gdbinit",
+    ".lldbinit",
     "bunfig.toml",
     ".bazelrc",
     ".npmrc",
@@ -151,5 +176,22 @@ impl TrustedFiles {
             Some(()) => "is protected by the plan (`protect`)",
             None => "is run or trusted automatically by other programs",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_start_programs_are_protected_in_any_case_and_directory() {
+        let files = TrustedFiles::new(&[]);
+        for path in [".envrc", "a/flake.nix", ".cursorrules", "sub/.GDBINIT", ".bundle/config", "vercel.json"]
+        {
+            assert!(files.reason(path).is_some(), "{path}");
+        }
+        for path in ["src/main.rs", "docs/flake.md", "cursor.rs", "a.nix", "bundle/config"] {
+            assert_eq!(files.reason(path), None, "{path}");
+        }
     }
 }
