@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::Error;
+use crate::repository_marker::nearest_marker;
+use crate::trusted_path::trusted_path;
 
 /// Variables that point git to a repository, an index or objects, or that inject configuration.
 ///
@@ -63,6 +65,11 @@ pub(crate) struct Tracked {
 /// Creates a call of git that is independent of the caller's repository and runs no program that a
 /// configuration names: no hooks, no monitors, no pagers and no prompts.
 pub(crate) fn command(directory: &Path) -> Command {
+    command_in_copy(directory, directory)
+}
+
+/// Creates such a call in a copy of a project.
+pub(crate) fn command_in_copy(directory: &Path, project: &Path) -> Command {
     let mut command = Command::new("git");
     command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for name in LOCAL_VARIABLES {
@@ -70,6 +77,8 @@ pub(crate) fn command(directory: &Path) -> Command {
     }
     command.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0").env("GIT_NO_LAZY_FETCH", "1");
     command.env("LC_ALL", "C").env("GIT_LFS_SKIP_SMUDGE", "1");
+    // The variable holds for the search of git itself as well, and for filters of the user.
+    command.envs(trusted_path(project).map(|path| ("PATH", path)));
     command.args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0"]);
     command.args([
         "-c",
@@ -131,12 +140,6 @@ pub(crate) fn text(command: &mut Command, operation: &'static str) -> Result<Str
 /// Returns the value of a configuration variable.
 pub(crate) fn config(directory: &Path, name: &str) -> Option<String> {
     text(command(directory).args(["config", "--get", name]), "read the configuration").ok()
-}
-
-/// Returns the nearest directory at or above `directory` that has an entry `.git`.
-pub(crate) fn nearest_marker(directory: &Path) -> Option<PathBuf> {
-    let directory = directory.canonicalize().ok()?;
-    directory.ancestors().find(|above| above.join(".git").symlink_metadata().is_ok()).map(Path::to_owned)
 }
 
 impl UserRepository {

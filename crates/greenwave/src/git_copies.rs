@@ -37,6 +37,8 @@ const REFS_MAX: usize = 3;
 /// The base of all copies of a run: a repository with the base commit, and an index for it.
 #[derive(Debug)]
 pub(crate) struct GitBase {
+    /// Top directory of the user's repository.
+    top: PathBuf,
     /// Objects of the base commit.
     objects: PathBuf,
     /// The commit that copies start from.
@@ -91,6 +93,7 @@ impl GitBase {
         // A file that exists nevertheless is an ordinary one.
         sparse.retain(|path| !tree.contains_key(path));
         let mut base = Self {
+            top: repository.top.clone(),
             objects,
             commit: head.unwrap_or_default().to_owned(),
             branch: repository.branch.clone().unwrap_or_else(|| DETACHED_BRANCH.to_owned()),
@@ -134,7 +137,7 @@ impl GitBase {
         let operation = "commit the snapshot";
         // Objects go into the base, where all copies find them.
         let git = || {
-            let mut command = git::command(copy.path());
+            let mut command = git::command_in_copy(copy.path(), &repository.top);
             command.env("GIT_OBJECT_DIRECTORY", &self.objects);
             command
         };
@@ -219,9 +222,10 @@ impl GitBase {
         }
         let operation = "commit merged features";
         let arguments = ["fast-import", "--quiet", "--date-format=now", "--force"];
-        git::output_of(git::command(copy.path()).args(arguments), &stream, operation)?;
+        let git = || git::command_in_copy(copy.path(), &self.top);
+        git::output_of(git().args(arguments), &stream, operation)?;
         // Entries that are equal in both stay valid. The files may differ from both.
-        git::output(git::command(copy.path()).args(["read-tree", "-m", "-i", "HEAD"]), operation)?;
+        git::output(git().args(["read-tree", "-m", "-i", "HEAD"]), operation)?;
         Ok(())
     }
 

@@ -112,6 +112,7 @@ mod recovering_tier;
 mod red;
 mod remove;
 mod report;
+mod repository_marker;
 mod resources;
 mod result_keys;
 mod result_store;
@@ -136,6 +137,7 @@ mod test_runner;
 mod tests;
 mod transcript;
 mod tree;
+mod trusted_path;
 mod unfinished;
 mod user_edits;
 mod workspace;
@@ -172,3 +174,4 @@ pub use settings::{
     PoolSettings, RunSettings, Settings, StorageSettings, TestingSettings,
 };
 pub use spending::{BudgetExceeded, BudgetLimits, Prices, format_dollars};
+pub use trusted_path::trusted_path;

@@ -7,7 +7,8 @@ use greenwave_dir::read_regular_text;
 use greenwave_testing::Test;
 
 use crate::error::{Error, chain};
-use crate::git::{self, UserRepository};
+use crate::git::UserRepository;
+use crate::repository_marker::nearest_marker;
 
 /// Maximum size of a manifest, in bytes.
 const MANIFEST_BYTES_MAX: u64 = 64 << 20;
@@ -56,7 +57,7 @@ impl ProjectRoot {
                 (None, Some(format!("copies are plain directories without git: {}", chain(&error))))
             }
         };
-        let marked = || note.as_ref().and_then(|_| git::nearest_marker(&project));
+        let marked = || note.as_ref().and_then(|_| nearest_marker(&project));
         let top = repository.as_ref().map(|it| it.top.clone()).or_else(marked);
         let path = top.or_else(|| workspace_root(&project)).unwrap_or_else(|| project.clone());
         // A path that is not UTF-8 cannot be part of a tree.

@@ -165,3 +165,26 @@ fn a_branch_that_is_checked_out_during_a_run_does_not_move() {
     assert_eq!((report.phases(), report.requests()), (vec![("one", "green")], 0));
     git(&dir, &["cat-file", "-e", "greenwave/plan:one.txt"]);
 }
+
+/// A relative directory in `PATH` leads into the project and its copies, where agents can create
+/// programs.
+#[test]
+fn git_is_no_program_of_an_agent() {
+    let dir = TestDir::with_project();
+    repository(&dir);
+    let started = dir.path("started");
+    let program = format!("#!/bin/sh\ntouch {}\nexit 1\n", started.display());
+    let script = format!("printf '%s' '{program}' > git; chmod 755 git; touch one.txt");
+    let features = [
+        ShellFeature::new("one", &script, "test -f one.txt"),
+        ShellFeature::new("two", "touch two.txt", "test -f two.txt").after("one"),
+    ];
+    dir.write("plan.toml", shell_plan::plan(&features));
+    let path = format!(".:{}:{}", dir.path("project").display(), std::env::var("PATH").unwrap());
+    dir.plan().variable("PATH", &path).run().with_code(0);
+    assert!(dir.path("project/git").exists() && dir.path("project/two.txt").exists());
+    dir.write("project/greenwave.toml", "[[test]]\nname = \"t\"\ncommand = [\"true\"]\n");
+    let test = dir.greenwave(["test", "--affected", "HEAD", "--dry-run"]).within(&dir.path("project"));
+    test.variable("PATH", &path).run().with_code(0);
+    assert!(!started.exists());
+}

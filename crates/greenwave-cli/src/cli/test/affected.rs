@@ -61,6 +61,7 @@ async fn without_filters(project: &Path) -> Vec<String> {
 /// settings can name, git starts none.
 async fn git(project: &Path, args: &[&str]) -> Result<Vec<u8>, GitError> {
     let mut command = Command::new("git");
+    command.envs(greenwave::trusted_path(project).map(|path| ("PATH", path)));
     command.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]);
     // Missing objects of a partial clone would be fetched by a program.
     command.args(["-c", "protocol.allow=never"]).env("GIT_NO_LAZY_FETCH", "1");
