@@ -89,10 +89,15 @@ fn rules(confinement: &Confinement, readable: &BTreeSet<PathBuf>) -> Result<Rule
     let all = all & !(AccessFs::MakeBlock | AccessFs::MakeChar);
     let writable = confinement.writable.iter().map(PathBuf::as_path);
     for path in writable.chain([Path::new(SHARED_MEMORY)]) {
-        // A hidden path stays hidden inside of a writable directory.
-        let is_above_hidden = confinement.hidden.iter().any(|hidden| hidden.starts_with(path));
-        let rights = if is_above_hidden { all & !(AccessFs::ReadFile | AccessFs::Execute) } else { all };
-        rules = rights::add(rules, VERSION, path, rights)?;
+        if !confinement.hidden.iter().any(|hidden| hidden.starts_with(path)) {
+            rules = rights::add(rules, VERSION, path, all)?;
+            continue;
+        }
+        // A right on the directory would hold for the hidden path, too, and one to move or link it
+        // would show it to the next command under another name.
+        for inside in readable.iter().filter(|inside| inside.starts_with(path)) {
+            rules = rights::add(rules, VERSION, inside, all)?;
+        }
     }
     Ok(rules)
 }

@@ -250,6 +250,23 @@ fn commands_do_not_decide_what_is_writable() {
     }
 }
 
+#[test]
+fn commands_do_not_take_hidden_paths_in_writable_directories() {
+    let first = "mv ../home/.ssh ../home/moved; mv ../home/.netrc ../home/renamed
+        ln ../home/.netrc ../home/linked; mv ../home/.ssh/id taken; ln ../home/.netrc stolen
+        echo x > ../home/plain; echo x > ../home/sub/new && echo writable";
+    let next = "cat ../home/moved/id ../home/renamed ../home/linked taken stolen ../home/.netrc; echo end";
+    for strength in strengths() {
+        let machine = Machine::new();
+        fs::create_dir(machine.path("home/sub")).unwrap();
+        let confinement = machine.confinement().writable(machine.path("home"));
+        let run = |script: &str| machine.run(&confinement, strength, &format!("exec 2> /dev/null\n{script}"));
+        assert_eq!((run(first), run(next)), ("writable\n".to_owned(), "end\n".to_owned()), "{strength:?}");
+        assert_eq!(fs::read_to_string(machine.path("home/plain")).unwrap(), "x\n");
+        assert_eq!(fs::read_to_string(machine.path("home/.ssh/id")).unwrap(), "text\n");
+    }
+}
+
 /// Prints one word per way to affect the rest of the system.
 const ESCAPES: &str = r#"
     kill -0 $OUTSIDE 2>/dev/null && echo SIGNAL
