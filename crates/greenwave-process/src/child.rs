@@ -111,7 +111,7 @@ impl Child {
 
     /// Starts `command` as the leader of a new process group, without a controlling terminal and
     /// with pipes for its three standard streams. A supervisor starts it if there is one; otherwise
-    /// it leads a [session](Self::spawn_session).
+    /// it leads a new session.
     ///
     /// A supervisor starts the command's program with its arguments, working directory and
     /// variables, after the ones that the supervisor [inherits](Supervisor::inheriting). Closures
@@ -181,13 +181,7 @@ impl Child {
 
     /// Starts `command` as the leader of a new session, and so of a new process group, without a
     /// controlling terminal: opening `/dev/tty` fails at once instead of stopping the process.
-    ///
-    /// # Errors
-    /// Fails as [`spawn`](Self::spawn) does.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime with I/O enabled.
-    pub fn spawn_session(command: &mut Command) -> io::Result<Self> {
+    fn spawn_session(command: &mut Command) -> io::Result<Self> {
         // SAFETY: `setsid` is a bare system call. It touches no memory and no lock.
         unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?)) };
         let child = command.kill_on_drop(true).spawn()?;

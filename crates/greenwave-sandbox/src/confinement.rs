@@ -119,7 +119,7 @@ pub struct Confinement {
     /// Directory whose place a private one takes, with the names of files that are copied to it.
     replaced: Option<(PathBuf, Vec<OsString>)>,
     private: Option<PrivateDir>,
-    /// Directory that is shown at another path as well, and that path.
+    /// A directory, and the second path at which it is visible.
     shown_at: Option<(PathBuf, PathBuf)>,
     network: Network,
     shares_processes: bool,

@@ -6,6 +6,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use libc::{c_int, c_long, c_ulong, sock_filter, sock_fprog};
+use rustix::fs::{Mode, OFlags, mkdir, open};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::Setup;
 use crate::descriptors;
@@ -15,7 +18,7 @@ const SYS_MOUNT_SETATTR: c_long = 442;
 /// Flag of `mount_setattr`: also the mounts below.
 const AT_RECURSIVE: c_int = 0x8000;
 /// Mode of directories and files that become mount points.
-const MOUNT_POINT_MODE: libc::mode_t = 0o755;
+const MOUNT_POINT_MODE: Mode = Mode::from_raw_mode(0o755);
 /// The highest number that a capability may get.
 const CAPABILITY_MAX: u64 = 63;
 /// Maximum length of a line that maps one id, in bytes.
@@ -54,12 +57,13 @@ pub(super) fn apply(setup: &Setup) -> io::Result<()> {
         // Handled by the caller on every system.
         Setup::Inherit(_) => Ok(()),
         Setup::Place { file, number } => {
-            // SAFETY: both arguments are numbers. The copy does not close on exec.
+            // SAFETY: the call has no pointers. It closes what `number` refers to, which nothing in
+            // the child uses before it executes its program.
             check(c_long::from(unsafe { libc::dup2(file.as_raw_fd(), *number) }))
         }
         Setup::NoNewPrivileges => no_new_privileges(),
         Setup::Restrict(rules) => {
-            // SAFETY: the call takes numbers. `rules` is open for the duration of the borrow.
+            // SAFETY: the call has no pointers. `rules` is open for the duration of the borrow.
             check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) })
         }
         Setup::ReportCalls { filter, socket, secret } => {
@@ -73,7 +77,8 @@ pub(super) fn apply(setup: &Setup) -> io::Result<()> {
         }
         Setup::Namespaces { flags, identity } => {
             let user = if identity.is_some() { libc::CLONE_NEWUSER } else { 0 };
-            // SAFETY: the call takes a number.
+            // SAFETY: the call has no pointers. With `CLONE_FILES`, it would end the sharing of
+            // descriptors between threads; the child has one thread.
             check(c_long::from(unsafe { libc::unshare(flags | user) }))?;
             identity.map_or(Ok(()), keep_identity)
         }
@@ -81,7 +86,8 @@ pub(super) fn apply(setup: &Setup) -> io::Result<()> {
         Setup::OwnProcesses { .. } => Ok(()),
         Setup::Mount { source, target, kind, flags, options } => {
             let (kind, options) = (pointer(kind), pointer(options));
-            // SAFETY: all pointers are null or C strings that live until the call returns.
+            // SAFETY: the pointers are null, or C strings that outlive the call and that it only
+            // reads.
             let mounted =
                 unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, *flags, options.cast()) };
             check(c_long::from(mounted))
@@ -90,14 +96,10 @@ pub(super) fn apply(setup: &Setup) -> io::Result<()> {
             set_attributes(path, *set, *clear, *recursive)
         }
         Setup::Create { path, directory } => create(path, *directory),
-        Setup::Link { target, path } => {
-            // SAFETY: the paths are C strings.
-            check(c_long::from(unsafe { libc::symlink(target.as_ptr(), path.as_ptr()) }))
-        }
+        Setup::Link { target, path } => Ok(rustix::fs::symlink(target.as_c_str(), path.as_c_str())?),
         Setup::DropCapabilities(capabilities) => drop_capabilities(*capabilities),
         Setup::LoopbackUp => loopback_up(),
-        // SAFETY: the path is a C string.
-        Setup::Enter(path) => check(c_long::from(unsafe { libc::chdir(path.as_ptr()) })),
+        Setup::Enter(path) => Ok(rustix::process::chdir(path.as_c_str())?),
     }
 }
 
@@ -144,8 +146,7 @@ fn seccomp(filter: &[sock_filter], flags: c_ulong) -> io::Result<c_long> {
 }
 
 fn no_new_privileges() -> io::Result<()> {
-    // SAFETY: all arguments are numbers.
-    check(c_long::from(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }))
+    Ok(rustix::thread::set_no_new_privs(true)?)
 }
 
 /// Maps a user and a group to themselves, in a new user namespace.
@@ -166,43 +167,29 @@ fn write_mapping(path: &CStr, id: u32) -> io::Result<()> {
 
 /// Writes to an existing file with one call, as files of `/proc` require.
 fn write(path: &CStr, content: &[u8]) -> io::Result<()> {
-    // SAFETY: the path is a C string.
-    let file = unsafe { libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) };
-    if file < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just opened, so nothing else owns it.
-    let file = unsafe { OwnedFd::from_raw_fd(file) };
-    // SAFETY: the buffer has the length that is passed.
-    let written = unsafe { libc::write(file.as_raw_fd(), content.as_ptr().cast(), content.len()) };
-    check(written as c_long)
+    let file = open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, content)?;
+    Ok(())
 }
 
 /// Creates an empty directory or file unless there is one.
 fn create(path: &CStr, directory: bool) -> io::Result<()> {
     if directory {
-        // SAFETY: the path is a C string.
-        let created = check(c_long::from(unsafe { libc::mkdir(path.as_ptr(), MOUNT_POINT_MODE) }));
-        return match created {
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-            result => result,
+        return match mkdir(path, MOUNT_POINT_MODE) {
+            Err(Errno::EXIST) => Ok(()),
+            result => Ok(result?),
         };
     }
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_CLOEXEC | libc::O_NOFOLLOW;
-    // SAFETY: the path is a C string.
-    let file = unsafe { libc::open(path.as_ptr(), flags, MOUNT_POINT_MODE) };
-    if file < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just opened, so nothing else owns it.
-    drop(unsafe { OwnedFd::from_raw_fd(file) });
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    drop(open(path, flags, MOUNT_POINT_MODE)?);
     Ok(())
 }
 
 fn set_attributes(path: &CStr, set: u64, clear: u64, recursive: bool) -> io::Result<()> {
     let attributes = MountAttributes { set, clear, propagation: 0, user_namespace: 0 };
     let flags = if recursive { AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is a C string, and the structure has the size that is passed.
+    // SAFETY: the kernel only reads the path, a C string, and the structure, whose size is passed.
+    // Both outlive the call.
     check(unsafe {
         libc::syscall(
             SYS_MOUNT_SETATTR,
@@ -221,40 +208,34 @@ fn drop_capabilities(capabilities: u64) -> io::Result<()> {
         if capabilities & (1 << number) != 0 {
             // Fails for a number that this kernel does not have, and without `CAP_SETPCAP`, which
             // a process without capabilities does not need.
-            // SAFETY: all arguments are numbers.
+            // SAFETY: the operation has no pointers.
             unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number as c_ulong, 0, 0, 0) };
         }
     }
-    // SAFETY: all arguments are numbers. It fails on kernels without ambient capabilities only.
-    unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    // Fails only on kernels without ambient capabilities.
+    let _ = rustix::thread::clear_ambient_capability_set();
     let header = CapabilityHeader { version: CAPABILITY_VERSION, process: 0 };
     let mut sets = [Capabilities::default(); 2];
-    // SAFETY: version 3 reads and writes two structures.
+    // SAFETY: version 3 reads the header and writes two structures. Both outlive the call.
     check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) })?;
     for (set, mask) in sets.iter_mut().zip([capabilities as u32, (capabilities >> 32) as u32]) {
         set.effective &= !mask;
         set.permitted &= !mask;
         set.inheritable &= !mask;
     }
-    // SAFETY: version 3 reads two structures.
+    // SAFETY: version 3 reads the header and two structures. Both outlive the call.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) })
 }
 
 /// Sets the flag `IFF_UP` of the interface `lo`.
 fn loopback_up() -> io::Result<()> {
-    // SAFETY: all arguments are numbers.
-    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if socket < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just opened, so nothing else owns it.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     // SAFETY: `ifreq` consists of integers and a union of plain data, for which zeros are valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[0] = b'l' as libc::c_char;
     request.ifr_name[1] = b'o' as libc::c_char;
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: the request reads one `ifreq`.
+    // SAFETY: the request reads one `ifreq` from the pointer, and `request` outlives the call.
     check(c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }))
 }
 

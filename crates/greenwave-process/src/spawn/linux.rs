@@ -230,11 +230,10 @@ impl Child<'_> {
         for signal in 1..libc::SIGRTMAX() {
             default_handler(signal);
         }
-        // SAFETY: both arguments are numbers.
-        check(unsafe { libc::setpgid(0, 0) })?;
+        rustix::process::setpgid(None, None)?;
         self.redirect()?;
         if !self.directory.is_null() {
-            // SAFETY: the path is a C string prepared by the parent.
+            // SAFETY: the path is a C string that the parent prepared, and the call only reads it.
             check(unsafe { libc::chdir(self.directory) })?;
         }
         close_others_on_exec();
@@ -242,13 +241,14 @@ impl Child<'_> {
             setup.apply()?;
         }
         let none = signals(libc::sigemptyset);
-        // SAFETY: the set is initialised.
+        // SAFETY: the call reads the set, which outlives it, and a null pointer asks for no old set.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) };
-        // SAFETY: C strings in arrays that end with a null pointer.
+        // SAFETY: the parent prepared the C strings and the arrays, which end with a null pointer.
+        // The call only reads them.
         unsafe { libc::execve(self.program, self.words.as_ptr(), self.variables.as_ptr()) };
         let error = io::Error::last_os_error();
         if error.raw_os_error() == Some(libc::ENOEXEC) {
-            // SAFETY: C strings in arrays that end with a null pointer.
+            // SAFETY: as above.
             unsafe {
                 libc::execve(SHELL.as_ptr(), self.shell_words.as_ptr(), self.variables.as_ptr());
             }
@@ -262,17 +262,18 @@ impl Child<'_> {
         let mut streams = self.streams;
         for (at, stream) in streams.iter_mut().enumerate() {
             if (0..3).contains(stream) && *stream as usize != at {
-                // SAFETY: all arguments are numbers.
+                // SAFETY: the call has no pointers. The child has its own table of descriptors, so
+                // nothing that the parent owns changes; this holds for the calls below, too.
                 *stream = check(unsafe { libc::fcntl(*stream, libc::F_DUPFD_CLOEXEC, 3) })?;
             }
         }
         for (at, stream) in streams.into_iter().enumerate() {
             let at = at as RawFd;
             let result = if stream == at {
-                // SAFETY: all arguments are numbers.
+                // SAFETY: the call has no pointers.
                 unsafe { libc::fcntl(at, libc::F_SETFD, 0) }
             } else {
-                // SAFETY: both arguments are numbers.
+                // SAFETY: the call has no pointers.
                 unsafe { libc::dup2(stream, at) }
             };
             check(result)?;
@@ -291,7 +292,8 @@ extern "C" fn run(child: *mut c_void) -> c_int {
             ptr::write_volatile(&raw mut child.error, error.raw_os_error().unwrap_or(libc::EINVAL));
         }
     }
-    // SAFETY: `_exit` takes a number and does not return.
+    // SAFETY: the child ends at once. No destructor or exit handler runs in the memory that it shares
+    // with its parent.
     unsafe { libc::_exit(127) }
 }
 
@@ -299,7 +301,8 @@ extern "C" fn run(child: *mut c_void) -> c_int {
 /// default action. Other ignored signals stay ignored, as `exec` specifies.
 fn default_handler(signal: c_int) {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: `sigaction` is valid when zeroed; the call initialises it before it is read.
+    // SAFETY: `sigaction` is valid when zeroed, and the first call initialises it before it is read.
+    // The child has its own table of handlers, so those of the parent stay.
     unsafe {
         if libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) != 0 {
             return;
@@ -319,14 +322,14 @@ fn default_handler(signal: c_int) {
 /// before Linux 5.11 reject the flag, and the program inherits them there.
 fn close_others_on_exec() {
     let flag = libc::CLOSE_RANGE_CLOEXEC;
-    // SAFETY: all arguments are numbers. The descriptors of this process are not shared with its
+    // SAFETY: the call has no pointers. The descriptors of this process are not shared with its
     // parent, and stay open until it executes the program.
     unsafe { libc::syscall(libc::SYS_close_range, libc::STDERR_FILENO + 1, libc::c_uint::MAX, flag) };
 }
 
 fn signals(fill: unsafe extern "C" fn(*mut libc::sigset_t) -> c_int) -> libc::sigset_t {
     let mut set = MaybeUninit::zeroed();
-    // SAFETY: a zeroed set is valid, and `fill` initialises it.
+    // SAFETY: a set consists of integers, for which all-zero bytes are valid; `fill` writes to it.
     unsafe {
         fill(set.as_mut_ptr());
         set.assume_init()

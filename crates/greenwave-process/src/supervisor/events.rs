@@ -10,12 +10,12 @@ pub(super) struct ChildEvents(OwnedFd);
 impl ChildEvents {
     pub(super) fn new() -> io::Result<Self> {
         let set = signals(|set| {
-            // SAFETY: the set is initialised.
+            // SAFETY: `signals` passes a pointer to a set that it owns.
             unsafe { libc::sigemptyset(set) };
             // SAFETY: as above.
             unsafe { libc::sigaddset(set, libc::SIGCHLD) };
         });
-        // SAFETY: the set is initialised.
+        // SAFETY: the call reads the set, which outlives it.
         let file = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if file < 0 {
             return Err(io::Error::last_os_error());
@@ -41,6 +41,6 @@ impl AsFd for ChildEvents {
 pub(super) fn signals(fill: impl FnOnce(*mut libc::sigset_t)) -> libc::sigset_t {
     let mut set = MaybeUninit::zeroed();
     fill(set.as_mut_ptr());
-    // SAFETY: a zeroed set is valid.
+    // SAFETY: a set consists of integers, for which all-zero bytes are valid.
     unsafe { set.assume_init() }
 }

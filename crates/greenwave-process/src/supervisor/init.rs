@@ -9,7 +9,10 @@ use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{
+    DumpableBehavior, Pid, PidfdFlags, Signal, pidfd_open, set_dumpable_behavior,
+    set_parent_process_death_signal,
+};
 
 use crate::setup::keep_identity;
 use crate::{Setup, Spawn};
@@ -56,18 +59,17 @@ pub(super) fn fork(identity: Option<(u32, u32)>) -> io::Result<Side> {
     let flags = libc::c_long::from(libc::CLONE_NEWPID | user | libc::SIGCHLD);
     let none: libc::c_long = 0;
     // SAFETY: without a stack and without shared memory, the call forks. The copy runs on a copy of
-    // this thread's stack.
+    // this thread's stack. The reaper has one thread, so no lock is held by another one.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) };
     if pid != 0 {
         let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw);
         return pid.map(Side::Outside).ok_or_else(io::Error::last_os_error);
     }
     let prepared = identity.map_or(Ok(()), keep_identity);
-    // SAFETY: all arguments are numbers.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
     match prepared {
         Ok(()) => Ok(Side::Inside),
-        // SAFETY: `_exit` takes a number and does not return.
+        // SAFETY: the process ends at once, without destructors and without handlers of the parent.
         Err(error) => unsafe { libc::_exit(error.raw_os_error().unwrap_or(libc::EINVAL)) },
     }
 }
@@ -89,7 +91,7 @@ pub fn probe_own_processes(identity: Option<(u32, u32)>) -> io::Result<()> {
         Side::Inside => {
             let failed = steps.iter().find_map(|step| step.apply().err());
             let code = failed.map_or(0, |error| error.raw_os_error().unwrap_or(libc::EINVAL));
-            // SAFETY: `_exit` takes a number and does not return.
+            // SAFETY: as in `fork`.
             unsafe { libc::_exit(code) }
         }
         Side::Outside(init) => match wait(init)? {
@@ -120,13 +122,13 @@ pub(super) fn outer_number(child: Pid) -> io::Result<i32> {
 
 /// Keeps processes of the same user from opening files and memory of this one.
 pub(super) fn close_to_others() {
-    // SAFETY: all arguments are numbers.
-    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// Kills everything else in the namespace of this process, which is its first one.
 pub(super) fn kill_namespace() {
     assert!(std::process::id() == 1, "only the first process of a namespace kills all others");
-    // SAFETY: both arguments are numbers.
+    // SAFETY: the call has no pointers. The signal reaches this namespace only, and not its first
+    // process.
     unsafe { libc::kill(-1, libc::SIGKILL) };
 }

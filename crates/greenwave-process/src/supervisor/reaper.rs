@@ -22,10 +22,8 @@ const KILL_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Serves requests until the other end of the socket is closed.
 pub(super) fn run(socket: OwnedFd) -> io::Result<()> {
-    // SAFETY: all arguments are numbers.
-    if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // Any process sets the attribute, which belongs to this one.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let events = ChildEvents::new()?;
     let mut reaper = Reaper { socket, events, leader: None, group: None, is_killing: false, is_init: false };
     while let Some(mut spawn) = wire::receive(&reaper.socket)? {

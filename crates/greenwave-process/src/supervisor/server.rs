@@ -68,7 +68,8 @@ fn detach() -> io::Result<OwnedFd> {
     // separate session would wait for each other and for this program.
     rustix::process::setpgid(None, None)?;
     leave_terminal();
-    // SAFETY: closes descriptors that nothing in this process uses: it is at its start.
+    // SAFETY: the call has no pointers, and closes descriptors that nothing in this process uses: it
+    // is at its start.
     unsafe { libc::syscall(libc::SYS_close_range, FIRST_FILE, libc::c_uint::MAX, 0) };
     let client = io::stdin().as_fd().try_clone_to_owned()?;
     rustix::net::sockopt::socket_type(&client)?;
@@ -76,10 +77,8 @@ fn detach() -> io::Result<OwnedFd> {
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
-    // SAFETY: all arguments are numbers.
-    if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // Any process sets the attribute, which belongs to this one.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     block_signals();
     Ok(client)
 }
@@ -149,9 +148,9 @@ fn reap(reapers: &mut Vec<Reaper>) -> bool {
 /// with no signal blocked.
 fn block_signals() {
     let set = signals(|set| {
-        // SAFETY: the pointer is valid.
+        // SAFETY: `signals` passes a pointer to a set that it owns.
         unsafe { libc::sigfillset(set) };
     });
-    // SAFETY: the set is initialised.
+    // SAFETY: the call reads the set, which outlives it, and a null pointer asks for no old set.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut()) };
 }

@@ -48,7 +48,7 @@ pub(in crate::confinement) struct MountPlan {
     additions: Vec<(PathBuf, OsString)>,
     private: Option<PrivateDir>,
     hidden: Vec<Hidden>,
-    /// Directory that is shown at another path as well, and that path.
+    /// A directory, and the second path at which it is visible.
     shown_at: Option<(PathBuf, PathBuf)>,
     network: Network,
     shares_processes: bool,
@@ -64,7 +64,7 @@ struct Hidden {
     is_directory: bool,
     /// Paths inside that remain visible, relative to it, and whether each is a directory.
     visible: Vec<(PathBuf, bool)>,
-    /// The one of them that is shown at another one, and that one.
+    /// Two visible paths: a directory, and the second path at which it is visible.
     shown_at: Option<(PathBuf, PathBuf)>,
 }
 
@@ -102,7 +102,7 @@ impl MountPlan {
         let (is_root, opens_disks) = (geteuid().is_root(), opens_disks());
         let network = if self.network == Network::Open { 0 } else { libc::CLONE_NEWNET };
         let mut setups = vec![namespaces(libc::CLONE_NEWIPC | network)];
-        // Mounts of the system appear here, and none of here appears there.
+        // Later mounts of the system appear in this namespace. Its own mounts do not appear outside.
         setups.push(mount(c"none", c"/", c"", libc::MS_REC | libc::MS_SLAVE, c""));
         let on_itself = |path: &Path| -> Result<Setup, NulError> {
             let path = c_path(path)?;
@@ -218,7 +218,8 @@ impl Hidden {
     }
 }
 
-/// Adds the steps that mount a private directory on another, and the entries of that one in it.
+/// Adds the steps that mount a private directory on the directory that it replaces, and that mount
+/// entries of the replaced directory in it.
 fn replace(private: &PrivateDir, setups: &mut Vec<Setup>) -> Result<(), NulError> {
     let original = c_path(&private.original)?;
     // Relative paths lead to the covered directory, absolute ones to the private one.

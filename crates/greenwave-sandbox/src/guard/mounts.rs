@@ -21,7 +21,7 @@ const DROPPED: [u8; 10] = [2, 16, 17, 18, 19, 21, 27, 38, 39, 40];
 /// read-only, for a command in a working directory.
 pub(super) fn mounts(guard: &Guard, directory: &Path) -> Result<Vec<Setup>, NulError> {
     let mut steps = vec![namespaces(0)];
-    // Mounts of the system appear here, and none of here appears there.
+    // Later mounts of the system appear in this namespace. Its own mounts do not appear outside.
     steps.push(mount(c"none", c"/", c"", libc::MS_REC | libc::MS_SLAVE, c""));
     // A mount point cannot be moved away, to be replaced by another directory.
     let protected = guard.hidden.iter().chain(&guard.read_only);
