@@ -120,7 +120,7 @@ pub enum Error {
         is_unreachable: bool,
     },
     /// An agent program exceeded its time limit and was killed with all its descendants.
-    #[error("agent command `{program}` did not end within {limit:?} and was killed")]
+    #[error("agent command `{program}` did not end within {} and was killed", humantime::format_duration(*limit))]
     TimedOut {
         /// The program as configured.
         program: String,

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use humantime::format_duration;
+
 use crate::confine::PathError;
 use crate::plan::PlanError;
 use crate::spending::BudgetExceeded;
@@ -217,7 +219,7 @@ pub enum FeatureError {
         reason: String,
     },
     /// The provider of the agent limited requests for too long.
-    #[error("agent `{agent}` could not work for {waited:?} (wait_max): {message}")]
+    #[error("agent `{agent}` could not work for {} (wait_max): {message}", format_duration(*waited))]
     AgentUnavailable {
         /// Name of the agent.
         agent: String,
@@ -260,7 +262,7 @@ pub enum FeatureError {
     #[error("internal error: {0}")]
     Internal(String),
     /// A stage took longer than its limit.
-    #[error("took longer than {0:?}")]
+    #[error("took longer than {}", format_duration(*.0))]
     TimedOut(Duration),
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use greenwave_dir::read_regular_text;
 use greenwave_testing::{HarnessName, Outcome, Test};
+use humantime::format_duration;
 use tokio::time::{Instant, timeout};
 
 use crate::cases::Cases;
@@ -186,7 +187,8 @@ async fn discover(run: &GuardRun<'_>) -> Vec<Test> {
             Vec::new()
         }
         Err(_) => {
-            let message = format!("discovering the project's tests took longer than {DISCOVERY_TIME_MAX:?}");
+            let time_max = format_duration(DISCOVERY_TIME_MAX);
+            let message = format!("discovering the project's tests took longer than {time_max}");
             note(run.ctx, "guards-not-found", message).await;
             Vec::new()
         }
@@ -245,8 +247,9 @@ async fn report(ctx: &RunContext, failing: &[String], skipped: &[String]) {
     }
     if !skipped.is_empty() {
         let message = format!(
-            "the project's tests take longer than {DISCOVERED_TIME_MAX:?}, so {} of them do not guard it: {}; \
+            "the project's tests take longer than {}, so {} of them do not guard it: {}; \
              name those that matter in [[guards]]",
+            format_duration(DISCOVERED_TIME_MAX),
             skipped.len(),
             list(skipped)
         );

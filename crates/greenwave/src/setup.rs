@@ -157,7 +157,8 @@ pub(crate) async fn run(command: &[String], setting: &Setting<'_>, starter: &Sta
         Ok(status) => status.map_err(|error| failed(error.to_string()))?,
         Err(_) => {
             drop(child);
-            return Err(failed(format!("took longer than {time_max:?} (agent.time_limit)")));
+            let time_max = humantime::format_duration(time_max);
+            return Err(failed(format!("took longer than {time_max} (agent.time_limit)")));
         }
     };
     let output = output.await.unwrap_or_default();

@@ -80,7 +80,7 @@ fn table(test: &Test) -> String {
         keys.push(("parallel_safe", Value::from(false)));
     }
     if test.time_max != Test::TIME_MAX {
-        keys.push(("timeout", Value::from(format!("{}ms", test.time_max.as_millis()))));
+        keys.push(("timeout", Value::from(humantime::format_duration(test.time_max).to_string())));
     }
     if test.retries > 0 {
         keys.push(("retries", Value::from(i64::from(test.retries))));

@@ -280,7 +280,9 @@ impl fmt::Display for Status {
             }
             Status::Failed(ExitReason::Signal(signal)) => write!(formatter, "was ended by signal {signal}"),
             Status::NoTests => formatter.write_str("ran no test at all"),
-            Status::TimedOut(limit) => write!(formatter, "did not end within {limit:?} and was killed"),
+            Status::TimedOut(limit) => {
+                write!(formatter, "did not end within {} and was killed", humantime::format_duration(*limit))
+            }
         }
     }
 }

@@ -332,7 +332,7 @@ fn the_text_of_a_configuration_has_every_test() {
     let text_of = |test: usize, key: &str| tests[test][key].as_str().unwrap().to_owned();
     assert_eq!(text_of(0, "name"), "odd = \"''' name\t\u{7f}");
     assert_eq!(text_of(0, "directory"), "a \"b\"");
-    assert_eq!(text_of(0, "timeout"), "1500ms");
+    assert_eq!(text_of(0, "timeout"), "1s 500ms");
     assert_eq!(tests[0]["command"].as_array().unwrap()[2].as_str().unwrap(), "echo '\"'");
     assert_eq!(tests[0]["set"]["A B"].as_str().unwrap(), "line\nline");
     assert_eq!(tests[0]["needs"]["database"].as_integer().unwrap(), 2);

@@ -146,6 +146,18 @@ async fn output_of_a_test_that_exceeds_its_time_limit_is_captured() {
     );
 }
 
+#[test]
+fn a_time_limit_reads_as_in_settings() {
+    let check = |ms: u64, expected: &str| {
+        let text = Status::TimedOut(Duration::from_millis(ms)).to_string();
+        assert_eq!(text, format!("did not end within {expected} and was killed"));
+    };
+    check(250, "250ms");
+    check(1_500, "1s 500ms");
+    check(300_000, "5m");
+    check(5_400_000, "1h 30m");
+}
+
 #[tokio::test]
 async fn the_middle_of_long_output_is_omitted() {
     let directory = project(&[("a", "")]);

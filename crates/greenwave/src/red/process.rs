@@ -52,9 +52,8 @@ pub(super) fn finding(failed: &FailedTest<'_>, project: &ProjectNames) -> Option
     let code = match failed.status {
         Status::TimedOut(limit) => {
             let hint = "raise `time_limit`, or find out what the test waits for";
-            return Some(
-                Obstacle::killed(format!("did not end within {limit:?} and was killed"), hint).into(),
-            );
+            let limit = humantime::format_duration(limit);
+            return Some(Obstacle::killed(format!("did not end within {limit} and was killed"), hint).into());
         }
         Status::Failed(ExitReason::Signal(signal)) => return Some(by_signal(signal, output)),
         Status::Failed(ExitReason::Unfinished) => {

@@ -12,6 +12,7 @@ use greenwave_agents::{Error as AgentError, Request, ResponseStream};
 use greenwave_storage::{AttemptOutcome, NewAttempt, Transcript};
 use greenwave_streaming::{Cap, Error as StreamError, Files, Limits, Pull};
 use greenwave_testing::EntryKind;
+use humantime::format_duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
@@ -188,7 +189,8 @@ impl Stage<'_> {
             Ok(Ok(answer)) => self.wait_on().watch(answer),
             Ok(Err(error)) => return Err(Unusable::request(error)),
             Err(_) => {
-                let reason = format!("the answer did not begin within {time_max:?} (agent.time_limit)");
+                let time_max = format_duration(time_max);
+                let reason = format!("the answer did not begin within {time_max} (agent.time_limit)");
                 return Err(Unusable::Answer(reason));
             }
         };
@@ -461,8 +463,9 @@ fn describe(error: &StreamError, time_max: Duration) -> String {
             format!("the answer is longer than {bytes_max} bytes (agent.answer_limit)")
         }
         StreamError::Timeout { received, .. } => {
+            let time_max = format_duration(time_max);
             format!(
-                "the answer did not end within {time_max:?} (agent.time_limit); {received} bytes were received"
+                "the answer did not end within {time_max} (agent.time_limit); {received} bytes were received"
             )
         }
         other => format!("cannot read the answer: {}", chain(other)),

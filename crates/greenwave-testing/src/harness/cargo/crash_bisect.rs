@@ -140,7 +140,8 @@ impl Suspects {
         }
         if self.untried > 0 {
             let untried = self.untried;
-            let _ = writeln!(text, "The time limit ({limit:?}) left no time for {untried} of {all} tests.");
+            let limit = humantime::format_duration(limit);
+            let _ = writeln!(text, "The time limit ({limit}) left no time for {untried} of {all} tests.");
         }
         text
     }

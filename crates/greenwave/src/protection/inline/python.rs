@@ -63,9 +63,10 @@ fn add_example(tests: &mut BTreeMap<String, String>, lines: &[&str], at: usize) 
 fn is_test(name: &str, line: &str) -> bool {
     let is_class = line.trim_start().starts_with("class");
     let prepares = ["setUp", "tearDown", "setup_", "teardown_"].iter().any(|start| name.starts_with(start));
-    match is_class {
-        true => name.starts_with("Test") || line.contains("TestCase"),
-        false => name.starts_with("test") || prepares,
+    if is_class {
+        name.starts_with("Test") || line.contains("TestCase")
+    } else {
+        name.starts_with("test") || prepares
     }
 }
 

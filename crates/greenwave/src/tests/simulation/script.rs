@@ -3,27 +3,7 @@
 
 use std::fmt;
 
-/// A random number generator with a seed (SplitMix64, Steele, Lea and Flood 2014).
-#[derive(Debug, Clone)]
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub(super) fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-}
+use greenwave_testkit::random::Random;
 
 /// An answer of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,30 +221,30 @@ pub(super) struct Script {
 
 impl Script {
     pub(super) fn random(seed: u64) -> Self {
-        let mut random = Random(seed);
-        let count = 1 + random.below(6);
+        let mut random = Random::new(seed);
+        let count = 1 + random.index(6);
         let features = (0..count).map(|at| feature(&mut random, at, count)).collect();
-        let interruptions = (0..random.below(4)).map(|_| {
+        let interruptions = (0..random.index(4)).map(|_| {
             let kinds = Interruption::ALL;
-            let kind = match kinds[random.below(kinds.len())] {
-                Interruption::Rewrite(_) => Interruption::Rewrite(random.below(REWRITES.into()) as u8),
+            let kind = match kinds[random.index(kinds.len())] {
+                Interruption::Rewrite(_) => Interruption::Rewrite(random.index(REWRITES.into()) as u8),
                 other => other,
             };
-            (kind, random.below(5 + 20 * count))
+            (kind, random.index(5 + 20 * count))
         });
         let interruptions: Vec<_> = interruptions.collect();
         let forgetful = (1..=interruptions.len() + 1).filter(|_| random.chance(15)).collect();
         Self {
-            workers: 1 + random.below(3) as u32,
-            agents: 1 + random.below(3) as u32,
-            features_max: 1 + random.below(count) as u32,
+            workers: 1 + random.index(3) as u32,
+            agents: 1 + random.index(3) as u32,
+            features_max: 1 + random.index(count) as u32,
             features,
             interruptions,
             forgetful,
             guard: *[Guard::None, Guard::None, Guard::Passes, Guard::FailsAtStart]
-                .get(random.below(4))
+                .get(random.index(4))
                 .unwrap(),
-            patience_ms: random.chance(60).then(|| 1 + random.below(20_000) as u64),
+            patience_ms: random.chance(60).then(|| 1 + random.index(20_000) as u64),
             on_branch: false,
         }
     }
@@ -345,7 +325,7 @@ fn feature(random: &mut Random, at: usize, count: usize) -> FeatureScript {
     let mut depends_on: Vec<usize> = (0..at).filter(|_| random.chance(35)).collect();
     depends_on.truncate(3);
     let mut answers: Vec<Answer> =
-        (0..random.below(3)).map(|_| Answer::ALL[random.below(Answer::ALL.len())]).collect();
+        (0..random.index(3)).map(|_| Answer::ALL[random.index(Answer::ALL.len())]).collect();
     // Fatal answers are rarer than answers that cost an attempt, and most features end green.
     // Otherwise runs would hardly merge anything.
     let is_fatal = |answer: &Answer| {
@@ -353,23 +333,23 @@ fn feature(random: &mut Random, at: usize, count: usize) -> FeatureScript {
         matches!(answer, A::TestPanics | A::TestBroken | A::RefusesForGood | A::CallPanics)
     };
     answers.retain(|answer| !is_fatal(answer) || random.chance(25));
-    answers.push(match random.below(20) {
-        0 => Answer::ALL[random.below(Answer::ALL.len())],
+    answers.push(match random.index(20) {
+        0 => Answer::ALL[random.index(Answer::ALL.len())],
         1..=8 => Answer::Shared,
         _ => Answer::Good,
     });
     for answer in &mut answers {
         if let Answer::Breaks(other) = answer {
-            *other = random.below(count);
+            *other = random.index(count);
             if *other == at {
                 *answer = Answer::Good;
             }
         }
     }
-    let rarely = random.below(60);
+    let rarely = random.index(60);
     FeatureScript {
         depends_on,
-        attempts_max: [1, 2, 3, 4, 4, 5, 6, 8][random.below(8)],
+        attempts_max: [1, 2, 3, 4, 4, 5, 6, 8][random.index(8)],
         answers,
         connect: match rarely {
             0 => Connect::Fails,
@@ -377,7 +357,7 @@ fn feature(random: &mut Random, at: usize, count: usize) -> FeatureScript {
             2 => Connect::Panics,
             _ => Connect::Opens,
         },
-        overloads: if random.chance(20) { 1 + random.below(3) as u32 } else { 0 },
+        overloads: if random.chance(20) { 1 + random.index(3) as u32 } else { 0 },
         red: match rarely {
             3 => Red::Passes,
             4 => Red::RunsNothing,
@@ -387,9 +367,9 @@ fn feature(random: &mut Random, at: usize, count: usize) -> FeatureScript {
             _ => Red::Fails,
         },
         review: random.chance(30),
-        units: [0, 0, 1, 2][random.below(4)],
-        answer_ms: 1 + random.below(5000) as u64,
-        test_ms: 1 + random.below(3000) as u64,
+        units: [0, 0, 1, 2][random.index(4)],
+        answer_ms: 1 + random.index(5000) as u64,
+        test_ms: 1 + random.index(3000) as u64,
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use greenwave_storage::{MemoryColdTier, StoreOptions};
+use greenwave_testkit::random::Random;
 
 use super::*;
 use crate::remove::remove_all;
@@ -191,7 +192,7 @@ async fn a_reset_restores_everything_that_programs_did() {
         let first = tree(&store, &FILES).await;
         workspace.reset(&first, &store).await.unwrap();
         let fresh = describe(&root, &[]);
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let done: Vec<String> = (0..12).map(|_| damage(&root, &outside, &mut random)).collect();
         workspace.reset(&first, &store).await.unwrap();
         let now = describe(&root, &["target"]);
@@ -199,23 +200,6 @@ async fn a_reset_restores_everything_that_programs_did() {
         let now = describe(&outside, &[]);
         assert_eq!(now, sentinel, "seed {seed}: {done:?}");
         assert_eq!(workspace.scan(&store).await.unwrap().changes, [], "seed {seed}: {done:?}");
-    }
-}
-
-/// A generator of pseudo-random numbers (SplitMix64; Steele, Lea and Flood, 2014).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        usize::try_from((mixed ^ (mixed >> 31)) % limit as u64).unwrap()
-    }
-
-    fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
-        choices[self.below(choices.len())]
     }
 }
 
@@ -235,7 +219,7 @@ fn damage(root: &Path, outside: &Path, random: &mut Random) -> String {
         "new",
         "new/x",
     ];
-    let name = random.of(&paths);
+    let name = *random.one_of(&paths);
     let path = root.join(name);
     let parent = path.parent().unwrap();
     // A program can replace a directory above the path by a link out of the workspace.
@@ -244,7 +228,7 @@ fn damage(root: &Path, outside: &Path, random: &mut Random) -> String {
     if !is_inside {
         return format!("nothing at {name}");
     }
-    let way = random.below(11);
+    let way = random.index(11);
     // A write to such a path would itself change something outside.
     let is_shared = path.symlink_metadata().is_ok_and(|it| it.is_symlink() || it.is_file() && it.nlink() > 1);
     // Each step may fail, because of what earlier ones did.
@@ -257,7 +241,7 @@ fn damage(root: &Path, outside: &Path, random: &mut Random) -> String {
         4 => remove_all(&path).and_then(|()| fs::hard_link(outside.join("precious"), &path)).ok(),
         5 => UnixListener::bind(&path).ok().map(drop),
         6 => {
-            let mode = [0o000, 0o400, 0o777, 0o4755, 0o555][random.below(5)];
+            let mode = [0o000, 0o400, 0o777, 0o4755, 0o555][random.index(5)];
             (!is_shared).then(|| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).ok()).flatten()
         }
         7 => fs::create_dir_all(root.join("hidden")).ok().and_then(|()| {
