@@ -29,7 +29,7 @@ mod split;
 pub(crate) mod summary;
 
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -167,6 +167,15 @@ pub trait Harness: Debug + Send + Sync + 'static {
     /// Without an implementation, a result also depends on all files of the test's package.
     fn trace_decides(&self, _test: &Test) -> bool {
         false
+    }
+
+    /// Returns directories that the harness's tool shares between all its runs, such as a build
+    /// cache, with the variables that point to them. Relative to the user's home, and not to the
+    /// empty home of a test. The tool creates those that are missing.
+    ///
+    /// A harness whose tool shares nothing needs no implementation.
+    fn shared_directories(&self, _environment: &Environment) -> Vec<(&'static str, PathBuf)> {
+        Vec::new()
     }
 
     /// Returns the process to start for a test, given the process that its command describes.

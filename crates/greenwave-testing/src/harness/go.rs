@@ -15,7 +15,7 @@ use super::launch::LaunchSpec;
 use super::project::{Project, closure, pattern, within};
 use super::summary::{Summary, TestCount};
 use crate::run::blocking::blocking;
-use crate::run::go_homes::go_settings;
+use crate::run::go_homes::{go_homes, go_settings};
 use crate::{Environment, Error, HarnessName, Test};
 use events::GoEvents;
 use imports::Imports;
@@ -63,6 +63,10 @@ impl Harness for GoHarness {
 
     fn trace_decides(&self, _test: &Test) -> bool {
         true
+    }
+
+    fn shared_directories(&self, environment: &Environment) -> Vec<(&'static str, PathBuf)> {
+        go_homes(environment)
     }
 
     fn discovery_inputs(&self) -> DiscoveryInputs {

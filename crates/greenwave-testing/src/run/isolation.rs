@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::run::environment::TOOL_HOMES_VARIABLE;
 use crate::run::go_homes::go_homes;
 use crate::run::private_dir::{PrivateDir, remove_abandoned};
-use crate::{Environment, Error, Test};
+use crate::{Environment, Error, Harness, Test};
 
 /// First port that is assigned. Well-known services use lower ports; the system assigns ports from
 /// [`PORT_END`] on.
@@ -134,8 +134,14 @@ impl Isolation {
         self.own.directory.path()
     }
 
-    /// Returns the variables that point a test to its resources.
-    pub(crate) fn variables(&self, test: &Test, environment: &Environment) -> Vec<(OsString, OsString)> {
+    /// Returns the variables that point a test to its resources, and to the directories that its
+    /// harness shares between runs.
+    pub(crate) fn variables(
+        &self,
+        test: &Test,
+        harness: &dyn Harness,
+        environment: &Environment,
+    ) -> Vec<(OsString, OsString)> {
         let mut variables: Vec<(OsString, OsString)> =
             vec![("TMPDIR".into(), self.directory().join("tmp").into())];
         let has_own_home = !test.env.iter().any(|name| name == "HOME");
@@ -145,9 +151,10 @@ impl Isolation {
         let mut homes: Vec<(&str, PathBuf)> = tool_homes(environment)
             .filter(|(name, _)| has_own_home || environment.get(name).is_some())
             .collect();
-        if test.harness.as_str() == "go" {
-            // Go creates missing directories, which later runs find filled.
-            homes.extend(go_homes(environment).into_iter().filter(|(_, path)| !path.exists()));
+        for shared in harness.shared_directories(environment) {
+            if !homes.contains(&shared) {
+                homes.push(shared);
+            }
         }
         if !homes.is_empty() {
             let names: Vec<&str> = homes.iter().map(|(name, _)| *name).collect();

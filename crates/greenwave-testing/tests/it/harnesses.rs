@@ -1,9 +1,16 @@
 //! The promises of `Harness`, which all built-in harnesses keep.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_trait::async_trait;
+use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_testing::conformance::Fixture;
-use greenwave_testing::{CommandHarness, Environment, Harness, Harnesses, harness_conformance};
+use greenwave_testing::{
+    BuildOutput, CommandHarness, Discovery, DiscoveryInputs, Environment, Error, Harness, HarnessName,
+    Harnesses, LaunchSpec, Project, Runner, RunnerOptions, SCHEMA, Summary, Test, harness_conformance,
+};
 
 #[expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 fn builtin(name: &str) -> Arc<dyn Harness> {
@@ -100,4 +107,59 @@ mod command {
         output: "test result: ok. 2 passed; 0 failed\n3 passed in 0.01s\n",
         count: (5, 0),
     });
+}
+
+/// A harness whose tests were built from one file, which the tests do not read.
+#[derive(Debug)]
+struct Built {
+    source: PathBuf,
+}
+
+#[async_trait]
+impl Harness for Built {
+    fn name(&self) -> &'static str {
+        "built"
+    }
+
+    fn recognizes(&self, _: &[String]) -> bool {
+        false
+    }
+
+    fn discovery_inputs(&self) -> DiscoveryInputs {
+        DiscoveryInputs::default()
+    }
+
+    async fn discover(&self, _: &Project) -> Result<Discovery, Error> {
+        Ok(Discovery::default())
+    }
+
+    fn launch(&self, _: &Test, _: Option<&dyn BuildOutput>, command: LaunchSpec) -> LaunchSpec {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+        command.built_from([self.source.clone()], now)
+    }
+
+    fn parse_summary(&self, _: &Test, _: Option<i32>, _: &[u8]) -> Summary {
+        Summary::of_count(None)
+    }
+}
+
+#[tokio::test]
+async fn a_result_depends_on_the_files_that_its_program_was_built_from() {
+    let project = crate::project(&[("a", "")]);
+    let library = crate::project(&[("library.c", "1")]);
+    let harness = Built { source: library.path().join("library.c") };
+    let harnesses = Harnesses::builtin().with(Arc::new(harness));
+    let tier = Tier::new("memory", Arc::new(MemoryBackend::new(100, 1 << 20).unwrap()));
+    let cache = Tiered::new(vec![tier], TieredOptions::new(SCHEMA));
+    let options = RunnerOptions { harnesses, ..RunnerOptions::default() };
+    let runner = Runner::with(environment(), Some(cache), options);
+    let test = Test { harness: HarnessName::new("built"), ..Test::new("t", ["true"]) };
+    for text in ["1", "2"] {
+        crate::write(library.path(), "library.c", text);
+        // A file that changed in the same tick of the clock may change again unnoticed.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!crate::run(&runner, &project, &test).await.is_cached(), "library {text}");
+        assert!(crate::run(&runner, &project, &test).await.is_cached(), "library {text}");
+    }
 }
