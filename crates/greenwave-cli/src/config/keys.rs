@@ -1,14 +1,14 @@
 //! The settings: their names, the values that they accept, and how they are read and shown.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use greenwave::{Compression, CopyMode, KeySource, Settings, nearest};
+use greenwave::{Compression, ConfineMode, CopyMode, KeySource, Settings, nearest};
 use greenwave_testing::{IncompleteMode, TraceMode, is_server};
 use toml::de::DeValue;
 
 use crate::password::masked;
-use crate::planfile::confinement::MODES;
 use crate::reader::{DURATION, DURATION_ABOVE_ZERO, bytes, duration, number, suggestion, whole};
 use crate::text::list;
 
@@ -27,6 +27,32 @@ pub(super) struct Key {
 
 /// Creates a [`Key`] from its name, its type and its field in [`Settings`].
 macro_rules! key {
+    // First, because the words after `choice` are no expression.
+    ($name:literal, choice {
+        $first:literal => $($first_value:ident)::+,
+        $($word:literal => $($value:ident)::+,)*
+        or $last:literal => $($last_value:ident)::+
+    }, $($field:ident).+) => {
+        Key {
+            name: $name,
+            expected: concat!("\"", $first, "\"", $(", \"", $word, "\"",)* " or \"", $last, "\""),
+            max: u64::MAX,
+            set: |settings, value| {
+                settings.$($field).+ = match value.as_str()? {
+                    $first => $($first_value)::+,
+                    $($word => $($value)::+,)*
+                    $last => $($last_value)::+,
+                    _ => return None,
+                };
+                Some(())
+            },
+            show: |settings| format!("{:?}", match settings.$($field).+ {
+                $($first_value)::+ => $first,
+                $($($value)::+ => $word,)*
+                $($last_value)::+ => $last,
+            }),
+        }
+    };
     ($name:literal, $expected:expr, $max:expr, $read:expr, $show:expr, $($field:ident).+) => {
         Key {
             name: $name,
@@ -59,10 +85,19 @@ macro_rules! key {
         key!($name, concat!("a size like \"50 MB\" or \"64 MiB\", or a whole number of bytes, from ", $min), u64::MAX,
              |value: &DeValue<'_>| bytes(value).filter(|size| *size >= $min), ToString::to_string, $($field).+)
     };
+    ($name:literal, directory, $($field:ident).+) => {
+        key!($name, "the path of a directory, or \"\" for the default", u64::MAX,
+             |value: &DeValue<'_>| Some(Some(value.as_str()?).filter(|path| !path.is_empty()).map(PathBuf::from)),
+             |path: &Option<PathBuf>| show_directory(path.as_deref()), $($field).+)
+    };
 }
 
 fn show_duration(value: &Duration) -> String {
     format!("\"{}\"", humantime::format_duration(*value))
+}
+
+fn show_directory(path: Option<&Path>) -> String {
+    format!("{:?}", path.unwrap_or(Path::new("")).display().to_string())
 }
 
 /// All settings.
@@ -70,48 +105,27 @@ pub(super) const KEYS: &[Key] = &[
     key!("cache.enabled", flag, cache.enabled),
     key!("cache.entries", count from 1, cache.entries),
     key!("cache.ttl", duration, cache.ttl),
-    Key {
-        name: "cache.directory",
-        expected: "the path of a directory, or \"\" for the default",
-        max: u64::MAX,
-        set: |settings, value| {
-            settings.cache.directory =
-                Some(value.as_str()?).filter(|path| !path.is_empty()).map(PathBuf::from);
-            Some(())
-        },
-        show: |settings| {
-            let path = settings.cache.directory.as_deref().unwrap_or(Path::new(""));
-            format!("{:?}", path.display().to_string())
-        },
-    },
+    key!("cache.directory", directory, cache.directory),
     key!("parallel.workers", count from 1, parallel.workers),
     key!("parallel.agents", count from 1, parallel.agents),
     key!("parallel.features", count from 1, parallel.features),
     key!("storage.memory_limit", bytes from 65536, storage.memory_limit),
-    Key {
-        name: "storage.compression",
-        expected: "\"off\", \"zstd\", or \"zstd 1\" to \"zstd 19\"",
-        max: u64::MAX,
-        set: |settings, value| {
-            settings.storage.compression = compression(value.as_str()?)?;
-            Some(())
-        },
-        show: |settings| match settings.storage.compression {
-            Compression::Off => "\"off\"".to_owned(),
-            Compression::Zstd(level) => format!("\"zstd {level}\""),
-        },
-    },
-    Key {
-        name: "storage.spillover_threshold",
-        expected: "a number above 0 and up to 1",
-        max: u64::MAX,
-        set: |settings, value| {
-            settings.storage.spillover_threshold =
-                number(value).filter(|share| *share > 0.0 && *share <= 1.0)?;
-            Some(())
-        },
-        show: |settings| format!("{:?}", settings.storage.spillover_threshold),
-    },
+    key!(
+        "storage.compression",
+        "\"off\", \"zstd\", or \"zstd 1\" to \"zstd 19\"",
+        u64::MAX,
+        compression,
+        |compression: &Compression| show_compression(*compression),
+        storage.compression
+    ),
+    key!(
+        "storage.spillover_threshold",
+        "a number above 0 and up to 1",
+        u64::MAX,
+        |value: &DeValue<'_>| number(value).filter(|share| *share > 0.0 && *share <= 1.0),
+        |share: &f64| format!("{share:?}"),
+        storage.spillover_threshold
+    ),
     key!("storage.promote_after", count from 1, storage.promote_after),
     key!("memory.reclaim", flag, memory.reclaim),
     key!("pool.size", count from 1, pool.size),
@@ -119,58 +133,28 @@ pub(super) const KEYS: &[Key] = &[
     key!("pool.idle_timeout", duration, pool.idle_timeout),
     key!("agent.time_limit", duration above zero, agent.time_limit),
     key!("agent.answer_limit", bytes from 1, agent.answer_limit),
-    Key {
-        name: "run.directory",
-        expected: "the path of a directory, or \"\" for the default",
-        max: u64::MAX,
-        set: |settings, value| {
-            settings.run.directory = Some(value.as_str()?).filter(|path| !path.is_empty()).map(PathBuf::from);
-            Some(())
-        },
-        show: |settings| {
-            let path = settings.run.directory.as_deref().unwrap_or(Path::new(""));
-            format!("{:?}", path.display().to_string())
-        },
-    },
-    Key {
-        name: "run.confine",
-        expected: "\"auto\", \"mount\", \"landlock\" or \"off\"",
-        max: u64::MAX,
-        set: |settings, value| {
-            let name = value.as_str()?;
-            settings.run.confine = MODES.iter().find(|(mode, _)| *mode == name)?.1;
-            Some(())
-        },
-        show: |settings| {
-            let mode = MODES.iter().find(|(_, mode)| *mode == settings.run.confine);
-            format!("{:?}", mode.map_or("auto", |(name, _)| name))
-        },
-    },
-    Key {
-        name: "run.copies",
-        expected: "\"auto\", \"overlay\", \"reflink\" or \"copy\"",
-        max: u64::MAX,
-        set: |settings, value| {
-            let name = value.as_str()?;
-            settings.run.copies = COPIES.iter().find(|(mode, _)| *mode == name)?.1;
-            Some(())
-        },
-        show: |settings| {
-            let mode = COPIES.iter().find(|(_, mode)| *mode == settings.run.copies);
-            format!("{:?}", mode.map_or("auto", |(name, _)| name))
-        },
-    },
+    key!("run.directory", directory, run.directory),
+    key!("run.confine", choice {
+        "auto" => ConfineMode::Auto,
+        "mount" => ConfineMode::Mount,
+        "landlock" => ConfineMode::Landlock,
+        or "off" => ConfineMode::Off
+    }, run.confine),
+    key!("run.copies", choice {
+        "auto" => CopyMode::Auto,
+        "overlay" => CopyMode::Overlay,
+        "reflink" => CopyMode::Reflink,
+        or "copy" => CopyMode::Copy
+    }, run.copies),
     key!("metrics.enabled", flag, metrics.enabled),
-    Key {
-        name: "metrics.address",
-        expected: "an IP address like \"127.0.0.1\" or \"::1\"",
-        max: u64::MAX,
-        set: |settings, value| {
-            settings.metrics.address = value.as_str()?.parse().ok()?;
-            Some(())
-        },
-        show: |settings| format!("\"{}\"", settings.metrics.address),
-    },
+    key!(
+        "metrics.address",
+        "an IP address like \"127.0.0.1\" or \"::1\"",
+        u64::MAX,
+        |value: &DeValue<'_>| value.as_str()?.parse::<IpAddr>().ok(),
+        |address: &IpAddr| format!("\"{address}\""),
+        metrics.address
+    ),
     key!(
         "metrics.port",
         "a whole number from 0 to 65535",
@@ -242,23 +226,10 @@ pub(super) const KEYS: &[Key] = &[
             TraceMode::Required => "\"required\"".to_owned(),
         },
     },
-    Key {
-        name: "testing.incomplete",
-        expected: "\"coarse\" or \"refuse\"",
-        max: u64::MAX,
-        set: |settings, value| {
-            settings.testing.incomplete = match value.as_str()? {
-                "coarse" => IncompleteMode::Coarse,
-                "refuse" => IncompleteMode::Refuse,
-                _ => return None,
-            };
-            Some(())
-        },
-        show: |settings| match settings.testing.incomplete {
-            IncompleteMode::Coarse => "\"coarse\"".to_owned(),
-            IncompleteMode::Refuse => "\"refuse\"".to_owned(),
-        },
-    },
+    key!("testing.incomplete", choice {
+        "coarse" => IncompleteMode::Coarse,
+        or "refuse" => IncompleteMode::Refuse
+    }, testing.incomplete),
     Key {
         name: "testing.servers",
         expected: "a list of addresses such as \"localhost:5432\", absolute paths, and abstract names \
@@ -280,48 +251,23 @@ pub(super) const KEYS: &[Key] = &[
     },
     key!("testing.protect_state", flag, testing.protect_state),
     key!("testing.follow_load", flag, testing.follow_load),
-    Key {
-        name: "testing.audit",
-        expected: "a number from 0 to 1, or a percentage like \"1%\"",
-        max: u64::MAX,
-        set: |settings, value| {
-            settings.testing.audit = share(value)?;
-            Some(())
-        },
-        show: |settings| format!("{:?}", settings.testing.audit),
-    },
-    Key {
-        name: "testing.retries",
-        expected: "a whole number from 0 to 100",
-        max: u64::MAX,
-        set: |settings, value| {
-            settings.testing.retries = u32::try_from(whole(value).filter(|count| *count <= 100)?).ok()?;
-            Some(())
-        },
-        show: |settings| settings.testing.retries.to_string(),
-    },
-    Key {
-        name: "testing.flaky",
-        expected: "\"pass\" or \"fail\"",
-        max: u64::MAX,
-        set: |settings, value| {
-            settings.testing.flaky_fails = match value.as_str()? {
-                "pass" => false,
-                "fail" => true,
-                _ => return None,
-            };
-            Some(())
-        },
-        show: |settings| if settings.testing.flaky_fails { "\"fail\"" } else { "\"pass\"" }.to_owned(),
-    },
-];
-
-/// Accepted values of `run.copies`.
-const COPIES: [(&str, CopyMode); 4] = [
-    ("auto", CopyMode::Auto),
-    ("overlay", CopyMode::Overlay),
-    ("reflink", CopyMode::Reflink),
-    ("copy", CopyMode::Copy),
+    key!(
+        "testing.audit",
+        "a number from 0 to 1, or a percentage like \"1%\"",
+        u64::MAX,
+        share,
+        |share: &f64| format!("{share:?}"),
+        testing.audit
+    ),
+    key!(
+        "testing.retries",
+        "a whole number from 0 to 100",
+        u64::MAX,
+        |value: &DeValue<'_>| u32::try_from(whole(value).filter(|count| *count <= 100)?).ok(),
+        ToString::to_string,
+        testing.retries
+    ),
+    key!("testing.flaky", choice { "pass" => false, or "fail" => true }, testing.flaky_fails),
 ];
 
 /// Returns the name of each setting, and a description of the values that it accepts.
@@ -342,7 +288,8 @@ fn share(value: &DeValue<'_>) -> Option<f64> {
     Some(share).filter(|share| (0.0..=1.0).contains(share))
 }
 
-fn compression(text: &str) -> Option<Compression> {
+fn compression(value: &DeValue<'_>) -> Option<Compression> {
+    let text = value.as_str()?;
     match text.split_once(' ') {
         None if text == "off" => Some(Compression::Off),
         None if text == "zstd" => Some(Compression::Zstd(6)),
@@ -350,6 +297,13 @@ fn compression(text: &str) -> Option<Compression> {
             level.parse().ok().filter(|level| (1..=19).contains(level)).map(Compression::Zstd)
         }
         _ => None,
+    }
+}
+
+fn show_compression(compression: Compression) -> String {
+    match compression {
+        Compression::Off => "\"off\"".to_owned(),
+        Compression::Zstd(level) => format!("\"zstd {level}\""),
     }
 }
 

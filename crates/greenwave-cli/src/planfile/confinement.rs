@@ -8,7 +8,7 @@ use crate::diagnostic::{Diagnostic, Document};
 use crate::reader::Table;
 
 /// Accepted values of `confine`.
-pub(crate) const MODES: [(&str, ConfineMode); 4] = [
+const MODES: [(&str, ConfineMode); 4] = [
     ("auto", ConfineMode::Auto),
     ("mount", ConfineMode::Mount),
     ("landlock", ConfineMode::Landlock),
