@@ -59,6 +59,7 @@ pub(super) async fn attempts(args: &AttemptsArgs) -> Result<Exit, CliError> {
                 output::line(&serde_json::to_string(attempt).expect("texts and numbers always serialise"));
             }
         }
+        Format::Human if found.is_empty() => output::answer("No attempts are stored")?,
         Format::Human => {
             output::lines(found.iter().map(summary));
             // The attempt that was asked for, or the last one at the feature.

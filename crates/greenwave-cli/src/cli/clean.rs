@@ -1,6 +1,6 @@
 //! `greenwave clean`: removes what runs have left on disk.
 
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 use clap::Args;
 use greenwave::{CleanOptions, Cleaned, CleanedKind, Environment};
@@ -52,7 +52,8 @@ pub(super) fn clean(args: &CleanArgs) -> Result<Exit, CliError> {
             CleanedKind::State => "state",
         };
         let in_use = if cleaned.in_use { " (in use by a run, kept)" } else { "" };
-        output::answer(&format!("{:>9}  {kind}  {}{in_use}", size(cleaned.bytes), cleaned.path.display()))?;
+        let path: PathBuf = cleaned.path.components().filter(|part| *part != Component::CurDir).collect();
+        output::answer(&format!("{:>9}  {kind}  {}{in_use}", size(cleaned.bytes), path.display()))?;
     }
     let free: u64 =
         found.iter().filter(|cleaned| !cleaned.in_use).map(|cleaned: &Cleaned| cleaned.bytes).sum();

@@ -57,7 +57,9 @@ fn copies_of_a_killed_run_are_listed_and_removed() {
     assert_eq!(again, "Nothing to remove\n");
     assert!(dir.path("project/.greenwave/journal").exists(), "the state stays");
     let state = dir.greenwave(["clean", "plan.toml", "--state"]).run().with_code(0).stdout;
-    assert!(state.contains("B  state"), "{state}");
+    assert!(state.contains("B  state  project/.greenwave\n"), "{state}");
+    let attempts = dir.greenwave(["attempts", "plan.toml"]).run().with_code(0).stdout;
+    assert_eq!(attempts, "No attempts are stored\n");
     assert!(!dir.path("project/.greenwave/journal").exists() && dir.path("project/keep.txt").exists());
 }
 
