@@ -148,12 +148,11 @@ impl Isolation {
         if has_own_home {
             variables.push(("HOME".into(), self.directory().join("home").into()));
         }
-        let mut homes: Vec<(&str, PathBuf)> = tool_homes(environment)
-            .filter(|(name, _)| has_own_home || environment.get(name).is_some())
-            .collect();
-        for shared in harness.shared_directories(environment) {
-            if !homes.contains(&shared) {
-                homes.push(shared);
+        let mut homes: Vec<(&str, PathBuf)> = Vec::new();
+        for home in tool_homes(environment).chain(harness.shared_directories(environment)) {
+            let is_hidden = has_own_home || environment.get(home.0).is_some();
+            if is_hidden && !homes.contains(&home) {
+                homes.push(home);
             }
         }
         if !homes.is_empty() {

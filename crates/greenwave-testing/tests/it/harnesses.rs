@@ -1,6 +1,6 @@
 //! The promises of `Harness`, which all built-in harnesses keep.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -133,6 +133,10 @@ impl Harness for Built {
         Ok(Discovery::default())
     }
 
+    fn shared_directories(&self, _: &Environment) -> Vec<(&'static str, PathBuf)> {
+        vec![("BUILT_CACHE", self.source.with_file_name("no-cache-yet"))]
+    }
+
     fn launch(&self, _: &Test, _: Option<&dyn BuildOutput>, command: LaunchSpec) -> LaunchSpec {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
@@ -144,16 +148,33 @@ impl Harness for Built {
     }
 }
 
-#[tokio::test]
-async fn a_result_depends_on_the_files_that_its_program_was_built_from() {
-    let project = crate::project(&[("a", "")]);
-    let library = crate::project(&[("library.c", "1")]);
-    let harness = Built { source: library.path().join("library.c") };
+/// Returns a runner of tests that were built from `library.c` in a directory.
+#[expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+fn built_runner(directory: &Path) -> Runner {
+    let harness = Built { source: directory.join("library.c") };
     let harnesses = Harnesses::builtin().with(Arc::new(harness));
     let tier = Tier::new("memory", Arc::new(MemoryBackend::new(100, 1 << 20).unwrap()));
     let cache = Tiered::new(vec![tier], TieredOptions::new(SCHEMA));
     let options = RunnerOptions { harnesses, ..RunnerOptions::default() };
-    let runner = Runner::with(environment(), Some(cache), options);
+    Runner::with(environment(), Some(cache), options)
+}
+
+#[tokio::test]
+async fn a_test_sees_the_directories_that_its_harness_shares() {
+    let project = crate::project(&[("a", ""), ("library.c", "")]);
+    let runner = built_runner(project.path());
+    let test = Test::new("t", ["sh", "-c", "echo $BUILT_CACHE"]);
+    assert_eq!(crate::run(&runner, &project, &test).await.output, "\n", "a plain command");
+    let test = Test { harness: HarnessName::new("built"), ..test };
+    let expected = format!("{}\n", project.path().join("no-cache-yet").display());
+    assert_eq!(crate::run(&runner, &project, &test).await.output, expected);
+}
+
+#[tokio::test]
+async fn a_result_depends_on_the_files_that_its_program_was_built_from() {
+    let project = crate::project(&[("a", "")]);
+    let library = crate::project(&[("library.c", "1")]);
+    let runner = built_runner(library.path());
     let test = Test { harness: HarnessName::new("built"), ..Test::new("t", ["true"]) };
     for text in ["1", "2"] {
         crate::write(library.path(), "library.c", text);
