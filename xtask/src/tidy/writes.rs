@@ -11,8 +11,9 @@ use crate::Result;
 use crate::source::{code, contains_word, files_below, has_extension, is_test_or_example};
 
 /// Functions that change the file system at a path that they resolve themselves.
-const FUNCTIONS: [&str; 24] = [
+const FUNCTIONS: [&str; 25] = [
     "fs::write(",
+    "fs::mkdir(",
     "fs::rename(",
     "fs::copy(",
     "fs::create_dir",

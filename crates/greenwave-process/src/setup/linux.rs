@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use libc::{c_int, c_long, c_ulong, sock_filter, sock_fprog};
-use rustix::fs::{Mode, OFlags, mkdir, open};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
@@ -175,7 +175,7 @@ fn write(path: &CStr, content: &[u8]) -> io::Result<()> {
 /// Creates an empty directory or file unless there is one.
 fn create(path: &CStr, directory: bool) -> io::Result<()> {
     if directory {
-        return match mkdir(path, MOUNT_POINT_MODE) {
+        return match rustix::fs::mkdir(path, MOUNT_POINT_MODE) {
             Err(Errno::EXIST) => Ok(()),
             result => Ok(result?),
         };
