@@ -30,6 +30,8 @@
 //!
 //! # Limits
 //!
+//! A trace does not contain:
+//!
 //! - Accesses after the command changes the meaning of paths (mounts, `chroot`, namespaces), opens
 //!   files by handle, or runs programs of another architecture. [`Trace::incomplete`] then gives
 //!   the reason.

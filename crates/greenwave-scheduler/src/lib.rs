@@ -38,14 +38,6 @@
 //! # }
 //! ```
 //!
-//! # Features
-//!
-//! | feature | default | adds | cost |
-//! | --- | --- | --- | --- |
-//! | `journal` | no | `Journal`: durable record of finished tasks and learned durations, so that a killed run continues | greenwave-segment (zstd, xxhash) |
-//! | `simulation` | no | `Journal::open_simulated`, for tests on the simulated machine of greenwave-segment | corosensei |
-//! | `jobserver` | no | `Executor::with_jobserver`: tokens shared with `make` and `cargo` in tasks | greenwave-process, and a thread while a run waits for tokens |
-//!
 //! # Further parts
 //!
 //! - A [`Job`] holds the optional inputs of a run: an observer, time limits, an order for tests
@@ -57,6 +49,14 @@
 //! - [`Workers`] adapts the number of workers to the machine's load. [`Retry`] retries failed
 //!   stages. A [`Pauser`] and a [`Stopper`] pause and stop runs. A [`ChromeTrace`] displays a run
 //!   in Perfetto.
+//!
+//! # Features
+//!
+//! | feature | default | adds | cost |
+//! | --- | --- | --- | --- |
+//! | `journal` | no | `Journal`: durable record of finished tasks and learned durations, so that a killed run continues | greenwave-segment (zstd, xxhash) |
+//! | `simulation` | no | `Journal::open_simulated`, for tests on the simulated machine of greenwave-segment | corosensei |
+//! | `jobserver` | no | `Executor::with_jobserver`: tokens shared with `make` and `cargo` in tasks | greenwave-process, and a thread while a run waits for tokens |
 //!
 //! # Errors
 //!

@@ -5,11 +5,7 @@
 //! A [`Splitter`] is a state machine that scans every byte once and finds the same units however
 //! the bytes were chunked. [`Pull`] drives one over any [`Stream`](futures_core::Stream) of chunks,
 //! under a byte [`Budget`] and time [`Limits`], and yields [`UnitBatch`]es: units that share one
-//! block of memory and are sliced lazily. [`BufferedSplitter`] does the same without async.
-//! [`Resume`] reopens the source when it breaks and continues. [`Fanout`] broadcasts values to many
-//! subscribers, each with a [`SubscriberPolicy`] that applies when the subscriber is slow.
-//! [`PartialJson`] turns an unfinished JSON value into a valid one. With the feature `models`,
-//! `ModelDecoder` turns the events of OpenAI, Anthropic and Gemini into typed deltas.
+//! block of memory and are sliced lazily.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -49,11 +45,29 @@
 //! | [`Json`] | a JSON value; concatenated or newline-delimited |
 //! | [`Sse`] | a server-sent event (HTML standard) |
 //!
+//! # Further types
+//!
+//! | type | purpose |
+//! | --- | --- |
+//! | [`BufferedSplitter`] | drives a splitter without async |
+//! | [`Resume`] | reopens the source when it breaks, and continues |
+//! | [`Fanout`] | broadcasts values to subscribers, each with a [`SubscriberPolicy`] for when it is slow |
+//! | [`PartialJson`] | turns an unfinished JSON value into a valid one |
+//! | `ModelDecoder` | turns the events of OpenAI, Anthropic and Gemini into typed deltas (feature `models`) |
+//!
 //! # Memory
 //!
 //! A stream holds at most one chunk, one unfinished unit (every splitter takes a cap) and the
 //! batches that are still alive. Only the batches are charged to the [`Budget`], so two streams
 //! never wait for each other's unfinished units.
+//!
+//! # Resuming
+//!
+//! [`Resume`] reads one response over as many attempts as it takes. It reopens a [`Source`] after a
+//! cursor, at the next unit, with overlapping units, or from the start ([`ResumeStrategy`]). Units
+//! are numbered `(turn, attempt, sequence)` and each is delivered once. With the feature `journal`,
+//! this also holds across processes. A source that ends without the protocol's last unit has
+//! failed.
 //!
 //! # Features
 //!
@@ -72,14 +86,6 @@
 //! [`Resume`] retries them and reports [`Error::RetriesExhausted`] when it gives up.
 //! [`Error::Journal`] names the journal's directory. All other errors mean that the bytes exceed a
 //! limit or are malformed.
-//!
-//! # Resuming
-//!
-//! [`Resume`] reads one response over as many attempts as it takes. It reopens a [`Source`] after a
-//! cursor, at the next unit, with overlapping units, or from the start ([`ResumeStrategy`]). Units
-//! are numbered `(turn, attempt, sequence)` and each is delivered once. With the feature `journal`,
-//! this also holds across processes. A source that ends without the protocol's last unit has
-//! failed.
 
 mod budget;
 mod buffered;

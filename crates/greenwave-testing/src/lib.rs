@@ -13,7 +13,10 @@
 //! people and machines.
 //!
 //! ```
-//! use greenwave_testing::{Environment, Runner, Test};
+//! use std::sync::Arc;
+//!
+//! use greenwave_cache::{MemoryBackend, Tier, Tiered, TieredOptions};
+//! use greenwave_testing::{Environment, Runner, SCHEMA, Test};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,9 +24,14 @@
 //! std::fs::write(project.path().join("answer.txt"), "42")?;
 //! let test = Test::new("answer", ["sh", "-c", "grep -q 42 answer.txt"]);
 //!
-//! let runner = Runner::new(Environment::new(std::env::vars_os()), None);
-//! let outcome = runner.run(project.path(), &test).await?;
-//! assert!(outcome.passed() && !outcome.is_cached());
+//! let tier = Tier::new("memory", Arc::new(MemoryBackend::new(1_000, 1 << 20)?));
+//! let cache = Tiered::new(vec![tier], TieredOptions::new(SCHEMA));
+//! let runner = Runner::new(Environment::new(std::env::vars_os()), Some(cache));
+//! assert!(!runner.run(project.path(), &test).await?.is_cached());
+//! assert!(runner.run(project.path(), &test).await?.is_cached());
+//!
+//! std::fs::write(project.path().join("answer.txt"), "41")?;
+//! assert!(!runner.run(project.path(), &test).await?.passed());
 //! # Ok(())
 //! # }
 //! ```
