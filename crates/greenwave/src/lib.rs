@@ -10,7 +10,9 @@
 //! [`Report`].
 //!
 //! ```
-//! use greenwave::{AgentSpec, CommandSpec, Engine, Environment, Feature, Plan, Settings, Test};
+//! use greenwave::{
+//!     AgentSpec, CommandSpec, Engine, Environment, Feature, Plan, Settings, Test,
+//! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -34,7 +36,8 @@
 //!     }],
 //!     ..Plan::default()
 //! };
-//! let engine = Engine::open(plan, Settings::default(), Environment::new(std::env::vars_os()))?;
+//! let environment = Environment::new(std::env::vars_os());
+//! let engine = Engine::open(plan, Settings::default(), environment)?;
 //! let report = engine.run().await?;
 //! assert!(report.all_green());
 //! assert_eq!(std::fs::read_to_string(project.path().join("greeting.txt"))?, "hello\n");
@@ -47,17 +50,17 @@
 //! stores files and attempts, `greenwave-streaming` splits answers into files, and
 //! `greenwave-pooling` lends agent sessions.
 //!
-//! # Errors
-//!
-//! An [`Error`] keeps the whole run from starting or continuing. A [`FeatureError`] ends one
-//! feature; the features that depend on it are skipped.
-//!
 //! # Features
 //!
 //! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
 //! | `remote` | no | test results on a Redis server, also over TLS, or memcached; without it, such a server is [`ResultStoreError::NoRemote`] | redis, rustls with aws-lc (C), async-memcached |
 //! | `conformance` | no | the module `conformance`, which fuzz targets use | none |
+//!
+//! # Errors
+//!
+//! An [`Error`] keeps the whole run from starting or continuing. A [`FeatureError`] ends one
+//! feature; the features that depend on it are skipped.
 
 mod adapters;
 mod answer;

@@ -18,7 +18,7 @@ pub struct QuarantineEntry {
     reason: Option<String>,
 }
 
-/// A text is not a day.
+/// The error of a text that is not a day.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected a day like 2030-12-31")]
 pub struct InvalidDay;

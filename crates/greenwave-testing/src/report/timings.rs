@@ -15,7 +15,7 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Timings(BTreeMap<String, Duration>);
 
-/// A text is not a file of expected durations.
+/// The error of a text that is not a file of expected durations.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TimingsError {

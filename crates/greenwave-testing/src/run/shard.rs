@@ -18,7 +18,7 @@ pub struct Shard {
     count: NonZeroU32,
 }
 
-/// A text is not the number of a part.
+/// The error of a text that is not the number of a part.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected K/N with a part K from 1 to N, such as 1/4")]
 pub struct InvalidShard;
