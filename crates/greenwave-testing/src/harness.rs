@@ -67,7 +67,7 @@ pub use summary::{CaseReport, CaseStatus, Summary, SummaryVerdict, TestCount};
 ///   result is stored and reused for as long as these are unchanged. All other methods depend on
 ///   their arguments only.
 /// - **Concurrency.** Every method may be called from several threads at the same time.
-/// - **Cancellation.** Dropping a future ends what it has started, including child processes.
+/// - **Cancellation.** Dropping a future ends what it started, including child processes.
 /// - **Blocking.** Async methods do not block the thread for longer than it takes to read a few
 ///   manifests.
 /// - **Errors.** `Ok` means that the answer is complete. An `Err` of `discover` or `list` ends the
@@ -170,8 +170,8 @@ pub trait Harness: Debug + Send + Sync + 'static {
     }
 
     /// Returns directories that the harness's tool shares between all its runs, such as a build
-    /// cache, with the variables that point to them. Relative to the user's home, and not to the
-    /// empty home of a test. The tool creates those that are missing.
+    /// cache, with the variables that point to them. Tests with an empty home get these variables,
+    /// and the tool creates missing directories.
     ///
     /// A harness whose tool shares nothing needs no implementation.
     fn shared_directories(&self, _environment: &Environment) -> Vec<(&'static str, PathBuf)> {

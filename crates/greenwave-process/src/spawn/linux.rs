@@ -241,7 +241,7 @@ impl Child<'_> {
             setup.apply()?;
         }
         let none = signals(libc::sigemptyset);
-        // SAFETY: the call reads the set, which outlives it, and a null pointer asks for no old set.
+        // SAFETY: the call reads the set, which outlives it. A null pointer asks for no old set.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) };
         // SAFETY: the parent prepared the C strings and the arrays, which end with a null pointer.
         // The call only reads them.
@@ -292,8 +292,8 @@ extern "C" fn run(child: *mut c_void) -> c_int {
             ptr::write_volatile(&raw mut child.error, error.raw_os_error().unwrap_or(libc::EINVAL));
         }
     }
-    // SAFETY: the child ends at once. No destructor or exit handler runs in the memory that it shares
-    // with its parent.
+    // SAFETY: the child ends at once. No destructor or exit handler runs in the memory that it
+    // shares with its parent.
     unsafe { libc::_exit(127) }
 }
 
@@ -301,8 +301,8 @@ extern "C" fn run(child: *mut c_void) -> c_int {
 /// default action. Other ignored signals stay ignored, as `exec` specifies.
 fn default_handler(signal: c_int) {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: `sigaction` is valid when zeroed, and the first call initialises it before it is read.
-    // The child has its own table of handlers, so those of the parent stay.
+    // SAFETY: `sigaction` is valid when zeroed, and the first call initialises it before it is
+    // read. The child has its own table of handlers, so the handlers of the parent stay.
     unsafe {
         if libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) != 0 {
             return;

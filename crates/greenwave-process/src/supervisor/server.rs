@@ -68,8 +68,8 @@ fn detach() -> io::Result<OwnedFd> {
     // separate session would wait for each other and for this program.
     rustix::process::setpgid(None, None)?;
     leave_terminal();
-    // SAFETY: the call has no pointers, and closes descriptors that nothing in this process uses: it
-    // is at its start.
+    // SAFETY: the call has no pointers, and closes descriptors that nothing in this process uses:
+    // it is at its start.
     unsafe { libc::syscall(libc::SYS_close_range, FIRST_FILE, libc::c_uint::MAX, 0) };
     let client = io::stdin().as_fd().try_clone_to_owned()?;
     rustix::net::sockopt::socket_type(&client)?;

@@ -102,7 +102,8 @@ impl MountPlan {
         let (is_root, opens_disks) = (geteuid().is_root(), opens_disks());
         let network = if self.network == Network::Open { 0 } else { libc::CLONE_NEWNET };
         let mut setups = vec![namespaces(libc::CLONE_NEWIPC | network)];
-        // Later mounts of the system appear in this namespace. Its own mounts do not appear outside.
+        // Later mounts of the system appear in this namespace. Its own mounts do not appear
+        // outside.
         setups.push(mount(c"none", c"/", c"", libc::MS_REC | libc::MS_SLAVE, c""));
         let on_itself = |path: &Path| -> Result<Setup, NulError> {
             let path = c_path(path)?;

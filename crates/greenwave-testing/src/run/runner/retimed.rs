@@ -1,4 +1,4 @@
-//! Recognizes files of which a test has changed nothing but the timestamps.
+//! Recognizes files whose timestamps are all that a test has changed.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Recognizes programs whose own files tell their version, so that no version command has to run.
+//! Recognizes programs whose own files have their version, so that no version command has to run.
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
