@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::run::environment::TOOL_HOMES_VARIABLE;
 use crate::run::go_homes::go_homes;
 use crate::run::private_dir::{PrivateDir, remove_abandoned};
-use crate::{Environment, Error, Harness, Test};
+use crate::{Environment, Error, Test};
 
 /// First port that is assigned. Well-known services use lower ports; the system assigns ports from
 /// [`PORT_END`] on.
@@ -134,13 +134,13 @@ impl Isolation {
         self.own.directory.path()
     }
 
-    /// Returns the variables that point a test to its resources, and to the directories that its
-    /// harness shares between runs.
+    /// Returns the variables that point a test to its resources, and to the `shared` directories of
+    /// its harness.
     pub(crate) fn variables(
         &self,
         test: &Test,
-        harness: &dyn Harness,
         environment: &Environment,
+        shared: Vec<(&'static str, PathBuf)>,
     ) -> Vec<(OsString, OsString)> {
         let mut variables: Vec<(OsString, OsString)> =
             vec![("TMPDIR".into(), self.directory().join("tmp").into())];
@@ -149,7 +149,7 @@ impl Isolation {
             variables.push(("HOME".into(), self.directory().join("home").into()));
         }
         let mut homes: Vec<(&str, PathBuf)> = Vec::new();
-        for home in tool_homes(environment).chain(harness.shared_directories(environment)) {
+        for home in tool_homes(environment).chain(shared) {
             let is_hidden = has_own_home || environment.get(home.0).is_some();
             if is_hidden && !homes.contains(&home) {
                 homes.push(home);

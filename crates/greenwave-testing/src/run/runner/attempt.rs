@@ -277,7 +277,8 @@ impl TestJob<'_> {
         let Self { runner, test, prepared, .. } = *self;
         let os = |(name, value): &(&str, &OsStr)| (OsString::from(name), value.to_os_string());
         let mut variables: Vec<(OsString, OsString)> = prepared.environment.iter().map(os).collect();
-        variables.extend(isolation.variables(test, runner.harness(test), &runner.environment));
+        let shared = runner.harness(test).shared_directories(&runner.environment);
+        variables.extend(isolation.variables(test, &runner.environment, shared));
         let results = runner.options.results.iter();
         variables.extend(results.map(|directory| (RESULTS_VARIABLE.into(), directory.clone().into())));
         variables.extend(launch.variables.iter().cloned());
