@@ -158,8 +158,9 @@ impl Tools {
             &[&seen(environment), directory.as_os_str().as_encoded_bytes(), &[probe as u8]].concat(),
         );
         let query = query.to_hex().to_string();
+        // No path is inside, so that hashes have absolute paths and all projects share them.
         let states =
-            PathStates::new(Path::new("/"), Arc::clone(&self.index), greenwave_sandbox::kernel_object_exists);
+            PathStates::new(Path::new(""), Arc::clone(&self.index), greenwave_sandbox::kernel_object_exists);
         let cached = self.cached.lock().versions.get(&query).cloned();
         let version: Arc<[u8]> = match cached.filter(|version| version.is_valid(&states)) {
             Some(version) => version.text.into(),
@@ -277,4 +278,29 @@ fn toolchain_file(directory: &Path) -> Option<PathBuf> {
 fn seen(environment: &[(&str, &OsStr)]) -> Vec<u8> {
     let fields = environment.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_encoded_bytes()]);
     fields.flat_map(|field| [field, b"\0"].concat()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn hashes_of_programs_that_tell_versions_have_absolute_paths() {
+        if Tracer::available().is_err() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let shim = directory.path().join("python3");
+        std::fs::write(&shim, "#!/bin/sh\necho 3\n").unwrap();
+        std::fs::set_permissions(&shim, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = std::env::join_paths([directory.path(), Path::new("/bin")]).unwrap();
+        let environment = Environment::new([("PATH".into(), path.clone())]);
+        let index = Arc::new(Mutex::new(StatCache::default()));
+        let tools = Tools::new(Arc::clone(&index));
+        let visible = [("PATH", path.as_os_str())];
+        tools.fingerprint(&shim, directory.path(), &environment, &visible, true).await.unwrap();
+        let shell = Path::new("/bin/sh").canonicalize().unwrap();
+        let stamp = FileStamp::from_metadata(&shell.metadata().unwrap());
+        assert!(index.lock().lookup(&shell, &stamp).is_some());
+    }
 }
