@@ -57,6 +57,8 @@ pub(super) struct Observer {
     is_suspicious: bool,
     /// Number of pauses that may still be made.
     pauses_left: u32,
+    /// The path that the current call opens or queries, if there are threads.
+    current: Option<RawPath>,
     /// The last call of each thread that opened or queried a path, with the path. Filled only if
     /// there are threads.
     previous: HashMap<u32, (Call, RawPath)>,
@@ -95,6 +97,7 @@ impl Observer {
             has_threads: false,
             is_suspicious: false,
             pauses_left: races::PAUSES_MAX,
+            current: None,
             previous: HashMap::new(),
         }
     }
@@ -118,11 +121,13 @@ impl Observer {
             self.recorded.clear();
         }
         self.resolver.trust_device_of(tracee.thread);
+        self.resolver.next_call(tracee.thread);
         self.processes.insert(tracee.thread);
         if self.has_threads {
             self.check_previous(tracee);
             tracee.reads.clear();
         }
+        self.current = None;
         let response = match self.record(tracee, decoded) {
             Ok(response) => response,
             Err(Skip::Unreadable(error)) if tracee.is_waiting() => {
@@ -136,7 +141,7 @@ impl Observer {
             self.log.incomplete("changes the arguments of a system call while it makes the call");
         }
         if self.has_threads {
-            self.remember(tracee, decoded);
+            self.remember(tracee.thread, decoded);
         }
         response
     }
@@ -193,9 +198,10 @@ impl Observer {
         }
         if self.log.parts.announce(&path) {
             // The part may repeat calls of others.
-            self.forget();
+            self.forget(it.thread);
             return Ok(Response::Continue);
         }
+        self.set_current(&path);
         self.once(it, QUERY | u64::from(follow), path, |observer, path| {
             let resolved = observer.resolve(it, path, follow);
             observer.depend_on_existence(&resolved);
@@ -206,6 +212,7 @@ impl Observer {
 
     fn open(&mut self, it: &Tracee<'_>, path: PathArgument, flags: c_int) -> Result<(), Skip> {
         let path = raw_path(it, path)?;
+        self.set_current(&path);
         self.once(it, u64::from(flags as u32), path, |observer, path| observer.open_path(it, path, flags));
         Ok(())
     }
@@ -304,7 +311,7 @@ impl Observer {
     fn create_node(&mut self, it: &Tracee<'_>, path: PathArgument, node: NewNode) -> Result<(), Skip> {
         let path = waiting_path(it, path)?;
         if node == NewNode::Symlink {
-            self.forget();
+            self.forget(it.thread);
         }
         let resolved = self.resolve(it, &path, false);
         self.create(&resolved, node == NewNode::Directory);
@@ -320,7 +327,11 @@ impl Observer {
                 // The call fails if the directory has entries, which may then be listed.
                 self.log.list(&resolved.path);
                 self.log.remove(&resolved.path);
-                self.resolver.forget_directory(&resolved.path);
+                self.resolver.forget_removed(it.thread, &resolved.path);
+            }
+            Target::Symlink => {
+                self.log.remove(&resolved.path);
+                self.resolver.forget_removed(it.thread, &resolved.path);
             }
             _ => self.log.remove(&resolved.path),
         }
@@ -336,7 +347,7 @@ impl Observer {
     ) -> Result<(), Skip> {
         let (from, to) = (waiting_path(it, from)?, waiting_path(it, to)?);
         let (from, to) = (self.resolve(it, &from, false), self.resolve(it, &to, false));
-        self.forget();
+        self.forget(it.thread);
         if matches!(from.target, Target::Absent | Target::Unreachable) {
             self.depend_on_existence(&from);
         } else if flags & libc::RENAME_EXCHANGE != 0 {
@@ -490,8 +501,8 @@ impl Observer {
     }
 
     /// Clears all caches about paths, because symbolic links may have been created or removed.
-    fn forget(&mut self) {
-        self.resolver.forget();
+    fn forget(&mut self, thread: u32) {
+        self.resolver.forget(thread);
         self.recorded.clear();
     }
 }

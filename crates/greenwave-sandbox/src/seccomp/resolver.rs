@@ -82,23 +82,49 @@ impl Target {
     }
 }
 
-/// Resolves paths, and caches which paths are directories and not symbolic links.
+/// Resolves paths, and caches which paths are directories.
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
+    /// Directories that are reached without symbolic links.
     directories: HashSet<PathBuf>,
+    /// Directories that are reached through symbolic links, by the path with the links.
+    linked: HashMap<PathBuf, LinkedDirectory>,
+    /// Threads whose last call changes what paths mean. Until their next call, such a change may
+    /// still be to come, and a directory that is reached through links is not cached.
+    changing: HashSet<u32>,
     /// Whether each device is provided by FUSE.
     devices: HashMap<u64, bool>,
 }
 
+/// A directory that is reached through symbolic links.
+#[derive(Debug, Clone)]
+struct LinkedDirectory {
+    path: PathBuf,
+    links: Vec<PathBuf>,
+}
+
 impl Resolver {
-    /// Clears the cache, because symbolic links were created or removed.
-    pub(super) fn forget(&mut self) {
-        self.directories.clear();
+    /// Starts the resolution of the paths of a thread's next call.
+    pub(super) fn next_call(&mut self, thread: u32) {
+        if !self.changing.is_empty() {
+            self.changing.remove(&thread);
+        }
     }
 
-    /// Removes a directory from the cache, because the command is about to remove it.
-    pub(super) fn forget_directory(&mut self, path: &Path) {
+    /// Clears the cache, because a thread is about to create a symbolic link or to move a file.
+    pub(super) fn forget(&mut self, thread: u32) {
+        self.directories.clear();
+        self.linked.clear();
+        self.changing.insert(thread);
+    }
+
+    /// Removes a directory or a symbolic link from the cache, because a thread is about to remove
+    /// it.
+    pub(super) fn forget_removed(&mut self, thread: u32, path: &Path) {
         self.directories.remove(path);
+        // Any of them can lead through it.
+        self.linked.clear();
+        self.changing.insert(thread);
     }
 
     /// Excludes the file system of the command's first working directory from
@@ -120,15 +146,15 @@ impl Resolver {
     pub(super) fn resolve(&mut self, thread: u32, path: &[u8], follow: bool) -> Resolution {
         let follow = follow || path.ends_with(b"/") || path.ends_with(b"/.");
         let mut walk = Walk::new(thread);
-        match self.split_cached(path) {
-            Some((directory, name)) => {
-                walk.path.push(directory);
-                walk.rest.push(name.to_vec());
-            }
-            None => walk.queue(path),
-        }
+        let is_cached = self.start_in_cached(&mut walk, path);
+        let mut unresolved = if is_cached { None } else { split(path).map(|(directory, _)| directory) };
         let mut target = Target::Directory;
         while let Some(name) = walk.rest.pop() {
+            if walk.rest.is_empty()
+                && let Some(directory) = unresolved.take()
+            {
+                self.cache_linked(directory, &walk);
+            }
             target = match name.as_slice() {
                 b"." => Target::Directory,
                 b".." => {
@@ -149,13 +175,41 @@ impl Resolver {
         Resolution { links, path, target, process, is_fuse }
     }
 
-    /// Splits a path into its directory and last name, if the directory is cached.
-    fn split_cached<'a>(&'a self, path: &'a [u8]) -> Option<(&'a Path, &'a [u8])> {
-        let end = path.iter().rposition(|byte| *byte == b'/')?;
-        let (directory, name) = (Path::new(OsStr::from_bytes(&path[..end])), &path[end + 1..]);
-        let is_plain = !matches!(name, b"" | b"." | b"..");
-        let directory = self.directories.get(directory).filter(|_| is_plain)?;
-        Some((directory, name))
+    /// Starts a walk in the directory of a path, if that is cached, and else at the root. Returns
+    /// whether it is cached.
+    fn start_in_cached(&self, walk: &mut Walk, path: &[u8]) -> bool {
+        if let Some((directory, name)) = split(path) {
+            if let Some(directory) = self.directories.get(directory) {
+                walk.path.push(directory);
+                walk.rest.push(name.to_vec());
+                return true;
+            }
+            if let Some(LinkedDirectory { path, links }) = self.linked.get(directory) {
+                walk.path.push(path);
+                walk.links.clone_from(links);
+                walk.rest.push(name.to_vec());
+                return true;
+            }
+        }
+        walk.queue(path);
+        false
+    }
+
+    /// Caches the directory that a walk has reached, if it came through symbolic links and these
+    /// mean the same for every process.
+    fn cache_linked(&mut self, directory: &Path, walk: &Walk) {
+        let is_in_proc = |path: &Path| path.starts_with("/proc");
+        let depends_on_caller =
+            is_in_proc(directory) || is_in_proc(&walk.path) || walk.links.iter().any(|link| is_in_proc(link));
+        let is_uncertain = walk.is_fuse || walk.process.is_some() || !self.changing.is_empty();
+        if walk.links.is_empty() || depends_on_caller || is_uncertain {
+            return;
+        }
+        if self.linked.len() >= DIRECTORIES_MAX {
+            self.linked.clear();
+        }
+        let reached = LinkedDirectory { path: walk.path.clone(), links: walk.links.clone() };
+        self.linked.insert(directory.to_owned(), reached);
     }
 
     /// Resolves one name in the directory that the walk has reached. Returns [`Target::Directory`]
@@ -208,6 +262,13 @@ impl Resolver {
             self.directories.insert(directory.to_owned());
         }
     }
+}
+
+/// Splits a path into its directory and last name, unless that leads to a directory by itself.
+fn split(path: &[u8]) -> Option<(&Path, &[u8])> {
+    let end = path.iter().rposition(|byte| *byte == b'/')?;
+    let (directory, name) = (Path::new(OsStr::from_bytes(&path[..end])), &path[end + 1..]);
+    (!matches!(name, b"" | b"." | b"..")).then_some((directory, name))
 }
 
 /// A path that is being resolved.
@@ -302,5 +363,60 @@ impl Walk {
                 self.path.push(OsStr::from_bytes(&name));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_to_directories_are_cached_until_one_changes() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        for (name, target) in [("one", "link"), ("two", "next")] {
+            fs::create_dir(root.join(name)).unwrap();
+            fs::write(root.join(name).join("file"), "").unwrap();
+            symlink(name, root.join(target)).unwrap();
+        }
+        let thread = std::process::id();
+        let mut resolver = Resolver::default();
+        let file = root.join("link/file").into_os_string().into_vec();
+        let resolve = |resolver: &mut Resolver| {
+            let Resolution { links, path, target, .. } = resolver.resolve(thread, &file, true);
+            assert_eq!((links, target), (vec![root.join("link")], Target::File));
+            path.strip_prefix(&root).unwrap().to_owned()
+        };
+        assert_eq!(resolve(&mut resolver), Path::new("one/file"));
+        assert_eq!(resolver.linked.len(), 1);
+        assert_eq!(resolve(&mut resolver), Path::new("one/file"));
+        // Another thread asks after the report of the call that moves the link, and before the
+        // kernel executes the call.
+        resolver.forget(thread + 1);
+        assert_eq!(resolve(&mut resolver), Path::new("one/file"));
+        fs::rename(root.join("next"), root.join("link")).unwrap();
+        assert_eq!(resolve(&mut resolver), Path::new("two/file"));
+        assert!(resolver.linked.is_empty(), "the thread that moves the link has not made a further call");
+        resolver.next_call(thread + 1);
+        assert_eq!(resolve(&mut resolver), Path::new("two/file"));
+        assert_eq!(resolver.linked.len(), 1);
+        resolver.forget_removed(thread, &root.join("link"));
+        fs::remove_file(root.join("link")).unwrap();
+        let gone = resolver.resolve(thread, &file, true);
+        assert_eq!((gone.path, gone.target), (root.join("link/file"), Target::Unreachable));
+    }
+
+    #[test]
+    fn links_of_processes_are_not_cached() {
+        let mut resolver = Resolver::default();
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().canonicalize().unwrap().join("own");
+        symlink("/proc/self", &link).unwrap();
+        for path in [link.join("status"), PathBuf::from("/proc/self/cwd/file")] {
+            resolver.resolve(std::process::id(), path.as_os_str().as_bytes(), true);
+        }
+        assert!(resolver.linked.is_empty());
     }
 }

@@ -204,6 +204,23 @@ async fn symbolic_links_are_traced_with_their_targets() {
 }
 
 #[tokio::test]
+async fn files_behind_links_that_the_command_changes_are_traced() {
+    if !can_trace() {
+        return;
+    }
+    let files = ["one/a", "one/b", "two/a", "two/b", "three/a", "three/b"];
+    let directory = Directory::new(&files.map(|file| (file, "")));
+    symlink("one", directory.at("replaced")).unwrap();
+    symlink("one", directory.at("removed")).unwrap();
+    let script = "cat replaced/a removed/b; ln -s two next; mv -T next replaced; cat replaced/a
+        rm removed; ln -s three removed; cat removed/b";
+    let traced = directory.shell(script).await;
+    let read: Vec<&str> = files.into_iter().filter(|file| traced.of(file).read).collect();
+    assert_eq!(read, ["one/a", "one/b", "two/a", "three/b"]);
+    assert_eq!(traced.trace.incomplete, None);
+}
+
+#[tokio::test]
 async fn directories_are_listed_when_their_names_are_read() {
     if !can_trace() {
         return;

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
@@ -183,7 +184,7 @@ impl Tools {
     }
 }
 
-/// Runs the version commands of a program, traced where tracing is available.
+/// Runs the version commands of a program at once, traced where tracing is available.
 async fn probe_version(
     probe: usize,
     directory: &Path,
@@ -192,36 +193,43 @@ async fn probe_version(
     states: &PathStates,
 ) -> ToolVersion {
     let began = now_ns();
-    let (mut text, mut accesses, mut is_seen) = (Vec::new(), Vec::new(), true);
-    for command in PROBES[probe].1 {
-        let mut probe = Command::new(command[0]);
-        probe.args(&command[1..]).current_dir(directory).env_clear().envs(environment.iter().copied());
-        probe.envs(tool_homes(all));
-        // Files of the project choose the program that a launcher like rustup starts.
-        if all.confine_probe(&mut probe, directory, Vec::new()).is_err() {
-            is_seen = false;
-            continue;
-        }
-        let tracing = Tracer::available().and_then(|()| Tracer::default().attach(&mut probe)).ok();
-        // A tool that cannot be started has an empty version. The test itself reports the error.
-        text.extend(probe.output().await.map(|output| output.stdout).unwrap_or_default());
-        drop(probe);
-        match tracing {
-            None => is_seen = false,
-            Some(tracing) => {
-                let reads = tracing.finish().await;
-                is_seen &= reads.incomplete.is_none();
-                let inputs = reads.inputs(&[]).map(|(path, access)| (path.to_owned(), access.listed));
-                accesses.extend(inputs);
-            }
-        }
+    let commands = PROBES[probe].1.iter();
+    let printed = join_all(commands.map(|command| run_probe(command, directory, all, environment))).await;
+    let is_seen = printed.iter().all(|(_, accesses)| accesses.is_some());
+    let mut version = ToolVersion { text: Vec::new(), accesses: Vec::new(), states: String::new() };
+    for (text, accesses) in printed {
+        version.text.extend(text);
+        version.accesses.extend(accesses.into_iter().flatten());
     }
-    let mut version = ToolVersion { text, accesses, states: String::new() };
     let touched = |(path, names): &(PathBuf, bool)| states.state(path, kind(*names)).1;
     if is_seen && version.accesses.iter().all(|access| touched(access) < began) {
         version.states = version.digest(states);
     }
     version
+}
+
+/// Returns what a version command prints, and its accesses if all of them were seen.
+async fn run_probe(
+    command: &[&str],
+    directory: &Path,
+    all: &Environment,
+    environment: &[(&str, &OsStr)],
+) -> (Vec<u8>, Option<Vec<(PathBuf, bool)>>) {
+    let mut probe = Command::new(command[0]);
+    probe.args(&command[1..]).current_dir(directory).env_clear().envs(environment.iter().copied());
+    probe.envs(tool_homes(all));
+    // Files of the project choose the program that a launcher like rustup starts.
+    if all.confine_probe(&mut probe, directory, Vec::new()).is_err() {
+        return (Vec::new(), None);
+    }
+    let tracing = Tracer::available().and_then(|()| Tracer::default().attach(&mut probe)).ok();
+    // A tool that cannot be started has an empty version. The test itself reports the error.
+    let text = probe.output().await.map(|output| output.stdout).unwrap_or_default();
+    drop(probe);
+    let Some(tracing) = tracing else { return (text, None) };
+    let reads = tracing.finish().await;
+    let accesses = || reads.inputs(&[]).map(|(path, access)| (path.to_owned(), access.listed)).collect();
+    (text, reads.incomplete.is_none().then(accesses))
 }
 
 fn kind(names: bool) -> AccessKind {

@@ -45,15 +45,22 @@ impl Observer {
         }
     }
 
+    /// Sets the path that the current call opens or queries, as it was read from memory.
+    pub(super) fn set_current(&mut self, path: &RawPath) {
+        if self.has_threads {
+            self.current = Some(path.clone());
+        }
+    }
+
     /// Remembers a call that may be checked when its thread makes the next one.
-    pub(super) fn remember(&mut self, it: &Tracee<'_>, call: Call) {
-        if let Some(path) = checked_path(call)
-            && let Ok(path) = raw_path(it, path)
+    pub(super) fn remember(&mut self, thread: u32, call: Call) {
+        if checked_path(call).is_some()
+            && let Some(path) = self.current.take()
         {
             if self.previous.len() >= THREADS_MAX {
                 self.previous.clear();
             }
-            self.previous.insert(it.thread, (call, path));
+            self.previous.insert(thread, (call, path));
         }
     }
 
