@@ -117,7 +117,7 @@ impl Engine {
         let problems = problems.chain(preflight_sandboxes(&plan, settings.run.confine));
         let notes = problems.filter(|problem| !problem.is_error).collect();
         let (confined, exposure) = (confinement.event(&plan), confinement.exposure(&plan));
-        let exposed = exposure.is_some().then(|| confinement.exposed(&plan)).unwrap_or_default();
+        let exposed = if exposure.is_some() { confinement.exposed(&plan) } else { Default::default() };
         let (steps, supervisor) = (Steps::default(), environment.supervisor().cloned());
         let starter = Starter { supervisor, sandbox };
         let seal = settings.seal_of(&plan.project)?;
@@ -172,16 +172,7 @@ impl Engine {
         let seal = settings.seal_of(&plan.project)?;
         let root = ProjectRoot::of(&plan.project)?;
         place_tests(&mut plan, &root);
-        let options = CopyOptions {
-            mode: settings.run.copies,
-            overlays: settings.run.overlays,
-            include: plan.include.clone(),
-            setup: plan.setup.clone(),
-            setup_inputs: plan.setup_inputs.iter().map(|pattern| root.pattern_within(pattern)).collect(),
-            teardown: plan.teardown.clone(),
-            time_max: settings.agent.time_limit,
-            starter,
-        };
+        let options = copy_options(&plan, &settings, &root, starter);
         let (copies, lock_of_copies) = Copies::new(copies, root, &plan.project, &plan.name, options)?;
         let branch = result_branch(&plan, &copies)?;
         let tests = tests(&settings, &state_dir)?;
@@ -440,6 +431,19 @@ fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
     };
     let of_features = plan.features.iter_mut().flat_map(|it| it.tests.iter_mut().chain(&mut it.review));
     of_features.chain(guards).for_each(|test| root.place(test));
+}
+
+fn copy_options(plan: &Plan, settings: &Settings, root: &ProjectRoot, starter: Starter) -> CopyOptions {
+    CopyOptions {
+        mode: settings.run.copies,
+        overlays: settings.run.overlays,
+        include: plan.include.clone(),
+        setup: plan.setup.clone(),
+        setup_inputs: plan.setup_inputs.iter().map(|pattern| root.pattern_within(pattern)).collect(),
+        teardown: plan.teardown.clone(),
+        time_max: settings.agent.time_limit,
+        starter,
+    }
 }
 
 /// Returns the branch of the results, if the plan asks for one.
