@@ -181,7 +181,9 @@ mod tests {
     fn commands_depend_on_manifests_unless_inputs_are_named() {
         let file = |content: &str| File { kind: EntryKind::Regular, blob: BlobId::of(content.as_bytes()) };
         let mut tree: Tree =
-            [("a/package-lock.json".to_owned(), file("1")), ("src/x.js".to_owned(), file("1"))].into();
+            [("a/package-lock.json".to_owned(), file("1")), ("src/x.js".to_owned(), file("1"))]
+                .into_iter()
+                .collect();
         let commands = [vec!["npm".to_owned(), "ci".to_owned()]];
         let inputs = ["/src/**".to_owned()];
         let (first, named) = (key(&commands, &[], &tree), key(&commands, &inputs, &tree));

@@ -1,6 +1,8 @@
 //! Trees of files by content, and three-way merges of changes to them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use greenwave_storage::{BlobId, Store};
@@ -10,7 +12,63 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 
 /// Files of a project at one moment, by normalised relative path (`src/lib.rs`).
-pub(crate) type Tree = BTreeMap<String, File>;
+///
+/// Clones share the files until one of them is changed, since many parts of a run hold a tree of
+/// thousands of files that differ in few or none.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tree(Arc<BTreeMap<String, File>>);
+
+impl Tree {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Deref for Tree {
+    type Target = BTreeMap<String, File>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Tree {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl PartialEq for Tree {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Eq for Tree {}
+
+impl FromIterator<(String, File)> for Tree {
+    fn from_iter<I: IntoIterator<Item = (String, File)>>(files: I) -> Self {
+        Self(Arc::new(files.into_iter().collect()))
+    }
+}
+
+impl IntoIterator for Tree {
+    type Item = (String, File);
+    type IntoIter = std::collections::btree_map::IntoIter<String, File>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        Arc::unwrap_or_clone(self.0).into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Tree {
+    type Item = (&'a String, &'a File);
+    type IntoIter = std::collections::btree_map::Iter<'a, String, File>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
 
 /// A file: its kind and its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +101,9 @@ impl Change {
 
 /// Returns the changes that lead from one tree to another, sorted by path.
 pub(crate) fn changes(before: &Tree, after: &Tree) -> Vec<Change> {
+    if Arc::ptr_eq(&before.0, &after.0) {
+        return Vec::new();
+    }
     let mut paths: Vec<&String> = before.keys().chain(after.keys()).collect();
     paths.sort_unstable();
     paths.dedup();

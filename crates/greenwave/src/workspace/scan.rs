@@ -183,7 +183,10 @@ impl Workspace {
                 }
             }
         }
-        self.tree = observed.files;
+        // An unchanged tree stays shared with others.
+        if !changes.is_empty() {
+            self.tree = observed.files;
+        }
         let special = observed.listing.special.into_iter();
         let special = special.map(|(path, kind)| (path.into(), EntryProblem::Special(kind)));
         let not_utf8 = observed.listing.not_utf8.into_iter().map(|path| (path, EntryProblem::NotUtf8));
@@ -223,7 +226,8 @@ impl Workspace {
     /// Returns the files that a tree does not have.
     pub(super) async fn created(&mut self, tree: &Tree) -> Result<Vec<String>, Error> {
         let observed = self.observe(None, tree.clone()).await?;
-        Ok(observed.files.into_keys().filter(|path| !tree.contains_key(path)).collect())
+        let paths = observed.files.into_iter().map(|(path, _)| path);
+        Ok(paths.filter(|path| !tree.contains_key(path)).collect())
     }
 
     /// Does file operations in a thread that may block. The run waits for them even if the stage is
