@@ -20,7 +20,7 @@ use crate::{IncompleteMode, Manifest, Test};
 /// Version of the fields of keys and of the payloads of records.
 ///
 /// Increases with each incompatible change, so that older records become misses.
-pub const SCHEMA: u32 = 9;
+pub const SCHEMA: u32 = 10;
 
 /// Number of open files that systems allow by default. Higher limits do not count.
 const OPEN_FILES_USUAL: u64 = 1024;
@@ -62,8 +62,8 @@ pub(crate) fn first(
 /// Returns the key of the list of a test's complete traces. It covers everything that can be
 /// determined before the test runs, except for its input files.
 ///
-/// Also covers the names of the test and of its harness, so that the lists of different tests are
-/// separate. Each holds a limited number of traces.
+/// Also covers the name of the test, so that the lists of different tests are separate. Each holds
+/// a limited number of traces.
 pub(crate) fn traces(
     mode: KeyMode,
     incomplete: IncompleteMode,
@@ -73,7 +73,7 @@ pub(crate) fn traces(
 ) -> Key {
     let mut key = KeyBuilder::new("greenwave test, traces", SCHEMA);
     put_declaration(&mut key, mode, incomplete, test, environment, tools);
-    key.text(&test.name).text(test.harness.as_str());
+    key.text(&test.name);
     key.finish()
 }
 
@@ -92,7 +92,7 @@ pub(crate) fn traces_of_process(
 ) -> Key {
     let mut key = KeyBuilder::new("greenwave test, traces of a built program", SCHEMA);
     put_declaration(&mut key, mode, incomplete, test, environment, tools);
-    key.text(&test.name).text(test.harness.as_str());
+    key.text(&test.name);
     key.bytes(launch.program.as_os_str().as_encoded_bytes());
     key.bytes(launch.directory.as_os_str().as_encoded_bytes());
     key.count(launch.arguments.len());
@@ -139,6 +139,8 @@ fn put_declaration(
     for limit in resource_limits() {
         key.number(limit);
     }
+    // A harness may start another process than the command, and with other variables.
+    key.text(test.harness.as_str());
     key.count(test.command.len());
     for word in &test.command {
         key.text(word);
