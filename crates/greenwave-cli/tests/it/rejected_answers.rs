@@ -170,14 +170,19 @@ fn an_agent_may_leave_a_process_behind() {
 /// memory.
 #[test]
 fn answers_above_the_limit_are_rejected() {
-    let reason = "the answer is longer than 16000000 bytes (agent.answer_limit)";
-    for script in [
-        "head -c 1G /dev/zero",
-        "printf '```text wanted.txt\\n'; head -c 1G /dev/zero",
-        "printf '```text wanted.txt\\n'; yes | head -c 1G",
-        "yes 'answer' | head -c 1G",
+    for (script, limit) in [
+        ("head -c 1G /dev/zero", None),
+        ("printf '```text wanted.txt\\n'; head -c 1G /dev/zero", None),
+        ("printf '```text wanted.txt\\n'; yes | head -c 1G", Some(1_000_000)),
+        ("yes 'answer' | head -c 1G", Some(1_000_000)),
     ] {
-        let report = check(script, reason);
+        let bytes = limit.unwrap_or(16_000_000);
+        let reason = format!("the answer is longer than {bytes} bytes (agent.answer_limit)");
+        let mut dir = dir();
+        if let Some(limit) = limit {
+            dir = dir.with("greenwave.toml", format!("[agent]\nanswer_limit = {limit}\n"));
+        }
+        let report = check_in(&dir, ShellFeature::new("bad", script, "test -f wanted.txt"), &reason);
         assert!(report.total("memory_peak_mb") < 100, "{} MB for {script}", report.total("memory_peak_mb"));
     }
 }

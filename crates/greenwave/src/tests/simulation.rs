@@ -22,9 +22,10 @@ fn seeds() -> std::ops::Range<u64> {
     first..first + count
 }
 
-/// Runs scripts on all processors. Fails with the index and error of the first that breaks a rule.
+/// Runs scripts on more threads than processors, since they wait for files. Fails with the index
+/// and error of the first that breaks a rule.
 fn run_all(scripts: &(dyn Fn(usize) -> Script + Sync), count: usize) -> Result<Coverage, (usize, String)> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = std::thread::available_parallelism().map_or(2, |count| 2 * usize::from(count));
     let part = |from: usize| {
         let mut coverage = Coverage::default();
         for index in (from..count).step_by(threads) {
@@ -116,29 +117,28 @@ fn steps(script: &Script) -> usize {
     run::run(script).unwrap_or_else(|why| panic!("{why}\n{script}")).steps
 }
 
+/// Returns a script with an interruption at each step. Each kind is due at one in `every` steps, in
+/// an exhaustive run at each step.
+fn interrupted(script: &Script, every: usize) -> Vec<Script> {
+    let at = |kind, step| Script { interruptions: vec![(kind, step)], ..script.clone() };
+    let kinds = Interruption::ALL;
+    let every = if is_long() { 1 } else { every };
+    let places = (0..steps(script)).flat_map(|step| (0..kinds.len()).map(move |kind| (kind, step)));
+    let due = places.filter(|(kind, step)| (step + kind) % every == 0);
+    due.map(|(kind, step)| at(kinds[kind], step)).collect()
+}
+
 #[test]
 fn one_feature_is_interrupted_at_every_step() {
     let feature = FeatureScript { review: true, ..feature(&[Answer::Unreviewed, Answer::Shared]) };
-    let script = script(vec![feature]);
-    let at = |kind, step| Script { interruptions: vec![(kind, step)], ..script.clone() };
-    let steps = 0..steps(&script);
-    let scripts = steps.flat_map(|step| Interruption::ALL.map(|kind| at(kind, step)));
-    check(&scripts.collect::<Vec<_>>());
+    check(&interrupted(&script(vec![feature]), 3));
 }
 
-/// Interrupts a run at every fifth step, or at every step in an exhaustive run.
 #[test]
 fn three_features_are_interrupted_at_every_step() {
     let dependant = FeatureScript { depends_on: vec![0], ..feature(&[Answer::Good]) };
     let script = script(vec![feature(&[Answer::Shared]), feature(&[Answer::Shared]), dependant]);
-    let at = |kind, step| Script { interruptions: vec![(kind, step)], ..script.clone() };
-    let kinds = Interruption::ALL;
-    let every = if is_long() { 1 } else { kinds.len() };
-    let scripts = (0..steps(&script)).flat_map(|step| {
-        let due = (0..kinds.len()).filter(move |kind| (step + kind) % every == 0);
-        due.map(move |kind| at(kinds[kind], step))
-    });
-    check(&scripts.collect::<Vec<_>>());
+    check(&interrupted(&script, Interruption::ALL.len()));
 }
 
 /// Merges a batch, one of whose features breaks the test of another, and interrupts the run. In the
@@ -297,11 +297,7 @@ fn a_stopped_run_waits_for_its_writes() {
 fn overloads_cost_no_attempt() {
     let of = |overloads| FeatureScript { overloads, attempts_max: 1, ..feature(&[Answer::Good]) };
     check(&[script(vec![of(1)]), script(vec![of(3), of(0), of(2)])]);
-    let script = script(vec![of(2)]);
-    let at = |kind, step| Script { interruptions: vec![(kind, step)], ..script.clone() };
-    let steps = 0..steps(&script);
-    let scripts = steps.flat_map(|step| Interruption::ALL.map(|kind| at(kind, step)));
-    check(&scripts.collect::<Vec<_>>());
+    check(&interrupted(&script(vec![of(2)]), 3));
 }
 
 /// A session that cannot be opened costs an attempt, like a refused request.

@@ -16,7 +16,7 @@ struct Setup {
     settings: Settings,
 }
 
-type Change = Box<dyn Fn(&mut Setup)>;
+type Change = Box<dyn Fn(&mut Setup) + Send + Sync>;
 
 /// Runs a plan of one feature, whose agent writes what the test expects.
 async fn run(name: &str, change: &Change) {
@@ -68,7 +68,7 @@ async fn run(name: &str, change: &Change) {
 }
 
 /// Adds a change for each of some values of an option.
-fn each<T: Copy + std::fmt::Debug + 'static>(
+fn each<T: Copy + std::fmt::Debug + Send + Sync + 'static>(
     changes: &mut Vec<(String, Change)>,
     option: &str,
     values: impl IntoIterator<Item = T>,
@@ -164,7 +164,13 @@ async fn every_number_works_or_is_refused() {
     of_settings(&mut changes);
     of_plans(&mut changes);
     assert!(changes.len() > 60, "{} values", changes.len());
-    for (name, change) in &changes {
-        run(name, change).await;
+    // A run waits for the disk and for processes most of the time.
+    let mut runs = tokio::task::JoinSet::new();
+    for (name, change) in changes {
+        if runs.len() == 8 {
+            runs.join_next().await.unwrap().unwrap();
+        }
+        runs.spawn(async move { run(&name, &change).await });
     }
+    runs.join_all().await;
 }
