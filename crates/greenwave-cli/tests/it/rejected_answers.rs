@@ -180,7 +180,7 @@ fn answers_above_the_limit_are_rejected() {
         let reason = format!("the answer is longer than {bytes} bytes (agent.answer_limit)");
         let mut dir = dir();
         if let Some(limit) = limit {
-            dir = dir.with("greenwave.toml", format!("[agent]\nanswer_limit = {limit}\n"));
+            dir = dir.with("project/greenwave.toml", format!("[agent]\nanswer_limit = {limit}\n"));
         }
         let report = check_in(&dir, ShellFeature::new("bad", script, "test -f wanted.txt"), &reason);
         assert!(report.total("memory_peak_mb") < 100, "{} MB for {script}", report.total("memory_peak_mb"));
