@@ -32,7 +32,7 @@ use trial::{Outcome, can_follow_record, try_after_record, try_probe};
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 /// Probes that run at the same time. Most of them wait for files to settle.
-const PARALLEL: usize = 8;
+const PARALLEL: usize = 12;
 /// Other tools need more of the machine.
 const PARALLEL_AGAINST: usize = 2;
 
