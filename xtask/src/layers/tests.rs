@@ -161,7 +161,7 @@ fn lower_layers_do_not_depend_on_higher_ones() {
     check_pair("greenwave-segment", "greenwave-cache", "greenwave-dir");
     check_pair("greenwave-dir", "greenwave-segment", "nothing");
     check_pair("greenwave-process", "greenwave-sandbox", "nothing");
-    check_pair("greenwave-sandbox", "greenwave-inputs", "greenwave-process");
+    check_pair("greenwave-sandbox", "greenwave-inputs", "greenwave-dir, greenwave-process");
     check_pair("greenwave-inputs", "greenwave-testing", "greenwave-dir");
     check_pair(
         "greenwave-agents",

@@ -145,6 +145,7 @@ async fn deep_directories_are_refused_and_removed() {
     remove_all(&root).unwrap();
 }
 
+#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_write_through_a_memory_map_is_found() {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
