@@ -32,14 +32,13 @@ const WORKLOAD_BYTES: u64 = (FEATURES * FILES * FILE_BYTES) as u64;
 ///
 /// A plan of one small file is measured in the same run, since most of its memory is pages of the
 /// program's own code, which depend on the build: 14 when the limit was set, and 29 in November
-/// 2026 with an unoptimised program, 3 of them without code. It is 37 with an unoptimised cache and
-/// store, 5 of them without code. The workload used 8 to 14 more than that and
-/// the limit together. The rest is headroom for a busy machine. The overhead grows with
+/// 2026, of which 3 were not code, with an unoptimised program. The workload used 8 to 14 more than
+/// that and the limit together. The rest is headroom for a busy machine. The overhead grows with
 /// `parallel.agents` and the size of files.
 const OVERHEAD_MB: u64 = 26;
 
 /// Resident memory that a plan of one small file may use, in units of 10⁶ bytes.
-const BASE_MB_MAX: u64 = 40;
+const BASE_MB_MAX: u64 = 36;
 
 /// A plan of one small file.
 const SMALL_PLAN: &str = r#"

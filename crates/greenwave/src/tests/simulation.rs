@@ -131,7 +131,7 @@ fn interrupted(script: &Script, every: usize) -> Vec<Script> {
 #[test]
 fn one_feature_is_interrupted_at_every_step() {
     let feature = FeatureScript { review: true, ..feature(&[Answer::Unreviewed, Answer::Shared]) };
-    check(&interrupted(&script(vec![feature]), 3));
+    check(&interrupted(&script(vec![feature]), 1));
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn a_stopped_run_waits_for_its_writes() {
 fn overloads_cost_no_attempt() {
     let of = |overloads| FeatureScript { overloads, attempts_max: 1, ..feature(&[Answer::Good]) };
     check(&[script(vec![of(1)]), script(vec![of(3), of(0), of(2)])]);
-    check(&interrupted(&script(vec![of(2)]), 3));
+    check(&interrupted(&script(vec![of(2)]), 1));
 }
 
 /// A session that cannot be opened costs an attempt, like a refused request.
