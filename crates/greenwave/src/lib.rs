@@ -54,7 +54,7 @@
 //!
 //! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
-//! | `remote` | no | test results on a Redis server, also over TLS, or memcached; without it, such a server is [`ResultStoreError::NoRemote`] | redis, rustls with aws-lc (C), async-memcached |
+//! | `remote` | no | test results on a Redis server, also over TLS, or memcached; without it, such a server is [`ResultStoreError::NoRemote`] | redis, rustls with ring (C), async-memcached |
 //! | `conformance` | no | the module `conformance`, which fuzz targets use | none |
 //!
 //! # Errors

@@ -58,11 +58,20 @@ impl RedisBackend {
     ///
     /// Returns [`Error::InvalidOption`] if an option is out of range, and [`Error::Backend`] if the
     /// URL is invalid.
+    ///
+    /// The first `rediss://` URL makes `ring` the cryptography of rustls in this process, unless
+    /// the process has chosen one ([`CryptoProvider::install_default`]).
+    ///
+    /// [`CryptoProvider::install_default`]: https://docs.rs/rustls/latest/rustls/crypto/struct.CryptoProvider.html#method.install_default
     pub fn new(url: &str, options: RemoteOptions) -> Result<Self, Error> {
         options.check()?;
         // The message omits the URL, which may contain a password.
         let client =
             Client::open(url).map_err(|e| Error::backend("parse the URL of the Redis server")(e.into()))?;
+        #[cfg(feature = "redis-tls")]
+        if matches!(client.get_connection_info().addr(), redis::ConnectionAddr::TcpTls { .. }) {
+            choose_cryptography();
+        }
         let server = client.get_connection_info().addr().to_string();
         let breaker = CircuitBreaker::new(format!("Redis server {server}"), &options);
         Ok(Self { link: Arc::new(RedisLink { client, connection: Mutex::new(None), breaker, options }) })
@@ -109,6 +118,17 @@ impl RedisLink {
         let mut command = redis::cmd(name);
         command.arg(self.options.key(key));
         command
+    }
+}
+
+/// Chooses `ring` as the cryptography of this process, if it has chosen none. The client would
+/// panic if other crates of the program enable a second implementation, because rustls cannot tell
+/// which one is meant.
+#[cfg(feature = "redis-tls")]
+fn choose_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Fails only if another thread has chosen one in the meantime, which serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }
 
