@@ -94,7 +94,7 @@ impl WriteQueue {
         Self { shared: Arc::new(SharedQueue { target, queued_max: queued_max.max(1), state, ended }) }
     }
 
-    /// Queues a write. Starts the background task if there is none.
+    /// Queues a write. Starts the background task if it is not running.
     pub(crate) fn try_push(&self, write: QueuedWrite) -> Push {
         let mut state = self.shared.state.lock();
         if state.runtime.is_none() && Handle::try_current().is_err() {

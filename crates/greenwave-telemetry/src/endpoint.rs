@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use crate::{Error, MetricsSnapshot, limits, origin};
+use crate::negotiation::Format;
+use crate::{Error, MetricsSnapshot, exposition, limits, origin};
 
 /// Time in which a client must send the head of a request. It includes the idle time before.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,6 +85,9 @@ impl MetricsEndpoint {
     }
 
     /// Serves the source's metrics at `GET /metrics` until the returned value is dropped.
+    ///
+    /// The response is JSON, unless the `Accept` header of the request prefers OpenMetrics 1.0
+    /// (`application/openmetrics-text`) or Prometheus text 0.0.4 (`text/plain`).
     ///
     /// At most 64 connections are open at once, and at most an eighth of the descriptors that the
     /// process may have. Further clients wait. A client has five seconds to send a request, and a
@@ -161,7 +166,7 @@ fn respond<B>(
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
-        response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     // Unwind safety is asserted: the snapshot is not used after a panic.
@@ -169,17 +174,23 @@ fn respond<B>(
         tracing::error!(%address, "the source of metrics panicked");
         return text(StatusCode::INTERNAL_SERVER_ERROR, "the source of metrics panicked\n");
     };
-    let mut response = Response::new(Full::from(snapshot.to_json() + "\n"));
+    let format = Format::negotiate(request.headers());
+    let body = match format {
+        Format::Json => snapshot.to_json() + "\n",
+        Format::Text(format) => exposition::render(&snapshot.into_families(), format),
+    };
+    let mut response = Response::new(Full::from(body));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::VARY, HeaderValue::from_static("accept"));
     response
 }
 
 fn text(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(message));
     *response.status_mut() = status;
-    let plain = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, plain);
     response
 }

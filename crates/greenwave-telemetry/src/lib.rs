@@ -1,5 +1,5 @@
-//! Serves live metrics of a run as JSON: a [`MetricsEndpoint`] answers `GET /metrics` with a
-//! [`MetricsSnapshot`].
+//! Serves live metrics of a run as JSON and to Prometheus: a [`MetricsEndpoint`] answers `GET
+//! /metrics` with a [`MetricsSnapshot`].
 //!
 //! Implement [`MetricsSource`], or pass a closure. It is called on every request, so the metrics
 //! are never older than the request.
@@ -18,6 +18,9 @@
 //! # }
 //! ```
 //!
+//! A snapshot may have further metrics for Prometheus: each [`MetricFamily`] is a counter, a gauge
+//! or a [`Histogram`] of durations.
+//!
 //! # Errors
 //!
 //! An [`Error`] means that the address could not be bound. A bound endpoint does not fail on
@@ -25,12 +28,18 @@
 
 mod endpoint;
 mod error;
+mod exposition;
+mod family;
+mod histogram;
 mod limits;
 mod memory;
+mod negotiation;
 mod origin;
 mod snapshot;
 
 pub use endpoint::{MetricsEndpoint, MetricsServer, MetricsSource};
 pub use error::Error;
+pub use family::{Labels, MetricFamily};
+pub use histogram::{DURATION_BOUNDS, Histogram, HistogramSnapshot};
 pub use memory::memory_usage;
 pub use snapshot::{CacheMetrics, MemoryMetrics, MetricsSnapshot, ParallelMetrics};

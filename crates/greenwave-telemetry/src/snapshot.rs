@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
+use crate::MetricFamily;
+
 /// The metrics at one moment. The JSON object has these three objects and the entries of `extra`.
+/// The formats of Prometheus have them as metrics, and those of `families`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct MetricsSnapshot {
     /// Cache lookups.
@@ -14,6 +17,9 @@ pub struct MetricsSnapshot {
     /// Additional entries of the JSON object.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, serde_json::Value>,
+    /// Additional metrics for Prometheus, each with another name.
+    #[serde(skip)]
+    pub families: Vec<MetricFamily>,
 }
 
 /// Cache lookups.
@@ -53,6 +59,42 @@ impl MetricsSnapshot {
     /// Returns the metrics as a JSON object.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("maps with text keys and plain numbers always serialise")
+    }
+
+    /// Returns the metrics for Prometheus: those of the three objects, then `families`.
+    pub(crate) fn into_families(self) -> Vec<MetricFamily> {
+        let Self { cache, parallel, memory, families, .. } = self;
+        let counter = |name, help, value: u64| MetricFamily::counter(name, help).sample(&[], value as f64);
+        let gauge = |name, help, value: f64| MetricFamily::gauge(name, help).sample(&[], value);
+        let bytes = |megabytes: u64| megabytes as f64 * 1e6;
+        let mut all = vec![
+            counter("greenwave_cache_hits", "Cache lookups that hit.", cache.total_hits),
+            counter("greenwave_cache_misses", "Cache lookups that missed.", cache.total_misses),
+            gauge("greenwave_workers_busy", "Workers that are busy.", parallel.active_workers as f64),
+            gauge(
+                "greenwave_queue_depth",
+                "Stages that are ready and wait for a worker or another resource.",
+                parallel.queue_depth as f64,
+            ),
+            gauge(
+                "greenwave_workers_efficiency_ratio",
+                "Busy time of all workers, as a share of workers times wall time.",
+                parallel.efficiency / 100.0,
+            ),
+            gauge(
+                "greenwave_memory_resident_bytes",
+                "Resident memory of the program, rounded up to 10^6 bytes.",
+                bytes(memory.used_mb),
+            ),
+            gauge("greenwave_memory_peak_bytes", "Peak of the resident memory.", bytes(memory.peak_mb)),
+            gauge(
+                "greenwave_spillover_active",
+                "1 if cold data was moved to disk to stay within the memory budget, otherwise 0.",
+                f64::from(u8::from(memory.spillover_active)),
+            ),
+        ];
+        all.extend(families);
+        all
     }
 }
 

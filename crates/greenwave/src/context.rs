@@ -28,6 +28,7 @@ use crate::project_state::Exposure;
 use crate::receipts::Receipts;
 use crate::report::Totals;
 use crate::run_journal::RunJournal;
+use crate::run_metrics::RunMetrics;
 use crate::scope::RunScope;
 use crate::settings::Settings;
 use crate::state_home::{Restored, StateHome};
@@ -91,6 +92,7 @@ pub(crate) struct RunContext {
     /// Limits the bytes of all answers that are in memory at once.
     pub(crate) answers: Budget,
     pub(crate) events: Fanout<Event>,
+    pub(crate) metrics: RunMetrics,
     pub(crate) totals: Mutex<Totals>,
     /// The dependencies between the features.
     pub(crate) dependencies: Dependencies,
@@ -108,6 +110,7 @@ impl RunContext {
 
     /// Publishes an event, and waits while a subscriber's queue is full.
     pub(crate) async fn emit(&self, event: Event) {
+        self.metrics.observe(&event);
         self.events.publish(event).await;
     }
 

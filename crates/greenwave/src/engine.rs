@@ -2,6 +2,7 @@
 //! result.
 
 mod project;
+mod queue_waits;
 mod report;
 mod slips;
 
@@ -49,6 +50,7 @@ use crate::report::Report;
 use crate::resources;
 use crate::resume::{self, Resumed};
 use crate::run_journal::RunJournal;
+use crate::run_metrics::RunMetrics;
 use crate::scope::RunScope;
 use crate::settings::Settings;
 use crate::setup::Starter;
@@ -61,6 +63,7 @@ use crate::tree::Tree;
 use crate::workspace::Destination;
 
 use project::ProjectCapture;
+use queue_waits::QueueWaits;
 use report::{feature_error, note_event, report, started_event};
 
 /// Maximum number of events in a subscriber's queue. The run waits while a queue is full.
@@ -211,6 +214,7 @@ impl Engine {
             ports: FixedPorts::default(),
             answers: Budget::new(ANSWERS_BYTES_MAX),
             events: Fanout::new(),
+            metrics: RunMetrics::default(),
             totals: Mutex::default(),
             branch,
             copies: Arc::new(copies),
@@ -342,7 +346,11 @@ impl Engine {
         let ctx = &self.ctx;
         // Events for which a subscriber has no room at the moment.
         let delayed = Mutex::new(Vec::new());
+        let mut waits = QueueWaits::new(&self.graph, &run.done, Instant::now());
         let observe = |progress| {
+            if let Some(wait) = waits.observe(&progress, Instant::now()) {
+                ctx.metrics.queue_wait.observe(wait);
+            }
             if let Progress::Skipped(task, because) = progress
                 && let Some(event) = skip(ctx, run, feature_id(task), feature_id(because))
             {
@@ -470,7 +478,9 @@ fn skip(ctx: &RunContext, run: &Run, id: FeatureId, because: FeatureId) -> Optio
         feature.skip(because);
     }
     let (feature, because) = (ctx.feature(id).id.clone(), ctx.feature(because).id.clone());
-    ctx.events.try_publish(Event::Skipped { feature, because }).err().map(|full| full.0)
+    let event = Event::Skipped { feature, because };
+    ctx.metrics.observe(&event);
+    ctx.events.try_publish(event).err().map(|full| full.0)
 }
 
 /// Returns the feature of a task. Tasks have the order of the plan.

@@ -121,6 +121,7 @@ mod result_keys;
 mod result_store;
 mod resume;
 mod run_journal;
+mod run_metrics;
 mod scope;
 mod settings;
 mod setup;

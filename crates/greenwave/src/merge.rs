@@ -357,6 +357,8 @@ struct RunningBatch<'a> {
 
 impl Drop for RunningBatch<'_> {
     fn drop(&mut self) {
-        self.queue.line.lock().batch_ended(self.started.elapsed());
+        let took = self.started.elapsed();
+        self.queue.ctx.metrics.merge.observe(took);
+        self.queue.line.lock().batch_ended(took);
     }
 }

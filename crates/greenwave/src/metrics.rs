@@ -1,5 +1,7 @@
 //! Live figures of a run, for the metrics endpoint.
 
+mod families;
+
 use greenwave_scheduler::ScheduleStats;
 use greenwave_telemetry::{CacheMetrics, MetricsSnapshot, ParallelMetrics};
 
@@ -32,5 +34,6 @@ pub(crate) fn snapshot(stats: &ScheduleStats, ctx: &RunContext) -> MetricsSnapsh
         parallel: ParallelMetrics::new(workers, stats.ready as u64, stats.efficiency(WORKERS)),
         memory: greenwave_telemetry::memory_usage(storage.spillover_active),
         extra: extra.as_object().cloned().unwrap_or_default(),
+        families: families::families(stats, ctx, &cache, &storage),
     }
 }

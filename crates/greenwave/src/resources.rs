@@ -8,7 +8,9 @@ use crate::phase::Phase;
 use crate::plan::{Feature, Plan};
 use crate::settings::Settings;
 
-// Resources of a plan have no colon in their names, so these names cannot clash with them.
+/// Beginning of the names of a run's own resources. Resources of a plan have no colon in their
+/// names, so the names cannot clash.
+pub(crate) const OWN_PREFIX: char = ':';
 /// Workers that run tests.
 pub(crate) const WORKERS: &str = ":workers";
 /// Requests in flight to agents.

@@ -127,6 +127,7 @@ async fn publish(ctx: &RunContext, id: FeatureId, test: &Test, outcome: &Outcome
             totals.time_saved += outcome.duration;
         } else {
             totals.tests_run += 1;
+            ctx.metrics.test_duration.observe(outcome.duration);
         }
     }
     let event = Event::Tests {

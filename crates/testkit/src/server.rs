@@ -19,6 +19,14 @@ const RESTARTS_MAX: usize = 50;
 /// Builds the command of a server from its port and directory.
 type BuildCommand = fn(u16, &Path) -> Command;
 
+/// Prometheus with the targets of a file beside this one.
+const PROMETHEUS_CONFIGURATION: &str = "
+global: {scrape_interval: 200ms, scrape_timeout: 200ms}
+scrape_configs:
+  - job_name: greenwave
+    file_sd_configs: [{files: [targets.json]}]
+";
+
 /// A server process, killed on drop.
 pub struct Server {
     build_command: BuildCommand,
@@ -110,6 +118,23 @@ impl Server {
             command.arg("-D").arg(directory.join("data")).arg("-k").arg(directory);
             command.arg("-p").arg(port.to_string());
             command.args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]);
+            command
+        })
+    }
+
+    /// Starts Prometheus, which scrapes the targets of a file `targets.json` in its directory every
+    /// 200 milliseconds. It looks at the file five seconds after its start. Returns `None` if it is
+    /// not installed and not required.
+    #[must_use]
+    pub fn prometheus() -> Option<Self> {
+        let prepare = |directory: &Path| {
+            std::fs::write(directory.join("prometheus.yml"), PROMETHEUS_CONFIGURATION).is_ok()
+        };
+        Self::start("prometheus", prepare, |port, directory| {
+            let mut command = Command::new("prometheus");
+            command.arg("--log.level=error").arg(format!("--web.listen-address=127.0.0.1:{port}"));
+            command.arg(format!("--config.file={}", directory.join("prometheus.yml").display()));
+            command.arg(format!("--storage.tsdb.path={}", directory.join("data").display()));
             command
         })
     }

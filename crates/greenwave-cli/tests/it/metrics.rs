@@ -1,9 +1,12 @@
 //! The metrics endpoint during a run.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use greenwave_testkit::service;
 use insta::assert_snapshot;
 use serde_json::Value;
 
@@ -13,9 +16,15 @@ use crate::test_dir::{STATE, TestDir};
 
 /// Sends a request and returns the whole response.
 fn get(address: &str, path: &str) -> String {
+    get_as(address, path, "*/*")
+}
+
+/// Like [`get`], for a client that accepts a format.
+fn get_as(address: &str, path: &str, accept: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let head = format!("Host: {address}\r\nAccept: {accept}\r\nConnection: close");
+    write!(stream, "GET {path} HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).unwrap();
     response
@@ -44,7 +53,7 @@ fn metrics_change_during_a_run() {
         ShellFeature::new("one", &format!("{}; answer one.txt 1", wait("answer")), "test -f one.txt");
     let test = format!("test -f two.txt || exit 1; {}", wait("pass"));
     let testing = ShellFeature::new("two", "answer two.txt 2", &test);
-    dir.write("plan.toml", shell_plan::plan(&[asking, testing]));
+    dir.write("plan.toml", shell_plan::plan(&[asking, testing]) + "[resources]\nport = 1\n");
     let args = ["run", "plan.toml", "--format", "json", "--metrics-port", "0"];
     let mut running = dir.greenwave(args).start();
     let settings: Value = serde_json::from_str(&running.read_until("settings")).unwrap();
@@ -75,9 +84,56 @@ fn metrics_change_during_a_run() {
     assert_eq!(later["parallel"]["active_workers"], 0);
     assert!(later["cache"]["total_hits"].as_u64().unwrap() >= 1, "the merge uses the cached result: {later}");
     assert!(get(address, "/nothing").starts_with("HTTP/1.1 404"));
+    check_text(get_as(address, "/metrics", "text/plain").split_once("\r\n\r\n").unwrap().1);
     dir.write("answer", "");
     let finished = running.finish().with_code(0);
     assert_eq!(Report::of(&finished).phases(), [("one", "green"), ("two", "green")]);
+}
+
+/// Checks the text for Prometheus, while one of two features is green and the other's agent is
+/// working.
+fn check_text(text: &str) {
+    for line in [
+        "greenwave_run_info{plan=\"plan\"} 1",
+        "greenwave_features{phase=\"yellow\"} 1",
+        "greenwave_features{phase=\"green\"} 1",
+        "greenwave_features{phase=\"waiting\"} 0",
+        "greenwave_resource_used{resource=\"agents\"} 1",
+        "greenwave_resource_limit{resource=\"merge\"} 1",
+        "greenwave_plan_resource_limit{resource=\"port\"} 1",
+        "greenwave_agent_requests_total 2",
+        "greenwave_answer_files_total 1",
+        "greenwave_agent_sessions_used{agent=\"one\"} 1",
+        "greenwave_agent_turn_duration_seconds_count 1",
+        "greenwave_agent_first_unit_seconds_count 1",
+        "greenwave_merge_duration_seconds_count 1",
+        // Both tests before there is code, and the one of the answer.
+        "greenwave_test_duration_seconds_count 3",
+        "greenwave_test_results_total{result=\"failed\",cached=\"false\"} 2",
+        "greenwave_test_results_total{result=\"passed\",cached=\"false\"} 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "no `{line}` in:\n{text}");
+    }
+    let waits = text.lines().find_map(|line| line.strip_prefix("greenwave_queue_wait_seconds_count "));
+    assert!(waits.unwrap().parse::<u32>().unwrap() >= 5, "{text}");
+    let page = include_str!("../../../../docs/metrics.md");
+    let documented = page.lines().filter_map(|line| line.strip_prefix("| `greenwave_")?.split('`').next());
+    let typed = text.lines().filter_map(|line| line.strip_prefix("# TYPE greenwave_")?.split(' ').next());
+    let (documented, typed): (BTreeSet<_>, BTreeSet<_>) = (documented.collect(), typed.collect());
+    assert_eq!(documented, typed, "docs/metrics.md lists exactly the metrics of a run");
+    check_with_promtool(text);
+}
+
+/// `promtool check metrics` reports invalid lines, and names that break the conventions.
+fn check_with_promtool(text: &str) {
+    let mut command = Command::new("promtool");
+    let piped = command.args(["check", "metrics"]).stdin(Stdio::piped());
+    let spawned = piped.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut checker) = spawned else { return service::skip("promtool is not installed") };
+    checker.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = checker.wait_with_output().unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && complaints.is_empty(), "{complaints}\n{text}");
 }
 
 #[test]
@@ -118,7 +174,7 @@ fn a_flood_of_requests_without_an_end_leaves_a_run_its_descriptors() {
         "for w in $(seq 3000); do test -e {here}flooded && break; sleep 0.01; done; answer one.txt 1"
     );
     dir.write("plan.toml", shell_plan::plan(&[ShellFeature::new("one", &script, "test -f one.txt")]));
-    let mut command = std::process::Command::new("sh");
+    let mut command = Command::new("sh");
     let limit = format!("ulimit -n {DESCRIPTORS_MAX}; echo $$ > {here}process; exec \"$0\" \"$@\"");
     command.args(["-c", &limit, env!("CARGO_BIN_EXE_greenwave"), "run", "plan.toml", "--format", "json"]);
     command.arg("--metrics-port=0");

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "test helpers may unwrap")]
 
+mod prometheus;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -36,6 +38,7 @@ async fn json_keys_are_stable() {
         parallel: ParallelMetrics::new(4, 12, 0.725),
         memory: memory_usage(false),
         extra: serde_json::Map::from_iter([("run".to_owned(), "calc".into())]),
+        families: Vec::new(),
     };
     let server = MetricsEndpoint::bind(any_port()).await.unwrap().serve(source);
     let response = get(server.address(), "/metrics").await;

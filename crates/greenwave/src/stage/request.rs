@@ -199,21 +199,23 @@ impl Stage<'_> {
             total: Some(time_max.saturating_sub(started.elapsed())),
             ..Limits::default()
         };
-        self.take_files(attempt, answer, limits, time_max).await
+        self.take_files(attempt, answer, limits, (time_max, started)).await
     }
 
-    /// Reads the answer to its end, then takes the agent's work.
+    /// Reads the answer to its end, then takes the agent's work. `times` are the time limit and the
+    /// start of the request.
     async fn take_files(
         &mut self,
         attempt: u32,
         answer: ResponseStream,
         limits: Limits,
-        time_max: Duration,
+        times: (Duration, Instant),
     ) -> Result<(), Unusable> {
         let recorder = Arc::new(Mutex::new(Recorder::new()));
         let recording = Arc::clone(&recorder);
         let answer = ResponseStream::new(answer.inspect(move |event| recording.lock().observe(event)));
-        let read = self.read_parts(answer, limits, time_max).await;
+        let read = self.read_parts(answer, limits, times).await;
+        self.ctx.metrics.agent_turn.observe(times.1.elapsed());
         let recorder = std::mem::replace(&mut *recorder.lock(), Recorder::new());
         self.record(recorder).await;
         let answer = read?;
@@ -224,15 +226,19 @@ impl Stage<'_> {
         &self,
         answer: ResponseStream,
         limits: Limits,
-        time_max: Duration,
+        (time_max, started): (Duration, Instant),
     ) -> Result<CompleteAnswer, Unusable> {
         let file_bytes_max = usize::try_from(self.ctx.settings.agent.answer_limit).unwrap_or(usize::MAX);
         let mut units = Pull::new(answer.into_text(), Files::new(Cap::error(file_bytes_max.min(1 << 30))))
             .with_budget(self.ctx.answers.clone())
             .with_limits(limits);
         let mut answer = CompleteAnswer::default();
+        let mut is_first = true;
         while let Some(batch) = units.next().await {
             let batch = batch.map_err(|error| Unusable::answer(&error, time_max))?;
+            if std::mem::take(&mut is_first) {
+                self.ctx.metrics.first_unit.observe(started.elapsed());
+            }
             for unit in batch.iter() {
                 answer.remarks.extend(nameless(&unit).filter(|_| answer.remarks.len() < REMARKS_MAX));
                 answer.parts.extend(part_of(&unit, &self.ctx.store).await?);
