@@ -107,6 +107,11 @@ macro_rules! harness_conformance {
         }
 
         #[tokio::test]
+        async fn a_program_keeps_the_name_of_its_test() {
+            $crate::conformance::program_keeps_name(&$fixture).await;
+        }
+
+        #[tokio::test]
         async fn a_launch_without_a_build_runs_the_command() {
             $crate::conformance::launch_without_build_runs_the_command(&$fixture).await;
         }
@@ -227,6 +232,27 @@ pub async fn every_test_has_one_listing(fixture: &Fixture) {
     }
     let none = fixture.harness.list(&[], &context).await.expect("listing no tests succeeds");
     assert_eq!(none.len(), 0);
+}
+
+/// A test that runs a file as a program has the name and the directory of the original test, and
+/// another command. Odd commands, and projects without the test's files, do not panic.
+///
+/// # Panics
+/// If it has not.
+pub async fn program_keeps_name(fixture: &Fixture) {
+    let (root, project) = project(&fixture.files, &fixture.environment);
+    let configured = configured(fixture);
+    let odd = odd_commands(&configured.command).map(|command| Test { command, ..configured.clone() });
+    let tests: Vec<Test> = discover(fixture, &project).await.tests.into_iter().chain(odd).collect();
+    for directory in [root.path(), &root.path().join("missing")] {
+        for test in &tests {
+            fixture.harness.may_have_tests(test, directory);
+            if let Some(program) = fixture.harness.as_program(test, directory) {
+                assert_eq!((&program.name, &program.directory), (&test.name, &test.directory));
+                assert_ne!(program.command, test.command, "the program is the test itself");
+            }
+        }
+    }
 }
 
 /// A launch without a build output starts the command's program, and a harness whose tests need no

@@ -178,6 +178,24 @@ pub trait Harness: Debug + Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Returns whether the sources of a test, in the directory `project`, may contain anything to
+    /// run.
+    ///
+    /// A run of a plan builds no guard that can run nothing. A harness that starts tests without a
+    /// build needs no implementation.
+    fn may_have_tests(&self, _test: &Test, _project: &Path) -> bool {
+        true
+    }
+
+    /// Returns a test that runs the file of `test` as a program, if the file checks something and
+    /// contains no test that the harness would find. The test keeps its name and directory.
+    ///
+    /// A run of a plan uses it as a guard if `test` fails. A harness whose files are not programs
+    /// needs no implementation.
+    fn as_program(&self, _test: &Test, _project: &Path) -> Option<Test> {
+        None
+    }
+
     /// Returns the process to start for a test, given the process that its command describes.
     ///
     /// A harness whose commands run as they are needs no implementation.

@@ -19,7 +19,7 @@ use greenwave_scheduler::{
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
 use greenwave_telemetry::MetricsSnapshot;
-use greenwave_testing::{Environment, Runner, TraceMode, TraceStatus};
+use greenwave_testing::{Environment, Harnesses, Runner, TraceMode, TraceStatus};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
@@ -149,6 +149,18 @@ impl Engine {
         self.executor = Executor::new(limits);
         self.change_context(|ctx| (ctx.scope, ctx.selected) = (scope, selected));
         Ok(self)
+    }
+
+    /// Replaces the built-in harnesses, which discover the tests that guard the project, run tests
+    /// and read their output. Must be called before any other method.
+    #[must_use]
+    pub fn with_harnesses(mut self, harnesses: Harnesses) -> Self {
+        self.change_context(|ctx| {
+            if let Some(tests) = Arc::get_mut(&mut ctx.tests) {
+                tests.set_harnesses(harnesses);
+            }
+        });
+        self
     }
 
     /// Changes the context, unless a caller already shares it.

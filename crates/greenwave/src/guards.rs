@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use greenwave_dir::read_regular_text;
-use greenwave_testing::{HarnessName, Outcome, Test};
+use greenwave_testing::{Outcome, Test};
 use humantime::format_duration;
 use tokio::time::{Instant, timeout};
 
@@ -21,14 +20,10 @@ use crate::protection;
 use crate::report::FeatureReport;
 use crate::test_results::run_test;
 
-/// Maximum size of a source file that is searched for tests, in bytes.
-const SOURCE_BYTES_MAX: u64 = 64 << 20;
 /// Maximum duration of the first run of all guards that were discovered.
 const DISCOVERED_TIME_MAX: Duration = Duration::from_secs(300);
 /// Maximum duration of the discovery.
 const DISCOVERY_TIME_MAX: Duration = Duration::from_secs(60);
-/// Maximum depth at which sources are searched for tests.
-const DEPTH_MAX: usize = 12;
 /// Maximum number of tests that a note names.
 const NAMES_MAX: usize = 5;
 
@@ -132,28 +127,9 @@ async fn first_run(
     if outcome.passed() {
         return Ok(Some((test.clone(), outcome)));
     }
-    let Some(script) = as_script(test, root) else { return Ok(None) };
-    let outcome = run_test(ctx, id, report, &script, root, "baseline").await?;
-    Ok(outcome.passed().then_some((script, outcome)))
-}
-
-/// Returns a test that runs a Python file by itself, if pytest would find no test in it.
-fn as_script(test: &Test, root: &Path) -> Option<Test> {
-    let (interpreter, file) = (test.command.first()?, test.command.last()?);
-    if test.harness.as_str() != "pytest" || !file.ends_with(".py") {
-        return None;
-    }
-    let text = read_regular_text(root.join(&test.directory).join(file), SOURCE_BYTES_MAX).ok()?;
-    let has_tests = text.lines().any(|line| {
-        let line = line.trim_start();
-        ["def test", "async def test", "class "].iter().any(|start| line.starts_with(start))
-    });
-    let command = vec![interpreter.clone(), file.clone()];
-    (!has_tests && text.contains("assert")).then(|| Test {
-        command,
-        harness: HarnessName::default(),
-        ..test.clone()
-    })
+    let Some(program) = ctx.tests.harness(test).as_program(test, root) else { return Ok(None) };
+    let outcome = run_test(ctx, id, report, &program, root, "baseline").await?;
+    Ok(outcome.passed().then_some((program, outcome)))
 }
 
 /// Finds the tests that `greenwave test` runs in the project, except the tests of features of the
@@ -169,7 +145,8 @@ async fn find(run: &GuardRun<'_>) -> Vec<Test> {
             || cargo_target(&test.command).is_some_and(|target| targets.contains(&target))
             || features().any(|other| other.command == test.command && other.directory == test.directory)
     };
-    found.into_iter().filter(|test| !is_of_feature(test) && may_have_tests(test, run.root)).collect()
+    let may_have_tests = |test: &Test| run.ctx.tests.harness(test).may_have_tests(test, run.root);
+    found.into_iter().filter(|test| !is_of_feature(test) && may_have_tests(test)).collect()
 }
 
 /// Discovers the tests of the project.
@@ -193,38 +170,6 @@ async fn discover(run: &GuardRun<'_>) -> Vec<Test> {
             Vec::new()
         }
     }
-}
-
-/// Returns whether a test of cargo without test programs can run any test: whether the sources that
-/// it is built from have test functions, or examples in their documentation.
-///
-/// Building a library only to find that it has no test would cost more than all other guards.
-fn may_have_tests(test: &Test, root: &Path) -> bool {
-    let has = |flag: &str| test.command.iter().any(|word| word == flag);
-    if test.harness.as_str() != "cargo" || has("--test") || test.directories.is_empty() {
-        return true;
-    }
-    let mark = if has("--doc") { "```" } else { "test" };
-    test.directories.iter().any(|directory| has_source_with(&root.join(directory), mark, DEPTH_MAX))
-}
-
-/// Returns whether a Rust file at or below a path has a line that marks a test.
-fn has_source_with(path: &Path, mark: &str, depth: usize) -> bool {
-    if path.is_dir() {
-        let is_left_out = path.file_name().is_some_and(|name| name == "target" || name == "tests");
-        let mut entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-        return depth > 0
-            && !is_left_out
-            && entries.any(|entry| has_source_with(&entry.path(), mark, depth - 1));
-    }
-    if path.extension().is_none_or(|extension| extension != "rs") {
-        return false;
-    }
-    let is_mark = |line: &str| {
-        let line = line.trim_start();
-        line.contains(mark) && ["///", "//!", "#[", "#!["].iter().any(|start| line.starts_with(start))
-    };
-    read_regular_text(path, SOURCE_BYTES_MAX).is_ok_and(|text| text.lines().any(is_mark))
 }
 
 /// Returns the arguments of cargo that select one test program.

@@ -6,7 +6,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use greenwave_cache::TieredStats;
 use greenwave_inputs::{Entry, FileStamp};
-use greenwave_testing::{Error, Outcome, Runner, Test};
+use greenwave_testing::{CommandHarness, Error, Harness, Harnesses, Outcome, Runner, Test};
 
 /// Runs tests and looks up cached results.
 ///
@@ -18,6 +18,14 @@ pub(crate) trait TestRunner: Debug + Send + Sync + 'static {
 
     /// Discovers the tests of the project in a directory.
     async fn discover(&self, root: &Path) -> Result<Vec<Test>, Error>;
+
+    /// Returns the harness of a test.
+    fn harness(&self, _test: &Test) -> &dyn Harness {
+        &CommandHarness
+    }
+
+    /// Replaces the harnesses.
+    fn set_harnesses(&mut self, _harnesses: Harnesses) {}
 
     /// Runs a test in a directory even if its result is cached.
     async fn run_again(&self, root: &Path, test: &Test) -> Result<Outcome, Error>;
@@ -43,6 +51,14 @@ impl TestRunner for Runner {
 
     async fn discover(&self, root: &Path) -> Result<Vec<Test>, Error> {
         Ok(Runner::discover(self, root).await?.tests)
+    }
+
+    fn harness(&self, test: &Test) -> &dyn Harness {
+        Runner::harness(self, test)
+    }
+
+    fn set_harnesses(&mut self, harnesses: Harnesses) {
+        Runner::set_harnesses(self, harnesses);
     }
 
     async fn run_again(&self, root: &Path, test: &Test) -> Result<Outcome, Error> {

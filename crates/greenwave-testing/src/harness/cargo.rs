@@ -11,6 +11,7 @@ mod functions;
 mod metadata;
 pub(crate) mod products;
 mod run_time;
+mod sources;
 mod target;
 mod toolchain;
 mod variables;
@@ -102,6 +103,10 @@ impl Harness for CargoHarness {
 
     async fn build(&self, request: &BuildRequest<'_>) -> Result<Option<Arc<dyn BuildOutput>>, Error> {
         Ok(Some(Arc::new(Build::run(request).await?)))
+    }
+
+    fn may_have_tests(&self, test: &Test, project: &Path) -> bool {
+        sources::may_have_tests(test, project)
     }
 
     fn launch(&self, test: &Test, built: Option<&dyn BuildOutput>, command: LaunchSpec) -> LaunchSpec {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::summary::TestCount;
 use crate::{Error, Status, Test};
 
-/// A test that [`Harness::explain_crash`](super::Harness::explain_crash) is asked about.
+/// A test that has ended, for [`Harness::explain_crash`](super::Harness::explain_crash).
 #[derive(Clone, Copy)]
 pub struct Crash<'a> {
     /// The test.

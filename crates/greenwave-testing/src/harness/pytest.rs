@@ -7,6 +7,7 @@ mod dependencies;
 mod files;
 mod ini;
 mod interpreter;
+mod script;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -118,6 +119,10 @@ impl Harness for PytestHarness {
 
     fn trace_decides(&self, _test: &Test) -> bool {
         true
+    }
+
+    fn as_program(&self, test: &Test, project: &Path) -> Option<Test> {
+        script::as_program(test, project)
     }
 
     fn is_serial(&self, test: &Test) -> bool {

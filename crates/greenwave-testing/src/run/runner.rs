@@ -45,7 +45,7 @@ use crate::run::isolation::{Isolation, IsolationPool};
 use crate::run::options::RunnerOptions;
 use crate::run::toolchain::Tools;
 use crate::run::workspace::{DirectoryWorkspace, Workspace};
-use crate::{Error, Manifest, Test};
+use crate::{Error, Harnesses, Manifest, Test};
 
 pub(crate) use self::attempt::AttemptResult;
 
@@ -267,8 +267,13 @@ impl Runner {
         &self.options
     }
 
+    /// Replaces the harnesses.
+    pub fn set_harnesses(&mut self, harnesses: Harnesses) {
+        self.options.harnesses = harnesses;
+    }
+
     /// Returns the harness of a test.
-    pub(crate) fn harness(&self, test: &Test) -> &dyn Harness {
+    pub fn harness(&self, test: &Test) -> &dyn Harness {
         self.options.harnesses.get(&test.harness)
     }
 
