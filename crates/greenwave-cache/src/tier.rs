@@ -78,7 +78,7 @@ pub enum WriteMode {
     /// Before the call returns.
     Through,
     /// After the call returns, in order, from a background task in the runtime of the first write.
-    /// [`flush`](crate::Tiered::flush) waits for the queued writes. Those that are still queued
+    /// [`flush`](crate::Tiered::flush) waits for the queued writes. Writes that are still queued
     /// when the runtime ends are lost: they count as dropped, and the next flush reports a failure.
     /// Later writes are queued in their own runtime. If the runtime lives but runs no task for a
     /// second, a flush performs the queued writes in the caller's runtime; the write that was in

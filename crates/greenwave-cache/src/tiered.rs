@@ -1,11 +1,13 @@
 //! Reads and writes several backends as one: fast tiers first, each filled from the slower ones.
 
-use std::collections::{HashSet, VecDeque};
+mod options;
+mod state;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -13,111 +15,21 @@ use crate::backend::MemoryBackend;
 use crate::catch_panic::{catch_panic, catch_panic_async};
 use crate::computation::ErrorSharing;
 use crate::error::ComputeError;
-use crate::lease::{Lease, Leases};
-use crate::predict::{Predictor, Trail};
-use crate::record::{Record, RecordError, Secret};
-use crate::stats::{Counter, rate};
-use crate::tier::{Tier, TierHandle, TierStats};
+use crate::lease::Lease;
+use crate::predict::Trail;
+use crate::record::Record;
+use crate::stats::Counter;
+use crate::tier::{Tier, TierHandle};
 use crate::{
     BoxError, Cache, CacheOptions, EntryOptions, Error, IdentityHasher, Key, KeyBuilder, Lru, WarmEntry,
 };
 
-/// Number of invalid records that are retained for inspection.
-const QUARANTINED_MAX: usize = 32;
+use options::unix_millis;
+pub use options::{Persist, QuarantinedRecord, TieredOptions, TieredStats};
+use state::{Backfill, TieredState, encode};
+
 /// Maximum number of concurrent prefetches.
 const PREFETCHES_MAX: usize = 4;
-/// Maximum number of prefetched keys that are tracked until they are read.
-const PREFETCHED_KEYS_MAX: usize = 4096;
-
-/// Configuration of a [`Tiered`].
-#[derive(Debug, Clone)]
-pub struct TieredOptions {
-    /// Schema of the payloads. Records with another schema are misses.
-    pub schema: u32,
-    /// Maximum age of a record. With zero, every record is too old. Default: `None`, no limit.
-    pub age_max: Option<Duration>,
-    /// Returns the current time in milliseconds since the Unix epoch. If it panics, the panic is
-    /// logged and the system clock is used.
-    pub clock: fn() -> u64,
-    /// Prevents two processes from computing the same key. Default: `None`.
-    pub leases: Option<Arc<dyn Leases>>,
-    /// Maximum time to wait for another process that computes the same key, before computing it
-    /// anyway. Default: 15 minutes.
-    pub lease_wait_max: Duration,
-    /// Seals records on writing, and rejects unsealed ones on reading. Set it if untrusted users
-    /// can write to a tier. Default: `None`.
-    pub secret: Option<Secret>,
-    /// Predicts the next keys for [`get_with_trail`](Tiered::get_with_trail), which are then
-    /// prefetched from slow tiers into the first one. Default: `None`.
-    pub predictor: Option<Arc<Predictor>>,
-}
-
-impl TieredOptions {
-    /// Creates options for records of this schema and any age, with the system clock.
-    pub fn new(schema: u32) -> Self {
-        let lease_wait_max = Duration::from_secs(15 * 60);
-        Self {
-            schema,
-            age_max: None,
-            clock: unix_millis,
-            leases: None,
-            lease_wait_max,
-            secret: None,
-            predictor: None,
-        }
-    }
-}
-
-/// Whether a computed record is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Persist {
-    /// The record is stored in the tiers.
-    Yes,
-    /// The record is returned to the waiting tasks of this process and not stored. Use it for
-    /// results that another run might not reproduce, such as failures.
-    No,
-}
-
-/// Counters of a [`Tiered`] since it was created.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct TieredStats {
-    /// Reads that found a record in a tier, or waited for another task that computed it.
-    pub hits: u64,
-    /// Reads that found no record.
-    pub misses: u64,
-    /// Time saved by hits: the sum of the records' costs.
-    pub saved: Duration,
-    /// Computations that ran without a lease because acquiring it failed or timed out.
-    pub lease_failures: u64,
-    /// Records prefetched into the first tier.
-    pub prefetched: u64,
-    /// Prefetched records that were read afterwards. The others were wasted, or have not been read
-    /// yet.
-    pub prefetch_hits: u64,
-    /// Counters of each tier, in order.
-    pub tiers: Vec<TierStats>,
-}
-
-impl TieredStats {
-    /// Returns the share of reads that were hits, from 0 to 1. Returns 0 without reads.
-    pub fn hit_rate(&self) -> f64 {
-        rate(self.hits, self.misses)
-    }
-}
-
-/// Bytes found in a tier that are not a valid record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QuarantinedRecord {
-    /// Name of the tier.
-    pub tier: String,
-    /// Key under which the bytes were stored.
-    pub key: Key,
-    /// Reason why the record is invalid.
-    pub reason: RecordError,
-    /// The stored bytes.
-    pub bytes: Bytes,
-}
 
 /// A list of backends, read in order. Reads never fail: a tier that fails is counted, logged and
 /// skipped. Writes fail only if a tier is set to [report](crate::OnFailure::Report) failures.
@@ -128,38 +40,6 @@ pub struct Tiered {
     computations: Cache<Key, Record, Lru, IdentityHasher>,
     /// Number of finished computations.
     completions: Counter,
-}
-
-/// State shared with background prefetches.
-#[derive(Debug)]
-struct TieredState {
-    tiers: Vec<TierHandle>,
-    options: TieredOptions,
-    hits: Counter,
-    misses: Counter,
-    saved_us: Counter,
-    lease_failures: Counter,
-    prefetched: Counter,
-    prefetch_hits: Counter,
-    prefetched_keys: Mutex<PrefetchedKeys>,
-    prefetching: Arc<Semaphore>,
-    quarantine: Mutex<VecDeque<QuarantinedRecord>>,
-}
-
-/// Which tiers a record is copied to after it was found in a slower one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Backfill {
-    /// All tiers before that tier.
-    FasterTiers,
-    /// No tier.
-    None,
-}
-
-/// Prefetched keys that have not been read yet. The oldest are dropped when there are too many.
-#[derive(Debug, Default)]
-struct PrefetchedKeys {
-    keys: HashSet<Key>,
-    order: VecDeque<Key>,
 }
 
 impl Tiered {
@@ -483,181 +363,7 @@ impl Tiered {
     }
 }
 
-impl TieredState {
-    /// Returns the record from the first tier that has it, starting with the tier `first`, and
-    /// copies it to the tiers before.
-    async fn find(&self, key: &Key, first: usize) -> Option<Record> {
-        for (index, tier) in self.tiers.iter().enumerate().skip(first) {
-            let Some(stored) = tier.read(key).await else { continue };
-            if let Some(record) = self.accept(tier, key, &stored).await {
-                self.backfill(index, key, &record, &stored).await;
-                return Some(record);
-            }
-        }
-        None
-    }
-
-    /// Like [`find`](Self::find), for many keys at once.
-    async fn find_many(&self, keys: &[Key], first: usize, fill: Backfill) -> Vec<Option<Record>> {
-        let mut found: Vec<Option<Record>> = vec![None; keys.len()];
-        for (index, tier) in self.tiers.iter().enumerate().skip(first) {
-            let missing: Vec<usize> = (0..keys.len()).filter(|at| found[*at].is_none()).collect();
-            if missing.is_empty() {
-                break;
-            }
-            let asked: Vec<Key> = missing.iter().map(|at| keys[*at]).collect();
-            for (at, stored) in missing.into_iter().zip(tier.read_many(&asked).await) {
-                let Some(stored) = stored else { continue };
-                found[at] = self.accept(tier, &keys[at], &stored).await;
-                if let (Some(record), Backfill::FasterTiers) = (&found[at], fill) {
-                    self.backfill(index, &keys[at], record, &stored).await;
-                }
-            }
-        }
-        found
-    }
-
-    async fn prefetch(&self, keys: &[Key]) {
-        let mut absent = Vec::new();
-        for key in keys {
-            // Reads the backend directly, because a prefetch does not count as a read.
-            let there = self.tiers[0].tier().backend.get(key).await;
-            absent.extend(matches!(there, Ok(None)).then_some(*key));
-        }
-        let found = self.find_many(&absent, 1, Backfill::FasterTiers).await;
-        for (key, _) in absent.iter().zip(found).filter(|(_, record)| record.is_some()) {
-            self.prefetched.add(1);
-            self.prefetched_keys.lock().insert(*key);
-        }
-    }
-
-    fn count_hit(&self, record: &Record) {
-        self.hits.add(1);
-        self.saved_us.add_saturating(u64::try_from(record.cost.as_micros()).unwrap_or(u64::MAX));
-    }
-
-    /// Returns the secrets whose seals a tier accepts.
-    fn secrets<'t>(&'t self, tier: &'t Tier) -> &'t [Secret] {
-        if tier.secrets.is_empty() { self.options.secret.as_slice() } else { &tier.secrets }
-    }
-
-    /// Returns the record if it verifies and is young enough. Otherwise quarantines it and removes
-    /// it from the tier, unless another user's secret may verify it.
-    async fn accept(&self, tier: &TierHandle, key: &Key, stored: &Bytes) -> Option<Record> {
-        let mut is_untrusted = false;
-        match self.decode(self.secrets(tier.tier()), key, stored) {
-            Ok(record) => {
-                tier.counters().hits.add(1);
-                return Some(record);
-            }
-            // The record is valid, only too old.
-            Err(None) => {}
-            Err(Some(reason)) => {
-                let name = tier.tier().name.clone();
-                is_untrusted = match reason {
-                    // It belongs to those who have its secret.
-                    RecordError::Untrusted { sealed: true } => true,
-                    RecordError::Corrupt | RecordError::Untrusted { .. } => !tier.tier().secrets.is_empty(),
-                    _ => false,
-                };
-                if !is_untrusted {
-                    tracing::warn!(tier = name, %key, %reason, "invalid record: treated as a miss");
-                } else if tier.counters().untrusted_records.get() == 0 {
-                    // A server may hold thousands of them.
-                    tracing::warn!(tier = name, %key, "records without a valid seal are treated as misses");
-                }
-                let bytes = stored.clone();
-                self.quarantine_record(QuarantinedRecord { tier: name, key: *key, reason, bytes });
-            }
-        }
-        tier.counters().misses.add(1);
-        tier.counters().invalid_records.add(1);
-        if is_untrusted {
-            tier.counters().untrusted_records.add(1);
-        } else {
-            tier.remove(key).await;
-        }
-        None
-    }
-
-    /// Decodes a record, which one of the secrets must verify if there are any. The error is `None`
-    /// if the record is valid and only too old.
-    fn decode(&self, secrets: &[Secret], key: &Key, stored: &Bytes) -> Result<Record, Option<RecordError>> {
-        let schema = self.options.schema;
-        let mut secrets = secrets.iter();
-        let mut decoded = match secrets.next() {
-            Some(secret) => Record::unseal(key, stored, schema, secret),
-            None => Record::decode(key, stored, schema),
-        };
-        for secret in secrets {
-            if decoded == Err(RecordError::Corrupt) {
-                decoded = Record::unseal(key, stored, schema, secret);
-            }
-        }
-        let record = decoded?;
-        match self.remaining_life(&record) {
-            Some(Duration::ZERO) => Err(None),
-            _ => Ok(record),
-        }
-    }
-
-    fn quarantine_record(&self, bad: QuarantinedRecord) {
-        let mut quarantine = self.quarantine.lock();
-        quarantine.push_back(bad);
-        if quarantine.len() > QUARANTINED_MAX {
-            quarantine.pop_front();
-        }
-    }
-
-    /// Returns the time until a record becomes too old. `None` means never.
-    fn remaining_life(&self, record: &Record) -> Option<Duration> {
-        let age_max = self.options.age_max?;
-        let now_ms = catch_panic("clock", self.options.clock).unwrap_or_else(|_| unix_millis());
-        Some(age_max.saturating_sub(Duration::from_millis(now_ms.saturating_sub(record.created_ms))))
-    }
-
-    async fn backfill(&self, found_in: usize, key: &Key, record: &Record, stored: &Bytes) {
-        let ttl = self.remaining_life(record);
-        let has_own = |tier: &TierHandle| !tier.tier().secrets.is_empty();
-        for tier in self.tiers[..found_in].iter().filter(|tier| tier.is_writable()) {
-            tier.counters().backfills.add(1);
-            let stored = if has_own(tier) || has_own(&self.tiers[found_in]) {
-                encode(key, record, self.secrets(tier.tier()).first())
-            } else {
-                stored.clone()
-            };
-            // The caller did not request this write, so a failure is only counted.
-            let _ = tier.write(key, stored, ttl).await;
-        }
-    }
-}
-
-fn encode(key: &Key, record: &Record, secret: Option<&Secret>) -> Bytes {
-    match secret {
-        Some(secret) => record.seal(key, secret),
-        None => record.encode(key),
-    }
-}
-
-impl PrefetchedKeys {
-    /// Keys that were read are removed from the set but not from the order. They only shorten it a
-    /// little.
-    fn insert(&mut self, key: Key) {
-        if self.keys.insert(key) {
-            self.order.push_back(key);
-        }
-        if self.order.len() > PREFETCHED_KEYS_MAX {
-            self.order.pop_front().map(|oldest| self.keys.remove(&oldest));
-        }
-    }
-}
-
 /// Returns the key of the record written by `save_heat`.
 fn heat_key() -> Key {
     KeyBuilder::new("greenwave cache heat", 1).finish()
-}
-
-fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -42,7 +42,7 @@ struct SharedTuning {
 impl SharedTuning {
     fn new(entries: usize) -> Self {
         let simulation = Simulation::new(entries);
-        // Uses other bits than those that choose the shard or the position in a table.
+        // Uses none of the bits that choose the shard or the position in a table.
         let sample_mask = (simulation.rate() - 1) << 16;
         let share = AtomicU32::new(NARROW.to_bits());
         Self {
