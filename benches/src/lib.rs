@@ -13,10 +13,13 @@
 //! assert!(page.to_markdown().contains("| an empty loop | at most 2.0 ns | 1.1 ns | 1.0 to 1.2 | 3 | yes |"));
 //! ```
 //!
-//! The crate has no features and no error type: a benchmark that cannot measure panics.
+//! The crate has no features. A suite that cannot measure fails with any error ([`Result`]).
 
 mod machine;
 mod report;
 
 pub use machine::Machine;
 pub use report::{Page, Row, criterion, is_measuring, samples};
+
+/// The result of a suite, or of a part of one. A suite that fails publishes no page.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

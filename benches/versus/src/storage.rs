@@ -3,9 +3,9 @@
 mod corpus;
 mod process;
 mod retries;
-mod store;
+mod stores;
 
 pub use corpus::{Corpus, Random, Sizes, sources};
 pub use process::{Usage, directory_bytes, drop_page_cache};
 pub use retries::{AttemptsUsage, Retries};
-pub use store::{BenchStore, STORES, open};
+pub use stores::{BenchStore, STORES, open};

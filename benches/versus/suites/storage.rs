@@ -1,15 +1,15 @@
 //! Compares the segment log and the store with other stores: files that are written once, read warm
 //! and cold, and opened after closing or a kill. Also stores the attempts of retrying agents.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+#[path = "storage/child.rs"]
+mod child;
 
-use greenwave_benches::{Page, Row, is_measuring};
-use greenwave_versus::storage::{
-    Corpus, Random, Retries, STORES, Usage, directory_bytes, drop_page_cache, open,
-};
-use serde_json::{Value, json};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use greenwave_benches::{Page, Result, Row, is_measuring};
+use greenwave_versus::storage::{Corpus, STORES};
+use serde_json::Value;
 
 const ABOUT: &str = "
 Each store runs in a separate process, on the same disk, with the same 3,000 source files of 4 to 64
@@ -66,38 +66,38 @@ const MILLION: u64 = 1_000_000;
 const PROFILES: [(&str, f64); 3] =
     [("memory-constrained", 10.0), ("development", 50.0), ("production", 500.0)];
 
-fn main() {
+fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let [child, verb, what, directory] = &args[..]
         && child == "child"
     {
-        return child_main(verb, what, Path::new(directory));
+        return child::run(verb, what, Path::new(directory));
     }
     if !is_measuring() {
-        return;
+        return Ok(());
     }
     let mut rows = Vec::new();
-    files(&mut rows);
-    rows.push(hot());
-    million(&mut rows);
-    retries(&mut rows);
+    files(&mut rows)?;
+    rows.push(hot()?);
+    million(&mut rows)?;
+    retries(&mut rows)?;
     Page { suite: "versus-storage", about: ABOUT, rows }.publish();
+    Ok(())
 }
 
 /// Runs the rounds of all stores, interleaved.
-fn files(rows: &mut Vec<Row>) {
-    let packed = packed_bytes(&Corpus::new(FILES, &SIZES));
+fn files(rows: &mut Vec<Row>) -> Result<()> {
+    let packed = packed_bytes(&Corpus::new(FILES, &SIZES))?;
     let mut found: Vec<[Vec<f64>; 9]> = STORES.iter().map(|_| Default::default()).collect();
     for _ in 0..ROUNDS {
         for (store, found) in STORES.iter().zip(&mut found) {
-            let directory = temporary_directory();
-            let loaded = child("load", store, directory.path());
-            let closed = child("open", store, directory.path());
-            let read = child("read", store, directory.path());
-            let killed =
-                tempfile::tempdir_in(directory.path()).expect("a temporary directory can be created");
-            child("load-killed", store, killed.path());
-            let after = child("open", store, killed.path());
+            let directory = tempfile::tempdir()?;
+            let loaded = child("load", store, directory.path())?;
+            let closed = child("open", store, directory.path())?;
+            let read = child("read", store, directory.path())?;
+            let killed = tempfile::tempdir_in(directory.path())?;
+            child("load-killed", store, killed.path())?;
+            let after = child("open", store, killed.path())?;
             let figures = [
                 loaded["put_mbs"].as_f64(),
                 read["cold_p50_us"].as_f64(),
@@ -129,41 +129,47 @@ fn files(rows: &mut Vec<Row>) {
         rows.push(Row::new(format!("open, closed, {store}"), "ms", closed));
         rows.push(expected(Row::new(format!("open, killed, {store}"), "ms", killed), OPEN_KILLED_MS));
     }
+    Ok(())
 }
 
-fn hot() -> Row {
-    let samples = (0..ROUNDS)
-        .map(|_| child("hot", "greenwave-storage", temporary_directory().path())["hot_ns"].as_f64());
-    Row::new("get, hot, greenwave-storage", "ns", samples.flatten()).at_most(HOT_NS)
+fn hot() -> Result<Row> {
+    let mut samples = Vec::new();
+    for _ in 0..ROUNDS {
+        samples.extend(child("hot", "greenwave-storage", tempfile::tempdir()?.path())?["hot_ns"].as_f64());
+    }
+    Ok(Row::new("get, hot, greenwave-storage", "ns", samples).at_most(HOT_NS))
 }
 
-fn million(rows: &mut Vec<Row>) {
+fn million(rows: &mut Vec<Row>) -> Result<()> {
     for store in ["greenwave-segment", "redb", "fjall"] {
-        let directory = temporary_directory();
-        child("million-killed", store, directory.path());
-        let open = |_| child("million-open", store, directory.path())["open_ms"].as_f64();
-        let row = Row::new(format!("open a million, killed, {store}"), "ms", (0..ROUNDS).filter_map(open));
+        let directory = tempfile::tempdir()?;
+        child("million-killed", store, directory.path())?;
+        let mut samples = Vec::new();
+        for _ in 0..ROUNDS {
+            samples.extend(child("million-open", store, directory.path())?["open_ms"].as_f64());
+        }
+        let row = Row::new(format!("open a million, killed, {store}"), "ms", samples);
         rows.push(if store == "greenwave-segment" { row.at_most(OPEN_MILLION_MS) } else { row });
     }
+    Ok(())
 }
 
-fn retries(rows: &mut Vec<Row>) {
-    let figure = |value: &Value, name: &str| value[name].as_f64().expect("the child prints the figure");
-    let everything = child("retries", "everything", temporary_directory().path());
-    let plain = child("retries", "plain", temporary_directory().path());
-    let (raw, held) = (figure(&everything, "raw_bytes"), figure(&everything, "peak_bytes"));
+fn retries(rows: &mut Vec<Row>) -> Result<()> {
+    let figure = |value: &Value, name: &str| {
+        value[name].as_f64().ok_or_else(|| format!("the child prints no {name}: {value}"))
+    };
+    let everything = child("retries", "everything", tempfile::tempdir()?.path())?;
+    let plain = child("retries", "plain", tempfile::tempdir()?.path())?;
+    let plain_disk = figure(&plain, "disk_bytes")?;
+    let (raw, held) = (figure(&everything, "raw_bytes")?, figure(&everything, "peak_bytes")?);
     rows.push(Row::new("retries, total size", "MB", [raw / 1e6]));
     rows.push(Row::new("retries, peak memory, everything", "MB", [held / 1e6]));
     let attempt = "retries, peak memory per attempt at ten files, everything";
     rows.push(Row::new(attempt, "kB", [held / 1e3 / ATTEMPTS]));
-    rows.push(Row::new(
-        "retries, on disk / total size, plain zstd 6",
-        "%",
-        [figure(&plain, "disk_bytes") / raw * 100.0],
-    ));
+    rows.push(Row::new("retries, on disk / total size, plain zstd 6", "%", [plain_disk / raw * 100.0]));
     for (profile, budget) in PROFILES {
-        let usage = child("retries", profile, temporary_directory().path());
-        let (disk, peak) = (figure(&usage, "disk_bytes"), figure(&usage, "peak_bytes"));
+        let usage = child("retries", profile, tempfile::tempdir()?.path())?;
+        let (disk, peak) = (figure(&usage, "disk_bytes")?, figure(&usage, "peak_bytes")?);
         let beyond = Row::new(
             format!("retries, peak memory beyond the budget, {profile}"),
             "MB",
@@ -186,245 +192,29 @@ fn retries(rows: &mut Vec<Row>) {
             continue;
         }
         rows.push(share.at_most(RETRIES_DISK_PERCENT));
-        let of_plain = disk / figure(&plain, "disk_bytes") * 100.0;
+        let of_plain = disk / plain_disk * 100.0;
         let row = Row::new(format!("retries, on disk / plain zstd 6, {profile}"), "%", [of_plain]);
         rows.push(row.at_most(RETRIES_OF_ZSTD_PERCENT));
     }
+    Ok(())
 }
 
-fn temporary_directory() -> tempfile::TempDir {
-    tempfile::tempdir().expect("a temporary directory can be created")
-}
-
-fn packed_bytes(corpus: &Corpus) -> f64 {
-    let mut zstd = zstd::bulk::Compressor::new(1).expect("level 1 exists");
-    let packed =
-        corpus.files.iter().map(|file| zstd.compress(file).expect("the buffer is large enough").len() as u64);
-    packed.sum::<u64>() as f64
+fn packed_bytes(corpus: &Corpus) -> Result<f64> {
+    let mut zstd = zstd::bulk::Compressor::new(1)?;
+    let mut bytes = 0;
+    for file in &corpus.files {
+        bytes += zstd.compress(file)?.len();
+    }
+    Ok(bytes as f64)
 }
 
 /// Runs a part of this program in a child process, which may end by SIGKILL. Returns its
 /// output.
-fn child(verb: &str, what: &str, directory: &Path) -> Value {
-    let mut command = Command::new(std::env::current_exe().expect("a running program has an executable"));
+fn child(verb: &str, what: &str, directory: &Path) -> Result<Value> {
+    let mut command = Command::new(std::env::current_exe()?);
     command.args(["child", verb, what]).arg(directory).stdout(Stdio::piped());
-    let output = command.output().expect("this program can be started again");
-    let text = String::from_utf8(output.stdout).expect("the output is UTF-8");
-    serde_json::from_str(&text)
-        .unwrap_or_else(|_| panic!("{verb} {what} ended with {}: {text:?}", output.status))
-}
-
-#[expect(clippy::print_stdout, reason = "the parent reads the output")]
-fn child_main(verb: &str, what: &str, directory: &Path) {
-    let figures = match verb {
-        "load" | "load-killed" => load(what, directory, verb == "load-killed"),
-        "open" => open_only(what, directory),
-        "read" => read(what, directory),
-        "hot" => hot_gets(what, directory),
-        "million-killed" => load_million(what, directory),
-        "million-open" => open_million(what, directory),
-        "retries" => retry(what, directory),
-        other => panic!("invalid verb {other:?}"),
-    };
-    println!("{figures}");
-    if verb.ends_with("-killed") {
-        let me = rustix::process::getpid();
-        rustix::process::kill_process(me, rustix::process::Signal::KILL).expect("a process may kill itself");
-    }
-}
-
-fn load(store: &str, directory: &Path, killed: bool) -> Value {
-    let corpus = Corpus::new(FILES, &SIZES);
-    let before = Usage::now().written_bytes;
-    let mut opened = open(store, directory, &corpus.files);
-    let begun = Instant::now();
-    for (at, group) in corpus.files.chunks(GROUP).enumerate() {
-        opened.put((at * GROUP) as u64, group);
-    }
-    let seconds = begun.elapsed().as_secs_f64();
-    if killed {
-        // The store is not closed, because the process is killed at once.
-        std::mem::forget(opened);
-    } else {
-        opened.close();
-    }
-    json!({
-        "put_mbs": corpus.bytes() as f64 / 1e6 / seconds,
-        "written_bytes": Usage::now().written_bytes - before,
-        "disk_bytes": directory_bytes(directory),
-    })
-}
-
-fn open_only(store: &str, directory: &Path) -> Value {
-    // Stores that address contents by hash need no files for opening.
-    let begun = Instant::now();
-    let opened = open(store, directory, &[]);
-    let open_ms = begun.elapsed().as_secs_f64() * 1e3;
-    opened.close();
-    json!({ "open_ms": open_ms })
-}
-
-fn read(store: &str, directory: &Path) -> Value {
-    let corpus = Corpus::new(FILES, &SIZES);
-    let mut opened = open(store, directory, &corpus.files);
-    // In stores with one file per value, reading a value does not cache others.
-    let is_file_each = matches!(store, "cacache" | "loose files");
-    let mut pass = |seed, is_cold| {
-        let mut times: Vec<f64> = Vec::with_capacity(FILES);
-        for number in Random::new(seed).order(FILES) {
-            if is_cold && (times.is_empty() || !is_file_each) {
-                drop_page_cache(directory);
-            }
-            let begun = Instant::now();
-            let found = opened.get(number as u64);
-            times.push(begun.elapsed().as_secs_f64() * 1e6);
-            assert!(found == corpus.files[number], "{store} returned the wrong file for {number}");
-        }
-        times.sort_by(f64::total_cmp);
-        (times[FILES / 2], times[FILES / 100 * 99])
-    };
-    let (cold50, cold99) = pass(1, true);
-    // The cold pass leaves almost nothing in the page cache.
-    pass(2, false);
-    let (warm50, warm99) = pass(3, false);
-    json!({ "cold_p50_us": cold50, "cold_p99_us": cold99, "warm_p50_us": warm50, "warm_p99_us": warm99 })
-}
-
-fn hot_gets(_: &str, directory: &Path) -> Value {
-    use greenwave_storage::{SegmentColdTier, SegmentOptions, Store, StoreOptions};
-    let corpus = Corpus::new(FILES, &SIZES);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("tokio starts");
-    let cold = SegmentColdTier::open(directory, SegmentOptions::default()).expect("the cold tier opens");
-    let store = runtime
-        .block_on(async {
-            Store::open(
-                StoreOptions { memory_bytes_max: 1 << 30, ..StoreOptions::default() },
-                std::sync::Arc::new(cold),
-            )
-        })
-        .expect("the store opens");
-    runtime.block_on(async {
-        let mut ids = Vec::new();
-        for (number, file) in corpus.files.iter().enumerate() {
-            ids.push(
-                store.put(&number.to_string(), file.clone().into()).await.expect("the store stores a file"),
-            );
-        }
-        let order = Random::new(3).order(FILES);
-        let begun = Instant::now();
-        for _ in 0..100 {
-            for number in &order {
-                let found = store
-                    .get_blob(&ids[*number])
-                    .await
-                    .expect("the store reads")
-                    .expect("the file is stored");
-                std::hint::black_box(found);
-            }
-        }
-        json!({ "hot_ns": begun.elapsed().as_secs_f64() * 1e9 / (100 * FILES) as f64 })
-    })
-}
-
-fn small(number: u64) -> ([u8; 32], [u8; 64]) {
-    let mut random = Random::new(number);
-    (std::array::from_fn(|_| random.below(256) as u8), std::array::from_fn(|_| random.below(256) as u8))
-}
-
-fn load_million(store: &str, directory: &Path) -> Value {
-    match store {
-        "greenwave-segment" => {
-            let log = greenwave_segment::Log::open(directory, greenwave_segment::Options::default())
-                .expect("the log opens");
-            for number in 0..MILLION {
-                let (key, value) = small(number);
-                log.put(&key, &value).expect("the log stores a value");
-            }
-            std::mem::forget(log);
-        }
-        "redb" => {
-            let table: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("small");
-            let database = redb::Database::create(directory.join("redb")).expect("redb opens");
-            for first in (0..MILLION).step_by(10_000) {
-                let write = database.begin_write().expect("redb begins");
-                {
-                    let mut table = write.open_table(table).expect("redb has a table");
-                    for number in first..first + 10_000 {
-                        let (key, value) = small(number);
-                        table.insert(&key[..], &value[..]).expect("redb stores a value");
-                    }
-                }
-                write.commit().expect("redb commits");
-            }
-            std::mem::forget(database);
-        }
-        _ => {
-            let database = fjall::Database::builder(directory).open().expect("fjall opens");
-            let values = database
-                .keyspace("small", fjall::KeyspaceCreateOptions::default)
-                .expect("fjall has a keyspace");
-            for number in 0..MILLION {
-                let (key, value) = small(number);
-                values.insert(key, value).expect("fjall stores a value");
-                if number % 10_000 == 9_999 {
-                    database.persist(fjall::PersistMode::SyncData).expect("fjall syncs");
-                }
-            }
-            std::mem::forget((database, values));
-        }
-    }
-    json!({})
-}
-
-fn open_million(store: &str, directory: &Path) -> Value {
-    use redb::ReadableDatabase;
-    let (key, value) = small(MILLION / 2);
-    let begun = Instant::now();
-    let (open_ms, found) = match store {
-        "greenwave-segment" => {
-            let log = greenwave_segment::Log::open(directory, greenwave_segment::Options::default())
-                .expect("the log opens");
-            let open_ms = begun.elapsed().as_secs_f64() * 1e3;
-            assert_eq!(log.stats().entries, MILLION);
-            let found = log.get(&key).expect("the log reads").expect("the value is stored").to_vec();
-            // Closing would save the next round the work of recovery.
-            std::mem::forget(log);
-            (open_ms, found)
-        }
-        "redb" => {
-            let table: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("small");
-            let database = redb::Database::create(directory.join("redb")).expect("redb opens");
-            let open_ms = begun.elapsed().as_secs_f64() * 1e3;
-            let read = database.begin_read().expect("redb begins");
-            let table = read.open_table(table).expect("redb has a table");
-            let found =
-                table.get(&key[..]).expect("redb reads").expect("the value is stored").value().to_vec();
-            drop((table, read));
-            std::mem::forget(database);
-            (open_ms, found)
-        }
-        _ => {
-            let database = fjall::Database::builder(directory).open().expect("fjall opens");
-            let values = database
-                .keyspace("small", fjall::KeyspaceCreateOptions::default)
-                .expect("fjall has a keyspace");
-            let open_ms = begun.elapsed().as_secs_f64() * 1e3;
-            let found = values.get(key).expect("fjall reads").expect("the value is stored").to_vec();
-            std::mem::forget((database, values));
-            (open_ms, found)
-        }
-    };
-    assert_eq!(found, value);
-    json!({ "open_ms": open_ms })
-}
-
-fn retry(what: &str, directory: &Path) -> Value {
-    let mut retries = Retries::new(directory.join("copy"));
-    let store: PathBuf = directory.join("store");
-    let usage = match what {
-        "everything" => retries.hold_everything(),
-        "plain" => retries.compress_each(6),
-        profile => retries.record(&store, profile),
-    };
-    json!({ "raw_bytes": usage.raw_bytes, "disk_bytes": usage.disk_bytes, "peak_bytes": usage.peak_bytes })
+    let output = command.output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let ended = |_| format!("{verb} {what} ended with {}: {text:?}", output.status);
+    Ok(serde_json::from_str(&text).map_err(ended)?)
 }

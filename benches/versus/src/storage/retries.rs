@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use greenwave_benches::Result;
 use greenwave_storage::{
     AttemptOutcome, Attempts, Compression, NewAttempt, SegmentColdTier, SegmentOptions, Store, StoreOptions,
 };
@@ -39,84 +40,93 @@ pub struct AttemptsUsage {
 impl Retries {
     /// Creates the working copy.
     ///
-    /// # Panics
+    /// # Errors
     /// If it cannot be created.
-    pub fn new(copy: PathBuf) -> Self {
+    ///
+    /// # Panics
+    /// If cargo has unpacked too few files.
+    pub fn new(copy: PathBuf) -> Result<Self> {
         for (number, source) in sources(FEATURES * FILES, &(16 << 10..=64 << 10)).iter().enumerate() {
-            fs::create_dir_all(copy.join(format!("{}", number / FILES))).expect("a directory can be created");
-            fs::copy(source, copy.join(format!("{}/{}.rs", number / FILES, number % FILES)))
-                .expect("a source file can be copied");
+            fs::create_dir_all(copy.join(format!("{}", number / FILES)))?;
+            fs::copy(source, copy.join(format!("{}/{}.rs", number / FILES, number % FILES)))?;
         }
-        Self { copy, random: Random::new(7) }
+        Ok(Self { copy, random: Random::new(7) })
     }
 
     /// Calls `on_attempt` for each attempt, alternating between the features.
-    fn each(&mut self, mut on_attempt: impl FnMut(usize, BTreeMap<String, Bytes>)) {
+    fn each(
+        &mut self,
+        mut on_attempt: impl FnMut(usize, BTreeMap<String, Bytes>) -> Result<()>,
+    ) -> Result<()> {
         for attempt in 0..ATTEMPTS {
             for feature in 0..FEATURES {
                 let mut files = BTreeMap::new();
                 for file in 0..FILES {
                     let path = self.copy.join(format!("{feature}/{file}.rs"));
-                    let mut text = fs::read(&path).expect("the working copy can be read");
+                    let mut text = fs::read(&path)?;
                     if attempt > 0 {
                         text = self.random.edit(&text);
-                        fs::write(&path, &text).expect("the working copy can be written");
+                        fs::write(&path, &text)?;
                     }
                     files.insert(format!("src/{file}.rs"), Bytes::from(text));
                 }
-                on_attempt(feature, files);
+                on_attempt(feature, files)?;
             }
         }
+        Ok(())
     }
 
     /// Holds all attempts in memory, like a program without a store.
-    pub fn hold_everything(&mut self) -> AttemptsUsage {
+    ///
+    /// # Errors
+    /// If the working copy cannot be edited.
+    pub fn hold_everything(&mut self) -> Result<AttemptsUsage> {
         let (mut held, mut raw_bytes) = (HashMap::new(), 0);
         self.each(|feature, files| {
             raw_bytes += bytes_of(&files);
             held.entry(feature).or_insert_with(Vec::new).push(files);
-        });
+            Ok(())
+        })?;
         let attempts: usize = held.values().map(Vec::len).sum();
         assert_eq!(attempts, FEATURES * ATTEMPTS);
-        AttemptsUsage { raw_bytes, disk_bytes: 0, peak_bytes: Usage::now().peak_bytes }
+        Ok(AttemptsUsage { raw_bytes, disk_bytes: 0, peak_bytes: Usage::now()?.peak_bytes })
     }
 
     /// Compresses every file separately, at a zstd level.
     ///
-    /// # Panics
-    /// If the level does not exist.
-    pub fn compress_each(&mut self, level: i32) -> AttemptsUsage {
-        let mut zstd = zstd::bulk::Compressor::new(level).expect("the level exists");
+    /// # Errors
+    /// If the working copy cannot be edited.
+    pub fn compress_each(&mut self, level: i32) -> Result<AttemptsUsage> {
+        let mut zstd = zstd::bulk::Compressor::new(level)?;
         let (mut raw_bytes, mut disk_bytes) = (0, 0);
         self.each(|_, files| {
             raw_bytes += bytes_of(&files);
-            let packed = files
-                .values()
-                .map(|file| zstd.compress(file).expect("the buffer is large enough").len() as u64);
-            disk_bytes += packed.sum::<u64>();
-        });
-        AttemptsUsage { raw_bytes, disk_bytes, peak_bytes: Usage::now().peak_bytes }
+            for file in files.values() {
+                disk_bytes += zstd.compress(file)?.len() as u64;
+            }
+            Ok(())
+        })?;
+        Ok(AttemptsUsage { raw_bytes, disk_bytes, peak_bytes: Usage::now()?.peak_bytes })
     }
 
     /// Records the attempts in a store with the settings of a profile: development, production or
     /// memory-constrained.
     ///
-    /// # Panics
+    /// # Errors
     /// If the profile does not exist, or the store fails.
-    pub fn record(&mut self, directory: &Path, profile: &str) -> AttemptsUsage {
+    pub fn record(&mut self, directory: &Path, profile: &str) -> Result<AttemptsUsage> {
         let (megabytes, spillover_threshold, compression, reclaim) = match profile {
             "development" => (50, 1.0, Compression::None, false),
             "production" => (500, 1.0, Compression::Zstd { level: 6 }, true),
             "memory-constrained" => (10, 0.7, Compression::Zstd { level: 6 }, true),
-            other => panic!("invalid profile {other:?}"),
+            other => return Err(format!("invalid profile {other:?}").into()),
         };
         let memory_bytes_max = megabytes * 1_000_000;
         let options = StoreOptions { memory_bytes_max, spillover_threshold, promote_after: 3, reclaim };
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("tokio starts");
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let cold = SegmentOptions { compression, ..SegmentOptions::default() };
-        let cold = SegmentColdTier::open(directory, cold).expect("the cold tier opens");
-        let store =
-            runtime.block_on(async { Store::open(options, Arc::new(cold)) }).expect("the store opens");
+        let cold = SegmentColdTier::open(directory, cold)?;
+        let store = runtime.block_on(async { Store::open(options, Arc::new(cold)) })?;
         let attempts = Attempts::new(store.clone(), "attempts");
         let mut raw_bytes = 0;
         let mut last = BTreeMap::new();
@@ -129,19 +139,20 @@ impl Retries {
                 note: "4 of 5 tests failed".to_owned(),
                 ..NewAttempt::default()
             };
-            runtime.block_on(attempts.record(&feature.to_string(), draft)).expect("an attempt is recorded");
-        });
-        runtime.block_on(store.close()).expect("the store closes");
+            runtime.block_on(attempts.record(&feature.to_string(), draft))?;
+            Ok(())
+        })?;
+        runtime.block_on(store.close())?;
         let name = (FEATURES - 1).to_string();
-        let found = runtime.block_on(attempts.list(&name)).expect("attempts are listed");
+        let found = runtime.block_on(attempts.list(&name))?;
         assert_eq!(found.len(), ATTEMPTS);
-        let files = runtime.block_on(attempts.files(&found[ATTEMPTS - 1])).expect("the files are read");
+        let files = runtime.block_on(attempts.files(&found[ATTEMPTS - 1]))?;
         assert_eq!(files, last);
-        AttemptsUsage {
+        Ok(AttemptsUsage {
             raw_bytes,
-            disk_bytes: directory_bytes(directory),
-            peak_bytes: Usage::now().peak_bytes,
-        }
+            disk_bytes: directory_bytes(directory)?,
+            peak_bytes: Usage::now()?.peak_bytes,
+        })
     }
 }
 

@@ -1,28 +1,37 @@
-//! The tools that run a thousand commands, each with its project.
+//! The tools that run a thousand commands, each in a file with its project.
 
-use std::fmt::Write as _;
-use std::fs;
+#[path = "rivals/go_task.rs"]
+mod go_task;
+#[path = "rivals/greenwave.rs"]
+mod greenwave;
+#[path = "rivals/make.rs"]
+mod make;
+#[path = "rivals/moon.rs"]
+mod moon;
+#[path = "rivals/ninja.rs"]
+mod ninja;
+#[path = "rivals/nx.rs"]
+mod nx;
+#[path = "rivals/turbo.rs"]
+mod turbo;
+
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use serde_json::json;
-
-use crate::process::{command, temporary_directory, timed, write};
+use crate::process::{command, timed, write};
 
 /// Number of tests in a project.
 const TESTS: usize = 1_000;
 /// Number of tests of tools whose first run would take minutes.
 const TESTS_OF_SLOW_TOOLS: usize = 200;
 /// Number of input files per test.
-const FILES: usize = 5;
+pub(crate) const FILES: usize = 5;
 /// Number of up-to-date runs.
 pub(crate) const ROUNDS: usize = 20;
 /// Number of runs where each takes longer.
 pub(crate) const SLOW_ROUNDS: usize = 5;
 
-/// Expected percentages of the time of a rival, if everything is up to date.
-const UP_TO_DATE_PERCENT_OF_NINJA: f64 = 150.0;
-const UP_TO_DATE_PERCENT_OF_OTHERS: f64 = 10.0;
+/// Expected percentage of the time of a rival, if everything is up to date.
+const UP_TO_DATE_PERCENT: f64 = 10.0;
 
 /// Files with their text, by path in the project.
 type Files = Vec<(String, String)>;
@@ -54,7 +63,7 @@ pub(crate) trait Rival {
 
     /// Returns the expected time of Greenwave's up-to-date runs, in percent of this tool's.
     fn up_to_date_percent_max(&self) -> Option<f64> {
-        Some(UP_TO_DATE_PERCENT_OF_OTHERS)
+        Some(UP_TO_DATE_PERCENT)
     }
 
     /// Completes a project whose files have been written.
@@ -97,337 +106,17 @@ impl Installed {
     }
 }
 
-/// A tool with a project and its measurements.
-pub(crate) struct Tool {
-    pub(crate) rival: Box<dyn Rival>,
-    directory: tempfile::TempDir,
-    program: PathBuf,
-    pub(crate) first: Vec<f64>,
-    pub(crate) up_to_date: Vec<f64>,
-    pub(crate) changed: Vec<f64>,
-}
-
-impl Tool {
-    pub(crate) fn new(rival: Box<dyn Rival>, program: PathBuf) -> Self {
-        let (first, up_to_date, changed) = (Vec::new(), Vec::new(), Vec::new());
-        Self { rival, directory: temporary_directory(), program, first, up_to_date, changed }
-    }
-
-    pub(crate) fn project(&self) -> PathBuf {
-        self.directory.path().join("project")
-    }
-
-    /// Returns the command that runs all tests.
-    pub(crate) fn command(&self) -> Command {
-        let mut command = command(&self.program, &self.project());
-        command.args(self.rival.arguments()).env("XDG_CACHE_HOME", self.directory.path().join("cache"));
-        command.env("TURBO_TELEMETRY_DISABLED", "1").env("MOON_TELEMETRY", "false");
-        command.env("NX_TUI", "false").env("NX_DAEMON", "true");
-        command
-    }
-
-    /// Writes the project.
-    pub(crate) fn prepare(&self) {
-        let (project, tests) = (self.project(), self.rival.tests());
-        for test in 0..tests {
-            for file in 0..FILES {
-                let content = format!("content {test} {file}\n").repeat(20);
-                write(&project.join(format!("pkg{test}/f{file}.txt")), &content);
-            }
-        }
-        for (name, text) in self.rival.files(tests) {
-            write(&project.join(name), &text);
-        }
-        self.rival.prepare(&self.program, &project);
-    }
-
-    /// Removes everything that earlier runs have stored.
-    pub(crate) fn remove_results(&self) {
-        let _ = fs::remove_dir_all(self.directory.path().join("cache"));
-        self.rival.remove_results(&self.project());
-    }
-
-    pub(crate) fn shut_down(&self) {
-        self.rival.shut_down(&self.program, &self.project());
-    }
-}
-
-/// Returns the installed tools, Greenwave first, and the names of the others.
-pub(crate) fn tools(greenwave: &Path) -> (Vec<Tool>, Vec<&'static str>) {
-    let rivals: [Box<dyn Rival>; 7] = [
-        Box::new(Greenwave { program: greenwave.to_owned() }),
-        Box::new(Ninja),
-        Box::new(Make),
-        Box::new(GoTask),
-        Box::new(Turbo),
-        Box::new(Nx),
-        Box::new(Moon),
-    ];
-    let installed = Installed::new();
-    let (mut tools, mut absent) = (Vec::new(), Vec::new());
-    for rival in rivals {
-        match rival.find(&installed) {
-            Some(program) => tools.push(Tool::new(rival, program)),
-            None => absent.push(rival.name()),
-        }
-    }
-    (tools, absent)
-}
-
-/// `greenwave test`.
-struct Greenwave {
-    program: PathBuf,
-}
-
-impl Rival for Greenwave {
-    fn name(&self) -> &'static str {
-        "greenwave"
-    }
-
-    fn find(&self, _: &Installed) -> Option<PathBuf> {
-        Some(self.program.clone())
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["test", "--jobs", "2"]
-    }
-
-    fn files(&self, tests: usize) -> Files {
-        let table = |test| {
-            format!(
-                "[[test]]\nname = \"t{test}\"\ncommand = [\"cat\", \"pkg{test}/f0.txt\"]\ninputs = [\"pkg{test}/**\"]\n\n"
-            )
-        };
-        file("greenwave.toml", (0..tests).map(table).collect())
-    }
-
-    fn rounds(&self) -> usize {
-        ROUNDS
-    }
-}
-
-/// ninja, which runs commands through `sh` and compares modification times.
-struct Ninja;
-
-impl Rival for Ninja {
-    fn name(&self) -> &'static str {
-        "ninja"
-    }
-
-    fn find(&self, installed: &Installed) -> Option<PathBuf> {
-        installed.on_path("ninja")
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["-j2", "--quiet"]
-    }
-
-    fn files(&self, tests: usize) -> Files {
-        let mut text = String::from("rule t\n  command = cat $in > $out\n");
-        for test in 0..tests {
-            let inputs: String = (1..FILES).map(|number| format!(" pkg{test}/f{number}.txt")).collect();
-            let _ = writeln!(text, "build out/{test}: t pkg{test}/f0.txt |{inputs}");
-        }
-        file("build.ninja", text)
-    }
-
-    fn rounds(&self) -> usize {
-        ROUNDS
-    }
-
-    fn up_to_date_percent_max(&self) -> Option<f64> {
-        Some(UP_TO_DATE_PERCENT_OF_NINJA)
-    }
-
-    fn remove_results(&self, project: &Path) {
-        for log in [".ninja_log", ".ninja_deps"] {
-            let _ = fs::remove_file(project.join(log));
-        }
-        let _ = fs::remove_dir_all(project.join("out"));
-    }
-}
-
-/// GNU make, which compares modification times.
-struct Make;
-
-/// A file that makes the output directory exist, since make does not create it.
-const OUTPUT_DIRECTORY: &str = "out/.keep";
-
-impl Rival for Make {
-    fn name(&self) -> &'static str {
-        "make"
-    }
-
-    fn find(&self, installed: &Installed) -> Option<PathBuf> {
-        installed.on_path("make")
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["-j2", "-s", "all"]
-    }
-
-    fn files(&self, tests: usize) -> Files {
-        let outputs: String = (0..tests).map(|test| format!(" out/{test}")).collect();
-        let mut text = format!("all:{outputs}\n");
-        for test in 0..tests {
-            let inputs: String = (0..FILES).map(|number| format!(" pkg{test}/f{number}.txt")).collect();
-            let _ = writeln!(text, "out/{test}:{inputs}\n\t@cat pkg{test}/f0.txt > out/{test}");
-        }
-        vec![("Makefile".to_owned(), text), (OUTPUT_DIRECTORY.to_owned(), String::new())]
-    }
-
-    fn rounds(&self) -> usize {
-        ROUNDS
-    }
-
-    fn up_to_date_percent_max(&self) -> Option<f64> {
-        None
-    }
-
-    fn remove_results(&self, project: &Path) {
-        let _ = fs::remove_dir_all(project.join("out"));
-        write(&project.join(OUTPUT_DIRECTORY), "");
-    }
-}
-
-/// go-task, which compares checksums of sources.
-struct GoTask;
-
-impl Rival for GoTask {
-    fn name(&self) -> &'static str {
-        "go-task"
-    }
-
-    fn find(&self, installed: &Installed) -> Option<PathBuf> {
-        // On the `PATH`, `task` may be another program of that name.
-        installed.anywhere("go-task").or_else(|| installed.in_node("task"))
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["--silent", "--concurrency", "2", "all"]
-    }
-
-    fn files(&self, tests: usize) -> Files {
-        let names: Vec<String> = (0..tests).map(|test| format!("t{test}")).collect();
-        let mut text = format!("version: '3'\ntasks:\n  all:\n    deps: [{}]\n", names.join(", "));
-        for test in 0..tests {
-            let _ = writeln!(
-                text,
-                "  t{test}:\n    cmds: [cat pkg{test}/f0.txt]\n    sources: ['pkg{test}/*.txt']"
-            );
-        }
-        file("Taskfile.yml", text)
-    }
-}
-
-/// turbo, which caches the output of packages' scripts.
-struct Turbo;
-
-impl Rival for Turbo {
-    fn name(&self) -> &'static str {
-        "turbo"
-    }
-
-    fn find(&self, installed: &Installed) -> Option<PathBuf> {
-        installed.anywhere("turbo")
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["run", "test", "--concurrency=2", "--output-logs=errors-only"]
-    }
-
-    fn files(&self, tests: usize) -> Files {
-        let root = json!({"name": "root", "packageManager": "npm@10.0.0", "workspaces": ["pkg*"]});
-        let tasks = json!({"tasks": {"test": {"inputs": ["f*.txt"], "outputs": []}}});
-        let lock = json!({"lockfileVersion": 3, "packages": {}});
-        let scripts = json!({"test": "cat f0.txt"});
-        let package = |test| json!({"name": format!("pkg{test}"), "version": "1.0.0", "scripts": scripts});
-        let mut files = file_of_each(tests, "package.json", |test| package(test).to_string());
-        files.extend(file("package.json", root.to_string()));
-        files.extend(file("turbo.json", tasks.to_string()));
-        files.extend(file("package-lock.json", lock.to_string()));
-        files
-    }
-
-    fn tests(&self) -> usize {
-        TESTS_OF_SLOW_TOOLS
-    }
-
-    fn prepare(&self, _: &Path, project: &Path) {
-        commit_all(project);
-    }
-}
-
-/// nx, which caches the output of targets, with a daemon.
-struct Nx;
-
-impl Rival for Nx {
-    fn name(&self) -> &'static str {
-        "nx"
-    }
-
-    fn find(&self, installed: &Installed) -> Option<PathBuf> {
-        installed.anywhere("nx")
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["run-many", "-t", "test", "--parallel=2", "--output-style=static"]
-    }
-
-    fn files(&self, tests: usize) -> Files {
-        let inputs = ["{projectRoot}/f*.txt"];
-        let project = |test: usize| {
-            let target = json!({"command": format!("cat pkg{test}/f0.txt"), "cache": true, "inputs": inputs});
-            json!({"name": format!("pkg{test}"), "targets": {"test": target}})
-        };
-        let mut files = file_of_each(tests, "project.json", |test| project(test).to_string());
-        files.extend(file("package.json", json!({"name": "root"}).to_string()));
-        files.extend(file("nx.json", json!({"analytics": false}).to_string()));
-        files
-    }
-
-    fn prepare(&self, program: &Path, project: &Path) {
-        let modules = program.ancestors().nth(2).expect("the program is in node_modules/.bin");
-        let link = std::os::unix::fs::symlink(modules, project.join("node_modules"));
-        link.expect("a symbolic link can be created");
-        commit_all(project);
-    }
-
-    fn shut_down(&self, program: &Path, project: &Path) {
-        let _ = command(program, project).args(["daemon", "--stop"]).status();
-    }
-}
-
-/// moon, which caches the output of tasks.
-struct Moon;
-
-impl Rival for Moon {
-    fn name(&self) -> &'static str {
-        "moon"
-    }
-
-    fn find(&self, installed: &Installed) -> Option<PathBuf> {
-        installed.anywhere("moon")
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["run", ":test", "--concurrency", "2"]
-    }
-
-    fn files(&self, tests: usize) -> Files {
-        let task = "tasks:\n  test:\n    command: cat f0.txt\n    inputs: ['f*.txt']\n";
-        let mut files = file_of_each(tests, "moon.yml", |_| task.to_owned());
-        files.extend(file(".moon/workspace.yml", "projects: ['pkg*']\ntelemetry: false\n".to_owned()));
-        files
-    }
-
-    fn tests(&self) -> usize {
-        TESTS_OF_SLOW_TOOLS
-    }
-
-    fn prepare(&self, _: &Path, project: &Path) {
-        commit_all(project);
-    }
+/// Returns all tools, Greenwave first.
+pub(crate) fn all(greenwave: &Path) -> [Box<dyn Rival>; 7] {
+    [
+        Box::new(greenwave::Greenwave { program: greenwave.to_owned() }),
+        Box::new(ninja::Ninja),
+        Box::new(make::Make),
+        Box::new(go_task::GoTask),
+        Box::new(turbo::Turbo),
+        Box::new(nx::Nx),
+        Box::new(moon::Moon),
+    ]
 }
 
 fn file(name: &str, text: String) -> Files {
