@@ -38,7 +38,11 @@
 //!
 //! Errors are those of the operating system, as [`std::io::Error`]. An error whose cause is an
 //! entry that is refused, such as a link in the place of a directory or a pipe in the place of a
-//! file, names the entry: [`refused`]. Unix only.
+//! file, names the entry: [`refused`].
+//!
+//! # Platforms
+//!
+//! Unix only.
 
 mod dir;
 mod entries;
