@@ -96,6 +96,9 @@ pub struct Request {
     /// A directory outside of `root` for temporary files of the request, such as the prompt. It is
     /// created if it does not exist.
     pub temporary: PathBuf,
+    /// Paths relative to `directory` of files that belong to the prompt, for agents that do not
+    /// read files themselves.
+    pub context: Vec<String>,
 }
 
 impl Request {
@@ -117,6 +120,7 @@ impl Request {
             root: directory.clone(),
             directory,
             temporary: temporary.into(),
+            context: Vec::new(),
         }
     }
 
@@ -130,5 +134,11 @@ impl Request {
     #[must_use]
     pub fn continuing(self, session: Option<String>) -> Self {
         Self { session, ..self }
+    }
+
+    /// Sets the files that belong to the prompt.
+    #[must_use]
+    pub fn with_context(self, context: Vec<String>) -> Self {
+        Self { context, ..self }
     }
 }

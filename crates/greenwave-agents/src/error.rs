@@ -135,6 +135,85 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// The options of a model server are invalid.
+    #[error("cannot use a model server")]
+    InvalidServer {
+        /// The option with its accepted values.
+        source: crate::InvalidHttpOption,
+    },
+    /// No client of a model server can be created.
+    #[error("cannot create a client of model server {server}")]
+    Client {
+        /// Host and port of the server.
+        server: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The variable with the key of a model server is not set, or its value cannot be sent.
+    #[error("cannot find the key of model server {server} in variable `{variable}`")]
+    NoKey {
+        /// Host and port of the server.
+        server: String,
+        /// Name of the variable.
+        variable: String,
+    },
+    /// The program that prints the key of a model server failed.
+    #[error("cannot get the key of model server {server} from `{program}`")]
+    KeyCommand {
+        /// Host and port of the server.
+        server: String,
+        /// The program as configured.
+        program: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The files of a prompt cannot be read.
+    #[error("cannot read the files for the prompt in {}", directory.display())]
+    ReadContext {
+        /// The directory of the files.
+        directory: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A model server refused a request. Sending it again does not help.
+    #[error("model server {server} refused the request: {message} (HTTP {status})")]
+    RequestRefused {
+        /// Host and port of the server.
+        server: String,
+        /// HTTP status code.
+        status: u16,
+        /// Message of the server.
+        message: String,
+    },
+    /// A model server limits requests, is overloaded, has failed or cannot be reached. The request
+    /// can be sent again later.
+    #[error("model server {server} is unavailable: {message}")]
+    ServerUnavailable {
+        /// Host and port of the server.
+        server: String,
+        /// Message of the server, or the reason why there is no connection.
+        message: String,
+        /// The delay that the server asks for.
+        retry_after: Option<Duration>,
+        /// Whether the connection failed or was lost.
+        is_unreachable: bool,
+    },
+    /// The response of a model server is not what its interface defines, or reports an error.
+    #[error("cannot read the answer of model server {server}")]
+    InvalidAnswer {
+        /// Host and port of the server.
+        server: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A model stopped before its answer was complete.
+    #[error("model `{model}` stopped before its answer was complete: {reason}")]
+    Stopped {
+        /// The model as configured.
+        model: String,
+        /// The reason.
+        reason: &'static str,
+    },
     /// A response ended without [`AgentEvent::End`](crate::AgentEvent::End).
     #[error("the answer broke off after {bytes} bytes")]
     BrokeOff {
@@ -171,6 +250,11 @@ impl Error {
                 | Error::Start { .. }
                 | Error::NotFound { .. }
                 | Error::PromptTooLarge { .. }
+                | Error::InvalidServer { .. }
+                | Error::Client { .. }
+                | Error::NoKey { .. }
+                | Error::KeyCommand { .. }
+                | Error::RequestRefused { .. }
                 | Error::Panicked { .. }
         )
     }

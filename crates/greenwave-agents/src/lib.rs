@@ -4,7 +4,8 @@
 //! of [`AgentEvent`]s, which is complete only if it ends with [`AgentEvent::End`]. An [`AgentPool`]
 //! reuses sessions. [`ScriptedAgent`] replays the recorded responses of a [`Script`] with their
 //! delays. [`CommandAgent`] runs any program, and reads the output of a [`CodingProgram`] such as
-//! Claude Code or Codex. To add a backend, implement the two traits (`examples/custom_agent.rs`).
+//! Claude Code or Codex. With the feature `http`, `HttpAgent` sends prompts to model servers. To
+//! add a backend, implement the two traits (`examples/custom_agent.rs`).
 //!
 //! ```
 //! use std::sync::Arc;
@@ -38,6 +39,7 @@
 //! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
 //! | `conformance` | no | conformance suite for implementations of `Agent` | none |
+//! | `http` | no | `HttpAgent`: model servers with the interfaces of OpenAI and Anthropic | reqwest, rustls with ring (C and assembly) |
 //!
 //! # Errors
 //!
@@ -54,6 +56,9 @@ pub mod conformance;
 mod error;
 mod event;
 mod gate;
+#[cfg(feature = "http")]
+mod http;
+mod http_options;
 mod output;
 mod placeholder;
 mod pool;
@@ -69,6 +74,9 @@ pub use command::CommandAgent;
 pub use error::Error;
 pub use event::{AgentEvent, ResponseStream, TextStream};
 pub use gate::{Admission, Gate};
+#[cfg(feature = "http")]
+pub use http::HttpAgent;
+pub use http_options::{ApiKeySource, HttpApi, HttpOptions, InvalidHttpOption};
 pub use output::OutputFormat;
 pub use placeholder::{PLACEHOLDERS, UnknownPlaceholder, check_placeholders};
 pub use pool::{AgentPool, AgentPoolOptions, PooledSession};

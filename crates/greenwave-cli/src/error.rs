@@ -206,6 +206,15 @@ fn run_hint(error: &greenwave::Error) -> Option<&'static str> {
         greenwave::Error::Agent { source: greenwave::AgentError::NotFound { .. }, .. } => {
             "install the program, or correct `command` of the agent in the plan"
         }
+        greenwave::Error::NoHttp { .. } => {
+            "install with `cargo install --path crates/greenwave-cli --features http-agents`"
+        }
+        greenwave::Error::Agent { source: greenwave::AgentError::NoKey { .. }, .. } => {
+            "set the variable, or name another source of the key: `key_env` or `key_command`"
+        }
+        greenwave::Error::Agent { source: greenwave::AgentError::Client { .. }, .. } => {
+            "install the certificates of your system (package `ca-certificates`)"
+        }
         greenwave::Error::CopyMode { .. } => "set `run.copies = \"auto\"` to use what this file system has",
         greenwave::Error::Confinement { .. } => "set `confine = \"auto\"` to use what this system has",
         greenwave::Error::Network { source: None } => {

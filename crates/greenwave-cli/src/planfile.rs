@@ -15,6 +15,7 @@ use crate::reader::{Located, SETTINGS_FILE, Table};
 
 mod agent;
 pub(crate) mod confinement;
+mod http_agent;
 mod spending;
 
 use agent::{choice, command};

@@ -83,6 +83,32 @@ readable = ["/x"]
 hidden = ["/y"]
 prices = { input = 1.25, cached = 0.125, output = 10 }
 
+[agents.four]
+kind = "openai"
+model = "m"
+base_url = "http://localhost:8000/v1"
+api = "responses"
+key_env = "MY_KEY"
+context = ["src/**"]
+context_tokens = 1000
+answer_tokens = 1000
+effort = "low"
+time_limit = 90
+wait_max = "1h"
+prices = { input = 1.25, cached = 0.125, output = 10 }
+
+[agents.five]
+kind = "anthropic"
+model = "m"
+base_url = "http://localhost:8000"
+key_command = ["pass", "show", "key"]
+context = ["src/**"]
+context_tokens = 1000
+answer_tokens = 1000
+time_limit = 90
+wait_max = "1h"
+prices = { input = 1.25, cached = 0.125, output = 10 }
+
 [agents.two]
 kind = "scripted"
 script = "answers.json"
@@ -168,6 +194,10 @@ fn the_schema_of_plans_has_the_keys_that_are_accepted() {
         ("[agents.one.wait_on]", "/$defs/agent/oneOf/0/properties/wait_on"),
         ("[agents.three.prices]", "/$defs/agent/oneOf/2/properties/prices"),
         ("[agents.one.prices]", "/$defs/agent/oneOf/0/properties/prices"),
+        ("agent `four`", "/$defs/agent/oneOf/3"),
+        ("agent `five`", "/$defs/agent/oneOf/4"),
+        ("[agents.four.prices]", "/$defs/agent/oneOf/3/properties/prices"),
+        ("[agents.five.prices]", "/$defs/agent/oneOf/4/properties/prices"),
         ("[budget]", "/properties/budget"),
         ("[[features]]", "/$defs/feature"),
         ("[[features.tests]]", "/$defs/test"),

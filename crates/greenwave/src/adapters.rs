@@ -15,6 +15,8 @@ use greenwave_testing::{Environment, SCHEMA, StateSeal};
 
 use crate::confinement::{RunConfinement, agents as known_agents};
 use crate::error::Error;
+use crate::http_agent;
+use crate::mask::AddedSecrets;
 use crate::plan::{AgentSpec, CommandSpec, Plan};
 use crate::recovering_tier::RecoveringTier;
 use crate::settings::{Compression, Settings};
@@ -40,13 +42,14 @@ pub(crate) fn attempts_namespace(seal: Option<&StateSeal>) -> String {
 }
 
 /// Builds the agents of a plan, each with its pool of sessions. Programs get the variables, or lose
-/// those without a value.
+/// those without a value. Keys of model servers are added to the secrets.
 pub(crate) fn agents(
     plan: &Plan,
     settings: &Settings,
     environment: &Environment,
     variables: &[(OsString, Option<OsString>)],
     confinement: &RunConfinement,
+    secrets: &AddedSecrets,
 ) -> Result<BTreeMap<String, AgentPool>, Error> {
     let mut agents = BTreeMap::new();
     for (name, spec) in &plan.agents {
@@ -56,6 +59,7 @@ pub(crate) fn agents(
                 let script = script.map_err(|source| Error::Agent { agent: name.clone(), source })?;
                 Arc::new(ScriptedAgent::new(script, *pace))
             }
+            AgentSpec::Http(spec) => http_agent::new(name, spec, environment, secrets)?,
             AgentSpec::Command(spec @ CommandSpec { command, time_max, .. }) => {
                 let time_max = time_max.unwrap_or(settings.agent.time_limit);
                 let sandbox = confinement.agent(spec)?;

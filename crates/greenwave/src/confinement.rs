@@ -196,10 +196,8 @@ impl RunConfinement {
         let plan_dir =
             plan.file.as_deref().and_then(|file| file.canonicalize().ok()?.parent().map(Path::to_owned));
         let plan_dir = plan_dir.filter(|directory| paths::holds_projects(directory));
-        let commands = plan.agents.values().filter_map(|agent| match agent {
-            AgentSpec::Command(spec) => Some(&spec.command),
-            AgentSpec::Scripted { .. } => None,
-        });
+        let programs = plan.agents.values().filter_map(AgentSpec::as_command);
+        let commands = programs.map(|spec| &spec.command);
         let scripts = commands.filter_map(|command| Some(agents::beside_script(command, &self.places)?.0));
         let mut found: Vec<PathBuf> = plan_dir.into_iter().chain(scripts).collect();
         found.retain(|directory| !directory.starts_with(&self.places.root));
@@ -243,10 +241,7 @@ fn strength(mode: ConfineMode) -> Result<ChosenStrength, Error> {
 
 /// Returns the mode that an agent sets for itself.
 fn own_mode(agent: &AgentSpec) -> Option<ConfineMode> {
-    match agent {
-        AgentSpec::Command(spec) => spec.confinement.mode,
-        AgentSpec::Scripted { .. } => None,
-    }
+    agent.as_command()?.confinement.mode
 }
 
 /// Adds the paths that a plan or an agent names.

@@ -39,7 +39,7 @@ use crate::event::Event;
 use crate::feature_run::FeatureRun;
 use crate::fixed_ports::FixedPorts;
 use crate::green_record;
-use crate::mask::Mask;
+use crate::mask::{AddedSecrets, Mask};
 use crate::merge::MergeQueue;
 use crate::metrics;
 use crate::plan::{BaseKind, FeatureId, Guards, Plan, ResultKind};
@@ -104,7 +104,8 @@ impl Engine {
         let copies = copies::base_directory(&settings, &environment)?;
         let variables = copies::agent_variables(&copies, &ProjectRoot::of(&plan.project)?);
         let confinement = RunConfinement::new(&plan, &settings, &environment, &copies)?;
-        let agents = adapters::agents(&plan, &settings, &environment, &variables, &confinement)?;
+        let secrets = AddedSecrets::default();
+        let agents = adapters::agents(&plan, &settings, &environment, &variables, &confinement, &secrets)?;
         let sandbox = confinement.tests()?;
         let environment = environment.confined_by(sandbox.clone());
         let context = Preflight::new(&plan.project, environment.get("PATH"));
@@ -115,7 +116,7 @@ impl Engine {
         if settings.testing.trace == TraceMode::Required {
             return Err(Error::NotTraced);
         }
-        let mask = Mask::new(environment.texts());
+        let mask = Mask::new(environment.texts()).with(secrets);
         let problems = preflight(&plan, &environment).into_iter();
         let problems = problems.chain(preflight_sandboxes(&plan, settings.run.confine));
         let notes = problems.filter(|problem| !problem.is_error).collect();

@@ -29,6 +29,12 @@ pub enum Error {
         /// The cause.
         source: greenwave_agents::Error,
     },
+    /// An agent of the plan is a model server, and the feature `http-agents` is disabled.
+    #[error("cannot set up agent `{agent}`: the feature `http-agents` is disabled")]
+    NoHttp {
+        /// Name of the agent in the plan.
+        agent: String,
+    },
     /// Agents and tests cannot be confined in the way that the plan or the settings demand.
     #[error("cannot confine agents and tests")]
     Confinement {
@@ -274,6 +280,12 @@ impl FeatureError {
             FeatureError::NoTests { .. } => Some("name a file or a test that exists, or remove the filter"),
             FeatureError::Agent(greenwave_agents::Error::PromptTooLarge { .. }) => {
                 Some("write `{prompt_file}` instead of `{prompt}` in the agent's `command`")
+            }
+            FeatureError::Agent(greenwave_agents::Error::RequestRefused { status: 401 | 403, .. }) => {
+                Some("check the key that `key_env` or `key_command` of the agent gives")
+            }
+            FeatureError::Agent(greenwave_agents::Error::RequestRefused { status: 404, .. }) => {
+                Some("check `base_url` and `model` of the agent")
             }
             FeatureError::AlreadyPassing { .. } => Some("pass `--adopt` to take the code as it is"),
             FeatureError::Budget(_) => {

@@ -55,6 +55,7 @@
 //! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
 //! | `remote` | no | test results on a Redis server, also over TLS, or memcached; without it, such a server is [`ResultStoreError::NoRemote`] | redis, rustls with ring (C), async-memcached |
+//! | `http-agents` | no | [`AgentSpec::Http`]: agents that are model servers; without it, such an agent is [`Error::NoHttp`] | reqwest, rustls with ring (C and assembly) |
 //! | `conformance` | no | the module `conformance`, which fuzz targets use | none |
 //!
 //! # Errors
@@ -96,6 +97,7 @@ mod git_copies;
 mod green_record;
 mod guarded_write;
 mod guards;
+mod http_agent;
 mod included;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
@@ -155,7 +157,9 @@ pub use engine::Engine;
 pub use error::{Error, FeatureError, chain};
 pub use event::{AttemptDetails, Event, FileChange};
 pub use forget::{Forgotten, forget};
-pub use greenwave_agents::{CodingProgram, Error as AgentError, ProgramOptions, WaitOn};
+pub use greenwave_agents::{
+    ApiKeySource, CodingProgram, Error as AgentError, HttpApi, HttpOptions, ProgramOptions, WaitOn,
+};
 pub use greenwave_sandbox::{Network, landlock_version};
 pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
@@ -164,8 +168,8 @@ pub use greenwave_testing::{
 };
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
 pub use plan::{
-    AgentSpec, BaseKind, CommandSpec, Edits, Feature, FeatureId, Guards, Plan, PlanError, PlanLocation,
-    ResultKind, check_expression, nearest,
+    AgentSpec, BaseKind, CommandSpec, Edits, Feature, FeatureId, Guards, HttpSpec, Plan, PlanError,
+    PlanLocation, ResultKind, check_expression, nearest,
 };
 pub use preflight::{Problem, preflight, preflight_sandboxes};
 pub use protection::PROTECTED_FILES;

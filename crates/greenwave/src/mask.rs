@@ -2,6 +2,9 @@
 //! credentials, and texts that have the form of a credential.
 
 use std::borrow::Cow;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 /// The text that replaces a secret.
 const MASKED: &str = "[masked]";
@@ -61,11 +64,27 @@ const SCHEMES: [&str; 3] = ["Bearer ", "bearer ", "Basic "];
 /// Minimum length of a credential after such a word, in bytes.
 const SCHEME_BYTES_MIN: usize = 12;
 
-/// Replaces secrets in texts.
+/// Replaces secrets in texts. Clones share the values that are added later.
 #[derive(Clone, Default)]
 pub(crate) struct Mask {
     /// Secret values, the longest first.
     values: Vec<String>,
+    /// Values that were added later.
+    added: AddedSecrets,
+}
+
+/// Secret values that become known during a run.
+#[derive(Clone, Default)]
+pub(crate) struct AddedSecrets(Arc<RwLock<Vec<String>>>);
+
+impl AddedSecrets {
+    /// Adds a value, unless it is so short that it would match ordinary words.
+    pub(crate) fn add(&self, value: &str) {
+        let mut values = self.0.write();
+        if value.len() >= VALUE_BYTES_MIN && !values.iter().any(|other| other == value) {
+            values.push(value.to_owned());
+        }
+    }
 }
 
 impl std::fmt::Debug for Mask {
@@ -84,13 +103,19 @@ impl Mask {
             lines.filter(|line| line.len() >= VALUE_BYTES_MIN).map(str::to_owned).collect();
         values.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then(one.cmp(other)));
         values.dedup();
-        Self { values }
+        Self { values, added: AddedSecrets::default() }
+    }
+
+    /// Replaces the values of these secrets as well.
+    #[must_use]
+    pub(crate) fn with(self, added: AddedSecrets) -> Self {
+        Self { added, ..self }
     }
 
     /// Returns a text with all secrets replaced.
     pub(crate) fn apply<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let mut masked = Cow::Borrowed(text);
-        for value in &self.values {
+        for value in self.values.iter().chain(self.added.0.read().iter()) {
             if masked.contains(value.as_str()) {
                 masked = Cow::Owned(masked.replace(value.as_str(), MASKED));
             }
@@ -114,6 +139,11 @@ impl Mask {
         result.push_str(&masked[at..]);
         Cow::Owned(result)
     }
+}
+
+/// Returns whether a text has a part in the form of a credential.
+pub(crate) fn has_secret(text: &str) -> bool {
+    matches!(Mask::default().apply(text), Cow::Owned(_))
 }
 
 pub(crate) fn is_secret(name: &str, value: &str) -> bool {
@@ -279,5 +309,16 @@ mod tests {
             assert_eq!(mask.apply(text), expected, "{text}");
         }
         assert!(!format!("{mask:?}").contains("hunter2"), "secrets are not in debug output");
+    }
+
+    #[test]
+    fn values_that_are_added_later_are_masked() {
+        let added = AddedSecrets::default();
+        let mask = Mask::new([]).with(added.clone());
+        assert_eq!(mask.apply("key-from-a-program"), "key-from-a-program");
+        added.add("key-from-a-program");
+        added.add("short");
+        assert_eq!(mask.clone().apply("a key-from-a-program, short"), "a [masked], short");
+        assert!(has_secret("--key=sk-ant-api03-0123456789abcdef0123") && !has_secret("pass show openai"));
     }
 }

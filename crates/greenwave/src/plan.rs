@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use greenwave_agents::{CodingProgram, WaitOn};
+use greenwave_agents::{CodingProgram, HttpOptions, WaitOn};
 use greenwave_testing::Test;
 
 use crate::confinement::ConfineOptions;
@@ -110,6 +110,63 @@ pub enum AgentSpec {
     },
     /// A program that edits files in its working directory, or answers on standard output.
     Command(CommandSpec),
+    /// A model server, whose answer contains files, edits and diffs. Needs the feature
+    /// `http-agents`.
+    Http(HttpSpec),
+}
+
+/// Configuration of an agent that is a model server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpSpec {
+    /// Server, model and key.
+    pub options: HttpOptions,
+    /// Patterns of the files that prompts contain, in the syntax of `.gitignore`, relative to the
+    /// project. Files that probably hold secrets are left out.
+    pub context: Vec<String>,
+    /// Maximum duration of one answer. `None` for the limit of the settings.
+    pub time_max: Option<Duration>,
+    /// Maximum time that a feature waits for a server that limits requests, is overloaded or cannot
+    /// be reached. `None` for one hour, or ten minutes if it cannot be reached.
+    pub wait_max: Option<Duration>,
+    /// Prices of the model.
+    pub prices: Option<Prices>,
+}
+
+impl AgentSpec {
+    /// Returns the agent as a program, if it is one.
+    pub(crate) fn as_command(&self) -> Option<&CommandSpec> {
+        match self {
+            Self::Command(spec) => Some(spec),
+            _ => None,
+        }
+    }
+
+    /// Returns the time limit of one answer, unless it is that of the settings.
+    pub(crate) fn time_max(&self) -> Option<Duration> {
+        match self {
+            Self::Scripted { .. } => None,
+            Self::Command(spec) => spec.time_max,
+            Self::Http(spec) => spec.time_max,
+        }
+    }
+
+    /// Returns the time that a feature waits for the agent, unless it is the usual one.
+    pub(crate) fn wait_max(&self) -> Option<Duration> {
+        match self {
+            Self::Scripted { .. } => None,
+            Self::Command(spec) => spec.wait_max,
+            Self::Http(spec) => spec.wait_max,
+        }
+    }
+
+    /// Returns the prices of the agent's model.
+    pub(crate) fn prices(&self) -> Option<Prices> {
+        match self {
+            Self::Scripted { .. } => None,
+            Self::Command(spec) => spec.prices,
+            Self::Http(spec) => spec.prices,
+        }
+    }
 }
 
 /// Configuration of an agent that is a program.

@@ -5,11 +5,12 @@ use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use greenwave_agents::ApiKeySource;
 use greenwave_dir::read_regular;
 use greenwave_testing::{Environment, Test};
 
 use crate::confinement::ConfineMode;
-use crate::plan::{AgentSpec, Feature, Plan, PlanLocation};
+use crate::plan::{AgentSpec, Feature, HttpSpec, Plan, PlanLocation};
 use crate::protection;
 use crate::test_files::is_test_file;
 
@@ -72,7 +73,7 @@ impl Problem {
 pub fn preflight(plan: &Plan, environment: &Environment) -> Vec<Problem> {
     let path = environment.get("PATH");
     let mut problems: Vec<Problem> =
-        plan.agents.iter().filter_map(|(name, agent)| check_agent(plan, name, agent, path)).collect();
+        plan.agents.iter().filter_map(|(name, agent)| check_agent(plan, name, agent, environment)).collect();
     for feature in &plan.features {
         for test in &feature.tests {
             problems.extend(check_program(plan, feature, "tests", test, path));
@@ -86,10 +87,21 @@ pub fn preflight(plan: &Plan, environment: &Environment) -> Vec<Problem> {
     problems
 }
 
-fn check_agent(plan: &Plan, name: &str, agent: &AgentSpec, path: Option<&OsStr>) -> Option<Problem> {
-    let AgentSpec::Command(spec) = agent else { return None };
-    let program = spec.command.first()?;
+fn check_agent(plan: &Plan, name: &str, agent: &AgentSpec, environment: &Environment) -> Option<Problem> {
     let is_used = plan.features.iter().any(|feature| feature.agent == *name);
+    let path = environment.get("PATH");
+    let (program, key) = match agent {
+        AgentSpec::Scripted { .. } => return None,
+        AgentSpec::Command(spec) => (spec.command.first()?, "command"),
+        AgentSpec::Http(HttpSpec { options, .. }) => match &options.key {
+            ApiKeySource::None => return None,
+            ApiKeySource::Command(words) => (words.first()?, "key_command"),
+            ApiKeySource::Variable(variable) => {
+                let is_set = environment.get(variable).is_some_and(|value| !value.is_empty());
+                return (is_used && !is_set).then(|| missing_key(name, variable));
+            }
+        },
+    };
     // A relative path with a slash is resolved when the agent starts.
     if !is_used || (program.contains('/') && !program.starts_with('/')) {
         return None;
@@ -103,8 +115,14 @@ fn check_agent(plan: &Plan, name: &str, agent: &AgentSpec, path: Option<&OsStr>)
         subject,
         "missing-agent",
         message,
-        format!("install `{program}`, or correct the command"),
+        format!("install `{program}`, or correct `{key}`"),
     ))
+}
+
+fn missing_key(agent: &str, variable: &str) -> Problem {
+    let message = format!("cannot find the key of agent `{agent}` in variable `{variable}`");
+    let hint = "set the variable, or name another source of the key: `key_env` or `key_command`".to_owned();
+    Problem::error(Subject::Agent(agent.to_owned()), "missing-key", message, hint)
 }
 
 /// Returns a note for each agent that starts a program which confines with mounts. Confined agents

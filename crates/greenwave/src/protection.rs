@@ -180,7 +180,8 @@ fn text(content: Option<&[u8]>) -> Option<String> {
     content.map(|content| String::from_utf8_lossy(content).into_owned())
 }
 
-fn patterns(patterns: &[String]) -> Option<Selection> {
+/// Compiles patterns of a plan. Returns `None` if there are none, or if one is invalid.
+pub(crate) fn patterns(patterns: &[String]) -> Option<Selection> {
     if patterns.is_empty() {
         return None;
     }
@@ -188,7 +189,8 @@ fn patterns(patterns: &[String]) -> Option<Selection> {
     Selection::of(&spec).ok()
 }
 
-fn matches(selection: &Selection, path: &str) -> bool {
+/// Returns whether patterns match the path of a file.
+pub(crate) fn matches(selection: &Selection, path: &str) -> bool {
     selection.includes(std::path::Path::new(path), true)
 }
 

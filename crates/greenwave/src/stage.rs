@@ -1,6 +1,7 @@
 //! The work of each phase: confirms that the tests fail, requests an answer, tests and reviews it.
 
 mod answer;
+mod context;
 mod needed_files;
 mod pause;
 mod request;

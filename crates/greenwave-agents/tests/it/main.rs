@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "test helpers may unwrap")]
 
 mod command;
+mod http;
 mod option_ranges;
 mod panics;
 mod script;

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use greenwave_agents::{
-    Agent, AgentPool, AgentPoolOptions, CommandAgent, Gate, Request, Script, ScriptedAgent,
+    Agent, AgentPool, AgentPoolOptions, ApiKeySource, CommandAgent, Gate, HttpAgent, HttpApi, HttpOptions,
+    Request, Script, ScriptedAgent,
 };
+use greenwave_testkit::http::{HttpResponse, HttpServer};
 
 const DURATIONS: [Duration; 3] = [Duration::ZERO, Duration::from_nanos(1), Duration::MAX];
 
@@ -68,5 +70,28 @@ async fn any_time_limit_of_a_command_ends_or_allows_the_answer() {
         };
         let text: Result<Vec<_>, _> = text;
         assert!(limit < Duration::MAX || text.is_ok(), "{limit:?}: {text:?}");
+    }
+}
+
+#[tokio::test]
+async fn any_number_of_tokens_makes_a_request() {
+    let server = HttpServer::start(|_, _| HttpResponse::events(["[DONE]"]));
+    for context_tokens in [0, 1, u32::MAX] {
+        for answer_tokens in [None, Some(0), Some(1), Some(u32::MAX)] {
+            let (base_url, key) = (server.url(), ApiKeySource::None);
+            let own = HttpOptions::new(HttpApi::OpenAiChat, "m");
+            let options = HttpOptions { base_url, key, context_tokens, answer_tokens, ..own };
+            let Ok(agent) = HttpAgent::new(options, None) else {
+                assert_eq!(answer_tokens, Some(0));
+                continue;
+            };
+            let request = Request::new("f", 1, "", ".", std::env::temp_dir());
+            let request = request.with_context(vec!["Cargo.toml".to_owned()]);
+            agent.connect().await.unwrap().send(&request).await.unwrap();
+            let sent = server.requests().pop().unwrap().json();
+            assert_eq!(sent["max_tokens"].as_u64(), answer_tokens.map(u64::from));
+            let has_file = sent["messages"][1]["content"].as_str().unwrap().contains("[package]");
+            assert_eq!(has_file, context_tokens == u32::MAX);
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use greenwave::{AgentSpec, CodingProgram, CommandSpec, Edits, ProgramOptions, WaitOn};
 
-use super::{confinement, spending};
+use super::{confinement, http_agent, spending};
 use crate::diagnostic::{Diagnostic, Document};
 use crate::reader::Table;
 
@@ -42,10 +42,15 @@ pub(super) fn read(
             let common = common(document, &mut table, dir)?;
             AgentSpec::Command(CommandSpec { command, program: Some(program), unconfined_command, ..common })
         }
+        name if http_agent::KINDS.contains(&name) => {
+            AgentSpec::Http(http_agent::read(document, &mut table, &kind)?)
+        }
         other => {
-            let programs = CodingProgram::ALL.map(|program| format!("{:?}", program.name())).join(", ");
+            let programs = CodingProgram::ALL.map(CodingProgram::name);
+            let kinds = programs.iter().chain(&http_agent::KINDS).map(|kind| format!("{kind:?}"));
+            let kinds = kinds.collect::<Vec<_>>().join(", ");
             let message = format!(
-                "invalid value `{other:?}` for `kind`: expected \"scripted\", \"command\", or one of {programs}"
+                "invalid value `{other:?}` for `kind`: expected \"scripted\", \"command\", or one of {kinds}"
             );
             return Err(document.error(kind.at, message));
         }

@@ -34,6 +34,7 @@ mod help;
 mod hostile;
 mod hostile_paths;
 mod hostile_writes;
+mod http_agents;
 mod human_output;
 mod ignored_files;
 mod junit;

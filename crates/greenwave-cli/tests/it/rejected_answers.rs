@@ -215,7 +215,7 @@ fn agents_that_do_not_exist_are_found_before_the_run() {
     assert_eq!(
         finished.stderr,
         "error: plan.toml:2:9: cannot find program `no-such-agent` of agent `bad`\n  |\n2 | [agents.bad]\n  \
-         |         ^^^\nhint: install `no-such-agent`, or correct the command\n"
+         |         ^^^\nhint: install `no-such-agent`, or correct `command`\n"
     );
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use greenwave_agents::check_placeholders;
+use greenwave_agents::{ApiKeySource, check_placeholders};
 use greenwave_scheduler::{Graph, GraphBuilder};
 
 use super::error::{FEATURES_MAX, ID_BYTES_MAX, PlanError};
-use super::{AgentSpec, CommandSpec, Feature, FeatureId, Plan};
+use super::{AgentSpec, CommandSpec, Feature, FeatureId, HttpSpec, Plan};
 use crate::{included, mask};
 
 /// Maximum pace of a scripted agent.
@@ -156,9 +156,26 @@ fn check_agent(name: &str, agent: &AgentSpec) -> Result<(), PlanError> {
                 return checked.map_err(|source| PlanError::Placeholder { agent: name.to_owned(), source });
             }
         },
+        AgentSpec::Http(spec) => match spec.problem() {
+            Some(problem) => problem,
+            None => return Ok(()),
+        },
         AgentSpec::Scripted { .. } => return Ok(()),
     };
     Err(PlanError::InvalidAgent { agent: name.to_owned(), field, value, expected })
+}
+
+impl HttpSpec {
+    /// Returns the first invalid key with its value and the accepted ones.
+    fn problem(&self) -> Option<(&'static str, String, &'static str)> {
+        if let Err(invalid) = self.options.check() {
+            return Some((invalid.option, invalid.value, invalid.expected));
+        }
+        let ApiKeySource::Command(words) = &self.options.key else { return None };
+        let has_secret = words.iter().any(|word| mask::has_secret(word));
+        let expected = "no credentials: name a program that prints the key";
+        has_secret.then(|| ("key_command", "[…]".to_owned(), expected))
+    }
 }
 
 /// Returns the name of a variable that an agent's command must not have, with the accepted form.

@@ -90,10 +90,7 @@ impl Stage<'_> {
     }
 
     fn wait_max(&self) -> Duration {
-        let set = match self.ctx.plan.agents.get(&self.feature().agent) {
-            Some(AgentSpec::Command(spec)) => spec.wait_max,
-            _ => None,
-        };
+        let set = self.ctx.plan.agents.get(&self.feature().agent).and_then(AgentSpec::wait_max);
         set.unwrap_or(match &self.active.waits_for {
             Some(Wait::Agent { is_unreachable: true, .. }) => UNREACHABLE_WAIT_MAX,
             _ => WAIT_MAX,

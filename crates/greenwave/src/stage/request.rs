@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Stage;
 use super::answer::{AnswerPart, Draft, NotTaken, PartError, TakenFile, describe_changes, nameless, part_of};
+use super::context;
 use super::pause::Unavailable;
 use crate::attempt_record::AttemptRecord;
 use crate::confine::{self, PathError, PathProblem};
@@ -66,7 +67,8 @@ impl Unusable {
     /// Returns why a request failed, given an error of the agent.
     fn request(error: AgentError) -> Self {
         match error {
-            AgentError::Overloaded { line: message, retry_after, is_unreachable, .. } => {
+            AgentError::Overloaded { line: message, retry_after, is_unreachable, .. }
+            | AgentError::ServerUnavailable { message, retry_after, is_unreachable, .. } => {
                 Unusable::Overloaded(Unavailable { message, retry_after, is_unreachable })
             }
             error if error.is_permanent() => Unusable::Feature(FeatureError::Agent(error)),
@@ -77,11 +79,13 @@ impl Unusable {
     /// Returns why an answer cannot be read.
     fn answer(error: &StreamError, time_max: Duration) -> Self {
         if let StreamError::Source { source, .. } = error
-            && let Some(AgentError::Overloaded { line, retry_after, is_unreachable, .. }) =
-                source.downcast_ref()
+            && let Some(
+                AgentError::Overloaded { line: message, retry_after, is_unreachable, .. }
+                | AgentError::ServerUnavailable { message, retry_after, is_unreachable, .. },
+            ) = source.downcast_ref()
         {
             return Unusable::Overloaded(Unavailable {
-                message: line.clone(),
+                message: message.clone(),
                 retry_after: *retry_after,
                 is_unreachable: *is_unreachable,
             });
@@ -170,6 +174,7 @@ impl Stage<'_> {
             temporary.path(),
         )
         .in_root(self.active.workspace.root())
+        .with_context(self.context())
         .continuing(session);
         ctx.steps.pass("request").await;
         let agent = &feature.agent;
@@ -200,6 +205,17 @@ impl Stage<'_> {
             ..Limits::default()
         };
         self.take_files(attempt, answer, limits, (time_max, started)).await
+    }
+
+    /// Returns the files that a model server gets with the prompt, relative to the project.
+    fn context(&self) -> Vec<String> {
+        let workspace = &self.active.workspace;
+        match self.ctx.plan.agents.get(&self.feature().agent) {
+            Some(AgentSpec::Http(spec)) => {
+                context::files(&spec.context, workspace.tree(), &workspace.project())
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Reads the answer to its end, then takes the agent's work. `times` are the time limit and the
@@ -454,10 +470,8 @@ impl Stage<'_> {
     }
 
     fn time_limit(&self) -> Duration {
-        match self.ctx.plan.agents.get(&self.feature().agent) {
-            Some(AgentSpec::Command(CommandSpec { time_max: Some(limit), .. })) => *limit,
-            _ => self.ctx.settings.agent.time_limit,
-        }
+        let set = self.ctx.plan.agents.get(&self.feature().agent).and_then(AgentSpec::time_max);
+        set.unwrap_or(self.ctx.settings.agent.time_limit)
     }
 }
 

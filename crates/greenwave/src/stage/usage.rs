@@ -4,7 +4,6 @@ use super::Stage;
 use crate::budget::{Reservation, Uncounted};
 use crate::error::FeatureError;
 use crate::event::Event;
-use crate::plan::{AgentSpec, CommandSpec};
 use crate::report::Usage;
 use crate::spending::Prices;
 use crate::transcript::Recorder;
@@ -37,10 +36,7 @@ impl Stage<'_> {
     }
 
     fn prices(&self) -> Option<Prices> {
-        match self.ctx.plan.agents.get(&self.feature().agent) {
-            Some(AgentSpec::Command(CommandSpec { prices, .. })) => *prices,
-            _ => None,
-        }
+        self.ctx.plan.agents.get(&self.feature().agent)?.prices()
     }
 }
 

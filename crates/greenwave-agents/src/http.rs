@@ -1,0 +1,151 @@
+//! Implements an agent that is a model server: the prompt with files of the project is its request,
+//! the streamed text its response.
+
+mod answer;
+mod client;
+mod context;
+mod failure;
+mod key;
+mod message;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use reqwest::{Client, Response, Url};
+
+use crate::http_options::{ApiKeySource, HttpApi, HttpOptions};
+use crate::{Agent, Error, Preflight, Request, ResponseStream, Session};
+
+use self::failure::Failures;
+use self::key::{Key, KeyStore};
+
+/// An agent that sends the prompt to a model server, together with the
+/// [files](Request::context) that the request names, and returns the text that the model writes.
+///
+/// The model sees nothing else of the project and cannot use tools, so its answer must contain the
+/// files. Each request is independent of earlier ones. Connections are reused. Redirects are not
+/// followed, because they would carry the key to another server. A proxy from the environment is
+/// used, except for servers on this machine.
+///
+/// Responses have no time limit: drop them to cancel a request, which closes the connection.
+#[derive(Debug, Clone)]
+pub struct HttpAgent(Arc<Server>);
+
+#[derive(Debug)]
+struct Server {
+    options: HttpOptions,
+    url: Url,
+    client: Client,
+    key: KeyStore,
+}
+
+impl HttpAgent {
+    /// Creates an agent. `variable` is the value of the variable that the options name as the
+    /// source of the key, if it is set.
+    ///
+    /// # Errors
+    /// [`Error::InvalidServer`] if an option is invalid, and [`Error::Client`] if no client can be
+    /// created, for example because the system has no certificates.
+    pub fn new(options: HttpOptions, variable: Option<String>) -> Result<Self, Error> {
+        let invalid = |source| Error::InvalidServer { source };
+        options.check().map_err(invalid)?;
+        let url = message::url(&options).map_err(invalid)?;
+        let client = client::build(&url)
+            .map_err(|source| Error::Client { server: options.server().to_owned(), source })?;
+        let key = KeyStore::new(options.key.clone(), variable);
+        Ok(Self(Arc::new(Server { options, url, client, key })))
+    }
+
+    /// Calls a function with each key that a program prints, so that the caller can keep it out of
+    /// stored and shown text. Must be called before the first session is opened.
+    #[must_use]
+    pub fn with_key_observer(self, observer: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        match Arc::try_unwrap(self.0) {
+            Ok(mut server) => {
+                server.key.observe(Box::new(observer));
+                Self(Arc::new(server))
+            }
+            Err(shared) => Self(shared),
+        }
+    }
+}
+
+#[async_trait]
+impl Agent for HttpAgent {
+    async fn connect(&self) -> Result<Box<dyn Session>, Error> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.0.options.api {
+            HttpApi::AnthropicMessages => "anthropic",
+            HttpApi::OpenAiChat | HttpApi::OpenAiResponses => "openai",
+        }
+    }
+
+    fn preflight(&self, _context: &Preflight<'_>) -> Result<(), Error> {
+        let HttpOptions { key, .. } = &self.0.options;
+        match key {
+            ApiKeySource::Variable(variable) if self.0.key.is_missing() => {
+                Err(Error::NoKey { server: self.0.options.server().to_owned(), variable: variable.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn fingerprint(&self) -> [u8; 32] {
+        let HttpOptions { api, base_url, model, context_tokens, answer_tokens, effort, key: _ } =
+            &self.0.options;
+        let text = format!("{:?}", (api, base_url, model, context_tokens, answer_tokens, effort));
+        *blake3::Hasher::new().update(b"http").update(text.as_bytes()).finalize().as_bytes()
+    }
+}
+
+#[async_trait]
+impl Session for HttpAgent {
+    async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
+        let server = &self.0;
+        let files = context::read(request, server.options.context_tokens).await?;
+        let body = message::body(&server.options, &files, &request.prompt);
+        let (response, key) = server.post(body.to_string()).await?;
+        let failures = Failures::new(server.options.server(), key);
+        let protocol = message::protocol(server.options.api);
+        answer::stream(response, protocol, &server.options.model, failures).await
+    }
+
+    fn is_open(&self) -> bool {
+        true
+    }
+}
+
+impl Server {
+    /// Sends a request. Gets a new key from its program once if the server refuses the last one.
+    async fn post(&self, body: String) -> Result<(Response, Option<Key>), Error> {
+        let (key, is_old) = self.key.get(self.options.server()).await?;
+        match self.post_with(key, body.clone()).await {
+            Err(Error::RequestRefused { status: 401, .. }) if is_old => {
+                self.key.forget().await;
+                let (key, _) = self.key.get(self.options.server()).await?;
+                self.post_with(key, body).await
+            }
+            result => result,
+        }
+    }
+
+    async fn post_with(&self, key: Option<Key>, body: String) -> Result<(Response, Option<Key>), Error> {
+        let failures = Failures::new(self.options.server(), key.clone());
+        let mut post = self.client.post(self.url.clone()).body(body);
+        for (name, value) in message::headers(self.options.api) {
+            post = post.header(*name, *value);
+        }
+        if let Some(key) = &key {
+            let (name, value) = message::key_header(self.options.api, key);
+            post = post.header(name, value);
+        }
+        let response = post.send().await.map_err(|error| failures.of_connection(&error))?;
+        if response.status().is_success() {
+            return Ok((response, key));
+        }
+        Err(failures.of_status(response).await)
+    }
+}

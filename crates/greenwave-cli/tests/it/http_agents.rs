@@ -1,0 +1,185 @@
+//! Runs with agents that are model servers, played by a server with scripted responses.
+
+use greenwave_testkit::http::{HttpRequest, HttpResponse, HttpServer};
+use serde_json::{Value, json};
+
+use crate::program::Program;
+use crate::shell_plan::Report;
+use crate::test_dir::TestDir;
+
+/// A key, which must be in no output and no file.
+const KEY: &str = "a-very-secret-key";
+
+/// Returns the response of OpenAI's chat completions, in pieces of 20 bytes.
+fn chat(text: &str) -> HttpResponse {
+    let usage = json!({ "prompt_tokens": 1000, "completion_tokens": 100,
+        "prompt_tokens_details": { "cached_tokens": 600 } });
+    let data = [
+        json!({ "choices": [{ "delta": { "content": text }, "finish_reason": "stop" }] }).to_string(),
+        json!({ "choices": [], "usage": usage }).to_string(),
+        "[DONE]".to_owned(),
+    ];
+    HttpResponse::events(data).in_chunks_of(20)
+}
+
+/// Returns the response of Anthropic's messages.
+fn messages(text: &str) -> HttpResponse {
+    HttpResponse::events([
+        json!({ "type": "message_start", "message": { "id": "m", "model": "m", "usage": { "input_tokens": 10 } } }),
+        json!({ "type": "content_block_delta", "index": 0, "delta": { "type": "text_delta", "text": text } }),
+        json!({ "type": "message_delta", "delta": { "stop_reason": "end_turn" }, "usage": { "output_tokens": 5 } }),
+        json!({ "type": "message_stop" }),
+    ]
+    .map(|data| data.to_string()))
+}
+
+fn file(path: &str, text: &str) -> String {
+    format!("Here it is.\n\n```text {path}\n{text}\n```\n")
+}
+
+fn feature(id: &str, agent: &str) -> String {
+    format!(
+        "[[features]]\nid = \"{id}\"\nprompt = \"Write {id}.\"\nagent = \"{agent}\"\nattempts = 2\n\
+         [[features.tests]]\ncommand = [\"grep\", \"-q\", \"right\", \"{id}.txt\"]\n"
+    )
+}
+
+/// Returns a directory with a plan of these agents and features.
+fn directory(agents: &str, features: &[(&str, &str)]) -> TestDir {
+    let features: String = features.iter().map(|(id, agent)| feature(id, agent)).collect();
+    let plan = format!("project = \"project\"\n{agents}\n{features}");
+    TestDir::empty()
+        .with("plan.toml", plan)
+        .with("project/src/a.rs", "fn a() {}\n")
+        .with("project/src/.env", "X=1\n")
+}
+
+fn run(dir: &TestDir) -> Program {
+    let args = ["run", "plan.toml", "--no-metrics", "--format", "json"];
+    dir.greenwave(args).within(&dir.path("")).variable("MY_KEY", KEY)
+}
+
+fn prompt_of(request: &HttpRequest) -> String {
+    let body = request.json();
+    match &body["messages"][1]["content"] {
+        Value::String(text) => text.clone(),
+        _ => body["messages"][0]["content"].to_string(),
+    }
+}
+
+#[test]
+fn features_are_built_by_model_servers_of_both_interfaces() {
+    let openai = HttpServer::start(|request, number| match number {
+        // The first answer repeats the key, as a debugging server may.
+        0 => chat(&format!("{} {}", request.header("authorization").unwrap(), file("one.txt", "wrong"))),
+        _ => chat(&file("one.txt", "right")),
+    });
+    let anthropic = HttpServer::start(|_, _| messages(&file("two.txt", "right")));
+    let agents = format!(
+        "[agents.one]\nkind = \"openai\"\nmodel = \"m\"\nbase_url = \"{}/v1\"\nkey_env = \"MY_KEY\"\n\
+         context = [\"src/**\"]\nprices = {{ input = 10, cached = 1, output = 100 }}\n\
+         [agents.two]\nkind = \"anthropic\"\nmodel = \"m\"\nbase_url = \"{}\"\n\
+         key_command = [\"sh\", \"-c\", \"echo {KEY}-2\"]\n",
+        openai.url(),
+        anthropic.url()
+    );
+    let dir = directory(&agents, &[("one", "one"), ("two", "two")]);
+    let finished = run(&dir).run().with_code(0);
+    assert_eq!(
+        (dir.read("project/one.txt"), dir.read("project/two.txt")),
+        ("right\n".into(), "right\n".into())
+    );
+    let report = Report::of(&finished);
+    assert_eq!(report.feature("one")["attempts"], 2);
+    let usage = &report.feature("one")["usage"];
+    // Two answers, each 400 tokens at 10, 600 at 1 and 100 at 100 dollars for a million.
+    assert_eq!((&usage["input_tokens"], &usage["cost_usd"]), (&json!(2000), &json!(0.0292)));
+
+    let requests = openai.requests();
+    assert_eq!(requests[0].target, "POST /v1/chat/completions");
+    assert!(
+        prompt_of(&requests[0]).starts_with("Files of the project:\n\n```text src/a.rs\nfn a() {}\n```\n")
+    );
+    assert!(prompt_of(&requests[1]).contains("This is attempt 2 of 2."), "{}", prompt_of(&requests[1]));
+    let request = &anthropic.requests()[0];
+    assert_eq!(request.header("x-api-key"), Some(&*format!("{KEY}-2")));
+    assert!(prompt_of(request).contains("Answer with whole files"));
+
+    let attempts = dir.greenwave(["attempts", "plan.toml", "one", "--attempt", "1"]).within(&dir.path(""));
+    let attempts = attempts.variable("MY_KEY", KEY).run().with_code(0);
+    assert!(attempts.stdout.contains("Bearer [masked]"), "{}", attempts.describe());
+    for text in [finished.describe(), attempts.describe()] {
+        assert!(!text.contains(KEY), "{text}");
+    }
+}
+
+#[test]
+fn a_server_that_limits_requests_costs_no_attempt() {
+    let server = HttpServer::start(|_, number| match number {
+        0 => HttpResponse::new(429, r#"{"error":{"message":"Slow down"}}"#).with("retry-after", "3600"),
+        1 => chat(&file("one.txt", "wrong")),
+        _ => chat(&file("one.txt", "right")),
+    });
+    let agent = format!(
+        "[agents.one]\nkind = \"openai\"\nmodel = \"m\"\nbase_url = \"{}\"\nwait_max = \"100ms\"\n",
+        server.url()
+    );
+    let dir = directory(&agent, &[("one", "one")]);
+    let finished = run(&dir).run().with_code(1);
+    let report = Report::of(&finished);
+    let reason = report.reason("one");
+    assert_eq!(reason, "agent `one` could not work for 100ms (wait_max): Slow down (HTTP 429)");
+    let waiting = finished.events().into_iter().find(|event| event["event"] == "waiting");
+    assert!(waiting.is_some() || finished.stdout.contains("Slow down"), "{}", finished.describe());
+    // Both attempts are left.
+    let report = Report::of(&run(&dir).run().with_code(0));
+    assert_eq!((report.phases(), server.requests().len()), (vec![("one", "green")], 3));
+    assert!(server.requests()[1].header("authorization").is_none(), "no key for a server that is named");
+}
+
+#[test]
+fn a_refused_request_ends_the_feature_with_a_hint() {
+    let server = HttpServer::start(|_, _| HttpResponse::new(401, format!("wrong key {KEY}")));
+    let agent = format!(
+        "[agents.one]\nkind = \"openai\"\nmodel = \"m\"\nbase_url = \"{}\"\nkey_env = \"MY_KEY\"\n",
+        server.url()
+    );
+    let dir = directory(&agent, &[("one", "one")]);
+    let finished = run(&dir).run().with_code(1);
+    let report = Report::of(&finished);
+    let reason = report.reason("one");
+    assert!(reason.ends_with(" refused the request: wrong key [masked] (HTTP 401)"), "{reason}");
+    assert!(
+        finished.stdout.contains("check the key that `key_env` or `key_command`"),
+        "{}",
+        finished.describe()
+    );
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn keys_in_a_plan_are_refused_and_not_shown() {
+    let secret = "sk-0123456789abcdefghij0123";
+    for (lines, expected) in [
+        (format!("api_key = \"{secret}\""), "unexpected key `api_key`: a plan holds no credentials"),
+        (format!("key_env = \"{secret}\""), "for `key_env` in agent `one`: expected the name of a variable"),
+        (
+            format!("key_command = [\"echo\", \"{secret}\"]"),
+            "for `key_command` in agent `one`: expected no credentials",
+        ),
+        (format!("base_url = \"https://me:{secret}@example.com\""), "without user, password and query"),
+        ("key_env = \"A\"\nkey_command = [\"b\"]".to_owned(), "expected one of them"),
+        ("effort = \"low\"".to_owned(), "the interface of Anthropic has no such option"),
+        (String::new(), "cannot find the key of agent `one` in variable `ANTHROPIC_API_KEY`"),
+    ] {
+        let agent = format!("[agents.one]\nkind = \"anthropic\"\nmodel = \"m\"\n{lines}\n");
+        let finished = run(&directory(&agent, &[("one", "one")])).variable("ANTHROPIC_API_KEY", "").run();
+        let text = finished.with_code(2).describe();
+        assert!(text.contains(expected) && !text.contains(secret), "{expected}: {text}");
+    }
+    let agent = "[agents.one]\nkind = \"openai\"\nmodel = \"m\"\nkey_env = \"NOT_SET\"\n";
+    let dir = directory(agent, &[("one", "one")]);
+    let check = dir.greenwave(["run", "plan.toml", "--check"]).within(&dir.path("")).run();
+    let text = check.describe();
+    assert!(text.contains("cannot find the key of agent `one` in variable `NOT_SET`"), "{text}");
+}
