@@ -11,7 +11,7 @@ use crate::sync::AtomicUsize;
 /// A computation in progress. The caller that holds the lock computes, the others wait for it.
 #[derive(Debug)]
 pub(crate) struct Computation<V> {
-    pub(crate) outcome: AsyncMutex<ComputationOutcome<V>>,
+    pub(crate) outcome: Arc<AsyncMutex<ComputationOutcome<V>>>,
     /// Number of failed computations that left an error for the waiters. Only changed while the
     /// list of pending computations is locked, which orders it for callers that join later.
     pub(crate) failures: AtomicUsize,
@@ -20,7 +20,7 @@ pub(crate) struct Computation<V> {
 impl<V> Computation<V> {
     pub(crate) fn new() -> Self {
         let outcome = AsyncMutex::new(ComputationOutcome { value: None, failure: None });
-        Self { outcome, failures: AtomicUsize::new(0) }
+        Self { outcome: Arc::new(outcome), failures: AtomicUsize::new(0) }
     }
 }
 

@@ -6,12 +6,12 @@ use crate::Key;
 
 /// Maps a key to 64 evenly distributed bits. Implemented for every `BuildHasher` and for
 /// [`IdentityHasher`].
-pub trait KeyHasher<K>: Send + Sync + 'static {
-    /// Returns the bits of `key`. Equal keys must have equal bits.
+pub trait KeyHasher<K: ?Sized>: Send + Sync + 'static {
+    /// Returns the bits of `key`. Equal keys must have equal bits, also in their borrowed forms.
     fn hash_key(&self, key: &K) -> u64;
 }
 
-impl<K: Hash, S: BuildHasher + Send + Sync + 'static> KeyHasher<K> for S {
+impl<K: Hash + ?Sized, S: BuildHasher + Send + Sync + 'static> KeyHasher<K> for S {
     fn hash_key(&self, key: &K) -> u64 {
         self.hash_one(key)
     }

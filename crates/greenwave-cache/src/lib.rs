@@ -25,7 +25,7 @@
 //!
 //! let slow = async || Ok::<_, std::io::Error>("green".len());
 //! assert_eq!(cache.get_or_compute("green".to_owned(), slow).await.unwrap(), 5);
-//! assert_eq!(cache.get(&"green".to_owned()), Some(5)); // not computed again
+//! assert_eq!(cache.get("green"), Some(5)); // not computed again
 //! assert_eq!(cache.stats().hit_rate(), 0.5);
 //! # Ok(())
 //! # }
@@ -62,12 +62,14 @@
 //! | --- | --- |
 //! | disable the cache | no tiers in [`Tiered::new`]; [`CacheOptions::entries_max`] 0 |
 //! | limit its size | [`CacheOptions::entries_max`] and [`CacheOptions::weight_max`], [`MemoryBackend::new`], `DiskOptions::disk_bytes_max` |
-//! | limit the age of entries | [`CacheOptions::ttl`] and [`CacheOptions::tti`], [`TieredOptions::age_max`], [`Tier::ttl_max`] |
+//! | change the limits later | [`Cache::set_entries_max`], [`Cache::set_weight_max`] |
+//! | change an entry depending on its value | [`Cache::entry`] |
+//! | limit the age of entries | [`CacheOptions::ttl`] and [`CacheOptions::tti`], or an [`Expiry`], [`TieredOptions::age_max`], [`Tier::ttl_max`] |
 //! | choose the hash of keys | [`KeyBuilder::with_algorithm`] |
 //! | choose the format of values | `PayloadFormat` |
 //! | preserve results across restarts | `DiskBackend`, `RedisBackend`; access counts with [`Tiered::save_heat`] and [`Tiered::warm`] |
 //! | prefetch entries | [`Cache::warm`], [`TieredOptions::predictor`] |
-//! | invalidate entries | [`Cache::invalidate_tag`], [`Cache::invalidate_all`], [`Tiered::clear`] |
+//! | invalidate entries | [`Cache::invalidate_tag`], [`Cache::invalidate_if`], [`Cache::invalidate_all`], [`Tiered::clear`] |
 //! | choose the eviction policy | a [`Policy`]: [`Adaptive`], [`S3Fifo`], [`Lru`] |
 //!
 //! # Features
@@ -83,6 +85,8 @@
 //! | `simulation` | no | `DiskBackend::open_simulated`, for tests on the simulated machine of greenwave-segment | compiles `corosensei` |
 //! | `conformance` | no | the module `conformance`: tests that every backend and every policy must pass | none |
 //!
+//! Coming from another cache: [`coming_from_moka`].
+//!
 //! # Errors
 //!
 //! Reads do not fail. An entry that is missing, too old, corrupt, or in a backend that is down
@@ -96,16 +100,23 @@
 mod backend;
 mod cache;
 mod catch_panic;
+#[cfg(doc)]
+pub mod coming_from_moka;
 mod computation;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod contents;
+mod deadline;
+mod entry;
 mod error;
+mod expiry;
 #[cfg(feature = "serde")]
 mod format;
 mod hashing;
 mod hit_counters;
 mod key;
 mod lease;
+mod lifetimes;
 mod load;
 mod locked_shard;
 mod options;
@@ -115,6 +126,9 @@ mod policy;
 mod predict;
 mod reading;
 mod record;
+mod removals;
+mod reservation;
+mod resize;
 mod shard;
 mod shard_policy;
 mod stats;
@@ -122,6 +136,7 @@ mod sync;
 mod tier;
 mod tiered;
 mod waiter;
+mod weight_budget;
 mod write_queue;
 
 #[cfg(feature = "memcached")]
@@ -134,7 +149,9 @@ pub use backend::{DiskBackend, DiskOptions};
 #[cfg(feature = "redis")]
 pub use backend::{RedisBackend, RedisLeases};
 pub use cache::Cache;
+pub use entry::{CacheEntry, Change};
 pub use error::{BoxError, ComputeError, Error};
+pub use expiry::Expiry;
 #[cfg(feature = "serde")]
 pub use format::PayloadFormat;
 pub use hashing::{IdentityHasher, KeyHasher, SeededHasher};
@@ -144,6 +161,8 @@ pub use options::{CacheOptions, EntryOptions, RemovalCause, RemovalListener, War
 pub use policy::{Adaptive, Candidate, Lru, Policy, S3Fifo};
 pub use predict::{Predictor, Trail};
 pub use record::{Record, RecordError, Secret};
+pub use removals::{Removal, Removals, removal_channel};
+pub use reservation::Reservation;
 pub use stats::{CacheStats, TagStats};
 pub use tier::{AccessMode, OnFailure, Tier, TierStats, WriteMode};
 pub use tiered::{Persist, QuarantinedRecord, Tiered, TieredOptions, TieredStats};

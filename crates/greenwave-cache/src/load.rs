@@ -9,6 +9,7 @@
 //! invalidated in the meantime, the computation is cancelled: its value still goes to the waiters,
 //! but not into the cache.
 
+use std::borrow::{Borrow, Cow};
 use std::panic::resume_unwind;
 
 use tokio::time::Instant;
@@ -48,7 +49,8 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<V, E>>,
     {
-        self.compute_once(key, &EntryOptions::default(), &ErrorSharing::SHARED, compute).await
+        self.compute_once(Cow::<K>::Owned(key), &EntryOptions::default(), &ErrorSharing::SHARED, compute)
+            .await
     }
 
     /// Like [`get_or_compute`](Self::get_or_compute), with options for the new entry. The access
@@ -68,7 +70,30 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<V, E>>,
     {
-        self.compute_once(key, options, &ErrorSharing::SHARED, compute).await
+        self.compute_once(Cow::<K>::Owned(key), options, &ErrorSharing::SHARED, compute).await
+    }
+
+    /// Like [`get_or_compute_with`](Self::get_or_compute_with), for a borrowed key such as `&str`,
+    /// which becomes an owned one only if the value is missing.
+    ///
+    /// # Errors
+    ///
+    /// Returns the same errors as [`get_or_compute`](Self::get_or_compute).
+    pub async fn get_or_compute_by_ref<Q, E, F, Fut>(
+        &self,
+        key: &Q,
+        options: &EntryOptions<'_>,
+        compute: F,
+    ) -> Result<V, ComputeError<E>>
+    where
+        Q: Eq + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>,
+        S: KeyHasher<Q>,
+        E: Send + Sync + 'static,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+    {
+        self.compute_once(Cow::Borrowed(key), options, &ErrorSharing::SHARED, compute).await
     }
 
     /// Like [`get_or_compute_with`](Self::get_or_compute_with), but returns an error only to the
@@ -91,7 +116,7 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<V, E>>,
     {
-        self.compute_once(key, options, &ErrorSharing::RETRIED, compute).await
+        self.compute_once(Cow::<K>::Owned(key), options, &ErrorSharing::RETRIED, compute).await
     }
 
     /// Like [`get_or_compute_with`](Self::get_or_compute_with), for synchronous callers.
@@ -111,32 +136,35 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         block_on(self.get_or_compute_with(key, options, async || compute()))
     }
 
-    pub(crate) async fn compute_once<E, Out, F, Fut>(
+    pub(crate) async fn compute_once<Q, E, Out, F, Fut>(
         &self,
-        key: K,
+        key: Cow<'_, Q>,
         options: &EntryOptions<'_>,
         errors: &ErrorSharing<E, Out>,
         compute: F,
     ) -> Result<V, Out>
     where
+        Q: Eq + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>,
+        S: KeyHasher<Q>,
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<V, E>>,
     {
-        if let Some(value) = self.get_counting_hits(&key, options.tags) {
+        if let Some(value) = self.get_counting_hits::<Q>(&key, options.tags) {
             return Ok(value);
         }
-        let waiter = Waiter::join(self.shard_for(self.hashing.hash_key(&key)), &key);
+        let waiter = Waiter::join::<Q>(self.shard_for(self.hashing.hash_key(&*key)), &key);
         // Declared after the waiter, so that the lock passes on before the waiter leaves.
         let mut outcome = waiter.lock().await;
         if let Some(value) = &outcome.value {
-            self.count_access(&key, options.tags, Some(0));
+            self.count_access::<Q>(&key, options.tags, Some(0));
             return Ok(value.clone());
         }
         // The previous computation may have finished between the lookup and the join.
-        if let Some(value) = self.get_counting_hits(&key, options.tags) {
+        if let Some(value) = self.get_counting_hits::<Q>(&key, options.tags) {
             return Ok(value);
         }
-        self.count_access(&key, options.tags, None);
+        self.count_access::<Q>(&key, options.tags, None);
         let failure = outcome.failure.as_ref().filter(|_| waiter.saw_failure());
         if let Some(error) = failure.and_then(errors.receive) {
             return Err(error);
@@ -163,12 +191,12 @@ impl<K: Eq + Clone, V: Clone, P: Policy, S: KeyHasher<K>> Cache<K, V, P, S> {
         };
         let cost = options.cost.or_else(|| Some(time_since(started)));
         outcome.value = Some(value.clone());
-        self.publish(key, value.clone(), &EntryOptions { cost, ..options.clone() }, &waiter);
+        self.publish(key.into_owned(), value.clone(), &EntryOptions { cost, ..options.clone() }, &waiter);
         Ok(value)
     }
 
-    fn publish(&self, key: K, value: V, options: &EntryOptions<'_>, waiter: &Waiter<'_, K, V, P>) {
-        let entry = self.entry(key, value, options);
+    pub(crate) fn publish(&self, key: K, value: V, options: &EntryOptions<'_>, waiter: &Waiter<'_, K, V, P>) {
+        let entry = self.new_entry(key, value, options);
         let shard_index = self.shard_index(entry.hash);
         // Under the lock of the pending computations: an invalidation comes either before, and
         // cancels the computation, or after, and finds the entry.

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::Error;
+use crate::expiry::Expiry;
 use crate::shard::{Extra, NEVER, WEIGHT_IN_EXTRA};
 
 /// Returns the weight of an entry, in any unit (usually bytes). Called once per insertion. If it
@@ -42,7 +43,12 @@ pub struct CacheOptions<K, V> {
     /// Time to idle: maximum time between accesses, unless the entry's [`EntryOptions`] set
     /// another. Rounded up to a millisecond. With zero, entries expire at once. Default: none.
     pub tti: Option<Duration>,
-    /// Called with every entry that leaves the cache. Default: none.
+    /// Decides how long an entry lives after it was created, updated or read. A time to live in the
+    /// entry's [`EntryOptions`], or `ttl`, replaces the decisions after creation and update.
+    /// Default: none.
+    pub expiry: Option<Arc<dyn Expiry<K, V>>>,
+    /// Called with every entry that leaves the cache. [`removal_channel`](crate::removal_channel)
+    /// creates one that hands the entries to a task. Default: none.
     pub listener: Option<RemovalListener<K, V>>,
     /// Number of independently locked shards, 1 to 1024, rounded up to a power of two and limited
     /// to one per entry. Each shard holds its share of `entries_max`; the weight limit applies to
@@ -58,6 +64,7 @@ impl<K, V> Default for CacheOptions<K, V> {
             weigher: None,
             ttl: None,
             tti: None,
+            expiry: None,
             listener: None,
             shards: None,
         }

@@ -3,14 +3,17 @@
 //! Callers supply the current time. Removed entries are returned, never dropped here, so that the
 //! caller can drop them outside the lock.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashTable;
 
+use crate::deadline::Deadline;
 use crate::policy::{Candidate, Policy};
 use crate::shard_policy::ShardPolicy;
+use crate::weight_budget::WeightBudget;
 
 /// Marks an entry whose weight is stored in [`Extra::weight`].
 pub(crate) const WEIGHT_IN_EXTRA: u32 = u32::MAX;
@@ -38,26 +41,6 @@ pub(crate) struct Entry<K, V> {
     /// Weight of the entry, or [`WEIGHT_IN_EXTRA`] if it needs more than 32 bits.
     pub(crate) weight: u32,
     pub(crate) hash: u64,
-}
-
-/// Expiry time in tenths of a second since the cache was created: more than 13 years in 4 bytes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadline(u32);
-
-impl Deadline {
-    pub(crate) const NEVER: Self = Self(u32::MAX);
-    const UNIT_MS: u64 = 100;
-
-    /// Returns the deadline `life` milliseconds after `now`, rounded up. With a `life` of zero it
-    /// has already passed.
-    pub(crate) fn after(now: u64, life: u64) -> Self {
-        let end = now.saturating_add(life).div_ceil(Self::UNIT_MS);
-        Self(if life == 0 { 0 } else { u32::try_from(end).unwrap_or(u32::MAX) })
-    }
-
-    fn is_expired_at(self, now: u64) -> bool {
-        self.0 != u32::MAX && now >= u64::from(self.0) * Self::UNIT_MS
-    }
 }
 
 /// Fields that few entries have. Times are in milliseconds since the cache was created.
@@ -150,75 +133,6 @@ impl<T> Evicted<T> {
     }
 }
 
-/// Weight of all shards of a cache together, and its limit.
-///
-/// The weight is a single number, so whether an entry fits does not depend on the number of shards.
-/// Which shard evicts depends on the shards' entry counts rather than on their weights. Because
-/// keys are spread evenly, shards with equal counts let each entry live as long as it would in a
-/// single shard.
-#[derive(Debug)]
-pub(crate) struct WeightBudget {
-    weight: AtomicU64,
-    weight_max: u64,
-    entries: Box<[EntryCount]>,
-}
-
-/// An entry count that does not share its cache line.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct EntryCount(AtomicUsize);
-
-impl WeightBudget {
-    /// Largest supported limit: far above the weight of any set of entries, and far enough below
-    /// 2^64 for concurrent additions.
-    const MAX: u64 = 1 << 63;
-
-    pub(crate) fn new(weight_max: u64, shards: usize) -> Self {
-        let entries = (0..shards).map(|_| EntryCount::default()).collect();
-        Self { weight: AtomicU64::new(0), weight_max: weight_max.min(Self::MAX), entries }
-    }
-
-    pub(crate) fn is_exceeded(&self) -> bool {
-        // Acquire pairs with the release in `add`, so that the entry counts are visible too.
-        self.weight.load(Ordering::Acquire) > self.weight_max
-    }
-
-    /// Returns the shard with the most entries. Returns `own` only if all others are empty.
-    pub(crate) fn fullest(&self, own: usize) -> usize {
-        let others = (0..self.entries.len()).filter(|index| *index != own);
-        let fullest = others.max_by_key(|index| self.entries(*index));
-        fullest.filter(|index| self.entries(*index) > 0).unwrap_or(own)
-    }
-
-    /// Returns whether other shards should evict instead of the shard `own` with this many entries:
-    /// because it is empty, or because another shard, picked by the new entry's hash, has clearly
-    /// more.
-    fn can_defer_to_others(&self, own: usize, entries: usize, hash: u64) -> bool {
-        let other = (hash >> 20) as usize % self.entries.len();
-        entries == 0 || other != own && self.entries(other) > entries + entries / 4 + 1
-    }
-
-    fn entries(&self, index: usize) -> usize {
-        self.entries[index].0.load(Ordering::Relaxed)
-    }
-
-    fn count(&self, index: usize, entries: usize) {
-        self.entries[index].0.store(entries, Ordering::Relaxed);
-    }
-
-    /// Adds an entry's weight. Called under the shard's lock, before the entry is inserted: a
-    /// thread that sees the weight and locks the shard finds the entry.
-    fn add(&self, index: usize, entries: usize, weight: u64) {
-        self.count(index, entries);
-        self.weight.fetch_add(weight, Ordering::AcqRel);
-    }
-
-    fn subtract(&self, index: usize, entries: usize, weight: u64) {
-        self.count(index, entries);
-        self.weight.fetch_sub(weight, Ordering::AcqRel);
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Shard<K, V, P> {
     table: HashTable<u32>,
@@ -265,8 +179,11 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
 
     /// Returns the slot and entry of a key, even if it has expired.
     #[inline]
-    pub(crate) fn find(&self, hash: u64, key: &K) -> Option<(u32, &Entry<K, V>)> {
-        let slot = *self.table.find(hash, |slot| self.entry(*slot).key == *key)?;
+    pub(crate) fn find<Q: Eq + ?Sized>(&self, hash: u64, key: &Q) -> Option<(u32, &Entry<K, V>)>
+    where
+        K: Borrow<Q>,
+    {
+        let slot = *self.table.find(hash, |slot| self.entry(*slot).key.borrow() == key)?;
         Some((slot, self.entry(slot)))
     }
 
@@ -289,7 +206,7 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
         }
         let found = self.find(entry.hash, &entry.key).map(|(slot, _)| slot);
         let weight = entry.weight();
-        let is_too_heavy = self.budget.as_ref().is_some_and(|budget| weight > budget.weight_max);
+        let is_too_heavy = self.budget.as_ref().is_some_and(|budget| weight > budget.weight_max());
         let is_refused = is_too_heavy || weight == UNWEIGHED || !self.policy.exists();
         if is_refused || self.entries_max == 0 {
             displaced.replaced = found.map(|slot| self.remove_slot(slot));
@@ -334,7 +251,7 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
     /// entry.
     fn defers_eviction(&self, hash: u64, weight: u64) -> bool {
         let Some(budget) = &self.budget else { return true };
-        let fits = self.weight + u128::from(weight) <= u128::from(budget.weight_max);
+        let fits = self.weight + u128::from(weight) <= u128::from(budget.weight_max());
         fits && budget.can_defer_to_others(self.index, self.len(), hash)
     }
 
@@ -375,8 +292,38 @@ impl<K: Eq, V, P: Policy> Shard<K, V, P> {
         self.policy.replace(self.entries_max);
     }
 
+    /// Changes the maximum number of entries, evicts the surplus, and replaces the policy. The new
+    /// one gets the entries in the order of eviction of the old one.
+    pub(crate) fn resize(&mut self, entries_max: usize, policy: P, displaced: &mut Displaced<K, V>) {
+        let is_used = |slot: &u32| self.slots.get(*slot as usize).is_some_and(Option::is_some);
+        let ranking = self.policy.ranking().into_iter().filter(|(slot, _)| is_used(slot));
+        let mut ranking: VecDeque<(u32, u8)> = ranking.collect();
+        self.entries_max = entries_max;
+        if ranking.len() != self.len() {
+            // The policy has failed.
+            self.start_over(displaced);
+            ranking.clear();
+        }
+        self.policy = ShardPolicy::new(policy);
+        while ranking.len() > entries_max {
+            let Some((slot, _)) = ranking.pop_front() else { break };
+            self.evictions += 1;
+            displaced.evicted.push(self.clear_slot(slot));
+        }
+        for (slot, heat) in ranking {
+            let candidate = Candidate { heat, ..self.entry(slot).candidate() };
+            self.policy.insert(slot, candidate);
+        }
+        if self.policy.has_failed() {
+            self.start_over(displaced);
+        }
+    }
+
     /// Removes the entry of a key.
-    pub(crate) fn remove(&mut self, hash: u64, key: &K) -> Option<Entry<K, V>> {
+    pub(crate) fn remove<Q: Eq + ?Sized>(&mut self, hash: u64, key: &Q) -> Option<Entry<K, V>>
+    where
+        K: Borrow<Q>,
+    {
         let (slot, _) = self.find(hash, key)?;
         Some(self.remove_slot(slot))
     }

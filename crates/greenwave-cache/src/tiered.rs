@@ -3,6 +3,7 @@
 mod options;
 mod state;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -200,8 +201,10 @@ impl Tiered {
             self.completions.add(1);
             Ok(record)
         };
-        let result =
-            self.computations.compute_once(*key, &EntryOptions::default(), errors, compute_with_lease).await;
+        let result = self
+            .computations
+            .compute_once(Cow::Borrowed(key), &EntryOptions::default(), errors, compute_with_lease)
+            .await;
         if !is_counted.into_inner() {
             let counter = if result.is_ok() { &self.state.hits } else { &self.state.misses };
             counter.add(1);

@@ -1,9 +1,10 @@
 //! A caller's participation in a computation.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::MutexGuard;
+use tokio::sync::{MutexGuard, OwnedMutexGuard};
 
 use crate::computation::{Computation, ComputationOutcome, PendingComputation};
 use crate::locked_shard::LockedShard;
@@ -17,13 +18,17 @@ pub(crate) struct Waiter<'a, K, V, P> {
     failures_seen: usize,
 }
 
-impl<'a, K: Eq + Clone, V, P> Waiter<'a, K, V, P> {
+impl<'a, K, V, P> Waiter<'a, K, V, P> {
     /// Joins the pending computation of `key`, or adds one.
-    pub(crate) fn join(locked: &'a LockedShard<K, V, P>, key: &K) -> Self {
+    pub(crate) fn join<Q>(locked: &'a LockedShard<K, V, P>, key: &Q) -> Self
+    where
+        Q: Eq + ToOwned<Owned = K> + ?Sized,
+        K: Borrow<Q>,
+    {
         let (computation, failures_seen) = locked.with_pending(|pending| {
-            let index = pending.iter().position(|entry| entry.key == *key).unwrap_or_else(|| {
+            let index = pending.iter().position(|entry| entry.key.borrow() == key).unwrap_or_else(|| {
                 let computation = Arc::new(Computation::new());
-                pending.push(PendingComputation { key: key.clone(), computation, waiters: 0 });
+                pending.push(PendingComputation { key: key.to_owned(), computation, waiters: 0 });
                 pending.len() - 1
             });
             pending[index].waiters += 1;
@@ -39,6 +44,11 @@ impl<K, V, P> Waiter<'_, K, V, P> {
     /// Waits for the right to compute, or for the outcome of the caller that has it.
     pub(crate) async fn lock(&self) -> MutexGuard<'_, ComputationOutcome<V>> {
         self.computation.outcome.lock().await
+    }
+
+    /// Like [`lock`](Self::lock), with a guard that can be stored beside this value.
+    pub(crate) async fn lock_owned(&self) -> OwnedMutexGuard<ComputationOutcome<V>> {
+        Arc::clone(&self.computation.outcome).lock_owned().await
     }
 
     /// Whether a shared computation failed after this caller joined.

@@ -122,8 +122,8 @@ impl RedisLink {
 }
 
 /// Chooses `ring` as the cryptography of this process, if it has chosen none. The client would
-/// panic if other crates of the program enable a second implementation, because rustls cannot tell
-/// which one is meant.
+/// panic if other crates of the program enable a second implementation, because rustls chooses by
+/// itself only if there is one.
 #[cfg(feature = "redis-tls")]
 fn choose_cryptography() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {

@@ -4,6 +4,7 @@
 mod backends;
 mod basics;
 mod crash;
+mod entry;
 mod expiry;
 mod keys;
 mod leases;
@@ -14,6 +15,8 @@ mod panics;
 mod policies;
 mod records;
 mod remote;
+mod reservations;
+mod resize;
 mod servers;
 mod stats;
 mod tiered;
