@@ -1,5 +1,6 @@
 //! The command line: one file per command, with its arguments.
 
+mod approve;
 mod attempts;
 mod cache;
 mod clean;
@@ -37,6 +38,10 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Show attempts at features: the agents' changes and messages, and output of failed tests.
     Attempts(attempts::AttemptsArgs),
+    /// Approve features that are held before their merge (`hold = true` in a plan).
+    Approve(approve::ApproveArgs),
+    /// Reject a held feature: the agent gets your comment and another attempt.
+    Reject(approve::RejectArgs),
     /// Remove the records of features from earlier runs, so that they start again.
     Forget(forget::ForgetArgs),
     /// Remove working copies that killed runs have left, and the state of a project.
@@ -78,6 +83,8 @@ impl Cli {
             Command::Demo(args) => demo::demo(&args).await,
             Command::Run(args) => run::run(&args).await,
             Command::Attempts(args) => attempts::attempts(&args).await,
+            Command::Approve(args) => approve::approve(&args),
+            Command::Reject(args) => approve::reject(&args),
             Command::Forget(args) => forget::forget(&args),
             Command::Clean(args) => clean::clean(&args),
             Command::Test(args) => test::test(&args).await,

@@ -7,6 +7,7 @@ use greenwave_dir::{FileKind, Refused, refused};
 
 use crate::config::ConfigError;
 use crate::diagnostic::Diagnostic;
+use crate::text::list;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -73,6 +74,9 @@ pub(crate) enum CliError {
     /// A flag names a feature that the plan does not have.
     #[error("unknown feature `{name}`{}", similar.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
     NoSuchFeature { name: String, similar: Option<String> },
+    /// A decision about a feature that does not wait for one.
+    #[error("cannot {operation} `{feature}`: no answer of it waits for approval{}", other_held(held))]
+    NotHeld { operation: &'static str, feature: String, held: Vec<String> },
     /// Several tests match a name that must match one.
     #[error("ambiguous test `{name}`: expected part of the name of only one of {names}")]
     SeveralTests { name: String, names: String },
@@ -155,6 +159,7 @@ impl CliError {
                 "create the file with `greenwave test --save-timings FILE`"
             }
             CliError::Timings { .. } => "create the file again with `greenwave test --save-timings FILE`",
+            CliError::NotHeld { .. } => "run the plan with `hold = true` until the feature is held",
             CliError::NoSuchAttempt { .. } => "list all attempts with `greenwave attempts PLAN`",
             CliError::Report { .. } => "name a file that can be written",
             CliError::SeveralTests { .. } => "give the full name of one of them",
@@ -166,6 +171,14 @@ impl CliError {
             CliError::NotADemo { .. } => "choose an empty directory",
             _ => return None,
         })
+    }
+}
+
+/// Names the features that wait for approval.
+fn other_held(held: &[String]) -> String {
+    match held {
+        [] => String::new(),
+        held => format!(" (held: {})", list(held.iter().map(String::as_str))),
     }
 }
 

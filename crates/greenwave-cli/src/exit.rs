@@ -6,6 +6,8 @@ use std::any::Any;
 pub(crate) const SUCCESS: u8 = 0;
 /// Exit code of a run in which a feature did not become green or a test did not pass.
 pub(crate) const NOT_GREEN: u8 = 1;
+/// Exit code of a run that has ended because it needs the user's approval to continue.
+pub(crate) const NEEDS_APPROVAL: u8 = 3;
 /// Exit code if the command line, the settings, the plan or the project is invalid, or if the run
 /// as a whole cannot continue.
 pub(crate) const INVALID_INPUT: u8 = 2;

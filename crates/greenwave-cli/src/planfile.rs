@@ -82,10 +82,11 @@ impl PlanFile {
         let confinement = confinement::read(&document, &mut root, &dir)?;
         let budget = spending::budget(&mut root)?;
         let (agents, agent_locations) = split(agents(&document, &mut root, &dir, &dir.join(&project.value))?);
+        let hold = root.flag("hold")?.unwrap_or(false);
         let mut features = Vec::new();
         let mut feature_locations = Vec::new();
         for table in root.tables("features")? {
-            let (feature, locations) = feature(table)?;
+            let (feature, locations) = feature(table, hold)?;
             features.push(feature);
             feature_locations.push(locations);
         }
@@ -207,7 +208,8 @@ fn agents(
     Ok(agents)
 }
 
-fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnostic> {
+/// Reads a feature. `hold` applies to features that do not set it.
+fn feature(mut table: Table<'_>, hold: bool) -> Result<(Feature, FeatureLocations), Diagnostic> {
     let keys = [
         "id",
         "was",
@@ -244,6 +246,7 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
         Some(review) => Some(test(review, &id.value, 0)?),
         None => None,
     };
+    let hold = table.flag("hold")?.unwrap_or(hold);
     let red = table.expression("red")?;
     let may_edit = table.patterns("may_edit")?;
     table.finish()?;
@@ -262,6 +265,7 @@ fn feature(mut table: Table<'_>) -> Result<(Feature, FeatureLocations), Diagnost
         attempts_max,
         resources,
         review,
+        hold,
         red,
         may_edit,
         ..Feature::default()

@@ -71,6 +71,14 @@ impl Progress {
         ));
     }
 
+    /// Shows how a run continues that needs the user's approval.
+    pub(crate) fn needs_approval(&self, plan: &Path) {
+        self.printer.line(&format!(
+            "Waiting for your approval. To continue after your decision: greenwave run {}",
+            plan.display()
+        ));
+    }
+
     /// Shows the table of features and the summary.
     pub(crate) fn finish(&self, report: &Report) {
         self.printer.close();
@@ -167,6 +175,9 @@ impl Progress {
                 let delay = seconds.filter(|seconds| *seconds > 0.0);
                 let delay = delay.map(|seconds| format!("; next try in {seconds:.0} s"));
                 line(feature, "waiting", format!("{reason}{}", delay.unwrap_or_default()))
+            }
+            Event::NeedsYou { feature, reason, action, .. } => {
+                line(feature, "needs you", format!("{reason}: {action}"))
             }
             Event::Adopted { feature } => line(feature, "adopted", "its tests pass".to_owned()),
             Event::Refused { feature, attempt, reason, .. } => {
@@ -275,6 +286,7 @@ fn phase_text(phase: &str, attempt: u32) -> String {
     match phase {
         "red" => "running tests, which must fail".to_owned(),
         "yellow" => format!("attempt {attempt}"),
+        "held" => "before the merge".to_owned(),
         "green" if attempt > 0 => format!("after {}", plural(attempt as usize, "attempt")),
         _ => String::new(),
     }
@@ -298,6 +310,7 @@ fn tests_text(event: &Event) -> String {
 fn color(word: &str) -> Style {
     match word {
         "red" | "failed" | "rejected" => Style::new().red(),
+        "needs you" => Style::new().yellow().bold(),
         "yellow" | "review" => Style::new().yellow(),
         "green" | "merged" => Style::new().green(),
         "merging" | "checking" => Style::new().cyan(),
@@ -350,7 +363,7 @@ fn summary(report: &Report) -> Vec<String> {
     let totals = &report.totals;
     let count = |phase: &str| report.features.iter().filter(|feature| feature.phase == phase).count();
     let mut first = format!("{} of {} green", count("green"), plural(report.features.len(), "feature"));
-    for phase in ["failed", "skipped"] {
+    for phase in ["held", "waiting", "failed", "skipped"] {
         if count(phase) > 0 {
             first.push_str(&format!(", {} {phase}", count(phase)));
         }

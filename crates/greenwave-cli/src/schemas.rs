@@ -25,6 +25,7 @@ include = [".env"]
 setup = [["true"]]
 setup_inputs = ["x"]
 teardown = [["true"]]
+hold = true
 resources = { gpu = 1 }
 confine = "off"
 network = "none"
@@ -123,6 +124,7 @@ prompt = "Write it."
 agent = "one"
 attempts = 2
 resources = { gpu = 1 }
+hold = false
 red = "missing"
 may_edit = ["tests/**"]
 tests = [{ command = ["true"] }]

@@ -12,6 +12,7 @@ use greenwave_testing::STATE_DIRECTORY;
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
+use crate::approval::Approvals;
 use crate::attempt_record::AttemptRecord;
 use crate::branch::ResultBranch;
 use crate::budget::BudgetLedger;
@@ -49,6 +50,7 @@ pub(crate) struct RunContext {
     pub(crate) flusher: Flusher,
     pub(crate) attempts: Attempts,
     pub(crate) journal: RunJournal,
+    pub(crate) approvals: Approvals,
     /// The directory that the store and the journal are in.
     pub(crate) state_home: Arc<StateHome>,
     pub(crate) tests: Arc<dyn TestRunner>,

@@ -25,6 +25,7 @@ use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
+use crate::approval::Approvals;
 use crate::boxed::boxed;
 use crate::branch::ResultBranch;
 use crate::budget::BudgetLedger;
@@ -198,6 +199,7 @@ impl Engine {
             definitions: plan.features.iter().map(green_record::definition).collect(),
             flusher: Flusher::new(store.clone()),
             attempts: Attempts::new(store.clone(), &adapters::attempts_namespace(seal.as_ref())),
+            approvals: Approvals::new(Arc::clone(&state_home), seal.clone()),
             journal: RunJournal::open_guarded(Arc::clone(&state_home), seal)?,
             state_home,
             tests,
@@ -486,8 +488,13 @@ fn open_project(path: &Path) -> Result<Dir, Error> {
 
 /// Skips a feature and publishes it. Returns the event if a subscriber's queue is full.
 fn skip(ctx: &RunContext, run: &Run, id: FeatureId, because: FeatureId) -> Option<Event> {
-    // The lock is free, because the feature was never started.
+    // The locks are free, because one feature was never started and the other has ended.
+    let is_held = run.features[because.index()].try_lock().is_ok_and(|feature| feature.is_held());
     if let Ok(mut feature) = run.features[id.index()].try_lock() {
+        if is_held {
+            feature.wait_for_held(because);
+            return None;
+        }
         feature.skip(because);
     }
     let (feature, because) = (ctx.feature(id).id.clone(), ctx.feature(because).id.clone());

@@ -261,6 +261,14 @@ pub enum FeatureError {
         /// Path of the file, relative to the project.
         path: String,
     },
+    /// The answer waits for the approval of the user, and the run has nothing else to do.
+    #[error("attempt {attempt} passed, and waits for your approval")]
+    Held {
+        /// Number of the attempt.
+        attempt: u32,
+        /// Instruction for the user.
+        action: String,
+    },
     /// Something that the whole run needs failed while the feature was worked on.
     #[error(transparent)]
     Run(#[from] Error),
@@ -277,6 +285,7 @@ impl FeatureError {
     pub fn hint(&self) -> Option<&str> {
         match self {
             FeatureError::CouldNotRun { hint, .. } => hint.as_deref(),
+            FeatureError::Held { action, .. } => Some(action),
             FeatureError::NoTests { .. } => Some("name a file or a test that exists, or remove the filter"),
             FeatureError::Agent(greenwave_agents::Error::PromptTooLarge { .. }) => {
                 Some("write `{prompt_file}` instead of `{prompt}` in the agent's `command`")

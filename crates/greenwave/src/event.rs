@@ -98,7 +98,8 @@ pub enum Event {
     Phase {
         /// Id of the feature.
         feature: String,
-        /// Label of the phase: checking, red, yellow, review, merging or green.
+        /// Label of the phase: checking, red, yellow, review, held, merging or
+        /// green.
         phase: &'static str,
         /// Number of the attempt, from 1; 0 before the first.
         attempt: u32,
@@ -173,6 +174,19 @@ pub enum Event {
         reason: String,
         /// Time after which the agent can work again, in seconds, as far as it is foreseeable.
         seconds: Option<f64>,
+    },
+    /// A feature waits for the user, who has to do something.
+    NeedsYou {
+        /// Id of the feature.
+        feature: String,
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// Kind of the reason: `approval` for an answer that is held before its merge.
+        kind: &'static str,
+        /// Reason of the wait.
+        reason: String,
+        /// Instruction for the user.
+        action: String,
     },
     /// The tests of a feature passed before any code was written in this run. It is green, because
     /// the user adopts the code, or because an agent wrote it in another copy of the project.

@@ -56,6 +56,7 @@ impl FeatureRun {
     /// Runs the next stage, and returns the scheduler's next step for the feature.
     pub(crate) async fn run_stage(&mut self) -> Step<(), FeatureError> {
         let started = Instant::now();
+        let waits = self.state.phase().is_wait();
         self.ctx.steps.pass("begin a stage").await;
         // Agents and test runners are foreign code. A panic there fails this feature like any other
         // error: its workspace is removed and its failure is reported.
@@ -64,7 +65,9 @@ impl FeatureRun {
         let result = self.adopt_if_passing(result).await;
         self.ctx.steps.pass("end a stage").await;
         self.ctx.note_restored_state().await;
-        self.report.busy += started.elapsed();
+        if !waits {
+            self.report.busy += started.elapsed();
+        }
         match result {
             Ok(StageResult::Completed(event)) => self.complete(event).await,
             Ok(StageResult::Refused { reason, feedback }) => self.refuse(reason, feedback).await,
@@ -82,9 +85,20 @@ impl FeatureRun {
         self.queue.set_standing(self.id, self.standing());
     }
 
+    /// Leaves a feature for the next run because `ancestor` waits for the approval of the user.
+    pub(crate) fn wait_for_held(&mut self, ancestor: FeatureId) {
+        let ancestor = &self.ctx.feature(ancestor).id;
+        self.report.reason = Some(format!("depends on `{ancestor}`, which waits for your approval"));
+    }
+
+    /// Returns whether the feature has ended because it waits for the approval of the user.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self.state, FeatureState::Ended(Phase::Held(_)))
+    }
+
     /// Ends a feature whose stage did not survive, unless its failure is reported already.
     pub(crate) async fn fail_if_running(&mut self, error: &FeatureError) {
-        if self.state.phase() != Phase::Failed {
+        if self.state.phase() != Phase::Failed && !self.is_held() {
             let details = self.details();
             self.state.end(Phase::Failed);
             self.set_working(false);
@@ -107,7 +121,7 @@ impl FeatureRun {
     fn policy(&self) -> FeaturePolicy {
         let feature = self.ctx.feature(self.id);
         let attempts_max = self.before_round.saturating_add(feature.attempts_max);
-        FeaturePolicy { attempts_max, review: feature.review.is_some() }
+        FeaturePolicy { attempts_max, review: feature.review.is_some(), hold: feature.hold }
     }
 
     async fn perform(&mut self) -> Result<StageResult, FeatureError> {
@@ -212,6 +226,9 @@ impl FeatureRun {
         if let Err(error) = self.ctx.journal.forget(&AttemptRecord::key(feature)) {
             tracing::warn!(feature, error = chain(&error), "cannot remove the record of attempts");
         }
+        if self.ctx.feature(self.id).hold {
+            self.ctx.approvals.forget(feature);
+        }
         Ok(())
     }
 
@@ -245,11 +262,17 @@ impl FeatureRun {
             return self.end_with(FeatureError::DiskFull { directory }).await;
         }
         let attempt = self.state.phase().attempt();
+        let is_rejected = matches!(self.state.phase(), Phase::Held(_));
+        if is_rejected {
+            // The user demands another attempt, even if this was the last one.
+            self.before_round = attempt;
+        }
         if attempt > 0 {
             let feature = self.ctx.feature(self.id).id.clone();
             // A merge that fails has its output in the feedback only.
             if let FeatureState::Active(active) = &mut self.state
                 && active.test_output.is_empty()
+                && !is_rejected
                 && feedback != reason
             {
                 active.test_output = self.ctx.shown(feedback.as_bytes());
@@ -266,6 +289,9 @@ impl FeatureRun {
             && let Err(error) = self.record_attempt(attempt + 1, false).await
         {
             return self.end_with(error.into()).await;
+        }
+        if is_rejected {
+            self.ctx.approvals.forget(&self.ctx.feature(self.id).id);
         }
         let phase = self.state.phase().after(PhaseEvent::Refused, self.policy());
         if phase == Phase::Failed {
@@ -285,7 +311,10 @@ impl FeatureRun {
             _ => self.ctx.project.dir.path(),
         };
         self.ctx.disk_full.observe(&error, directory);
-        self.fail(&error).await;
+        match error {
+            FeatureError::Held { .. } => self.leave_held(&error).await,
+            _ => self.fail(&error).await,
+        }
         Step::Failed(error)
     }
 
@@ -307,7 +336,7 @@ impl FeatureRun {
             }
             state => state.end(phase),
         };
-        self.set_working(!phase.is_final() && !matches!(phase, Phase::Blocked(_)));
+        self.set_working(!phase.is_final() && !matches!(phase, Phase::Held(_) | Phase::Blocked(_)));
         if (before.label(), before.attempt()) != (phase.label(), phase.attempt()) {
             let feature = self.ctx.feature(self.id).id.clone();
             let event = match self.waiting_event(phase) {
@@ -359,9 +388,9 @@ impl FeatureRun {
             Phase::Waiting if matches!(self.state, FeatureState::Waiting { .. }) => Standing::Unstarted,
             Phase::Green(_) => Standing::Green,
             Phase::Failed | Phase::Skipped => Standing::Failed,
-            Phase::Red if matches!(self.state, FeatureState::Ended(_)) => Standing::Failed,
+            Phase::Red | Phase::Held(_) if matches!(self.state, FeatureState::Ended(_)) => Standing::Failed,
             Phase::Paused(_) => Standing::Paused,
-            Phase::Blocked(_) => Standing::Blocked,
+            Phase::Held(_) | Phase::Blocked(_) => Standing::Blocked,
             _ => Standing::Working,
         }
     }
@@ -384,6 +413,18 @@ impl FeatureRun {
             self.queue.stop_waiting();
         }
         self.report_failure(error, details).await;
+        if let Some(workspace) = workspace {
+            workspace.tear_down().await;
+            workspace.remove();
+        }
+    }
+
+    /// Ends a feature in this run that waits for the approval of the user.
+    async fn leave_held(&mut self, error: &FeatureError) {
+        let workspace = self.state.end(self.state.phase());
+        self.queue.set_standing(self.id, self.standing());
+        self.report.reason = Some(error.to_string());
+        self.report.hint = error.hint().map(str::to_owned);
         if let Some(workspace) = workspace {
             workspace.tear_down().await;
             workspace.remove();

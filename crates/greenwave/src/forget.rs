@@ -1,5 +1,6 @@
 //! Removes what earlier runs have recorded about features.
 
+use crate::approval::forget_held;
 use crate::attempt_record::AttemptRecord;
 use crate::error::Error;
 use crate::green_record::definition;
@@ -52,6 +53,7 @@ pub fn forget(plan: &Plan, settings: &Settings, features: &[String]) -> Result<V
         if attempt.is_some() {
             journal.forget(&key)?;
         }
+        forget_held(&plan.project, feature)?;
         let attempts = attempt.and_then(|bytes| AttemptRecord::decode(bytes)).map(|record| record.attempt);
         forgotten.push(Forgotten { green, attempts });
     }

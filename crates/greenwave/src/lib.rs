@@ -65,6 +65,7 @@
 
 mod adapters;
 mod answer;
+mod approval;
 mod attempt_log;
 mod attempt_record;
 mod base_build;
@@ -148,6 +149,7 @@ mod unfinished;
 mod user_edits;
 mod workspace;
 
+pub use approval::{Decision, decide, held_features};
 pub use attempt_log::{AttemptLog, StoredAttempt, StoredFile};
 pub use clean::{CleanOptions, Cleaned, CleanedKind, clean};
 pub use confine::{PathError, PathProblem};

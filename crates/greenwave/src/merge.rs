@@ -166,6 +166,12 @@ impl MergeQueue {
         self.line.lock().set(id, standing);
     }
 
+    /// Returns whether no feature works, waits for its agent or its merge, or can start. Features
+    /// that wait for the user do not count.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.line.lock().is_idle()
+    }
+
     /// Lets no feature wait for others any more.
     pub(crate) fn stop_waiting(&self) {
         self.line.lock().close();

@@ -22,6 +22,8 @@ pub enum Phase {
     Testing(u32),
     /// Running the review command on the answer of attempt `n`.
     Reviewing(u32),
+    /// The answer of attempt `n` waits for the approval of the user before its merge.
+    Held(u32),
     /// The answer of attempt `n` waits to be merged into the project, in a batch with others.
     Queued(u32),
     /// Merging the answer of attempt `n` into the project, with those of other features that are
@@ -61,22 +63,26 @@ pub enum PhaseEvent {
     Released,
     /// The agent answered with files.
     Answered,
+    /// The user approved the answer.
+    Approved,
     /// The tests passed, the review approved, or the merge succeeded.
     Passed,
-    /// The attempt is refused: the answer is unusable, a test failed, the review disapproved, or
-    /// the merge has a conflict. Another attempt may follow.
+    /// The attempt is refused: the answer is unusable, a test failed, the review disapproved, the
+    /// user rejected it, or the merge has a conflict. Another attempt may follow.
     Refused,
     /// A feature that this one depends on failed.
     AncestorFailed,
 }
 
-/// Policy of a feature: the last attempt that it has, and whether it is reviewed.
+/// Policy of a feature: the last attempt that it has, and the steps before its merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FeaturePolicy {
     /// Number of the last attempt, at least 1. Counts the attempts of earlier runs.
     pub attempts_max: u32,
     /// Whether a review follows the tests.
     pub review: bool,
+    /// Whether the merge waits for the approval of the user.
+    pub hold: bool,
 }
 
 impl Phase {
@@ -100,11 +106,12 @@ impl Phase {
             (P::Blocked(n), E::Released) => P::Queued(n),
             (P::Prompting(n), E::Answered) => P::Testing(n),
             (P::Testing(n), E::Passed) if policy.review => P::Reviewing(n),
-            (P::Testing(n) | P::Reviewing(n), E::Passed) => P::Queued(n),
+            (P::Testing(n) | P::Reviewing(n), E::Passed) if policy.hold => P::Held(n),
+            (P::Testing(n) | P::Reviewing(n), E::Passed) | (P::Held(n), E::Approved) => P::Queued(n),
             (P::Queued(n), E::Elected) => P::Merging(n),
             (P::Queued(n) | P::Merging(n), E::Passed) => P::Green(n),
             (
-                P::Prompting(n) | P::Testing(n) | P::Reviewing(n) | P::Queued(n) | P::Merging(n),
+                P::Prompting(n) | P::Testing(n) | P::Reviewing(n) | P::Held(n) | P::Queued(n) | P::Merging(n),
                 E::Refused,
             ) => {
                 if n < policy.attempts_max {
@@ -124,12 +131,18 @@ impl Phase {
             | Phase::Paused(n)
             | Phase::Testing(n)
             | Phase::Reviewing(n)
+            | Phase::Held(n)
             | Phase::Queued(n)
             | Phase::Merging(n)
             | Phase::Blocked(n)
             | Phase::Green(n) => n,
             Phase::Waiting | Phase::Checking | Phase::Red | Phase::Failed | Phase::Skipped => 0,
         }
+    }
+
+    /// Returns whether the feature only waits in the phase.
+    pub(crate) fn is_wait(self) -> bool {
+        matches!(self, Phase::Paused(_) | Phase::Held(_) | Phase::Queued(_) | Phase::Blocked(_))
     }
 
     /// Returns whether no event leads out of the phase.
@@ -145,6 +158,7 @@ impl Phase {
             Phase::Red => "red",
             Phase::Prompting(_) | Phase::Testing(_) => "yellow",
             Phase::Reviewing(_) => "review",
+            Phase::Held(_) => "held",
             Phase::Queued(_) | Phase::Merging(_) => "merging",
             Phase::Green(_) => "green",
             Phase::Failed => "failed",

@@ -234,6 +234,8 @@ pub struct Feature {
     pub resources: BTreeMap<String, u32>,
     /// Command that must succeed before the merge. Runs in the feature's workspace.
     pub review: Option<Test>,
+    /// Whether the merge waits for the approval of the user, see [`decide`](crate::decide).
+    pub hold: bool,
     /// Regular expression that the output of the failing tests must match before the code exists.
     /// `None` to decide by the report of the test runner.
     pub red: Option<String>,
@@ -258,6 +260,7 @@ impl Default for Feature {
             attempts_max: 1,
             resources: BTreeMap::new(),
             review: None,
+            hold: false,
             red: None,
             may_edit: Vec::new(),
         }

@@ -83,8 +83,8 @@ pub struct Totals {
     /// Wall-clock time. Serialised in seconds.
     #[serde(serialize_with = "seconds")]
     pub wall: Duration,
-    /// Sum of the times of all stages: the run's duration without parallelism. Serialised in
-    /// seconds.
+    /// Sum of the times spent on all features: the run's duration without parallelism. Serialised
+    /// in seconds.
     #[serde(serialize_with = "seconds")]
     pub sequential: Duration,
     /// Number of requests to agents.
@@ -121,6 +121,14 @@ impl Report {
     /// Returns whether every feature is green, or was seen to be red in a run that does no more.
     pub fn all_as_expected(&self) -> bool {
         self.features.iter().all(|feature| matches!(feature.phase, "green" | "red"))
+    }
+
+    /// Returns whether some feature waits for the approval of the user, and every other one is green
+    /// or waits for such a feature.
+    pub fn needs_approval_only(&self) -> bool {
+        let has = |phase: &str| self.features.iter().any(|feature| feature.phase == phase);
+        let is_expected = |feature: &FeatureReport| matches!(feature.phase, "green" | "held" | "waiting");
+        has("held") && self.features.iter().all(is_expected)
     }
 
     /// Returns whether every feature is green.

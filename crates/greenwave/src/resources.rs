@@ -36,7 +36,7 @@ pub(crate) fn needs(plan: &Plan, feature: &Feature, phase: Phase, is_crowded: bo
     let outside = |needs: Needs| if is_crowded { needs.without_task_slot() } else { needs };
     match phase {
         Phase::Prompting(_) => Needs::nothing().of(AGENTS, 1),
-        Phase::Queued(_) | Phase::Blocked(_) => outside(Needs::nothing()),
+        Phase::Held(_) | Phase::Queued(_) | Phase::Blocked(_) => outside(Needs::nothing()),
         Phase::Merging(_) => outside(tests(&plan.features).of(MERGE, 1)),
         Phase::Paused(_) => Needs::nothing(),
         _ => tests(std::slice::from_ref(feature)),

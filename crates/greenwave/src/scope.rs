@@ -13,6 +13,9 @@ pub struct RunScope {
     pub fail_fast: bool,
     /// Whether features end once their tests were seen to fail, so that no agent is asked.
     pub red_only: bool,
+    /// Whether the run waits for the user's decisions about held features once nothing else is left
+    /// to do. If not, it ends, and the next run continues.
+    pub wait_for_approval: bool,
 }
 
 impl RunScope {

@@ -105,6 +105,11 @@ impl StateHome {
 }
 
 impl StatePart {
+    /// Returns the open directory.
+    pub(crate) fn into_directory(self) -> Dir {
+        self.handle
+    }
+
     /// Returns whether the directory was removed, moved or replaced.
     pub(crate) fn is_gone(&self) -> bool {
         is_replaced(&self.path, &self.handle)

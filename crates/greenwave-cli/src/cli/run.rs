@@ -1,6 +1,7 @@
 //! `greenwave run`: runs a plan and shows its progress.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ use super::settings::SettingsArgs;
 use crate::config::Config;
 use crate::dirs::{private_dirs, receipts_dir};
 use crate::error::CliError;
-use crate::exit::{Exit, INVALID_INPUT, NOT_GREEN};
+use crate::exit::{Exit, INVALID_INPUT, NEEDS_APPROVAL, NOT_GREEN};
 use crate::format::Format;
 use crate::mount_namespace;
 use crate::output;
@@ -106,6 +107,8 @@ pub(super) async fn run(args: &RunArgs) -> Result<Exit, CliError> {
         only: args.only.clone(),
         fail_fast: args.fail_fast,
         red_only: args.check == Some(CheckDepth::Red),
+        // Otherwise nobody may be there to see that the run waits.
+        wait_for_approval: args.options.format == Format::Human && std::io::stdout().is_terminal(),
     };
     if args.check == Some(CheckDepth::Plan) {
         return check(args, &scope);
@@ -296,12 +299,21 @@ async fn watch(
         return Ok(Exit::from(code));
     }
     progress.finish(&report);
+    if report.needs_approval_only() {
+        progress.needs_approval(plan);
+    }
     traced?;
     if is_check {
         let is_right = report.all_as_expected();
         return Ok(if is_right { Exit::SUCCESS } else { Exit::from(INVALID_INPUT) });
     }
-    Ok(if report.all_green() { Exit::SUCCESS } else { Exit::from(NOT_GREEN) })
+    Ok(if report.all_green() {
+        Exit::SUCCESS
+    } else if report.needs_approval_only() {
+        Exit::from(NEEDS_APPROVAL)
+    } else {
+        Exit::from(NOT_GREEN)
+    })
 }
 
 fn show(event: &Event, trace: Option<&mut RunTrace>, progress: Option<&mut Progress>) {

@@ -5,11 +5,13 @@ use crate::test_dir::TestDir;
 
 #[test]
 fn each_command_has_help() {
-    let commands: [&[&str]; 18] = [
+    let commands: [&[&str]; 20] = [
         &[],
         &["demo"],
         &["run"],
         &["attempts"],
+        &["approve"],
+        &["reject"],
         &["forget"],
         &["clean"],
         &["test"],

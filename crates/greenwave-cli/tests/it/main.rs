@@ -6,6 +6,7 @@
 mod agent_edits;
 mod agent_output;
 mod agent_rounds;
+mod approvals;
 mod attempts;
 mod base_builds;
 mod batches;

@@ -6,7 +6,7 @@ use std::io::Read;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::program::{Finished, Program};
+use crate::program::{Finished, Program, until};
 use crate::shell_plan::{self, ShellFeature};
 use crate::test_dir::TestDir;
 
@@ -46,6 +46,22 @@ fn events_are_colored_above_a_progress_line() {
     // The progress line is removed before the table.
     let (_, table) = shown.rsplit_once("\x1b[2K").unwrap();
     assert!(table.contains("1 of 2 features green") && !table.contains("1/2 green"), "{table:?}");
+}
+
+/// On a terminal, somebody may be there to approve the feature.
+#[test]
+fn a_run_waits_for_an_approval() {
+    let plan = shell_plan::plan(&[ShellFeature::new("one", "answer one.txt x", "test -f one.txt")]);
+    let dir = TestDir::with_project().with("plan.toml", format!("hold = true\n{plan}"));
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| on_terminal(dir.greenwave(["run", "plan.toml", "--no-metrics"])));
+        let held = dir.path("project/.greenwave/approvals/one.held");
+        until("the feature is held", || held.exists());
+        dir.greenwave(["approve", "plan.toml", "one"]).run().with_code(0);
+        let (finished, shown) = run.join().unwrap();
+        finished.with_code(0);
+        assert!(shown.contains("needs you"), "{shown:?}");
+    });
 }
 
 #[test]

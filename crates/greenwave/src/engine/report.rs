@@ -9,7 +9,7 @@ use crate::error::FeatureError;
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
 use crate::preflight::Problem;
-use crate::report::{Report, Totals};
+use crate::report::{FeatureReport, Report, Totals};
 use crate::resources::WORKERS;
 
 /// Returns the event that reports a problem of the plan.
@@ -51,7 +51,7 @@ pub(super) async fn report(
     let counted = ctx.totals.lock().clone();
     let totals = Totals {
         wall: started.elapsed(),
-        sequential: stats.busy,
+        sequential: reports.iter().map(|report: &FeatureReport| report.busy).sum(),
         efficiency: stats.efficiency(WORKERS),
         workers_peak: stats.pool(WORKERS).map_or(0, |pool| pool.peak),
         memory_peak_mb: greenwave_telemetry::memory_usage(false).peak_mb,

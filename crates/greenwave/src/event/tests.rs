@@ -50,7 +50,10 @@ fn next(event: &Event) -> Option<Event> {
         },
         Event::Tests { .. } => Event::Continued { feature, attempt, answered: true, new_round: false },
         Event::Continued { .. } => Event::Waiting { feature, attempt, reason, seconds: Some(7.0) },
-        Event::Waiting { .. } => Event::Adopted { feature },
+        Event::Waiting { .. } => {
+            Event::NeedsYou { feature, attempt, kind: "approval", reason, action: "approve it".to_owned() }
+        }
+        Event::NeedsYou { .. } => Event::Adopted { feature },
         Event::Adopted { .. } => Event::Refused { feature, attempt, reason, details },
         Event::Refused { .. } => Event::Merged { feature, files: 1, retested: 2, cached: 1 },
         Event::Merged { .. } => Event::Failed { feature, reason, details },

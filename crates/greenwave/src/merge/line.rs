@@ -120,6 +120,11 @@ impl MergeLine {
         self.elect();
     }
 
+    /// Returns whether nothing is under way, and nothing can start.
+    pub(super) fn is_idle(&self) -> bool {
+        self.standings.is_idle(self.is_closed)
+    }
+
     /// Lets nothing wait any more.
     pub(super) fn close(&mut self) {
         self.is_closed = true;

@@ -40,6 +40,7 @@ pub(super) struct Standings {
 struct Counts {
     working: usize,
     paused: usize,
+    queued: usize,
     /// Features that can start, apart from slots and resources.
     startable: usize,
     /// Features that wait for nothing but merges.
@@ -101,8 +102,15 @@ impl Standings {
     /// Returns whether some feature cannot continue before a queued one is merged, or whether no
     /// feature can continue without a merge.
     pub(super) fn need_merge(&self) -> bool {
-        let Counts { working, paused, startable, waits_for_merge } = self.counts;
+        let Counts { working, paused, startable, waits_for_merge, .. } = self.counts;
         waits_for_merge > 0 || (working == 0 && (startable == 0 || paused >= self.slots))
+    }
+
+    /// Returns whether no feature is under way, but for those that wait for the user, and none can
+    /// start. `is_closed` says that none starts any more.
+    pub(super) fn is_idle(&self, is_closed: bool) -> bool {
+        let Counts { working, paused, queued, startable, .. } = self.counts;
+        working + paused + queued == 0 && (is_closed || startable == 0)
     }
 
     /// Adds a feature to the counts, or removes it.
@@ -111,6 +119,7 @@ impl Standings {
         let count = match self.standings[at] {
             Standing::Working => &mut self.counts.working,
             Standing::Paused => &mut self.counts.paused,
+            Standing::Queued => &mut self.counts.queued,
             Standing::Unstarted if self.not_green[at] == 0 => &mut self.counts.startable,
             Standing::Unstarted if self.not_queued[at] == 0 => &mut self.counts.waits_for_merge,
             _ => return,
@@ -164,6 +173,25 @@ mod tests {
         standings.set(id(1), Standing::Working);
         standings.set(id(1), Standing::Queued);
         assert!(standings.need_merge());
+    }
+
+    #[test]
+    fn a_run_is_idle_once_all_features_have_ended_or_wait_for_the_user() {
+        let id = FeatureId::from_index;
+        let mut standings = standings(&[("a", &[]), ("b", &[]), ("c", &["a"])], 2);
+        standings.set(id(0), Standing::Blocked);
+        assert!(!standings.is_idle(false), "b can start");
+        assert!(standings.is_idle(true), "nothing starts any more");
+        for standing in [Standing::Working, Standing::Paused, Standing::Queued] {
+            standings.set(id(1), standing);
+            assert!(!standings.is_idle(true), "{standing:?}");
+        }
+        for standing in [Standing::Green, Standing::Failed, Standing::Blocked] {
+            standings.set(id(1), standing);
+            assert!(standings.is_idle(false), "{standing:?}");
+        }
+        standings.set(id(0), Standing::Green);
+        assert!(!standings.is_idle(false), "c can start");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use greenwave::{FeaturePolicy, Phase, PhaseEvent};
 use proptest::prelude::*;
 
-const EVENTS: [PhaseEvent; 8] = [
+const EVENTS: [PhaseEvent; 9] = [
     PhaseEvent::Elected,
+    PhaseEvent::Approved,
     PhaseEvent::Started,
     PhaseEvent::Resumed,
     PhaseEvent::TestsFailed,
@@ -22,13 +23,18 @@ fn events() -> impl Strategy<Value = Vec<PhaseEvent>> {
         Just(PhaseEvent::Answered),
         Just(PhaseEvent::Passed),
         Just(PhaseEvent::Elected),
+        Just(PhaseEvent::Approved),
         Just(PhaseEvent::Refused),
     ];
     proptest::collection::vec(prop_oneof![4 => forward, 1 => proptest::sample::select(&EVENTS[..])], 0..40)
 }
 
 fn policy() -> impl Strategy<Value = FeaturePolicy> {
-    (1..5u32, any::<bool>()).prop_map(|(attempts_max, review)| FeaturePolicy { attempts_max, review })
+    (1..5u32, any::<bool>(), any::<bool>()).prop_map(|(attempts_max, review, hold)| FeaturePolicy {
+        attempts_max,
+        review,
+        hold,
+    })
 }
 
 /// Returns the phases of a feature from the start, without repetitions.
@@ -79,6 +85,8 @@ proptest! {
         prop_assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{:?}", path);
         let reviewed = at(Phase::Reviewing(attempt)).is_some();
         prop_assert_eq!(reviewed, policy.review, "{:?}", path);
+        let held = at(Phase::Held(attempt)).is_some();
+        prop_assert_eq!(held, policy.hold, "{:?}", path);
     }
 
     #[test]
@@ -96,13 +104,16 @@ proptest! {
 #[test]
 fn a_feature_passes_through_all_phases() {
     use PhaseEvent as H;
-    let policy = FeaturePolicy { attempts_max: 2, review: true };
+    let policy = FeaturePolicy { attempts_max: 2, review: true, hold: true };
     let attempts = [H::Started, H::TestsFailed, H::Answered, H::Refused, H::Answered];
-    let events = [&attempts[..], &[H::Passed, H::Passed, H::Elected, H::Passed]].concat();
+    let events = [&attempts[..], &[H::Passed, H::Passed, H::Approved, H::Elected, H::Passed]].concat();
     let labels: Vec<_> = path(&events, policy).into_iter().map(|phase| phase.to_string()).collect();
     assert_eq!(
         labels,
-        ["waiting", "red", "yellow", "yellow", "yellow", "yellow", "review", "merging", "merging", "green"]
+        [
+            "waiting", "red", "yellow", "yellow", "yellow", "yellow", "review", "held", "merging", "merging",
+            "green"
+        ]
     );
     let failed = path(&[H::Started, H::TestsFailed, H::Refused, H::Answered, H::Refused], policy);
     assert_eq!(failed.last(), Some(&Phase::Failed));

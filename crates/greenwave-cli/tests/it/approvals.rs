@@ -1,0 +1,171 @@
+//! Features that wait for the user's approval before their merge.
+
+use std::fs;
+
+use crate::program::{Finished, until};
+use crate::shell_plan::{self, Report, ShellFeature};
+use crate::test_dir::TestDir;
+
+/// A feature that is held, whose agent stores its prompts and whose review counts its runs.
+fn held(dir: &TestDir, script: &str) -> ShellFeature {
+    let base = dir.path("");
+    let script = format!(
+        "n=$(($(cat '{0}count' 2>/dev/null || echo 0)+1)); echo $n > '{0}count'; cat > '{0}prompt-'$n; {script}",
+        base.display()
+    );
+    let review =
+        format!("review = {{ command = [\"sh\", \"-c\", \"echo x >> '{}reviews'\"] }}", base.display());
+    ShellFeature::new("one", &script, "test -f one.txt").lines(&format!("hold = true\n{review}"))
+}
+
+fn lines(dir: &TestDir, name: &str) -> usize {
+    fs::read_to_string(dir.path(name)).map_or(0, |text| text.lines().count())
+}
+
+fn approve(dir: &TestDir, feature: &str) -> Finished {
+    dir.greenwave(["approve", "plan.toml", feature]).run()
+}
+
+/// A run in a pipe ends while a feature is held. Features that do not depend on it are green.
+#[test]
+fn a_held_feature_is_merged_by_the_next_run_after_its_approval() {
+    let dir = TestDir::with_project();
+    let features = [
+        held(&dir, "echo $n > one.txt"),
+        ShellFeature::new("two", "echo x > two.txt", "test -f one.txt && test -f two.txt").after("one"),
+        ShellFeature::new("three", "echo x > three.txt", "test -f three.txt"),
+    ];
+    dir.write("plan.toml", shell_plan::unconfined(&features));
+    let report = Report::of(&dir.run_plan().with_code(3));
+    assert_eq!(report.phases(), [("one", "held"), ("two", "waiting"), ("three", "green")]);
+    assert_eq!(report.reason("two"), "depends on `one`, which waits for your approval");
+    assert_eq!((report.count("needs_you"), report.count("failed"), report.count("skipped")), (1, 0, 0));
+    assert!(!dir.path("project/one.txt").exists());
+
+    // Nothing is repeated while there is no decision.
+    let report = Report::of(&dir.run_plan().with_code(3));
+    assert_eq!((report.requests(), lines(&dir, "reviews"), report.count("needs_you")), (0, 1, 1));
+
+    let approved = approve(&dir, "one").with_code(0).stdout;
+    assert_eq!(approved, "one: attempt 1 is approved; the run in progress merges it, or else the next run\n");
+    let report = Report::of(&dir.run_plan().with_code(0));
+    assert_eq!((lines(&dir, "count"), lines(&dir, "reviews"), report.count("needs_you")), (1, 1, 0));
+    assert_eq!(dir.read("project/one.txt"), "1\n");
+    assert_eq!(fs::read_dir(dir.path("project/.greenwave/approvals")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_run_in_progress_merges_an_approved_feature() {
+    let dir = TestDir::with_project();
+    let waits = format!("until test -e '{}'; do sleep 0.01; done; ", dir.path("go").display());
+    let features = [
+        held(&dir, "echo x > one.txt"),
+        ShellFeature::new("two", &format!("{waits} echo x > two.txt"), "test -f two.txt"),
+    ];
+    dir.write("plan.toml", shell_plan::unconfined(&features));
+    let mut running = dir.plan().start();
+    running.read_until(r#""event":"needs_you""#);
+    approve(&dir, "one").with_code(0);
+    until("the feature is merged", || dir.path("project/one.txt").exists());
+    assert!(!dir.path("project/two.txt").exists());
+    dir.write("go", "");
+    running.finish().with_code(0);
+}
+
+/// The comment is part of the next prompt, and the attempt is an additional one.
+#[test]
+fn a_rejected_feature_gets_another_attempt_with_the_comment() {
+    let dir = TestDir::with_project();
+    let features = [held(&dir, "echo $n > one.txt")];
+    dir.write("plan.toml", shell_plan::unconfined(&features));
+    dir.run_plan().with_code(3);
+    let decision = dir.path("project/.greenwave/approvals/one.decision");
+    approve(&dir, "one").with_code(0);
+    let approval = fs::read(&decision).unwrap();
+    let reject = ["reject", "plan.toml", "one", "--comment", "Say it louder.\nPlease."];
+    let rejected = dir.greenwave(reject).run().with_code(0).stdout;
+    assert!(rejected.starts_with("one: attempt 1 is rejected"), "{rejected}");
+    let report = Report::of(&dir.run_plan().with_code(3));
+    assert_eq!(report.rejections("one"), ["rejected by the user: Say it louder."]);
+    let prompt = dir.read("prompt-2");
+    assert!(prompt.contains("This is attempt 2 of 2"), "{prompt}");
+    assert!(prompt.contains("Say it louder.\nPlease."), "{prompt}");
+    assert_eq!(report.phases(), [("one", "held")]);
+
+    // The approval of the first attempt does not count for the second one.
+    fs::write(&decision, approval).unwrap();
+    dir.run_plan().with_code(3);
+    approve(&dir, "one").with_code(0);
+    dir.run_plan().with_code(0);
+    assert_eq!((dir.read("project/one.txt").as_str(), lines(&dir, "prompt-3")), ("2\n", 0));
+}
+
+/// A clone may come with files in `.greenwave`.
+#[test]
+fn decisions_without_the_users_seal_do_not_count() {
+    let dir = TestDir::with_project();
+    dir.write("plan.toml", shell_plan::unconfined(&[held(&dir, "echo x > one.txt")]));
+    dir.run_plan().with_code(3);
+    approve(&dir, "one").with_code(0);
+    let decision = dir.path("project/.greenwave/approvals/one.decision");
+    let mut sealed = fs::read(&decision).unwrap();
+    let text = sealed.len() - 32;
+    for changed in [&sealed[..text], &sealed[..text - 1]] {
+        fs::write(&decision, changed).unwrap();
+        dir.run_plan().with_code(3);
+    }
+    sealed[text] ^= 1;
+    fs::write(&decision, &sealed).unwrap();
+    dir.run_plan().with_code(3);
+    sealed[text] ^= 1;
+    fs::write(&decision, &sealed).unwrap();
+    dir.run_plan().with_code(0);
+}
+
+#[test]
+fn only_held_features_can_be_decided() {
+    let dir = TestDir::with_project();
+    let features = [held(&dir, "echo x > one.txt"), ShellFeature::new("two", "false", "test -f two.txt")];
+    dir.write("plan.toml", shell_plan::unconfined(&features));
+    let error = approve(&dir, "one").with_code(2).stderr;
+    assert!(error.contains("cannot approve `one`: no answer of it waits for approval\n"), "{error}");
+    // A failed feature counts more than a held one.
+    dir.run_plan().with_code(1);
+    let error = dir.greenwave(["reject", "plan.toml", "two"]).run().with_code(2).stderr;
+    assert!(
+        error.contains("cannot reject `two`: no answer of it waits for approval (held: `one`)"),
+        "{error}"
+    );
+    let error = approve(&dir, "ones").with_code(2).stderr;
+    assert!(error.contains("unknown feature `ones`; did you mean `one`?"), "{error}");
+    // Of several features, all are decided or none.
+    dir.greenwave(["approve", "plan.toml", "one", "two"]).run().with_code(2);
+    assert!(!dir.path("project/.greenwave/approvals/one.decision").exists());
+    // New tests make another feature.
+    let changed = dir.read("plan.toml").replace("test -f one.txt", "test -e one.txt");
+    dir.write("plan.toml", changed);
+    approve(&dir, "one").with_code(2);
+}
+
+/// `hold` of the plan applies to all features that do not set it.
+#[test]
+fn a_plan_can_hold_all_features() {
+    let dir = TestDir::with_project();
+    let features = [
+        ShellFeature::new("one", "echo x > one.txt", "test -f one.txt").lines("hold = false"),
+        ShellFeature::new("two", "echo x > two.txt", "test -f two.txt"),
+    ];
+    dir.write("plan.toml", format!("hold = true\n{}", shell_plan::plan(&features)));
+    let text = dir.greenwave(["run", "plan.toml", "--no-metrics"]).run().with_code(3).stdout;
+    for part in [
+        "two  needs you  attempt 1 passed, and waits for your approval: run `greenwave approve plan.toml two`",
+        "1 of 2 features green, 1 held in ",
+        "Waiting for your approval. To continue after your decision: greenwave run plan.toml\n",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(dir.path("project/one.txt").exists() && !dir.path("project/two.txt").exists());
+    // Its records are removed with those of its attempts.
+    dir.greenwave(["forget", "plan.toml", "two"]).run().with_code(0);
+    approve(&dir, "two").with_code(2);
+}

@@ -1,0 +1,236 @@
+//! Decisions of the user about answers that are held before their merge.
+//!
+//! A run stores which answer of a feature it holds, and another process stores the user's decision
+//! about it, each in a sealed file in `.greenwave/approvals`. A decision counts for exactly the
+//! answer that it was made about. A file without a valid seal counts as missing, as everywhere in
+//! the state directory.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use greenwave_dir::Dir;
+use greenwave_testing::{STATE_DIRECTORY, StateSeal};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::green_record::definition;
+use crate::plan::{Feature, Plan};
+use crate::settings::Settings;
+use crate::state_home::StateHome;
+use crate::tree::Change;
+
+/// Version of the files. A file of another version does not count.
+const VERSION: u32 = 1;
+/// Name of the directory in the state directory.
+const NAME: &str = "approvals";
+/// Maximum size of a file, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Maximum size of a comment, in bytes. It becomes a part of a prompt.
+const COMMENT_BYTES_MAX: usize = 64 << 10;
+
+/// Decision of the user about an answer that is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// The answer is merged.
+    Approve,
+    /// The agent gets another attempt.
+    Reject {
+        /// Text for the agent. At most 64 KiB count.
+        comment: String,
+    },
+}
+
+/// An answer that a run holds. It is identified by its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HeldAnswer {
+    version: u32,
+    /// Hash of the feature's [`definition`].
+    definition: String,
+    attempt: u32,
+    /// Hash of the changes, and of the review that has approved them.
+    answer: String,
+}
+
+/// A decision, with the answer that it is about.
+#[derive(Debug, Serialize, Deserialize)]
+struct DecisionRecord {
+    about: HeldAnswer,
+    decision: Decision,
+}
+
+/// The held answers of a run, and the decisions about them.
+#[derive(Debug)]
+pub(crate) struct Approvals {
+    home: Arc<StateHome>,
+    seal: Option<StateSeal>,
+}
+
+impl HeldAnswer {
+    pub(crate) fn new(feature: &Feature, definition: &str, attempt: u32, changes: &[Change]) -> Self {
+        let review = feature.review.as_ref().map(|review| (&review.command, &review.directory));
+        let text = serde_json::to_vec(&(changes, review)).unwrap_or_default();
+        let answer = blake3::hash(&text).to_hex().to_string();
+        Self { version: VERSION, definition: definition.to_owned(), attempt, answer }
+    }
+}
+
+impl Approvals {
+    pub(crate) fn new(home: Arc<StateHome>, seal: Option<StateSeal>) -> Self {
+        Self { home, seal }
+    }
+
+    /// Stores that a run holds an answer, unless that is stored already.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn hold(&self, feature: &str, held: &HeldAnswer) -> Result<(), Error> {
+        let directory = self.directory()?;
+        let name = held_name(feature);
+        if read::<HeldAnswer>(&directory, self.seal.as_ref(), &name).as_ref() == Some(held) {
+            return Ok(());
+        }
+        write(&directory, self.seal.as_ref(), &name, held)
+    }
+
+    /// Returns whether an answer is stored as held.
+    pub(crate) fn is_held(&self, feature: &str, held: &HeldAnswer) -> bool {
+        let directory = self.directory();
+        directory.is_ok_and(|directory| {
+            read(&directory, self.seal.as_ref(), &held_name(feature)).as_ref() == Some(held)
+        })
+    }
+
+    /// Returns the decision about an answer, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the directory cannot be opened.
+    pub(crate) fn decision(&self, feature: &str, held: &HeldAnswer) -> Result<Option<Decision>, Error> {
+        let found: Option<DecisionRecord> =
+            read(&self.directory()?, self.seal.as_ref(), &decision_name(feature));
+        Ok(found.filter(|found| found.about == *held).map(|found| found.decision))
+    }
+
+    /// Removes what is stored about a feature.
+    pub(crate) fn forget(&self, feature: &str) {
+        if let Ok(directory) = self.directory() {
+            remove(&directory, feature);
+        }
+    }
+
+    fn directory(&self) -> Result<Dir, Error> {
+        Ok(self.home.part(NAME)?.into_directory())
+    }
+}
+
+/// Stores the user's decision about the answer of a feature that is held.
+///
+/// A run in progress takes the decision within a second, and otherwise the next run does. Returns
+/// the number of the attempt that the decision is about, or `None` if no answer of the feature is
+/// held.
+///
+/// # Errors
+/// [`Error::Io`] if the project's state cannot be read or written.
+pub fn decide(
+    plan: &Plan,
+    settings: &Settings,
+    feature: &str,
+    decision: &Decision,
+) -> Result<Option<u32>, Error> {
+    let (directory, seal) = (existing(&plan.project)?, settings.seal_of(&plan.project)?);
+    let Some(directory) = directory else { return Ok(None) };
+    let Some(about) = held_answer(plan, &directory, seal.as_ref(), feature) else { return Ok(None) };
+    let attempt = about.attempt;
+    let mut decision = decision.clone();
+    if let Decision::Reject { comment } = &mut decision {
+        comment.truncate(comment.floor_char_boundary(COMMENT_BYTES_MAX));
+    }
+    write(&directory, seal.as_ref(), &decision_name(feature), &DecisionRecord { about, decision })?;
+    Ok(Some(attempt))
+}
+
+/// Returns the features of a plan that have a held answer, in the order of the plan.
+///
+/// # Errors
+/// [`Error::Io`] if the project's state cannot be read.
+pub fn held_features(plan: &Plan, settings: &Settings) -> Result<Vec<String>, Error> {
+    let Some(directory) = existing(&plan.project)? else { return Ok(Vec::new()) };
+    let seal = settings.seal_of(&plan.project)?;
+    let is_held = |id: &str| held_answer(plan, &directory, seal.as_ref(), id).is_some();
+    let ids = plan.features.iter().map(|feature| feature.id.clone());
+    Ok(ids.filter(|id| is_held(id)).collect())
+}
+
+/// Removes what is stored about a feature of a project.
+///
+/// # Errors
+/// [`Error::Io`] if the directory cannot be opened.
+pub(crate) fn forget_held(project: &Path, feature: &str) -> Result<(), Error> {
+    if let Some(directory) = existing(project)? {
+        remove(&directory, feature);
+    }
+    Ok(())
+}
+
+fn held_answer(plan: &Plan, directory: &Dir, seal: Option<&StateSeal>, feature: &str) -> Option<HeldAnswer> {
+    let feature = plan.features.iter().find(|other| other.id == feature)?;
+    let held: HeldAnswer = read(directory, seal, &held_name(&feature.id))?;
+    (held.version == VERSION && held.definition == definition(feature)).then_some(held)
+}
+
+/// Opens the directory of a project, if it exists.
+fn existing(project: &Path) -> Result<Option<Dir>, Error> {
+    let below = Path::new(STATE_DIRECTORY).join(NAME);
+    match Dir::open(project).and_then(|project| project.subdirectory(&below)) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("open", project.join(below))(error)),
+    }
+}
+
+fn held_name(feature: &str) -> String {
+    format!("{feature}.held")
+}
+
+fn decision_name(feature: &str) -> String {
+    format!("{feature}.decision")
+}
+
+/// Reads a file. A file that is missing, damaged or not sealed by the user is `None`.
+fn read<T: DeserializeOwned>(directory: &Dir, seal: Option<&StateSeal>, name: &str) -> Option<T> {
+    let sealed = directory.read(name, FILE_BYTES_MAX).ok()?;
+    let text = match seal {
+        Some(seal) => seal.unseal(&sealed_name(name), &sealed)?,
+        None => &sealed,
+    };
+    serde_json::from_slice(text).ok()
+}
+
+fn write(directory: &Dir, seal: Option<&StateSeal>, name: &str, value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_vec(value).expect("strings and numbers always serialise");
+    let text = match seal {
+        Some(seal) => seal.seal(&sealed_name(name), text),
+        None => text,
+    };
+    let written = directory.replace_file(name, &text, 0o600);
+    written.map_err(Error::io("write", directory.path().join(name)))
+}
+
+/// Removes the files of a feature. What stays is of no effect, since it is about an old answer.
+fn remove(directory: &Dir, feature: &str) {
+    for name in [held_name(feature), decision_name(feature)] {
+        match directory.remove_file(&name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, name, "cannot remove a decision");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Returns the name of a file in its seal.
+fn sealed_name(name: &str) -> String {
+    format!("{NAME}/{name}")
+}
