@@ -59,6 +59,7 @@ mod gate;
 #[cfg(feature = "http")]
 mod http;
 mod http_options;
+mod login;
 mod output;
 mod placeholder;
 mod pool;

@@ -83,6 +83,7 @@ impl PlanFile {
         let budget = spending::budget(&mut root)?;
         let (agents, agent_locations) = split(agents(&document, &mut root, &dir, &dir.join(&project.value))?);
         let hold = root.flag("hold")?.unwrap_or(false);
+        let notify = agent::beside_plan(root.plain_texts("notify")?, &dir, &dir.join(&project.value));
         let mut features = Vec::new();
         let mut feature_locations = Vec::new();
         for table in root.tables("features")? {
@@ -116,6 +117,7 @@ impl PlanFile {
                 guards,
                 confinement,
                 budget,
+                notify,
             },
             project: project.at,
             agents: agent_locations,

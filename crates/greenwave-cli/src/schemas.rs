@@ -26,6 +26,7 @@ setup = [["true"]]
 setup_inputs = ["x"]
 teardown = [["true"]]
 hold = true
+notify = ["true"]
 resources = { gpu = 1 }
 confine = "off"
 network = "none"

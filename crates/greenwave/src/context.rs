@@ -23,6 +23,7 @@ use crate::event::Event;
 use crate::excerpt::Excerpt;
 use crate::fixed_ports::FixedPorts;
 use crate::mask::Mask;
+use crate::notify::Notifier;
 use crate::plan::{Feature, FeatureId, Plan};
 use crate::preflight::Problem;
 use crate::project_state::Exposure;
@@ -95,6 +96,7 @@ pub(crate) struct RunContext {
     pub(crate) answers: Budget,
     pub(crate) events: Fanout<Event>,
     pub(crate) metrics: RunMetrics,
+    pub(crate) notifier: Notifier,
     pub(crate) totals: Mutex<Totals>,
     /// The dependencies between the features.
     pub(crate) dependencies: Dependencies,
@@ -113,6 +115,7 @@ impl RunContext {
     /// Publishes an event, and waits while a subscriber's queue is full.
     pub(crate) async fn emit(&self, event: Event) {
         self.metrics.observe(&event);
+        self.notifier.observe(&event);
         self.events.publish(event).await;
     }
 

@@ -43,6 +43,7 @@ use crate::green_record;
 use crate::mask::{AddedSecrets, Mask};
 use crate::merge::MergeQueue;
 use crate::metrics;
+use crate::notify::Notifier;
 use crate::plan::{BaseKind, FeatureId, Guards, Plan, ResultKind};
 use crate::preflight::{preflight, preflight_sandboxes};
 use crate::project_root::ProjectRoot;
@@ -189,6 +190,8 @@ impl Engine {
         let seal = settings.seal_of(&plan.project)?;
         let root = ProjectRoot::of(&plan.project)?;
         place_tests(&mut plan, &root);
+        let events = Fanout::new();
+        let notifier = Notifier::new(&plan, starter.supervisor.clone(), events.clone());
         let options = copy_options(&plan, &settings, &root, starter);
         let (copies, lock_of_copies) = Copies::new(copies, root, &plan.project, &plan.name, options)?;
         let branch = result_branch(&plan, &copies)?;
@@ -228,8 +231,9 @@ impl Engine {
             left_processes: Mutex::default(),
             ports: FixedPorts::default(),
             answers: Budget::new(ANSWERS_BYTES_MAX),
-            events: Fanout::new(),
+            events,
             metrics: RunMetrics::default(),
+            notifier,
             totals: Mutex::default(),
             branch,
             copies: Arc::new(copies),
@@ -419,6 +423,7 @@ impl Engine {
         run.queue.close().await;
         ctx.copies.remove();
         continuation::write_unsaved(ctx).await;
+        ctx.notifier.finish().await;
         ctx.steps.pass("flush at the end").await;
         ctx.tests.flush().await;
         ctx.store.flush().await.map_err(Error::store("flush"))?;

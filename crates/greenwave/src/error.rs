@@ -224,6 +224,16 @@ pub enum FeatureError {
         /// Why the last attempt was refused.
         reason: String,
     },
+    /// The user has to log in to the agent's provider.
+    #[error("agent `{agent}` needs a login: {message}")]
+    NeedsLogin {
+        /// Name of the agent.
+        agent: String,
+        /// Message of its program.
+        message: String,
+        /// Instruction for the user.
+        action: &'static str,
+    },
     /// The provider of the agent limited requests for too long.
     #[error("agent `{agent}` could not work for {} (wait_max): {message}", format_duration(*waited))]
     AgentUnavailable {
@@ -281,11 +291,22 @@ pub enum FeatureError {
 }
 
 impl FeatureError {
+    /// Returns the kind of the reason if only the user can remove it, see
+    /// [`Event::NeedsYou`](crate::Event::NeedsYou).
+    pub(crate) fn needs_you(&self) -> Option<&'static str> {
+        match self {
+            FeatureError::Budget(_) => Some("budget"),
+            FeatureError::NeedsLogin { .. } => Some("login"),
+            _ => None,
+        }
+    }
+
     /// Returns an instruction that would remove the cause, if there is one.
     pub fn hint(&self) -> Option<&str> {
         match self {
             FeatureError::CouldNotRun { hint, .. } => hint.as_deref(),
             FeatureError::Held { action, .. } => Some(action),
+            FeatureError::NeedsLogin { action, .. } => Some(action),
             FeatureError::NoTests { .. } => Some("name a file or a test that exists, or remove the filter"),
             FeatureError::Agent(greenwave_agents::Error::PromptTooLarge { .. }) => {
                 Some("write `{prompt_file}` instead of `{prompt}` in the agent's `command`")

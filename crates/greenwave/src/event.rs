@@ -175,15 +175,17 @@ pub enum Event {
         /// Time after which the agent can work again, in seconds, as far as it is foreseeable.
         seconds: Option<f64>,
     },
-    /// A feature waits for the user, who has to do something.
+    /// A feature cannot continue before the user does something.
     NeedsYou {
         /// Id of the feature.
         feature: String,
         /// Number of the attempt, from 1.
         attempt: u32,
-        /// Kind of the reason: `approval` for an answer that is held before its merge.
+        /// Kind of the reason: `approval` for an answer that is held before its merge, `edit` for a
+        /// change of the user that overlaps with the answer, `budget` for a budget that is used
+        /// up, and `login` for an agent whose program is not logged in.
         kind: &'static str,
-        /// Reason of the wait.
+        /// Reason why it cannot continue.
         reason: String,
         /// Instruction for the user.
         action: String,

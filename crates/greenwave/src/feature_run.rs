@@ -344,6 +344,9 @@ impl FeatureRun {
                 None => Event::Phase { feature, phase: phase.label(), attempt: phase.attempt() },
             };
             self.ctx.emit(event).await;
+            if let Some(needs_you) = self.overlap(phase) {
+                self.ctx.emit(needs_you).await;
+            }
         }
         if let Some(workspace) = workspace {
             workspace.tear_down().await;
@@ -369,6 +372,26 @@ impl FeatureRun {
         };
         let seconds = seconds.map(|delay| (delay.as_secs_f64() * 10.0).ceil() / 10.0);
         Some(Event::Waiting { feature: feature.id.clone(), attempt: phase.attempt(), reason, seconds })
+    }
+
+    /// Returns the event for a change of the user that the feature waits for.
+    fn overlap(&self, phase: Phase) -> Option<Event> {
+        let FeatureState::Active(active) = &self.state else { return None };
+        let (Phase::Blocked(attempt), Some(Wait::User { path, is_new, .. })) = (phase, &active.waits_for)
+        else {
+            return None;
+        };
+        let (reason, action) = if *is_new {
+            (
+                format!("`{path}` exists in the project, and this feature creates it"),
+                format!("move `{path}` away"),
+            )
+        } else {
+            let reason = format!("your change of `{path}` overlaps with this feature");
+            (reason, format!("move or undo your change of `{path}`"))
+        };
+        let feature = self.ctx.feature(self.id).id.clone();
+        Some(Event::NeedsYou { feature, attempt, kind: "edit", reason, action })
     }
 
     fn set_working(&mut self, is_working: bool) {
@@ -443,6 +466,11 @@ impl FeatureRun {
         let reason = self.ctx.shown(chain(error).as_bytes());
         self.report.reason = Some(reason.clone());
         self.report.hint = error.hint().map(str::to_owned);
+        if let (Some(kind), Some(action)) = (error.needs_you(), error.hint()) {
+            let (feature, attempt) = (self.ctx.feature(self.id).id.clone(), self.report.attempts.max(1));
+            let (reason, action) = (reason.clone(), action.to_owned());
+            self.ctx.emit(Event::NeedsYou { feature, attempt, kind, reason, action }).await;
+        }
         self.ctx.emit(Event::Failed { feature: self.ctx.feature(self.id).id.clone(), reason, details }).await;
     }
 

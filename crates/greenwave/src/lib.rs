@@ -106,6 +106,7 @@ mod mapped_write;
 mod mask;
 mod merge;
 mod metrics;
+mod notify;
 mod phase;
 mod plan;
 mod preflight;

@@ -57,6 +57,9 @@ pub struct Plan {
     pub declared: Vec<Test>,
     /// Limits of what agents may use in a run.
     pub budget: BudgetLimits,
+    /// Command that runs when a feature needs the user, see
+    /// [`Event::NeedsYou`](crate::Event::NeedsYou). Empty for none.
+    pub notify: Vec<String>,
 }
 
 /// State of a project that working copies start from.

@@ -41,7 +41,7 @@ pub(crate) struct Protection {
 pub(crate) struct PlanFiles {
     /// The plan itself, and scripts with recorded answers.
     own: Vec<String>,
-    /// Programs of agents, setup and teardown.
+    /// Programs of agents, setup, teardown and `notify`.
     programs: Vec<String>,
 }
 
@@ -60,7 +60,8 @@ impl PlanFiles {
             AgentSpec::Command(agent) => Some(&agent.command),
             _ => None,
         });
-        let commands = plan.setup.iter().chain(&plan.teardown).chain(agents);
+        let notify = Some(&plan.notify).filter(|command| !command.is_empty());
+        let commands = plan.setup.iter().chain(&plan.teardown).chain(agents).chain(notify);
         let operands = commands.flat_map(|command| commands::operands(&Test::new("command", command)));
         let programs = operands.filter(|operand| !operand.is_argument).map(|it| root.within(&it.path));
         Self {

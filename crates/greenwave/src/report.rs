@@ -123,8 +123,8 @@ impl Report {
         self.features.iter().all(|feature| matches!(feature.phase, "green" | "red"))
     }
 
-    /// Returns whether some feature waits for the approval of the user, and every other one is green
-    /// or waits for such a feature.
+    /// Returns whether some feature waits for the approval of the user, and every other one is
+    /// green or waits for such a feature.
     pub fn needs_approval_only(&self) -> bool {
         let has = |phase: &str| self.features.iter().any(|feature| feature.phase == phase);
         let is_expected = |feature: &FeatureReport| matches!(feature.phase, "green" | "held" | "waiting");

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use crate::event::Event;
 
 /// Phases of features in the order of a feature's life, as in events.
-pub(crate) const PHASES: [&str; 9] =
-    ["waiting", "checking", "red", "yellow", "review", "merging", "green", "failed", "skipped"];
+pub(crate) const PHASES: [&str; 10] =
+    ["waiting", "checking", "red", "yellow", "review", "held", "merging", "green", "failed", "skipped"];
 
 /// Counters and histograms of a run.
 #[derive(Debug, Default)]
@@ -104,6 +104,6 @@ mod tests {
             metrics.observe(&event);
         }
         // The fourth feature has not begun.
-        assert_eq!(metrics.phases(4), [1, 0, 0, 1, 0, 0, 1, 0, 1]);
+        assert_eq!(metrics.phases(4), [1, 0, 0, 1, 0, 0, 0, 1, 0, 1]);
     }
 }

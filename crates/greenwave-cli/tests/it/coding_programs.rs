@@ -21,7 +21,8 @@ session=session-1; [ "$GREENWAVE_FEATURE" = lost ] && session=lost
 printf '{"type":"system","subtype":"init","session_id":"%s"}\n' "$session"
 say 'Writing.\n```text path=\"quoted.txt\"\nno\n```'
 case "$GREENWAVE_FEATURE $GREENWAVE_ATTEMPT" in
-    refused*) end true 'Invalid API key' 0 ;;
+    refused*) end true 'Unknown model' 0 ;;
+    login*) end true 'Invalid API key · Please run /login' 1 ;;
     *1) echo wrong > "$GREENWAVE_FEATURE.txt" ;;
     *) echo right > "$GREENWAVE_FEATURE.txt"; echo "$prompt" | grep -q 'attempt 2 of 2' || exit 3 ;;
 esac
@@ -52,9 +53,12 @@ fn prepare_with(dir: &TestDir, agent: &str, features: &[&str], options: &[&str])
         ));
     }
     std::fs::write(dir.path("plan.toml"), plan).unwrap();
-    let path = format!("{}:{}", dir.path("bin").display(), std::env::var("PATH").unwrap());
     let args = ["run", "plan.toml", "--no-metrics", "--format", "json"];
-    dir.greenwave(args.iter().chain(options).copied()).within(&dir.path("")).variable("PATH", path)
+    dir.greenwave(args.iter().chain(options).copied()).within(&dir.path("")).variable("PATH", path(dir))
+}
+
+fn path(dir: &TestDir) -> String {
+    format!("{}:{}", dir.path("bin").display(), std::env::var("PATH").unwrap())
 }
 
 fn directory() -> TestDir {
@@ -104,8 +108,28 @@ fn a_reported_failure_rejects_the_attempt_whatever_the_exit_code() {
     let report = Report::of(&run(&dir, "env = { LOG = \"/dev/null\" }", &["refused"]).with_code(1));
     assert_eq!(report.phases(), [("refused", "failed")]);
     for reason in report.rejections("refused") {
-        assert!(reason.contains("agent command `claude` failed: Invalid API key"), "{reason}");
+        assert!(reason.contains("agent command `claude` failed: Unknown model"), "{reason}");
     }
+}
+
+/// Another attempt would fail in the same way. The command of `notify` runs once for two features.
+#[test]
+fn a_program_without_a_login_needs_the_user() {
+    let dir = directory();
+    let notify = format!("notify = [\"sh\", \"-c\", \"cat >> '{}'\"]", dir.path("notified").display());
+    dir.write("project/login.txt", "none\n");
+    dir.write("project/login-2.txt", "none\n");
+    prepare(&dir, "env = { LOG = \"/dev/null\" }", &["login", "login-2"]);
+    dir.write("plan.toml", format!("{notify}\n{}", dir.read("plan.toml")));
+    let finished = dir.plan().variable("PATH", path(&dir)).run().with_code(1);
+    let report = Report::of(&finished);
+    assert_eq!((report.phases(), report.requests()), (vec![("login", "failed"), ("login-2", "failed")], 2));
+    let reason = "agent `coder` needs a login: Invalid API key · Please run /login";
+    assert_eq!(report.reason("login"), reason);
+    assert_eq!((report.count("needs_you"), report.rejections("login")), (2, vec![]));
+    let notified: serde_json::Value = serde_json::from_str(&dir.read("notified")).unwrap();
+    assert_eq!((&notified["kind"], &notified["reason"]), (&"login".into(), &reason.into()));
+    assert_eq!(notified["action"], "log in with `claude` and `/login`");
 }
 
 #[test]
@@ -150,7 +174,7 @@ fn a_request_that_would_pass_a_limit_is_not_sent_and_the_next_run_continues() {
         let found: Vec<_> = report.phases().into_iter().map(|(_, phase)| phase).collect();
         assert_eq!(found, phases, "{limit}");
         let failed = phases.iter().filter(|phase| **phase == "failed").count();
-        assert_eq!(requests(), 4 - failed, "{limit}");
+        assert_eq!((requests(), report.count("needs_you")), (4 - failed, failed), "{limit}");
         if failed > 0 {
             let reason = report.feature("other")["reason"].as_str().unwrap().to_owned();
             assert!(reason.contains(key) && reason.contains("no request was sent"), "{reason}");

@@ -184,6 +184,7 @@ fn a_blocked_feature_continues_when_the_user_changes_the_file() {
     dir.write("plan.toml", shell_plan::unconfined(&[feature, two]));
     let mut running = dir.plan().start();
     running.read_until(r#""event":"waiting""#);
+    running.read_until(r#""kind":"edit""#);
     dir.write("project/list.txt", LIST);
     running.read_until(r#""event":"merged""#);
     dir.write("go", "");

@@ -51,7 +51,7 @@ fn next(event: &Event) -> Option<Event> {
         Event::Tests { .. } => Event::Continued { feature, attempt, answered: true, new_round: false },
         Event::Continued { .. } => Event::Waiting { feature, attempt, reason, seconds: Some(7.0) },
         Event::Waiting { .. } => {
-            Event::NeedsYou { feature, attempt, kind: "approval", reason, action: "approve it".to_owned() }
+            Event::NeedsYou { feature, attempt, kind: "login", reason, action: "log in".to_owned() }
         }
         Event::NeedsYou { .. } => Event::Adopted { feature },
         Event::Adopted { .. } => Event::Refused { feature, attempt, reason, details },

@@ -106,8 +106,8 @@ impl Standings {
         waits_for_merge > 0 || (working == 0 && (startable == 0 || paused >= self.slots))
     }
 
-    /// Returns whether no feature is under way, but for those that wait for the user, and none can
-    /// start. `is_closed` says that none starts any more.
+    /// Returns whether no feature can start, and none is under way except those that wait for the
+    /// user. `is_closed` says that none starts any more.
     pub(super) fn is_idle(&self, is_closed: bool) -> bool {
         let Counts { working, paused, queued, startable, .. } = self.counts;
         working + paused + queued == 0 && (is_closed || startable == 0)

@@ -78,11 +78,10 @@ impl Unusable {
 
     /// Returns why an answer cannot be read.
     fn answer(error: &StreamError, time_max: Duration) -> Self {
-        if let StreamError::Source { source, .. } = error
-            && let Some(
-                AgentError::Overloaded { line: message, retry_after, is_unreachable, .. }
-                | AgentError::ServerUnavailable { message, retry_after, is_unreachable, .. },
-            ) = source.downcast_ref()
+        if let Some(
+            AgentError::Overloaded { line: message, retry_after, is_unreachable, .. }
+            | AgentError::ServerUnavailable { message, retry_after, is_unreachable, .. },
+        ) = agent_error(error)
         {
             return Unusable::Overloaded(Unavailable {
                 message: message.clone(),
@@ -91,6 +90,14 @@ impl Unusable {
             });
         }
         Unusable::Answer(describe(error, time_max))
+    }
+}
+
+/// Returns the error of the agent that broke off an answer.
+fn agent_error(error: &StreamError) -> Option<&AgentError> {
+    match error {
+        StreamError::Source { source, .. } => source.downcast_ref(),
+        _ => None,
     }
 }
 
@@ -192,7 +199,9 @@ impl Stage<'_> {
         let (time_max, started) = (self.time_limit(), Instant::now());
         let answer = match timeout(time_max, session.send(&request)).await {
             Ok(Ok(answer)) => self.wait_on().watch(answer),
-            Ok(Err(error)) => return Err(Unusable::request(error)),
+            Ok(Err(error)) => {
+                return Err(self.needs_login(&error).unwrap_or_else(|| Unusable::request(error)));
+            }
             Err(_) => {
                 let time_max = format_duration(time_max);
                 let reason = format!("the answer did not begin within {time_max} (agent.time_limit)");
@@ -251,7 +260,10 @@ impl Stage<'_> {
         let mut answer = CompleteAnswer::default();
         let mut is_first = true;
         while let Some(batch) = units.next().await {
-            let batch = batch.map_err(|error| Unusable::answer(&error, time_max))?;
+            let batch = batch.map_err(|error| {
+                let login = agent_error(&error).and_then(|error| self.needs_login(error));
+                login.unwrap_or_else(|| Unusable::answer(&error, time_max))
+            })?;
             if std::mem::take(&mut is_first) {
                 self.ctx.metrics.first_unit.observe(started.elapsed());
             }
@@ -266,6 +278,19 @@ impl Stage<'_> {
         }
         answer.bytes = units.stats().bytes;
         Ok(answer)
+    }
+
+    /// Returns the end of the feature if the agent is a coding program that is not logged in. More
+    /// attempts would fail in the same way.
+    fn needs_login(&self, error: &AgentError) -> Option<Unusable> {
+        let agent = &self.feature().agent;
+        let Some(AgentSpec::Command(CommandSpec { program, .. })) = self.ctx.plan.agents.get(agent) else {
+            return None;
+        };
+        let program = (*program)?;
+        let message = self.ctx.shown(program.login_problem(error)?.as_bytes());
+        let (agent, action) = (agent.clone(), program.login_action());
+        Some(FeatureError::NeedsLogin { agent, message, action }.into())
     }
 
     /// Takes the agent's changes in its directory, if they count, and the parts of its answer.
