@@ -201,6 +201,12 @@ impl Manifest {
         paths.min_by(|one, other| path_bytes(one).cmp(path_bytes(other)))
     }
 
+    /// Returns the first file whose content, mode or timestamps were last changed at a time, in
+    /// nanoseconds since the Unix epoch, or later.
+    pub fn changed_since(&self, time: i64) -> Option<&Path> {
+        self.lines.iter().find(|line| line.stamp.changed >= time).map(|line| line.path.as_path())
+    }
+
     /// Returns the BLAKE3 hash of all paths and entries. It is computed once.
     pub fn digest(&self) -> &[u8; 32] {
         self.digest.get_or_init(|| {

@@ -12,6 +12,7 @@ mod filter;
 mod interpreter;
 mod ipc;
 mod log;
+mod mark;
 mod nested;
 mod net_tables;
 mod observer;

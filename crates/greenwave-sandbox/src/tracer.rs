@@ -85,11 +85,14 @@ pub struct Tracer {
     /// an entry whose name is a decimal number announces that this [part](crate::TraceParts) of it
     /// begins. The directory may be missing. The command starts in part 0.
     pub announcements: Option<PathBuf>,
+    /// Absolute path of a missing file, without symbolic links. When the command first asks for its
+    /// status, [`TraceSession::marked`] returns the trace up to there.
+    pub mark: Option<PathBuf>,
 }
 
 impl Default for Tracer {
     fn default() -> Self {
-        Self { paths_max: 200_000, announcements: None }
+        Self { paths_max: 200_000, announcements: None, mark: None }
     }
 }
 
@@ -115,7 +118,7 @@ impl Tracer {
     /// descriptor is left.
     pub fn attach(self, command: &mut impl BeforeExec) -> Result<TraceSession, Error> {
         Self::available()?;
-        let supervisor = seccomp::attach(command, self.paths_max, self.announcements);
+        let supervisor = seccomp::attach(command, self.paths_max, self.announcements, self.mark);
         supervisor.map(TraceSession).map_err(|error| unavailable(error.to_string()))
     }
 }
@@ -132,6 +135,15 @@ fn unavailable(reason: String) -> Error {
 pub struct TraceSession(seccomp::Supervisor);
 
 impl TraceSession {
+    /// Returns the trace from the start of the command until it reaches the
+    /// [mark](Tracer::mark). The trace of the command continues. Cancel safe.
+    ///
+    /// Returns `None` if the command has ended before, if its trace is
+    /// [incomplete](Trace::incomplete), or if there is no mark or the trace was returned already.
+    pub async fn marked(&mut self) -> Option<Trace> {
+        self.0.marked().await
+    }
+
     /// Returns the trace after the command has exited.
     ///
     /// Waits for the processes that the command left behind, for half a second at most. If some are

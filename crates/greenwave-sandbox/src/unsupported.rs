@@ -16,6 +16,11 @@ impl Supervisor {
     }
 
     #[expect(clippy::unused_async, reason = "the implementation for Linux awaits")]
+    pub(crate) async fn marked(&mut self) -> Option<Trace> {
+        match *self {}
+    }
+
+    #[expect(clippy::unused_async, reason = "the implementation for Linux awaits")]
     pub(crate) async fn finish(self) -> Trace {
         match self {}
     }
@@ -29,7 +34,12 @@ pub(crate) fn is_traced() -> bool {
     false
 }
 
-pub(crate) fn attach(_: &mut impl BeforeExec, _: usize, _: Option<PathBuf>) -> std::io::Result<Supervisor> {
+pub(crate) fn attach(
+    _: &mut impl BeforeExec,
+    _: usize,
+    _: Option<PathBuf>,
+    _: Option<PathBuf>,
+) -> std::io::Result<Supervisor> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod build;
 pub(crate) mod cargo;
 mod collect;
 mod command;
+pub(crate) mod continuation;
 pub(crate) mod crash;
 pub(crate) mod decoder;
 mod discover;
@@ -41,6 +42,7 @@ pub(crate) use guarded::guarded;
 pub use batch::{Batch, BatchCommand, BatchResult};
 pub use build::{BuildOutput, BuildRequest};
 pub use command::CommandHarness;
+pub use continuation::Continuation;
 pub use crash::{Crash, FinishedProcess, Rerun};
 pub use decoder::OutputDecoder;
 pub use discover::discover;
@@ -265,6 +267,12 @@ pub trait Harness: Debug + Send + Sync + 'static {
     /// Returns how to run a test in one process with others; `None` if it runs alone, as all tests
     /// of a harness without an implementation do.
     fn batch(&self, _test: &Test) -> Option<&dyn Batch> {
+        None
+    }
+
+    /// Returns how the process of a collection continues with the tests that it has found; `None`
+    /// if it ends, as do all collections of a harness without an implementation.
+    fn continuation(&self, _collection: &Test) -> Option<&dyn Continuation> {
         None
     }
 

@@ -74,9 +74,9 @@ pub use greenwave_process::{Supervisor, supervise};
 pub use harness::OverviewLine;
 pub use harness::{
     Batch, BatchCommand, BatchResult, BuildOutput, BuildRequest, CaseReport, CaseStatus, CommandHarness,
-    Crash, Discovery, DiscoveryInputs, DiscoveryNote, FinishedProcess, Harness, Harnesses, LaunchSpec,
-    Listing, ListingContext, OutputDecoder, Project, Rerun, Summary, SummaryVerdict, TestCount, discover,
-    parse_toml_manifest,
+    Continuation, Crash, Discovery, DiscoveryInputs, DiscoveryNote, FinishedProcess, Harness, Harnesses,
+    LaunchSpec, Listing, ListingContext, OutputDecoder, Project, Rerun, Summary, SummaryVerdict, TestCount,
+    discover, parse_toml_manifest,
 };
 pub use report::{
     FailureText, InvalidDay, JsonLine, Quarantine, QuarantineEntry, RunReport, RunStats, TestReport,
@@ -88,9 +88,11 @@ pub use results::outcome::{CacheDecision, ExitReason, Interference, Outcome, Sou
 pub use results::outputs::OutputFile;
 pub use results::state::STATE_DIRECTORY;
 pub use results::up_to_date::{RecordKey, UpToDateRecord};
+pub use run::continuation::Continuations;
 pub use run::environment::Environment;
 pub use run::environment::TOOL_HOMES_VARIABLE;
-pub use run::options::{IncompleteMode, OutputObserver, RESULTS_VARIABLE, RunnerOptions, SuiteOptions};
+pub use run::options::{IncompleteMode, RESULTS_VARIABLE, RunnerOptions, SuiteOptions};
+pub use run::output_observer::OutputObserver;
 pub use run::runner::Runner;
 pub use run::servers::is_server;
 pub use run::shard::{InvalidShard, Shard};

@@ -69,6 +69,7 @@ pub(super) async fn test(args: &TestArgs) -> Result<Exit, CliError> {
     let selected = match selected(suite, &project, args).await? {
         Selected::Tests(tests) => tests,
         Selected::Nothing(reason) => {
+            loaded.waiting.end().await;
             output::answer(&reason)?;
             return Ok(Exit::SUCCESS);
         }
@@ -137,7 +138,8 @@ pub(super) async fn warm(args: WarmArgs) -> Result<Exit, CliError> {
             return Err(problem.into());
         }
     }
-    let Loaded { suite, .. } = suite::load(&project, args).await?;
+    let Loaded { suite, waiting, .. } = suite::load(&project, args).await?;
+    waiting.end().await;
     let selected = select(suite.tests(), &args.filters)?;
     let cached = suite.cached_results().await?;
     let count = selected.iter().filter(|test| matches!(cached[test.index()], Ok(Some(_)))).count();
@@ -149,7 +151,7 @@ pub(super) async fn warm(args: WarmArgs) -> Result<Exit, CliError> {
 async fn init(project: &Path, args: &TestArgs) -> Result<Exit, CliError> {
     let environment = supervisor::environment();
     let config = Config::load(project, &args.overrides()?)?;
-    let found = suite::discover(project, &environment, &config, args).await?;
+    let found = suite::discover(project, &environment, &config, args, None).await?;
     if found.tests.is_empty() {
         return Err(CliError::NoTests);
     }
@@ -178,7 +180,7 @@ async fn run(
     selected: &[TestId],
     args: &TestArgs,
 ) -> Result<(Exit, Option<SuiteReport>), CliError> {
-    let Loaded { suite, introduction, quarantine, flaky_fails, .. } = loaded;
+    let Loaded { suite, introduction, quarantine, flaky_fails, waiting, .. } = loaded;
     introduction.iter().for_each(|note| output::note(note));
     let view = TestView::new(args.format, args.output(), args.verbose, suite, quarantine, selected.len());
     let view = Arc::new(Mutex::new(view));
@@ -189,6 +191,7 @@ async fn run(
     let running =
         tokio::spawn(async move { runner.run(&tests, move |event| shown.lock().event(&event)).await });
     let report = running.await.expect("a run does not panic and is not cancelled")?;
+    waiting.end().await;
     note_state(suite);
     let view = view.lock();
     if let Some(code) = signals.finish() {

@@ -25,6 +25,7 @@ mod copies;
 mod demo;
 mod fast_path;
 mod filters;
+mod first_runs;
 mod flaky_tests;
 mod full_disk;
 mod go_verdicts;

@@ -15,6 +15,7 @@ use super::changes::Caller;
 use super::filter::{ARCHITECTURE, X32_CALLS};
 use super::interpreter::interpreter;
 use super::log::AccessLog;
+use super::mark::Mark;
 use super::nested::{ANSWER, QUESTION};
 use super::parts::Parts;
 use super::processes::Processes;
@@ -59,6 +60,8 @@ pub(super) struct Observer {
     pauses_left: u32,
     /// The path that the current call opens or queries, if there are threads.
     current: Option<RawPath>,
+    /// The mark that the command has not reached yet.
+    mark: Option<Mark>,
     /// The last call of each thread that opened or queried a path, with the path. Filled only if
     /// there are threads.
     previous: HashMap<u32, (Call, RawPath)>,
@@ -86,7 +89,7 @@ impl From<io::Error> for Skip {
 }
 
 impl Observer {
-    pub(super) fn new(paths_max: usize, parts: Parts) -> Self {
+    pub(super) fn new(paths_max: usize, parts: Parts, mark: Option<Mark>) -> Self {
         Self {
             log: AccessLog::new(paths_max, parts),
             resolver: Resolver::default(),
@@ -98,6 +101,7 @@ impl Observer {
             is_suspicious: false,
             pauses_left: races::PAUSES_MAX,
             current: None,
+            mark,
             previous: HashMap::new(),
         }
     }
@@ -107,6 +111,7 @@ impl Observer {
         // Nothing can be concluded from an incomplete log. Moreover, resolving a path might wait
         // for a file system that the command itself provides, and so for this thread.
         if self.log.is_incomplete() {
+            self.mark = None;
             return Response::Continue;
         }
         let number = call.data.nr as u32;
@@ -199,6 +204,15 @@ impl Observer {
         if self.log.parts.announce(&path) {
             // The part may repeat calls of others.
             self.forget(it.thread);
+            return Ok(Response::Continue);
+        }
+        if let Some(mark) = self.mark.take_if(|mark| mark.is_at(&path)) {
+            if self.has_threads {
+                self.check_last_calls(it);
+            }
+            mark.reach(self.log.snapshot());
+            // Changes that are not certain yet count as failed, so that calls may succeed now.
+            self.recorded.clear();
             return Ok(Response::Continue);
         }
         self.set_current(&path);

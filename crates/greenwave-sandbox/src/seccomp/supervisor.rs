@@ -23,6 +23,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::oneshot;
 
 use super::filter::Filter;
+use super::mark::Mark;
 use super::observer::{Observer, Response};
 use super::parts::Parts;
 use super::threads;
@@ -60,22 +61,26 @@ fn probe() -> Result<(), String> {
 /// Prepares a command to install the filter when it starts, and a thread to supervise it.
 ///
 /// The trace has at most `paths_max` paths. A status of an entry of `announcements` begins a part.
+/// A status of `mark` sends the trace up to there.
 pub(crate) fn attach(
     command: &mut impl BeforeExec,
     paths_max: usize,
     announcements: Option<PathBuf>,
+    mark: Option<PathBuf>,
 ) -> io::Result<Supervisor> {
     let (ours, theirs) = UnixStream::pair()?;
     let (ours, theirs) = (Arc::new(OwnedFd::from(ours)), OwnedFd::from(theirs));
     let (stop_reader, stop) = io::pipe()?;
     let (sender, trace) = oneshot::channel();
     let (socket, stop_reader) = (Arc::clone(&ours), stop_reader.into());
-    let work = SupervisorThread { socket, stop: stop_reader, paths_max, announcements, trace: sender };
+    let (mark, marked) = mark.map(|path| Mark::new(&path)).unzip();
+    let observer = Observer::new(paths_max, Parts::new(announcements), mark);
+    let work = SupervisorThread { socket, stop: stop_reader, observer, trace: sender };
     threads::run(move || work.run())?;
     let secret = secret()?;
     let filter = Filter::reporting(secret).into_program();
     command.before_exec(Setup::ReportCalls { filter, socket: theirs, secret });
-    Ok(Supervisor { socket: ours, stop: Some(stop.into()), trace: Some(trace) })
+    Ok(Supervisor { socket: ours, stop: Some(stop.into()), trace: Some(trace), marked })
 }
 
 /// Returns random numbers that the command cannot guess.
@@ -97,11 +102,19 @@ pub(crate) struct Supervisor {
     stop: Option<OwnedFd>,
     /// Taken when the trace is awaited.
     trace: Option<oneshot::Receiver<Trace>>,
+    /// Taken when the trace up to the mark was received.
+    marked: Option<oneshot::Receiver<Trace>>,
 }
 
 impl Supervisor {
     pub(crate) fn blocking_finish(self) -> Trace {
         block_on(self.finish())
+    }
+
+    pub(crate) async fn marked(&mut self) -> Option<Trace> {
+        let trace = self.marked.as_mut()?.await.ok();
+        self.marked = None;
+        trace
     }
 
     pub(crate) async fn finish(mut self) -> Trace {
@@ -166,15 +179,14 @@ fn incomplete_trace(reason: &str) -> Trace {
 struct SupervisorThread {
     socket: Arc<OwnedFd>,
     stop: OwnedFd,
-    paths_max: usize,
-    announcements: Option<PathBuf>,
+    observer: Observer,
     trace: oneshot::Sender<Trace>,
 }
 
 impl SupervisorThread {
     /// Serves the command until all its processes have ended.
     fn run(self) {
-        let Self { socket, stop, paths_max, announcements, trace } = self;
+        let Self { socket, stop, mut observer, trace } = self;
         let Ok(Some(listener)) = receive_one(&socket) else {
             // The receiver is dropped if the session was.
             let _ = trace.send(incomplete_trace("was not started"));
@@ -183,7 +195,6 @@ impl SupervisorThread {
         // If the same command is started again, it fails instead of waiting for an answer forever.
         shut_down(&socket);
         prefer_same_core(&listener);
-        let mut observer = Observer::new(paths_max, Parts::new(announcements));
         let served = catch_unwind(AssertUnwindSafe(|| serve(&listener, &stop, &mut observer)));
         let reason = match served {
             Ok(Served::AllEnded) => {

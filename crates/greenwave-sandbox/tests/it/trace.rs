@@ -117,6 +117,30 @@ async fn reads_are_traced_through_shells_and_subshells() {
 }
 
 #[tokio::test]
+async fn a_mark_divides_the_trace() {
+    if !can_trace() {
+        return;
+    }
+    let directory = Directory::new(&[("a", "1"), ("b", "2")]);
+    let mark = directory.at("mark");
+    for (script, is_marked) in [("cat a; test -e mark; cat b", true), ("cat a; cat b", false)] {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).current_dir(directory.at("")).stdout(Stdio::null());
+        let tracer = Tracer { mark: Some(mark.clone()), ..Tracer::default() };
+        let mut session = tracer.attach(&mut command).unwrap();
+        let mut child = Child::spawn(&mut command).unwrap();
+        let first = session.marked().await;
+        assert_eq!(first.is_some(), is_marked);
+        assert!(session.marked().await.is_none());
+        child.wait().await.unwrap();
+        let whole = session.finish().await;
+        let has = |trace: &Trace, path: &str| trace.paths.contains_key(&directory.at(path));
+        assert!(has(&whole, "a") && has(&whole, "b") && !has(&whole, "mark"));
+        assert!(first.is_none_or(|first| has(&first, "a") && !has(&first, "b")));
+    }
+}
+
+#[tokio::test]
 async fn accessors_group_paths_by_access() {
     if !can_trace() {
         return;

@@ -3,6 +3,7 @@
 mod batch;
 mod collect;
 mod collection;
+mod continued;
 mod dependencies;
 mod files;
 mod ini;
@@ -18,6 +19,7 @@ use toml::Value;
 
 use super::Harness;
 use super::batch::Batch;
+use super::continuation::Continuation;
 use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
 use super::launch::LaunchSpec;
 use super::listing::{Listing, ListingContext};
@@ -150,12 +152,16 @@ impl Harness for PytestHarness {
         collection::result_file(test)
     }
 
-    fn read_cases(&self, _test: &Test, directory: &Path) -> Vec<CaseReport> {
-        batch::read_cases(directory)
+    fn read_cases(&self, test: &Test, directory: &Path) -> Vec<CaseReport> {
+        if collection::is_collection(test) { Vec::new() } else { batch::read_cases(directory) }
     }
 
     fn is_complete(&self, _test: &Test, _output: &[u8], directory: &Path) -> bool {
         has_ended(directory)
+    }
+
+    fn continuation(&self, collection: &Test) -> Option<&dyn Continuation> {
+        continued::continuation(collection).map(|it| it as &dyn Continuation)
     }
 
     fn batch(&self, test: &Test) -> Option<&dyn Batch> {

@@ -36,6 +36,14 @@ impl Observation {
         })
     }
 
+    /// Returns the accesses of a command up to its mark; `None` if it will not reach one.
+    pub(super) async fn marked(&mut self, own: &Path, servers: &[String]) -> Option<Seen> {
+        match self {
+            Self::Trace(tracing) => Some(Seen::of(&tracing.marked().await?, own, servers)),
+            Self::Objects(_) | Self::ByOuter => None,
+        }
+    }
+
     /// Ends the observation of a command that has exited, with its private directory `own` and its
     /// declared servers.
     pub(super) async fn finish(self, own: &Path, servers: &[String]) -> Seen {

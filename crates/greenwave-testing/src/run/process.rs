@@ -1,7 +1,7 @@
 //! Runs one test's command: captures its output, traces it, and derives its status.
 
 use std::ffi::OsString;
-use std::io::{self, PipeWriter};
+use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -11,19 +11,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_process::{Child, Spawn};
-use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
-use crate::harness::OutputDecoder;
 use crate::harness::junit::xml::JunitCase;
 use crate::harness::summary::{Summary, SummaryVerdict};
-use crate::plain_text::LEFT_OUT;
 use crate::results::outcome::{ExitReason, Status};
 use crate::run::blocking::blocking;
 use crate::run::environment::Environment;
 use crate::run::observation::{Observation, Seen};
 use crate::run::options::RunnerOptions;
+use crate::run::running_process::{CapturedOutput, RunningProcess, attend};
 use crate::{CaseReport, Error, Test, TestCount};
 use greenwave_inputs::{Manifest, now_ns};
 use greenwave_sandbox::{ReadRules, Tracer};
@@ -31,15 +29,11 @@ use greenwave_sandbox::{ReadRules, Tracer};
 /// Name of the directory, in the private directory of a test, in which a command announces its
 /// parts.
 pub(crate) const PARTS: &str = "parts";
-/// Maximum number of captured bytes of an output: half from its start, half from its end.
-const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// Name of the missing file, in the private directory of a test, whose status a collection asks for
+/// when it has written its result.
+pub(crate) const MARK: &str = "collected";
 /// Maximum length of a [`result_file`](crate::Harness::result_file), in bytes.
 const RESULT_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Time that a test gets to exit after `SIGTERM` when its time limit is exceeded.
-const GRACE: Duration = Duration::from_millis(500);
-
-/// Time that descendants of a test may outlive it before they count as left behind.
-const LEAK: Duration = Duration::from_millis(200);
 
 /// A command with its working directory and environment.
 #[derive(Debug)]
@@ -55,12 +49,15 @@ pub(crate) struct Job<'a> {
     pub(crate) project: &'a Path,
     /// Whether the command announces its parts: see [`Tracer::announcements`].
     pub(crate) has_parts: bool,
+    /// Whether the command has a [`MARK`]: see [`Tracer::mark`].
+    pub(crate) has_mark: bool,
 }
 
 impl Job<'_> {
     fn tracer(&self) -> Tracer {
         let announcements = self.has_parts.then(|| self.own.join(PARTS));
-        Tracer { announcements, ..Tracer::default() }
+        let mark = self.has_mark.then(|| self.own.join(MARK));
+        Tracer { announcements, mark, ..Tracer::default() }
     }
 }
 
@@ -136,17 +133,30 @@ pub(crate) async fn run(
     environment: &Environment,
     strict: Option<&ReadRules>,
 ) -> Result<ProcessResult, Error> {
+    let running = start(job, options, environment, strict, None).await?;
+    finish(running, job.test, options, environment).await
+}
+
+/// Starts the command with exactly these variables. Its standard input is empty unless it is set.
+///
+/// # Errors
+/// If it cannot be started or traced.
+pub(crate) async fn start(
+    job: &Job<'_>,
+    options: &RunnerOptions,
+    environment: &Environment,
+    strict: Option<&ReadRules>,
+    stdin: Option<PipeReader>,
+) -> Result<RunningProcess, Error> {
     let test = job.test;
-    let failed = |source| Error::Start {
-        test: test.name.clone(),
-        program: test.command[0].clone(),
-        directory: job.directory.clone(),
-        source,
-    };
+    let failed = |source| start_error(test, &job.directory, source);
     let harness = options.harnesses.get(&test.harness);
     let (stream, stdout, stderr) = one_pipe().map_err(failed)?;
     let mut command = spawn(job, options, environment);
     command.stdout(stdout).stderr(stderr);
+    if let Some(stdin) = stdin {
+        command.stdin(stdin);
+    }
     let writable = vec![job.project.to_owned(), job.own.to_owned()];
     environment.confine(&mut command, &job.directory, writable).map_err(failed)?;
     if let Some(guard) = options.guard.as_ref().and_then(|guard| guard.get().ok()) {
@@ -157,23 +167,36 @@ pub(crate) async fn run(
     }
     let observation = Observation::begin(job.tracer(), &mut command, options.trace).await?;
     let (started, began) = (Instant::now(), now_ns());
-    let group = Child::start_under(environment.supervisor(), command);
-    let observe = |block: &[u8]| {
-        if let Some(observer) = &options.output {
-            observer.observe(test, block);
-        }
-    };
-    let mut output = CapturedOutput { stream, decoder: harness.decoder(test), observe };
-    let mut ended = attend(group.map_err(failed)?, &mut output, test.time_max).await.map_err(failed)?;
-    ended.output = environment.with_own_paths(ended.output, &job.directory);
-    (output.observe)(&[]);
+    let child = Child::start_under(environment.supervisor(), command).map_err(failed)?;
+    let output = CapturedOutput::new(stream, harness.decoder(test));
+    let (directory, own) = (job.directory.clone(), job.own.to_owned());
+    Ok(RunningProcess { child, output, observation, started, began, directory, own, ended: None })
+}
+
+/// Runs a process to its end, with the time limit, servers and harness of a test.
+///
+/// # Errors
+/// If its output cannot be read.
+pub(crate) async fn finish(
+    mut running: RunningProcess,
+    test: &Test,
+    options: &RunnerOptions,
+    environment: &Environment,
+) -> Result<ProcessResult, Error> {
+    let failed = |source| start_error(test, &running.directory, source);
+    let harness = options.harnesses.get(&test.harness);
+    let observe = options.output.as_ref().map(|observer| (observer, test));
+    let ended = attend(&mut running.child, &mut running.output, running.ended.take(), observe, test.time_max);
+    let mut ended = ended.await.map_err(failed)?;
+    let RunningProcess { observation, started, began, directory, own, .. } = running;
+    ended.output = environment.with_own_paths(ended.output, &directory);
     let (duration, by_clock) = (started.elapsed(), now_ns().saturating_sub(began));
-    let seen = observation.finish(job.own, &test.servers).await;
+    let seen = observation.finish(&own, &test.servers).await;
     let exit_code = ended.status.and_then(|status| status.code());
     let Summary { count, verdict: summary } = harness.parse_summary(test, exit_code, &ended.output);
-    let is_complete = exit_code != Some(0) || harness.is_complete(test, &ended.output, job.own);
-    let output = with_file(ended.output, harness.result_file(test), job.own).await;
-    let output = environment.with_own_paths(output, &job.directory);
+    let is_complete = exit_code != Some(0) || harness.is_complete(test, &ended.output, &own);
+    let output = with_file(ended.output, harness.result_file(test), &own).await;
+    let output = environment.with_own_paths(output, &directory);
     let status = match ended.status {
         None => Status::TimedOut(test.time_max),
         Some(_) if !is_complete => Status::Failed(ExitReason::Unfinished),
@@ -183,16 +206,51 @@ pub(crate) async fn run(
     Ok(ProcessResult {
         status,
         count,
-        junit: Vec::new(),
         cases: ended.cases,
-        is_explained: false,
         output: output.into(),
         duration,
         began,
         clock_was_set,
         left_behind: ended.left_behind,
         seen: Arc::new(seen),
+        ..ProcessResult::without_process(status, Bytes::new())
     })
+}
+
+/// Runs a process until it reaches its mark, with the time limit and servers of a test. Returns its
+/// result up to there, a pass with the content of the harness's result file as its output.
+///
+/// Returns `None` if the process does not reach its mark: it has ended, its trace is incomplete, or
+/// its time limit is exceeded.
+pub(crate) async fn reach_mark(
+    running: &mut RunningProcess,
+    test: &Test,
+    options: &RunnerOptions,
+    environment: &Environment,
+) -> Option<ProcessResult> {
+    let observe = options.output.as_ref().map(|observer| (observer, test));
+    let seen = running.marked(observe, &test.servers, test.time_max).await?;
+    let (duration, by_clock) = (running.started.elapsed(), now_ns().saturating_sub(running.began));
+    let harness = options.harnesses.get(&test.harness);
+    let output = with_file(Vec::new(), harness.result_file(test), &running.own).await;
+    let output = environment.with_own_paths(output, &running.directory);
+    let clock_was_set = by_clock.abs_diff(nanos(duration)) > nanos(CLOCK_DRIFT).unsigned_abs();
+    Some(ProcessResult {
+        duration,
+        began: running.began,
+        clock_was_set,
+        seen: Arc::new(seen),
+        ..ProcessResult::without_process(Status::Passed, output.into())
+    })
+}
+
+fn start_error(test: &Test, directory: &Path, source: io::Error) -> Error {
+    Error::Start {
+        test: test.name.clone(),
+        program: test.command[0].clone(),
+        directory: directory.to_owned(),
+        source,
+    }
 }
 
 /// Returns a builder of the process, without restrictions and streams.
@@ -243,51 +301,6 @@ fn one_pipe() -> io::Result<(pipe::Receiver, PipeWriter, PipeWriter)> {
     Ok((reader, writer, other))
 }
 
-/// The end of a command.
-struct Ended {
-    /// `None` if the time limit was exceeded.
-    status: Option<ExitStatus>,
-    output: Vec<u8>,
-    cases: Vec<CaseReport>,
-    /// Names of the programs that outlived the command, if any did.
-    left_behind: Option<Vec<String>>,
-}
-
-/// The output of a command, and what happens to it.
-struct CapturedOutput<F> {
-    stream: pipe::Receiver,
-    decoder: Option<Box<dyn OutputDecoder>>,
-    observe: F,
-}
-
-/// Reads the output until the command has exited or its time limit is exceeded.
-async fn attend<F: Fn(&[u8])>(
-    mut group: Child,
-    output: &mut CapturedOutput<F>,
-    time_max: Duration,
-) -> io::Result<Ended> {
-    let mut capture = Capture::default();
-    let ended = tokio::time::timeout(time_max, async {
-        // Concurrently: the pipe ends only after the rest of the group is killed, which happens
-        // when the leader was waited for.
-        let (ended, read) = tokio::join!(group.wait_for_group(LEAK), capture.read(output));
-        read.and(ended)
-    });
-    let (status, left_behind) = match ended.await {
-        Ok(ended) => {
-            let (status, is_left) = ended?;
-            (Some(status), is_left.then(|| group.left_over().to_vec()))
-        }
-        Err(_) => {
-            group.stop(GRACE).await?;
-            (None, None)
-        }
-    };
-    let (rest, cases) = output.decoder.as_mut().map(|decoder| decoder.finish()).unwrap_or_default();
-    capture.show(&rest, &output.observe);
-    Ok(Ended { status, output: capture.finish(), cases, left_behind })
-}
-
 /// Returns the verdict of a process that ended by itself.
 fn verdict(status: ExitStatus, summary: SummaryVerdict) -> Status {
     match (status.code(), summary) {
@@ -295,62 +308,5 @@ fn verdict(status: ExitStatus, summary: SummaryVerdict) -> Status {
         (Some(0), SummaryVerdict::NoTests) => Status::NoTests,
         (Some(code), _) => Status::Failed(ExitReason::Code(code)),
         (None, _) => Status::Failed(ExitReason::Signal(status.signal().unwrap_or(0))),
-    }
-}
-
-/// The start and the end of a stream of any length.
-#[derive(Debug, Default)]
-struct Capture {
-    head: Vec<u8>,
-    tail: Vec<u8>,
-    omitted: u64,
-}
-
-impl Capture {
-    const HALF: usize = OUTPUT_BYTES_MAX / 2;
-
-    async fn read<F: Fn(&[u8])>(&mut self, output: &mut CapturedOutput<F>) -> io::Result<()> {
-        let mut block = vec![0; 16 * 1024];
-        loop {
-            let count = output.stream.read(&mut block).await?;
-            if count == 0 {
-                return Ok(());
-            }
-            match &mut output.decoder {
-                None => self.show(&block[..count], &output.observe),
-                Some(decoder) => self.show(&decoder.decode(&block[..count]), &output.observe),
-            }
-        }
-    }
-
-    fn show(&mut self, bytes: &[u8], observe: &impl Fn(&[u8])) {
-        if !bytes.is_empty() {
-            observe(bytes);
-            self.take(bytes);
-        }
-    }
-
-    fn take(&mut self, bytes: &[u8]) {
-        let room = Self::HALF - self.head.len();
-        let (first, rest) = bytes.split_at(room.min(bytes.len()));
-        self.head.extend_from_slice(first);
-        self.tail.extend_from_slice(rest);
-        // Draining in large steps moves each byte about once.
-        if self.tail.len() >= 2 * Self::HALF {
-            let excess = self.tail.len() - Self::HALF;
-            self.tail.drain(..excess);
-            self.omitted += excess as u64;
-        }
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        let excess = self.tail.len().saturating_sub(Self::HALF);
-        self.tail.drain(..excess);
-        self.omitted += excess as u64;
-        if self.omitted > 0 {
-            self.head.extend_from_slice(format!("\n[… {} {LEFT_OUT}\n", self.omitted).as_bytes());
-        }
-        self.head.append(&mut self.tail);
-        self.head
     }
 }

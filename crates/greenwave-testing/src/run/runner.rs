@@ -6,6 +6,7 @@ mod built_program;
 mod cases;
 mod commit;
 mod complete_trace;
+mod continued;
 mod discovered;
 mod explain;
 pub(crate) mod prepare;
@@ -431,6 +432,20 @@ impl Runner {
         TestJob { runner: self, workspace, test, prepared }.run_together(has_parts, prepare).await
     }
 
+    /// Orders the process of a collection to run several tests, if one waits that can.
+    ///
+    /// # Errors
+    /// If the output of the process cannot be read.
+    pub(crate) async fn continue_together(
+        &self,
+        workspace: &dyn Workspace,
+        test: &Test,
+        prepared: &Prepared<'_>,
+        tests: &[&Test],
+    ) -> Result<Option<(AttemptResult, Isolation)>, Error> {
+        TestJob { runner: self, workspace, test, prepared }.continue_together(tests).await
+    }
+
     /// Decides and stores the result of a test that ran in a batch.
     pub(crate) async fn commit_batched(
         &self,
@@ -518,7 +533,7 @@ impl TestJob<'_> {
         cache: &ResultCache,
         chain: &KeyChain,
     ) -> Result<(TestRun, Record, Persist), Error> {
-        let attempt = self.attempt().await?;
+        let attempt = self.attempt(self.can_continue(chain)).await?;
         self.workspace.ended();
         let Committed { run, record, persist } = Commit { job: *self, cache, chain }.run(attempt).await?;
         Ok((run, record, persist))
@@ -526,7 +541,7 @@ impl TestJob<'_> {
 
     async fn run_uncached(&self) -> Result<TestRun, Error> {
         let Self { runner, workspace, test, prepared } = *self;
-        let attempt = self.attempt().await?;
+        let attempt = self.attempt(false).await?;
         workspace.ended();
         self.note_more_reads(&attempt).await;
         if let Some(cache) = &runner.cache {

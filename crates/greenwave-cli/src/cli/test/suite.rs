@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use greenwave::{Environment, ResultStore, Test};
 use greenwave_testing::{
-    Discovery, DiscoveryNote, Guard, Harnesses, Inspection, Jobserver, LazyGuard, ListingContext, Outcome,
-    Quarantine, RunnerOptions, Suite, SuiteOptions, TestId, TraceMode, TraceStatus,
+    Continuations, Discovery, DiscoveryNote, Guard, Harnesses, Inspection, Jobserver, LazyGuard,
+    ListingContext, Outcome, Quarantine, RunnerOptions, Suite, SuiteOptions, TestId, TraceMode, TraceStatus,
 };
 
 use super::args::TestArgs;
@@ -38,6 +38,8 @@ pub(super) struct Loaded {
     pub(super) quarantine: Quarantine,
     /// Whether tests that pass only after a retry fail the run.
     pub(super) flaky_fails: bool,
+    /// Processes that have collected tests and wait to run them.
+    pub(super) waiting: Continuations,
 }
 
 /// Opens the suite of the tests that the settings file declares, or else of the discovered ones.
@@ -51,13 +53,14 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
     let mut tests = file.tests;
     let is_declared = !tests.is_empty();
     let (mut introduction, mut overview) = (Vec::new(), None);
+    let waiting = Continuations::default();
     if is_declared && !args.arguments.is_empty() {
         output::note(
             "the arguments after `--` are for discovered tests, and this project declares its tests",
         );
     }
     if !is_declared {
-        let found = discover(project, &environment, &config, args).await?;
+        let found = discover(project, &environment, &config, args, Some(&waiting)).await?;
         introduction = introduce(&found.notes, args);
         overview = is_first_contact(args).then(|| found.overview(project)).transpose()?;
         tests = found.tests;
@@ -68,7 +71,15 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
     }
     let quarantine = Quarantine::at(SystemTime::now(), file.quarantine);
     note_quarantine(&quarantine, &tests);
-    let suite = open(project, tests, file.resources, environment, &config, args, Commands::Tests)?;
+    let suite = open(
+        project,
+        tests,
+        file.resources,
+        environment,
+        &config,
+        args,
+        Commands::Tests(Some(waiting.clone())),
+    )?;
     if suite.timings().is_empty() {
         introduction.extend(overview.iter().flatten().map(|line| printable(&line.to_string())));
     } else if !args.verbose {
@@ -83,7 +94,7 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
     let text = config.text.filter(|_| has_default_cache && is_declared);
     let recordable = text.map(|text| Recordable { text, ttl: settings.testing.ttl });
     let flaky_fails = config.settings.testing.flaky_fails;
-    Ok(Loaded { suite: Arc::new(suite), introduction, recordable, quarantine, flaky_fails })
+    Ok(Loaded { suite: Arc::new(suite), introduction, recordable, quarantine, flaky_fails, waiting })
 }
 
 /// Returns whether a call may introduce a project to somebody who has not run its tests before.
@@ -126,12 +137,14 @@ pub(super) fn load_config(project: &Path, args: &TestArgs) -> Result<Config, Cli
     Ok(config)
 }
 
-/// Discovers the tests of a project. With `--per-test`, each function is a test.
+/// Discovers the tests of a project. With `--per-test`, each function is a test. Processes that can
+/// run the tests wait in `waiting`.
 pub(super) async fn discover(
     project: &Path,
     environment: &Environment,
     config: &Config,
     args: &TestArgs,
+    waiting: Option<&Continuations>,
 ) -> Result<Discovery, CliError> {
     let harnesses = Harnesses::builtin();
     let key = user_key(project)?;
@@ -139,7 +152,10 @@ pub(super) async fn discover(
     if !args.arguments.is_empty() {
         add_arguments(&mut found, &harnesses, args)?;
     }
-    let run = async |commands: &[Test]| run_commands(project, commands, environment, config, args).await;
+    let run = async |commands: &[Test]| {
+        let kind = Commands::Listings(waiting.cloned());
+        run_commands(project, commands, environment, config, args, kind).await
+    };
     if args.per_test && !args.is_inspection() {
         found.collect_single_tests();
     }
@@ -201,9 +217,10 @@ async fn run_commands(
     environment: &Environment,
     config: &Config,
     args: &TestArgs,
+    kind: Commands,
 ) -> Result<Vec<Option<Outcome>>, CliError> {
     let (commands, resources) = (commands.to_vec(), BTreeMap::new());
-    let suite = open(project, commands, resources, environment.clone(), config, args, Commands::Listings)?;
+    let suite = open(project, commands, resources, environment.clone(), config, args, kind)?;
     if args.is_inspection() {
         let cached = |found| match found {
             Ok(Inspection::Cached(outcome)) => Some(outcome),
@@ -220,14 +237,14 @@ async fn run_commands(
     }
 }
 
-/// The commands of a suite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The commands of a suite, with the processes that wait to run tests.
+#[derive(Debug, Clone)]
 enum Commands {
     /// Tests of the project.
-    Tests,
+    Tests(Option<Continuations>),
     /// Commands that list tests. One that fails must not keep others from running, and their output
     /// is not shown.
-    Listings,
+    Listings(Option<Continuations>),
 }
 
 fn open(
@@ -240,6 +257,10 @@ fn open(
     commands: Commands,
 ) -> Result<Suite, CliError> {
     let settings = &config.settings;
+    let (are_tests, continuations) = match commands {
+        Commands::Tests(waiting) => (true, waiting),
+        Commands::Listings(waiting) => (false, waiting),
+    };
     let results = if settings.cache.enabled { open_results(config) } else { None };
     let dir = results_dir(config).ok().and_then(|dir| std::path::absolute(dir).ok());
     // The default profile is made for runs of plans. Tests use all CPUs unless somebody chose a
@@ -249,7 +270,7 @@ fn open(
     } else {
         settings.parallel.workers
     };
-    let is_shown = args.format == Format::Human && commands == Commands::Tests;
+    let is_shown = args.format == Format::Human && are_tests;
     let is_live = is_shown && args.output() == Show::Live;
     let runner = RunnerOptions {
         trace: settings.testing.trace,
@@ -266,15 +287,16 @@ fn open(
         results: dir,
         harnesses: Harnesses::builtin(),
         output: is_live.then(live::observer),
+        continuations,
     };
     let options = SuiteOptions {
         workers,
         follow_load: settings.testing.follow_load,
-        fail_fast: args.fail_fast && commands == Commands::Tests,
+        fail_fast: args.fail_fast && are_tests,
         resources,
         audit: settings.testing.audit,
         audit_seed: u64::from(std::process::id()),
-        stress_new: args.stress_new.filter(|_| commands == Commands::Tests).unwrap_or(1),
+        stress_new: args.stress_new.filter(|_| are_tests).unwrap_or(1),
         ..SuiteOptions::default()
     };
     let cache = results.map(ResultStore::into_cache);

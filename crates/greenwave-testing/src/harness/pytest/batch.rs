@@ -21,7 +21,7 @@ pub(super) struct PytestBatch;
 /// A pytest plugin that writes the results of each file.
 const PLUGIN: &str = include_str!("batch.py");
 /// Module name of the plugin, which must not collide with a module of the project.
-const PLUGIN_NAME: &str = "greenwave_batch";
+pub(super) const PLUGIN_NAME: &str = "greenwave_batch";
 /// A pytest plugin that runs each file in a forked process.
 const FORKS: &str = include_str!("forks.py");
 const FORKS_NAME: &str = "greenwave_forks";
@@ -151,7 +151,7 @@ fn separates_variables(word: &str) -> bool {
 }
 
 /// Writes the plugin, and returns the variable with which Python finds it.
-fn write_plugin(
+pub(super) fn write_plugin(
     test: &Test,
     directory: &Path,
     environment: &Environment,
@@ -160,7 +160,7 @@ fn write_plugin(
     Ok((PYTHON_PATH.into(), python_path(test, directory, environment)))
 }
 
-fn write_module(directory: &Path, name: &str, source: &str) -> Result<(), Error> {
+pub(super) fn write_module(directory: &Path, name: &str, source: &str) -> Result<(), Error> {
     let module = Path::new(name).with_extension("py");
     let written = Dir::open(directory).and_then(|dir| dir.replace_file(&module, source.as_bytes(), 0o600));
     written.map_err(Error::io("write", directory.join(module)))

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+# Name of the file in the temporary directory that has the result.
+RESULT = "greenwave-result"
 INI_NAMES = (
     "pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini",
     "pyproject.toml", "tox.ini", "setup.cfg", "setup.py",
@@ -26,15 +28,20 @@ class Collection:
     def relative(self, path):
         return os.path.relpath(str(path), self.base)
 
-    # First, since other plugins open their reports here.
+    # Before plugins open their reports, which they do when they are configured.
     @pytest.hookimpl(tryfirst=True)
+    def pytest_cmdline_main(self, config):
+        self.begin(config)
+
+    def begin(self, config):
+        self.header.update(describe(config))
+
     def pytest_configure(self, config):
         params = getattr(config, "invocation_params", None)
         self.base = str(params.dir if params else os.getcwd())
         self.config = config
         self.root = str(getattr(config, "rootpath", None) or config.rootdir)
         self.ini = str(getattr(config, "inipath", None) or config.inifile or "")
-        self.header.update(describe(config))
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_make_collect_report(self, collector):
@@ -72,6 +79,14 @@ class Collection:
             if path in self.ids:
                 line["ids"] = self.ids[path]
             yield line
+
+    def write(self):
+        if not (self.is_finished or self.errors):
+            return
+        result = os.path.join(os.environ.get("TMPDIR", "."), RESULT)
+        with open(result, "w", encoding="utf-8", errors="surrogateescape") as file:
+            for line in self.lines():
+                print(json.dumps(line), file=file)
 
     def settings(self):
         ini = self.relative(self.ini) if self.ini else os.devnull
@@ -181,14 +196,12 @@ def main(arguments):
         with open(log, "rb") as file:
             sys.stdout.buffer.write(file.read())
     sys.stdout.flush()
-    if collection.is_finished or collection.errors:
-        result = os.path.join(os.environ.get("TMPDIR", "."), "greenwave-result")
-        with open(result, "w", encoding="utf-8", errors="surrogateescape") as file:
-            for line in collection.lines():
-                print(json.dumps(line), file=file)
+    collection.write()
     return 0 if is_complete else code or 1
 
 
-COVERAGE_FILE = os.environ.get("COVERAGE_FILE")
-os.environ["COVERAGE_FILE"] = os.path.join(os.environ.get("TMPDIR", "."), "coverage")
-sys.exit(main(sys.argv[1:]))
+COVERAGE_FILE = None
+if __name__ == "__main__":
+    COVERAGE_FILE = os.environ.get("COVERAGE_FILE")
+    os.environ["COVERAGE_FILE"] = os.path.join(os.environ.get("TMPDIR", "."), "coverage")
+    sys.exit(main(sys.argv[1:]))

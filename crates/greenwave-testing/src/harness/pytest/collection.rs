@@ -14,7 +14,7 @@ use crate::results::outcome::{ExitReason, Outcome, Status};
 
 /// The program that collects: pytest with a plugin that writes the files that have tests to
 /// [`RESULT`].
-const SCRIPT: &str = include_str!("collection.py");
+pub(super) const SCRIPT: &str = include_str!("collection.py");
 /// Exit code of pytest after a collection with errors, beside 1
 /// (<https://docs.pytest.org/en/stable/reference/exit-codes.html>).
 const INTERRUPTED: i32 = 2;
@@ -126,7 +126,7 @@ impl Collected {
 }
 
 /// Returns what all tests of a collection have in common, with the command of the whole suite.
-fn base(collection: &Test) -> Test {
+pub(super) fn base(collection: &Test) -> Test {
     let [python, _, _, arguments @ ..] = collection.command.as_slice() else { return collection.clone() };
     let mut base = Test { command: super::command(python, arguments), ..collection.clone() };
     base.set.remove(SINGLE_TESTS_VARIABLE);

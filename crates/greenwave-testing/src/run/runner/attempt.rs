@@ -49,6 +49,9 @@ pub(crate) struct AttemptResult {
     pub(super) build_failed: bool,
     /// Everything that the process observed, if the program was built before.
     pub(super) built_run: Option<BuiltRun>,
+    /// Start of the process in nanoseconds since the Unix epoch, if it was before the lookup of the
+    /// test.
+    pub(super) started_before: Option<i64>,
 }
 
 impl AttemptResult {
@@ -77,6 +80,7 @@ impl AttemptResult {
             more_reads: MoreReads::default(),
             build_failed: true,
             built_run: None,
+            started_before: None,
         }
     }
 
@@ -123,6 +127,14 @@ impl AttemptResult {
     }
 }
 
+/// The outcome of running a collection until it waits.
+pub(super) enum ToMark {
+    /// The process waits. The result is that of the collection.
+    Waiting(Box<AttemptResult>),
+    /// The process has ended. Its private directory is returned.
+    Ended(Box<ProcessResult>, Isolation),
+}
+
 /// A test that is about to run in a workspace.
 #[derive(Clone, Copy)]
 pub(super) struct TestJob<'a> {
@@ -133,20 +145,28 @@ pub(super) struct TestJob<'a> {
 }
 
 impl TestJob<'_> {
-    /// Runs the test until it passes or has no retries left.
+    /// Runs the test until it passes or has no retries left. With `continues`, the process of
+    /// a collection may wait afterwards.
     ///
     /// # Errors
     /// If the test cannot be run.
-    pub(super) async fn attempt(&self) -> Result<AttemptResult, Error> {
+    pub(super) async fn attempt(&self, continues: bool) -> Result<AttemptResult, Error> {
         let launch = self.launch(self.test)?;
         if let Some(failure) = launch.failure {
             return Ok(AttemptResult::of_failed_build(failure));
         }
         let mut failed: Option<ProcessResult> = None;
         for attempt in 1.. {
-            let isolation = self.runner.lend_isolation()?;
+            let mut isolation = self.runner.lend_isolation()?;
             let mut process = match failed.take() {
                 Some(earlier) => self.rerun_cases(earlier).await?,
+                None if continues => match self.run_to_mark(&launch, isolation).await? {
+                    ToMark::Waiting(result) => return Ok(*result),
+                    ToMark::Ended(process, unchanged) => {
+                        isolation = unchanged;
+                        *process
+                    }
+                },
                 None => self.run_once(&self.equip(launch.clone(), &isolation)?, &isolation).await?,
             };
             if process.status == Status::Passed || attempt > self.test.retries.min(REPETITIONS_MAX) {
@@ -200,14 +220,14 @@ impl TestJob<'_> {
         Ok((result, isolation))
     }
 
-    fn access_filter<'f>(&'f self, own_directory: &'f Path) -> AccessFilter<'f> {
+    pub(super) fn access_filter<'f>(&'f self, own_directory: &'f Path) -> AccessFilter<'f> {
         let results = self.runner.options.results.as_deref();
         let maintained = (self.workspace.project(), &*self.runner.maintained);
         AccessFilter::new(&self.runner.environment, results, own_directory, maintained)
     }
 
     /// Records what the test has left in caches that it maintains.
-    async fn record_maintained(&self, seen: &Arc<Seen>) {
+    pub(super) async fn record_maintained(&self, seen: &Arc<Seen>) {
         // Without a cache of results, nobody has looked for changes by other programs before.
         if self.runner.cache.is_none() || seen.written.is_empty() {
             return;
@@ -221,7 +241,7 @@ impl TestJob<'_> {
         .await;
     }
 
-    fn attempt_result(
+    pub(super) fn attempt_result(
         &self,
         mut process: ProcessResult,
         attempts: u32,
@@ -251,6 +271,7 @@ impl TestJob<'_> {
             unbuilt,
             build_failed: false,
             built_run: None,
+            started_before: None,
         })
     }
 
@@ -274,30 +295,11 @@ impl TestJob<'_> {
         launch: &LaunchSpec,
         isolation: &Isolation,
     ) -> Result<ProcessResult, Error> {
-        let Self { runner, test, prepared, .. } = *self;
-        let os = |(name, value): &(&str, &OsStr)| (OsString::from(name), value.to_os_string());
-        let mut variables: Vec<(OsString, OsString)> = prepared.environment.iter().map(os).collect();
-        let shared = runner.harness(test).shared_directories(&runner.environment);
-        variables.extend(isolation.variables(test, &runner.environment, shared));
-        let results = runner.options.results.iter();
-        variables.extend(results.map(|directory| (RESULTS_VARIABLE.into(), directory.clone().into())));
-        variables.extend(launch.variables.iter().cloned());
-        variables.extend(test.set.iter().map(|(name, value)| (name.into(), value.into())));
-        variables.extend(launch.replaced.iter().cloned());
-        let mut arguments = launch.arguments.clone();
+        let Self { runner, test, .. } = *self;
+        let mut job = self.job(launch, isolation.directory(), self.variables(launch, isolation));
         let reports = test.reports.as_ref().map(|reports| {
-            ExpectedReports::new(reports, &mut arguments, &launch.directory, isolation.directory())
+            ExpectedReports::new(reports, &mut job.arguments, &launch.directory, isolation.directory())
         });
-        let job = Job {
-            test,
-            program: launch.program.clone(),
-            arguments,
-            directory: launch.directory.clone(),
-            variables,
-            own: isolation.directory(),
-            project: self.workspace.project(),
-            has_parts: launch.has_parts,
-        };
         let rules = if runner.options.strict { Some(self.read_rules(launch)?) } else { None };
         let mut process = process::run(&job, &runner.options, &runner.environment, rules.as_ref()).await?;
         self.record_maintained(&process.seen).await;
@@ -308,6 +310,41 @@ impl TestJob<'_> {
                 process
             })
             .await),
+        }
+    }
+
+    /// Returns the variables of the test's process.
+    pub(super) fn variables(&self, launch: &LaunchSpec, isolation: &Isolation) -> Vec<(OsString, OsString)> {
+        let Self { runner, test, prepared, .. } = *self;
+        let os = |(name, value): &(&str, &OsStr)| (OsString::from(name), value.to_os_string());
+        let mut variables: Vec<(OsString, OsString)> = prepared.environment.iter().map(os).collect();
+        let shared = runner.harness(test).shared_directories(&runner.environment);
+        variables.extend(isolation.variables(test, &runner.environment, shared));
+        let results = runner.options.results.iter();
+        variables.extend(results.map(|directory| (RESULTS_VARIABLE.into(), directory.clone().into())));
+        variables.extend(launch.variables.iter().cloned());
+        variables.extend(test.set.iter().map(|(name, value)| (name.into(), value.into())));
+        variables.extend(launch.replaced.iter().cloned());
+        variables
+    }
+
+    /// Returns the command that a launch starts, with the private directory `own`.
+    pub(super) fn job<'j>(
+        &'j self,
+        launch: &LaunchSpec,
+        own: &'j Path,
+        variables: Vec<(OsString, OsString)>,
+    ) -> Job<'j> {
+        Job {
+            test: self.test,
+            program: launch.program.clone(),
+            arguments: launch.arguments.clone(),
+            directory: launch.directory.clone(),
+            variables,
+            own,
+            project: self.workspace.project(),
+            has_parts: launch.has_parts,
+            has_mark: false,
         }
     }
 

@@ -210,6 +210,7 @@ impl Commit<'_> {
         let change = before
             .inputs
             .first_touched_except(&after.inputs, |then, now| is_retimed(seen, project, then, now));
+        let change = change.or_else(|| attempt.younger_input(&before.inputs));
         let change = change.map(|path| Change { path, by_test: is_written(path), is_declared: true });
         let inputs = SnapshotEvidence { too_long: after.inputs.unexamined(), change };
         if let Some(decision) = inputs.obstacle() {

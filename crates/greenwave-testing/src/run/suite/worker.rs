@@ -23,6 +23,7 @@ use super::builds::Builds;
 use super::company::Company;
 use super::context::SuiteContext;
 use crate::harness::BatchResult;
+use crate::harness::batch_plan::can_share;
 use crate::results::history::TestStatistics;
 use crate::results::key_chain::KeyChain;
 use crate::results::lookup::Lookup;
@@ -254,9 +255,45 @@ impl ProjectWorkspace<'_> {
     async fn run(&self, batch: Vec<TestId>) -> Results {
         match batch.as_slice() {
             [first, ..] if self.runs_in_order(*first) => self.run_in_order(&batch).await,
-            [id] => vec![(*id, self.run_one(*id).await)],
+            [id] => match self.continue_one(*id).await {
+                Some(run) => vec![(*id, Ok(run))],
+                None => vec![(*id, self.run_one(*id).await)],
+            },
             _ => self.run_together(&batch).await,
         }
+    }
+
+    /// Returns whether the process of a collection waits that can run a test.
+    fn can_continue(&self, id: TestId) -> bool {
+        let WorkerInputs { context, misses, distrusted, audited, stress, .. } = self.inputs;
+        let (options, test) = (context.runner.options(), context.test(id));
+        let is_plain = misses.contains_key(&id)
+            && !distrusted.contains_key(&id)
+            && !audited.contains(&id)
+            && !stress.tests.contains(&id)
+            && can_share(&options.harnesses, test, test);
+        let waiting = options.continuations.as_ref().filter(|_| is_plain);
+        waiting.is_some_and(|waiting| waiting.can_run(&options.harnesses, &[test]))
+    }
+
+    /// Runs a test in the process of its collection. Returns `None` if no process waits, or if the
+    /// test does not clearly pass there.
+    async fn continue_one(&self, id: TestId) -> Option<TestRun> {
+        if !self.can_continue(id) {
+            return None;
+        }
+        let runner = &self.inputs.context.runner;
+        let prepared = runner.prepare(self, self.inputs.context.test(id)).await.ok()?;
+        let mut ran = OneProcess::default();
+        let into = &mut ran;
+        let work = move || async move {
+            *into = self.run_batch(&[id]).await?;
+            Ok::<(), Error>(())
+        };
+        runner.alone(&batch_key([&prepared]), work).await.ok()?;
+        let (_, run) = ran.passed.pop()?;
+        self.ended();
+        run.ok()
     }
 
     /// Runs a test alone in its process.
@@ -306,18 +343,17 @@ impl ProjectWorkspace<'_> {
     async fn run_together(&self, batch: &[TestId]) -> Results {
         let context = &self.inputs.context;
         let mut results: Results = Vec::new();
-        let mut hasher = blake3::Hasher::new();
-        let mut valid = Vec::new();
+        let (mut valid, mut all) = (Vec::new(), Vec::new());
         for id in batch {
             match context.runner.prepare(self, context.test(*id)).await {
                 Ok(prepared) => {
-                    hasher.update(prepared.key.as_bytes());
+                    all.push(prepared);
                     valid.push(*id);
                 }
                 Err(error) => results.push((*id, Err(error))),
             }
         }
-        let key = Key::from_bytes(*hasher.finalize().as_bytes());
+        let key = batch_key(&all);
         let mut ran = OneProcess::default();
         let (into, of) = (&mut ran, &valid);
         let work = move || async move {
@@ -345,10 +381,10 @@ impl ProjectWorkspace<'_> {
     async fn run_batch(&self, batch: &[TestId]) -> Result<OneProcess, Error> {
         let missing = self.missing(batch).await?;
         let ids: Vec<TestId> = missing.iter().map(|(id, ..)| *id).collect();
-        if ids.len() < 2 {
+        let processes = self.processes(&missing).await;
+        if ids.len() < 2 && processes != Processes::Continued {
             return Ok(OneProcess::default());
         }
-        let processes = self.processes(&missing).await;
         let companion = self.inputs.company.join().await;
         let mut ran = self.run_process(&ids, missing, processes).await?;
         ran.had_company = companion.leave();
@@ -358,12 +394,15 @@ impl ProjectWorkspace<'_> {
     /// Returns how to run a batch. The first run of tests uses one process, as their runner does.
     /// Later runs trace each test separately.
     async fn processes(&self, missing: &[Missing<'_>]) -> Processes {
+        let mut traces = 0;
         for (_, prepared, _) in missing {
-            if self.inputs.context.runner.latest_trace(prepared).await.is_none() {
-                return Processes::Shared;
-            }
+            traces += usize::from(self.inputs.context.runner.latest_trace(prepared).await.is_some());
         }
-        Processes::Apart
+        match traces {
+            0 => Processes::Continued,
+            all if all == missing.len() => Processes::Apart,
+            _ => Processes::Shared,
+        }
     }
 
     /// Runs tests in one process, and stores the results of `wanted` ones that pass.
@@ -413,6 +452,16 @@ impl ProjectWorkspace<'_> {
         let Some(first) = tests.first() else { return Ok(None) };
         let first = Test { time_max: tests.iter().map(|test| test.time_max).sum(), ..(*first).clone() };
         let Some(batch) = runner.harness(&first).batch(&first) else { return Ok(None) };
+        if processes == Processes::Continued {
+            let continued = runner.continue_together(self, &first, prepared, &tests).await?;
+            if let Some((attempt, isolation)) = continued {
+                let results = batch.results(&tests, attempt.process.status, isolation.directory());
+                return Ok(Some(StartedProcess::new(ids, attempt, results, false)));
+            }
+            if ids.len() < 2 {
+                return Ok(None);
+            }
+        }
         // Without a trace, separate processes have no advantage.
         let is_traced = runner.trace_status() == TraceStatus::Traced && prepared.trace_decides();
         let may_fork = processes == Processes::Apart && is_traced;
@@ -424,8 +473,7 @@ impl ProjectWorkspace<'_> {
         let (attempt, isolation) = runner.run_together(self, &first, prepared, may_fork, prepare).await?;
         let ran_apart = may_fork && batch.ran_apart(isolation.directory());
         let results = batch.results(&tests, attempt.process.status, isolation.directory());
-        let results = ids.iter().zip(results).filter_map(|(id, result)| Some((*id, result?)));
-        Ok(Some(StartedProcess { attempt, results: results.collect(), ran_apart }))
+        Ok(Some(StartedProcess::new(ids, attempt, results, ran_apart)))
     }
 
     /// Returns the tests of a batch that have no cached result.
@@ -442,6 +490,15 @@ impl ProjectWorkspace<'_> {
     }
 }
 
+/// Returns the key under which tests run in one process.
+fn batch_key<'p>(tests: impl IntoIterator<Item = &'p Prepared<'p>>) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    for prepared in tests {
+        hasher.update(prepared.key.as_bytes());
+    }
+    Key::from_bytes(*hasher.finalize().as_bytes())
+}
+
 /// A test without a cached result, ready to run.
 type Missing<'a> = (TestId, Prepared<'a>, KeyChain);
 
@@ -450,6 +507,8 @@ type Missing<'a> = (TestId, Prepared<'a>, KeyChain);
 enum Processes {
     /// All tests share the process, as in the harness's own runner.
     Shared,
+    /// All tests share the process that has collected them, if it waits, and else a new one.
+    Continued,
     /// Each test has a separate process if the harness supports that.
     Apart,
 }
@@ -463,6 +522,16 @@ struct StartedProcess {
 }
 
 impl StartedProcess {
+    fn new(
+        ids: &[TestId],
+        attempt: AttemptResult,
+        results: Vec<Option<BatchResult>>,
+        ran_apart: bool,
+    ) -> Self {
+        let results = ids.iter().zip(results).filter_map(|(id, result)| Some((*id, result?)));
+        Self { attempt, results: results.collect(), ran_apart }
+    }
+
     /// Returns whether a test failed in a separate process.
     fn failed_apart(&self) -> bool {
         self.ran_apart && self.results.values().any(|result| !result.passed)

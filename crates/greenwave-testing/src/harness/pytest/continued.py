@@ -1,0 +1,97 @@
+# Collects the tests of a project, waits for an order, and runs the files that it names.
+import importlib.util
+import json
+import os
+
+import greenwave_collection as collecting
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+# Query of this missing file tells that the result is written.
+MARK = os.path.join(HERE, "collected")
+TEMPORARY = os.environ.get("TMPDIR", ".")
+
+# The order comes through standard input, which is empty for everything else.
+order = os.dup(0)
+nothing = os.open(os.devnull, os.O_RDONLY)
+os.dup2(nothing, 0)
+os.close(nothing)
+# A collection must not change the data of pytest-cov, which has started when the options are known.
+has_coverage = importlib.util.find_spec("pytest_cov") is not None
+if has_coverage:
+    collecting.COVERAGE_FILE = os.environ.get("COVERAGE_FILE")
+    os.environ["COVERAGE_FILE"] = os.path.join(TEMPORARY, "coverage")
+
+
+def may_continue(config):
+    option = config.option
+    uses_workers = getattr(option, "numprocesses", None) or getattr(option, "dist", "no") != "no"
+    is_interactive = any(getattr(option, name, False) for name in ("usepdb", "trace", "looponfail"))
+    return int(pytest.__version__.split(".")[0]) >= 7 and not uses_workers and not is_interactive
+
+
+def read_order():
+    """Waits for the names of files. Returns none if the process is not to continue."""
+    parts = []
+    while True:
+        part = os.read(order, 1 << 16)
+        if not part:
+            break
+        parts.append(part)
+    os.close(order)
+    return json.loads(b"".join(parts) or b"[]")
+
+
+class Continued(collecting.Collection):
+    def __init__(self):
+        super().__init__(lists_ids=False)
+        self.waits = False
+        self.has_order = False
+
+    def begin(self, config):
+        super().begin(config)
+        self.waits = not (self.header["whole"] or config.option.collectonly) and may_continue(config)
+        if not self.waits:
+            config.option.collectonly = True
+        elif has_coverage:
+            os.environ.pop("COVERAGE_FILE", None)
+            if collecting.COVERAGE_FILE is not None:
+                os.environ["COVERAGE_FILE"] = collecting.COVERAGE_FILE
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session):
+        if not self.waits or not session.items:
+            return None
+        if self.errors:
+            # Runs nothing, as a collection does.
+            session.config.option.collectonly = True
+            return None
+        self.write()
+        try:
+            os.stat(MARK)
+        except OSError:
+            pass
+        words = {os.path.normpath(word) for word in read_order()}
+        if not words:
+            return True
+        self.has_order = True
+        os.remove(os.path.join(TEMPORARY, collecting.RESULT))
+        session.items[:] = [i for i in session.items if self.relative(collecting.path_of(i)) in words]
+        session.testscollected = len(session.items)
+        return None
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_sessionfinish(self, session):
+        yield
+        if self.has_order:
+            return
+        self.write()
+        if self.is_finished and not self.errors and int(session.exitstatus) in (0, 1, 5):
+            session.exitstatus = 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    collection = Continued()
+    collection.begin(config)
+    config.pluginmanager.register(collection, "greenwave_collection")
