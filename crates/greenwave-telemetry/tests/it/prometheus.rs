@@ -174,6 +174,19 @@ fn query(port: u16, query: &str) -> Option<f64> {
     result["data"]["result"][0]["value"][1].as_str().map(|value| value.parse().unwrap())
 }
 
+/// Returns the queries of the board for Grafana, with values for its variables.
+fn board_queries() -> Vec<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/grafana.json");
+    let board: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let targets = board["panels"].as_array().unwrap().iter().flat_map(|it| it["targets"].as_array().unwrap());
+    let queries: Vec<String> = targets
+        .map(|target| target["expr"].as_str().unwrap())
+        .map(|query| query.replace("$instance", ".*").replace("$__rate_interval", "1m"))
+        .collect();
+    assert!(queries.len() >= 20, "{queries:?}");
+    queries
+}
+
 fn add_target(prometheus: &Server, address: SocketAddr) {
     let targets = serde_json::json!([{"targets": [address.to_string()]}]);
     std::fs::write(prometheus.directory().join("targets.json"), targets.to_string()).unwrap();
@@ -201,6 +214,10 @@ async fn prometheus_scrapes_every_kind_of_metric() {
         ("odd{sign=\"plus\"}", f64::INFINITY),
     ] {
         assert_eq!(query(port, expression), Some(expected), "{expression}");
+    }
+    for expression in board_queries() {
+        let answer = api(port, "query?query", &expression);
+        assert_eq!(answer["status"], "success", "{expression}: {answer}");
     }
     // Only OpenMetrics has units.
     let metadata = api(port, "targets/metadata?metric", "turn_duration_seconds");
