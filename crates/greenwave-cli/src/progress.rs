@@ -39,12 +39,18 @@ impl Progress {
         Self { printer, width, phases, refused, green: 0, plan }
     }
 
-    /// Shows the profile (in JSON) and the address of the metrics.
-    pub(crate) fn settings(&self, profile: &str, metrics: Option<SocketAddr>) {
-        let url = metrics.map(|address| format!("http://{address}/metrics"));
-        self.printer.json(|| json!({"event": "settings", "profile": profile, "metrics": url}));
-        if let Some(url) = url {
+    /// Shows the profile (in JSON), the address of the metrics and the URL of the dashboard.
+    pub(crate) fn settings(&self, profile: &str, served: Option<(SocketAddr, &str)>) {
+        let metrics = served.map(|(address, _)| format!("http://{address}/metrics"));
+        let dashboard = served.map(|(_, url)| url);
+        self.printer.json(
+            || json!({"event": "settings", "profile": profile, "metrics": metrics, "dashboard": dashboard}),
+        );
+        if let Some(url) = metrics {
             self.printer.line(&format!("Metrics: {url}"));
+        }
+        if let Some(url) = dashboard {
+            self.printer.line(&format!("Dashboard: {url}"));
         }
     }
 

@@ -3,24 +3,20 @@
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use crate::negotiation::Format;
-use crate::{Error, MetricsSnapshot, exposition, limits, origin};
+use crate::routes::Routes;
+use crate::source::MetricsSource;
+use crate::{Dashboard, Error, limits};
 
 /// Time in which a client must send the head of a request. It includes the idle time before.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,23 +26,6 @@ const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Pause after a failed `accept`, for example while the process has no free descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// A source of metrics, such as any `Fn() -> MetricsSnapshot`.
-///
-/// # Contract
-/// `snapshot` is called once per request on a tokio worker thread. It must not block, and may be
-/// called from several threads at once. A request whose call panics gets a response with status
-/// 500.
-pub trait MetricsSource: Send + Sync + 'static {
-    /// Returns the current metrics.
-    fn snapshot(&self) -> MetricsSnapshot;
-}
-
-impl<F: Fn() -> MetricsSnapshot + Send + Sync + 'static> MetricsSource for F {
-    fn snapshot(&self) -> MetricsSnapshot {
-        self()
-    }
-}
 
 /// A bound address that does not serve requests yet.
 #[derive(Debug)]
@@ -60,6 +39,7 @@ pub struct MetricsEndpoint {
 pub struct MetricsServer {
     task: JoinHandle<()>,
     address: SocketAddr,
+    dashboard: Option<Dashboard>,
 }
 
 impl MetricsEndpoint {
@@ -98,9 +78,23 @@ impl MetricsEndpoint {
     /// domain name that resolves to the loopback address (DNS rebinding). On every address,
     /// requests with an `Origin` other than the endpoint itself are refused with 403.
     pub fn serve(self, source: impl MetricsSource) -> MetricsServer {
+        self.start(source, None)
+    }
+
+    /// Like [`serve`](Self::serve), with a dashboard at `/`. The dashboard has further paths:
+    /// `/events` for its events, and `/feature` for details.
+    ///
+    /// On addresses other than the loopback, requests need the dashboard's
+    /// [token](Dashboard::with_token), except for `/metrics`.
+    pub fn serve_with(self, source: impl MetricsSource, dashboard: Dashboard) -> MetricsServer {
+        self.start(source, Some(dashboard))
+    }
+
+    fn start(self, source: impl MetricsSource, dashboard: Option<Dashboard>) -> MetricsServer {
         let address = self.address;
-        let task = tokio::spawn(accept(self.listener, address, Arc::new(source)));
-        MetricsServer { task, address }
+        let routes = Routes { address, source, dashboard: dashboard.clone() };
+        let task = tokio::spawn(accept(self.listener, Arc::new(routes)));
+        MetricsServer { task, address, dashboard }
     }
 }
 
@@ -108,6 +102,15 @@ impl MetricsServer {
     /// Returns the address of the server.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Closes the feed of the dashboard, and stops the server once all open dashboards have got all
+    /// events, at the latest after `time_max`.
+    pub async fn finish(self, time_max: Duration) {
+        if let Some(dashboard) = &self.dashboard {
+            dashboard.feed.close();
+            let _late = timeout(time_max, dashboard.streams_ended()).await;
+        }
     }
 }
 
@@ -118,7 +121,7 @@ impl Drop for MetricsServer {
 }
 
 /// Accepts connections until it is dropped. The connections end with the future.
-async fn accept(listener: TcpListener, address: SocketAddr, source: Arc<impl MetricsSource>) {
+async fn accept(listener: TcpListener, routes: Arc<Routes<impl MetricsSource>>) {
     let free = Arc::new(Semaphore::new(limits::connections_max()));
     let mut connections = JoinSet::new();
     loop {
@@ -126,24 +129,24 @@ async fn accept(listener: TcpListener, address: SocketAddr, source: Arc<impl Met
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {
-                let source = Arc::clone(&source);
+                let routes = Arc::clone(&routes);
                 connections.spawn(async move {
                     let _permit = permit;
-                    serve_connection(stream, address, source).await;
+                    serve_connection(stream, routes).await;
                 });
             }
             Err(error) => {
-                tracing::debug!(%error, %address, "cannot accept a connection for metrics");
+                tracing::debug!(%error, address = %routes.address, "cannot accept a connection for metrics");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-async fn serve_connection(stream: TcpStream, address: SocketAddr, source: Arc<impl MetricsSource>) {
+async fn serve_connection(stream: TcpStream, routes: Arc<Routes<impl MetricsSource>>) {
     let service = service_fn(move |request| {
-        let response = respond(&request, address, &*source);
-        async move { Ok::<_, Infallible>(response) }
+        let routes = Arc::clone(&routes);
+        async move { Ok::<_, Infallible>(routes.respond(&request).await) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_header_size(HEAD_BYTES_MAX);
@@ -151,46 +154,4 @@ async fn serve_connection(stream: TcpStream, address: SocketAddr, source: Arc<im
     if let Ok(Err(error)) = timeout(CONNECTION_TIME_MAX, connection).await {
         tracing::debug!(%error, "a connection for metrics broke off");
     }
-}
-
-fn respond<B>(
-    request: &Request<B>,
-    address: SocketAddr,
-    source: &impl MetricsSource,
-) -> Response<Full<Bytes>> {
-    if let Err(refusal) = origin::check(request, address) {
-        return text(refusal.status(), refusal.message());
-    }
-    if request.uri().path() != "/metrics" {
-        return text(StatusCode::NOT_FOUND, "not found, see /metrics\n");
-    }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
-    }
-    // Unwind safety is asserted: the snapshot is not used after a panic.
-    let Ok(snapshot) = catch_unwind(AssertUnwindSafe(|| source.snapshot())) else {
-        tracing::error!(%address, "the source of metrics panicked");
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "the source of metrics panicked\n");
-    };
-    let format = Format::negotiate(request.headers());
-    let body = match format {
-        Format::Json => snapshot.to_json() + "\n",
-        Format::Text(format) => exposition::render(&snapshot.into_families(), format),
-    };
-    let mut response = Response::new(Full::from(body));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::VARY, HeaderValue::from_static("accept"));
-    response
-}
-
-fn text(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(message));
-    *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
-    response
 }

@@ -25,10 +25,9 @@ const UNITS: [&str; 2] = ["seconds", "bytes"];
 /// Renders families, each with its description. Families without samples are left out.
 pub(crate) fn render(families: &[MetricFamily], format: TextFormat) -> String {
     let mut out = String::with_capacity(16 * 1024);
-    let rendered = families.iter().filter(|family| !family.samples.is_empty());
+    let mut rendered = families.iter().filter(|family| !family.samples.is_empty());
     rendered
-        .map(|family| render_family(&mut out, family, format))
-        .collect::<fmt::Result>()
+        .try_for_each(|family| render_family(&mut out, family, format))
         .expect("writing to a string does not fail");
     if format == TextFormat::OpenMetrics {
         out.push_str("# EOF\n");
@@ -95,9 +94,9 @@ fn render_sample(
         write!(out, "{opening}le=\"")?;
         // Both formats write the same label, so that both give the same time series: `1.0`.
         if bound.is_finite() {
-            write!(out, "{bound:?}")?
+            write!(out, "{bound:?}")?;
         } else {
-            out.push_str("+Inf")
+            out.push_str("+Inf");
         }
         out.push('"');
         opening = ',';

@@ -21,25 +21,35 @@
 //! A snapshot may have further metrics for Prometheus: each [`MetricFamily`] is a counter, a gauge
 //! or a [`Histogram`] of durations.
 //!
+//! With a [`Dashboard`], the server also has a page that shows the events of an [`EventFeed`] live.
+//!
 //! # Errors
 //!
 //! An [`Error`] means that the address could not be bound. A bound endpoint does not fail on
 //! requests.
 
+mod dashboard;
 mod endpoint;
 mod error;
+mod event_stream;
 mod exposition;
 mod family;
+mod feed;
 mod histogram;
 mod limits;
 mod memory;
 mod negotiation;
 mod origin;
+mod routes;
 mod snapshot;
+mod source;
 
-pub use endpoint::{MetricsEndpoint, MetricsServer, MetricsSource};
+pub use dashboard::Dashboard;
+pub use endpoint::{MetricsEndpoint, MetricsServer};
 pub use error::Error;
 pub use family::{Labels, MetricFamily};
+pub use feed::EventFeed;
 pub use histogram::{DURATION_BOUNDS, Histogram, HistogramSnapshot};
 pub use memory::memory_usage;
 pub use snapshot::{CacheMetrics, MemoryMetrics, MetricsSnapshot, ParallelMetrics};
+pub use source::MetricsSource;

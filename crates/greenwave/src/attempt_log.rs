@@ -62,6 +62,21 @@ impl AttemptLog {
         Ok(Some(Self { attempts: Attempts::new(store, &adapters::attempts_namespace(seal.as_ref())) }))
     }
 
+    /// Reads the attempts of a run that is active.
+    pub(crate) fn of(attempts: Attempts) -> Self {
+        Self { attempts }
+    }
+
+    /// Returns the newest attempts at a feature, in order.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) async fn newest(&self, feature: &str, count: usize) -> Result<Vec<StoredAttempt>, Error> {
+        let all = self.attempts.list(feature).await.map_err(Error::store("read from"))?;
+        let older = all.len().saturating_sub(count);
+        self.describe_all(all.into_iter().skip(older)).await
+    }
+
     /// Returns the features that have attempts, sorted by id.
     ///
     /// # Errors
@@ -82,8 +97,16 @@ impl AttemptLog {
     }
 
     async fn list(&self, feature: &str) -> Result<Vec<StoredAttempt>, Error> {
+        let all = self.attempts.list(feature).await.map_err(Error::store("read from"))?;
+        self.describe_all(all).await
+    }
+
+    async fn describe_all(
+        &self,
+        attempts: impl IntoIterator<Item = Attempt>,
+    ) -> Result<Vec<StoredAttempt>, Error> {
         let mut found = Vec::new();
-        for attempt in self.attempts.list(feature).await.map_err(Error::store("read from"))? {
+        for attempt in attempts {
             found.push(self.describe(attempt).await?);
         }
         Ok(found)

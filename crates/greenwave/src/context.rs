@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 
 use greenwave_agents::{AgentPool, Gate};
 use greenwave_storage::{Attempts, Store};
@@ -22,6 +22,7 @@ use crate::disk_full::DiskFull;
 use crate::event::Event;
 use crate::excerpt::Excerpt;
 use crate::fixed_ports::FixedPorts;
+use crate::live_feed::LiveFeed;
 use crate::mask::Mask;
 use crate::notify::Notifier;
 use crate::plan::{Feature, FeatureId, Plan};
@@ -97,6 +98,8 @@ pub(crate) struct RunContext {
     pub(crate) events: Fanout<Event>,
     pub(crate) metrics: RunMetrics,
     pub(crate) notifier: Notifier,
+    /// Events and output for a dashboard, if there is one.
+    pub(crate) live: OnceLock<Arc<LiveFeed>>,
     pub(crate) totals: Mutex<Totals>,
     /// The dependencies between the features.
     pub(crate) dependencies: Dependencies,
@@ -114,9 +117,17 @@ impl RunContext {
 
     /// Publishes an event, and waits while a subscriber's queue is full.
     pub(crate) async fn emit(&self, event: Event) {
-        self.metrics.observe(&event);
+        self.observe(&event);
         self.notifier.observe(&event);
         self.events.publish(event).await;
+    }
+
+    /// Counts an event, and shows it on the dashboard.
+    pub(crate) fn observe(&self, event: &Event) {
+        self.metrics.observe(event);
+        if let Some(live) = self.live.get() {
+            live.publish(event);
+        }
     }
 
     /// Publishes a note if the state directory was removed, and its content written again.

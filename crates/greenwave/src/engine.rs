@@ -1,6 +1,7 @@
 //! The engine: opens the parts of a run, hands the features to the scheduler, and reports the
 //! result.
 
+mod dashboard;
 mod project;
 mod queue_waits;
 mod report;
@@ -8,8 +9,8 @@ mod slips;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 
 use greenwave_agents::{AgentPool, Gate, Preflight};
 use greenwave_dir::Dir;
@@ -18,7 +19,7 @@ use greenwave_scheduler::{
 };
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
-use greenwave_telemetry::MetricsSnapshot;
+use greenwave_telemetry::{Dashboard, MetricsSnapshot};
 use greenwave_testing::{Environment, Harnesses, Runner, TraceMode, TraceStatus};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, RwLock};
@@ -234,6 +235,7 @@ impl Engine {
             events,
             metrics: RunMetrics::default(),
             notifier,
+            live: OnceLock::new(),
             totals: Mutex::default(),
             branch,
             copies: Arc::new(copies),
@@ -257,6 +259,12 @@ impl Engine {
     pub fn metrics(&self) -> impl Fn() -> MetricsSnapshot + Send + Sync + use<> {
         let (stats, ctx) = (self.executor.stats_reader(), Arc::clone(&self.ctx));
         move || metrics::snapshot(&stats(), &ctx)
+    }
+
+    /// Returns a dashboard that shows the run: its events, the newest lines of its agents, and its
+    /// attempts.
+    pub fn dashboard(&self) -> Dashboard {
+        dashboard::dashboard(&self.ctx)
     }
 
     /// Returns the attempt of each feature whose answer is recorded and not merged.
@@ -315,6 +323,9 @@ impl Engine {
                 return Err(error);
             }
             tracing::warn!(error = chain(&error), "cannot store the state of the run");
+        }
+        if let Some(live) = ctx.live.get() {
+            live.finish(&metrics::snapshot(&stats, ctx));
         }
         Ok(report(ctx, &run.features, started, &stats).await)
     }
@@ -504,7 +515,7 @@ fn skip(ctx: &RunContext, run: &Run, id: FeatureId, because: FeatureId) -> Optio
     }
     let (feature, because) = (ctx.feature(id).id.clone(), ctx.feature(because).id.clone());
     let event = Event::Skipped { feature, because };
-    ctx.metrics.observe(&event);
+    ctx.observe(&event);
     ctx.events.try_publish(event).err().map(|full| full.0)
 }
 

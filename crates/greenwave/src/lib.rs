@@ -100,6 +100,7 @@ mod guarded_write;
 mod guards;
 mod http_agent;
 mod included;
+mod live_feed;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod mapped_write;

@@ -13,6 +13,9 @@ pub(crate) fn snapshot(stats: &ScheduleStats, ctx: &RunContext) -> MetricsSnapsh
     let cache = ctx.tests.stats();
     let workers = stats.pool(WORKERS).map_or(0, |pool| u64::from(pool.used));
     let storage = ctx.store.stats();
+    let (parallel, cost) = (&ctx.settings.parallel, ctx.totals.lock().usage.cost);
+    let seconds = ctx.live.get().map_or(stats.wall.as_secs_f64(), |live| live.seconds());
+    let spill_share = ctx.settings.storage.spillover_threshold;
     let extra = serde_json::json!({
         "run": {
             "plan": ctx.plan.name,
@@ -21,10 +24,15 @@ pub(crate) fn snapshot(stats: &ScheduleStats, ctx: &RunContext) -> MetricsSnapsh
             "failed": stats.failed,
             "skipped": stats.skipped,
             "requests_in_flight": stats.pool(AGENTS).map_or(0, |pool| pool.used),
+            "agents": parallel.agents,
+            "workers": parallel.workers,
+            "cost_usd": cost.map(|cost| cost as f64 / 1e6),
+            "seconds": seconds,
         },
         "storage": {
             "memory_bytes": storage.memory_bytes_used,
             "memory_bytes_max": storage.memory_bytes_max,
+            "spill_bytes": (storage.memory_bytes_max as f64 * spill_share) as u64,
             "hot": storage.hot_blobs,
             "spilled": storage.spilled_blobs,
         },

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use greenwave::{
@@ -22,6 +23,7 @@ use crate::mount_namespace;
 use crate::output;
 use crate::planfile::PlanFile;
 use crate::progress::{Progress, copies_text, tracing_text};
+use crate::random_token::random_token;
 use crate::run_trace::RunTrace;
 use crate::signals::StopOnSignal;
 use crate::supervisor;
@@ -72,6 +74,9 @@ enum CheckDepth {
     /// Run the tests of the features as well.
     Red,
 }
+
+/// Maximum time for which the end of a run waits until open dashboards show it.
+const DASHBOARDS_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Arguments of the commands that run a plan.
 #[derive(Debug, Args)]
@@ -227,12 +232,30 @@ pub(super) async fn run_plan(
     });
     let opened = opened.await.expect("opening a plan does not panic and is not cancelled");
     let engine = opened.map_err(|error| file.locate(error))?;
-    let server = endpoint.map(|endpoint| endpoint.serve(engine.metrics()));
+    let server = endpoint.map(|endpoint| serve(endpoint, &engine)).transpose()?;
     let progress = Progress::new(options.format, &file.plan, path);
-    progress.settings(config.profile, server.as_ref().map(MetricsServer::address));
+    let urls = server.as_ref().map(|(server, dashboard)| (server.address(), dashboard.as_str()));
+    progress.settings(config.profile, urls);
     let trace = options.trace.as_deref().map(|trace| open_trace(trace, &file.plan.project, path));
     let trace = trace.transpose()?;
-    watch(engine, (progress, trace), path, is_check).await
+    let exit = watch(engine, (progress, trace), path, is_check).await;
+    if let Some((server, _)) = server {
+        server.finish(DASHBOARDS_TIME_MAX).await;
+    }
+    exit
+}
+
+/// Serves the metrics and the dashboard of a run. Returns the URL of the dashboard as well, with
+/// its token where it needs one.
+fn serve(endpoint: MetricsEndpoint, engine: &Engine) -> Result<(MetricsServer, String), CliError> {
+    let (address, dashboard) = (endpoint.address(), engine.dashboard());
+    if address.ip().is_loopback() {
+        let server = endpoint.serve_with(engine.metrics(), dashboard);
+        return Ok((server, format!("http://{address}/")));
+    }
+    let token = random_token()?;
+    let url = format!("http://{address}/?token={token}");
+    Ok((endpoint.serve_with(engine.metrics(), dashboard.with_token(token)), url))
 }
 
 /// Opens the file of a trace. The project and the plan may come with a clone, and with it links.

@@ -1,7 +1,7 @@
 //! The metrics endpoint during a run.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -49,8 +49,8 @@ fn metrics_change_during_a_run() {
     // Each script waits for a file that this test creates, or 30 seconds.
     let wait =
         |name: &str| format!("for w in $(seq 3000); do test -e {here}{name} && break; sleep 0.01; done");
-    let asking =
-        ShellFeature::new("one", &format!("{}; answer one.txt 1", wait("answer")), "test -f one.txt");
+    let script = format!("echo 'hello <b>'; echo {SECRET}; {}; answer one.txt 1", wait("answer"));
+    let asking = ShellFeature::new("one", &script, "test -f one.txt");
     let test = format!("test -f two.txt || exit 1; {}", wait("pass"));
     let testing = ShellFeature::new("two", "answer two.txt 2", &test);
     dir.write("plan.toml", shell_plan::plan(&[asking, testing]) + "[resources]\nport = 1\n");
@@ -85,9 +85,88 @@ fn metrics_change_during_a_run() {
     assert!(later["cache"]["total_hits"].as_u64().unwrap() >= 1, "the merge uses the cached result: {later}");
     assert!(get(address, "/nothing").starts_with("HTTP/1.1 404"));
     check_text(get_as(address, "/metrics", "text/plain").split_once("\r\n\r\n").unwrap().1);
+    check_dashboard(address);
+    let end = Events::open(address);
     dir.write("answer", "");
     let finished = running.finish().with_code(0);
     assert_eq!(Report::of(&finished).phases(), [("one", "green"), ("two", "green")]);
+    let end = end.until("\"event\":\"finished\"");
+    assert!(end.lines().any(|line| line.contains("finished") && line.contains("\"green\":2")), "{end}");
+}
+
+/// The form of a credential.
+const SECRET: &str = "ghp_0123456789abcdefghijklmnopqrstuvwxyz";
+
+/// The stream of events of a dashboard.
+struct Events(BufReader<TcpStream>);
+
+impl Events {
+    fn open(address: &str) -> Self {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        write!(stream, "GET /events HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// Returns all lines up to the one with a text.
+    fn until(mut self, text: &str) -> String {
+        let mut lines = String::new();
+        loop {
+            let start = lines.len();
+            assert!(self.0.read_line(&mut lines).unwrap() > 0, "no `{text}` in {lines}");
+            if lines[start..].contains(text) {
+                return lines;
+            }
+        }
+    }
+}
+
+/// Checks the dashboard of a run whose feature `two` is green, while the agent of `one` is working.
+fn check_dashboard(address: &str) {
+    assert!(get(address, "/").contains("<title>Greenwave</title>"));
+    let events = Events::open(address).until("\"phase\":\"green\"");
+    for part in [
+        r#""event":"plan","features":[{"after":[],"id":"one","title":"one"},{"after":[],"id":"two""#,
+        r#""event":{"attempt":1,"event":"phase","feature":"one","phase":"yellow"}"#,
+        "\nevent: line\n",
+        r#""feature":"one","text":"hello <b>""#,
+        r#""text":"[masked]""#,
+    ] {
+        assert!(events.contains(part), "no {part} in {events}");
+    }
+    assert!(!events.contains(SECRET), "{events}");
+    let attempts = |feature: &str| -> Value {
+        let response = get(address, &format!("/feature?id={feature}"));
+        serde_json::from_str(response.split_once("\r\n\r\n").unwrap().1).unwrap()
+    };
+    let two = attempts("two");
+    assert_eq!((&two[0]["outcome"], &two[1]), (&"passed".into(), &Value::Null), "{two}");
+    assert!(two[0]["diff"].as_str().unwrap().contains("\n+2\n"), "{two}");
+    assert_eq!(attempts("one"), Value::Array(Vec::new()), "no attempt has ended");
+    assert!(get(address, "/feature?id=other").starts_with("HTTP/1.1 404"));
+}
+
+/// On other addresses, anybody in the network can connect.
+#[test]
+fn outside_of_the_loopback_the_dashboard_needs_its_token() {
+    let dir = TestDir::with_project();
+    let here = dir.path("").display().to_string();
+    let script =
+        format!("for w in $(seq 3000); do test -e {here}seen && break; sleep 0.01; done; answer one.txt 1");
+    dir.write("plan.toml", shell_plan::plan(&[ShellFeature::new("one", &script, "test -f one.txt")]));
+    let set = ["--set", "metrics.address=0.0.0.0", "--metrics-port", "0"];
+    let mut running = dir.greenwave(["run", "plan.toml", "--format", "json"].into_iter().chain(set)).start();
+    let settings: Value = serde_json::from_str(&running.read_until("settings")).unwrap();
+    let url = settings["dashboard"].as_str().unwrap().strip_prefix("http://0.0.0.0:").unwrap();
+    let (port, path) = url.split_once('/').unwrap();
+    let address = format!("127.0.0.1:{port}");
+    assert!(path.starts_with("?token=") && path.len() == 39, "{path}");
+    assert!(get(&address, "/").starts_with("HTTP/1.1 403"));
+    assert!(get(&address, "/events").starts_with("HTTP/1.1 403"));
+    assert!(get(&address, &format!("/{path}")).starts_with("HTTP/1.1 200"));
+    assert!(get(&address, "/metrics").starts_with("HTTP/1.1 200"));
+    dir.write("seen", "");
+    running.finish().with_code(0);
 }
 
 /// Checks the text for Prometheus, while one of two features is green and the other's agent is
@@ -121,6 +200,11 @@ fn check_text(text: &str) {
     let typed = text.lines().filter_map(|line| line.strip_prefix("# TYPE greenwave_")?.split(' ').next());
     let (documented, typed): (BTreeSet<_>, BTreeSet<_>) = (documented.collect(), typed.collect());
     assert_eq!(documented, typed, "docs/metrics.md lists exactly the metrics of a run");
+    for name in include_str!("../../../../docs/grafana.json").split("greenwave_").skip(1) {
+        let name =
+            name.split(|letter: char| letter != '_' && !letter.is_ascii_alphanumeric()).next().unwrap();
+        assert!(typed.contains(name.trim_end_matches("_bucket")), "no metric {name} for docs/grafana.json");
+    }
     check_with_promtool(text);
 }
 
@@ -157,6 +241,7 @@ fn without_metrics_there_is_no_address() {
     let dir = TestDir::with_project().with("plan.toml", plan);
     let events = dir.run_plan().with_code(0).events();
     assert_eq!((&events[0]["event"], &events[0]["metrics"]), (&"settings".into(), &Value::Null));
+    assert_eq!(events[0]["dashboard"], Value::Null);
 }
 
 /// Any user of the machine, and any page in a browser, can connect to the port.

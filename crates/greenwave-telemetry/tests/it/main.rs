@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "test helpers may unwrap")]
 
+mod browser;
+mod dashboard;
 mod prometheus;
 
 use std::net::SocketAddr;

@@ -172,7 +172,9 @@ fn resources(stats: &ScheduleStats) -> Vec<MetricFamily> {
 }
 
 fn results(cache: &TieredStats) -> Vec<MetricFamily> {
-    let tiers: [(&'static str, &'static str, fn(&TierStats) -> u64); 8] = [
+    /// Name, description and value of a counter of a tier.
+    type Counter = (&'static str, &'static str, fn(&TierStats) -> u64);
+    let tiers: [Counter; 8] = [
         ("greenwave_cache_tier_hits", "Reads that found a record in a tier.", |tier| tier.hits),
         ("greenwave_cache_tier_misses", "Reads that reached a tier and missed.", |tier| tier.misses),
         ("greenwave_cache_tier_puts", "Records written to a tier.", |tier| tier.puts),
@@ -182,7 +184,7 @@ fn results(cache: &TieredStats) -> Vec<MetricFamily> {
         ("greenwave_cache_tier_skipped", "Calls skipped after failures.", |tier| tier.skipped),
         ("greenwave_cache_tier_dropped", "Writes that were dropped.", |tier| tier.dropped),
     ];
-    let family = |(name, help, value): (&'static str, &'static str, fn(&TierStats) -> u64)| {
+    let family = |(name, help, value): Counter| {
         cache.tiers.iter().fold(MetricFamily::counter(name, help), |family, tier| {
             family.sample(&[("tier", &tier.name)], value(tier) as f64)
         })

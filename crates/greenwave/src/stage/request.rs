@@ -27,6 +27,7 @@ use crate::disk_full;
 use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
 use crate::git_copies;
+use crate::live_feed::AgentLines;
 use crate::phase::PhaseEvent;
 use crate::plan::{AgentSpec, CommandSpec, Edits};
 use crate::prompt;
@@ -238,7 +239,14 @@ impl Stage<'_> {
     ) -> Result<(), Unusable> {
         let recorder = Arc::new(Mutex::new(Recorder::new()));
         let recording = Arc::clone(&recorder);
-        let answer = ResponseStream::new(answer.inspect(move |event| recording.lock().observe(event)));
+        let live = self.ctx.live.get().cloned();
+        let mut lines = live.map(|live| AgentLines::new(live, &self.feature().id, attempt));
+        let answer = ResponseStream::new(answer.inspect(move |event| {
+            recording.lock().observe(event);
+            if let Some(lines) = &mut lines {
+                lines.observe(event);
+            }
+        }));
         let read = self.read_parts(answer, limits, times).await;
         self.ctx.metrics.agent_turn.observe(times.1.elapsed());
         let recorder = std::mem::replace(&mut *recorder.lock(), Recorder::new());

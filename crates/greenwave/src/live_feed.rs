@@ -1,0 +1,181 @@
+//! Publishes the events of a run, and the output of its agents line by line, for a dashboard.
+
+use std::sync::Arc;
+
+use greenwave_agents::{AgentEvent, Error as AgentError};
+use greenwave_telemetry::{EventFeed, MetricsSnapshot};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::event::{AttemptDetails, Event};
+use crate::excerpt;
+use crate::mask::Mask;
+
+/// Maximum length of a shown line, in characters.
+const LINE_CHARS_MAX: usize = 400;
+/// Maximum size of a line, in bytes. The rest of a longer line is ignored. The limit lies far above
+/// that of shown characters, so that no secret is shown in part.
+const LINE_BYTES_MAX: usize = 8 * 1024;
+
+/// The feed of a run, with its clock.
+#[derive(Debug)]
+pub(crate) struct LiveFeed {
+    feed: EventFeed,
+    started: Instant,
+    mask: Mask,
+}
+
+impl LiveFeed {
+    /// Starts the clock, and publishes the features of the run: id, title and dependencies.
+    pub(crate) fn start(plan: &str, features: &[Value], mask: Mask) -> Self {
+        let live = Self { feed: EventFeed::new(), started: Instant::now(), mask };
+        live.push(&json!({"event": "plan", "name": plan, "features": features}));
+        live
+    }
+
+    /// Returns the feed for a dashboard.
+    pub(crate) fn feed(&self) -> EventFeed {
+        self.feed.clone()
+    }
+
+    /// Returns the time since the start, in seconds.
+    pub(crate) fn seconds(&self) -> f64 {
+        (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0
+    }
+
+    /// Publishes an event without the output of tests and agents, which the dashboard reads from
+    /// the stored attempts.
+    pub(crate) fn publish(&self, event: &Event) {
+        let mut event = event.clone();
+        if let Event::Refused { details, .. } | Event::Failed { details, .. } = &mut event {
+            *details = AttemptDetails::default();
+        }
+        if let Ok(event) = serde_json::to_value(event) {
+            self.push(&event);
+        }
+    }
+
+    /// Publishes the end of the run, with its last figures.
+    pub(crate) fn finish(&self, figures: &MetricsSnapshot) {
+        self.push(&json!({"event": "finished", "figures": figures}));
+    }
+
+    fn push(&self, event: &Value) {
+        self.feed.publish(&json!({"at": self.seconds(), "event": event}).to_string());
+    }
+}
+
+/// Publishes the output of an agent during an attempt.
+#[derive(Debug)]
+pub(crate) struct AgentLines {
+    live: Arc<LiveFeed>,
+    feature: String,
+    attempt: u32,
+    words: Line,
+    stderr: Line,
+}
+
+/// A line that has not ended.
+#[derive(Debug, Default)]
+struct Line {
+    bytes: Vec<u8>,
+    /// Whether the line is part of a private key.
+    is_key: bool,
+}
+
+impl AgentLines {
+    pub(crate) fn new(live: Arc<LiveFeed>, feature: &str, attempt: u32) -> Self {
+        let (words, stderr) = (Line::default(), Line::default());
+        Self { live, feature: feature.to_owned(), attempt, words, stderr }
+    }
+
+    /// Publishes the lines that an event of the agent completes.
+    pub(crate) fn observe(&mut self, event: &Result<AgentEvent, AgentError>) {
+        match event {
+            Ok(AgentEvent::Text(text) | AgentEvent::Message(text)) => {
+                self.words.push(text).into_iter().for_each(|line| self.publish(&line));
+            }
+            Ok(AgentEvent::Stderr(text)) => {
+                self.stderr.push(text).into_iter().for_each(|line| self.publish(&line));
+            }
+            Ok(AgentEvent::ToolCall { name, target }) => self.publish(&format!("{name} {target}")),
+            Ok(AgentEvent::End | AgentEvent::Exit(_)) | Err(_) => {
+                for line in [self.words.push(b"\n"), self.stderr.push(b"\n")].concat() {
+                    self.publish(&line);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn publish(&self, line: &str) {
+        let masked = self.live.mask.apply(line);
+        let text: String = masked.trim_end().chars().take(LINE_CHARS_MAX).collect();
+        if text.is_empty() {
+            return;
+        }
+        let (at, feature) = (self.live.seconds(), &self.feature);
+        let line = json!({"at": at, "feature": feature, "attempt": self.attempt, "text": text});
+        self.live.feed.publish_line(&line.to_string());
+    }
+}
+
+impl Line {
+    /// Adds the next bytes of the output, and returns the lines that end in them, without control
+    /// characters. Private keys, which have several lines, are left out.
+    fn push(&mut self, chunk: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut parts = chunk.split(|byte| *byte == b'\n').peekable();
+        while let Some(part) = parts.next() {
+            let room = LINE_BYTES_MAX.saturating_sub(self.bytes.len());
+            self.bytes.extend_from_slice(&part[..part.len().min(room)]);
+            if parts.peek().is_none() {
+                break;
+            }
+            let line = excerpt::clean(&std::mem::take(&mut self.bytes));
+            self.is_key |= line.contains("-----BEGIN ") && line.contains("PRIVATE KEY");
+            let ends_key = self.is_key && line.contains("-----END ");
+            if !self.is_key {
+                lines.push(line);
+            }
+            self.is_key &= !ends_key;
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(chunks: &[&str], expected: &[&str]) {
+        let mut line = Line::default();
+        let lines: Vec<String> = chunks.iter().flat_map(|chunk| line.push(chunk.as_bytes())).collect();
+        assert_eq!(lines, expected, "{chunks:?}");
+    }
+
+    #[test]
+    fn lines_are_joined_across_chunks() {
+        check(&["one\ntw", "o", "\nthree"], &["one", "two"]);
+        check(&["\n\n", "\x1b[31mred\x1b[0m\r\n"], &["", "", "red"]);
+    }
+
+    #[test]
+    fn private_keys_are_left_out() {
+        let key = "a\n-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY-----\nb\n";
+        check(&[key], &["a", "b"]);
+        let (first, second) = key.split_at(50);
+        check(&[first, second], &["a", "b"]);
+    }
+
+    #[test]
+    fn long_lines_are_bounded() {
+        let mut line = Line::default();
+        for _ in 0..100 {
+            assert!(line.push("x".repeat(1000).as_bytes()).is_empty());
+        }
+        assert_eq!(line.bytes.len(), LINE_BYTES_MAX);
+        assert_eq!(line.push(b"y\n")[0].len(), LINE_BYTES_MAX);
+        assert_eq!(line.push(b"z\n"), ["z"]);
+    }
+}
