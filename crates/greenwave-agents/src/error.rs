@@ -191,7 +191,7 @@ pub enum Error {
     ServerUnavailable {
         /// Host and port of the server.
         server: String,
-        /// Message of the server, or the reason why there is no connection.
+        /// Message of the server, or the reason why the connection failed.
         message: String,
         /// The delay that the server asks for.
         retry_after: Option<Duration>,

@@ -4,9 +4,12 @@
 mod answer;
 mod client;
 mod context;
+mod conversation;
 mod failure;
 mod key;
 mod message;
+mod tools;
+mod turn;
 
 use std::sync::Arc;
 
@@ -16,16 +19,24 @@ use reqwest::{Client, Response, Url};
 use crate::http_options::{ApiKeySource, HttpApi, HttpOptions};
 use crate::{Agent, Error, Preflight, Request, ResponseStream, Session};
 
+use self::answer::Answer;
+use self::conversation::Conversation;
 use self::failure::Failures;
 use self::key::{Key, KeyStore};
+use self::turn::Turn;
 
 /// An agent that sends the prompt to a model server, together with the
 /// [files](Request::context) that the request names, and returns the text that the model writes.
 ///
-/// The model sees nothing else of the project and cannot use tools, so its answer must contain the
-/// files. Each request is independent of earlier ones. Connections are reused. Redirects are not
-/// followed, because they would carry the key to another server. A proxy from the environment is
-/// used, except for servers on this machine.
+/// With [`HttpMode::Answer`](crate::HttpMode::Answer) the model sees nothing else of the project,
+/// so its answer must contain the files. With [`HttpMode::Tools`](crate::HttpMode::Tools) it lists,
+/// searches, reads and changes files in the request's directory, until it calls no tool any more;
+/// text before a call is an [`AgentEvent::Message`](crate::AgentEvent::Message). No tool leaves the
+/// directory, follows a link out of it, enters `.git` or runs a program.
+///
+/// Each request is independent of earlier ones. Connections are reused. Redirects are not followed,
+/// because they would carry the key to another server. A proxy from the environment is used, except
+/// for servers on this machine.
 ///
 /// Responses have no time limit: drop them to cancel a request, which closes the connection.
 #[derive(Debug, Clone)]
@@ -94,9 +105,9 @@ impl Agent for HttpAgent {
     }
 
     fn fingerprint(&self) -> [u8; 32] {
-        let HttpOptions { api, base_url, model, context_tokens, answer_tokens, effort, key: _ } =
-            &self.0.options;
-        let text = format!("{:?}", (api, base_url, model, context_tokens, answer_tokens, effort));
+        // The source of the key does not determine the responses.
+        let options = HttpOptions { key: ApiKeySource::None, ..self.0.options.clone() };
+        let text = format!("{options:?}");
         *blake3::Hasher::new().update(b"http").update(text.as_bytes()).finalize().as_bytes()
     }
 }
@@ -106,11 +117,10 @@ impl Session for HttpAgent {
     async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
         let server = &self.0;
         let files = context::read(request, server.options.context_tokens).await?;
-        let body = message::body(&server.options, &files, &request.prompt);
-        let (response, key) = server.post(body.to_string()).await?;
-        let failures = Failures::new(server.options.server(), key);
-        let protocol = message::protocol(server.options.api);
-        answer::stream(response, protocol, &server.options.model, failures).await
+        let directory = answer::directory(server.options.mode, &request.directory)?;
+        let conversation = Conversation::new(&server.options, &files, &request.prompt);
+        let turn = server.turn(&conversation).await?;
+        Ok(Answer::stream(Arc::clone(server), conversation, directory, turn))
     }
 
     fn is_open(&self) -> bool {
@@ -119,6 +129,13 @@ impl Session for HttpAgent {
 }
 
 impl Server {
+    /// Sends the next request of a conversation, and begins to read its response.
+    async fn turn(&self, conversation: &Conversation) -> Result<Turn, Error> {
+        let (response, key) = self.post(conversation.body().to_string()).await?;
+        let failures = Failures::new(self.options.server(), key);
+        Turn::new(response, message::protocol(self.options.api), failures).await
+    }
+
     /// Sends a request. Gets a new key from its program once if the server refuses the last one.
     async fn post(&self, body: String) -> Result<(Response, Option<Key>), Error> {
         let (key, is_old) = self.key.get(self.options.server()).await?;

@@ -5,6 +5,9 @@ use std::fmt;
 /// Default of [`HttpOptions::context_tokens`].
 const CONTEXT_TOKENS: u32 = 50_000;
 
+/// Default of [`HttpOptions::turns_max`].
+const TURNS_MAX: u32 = 50;
+
 /// Interface of a model server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -16,6 +19,17 @@ pub enum HttpApi {
     OpenAiResponses,
     /// Messages of Anthropic: `BASE/v1/messages`.
     AnthropicMessages,
+}
+
+/// Way in which a model works on a project.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HttpMode {
+    /// The model gets files with the prompt, and its answer contains the new files and edits.
+    #[default]
+    Answer,
+    /// The model lists, searches, reads and changes files with tools, turn by turn.
+    Tools,
 }
 
 /// Source of the key that a model server asks for. It never holds the key itself.
@@ -42,6 +56,11 @@ pub struct HttpOptions {
     pub model: String,
     /// Source of the key.
     pub key: ApiKeySource,
+    /// Way in which the model works.
+    pub mode: HttpMode,
+    /// Maximum number of turns with [`HttpMode::Tools`], each a request. Work that is not complete
+    /// after the last one is handed in as it is.
+    pub turns_max: u32,
     /// Maximum size of the files in a prompt, in tokens of four bytes. Files that do not fit are
     /// named instead.
     pub context_tokens: u32,
@@ -88,6 +107,8 @@ impl HttpOptions {
             base_url: api.default_url().to_owned(),
             model: model.into(),
             key: ApiKeySource::Variable(api.default_variable().to_owned()),
+            mode: HttpMode::default(),
+            turns_max: TURNS_MAX,
             context_tokens: CONTEXT_TOKENS,
             answer_tokens: None,
             effort: None,
@@ -122,6 +143,9 @@ impl HttpOptions {
         }
         if self.answer_tokens == Some(0) {
             return invalid("answer_tokens", "0", "a whole number from 1");
+        }
+        if self.turns_max == 0 {
+            return invalid("turns_max", "0", "a whole number from 1");
         }
         if let Some(effort) = &self.effort
             && !self.api.has_effort()
@@ -207,6 +231,7 @@ mod tests {
             (HttpOptions { model: " ".to_owned(), ..options() }, "model"),
             (HttpOptions { key: ApiKeySource::Command(Vec::new()), ..options() }, "key_command"),
             (HttpOptions { answer_tokens: Some(0), ..options() }, "answer_tokens"),
+            (HttpOptions { turns_max: 0, ..options() }, "turns_max"),
             (
                 HttpOptions {
                     effort: Some("low".to_owned()),

@@ -77,7 +77,7 @@ pub use event::{AgentEvent, ResponseStream, TextStream};
 pub use gate::{Admission, Gate};
 #[cfg(feature = "http")]
 pub use http::HttpAgent;
-pub use http_options::{ApiKeySource, HttpApi, HttpOptions, InvalidHttpOption};
+pub use http_options::{ApiKeySource, HttpApi, HttpMode, HttpOptions, InvalidHttpOption};
 pub use output::OutputFormat;
 pub use placeholder::{PLACEHOLDERS, UnknownPlaceholder, check_placeholders};
 pub use pool::{AgentPool, AgentPoolOptions, PooledSession};

@@ -162,7 +162,7 @@ pub use error::{Error, FeatureError, chain};
 pub use event::{AttemptDetails, Event, FileChange};
 pub use forget::{Forgotten, forget};
 pub use greenwave_agents::{
-    ApiKeySource, CodingProgram, Error as AgentError, HttpApi, HttpOptions, ProgramOptions, WaitOn,
+    ApiKeySource, CodingProgram, Error as AgentError, HttpApi, HttpMode, HttpOptions, ProgramOptions, WaitOn,
 };
 pub use greenwave_sandbox::{Network, landlock_version};
 pub use greenwave_scheduler::{Graph, Stopper};

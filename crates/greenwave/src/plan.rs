@@ -113,8 +113,8 @@ pub enum AgentSpec {
     },
     /// A program that edits files in its working directory, or answers on standard output.
     Command(CommandSpec),
-    /// A model server, whose answer contains files, edits and diffs. Needs the feature
-    /// `http-agents`.
+    /// A model server, whose model answers with files, edits and diffs, or changes files with
+    /// tools. Needs the feature `http-agents`.
     Http(HttpSpec),
 }
 

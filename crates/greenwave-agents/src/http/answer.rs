@@ -1,105 +1,230 @@
-//! Reads the streamed answers of model servers.
+//! Turns the responses of model servers into the answer of an agent.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use greenwave_streaming::{
-    BufferedSplitter, CHUNK_BYTES_MAX, FinishReason, ModelDecoder, ModelEvent, ModelProtocol, Sse, UnitBatch,
-};
-use reqwest::Response;
+use greenwave_dir::Dir;
+use greenwave_streaming::{FinishReason, ModelUsage};
+use tokio::task::JoinError;
 
-use super::failure::Failures;
+use super::Server;
+use super::conversation::{Conversation, ToolCall};
+use super::tools::{self, ToolResult};
+use super::turn::{Piece, Turn};
+use crate::http_options::HttpMode;
 use crate::{AgentEvent, Error, ResponseStream};
 
-/// Returns the events of a response.
-pub(super) async fn stream(
-    response: Response,
-    protocol: ModelProtocol,
-    model: &str,
-    failures: Failures,
-) -> Result<ResponseStream, Error> {
-    let answer = Answer {
-        response: failures.of_content_type(response).await?,
-        splitter: BufferedSplitter::new(Sse::default()),
-        decoder: ModelDecoder::new(protocol),
-        events: VecDeque::new(),
-        finish: None,
-        model: model.to_owned(),
-        failures,
-    };
-    Ok(ResponseStream::new(stream::unfold(Some(answer), |answer| async move {
-        let mut answer = answer?;
-        let event = answer.next().await;
-        let continues = !matches!(event, Ok(AgentEvent::End) | Err(_));
-        Some((event, continues.then_some(answer)))
-    })))
-}
+/// Maximum number of times that the request of a turn after the first one is repeated.
+const REPEATS_MAX: u32 = 8;
+/// The delay before the first repetition, unless the server asks for one. It doubles each time.
+const DELAY_MIN: Duration = Duration::from_millis(250);
+/// Maximum delay before that. A server that asks for a longer one fails the answer.
+const DELAY_MAX: Duration = Duration::from_secs(60);
 
-/// An answer that is being read. Dropping it closes the connection.
-struct Answer {
-    response: Response,
-    splitter: BufferedSplitter<Sse>,
-    decoder: ModelDecoder,
+/// An answer that is being read.
+pub(super) struct Answer {
+    server: Arc<Server>,
+    conversation: Conversation,
+    /// Directory in which tools work. `None` for an answer without tools.
+    directory: Option<Dir>,
+    /// `None` before the request of the next turn is sent.
+    turn: Option<Turn>,
+    pieces: VecDeque<Piece>,
     events: VecDeque<AgentEvent>,
-    finish: Option<FinishReason>,
-    model: String,
-    failures: Failures,
+    /// Text of the turn, which is a remark if the model calls tools after it.
+    text: String,
+    /// Usage of the turns that have ended.
+    usage: ModelUsage,
+    turns: u32,
+    repeats: u32,
+    delay: Duration,
 }
 
 impl Answer {
+    /// Returns the events of an answer that begins with a response.
+    pub(super) fn stream(
+        server: Arc<Server>,
+        conversation: Conversation,
+        directory: Option<Dir>,
+        turn: Turn,
+    ) -> ResponseStream {
+        let answer = Self {
+            server,
+            conversation,
+            directory,
+            turn: Some(turn),
+            pieces: VecDeque::new(),
+            events: VecDeque::new(),
+            text: String::new(),
+            usage: ModelUsage::default(),
+            turns: 1,
+            repeats: 0,
+            delay: Duration::ZERO,
+        };
+        ResponseStream::new(stream::unfold(Some(answer), |answer| async move {
+            let mut answer = answer?;
+            let event = answer.next().await;
+            let continues = !matches!(event, Ok(AgentEvent::End) | Err(_));
+            Some((event, continues.then_some(answer)))
+        }))
+    }
+
     async fn next(&mut self) -> Result<AgentEvent, Error> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
             }
-            if self.decoder.has_ended() {
-                return self.end();
+            if let Some(piece) = self.pieces.pop_front() {
+                self.take(piece);
+                continue;
             }
-            match self.response.chunk().await {
-                Ok(Some(chunk)) => self.feed(chunk)?,
-                Ok(None) => self.decoder.finish().map_err(|error| self.failures.of_stream(&error))?,
-                Err(error) => return Err(self.failures.of_connection(&error)),
+            let Some(turn) = &mut self.turn else {
+                self.send().await?;
+                continue;
+            };
+            if turn.has_ended() {
+                self.end_turn().await?;
+                continue;
+            }
+            let reported = turn.usage;
+            let read = turn.read(&mut self.pieces).await;
+            let usage = turn.usage.filter(|usage| Some(*usage) != reported);
+            self.events.extend(usage.map(|usage| event_of(sum(self.usage, usage))));
+            if let Err(error) = read {
+                self.repeat(error)?;
             }
         }
     }
 
-    fn feed(&mut self, mut chunk: Bytes) -> Result<(), Error> {
-        while !chunk.is_empty() {
-            let part = chunk.split_to(chunk.len().min(CHUNK_BYTES_MAX));
-            let batch = self.splitter.feed(part).map_err(|error| self.failures.of_bytes(&error))?;
-            for unit in batch.iter().flat_map(UnitBatch::iter) {
-                let events = self.decoder.decode_unit(&unit);
-                let events = events.map_err(|error| self.failures.of_stream(&error))?;
-                events.into_iter().for_each(|event| self.take(event));
-            }
+    fn take(&mut self, piece: Piece) {
+        match piece {
+            Piece::Reasoning(text) => self.events.push_back(AgentEvent::Reasoning(text.into())),
+            Piece::Text(text) if self.directory.is_some() => self.text.push_str(&text),
+            Piece::Text(text) => self.events.push_back(AgentEvent::Text(text.into())),
         }
+    }
+
+    /// Sends the request of the next turn.
+    async fn send(&mut self) -> Result<(), Error> {
+        tokio::time::sleep(self.delay).await;
+        match self.server.turn(&self.conversation).await {
+            Ok(turn) => {
+                self.turn = Some(turn);
+                Ok(())
+            }
+            Err(error) => self.repeat(error),
+        }
+    }
+
+    /// Has the request of a turn repeated after an error that may not last. Before the first result
+    /// of a tool, nothing is lost if the caller sends everything again, which may wait for long.
+    fn repeat(&mut self, error: Error) -> Result<(), Error> {
+        let Error::ServerUnavailable { retry_after, .. } = &error else { return Err(error) };
+        let delay = retry_after.unwrap_or(DELAY_MIN * (1 << self.repeats.min(REPEATS_MAX)));
+        if self.turns == 1 || self.repeats == REPEATS_MAX || delay > DELAY_MAX {
+            return Err(error);
+        }
+        if let Some(usage) = self.turn.take().and_then(|turn| turn.usage) {
+            self.usage = sum(self.usage, usage);
+        }
+        self.pieces.clear();
+        self.text.clear();
+        (self.repeats, self.delay) = (self.repeats + 1, delay);
+        self.events.push_back(AgentEvent::RateLimited { retry_after: Some(delay) });
         Ok(())
     }
 
-    fn take(&mut self, event: ModelEvent) {
-        let masked = |text: String| Bytes::from(self.failures.masked(text));
-        match event {
-            ModelEvent::Text(text) => self.events.push_back(AgentEvent::Text(masked(text))),
-            ModelEvent::Reasoning(text) => self.events.push_back(AgentEvent::Reasoning(masked(text))),
-            ModelEvent::Usage(usage) => self.events.push_back(AgentEvent::Usage {
-                input_tokens: usage.input_tokens,
-                cached_tokens: usage.cached_tokens,
-                output_tokens: usage.output_tokens,
-                cost: None,
-            }),
-            ModelEvent::Finished(reason) => self.finish = Some(reason),
-            _ => {}
-        }
-    }
-
-    /// Returns the end of a complete answer, or the reason why the model stopped before.
-    fn end(&self) -> Result<AgentEvent, Error> {
-        let reason = match &self.finish {
-            Some(FinishReason::Length) => "the maximum number of tokens is reached (answer_tokens)",
-            Some(FinishReason::Refused) => "the model or a filter of its server refuses to answer",
-            _ => return Ok(AgentEvent::End),
+    /// Ends a turn: runs the tools that the model has called, or ends the answer.
+    async fn end_turn(&mut self) -> Result<(), Error> {
+        let Some(turn) = self.turn.take() else { return Ok(()) };
+        (self.repeats, self.delay) = (0, Duration::ZERO);
+        self.usage = sum(self.usage, turn.usage.unwrap_or_default());
+        let reason = match &turn.finish {
+            Some(FinishReason::Length) => Some("the maximum number of tokens is reached (answer_tokens)"),
+            Some(FinishReason::Refused) => Some("the model or a filter of its server refuses to answer"),
+            _ => None,
         };
-        Err(Error::Stopped { model: self.model.clone(), reason })
+        let options = &self.server.options;
+        if let Some(reason) = reason {
+            return Err(Error::Stopped { model: options.model.clone(), reason });
+        }
+        let text = std::mem::take(&mut self.text);
+        let (Some(directory), false) = (&self.directory, turn.calls.is_empty()) else {
+            if !text.is_empty() {
+                self.events.push_back(AgentEvent::Text(text.into()));
+            }
+            self.events.push_back(AgentEvent::End);
+            return Ok(());
+        };
+        let (directory, calls) = (directory.clone(), turn.calls);
+        if !text.is_empty() {
+            self.events.push_back(AgentEvent::Message(Bytes::from(format!("{}\n", text.trim_end()))));
+        }
+        let mut results = Vec::with_capacity(calls.len());
+        for call in &calls {
+            let result = run(&directory, call).await;
+            results.push(result.map_err(|source| Error::InvalidAnswer {
+                server: options.server().to_owned(),
+                source: source.into(),
+            })?);
+        }
+        for (call, result) in calls.iter().zip(&results) {
+            let (name, target) = (call.name.clone(), shortened(&result.target));
+            self.events.push_back(AgentEvent::ToolCall { name, target });
+            self.events.extend(result.touched.clone().map(|path| AgentEvent::FileTouched(path.into())));
+        }
+        if self.turns >= options.turns_max {
+            let text = format!("The agent was stopped after {} turns (turns_max).\n", self.turns);
+            self.events.extend([AgentEvent::Message(text.into()), AgentEvent::End]);
+            return Ok(());
+        }
+        self.turns += 1;
+        self.conversation.push(&text, &calls, &results);
+        Ok(())
     }
+}
+
+/// Returns the directory in which tools work, if the model has tools.
+pub(super) fn directory(mode: HttpMode, path: &std::path::Path) -> Result<Option<Dir>, Error> {
+    if mode == HttpMode::Answer {
+        return Ok(None);
+    }
+    let opened = Dir::open(path);
+    opened.map(Some).map_err(|source| Error::ReadContext { directory: path.to_owned(), source })
+}
+
+/// Runs a tool. One that changes files blocks the thread for a moment: on another one, it could
+/// continue after the answer was dropped.
+async fn run(directory: &Dir, call: &ToolCall) -> Result<ToolResult, JoinError> {
+    if tools::changes_files(&call.name) {
+        return Ok(tools::run(directory, &call.name, &call.arguments));
+    }
+    let (directory, call) = (directory.clone(), call.clone());
+    tokio::task::spawn_blocking(move || tools::run(&directory, &call.name, &call.arguments)).await
+}
+
+fn sum(one: ModelUsage, other: ModelUsage) -> ModelUsage {
+    ModelUsage {
+        input_tokens: one.input_tokens.saturating_add(other.input_tokens),
+        cached_tokens: one.cached_tokens.saturating_add(other.cached_tokens),
+        output_tokens: one.output_tokens.saturating_add(other.output_tokens),
+    }
+}
+
+fn event_of(usage: ModelUsage) -> AgentEvent {
+    AgentEvent::Usage {
+        input_tokens: usage.input_tokens,
+        cached_tokens: usage.cached_tokens,
+        output_tokens: usage.output_tokens,
+        cost: None,
+    }
+}
+
+/// Returns the first line of a text, cut to a length that fits a line of output.
+fn shortened(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().filter(|c| !c.is_control()).take(200).collect()
 }

@@ -101,6 +101,11 @@ impl Failures {
         Error::InvalidAnswer { server: self.server.clone(), source: self.shown(&error.to_string()).into() }
     }
 
+    /// Returns the error of a response that is too large.
+    pub(super) fn of_size(&self, problem: &'static str) -> Error {
+        Error::InvalidAnswer { server: self.server.clone(), source: problem.into() }
+    }
+
     /// Returns a text of others on one line, shortened, without control characters and the key.
     fn shown(&self, text: &str) -> String {
         let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");

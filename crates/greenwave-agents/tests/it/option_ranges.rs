@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use greenwave_agents::{
-    Agent, AgentPool, AgentPoolOptions, ApiKeySource, CommandAgent, Gate, HttpAgent, HttpApi, HttpOptions,
-    Request, Script, ScriptedAgent,
+    Agent, AgentPool, AgentPoolOptions, ApiKeySource, CommandAgent, Gate, HttpAgent, HttpApi, HttpMode,
+    HttpOptions, Request, Script, ScriptedAgent,
 };
 use greenwave_testkit::http::{HttpResponse, HttpServer};
 
@@ -93,5 +93,26 @@ async fn any_number_of_tokens_makes_a_request() {
             let has_file = sent["messages"][1]["content"].as_str().unwrap().contains("[package]");
             assert_eq!(has_file, context_tokens == u32::MAX);
         }
+    }
+}
+
+#[tokio::test]
+async fn any_number_of_turns_ends_the_work() {
+    let call = r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"list"}}]}}]}"#;
+    let server = HttpServer::start(move |_, number| match number {
+        0..20 => HttpResponse::events([call, "[DONE]"]),
+        _ => HttpResponse::events(["[DONE]"]),
+    });
+    for turns_max in [0, 1, u32::MAX] {
+        let (base_url, key, mode) = (server.url(), ApiKeySource::None, HttpMode::Tools);
+        let own = HttpOptions::new(HttpApi::OpenAiChat, "m");
+        let Ok(agent) = HttpAgent::new(HttpOptions { base_url, key, mode, turns_max, ..own }, None) else {
+            assert_eq!(turns_max, 0);
+            continue;
+        };
+        let request = Request::new("f", 1, "", ".", std::env::temp_dir());
+        let answer = agent.connect().await.unwrap().send(&request).await.unwrap().into_text();
+        assert!(answer.collect::<Vec<_>>().await.iter().all(Result::is_ok));
+        assert_eq!(server.requests().len(), if turns_max == 1 { 1 } else { 21 });
     }
 }

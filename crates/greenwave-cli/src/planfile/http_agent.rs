@@ -1,6 +1,6 @@
 //! Reads the agents of a plan that are model servers.
 
-use greenwave::{ApiKeySource, HttpApi, HttpOptions, HttpSpec};
+use greenwave::{ApiKeySource, HttpApi, HttpMode, HttpOptions, HttpSpec};
 
 use super::spending;
 use crate::diagnostic::{Diagnostic, Document};
@@ -30,6 +30,8 @@ pub(super) fn read(
     let options = HttpOptions {
         base_url: base_url.unwrap_or(usual.base_url),
         key,
+        mode: mode(table)?,
+        turns_max: table.count("turns", 1)?.map_or(usual.turns_max, |it| it.value),
         context_tokens: table.count("context_tokens", 0)?.map_or(usual.context_tokens, |it| it.value),
         answer_tokens: table.count("answer_tokens", 1)?.map(|it| it.value),
         effort: effort(document, table, api)?,
@@ -64,6 +66,15 @@ fn api(table: &mut Table<'_>) -> Result<HttpApi, Diagnostic> {
         _ => None,
     };
     Ok(table.choice("api", "\"chat\" or \"responses\"", api)?.unwrap_or_default())
+}
+
+fn mode(table: &mut Table<'_>) -> Result<HttpMode, Diagnostic> {
+    let mode = |name: &str| match name {
+        "answer" => Some(HttpMode::Answer),
+        "tools" => Some(HttpMode::Tools),
+        _ => None,
+    };
+    Ok(table.choice("mode", "\"answer\" or \"tools\"", mode)?.unwrap_or_default())
 }
 
 /// Reads the source of the key. A server that is not the maker's gets no key that is not named.

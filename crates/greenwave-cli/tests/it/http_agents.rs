@@ -183,3 +183,42 @@ fn keys_in_a_plan_are_refused_and_not_shown() {
     let text = check.describe();
     assert!(text.contains("cannot find the key of agent `one` in variable `NOT_SET`"), "{text}");
 }
+
+/// A call of a tool in the format of OpenAI's chat completions.
+fn call(name: &str, arguments: &Value) -> HttpResponse {
+    let function = json!({ "name": name, "arguments": arguments.to_string() });
+    let delta = json!({ "tool_calls": [{ "index": 0, "id": "c", "function": function }] });
+    let usage = json!({ "prompt_tokens": 10, "completion_tokens": 1 });
+    let choices = [json!({ "delta": delta, "finish_reason": "tool_calls" })];
+    HttpResponse::events([json!({ "choices": choices, "usage": usage }).to_string(), "[DONE]".to_owned()])
+}
+
+#[test]
+fn a_model_works_with_tools_in_the_copy() {
+    let server = HttpServer::start(|_, number| match number {
+        0 => call("read", &json!({ "path": "src/a.rs" })),
+        1 => call("write", &json!({ "path": "one.txt", "content": "wrong\n" })),
+        2 => chat("Done: `one.txt`."),
+        3 => call("edit", &json!({ "path": "one.txt", "search": "wrong", "replace": "right" })),
+        4 => call("write", &json!({ "path": "../../outside.txt", "content": "x" })),
+        _ => chat("Done."),
+    });
+    let agent = format!(
+        "[agents.one]\nkind = \"openai\"\nmodel = \"m\"\nbase_url = \"{}\"\nmode = \"tools\"\n",
+        server.url()
+    );
+    let dir = directory(&agent, &[("one", "one")]);
+    let finished = run(&dir).run().with_code(0);
+    let report = Report::of(&finished);
+    assert_eq!(
+        (report.phases(), dir.read("project/one.txt")),
+        (vec![("one", "green")], "right\n".to_owned())
+    );
+    assert_eq!(report.feature("one")["attempts"], 2);
+    assert_eq!(report.feature("one")["usage"]["input_tokens"], 2040);
+    let requests = server.requests();
+    assert!(requests[1].body.contains("fn a() {}"), "{}", requests[1].body);
+    // The second attempt begins with the files of the first one and its feedback.
+    assert!(requests[3].body.contains("This is attempt 2 of 2."), "{}", requests[3].body);
+    assert!(requests[5].body.contains("expected a path relative to the project"), "{}", requests[5].body);
+}

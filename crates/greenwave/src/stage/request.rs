@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use greenwave_agents::{Error as AgentError, Request, ResponseStream};
+use greenwave_agents::{Error as AgentError, HttpMode, Request, ResponseStream};
 use greenwave_storage::{AttemptOutcome, NewAttempt, Transcript};
 use greenwave_streaming::{Cap, Error as StreamError, Files, Limits, Pull};
 use greenwave_testing::EntryKind;
@@ -475,6 +475,7 @@ impl Stage<'_> {
     fn edits(&self) -> Edits {
         match self.ctx.plan.agents.get(&self.feature().agent) {
             Some(AgentSpec::Command(CommandSpec { edits, .. })) => *edits,
+            Some(AgentSpec::Http(spec)) if spec.options.mode == HttpMode::Tools => Edits::Directory,
             _ => Edits::Answer,
         }
     }
