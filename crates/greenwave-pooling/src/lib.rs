@@ -59,11 +59,15 @@
 //! | [`Batcher`] | one call for many callers, each with its own response |
 //! | [`Lazy`], [`LazyMap`] | values that are loaded once, on first use |
 //!
+//! Coming from another pool: [`coming_from_deadpool`].
+//!
 //! # Features
 //!
 //! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
+//! | `bb8` | no | `Bb8Manager`: managers that were written for bb8 | bb8 |
 //! | `conformance` | no | test suite for authors of managers | none |
+//! | `deadpool` | no | `DeadpoolManager`: managers that were written for deadpool | deadpool |
 //! | `http` | no | `HttpCache`: a cache of responses by RFC 9111 | bytes, http |
 //! | `json-rpc` | no | `JsonRpcFraming` for [`Multiplexed`] | serde_json |
 //! | `tower` | no | `RetryLayer`, `LimiterLayer` and `CircuitBreakerLayer` around a service | tower-layer, tower-service |
@@ -78,6 +82,8 @@
 mod batch;
 mod callback;
 mod circuit_breaker;
+#[cfg(doc)]
+pub mod coming_from_deadpool;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -108,7 +114,11 @@ pub use hedge::Hedge;
 pub use layers::{CircuitBreakerLayer, Classifier, Layered, LimiterLayer, RetryLayer};
 pub use lazy::{Lazy, LazyMap};
 pub use limiter::{Limit, Limiter, LimiterPermit, LimiterStats};
-pub use manager::{Manager, Tcp};
+#[cfg(feature = "bb8")]
+pub use manager::Bb8Manager;
+#[cfg(feature = "deadpool")]
+pub use manager::{DeadpoolConnection, DeadpoolError, DeadpoolManager};
+pub use manager::{Hook, HookError, HookedManager, Manager, Tcp};
 #[cfg(unix)]
 pub use manager::{Process, Unix};
 #[cfg(feature = "json-rpc")]

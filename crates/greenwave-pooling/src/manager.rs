@@ -1,5 +1,10 @@
 //! The interface between a pool and the connections in it.
 
+#[cfg(feature = "bb8")]
+mod bb8;
+#[cfg(feature = "deadpool")]
+mod deadpool;
+mod hooked;
 #[cfg(unix)]
 mod process;
 mod tcp;
@@ -10,6 +15,11 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
+#[cfg(feature = "bb8")]
+pub use self::bb8::Bb8Manager;
+#[cfg(feature = "deadpool")]
+pub use self::deadpool::{DeadpoolConnection, DeadpoolError, DeadpoolManager};
+pub use hooked::{Hook, HookError, HookedManager};
 #[cfg(unix)]
 pub use process::Process;
 pub use tcp::Tcp;

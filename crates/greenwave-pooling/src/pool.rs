@@ -11,6 +11,7 @@ mod event;
 mod lease;
 mod options;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -112,12 +113,40 @@ impl<M: Manager> Pool<M> {
     /// became free in time, [`Error::Closed`] if the pool is closed.
     #[inline]
     pub async fn get(&self) -> Result<Lease<M>, Error> {
+        self.get_within(self.shared().options.checkout_timeout).await
+    }
+
+    /// Checks out a connection, with a time limit of this call instead of
+    /// [`PoolOptions::checkout_timeout`]. A limit above a year counts as a year. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn get_timeout(&self, limit: Duration) -> Result<Lease<M>, Error> {
+        self.get_within(Some(limit)).await
+    }
+
+    #[inline]
+    async fn get_within(&self, limit: Option<Duration>) -> Result<Lease<M>, Error> {
         let mut wait = Checkout { shared: self.shared(), ticket: None, slot: None, started: None };
         match std::future::poll_fn(|cx| Poll::Ready(wait.begin(cx.waker()))).await {
             Some(Ok(pooled)) => Ok(Lease::new(pooled)),
             Some(Err(error)) => Err(error),
-            None => self.get_slowly(wait).await,
+            None => self.get_slowly(wait, limit).await,
         }
+    }
+
+    /// Checks out a connection and passes it to `work`. The errors of the pool and of the work
+    /// become one: the work's error type must be convertible from [`Error`], for example by
+    /// `#[from]` of thiserror.
+    ///
+    /// # Errors
+    /// The error of [`get`](Self::get), converted, or that of `work`.
+    pub async fn run<T, E: From<Error>>(
+        &self,
+        work: impl AsyncFnOnce(&mut M::Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut lease = self.get().await?;
+        work(&mut lease).await
     }
 
     /// Returns an idle connection, if there is one, without checking it.
@@ -145,6 +174,40 @@ impl<M: Manager> Pool<M> {
                 None => (None, core.top_up_now()),
             })
             .await
+    }
+
+    /// Changes the minimum and maximum number of connections. Numbers out of range count as the
+    /// nearest bound, as in [`PoolOptions`]. If there are more than the maximum, idle connections
+    /// are closed now, and lent ones when they are returned.
+    pub fn resize(&self, size_min: usize, size_max: usize) {
+        let shared = self.shared();
+        let (closed, starting) = {
+            let now = shared.now();
+            shared.core.lock().resize(size_min, size_max, now)
+        };
+        shared.connect(starting);
+        for pooled in closed {
+            PoolInner::discard(pooled, CloseReason::Surplus);
+        }
+    }
+
+    /// Closes the idle connections for which `predicate` returns false, and returns their number.
+    /// Callers that ask for a connection meanwhile may establish another one. If `predicate`
+    /// panics, the connections that it has not seen stay in the pool.
+    pub fn retain(&self, mut predicate: impl FnMut(&Lease<M>) -> bool) -> usize {
+        let shared = self.shared();
+        let idle: VecDeque<Lease<M>> =
+            shared.core.lock().take_all_idle().into_iter().map(Lease::new).collect();
+        let mut closed = 0;
+        for lease in idle {
+            if predicate(&lease) {
+                PoolInner::put(lease.into_pooled(), Core::return_retained);
+            } else {
+                closed += 1;
+                PoolInner::discard(lease.into_pooled(), CloseReason::NotRetained);
+            }
+        }
+        closed
     }
 
     /// Closes the pool and waits until all connections are closed. Waiting callers get
@@ -180,9 +243,9 @@ impl<M: Manager> Pool<M> {
 
     #[cold]
     #[inline(never)]
-    async fn get_slowly(&self, wait: Checkout<'_, M>) -> Result<Lease<M>, Error> {
+    async fn get_slowly(&self, wait: Checkout<'_, M>, limit: Option<Duration>) -> Result<Lease<M>, Error> {
         let shared = self.shared();
-        let Some(after) = shared.options.checkout_timeout else { return shared.get_checked(wait).await };
+        let Some(after) = limit else { return shared.get_checked(wait).await };
         let started = Instant::now();
         let served = timeout_at(started + after.min(FAR), shared.get_checked(wait)).await;
         served.unwrap_or_else(|_| {
@@ -368,6 +431,14 @@ impl<M: Manager> PoolInner<M> {
         // The capacity is released after the connection is closed, even if closing it panics.
         let _release = CapacityRelease(&pool, reason);
         drop(connection);
+    }
+
+    /// Takes a connection out of the pool.
+    #[expect(clippy::boxed_local, reason = "it is in a box wherever it comes from")]
+    fn take(pooled: PooledBox<M>) -> M::Connection {
+        let Pooled { pool, connection, .. } = *pooled;
+        drop(CapacityRelease(&pool, CloseReason::Taken));
+        connection
     }
 
     /// Starts `starting` connects, whose capacity is already reserved.

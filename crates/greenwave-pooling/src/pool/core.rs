@@ -1,8 +1,8 @@
 //! The decisions of a pool as a pure state machine without I/O, tasks or a clock.
 //!
-//! Invariants: `size = idle + connecting + lent <= size_max`. While a caller waits, no connection
-//! is idle. While a caller waits and there is capacity, one connect is in flight for each waiting
-//! caller. Connections granted but not yet collected count as lent.
+//! Invariants: `size = idle + connecting + lent <= size_max`, unless the maximum was lowered. While
+//! a caller waits, no connection is idle. While a caller waits and there is capacity, one connect
+//! is in flight for each waiting caller. Connections granted but not yet collected count as lent.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -110,6 +110,8 @@ pub(super) struct Core<S, C> {
     /// Tasks to wake at the next change of any kind.
     watchers: Vec<Waker>,
     is_closed: bool,
+    /// Whether the maximum was lowered below the number of connections.
+    is_shrinking: bool,
     /// The error of the last failed connect for which no caller waited.
     failure: Option<Error>,
     counts: PoolStats,
@@ -158,6 +160,7 @@ impl<S, C> Core<S, C> {
             queue: WaitQueue::new(),
             watchers: Vec::new(),
             is_closed: false,
+            is_shrinking: false,
             failure: None,
             counts: PoolStats::default(),
         }
@@ -235,6 +238,9 @@ impl<S, C> Core<S, C> {
         if pooled.expires <= now {
             return Return::Rejected(pooled, CloseReason::Expired);
         }
+        if self.size > self.size_max {
+            return Return::Rejected(pooled, CloseReason::Surplus);
+        }
         if self.queue.is_empty() {
             pooled.idle_since = Some(now);
             self.idle.push_back(pooled);
@@ -260,11 +266,52 @@ impl<S, C> Core<S, C> {
         Return::Idle
     }
 
+    /// Changes the numbers of connections. Returns the idle ones that are too many, to be discarded
+    /// outside the lock, and the number of connects to start. Lent ones that are too many close
+    /// when they are returned.
+    pub(super) fn resize(
+        &mut self,
+        size_min: usize,
+        size_max: usize,
+        now: u64,
+    ) -> (Vec<Box<Pooled<S, C>>>, usize) {
+        self.size_max = size_max.clamp(1, SIZE_MAX);
+        self.size_min = size_min.min(self.size_max);
+        self.is_shrinking = self.size > self.size_max;
+        let surplus = (self.size - self.size_max.min(self.size)).min(self.idle.len());
+        let closed = self.idle.drain(..surplus).collect();
+        (closed, self.top_up(now))
+    }
+
+    /// Takes all idle connections, the longest idle one first.
+    pub(super) fn take_all_idle(&mut self) -> VecDeque<Box<Pooled<S, C>>> {
+        std::mem::take(&mut self.idle)
+    }
+
+    /// Returns a connection that was taken by [`take_all_idle`](Self::take_all_idle) to its
+    /// position.
+    pub(super) fn return_retained(&mut self, pooled: Box<Pooled<S, C>>, now: u64) -> Return<S, C> {
+        let is_idle = self.queue.is_empty() && self.size <= self.size_max;
+        if self.is_closed || pooled.expires <= now || !is_idle {
+            // A caller that waits cannot check it.
+            let is_due_for_check = self.needs_check(&pooled, now);
+            return match is_due_for_check {
+                true => Return::Rejected(pooled, CloseReason::Idle),
+                false => self.return_connection(pooled, now),
+            };
+        }
+        let position = self.idle.partition_point(|other| other.idle_since <= pooled.idle_since);
+        self.idle.insert(position, pooled);
+        self.check();
+        Return::Idle
+    }
+
     /// Counts a lent connection as closed. Returns the number of connects to start.
     pub(super) fn discarded(&mut self, now: u64) -> usize {
         assert!(self.size > 0, "a closed connection was counted");
         self.counts.discarded += 1;
         self.size -= 1;
+        self.is_shrinking &= self.size > self.size_max;
         self.top_up(now)
     }
 
@@ -304,6 +351,7 @@ impl<S, C> Core<S, C> {
         assert!(self.connecting > 0 && self.size > 0, "a failed connect had reserved capacity");
         self.connecting -= 1;
         self.size -= 1;
+        self.is_shrinking &= self.size > self.size_max;
         self.counts.connect_failures += 1;
         // Connects that started together count as one attempt.
         if now >= self.fill_after {
@@ -445,7 +493,7 @@ impl<S, C> Core<S, C> {
         if self.is_closed {
             return 0;
         }
-        let taken = wanted.min(self.size_max - self.size);
+        let taken = wanted.min(self.size_max.saturating_sub(self.size));
         self.size += taken;
         self.connecting += taken;
         self.check();
@@ -453,7 +501,7 @@ impl<S, C> Core<S, C> {
     }
 
     fn check(&self) {
-        debug_assert!(self.size <= self.size_max, "the size is at most the maximum");
+        debug_assert!(self.size <= self.size_max || self.is_shrinking, "the size is at most the maximum");
         debug_assert!(
             self.idle.is_empty() || self.queue.is_empty(),
             "no caller waits while a connection is idle"

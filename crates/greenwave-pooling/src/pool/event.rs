@@ -20,6 +20,12 @@ pub enum CloseReason {
     Expired,
     /// The pool was closed.
     PoolClosed,
+    /// The user took the connection out of the pool. It is still open.
+    Taken,
+    /// [`Pool::retain`](super::Pool::retain) refused the connection.
+    NotRetained,
+    /// The pool became smaller.
+    Surplus,
 }
 
 /// An event of a pool. A checkout that is served at once causes no event.

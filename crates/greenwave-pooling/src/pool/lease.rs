@@ -33,6 +33,13 @@ impl<M: Manager> Lease<M> {
         self.close(CloseReason::Discarded);
     }
 
+    /// Takes the connection out of the pool, which may establish another one in its place. It is
+    /// open until the caller drops it.
+    #[must_use = "the connection closes when it is dropped"]
+    pub fn take(mut self) -> M::Connection {
+        PoolInner::take(self.pooled.take().expect(HELD))
+    }
+
     /// Returns the time since the connection was established.
     #[must_use]
     pub fn age(&self) -> Duration {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
+mod adapters;
 mod batch;
 mod callbacks;
 mod circuit_breaker;
@@ -20,6 +21,7 @@ mod option_ranges;
 mod pool;
 #[cfg(unix)]
 mod process;
+mod resize;
 mod servers;
 mod soak;
 mod tcp;

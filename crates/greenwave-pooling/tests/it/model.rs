@@ -1,5 +1,5 @@
-//! Random use of a pool: checkouts, holds, drops, discards, cancellations, broken connections, and
-//! connects that fail, are slow or hang.
+//! Random use of a pool: checkouts, holds, drops, discards, cancellations, broken connections,
+//! changes of its size, and connects that fail, are slow or hang.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,6 +26,15 @@ enum Step {
     Pause {
         millis: u64,
     },
+    Take,
+    /// Closes all idle connections, or none.
+    Retain {
+        is_kept: bool,
+    },
+    /// Changes the maximum, up to the initial one.
+    Resize {
+        size_max: usize,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -35,6 +44,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Discard),
         2 => (0_u64..20).prop_map(|millis| Step::Cancel { millis }),
         1 => (0_u64..2000).prop_map(|millis| Step::Pause { millis }),
+        1 => Just(Step::Take),
+        1 => any::<bool>().prop_map(|is_kept| Step::Retain { is_kept }),
+        1 => (1_usize..5).prop_map(|size_max| Step::Resize { size_max }),
     ];
     prop::collection::vec(step, 1..12)
 }
@@ -68,13 +80,20 @@ async fn act(fake: &Fake, pool: &greenwave_pooling::Pool<Fake>, size: usize, ste
     match step {
         Step::Hold { millis } | Step::Pause { millis } => sleep(Duration::from_millis(millis)).await,
         Step::Break => lease.is_broken = true,
-        Step::Discard | Step::Cancel { .. } => {}
+        Step::Retain { is_kept } => {
+            pool.retain(|lease| {
+                assert!(!lease.is_broken);
+                is_kept
+            });
+        }
+        Step::Resize { size_max } => pool.resize(0, size_max.min(size)),
+        Step::Discard | Step::Cancel { .. } | Step::Take => {}
     }
     lent.fetch_sub(1, Ordering::SeqCst);
-    if matches!(step, Step::Discard) {
-        lease.discard();
-    } else {
-        drop(lease);
+    match step {
+        Step::Discard => lease.discard(),
+        Step::Take => drop(lease.take()),
+        _ => drop(lease),
     }
     if let Step::Pause { millis } = step {
         sleep(Duration::from_millis(millis)).await;
