@@ -176,7 +176,7 @@ pub use plan::{
     PlanLocation, ResultKind, check_expression, nearest,
 };
 pub use preflight::{Problem, preflight, preflight_sandboxes};
-pub use protection::PROTECTED_FILES;
+pub use protection::{INSTRUCTION_FILES, PROTECTED_FILES};
 pub use report::{FeatureReport, Report, Totals, Usage};
 pub use result_keys::{KeySource, RemoteKey, ResultKeys};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};

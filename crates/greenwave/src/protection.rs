@@ -19,8 +19,8 @@ use crate::project_root::ProjectRoot;
 use crate::test_files::{is_runner_settings, is_test_file};
 
 pub(crate) use manifests::has_protected_parts;
-pub use trusted::PROTECTED_FILES;
 use trusted::TrustedFiles;
+pub use trusted::{INSTRUCTION_FILES, PROTECTED_FILES};
 
 /// The files that an agent may not change for a feature.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl Protection {
         if is_runner_settings(path) {
             return Some("chooses which tests run".to_owned());
         }
-        if let Some(reason) = self.plan.reason(path).or_else(|| self.trusted.reason(path)) {
+        if let Some(reason) = self.plan.reason(path).or_else(|| self.trusted.reason(path, &self.text)) {
             return Some(reason.to_owned());
         }
         if let Some(problem) = self.operand_violation(change) {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use greenwave::{
-    AgentSpec, CopyMode, Engine, Event, MetricsEndpoint, MetricsServer, PROTECTED_FILES, Plan, Problem,
-    RunScope, Settings, copy_method, nearest, preflight, preflight_sandboxes,
+    AgentSpec, CopyMode, Engine, Event, INSTRUCTION_FILES, MetricsEndpoint, MetricsServer, PROTECTED_FILES,
+    Plan, Problem, RunScope, Settings, copy_method, nearest, preflight, preflight_sandboxes,
 };
 use greenwave_testing::TraceStatus;
 
@@ -152,8 +152,10 @@ fn protected(plan: &Plan) -> String {
     let added = plan.protect.iter().map(String::as_str);
     let patterns: Vec<&str> = PROTECTED_FILES.into_iter().chain(added).collect();
     format!(
-        "Protected from agents, besides tests and the plan (`protect` in the plan changes the list):\n  {}",
-        patterns.join(" ")
+        "Protected from agents, besides tests and the plan (`protect` in the plan changes the lists):\n  {}\n\
+         Protected unless the prompt names the file:\n  {}",
+        patterns.join(" "),
+        INSTRUCTION_FILES.join(" ")
     )
 }
 

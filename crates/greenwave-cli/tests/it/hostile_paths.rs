@@ -2,7 +2,7 @@
 //! elsewhere.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use crate::shell_plan::{self, Report, ShellFeature};
 use crate::test_dir::TestDir;
@@ -123,6 +123,43 @@ fn files_that_programs_trust_are_not_the_agents_to_change() {
             ShellFeature::new("one", &script, "test -f one.txt").lines(&format!("may_edit = [\"{path}\"]")),
         );
         dir.run_plan().with_code(0);
+    }
+}
+
+#[test]
+fn instructions_of_agents_change_if_the_prompt_names_them() {
+    let run = |path: &str, prompt: &str| {
+        let script = format!("answer {path} x; answer one.txt x");
+        let feature = ShellFeature::new("one", &script, "test -f one.txt");
+        let plan = shell_plan::plan(&[feature]);
+        let plan = plan.replacen("prompt = \"", &format!("prompt = \"{prompt} "), 1);
+        TestDir::with_project().with("plan.toml", plan).run_plan()
+    };
+    let report = Report::of(&run("docs/AGENTS.md", "Write one.txt.").with_code(1));
+    let reason = "instructs coding agents, and the prompt does not name it: the agent may not change it";
+    assert_eq!(report.rejections("one"), [format!("`docs/AGENTS.md` {reason}")]);
+    run("docs/AGENTS.md", "Say in AGENTS.md where one.txt is.").with_code(0);
+    run(".mcp.json", "Write .mcp.json.").with_code(1);
+}
+
+#[test]
+fn only_content_and_executability_are_merged() {
+    // Commands for metadata that the user may not set fail.
+    let script = "echo x > one.txt; echo x > old.txt; for f in one.txt old.txt; do chmod 6775 $f; \
+                  chown 1:1 $f; chmod u+s $f; setcap cap_net_raw+ep $f; setfattr -n user.a -v 1 $f; \
+                  python3 -c \"import os; os.setxattr('$f', 'user.b', b'1')\"; done 2>/dev/null; true";
+    let dir = dir(ShellFeature::new("one", script, "test -f one.txt")).with("project/old.txt", "old\n");
+    dir.run_plan().with_code(0);
+    for name in ["project/one.txt", "project/old.txt"] {
+        let path = dir.path(name);
+        let metadata = path.metadata().unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o7000, 0, "{name}");
+        assert_eq!(metadata.uid(), rustix::process::geteuid().as_raw(), "{name}");
+        let mut attributes = [0; 4096];
+        let length = rustix::fs::listxattr(&path, &mut attributes).unwrap_or(0);
+        let attributes = String::from_utf8_lossy(&attributes[..length]);
+        let is_of_system = |name: &str| name.is_empty() || name == "security.selinux";
+        assert!(attributes.split('\0').all(is_of_system), "{name}: {attributes}");
     }
 }
 

@@ -2,12 +2,12 @@
 
 use greenwave_inputs::Selection;
 
-use super::{matches, patterns};
+use super::{matches, names, patterns};
 
 /// Patterns of files that agents may not change unless a plan allows it, in the syntax of
 /// `.gitignore`: what starts programs on the user's machine or in CI, or chooses which ones, when
 /// somebody opens, builds or tests the project.
-pub const PROTECTED_FILES: [&str; 126] = [
+pub const PROTECTED_FILES: [&str; 138] = [
     // Version control and its hooks.
     ".git*",
     "!.gitkeep",
@@ -72,7 +72,7 @@ pub const PROTECTED_FILES: [&str; 126] = [
     ".nvim.lua",
     ".claude",
     ".cursor*",
-    ".mcp.json",
+    ".mcp*.json",
     ".opencode",
     "opencode.json*",
     ".gemini",
@@ -88,6 +88,18 @@ pub const PROTECTED_FILES: [&str; 126] = [
     ".copilot",
     ".agents",
     ".amp",
+    ".amazonq",
+    ".augment*",
+    ".crush*",
+    "crush.json",
+    ".factory",
+    ".kilocode*",
+    ".openhands",
+    ".rules",
+    ".ruler",
+    ".skills",
+    ".warp",
+    ".zencoder",
     ".roo",
     ".rooignore",
     ".roomodes",
@@ -144,38 +156,67 @@ pub const PROTECTED_FILES: [&str; 126] = [
     ".mvn",
 ];
 
+/// Patterns of files with instructions that coding agents of the user follow in the project. Agents
+/// may not change them unless the prompt names the file, or a plan allows it.
+pub const INSTRUCTION_FILES: [&str; 8] =
+    ["AGENTS*.md", "AGENT.md", "CLAUDE*.md", "GEMINI*.md", "QWEN*.md", "CRUSH*.md", "WARP.md", "SKILL.md"];
+
 /// The files of the default list, as a plan changes it.
 #[derive(Debug)]
 pub(super) struct TrustedFiles {
-    selection: Option<Selection>,
+    all: AnyCase,
+    instructions: AnyCase,
     /// Patterns of the plan alone.
-    of_plan: Option<Selection>,
+    of_plan: AnyCase,
+}
+
+/// Patterns that match paths whatever their case, since some file systems ignore it.
+#[derive(Debug)]
+struct AnyCase {
+    patterns: Option<Selection>,
+    in_lower_case: Option<Selection>,
+}
+
+impl AnyCase {
+    fn new<'p>(list: impl Iterator<Item = &'p str>) -> Self {
+        let list: Vec<String> = list.map(str::to_owned).collect();
+        let lower: Vec<String> = list.iter().map(|pattern| pattern.to_lowercase()).collect();
+        Self { patterns: patterns(&list), in_lower_case: patterns(&lower) }
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        let is_in = |selection: &Option<Selection>, path: &str| {
+            selection.as_ref().is_some_and(|selection| matches(selection, path))
+        };
+        is_in(&self.patterns, path) || is_in(&self.in_lower_case, &path.to_lowercase())
+    }
 }
 
 impl TrustedFiles {
-    /// Compiles the default list with patterns of a plan. One that begins with `!` takes files out
-    /// of the list.
+    /// Compiles the default lists with patterns of a plan. One that begins with `!` takes files out
+    /// of the lists.
     pub(super) fn new(protect: &[String]) -> Self {
-        let default = PROTECTED_FILES.iter().map(|pattern| (*pattern).to_owned());
-        let all: Vec<String> = default.chain(protect.iter().cloned()).collect();
-        let added: Vec<String> =
-            protect.iter().filter(|pattern| !pattern.starts_with('!')).cloned().collect();
-        Self { selection: patterns(&all), of_plan: patterns(&added) }
+        let of_plan = || protect.iter().map(String::as_str);
+        Self {
+            all: AnyCase::new(PROTECTED_FILES.into_iter().chain(INSTRUCTION_FILES).chain(of_plan())),
+            instructions: AnyCase::new(INSTRUCTION_FILES.into_iter()),
+            of_plan: AnyCase::new(of_plan().filter(|pattern| !pattern.starts_with('!'))),
+        }
     }
 
-    /// Returns why a path is protected; `None` if it is not.
-    pub(super) fn reason(&self, path: &str) -> Option<&'static str> {
-        let is_in = |selection: &Option<Selection>| {
-            let selection = selection.as_ref()?;
-            // Some file systems ignore case.
-            let is_matched = matches(selection, path) || matches(selection, &path.to_lowercase());
-            is_matched.then_some(())
-        };
-        is_in(&self.selection)?;
-        Some(match is_in(&self.of_plan) {
-            Some(()) => "is protected by the plan (`protect`)",
-            None => "is run or trusted automatically by other programs",
-        })
+    /// Returns why a path is protected from an agent with this prompt; `None` if it is not.
+    pub(super) fn reason(&self, path: &str, prompt: &str) -> Option<&'static str> {
+        if !self.all.matches(path) {
+            return None;
+        }
+        if self.of_plan.matches(path) {
+            return Some("is protected by the plan (`protect`)");
+        }
+        if self.instructions.matches(path) {
+            return (!names(prompt, path))
+                .then_some("instructs coding agents, and the prompt does not name it");
+        }
+        Some("is run or trusted automatically by other programs")
     }
 }
 
@@ -186,12 +227,30 @@ mod tests {
     #[test]
     fn files_that_start_programs_are_protected_in_any_case_and_directory() {
         let files = TrustedFiles::new(&[]);
-        for path in [".envrc", "a/flake.nix", ".cursorrules", "sub/.GDBINIT", ".bundle/config", "vercel.json"]
-        {
-            assert!(files.reason(path).is_some(), "{path}");
+        let paths =
+            [".envrc", "a/flake.nix", ".cursorrules", "sub/.GDBINIT", ".bundle/config", "vercel.json"];
+        for path in paths.into_iter().chain(["jenkinsfile", "CodeOwners", ".crush.json", "sub/.mcp.json"]) {
+            assert!(files.reason(path, "").is_some(), "{path}");
         }
         for path in ["src/main.rs", "docs/flake.md", "cursor.rs", "a.nix", "bundle/config"] {
-            assert_eq!(files.reason(path), None, "{path}");
+            assert_eq!(files.reason(path, ""), None, "{path}");
         }
+    }
+
+    #[test]
+    fn instructions_of_agents_are_protected_unless_the_prompt_names_them() {
+        let files = TrustedFiles::new(&[]);
+        for path in ["AGENTS.md", "sub/CLAUDE.md", "claude.local.md", "GEMINI.md", "skills/x/SKILL.md"] {
+            assert!(files.reason(path, "Write add.").is_some_and(|it| it.contains("instructs")), "{path}");
+        }
+        assert_eq!(files.reason("sub/CLAUDE.md", "Describe the layout in CLAUDE.md."), None);
+        // A prompt that names another file of the kind, or a longer name.
+        assert!(files.reason("AGENTS.md", "Describe the layout in CLAUDE.md.").is_some());
+        assert!(files.reason("AGENTS.md", "Write MY_AGENTS.md.").is_some());
+        // Settings that start programs need more than a name in the prompt.
+        assert!(files.reason(".mcp.json", "Write .mcp.json.").is_some());
+        assert_eq!(TrustedFiles::new(&["!AGENTS.md".to_owned()]).reason("AGENTS.md", ""), None);
+        let of_plan = TrustedFiles::new(&["AGENTS.md".to_owned()]);
+        assert!(of_plan.reason("AGENTS.md", "Write AGENTS.md.").is_some_and(|it| it.contains("protect")));
     }
 }
