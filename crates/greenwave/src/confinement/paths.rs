@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use greenwave_dir::read_regular_text;
@@ -20,7 +20,7 @@ use crate::settings::Settings;
 /// Maximum size of a settings file that is searched for passwords, in bytes.
 const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 /// Secrets in the home directory.
-const SECRETS: [&str; 36] = [
+const SECRETS: [&str; 37] = [
     ".ssh",
     ".aws",
     ".azure",
@@ -57,6 +57,7 @@ const SECRETS: [&str; 36] = [
     ".thunderbird",
     "snap/firefox",
     ".var/app",
+    ".Xauthority",
 ];
 
 /// Directories of browsers with profiles, below the home directory's `.config`.
@@ -86,14 +87,52 @@ const SOCKETS: [&str; 12] = [
     "/tmp/.ICE-unix",
 ];
 
-/// Variables that name such sockets.
-pub(super) const SOCKET_VARIABLES: [&str; 6] = [
+/// Sockets of such programs in the home directory.
+const HOME_SOCKETS: [&str; 5] = [
+    ".docker/run",
+    ".docker/desktop",
+    ".colima",
+    ".rd/docker.sock",
+    ".local/share/containers/podman/machine",
+];
+
+/// Variables that name such sockets: of keys, of containers, of the desktop, and of terminals and
+/// editors that execute commands.
+pub(super) const SOCKET_VARIABLES: [&str; 34] = [
     "SSH_AUTH_SOCK",
     "SSH_AGENT_PID",
     "GPG_AGENT_INFO",
+    "GNOME_KEYRING_CONTROL",
     "DBUS_SESSION_BUS_ADDRESS",
+    "DBUS_SYSTEM_BUS_ADDRESS",
+    "DBUS_STARTER_ADDRESS",
     "XDG_RUNTIME_DIR",
     "DOCKER_HOST",
+    "CONTAINER_HOST",
+    "DISPLAY",
+    "XAUTHORITY",
+    "WAYLAND_DISPLAY",
+    "WAYLAND_SOCKET",
+    "SESSION_MANAGER",
+    "ICEAUTHORITY",
+    "PULSE_SERVER",
+    "SWAYSOCK",
+    "I3SOCK",
+    "HYPRLAND_INSTANCE_SIGNATURE",
+    "TMUX",
+    "STY",
+    "ZELLIJ",
+    "KITTY_LISTEN_ON",
+    "WEZTERM_UNIX_SOCKET",
+    "ALACRITTY_SOCKET",
+    "KONSOLE_DBUS_SERVICE",
+    "NVIM",
+    "NVIM_LISTEN_ADDRESS",
+    "EMACS_SOCKET_NAME",
+    "VSCODE_IPC_HOOK_CLI",
+    "VSCODE_GIT_IPC_HANDLE",
+    "NOTIFY_SOCKET",
+    "SYSTEMD_PRIVATE_SOCKET",
 ];
 
 /// The cache of a package manager.
@@ -183,7 +222,7 @@ impl Places {
             let passwords = [".config/pip/pip.conf", ".npmrc"].map(|path| home.join(path));
             places.hidden.extend(passwords.into_iter().filter(|path| holds_credentials(path)));
         }
-        places.add_sockets();
+        places.add_sockets(environment);
         let beside = root.parent().filter(|parent| holds_projects(parent)).map(Path::to_owned);
         // The person may create one during the run.
         places.hidden.extend([&root, &plan.project].map(|directory| directory.join(".env")));
@@ -220,13 +259,18 @@ impl Places {
         }
     }
 
-    fn add_sockets(&mut self) {
+    fn add_sockets(&mut self, environment: &Environment) {
         let user = rustix::process::geteuid().as_raw();
         self.sockets = SOCKETS.iter().map(PathBuf::from).collect();
         self.sockets.extend([format!("/run/user/{user}"), format!("/tmp/tmux-{user}")].map(PathBuf::from));
+        let home = self.home.iter().flat_map(|home| HOME_SOCKETS.iter().map(|path| home.join(path)));
+        self.sockets.extend(home);
         let named = ["SSH_AUTH_SOCK", "XDG_RUNTIME_DIR"].into_iter().filter_map(|name| self.variable(name));
         let named: Vec<PathBuf> = named.collect();
         self.sockets.extend(named);
+        let values = SOCKET_VARIABLES.iter().filter_map(|name| environment.get(name)?.to_str());
+        self.sockets.extend(values.filter_map(socket_of));
+        self.hidden.extend(self.variable("XAUTHORITY").filter(|file| file.is_file()));
     }
 
     fn add_caches(&mut self) {
@@ -242,6 +286,16 @@ impl Places {
             self.caches.extend(paths);
         }
     }
+}
+
+/// Returns the path of the socket that the value of a variable names, such as `/tmp/nvim`,
+/// `unix:/tmp/kitty` and `unix:path=/tmp/bus,guid=1`, or the first part of `/tmp/tmux,1,0`.
+fn socket_of(value: &str) -> Option<PathBuf> {
+    let path = value.strip_prefix("unix:").unwrap_or(value);
+    let path = path.strip_prefix("path=").or_else(|| path.strip_prefix("//")).unwrap_or(path);
+    let path = PathBuf::from(path.split(',').next()?);
+    let is_socket = |path: &Path| path.metadata().is_ok_and(|found| found.file_type().is_socket());
+    (path.is_absolute() && is_socket(&path)).then_some(path)
 }
 
 /// Creates those paths that end with a slash, unless they exist. Failures are ignored: the
@@ -322,6 +376,28 @@ mod tests {
                 assert_eq!(path.is_dir(), inside.ends_with('/'), "{}", path.display());
             }
         }
+    }
+
+    #[test]
+    fn sockets_that_variables_name_are_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let _socket = std::os::unix::net::UnixListener::bind(at("s")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        let socket = at("s").display().to_string();
+        for value in [
+            socket.clone(),
+            format!("unix:{socket}"),
+            format!("unix:///{}", socket.trim_start_matches('/')),
+            format!("unix:path={socket},guid=1"),
+            format!("{socket},1,0"),
+        ] {
+            assert_eq!(socket_of(&value), Some(at("s")), "{value}");
+        }
+        for value in [":0", "s", "", "unix:abstract=s", "tcp://127.0.0.1:2375", "/", "/tmp"] {
+            assert_eq!(socket_of(value), None, "{value}");
+        }
+        assert_eq!(socket_of(&at("file").display().to_string()), None);
     }
 
     #[test]
