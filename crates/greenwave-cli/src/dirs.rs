@@ -61,7 +61,8 @@ pub(crate) fn default_results_dir() -> Result<PathBuf, CliError> {
     let caches = variable("XDG_CACHE_HOME").filter(|path| path.is_absolute());
     // The home of a test is empty, so the outer run passes the directory on.
     let outer = || variable(RESULTS_VARIABLE).filter(|path| path.is_absolute());
-    let home = || variable("HOME").filter(|path| !path.as_os_str().is_empty());
+    // A relative directory would be one in the project, such as in a clone.
+    let home = || variable("HOME").filter(|path| path.is_absolute());
     let dir = caches.map(below).or_else(outer).or_else(|| home().map(|home| below(home.join(".cache"))));
     dir.ok_or(CliError::NoResultsDir)
 }
