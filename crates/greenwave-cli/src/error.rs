@@ -93,7 +93,9 @@ pub(crate) enum CliError {
     #[error("cannot watch {}", path.display())]
     Watch { path: PathBuf, source: notify::Error },
     /// No directory for test results can be derived from the environment.
-    #[error("cannot locate the directory of test results: neither XDG_CACHE_HOME nor HOME is set")]
+    #[error(
+        "cannot locate the directory of test results: neither XDG_CACHE_HOME nor HOME is an absolute path"
+    )]
     NoResultsDir,
     /// A file that would be created exists.
     #[error("cannot create {}", path.display())]

@@ -36,6 +36,15 @@ fn git(dir: &TestDir, args: &[&str]) {
 }
 
 #[test]
+fn a_relative_home_puts_no_results_into_the_project() {
+    let dir = project("echo > out\n");
+    let program = dir.greenwave(["test"]).within(&dir.path("p"));
+    let finished = program.variable("XDG_CACHE_HOME", "cache").variable("HOME", "home").run();
+    assert!(finished.stderr.contains("neither XDG_CACHE_HOME nor HOME is an absolute path"), "{finished:?}");
+    assert!(!dir.path("p/home").exists() && !dir.path("p/cache").exists(), "{finished:?}");
+}
+
+#[test]
 fn a_list_of_tests_that_a_clone_brings_is_not_used() {
     let dir =
         TestDir::empty().with("p/setup.cfg", "[tool:pytest]\n").with("p/test_a.py", "def test(): pass\n");

@@ -7,7 +7,7 @@ use super::{matches, names, patterns};
 /// Patterns of files that agents may not change unless a plan allows it, in the syntax of
 /// `.gitignore`: what starts programs on the user's machine or in CI, or chooses which ones, when
 /// somebody opens, builds or tests the project.
-pub const PROTECTED_FILES: [&str; 138] = [
+pub const PROTECTED_FILES: [&str; 148] = [
     // Version control and its hooks.
     ".git*",
     "!.gitkeep",
@@ -67,6 +67,10 @@ pub const PROTECTED_FILES: [&str; 138] = [
     ".fleet",
     ".zed",
     ".devcontainer*",
+    ".idx",
+    ".replit",
+    "replit.nix",
+    ".ycm_extra_conf.py",
     ".dir-locals.el",
     ".exrc",
     ".nvim.lua",
@@ -131,6 +135,12 @@ pub const PROTECTED_FILES: [&str; 138] = [
     "usercustomize.py",
     "*.pth",
     "setup.py",
+    "gradlew*",
+    "gradle-wrapper.*",
+    "init.gradle*",
+    "mvnw*",
+    "Directory.Build.*",
+    "Directory.Solution.*",
     // Modules that would take the place of a runner of Python: the current directory comes first.
     "pytest.py",
     "unittest.py",

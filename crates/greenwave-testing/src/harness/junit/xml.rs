@@ -67,16 +67,17 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<JunitReport, String> {
 }
 
 /// Decodes UTF-8 and UTF-16 with a byte order mark. Other encodings keep their ASCII characters.
-fn decode(bytes: &[u8]) -> String {
+fn decode(bytes: &[u8]) -> Cow<'_, str> {
     let units = |convert: fn([u8; 2]) -> u16| {
         let (pairs, _) = bytes[2..].as_chunks::<2>();
         let units = pairs.iter().map(|pair| convert(*pair));
-        char::decode_utf16(units).map(|it| it.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+        let text = char::decode_utf16(units).map(|it| it.unwrap_or(char::REPLACEMENT_CHARACTER));
+        Cow::Owned(text.collect())
     };
     match bytes {
         [0xff, 0xfe, ..] => units(u16::from_le_bytes),
         [0xfe, 0xff, ..] => units(u16::from_be_bytes),
-        _ => String::from_utf8_lossy(bytes).trim_start_matches('\u{feff}').to_owned(),
+        _ => String::from_utf8_lossy(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)),
     }
 }
 
