@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
+use crate::tester::Tester;
 use crate::{Error, ResponseStream};
 
 /// A coding agent that sessions can be opened with.
@@ -99,6 +100,8 @@ pub struct Request {
     /// Paths relative to `directory` of files that belong to the prompt, for agents that do not
     /// read files themselves.
     pub context: Vec<String>,
+    /// Runs the tests of the request, for agents that cannot run them themselves.
+    pub tester: Option<Tester>,
 }
 
 impl Request {
@@ -121,6 +124,7 @@ impl Request {
             directory,
             temporary: temporary.into(),
             context: Vec::new(),
+            tester: None,
         }
     }
 
@@ -140,5 +144,11 @@ impl Request {
     #[must_use]
     pub fn with_context(self, context: Vec<String>) -> Self {
         Self { context, ..self }
+    }
+
+    /// Sets the tester, which runs the tests of the request for its agent.
+    #[must_use]
+    pub fn with_tester(self, tester: Option<Tester>) -> Self {
+        Self { tester, ..self }
     }
 }

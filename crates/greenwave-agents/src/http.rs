@@ -32,7 +32,8 @@ use self::turn::Turn;
 /// so its answer must contain the files. With [`HttpMode::Tools`](crate::HttpMode::Tools) it lists,
 /// searches, reads and changes files in the request's directory, until it calls no tool any more;
 /// text before a call is an [`AgentEvent::Message`](crate::AgentEvent::Message). No tool leaves the
-/// directory, follows a link out of it, enters `.git` or runs a program.
+/// directory, follows a link out of it, enters `.git` or runs a program, except that the model can
+/// have the tests run if the request has a [tester](Request::tester).
 ///
 /// Each request is independent of earlier ones. Connections are reused. Redirects are not followed,
 /// because they would carry the key to another server. A proxy from the environment is used, except
@@ -118,9 +119,10 @@ impl Session for HttpAgent {
         let server = &self.0;
         let files = context::read(request, server.options.context_tokens).await?;
         let directory = answer::directory(server.options.mode, &request.directory)?;
-        let conversation = Conversation::new(&server.options, &files, &request.prompt);
+        let tester = request.tester.clone();
+        let conversation = Conversation::new(&server.options, &files, &request.prompt, tester.is_some());
         let turn = server.turn(&conversation).await?;
-        Ok(Answer::stream(Arc::clone(server), conversation, directory, turn))
+        Ok(Answer::stream(Arc::clone(server), conversation, (directory, tester), turn))
     }
 
     fn is_open(&self) -> bool {

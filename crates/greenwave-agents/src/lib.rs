@@ -67,6 +67,7 @@ mod program;
 mod prompt_file;
 mod script;
 mod scripted;
+mod tester;
 mod wait_on;
 
 pub use agent::{Agent, Preflight, Request, Session};
@@ -83,4 +84,5 @@ pub use placeholder::{PLACEHOLDERS, UnknownPlaceholder, check_placeholders};
 pub use pool::{AgentPool, AgentPoolOptions, PooledSession};
 pub use script::Script;
 pub use scripted::ScriptedAgent;
+pub use tester::{TestCalls, Tester};
 pub use wait_on::WaitOn;

@@ -1,5 +1,6 @@
 //! The work of each phase: confirms that the tests fail, requests an answer, tests and reviews it.
 
+mod agent_tests;
 mod answer;
 mod approval;
 mod context;

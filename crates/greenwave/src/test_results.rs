@@ -40,6 +40,17 @@ pub(crate) async fn repeat_test(
     count(ctx, id, report, test, outcome, phase).await
 }
 
+/// Runs a test for a feature in `root`, or takes its cached result, without reporting it.
+pub(crate) async fn try_test(
+    ctx: &RunContext,
+    id: FeatureId,
+    test: &Test,
+    root: &Path,
+) -> Result<Outcome, FeatureError> {
+    ctx.steps.pass("try a test").await;
+    start(ctx, id, test, root, false).await
+}
+
 /// Runs a test beside others, or alone if it binds a fixed port.
 async fn start(
     ctx: &RunContext,

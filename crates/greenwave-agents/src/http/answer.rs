@@ -15,6 +15,7 @@ use super::conversation::{Conversation, ToolCall};
 use super::tools::{self, ToolResult};
 use super::turn::{Piece, Turn};
 use crate::http_options::HttpMode;
+use crate::tester::Tester;
 use crate::{AgentEvent, Error, ResponseStream};
 
 /// Maximum number of times that the request of a turn after the first one is repeated.
@@ -30,6 +31,7 @@ pub(super) struct Answer {
     conversation: Conversation,
     /// Directory in which tools work. `None` for an answer without tools.
     directory: Option<Dir>,
+    tester: Option<Tester>,
     /// `None` before the request of the next turn is sent.
     turn: Option<Turn>,
     pieces: VecDeque<Piece>,
@@ -48,13 +50,14 @@ impl Answer {
     pub(super) fn stream(
         server: Arc<Server>,
         conversation: Conversation,
-        directory: Option<Dir>,
+        (directory, tester): (Option<Dir>, Option<Tester>),
         turn: Turn,
     ) -> ResponseStream {
         let answer = Self {
             server,
             conversation,
             directory,
+            tester,
             turn: Some(turn),
             pieces: VecDeque::new(),
             events: VecDeque::new(),
@@ -165,7 +168,7 @@ impl Answer {
         }
         let mut results = Vec::with_capacity(calls.len());
         for call in &calls {
-            let result = run(&directory, call).await;
+            let result = run(&directory, self.tester.as_ref(), call).await;
             results.push(result.map_err(|source| Error::InvalidAnswer {
                 server: options.server().to_owned(),
                 source: source.into(),
@@ -198,7 +201,10 @@ pub(super) fn directory(mode: HttpMode, path: &std::path::Path) -> Result<Option
 
 /// Runs a tool. One that changes files blocks the thread for a moment: on another one, it could
 /// continue after the answer was dropped.
-async fn run(directory: &Dir, call: &ToolCall) -> Result<ToolResult, JoinError> {
+async fn run(directory: &Dir, tester: Option<&Tester>, call: &ToolCall) -> Result<ToolResult, JoinError> {
+    if let Some(tester) = tester.filter(|_| call.name == tools::TEST) {
+        return Ok(tools::tested(tester.run().await));
+    }
     if tools::changes_files(&call.name) {
         return Ok(tools::run(directory, &call.name, &call.arguments));
     }

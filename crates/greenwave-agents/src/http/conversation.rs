@@ -35,6 +35,8 @@ pub(super) struct ToolCall {
 #[derive(Debug)]
 pub(super) struct Conversation {
     options: HttpOptions,
+    /// Whether the model can run the tests.
+    has_tests: bool,
     /// Messages or items, in the format of the interface.
     messages: Vec<Value>,
 }
@@ -42,7 +44,7 @@ pub(super) struct Conversation {
 impl Conversation {
     /// Begins a conversation. The files come first: they change less between attempts than the
     /// prompt, and servers cache the common start of requests.
-    pub(super) fn new(options: &HttpOptions, files: &str, prompt: &str) -> Self {
+    pub(super) fn new(options: &HttpOptions, files: &str, prompt: &str, has_tests: bool) -> Self {
         let texts: Vec<&str> = [files, prompt].into_iter().filter(|text| !text.is_empty()).collect();
         let messages = match options.api {
             HttpApi::OpenAiChat => vec![
@@ -64,7 +66,7 @@ impl Conversation {
                 vec![json!({ "role": "user", "content": content })]
             }
         };
-        Self { options: options.clone(), messages }
+        Self { options: options.clone(), has_tests, messages }
     }
 
     /// Adds what the model has said and called, and the results of the calls.
@@ -169,7 +171,7 @@ impl Conversation {
             }
         }
         if options.mode == HttpMode::Tools {
-            body["tools"] = tool_definitions(options.api);
+            body["tools"] = tool_definitions(options.api, self.has_tests);
         }
         body
     }
@@ -182,7 +184,7 @@ fn instructions(options: &HttpOptions) -> &'static str {
     }
 }
 
-fn tool_definitions(api: HttpApi) -> Value {
+fn tool_definitions(api: HttpApi, has_tests: bool) -> Value {
     let definition = |(name, description, schema): (&str, &str, Value)| match api {
         HttpApi::OpenAiChat => {
             let function = json!({ "name": name, "description": description, "parameters": schema });
@@ -195,7 +197,7 @@ fn tool_definitions(api: HttpApi) -> Value {
             json!({ "name": name, "description": description, "input_schema": schema })
         }
     };
-    tools::definitions().map(definition).collect::<Vec<_>>().into()
+    tools::definitions(has_tests).map(definition).collect::<Vec<_>>().into()
 }
 
 #[cfg(test)]
@@ -207,7 +209,7 @@ mod tests {
     }
 
     fn body(options: &HttpOptions, files: &str) -> Value {
-        Conversation::new(options, files, "prompt").body()
+        Conversation::new(options, files, "prompt", false).body()
     }
 
     #[test]
@@ -237,7 +239,7 @@ mod tests {
 
     fn with_turn(api: HttpApi) -> Value {
         let options = HttpOptions { mode: HttpMode::Tools, ..options(api) };
-        let mut conversation = Conversation::new(&options, "", "prompt");
+        let mut conversation = Conversation::new(&options, "", "prompt", false);
         let call = |id: &str, arguments: &str| ToolCall {
             id: id.to_owned(),
             name: "read".to_owned(),

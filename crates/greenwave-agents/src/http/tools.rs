@@ -68,9 +68,19 @@ const TOOLS: [Tool; 6] = [
     Tool { name: "delete", description: "Deletes a file.", required: &[PATH], optional: &[], numbers: &[] },
 ];
 
+/// The tool that runs the tests. The caller performs it.
+pub(super) const TEST: &str = "test";
+
 /// Returns the name, the description and the JSON Schema of the parameters of each tool.
-pub(super) fn definitions() -> impl Iterator<Item = (&'static str, &'static str, Value)> {
-    TOOLS.iter().map(|tool| {
+pub(super) fn definitions(has_tests: bool) -> impl Iterator<Item = (&'static str, &'static str, Value)> {
+    let test = Tool {
+        name: TEST,
+        description: "Runs the feature's tests on the files as they are now, and returns the first failure.",
+        required: &[],
+        optional: &[],
+        numbers: &[],
+    };
+    TOOLS.into_iter().chain(has_tests.then_some(test)).map(|tool| {
         let parameters = tool.required.iter().chain(tool.optional).map(|(name, description)| {
             let kind = if tool.numbers.contains(name) { "integer" } else { "string" };
             ((*name).to_owned(), json!({ "type": kind, "description": description }))
@@ -135,6 +145,13 @@ impl Done {
     fn changed(text: &str, path: &str) -> Self {
         Self { text: text.to_owned(), touched: Some(path.to_owned()) }
     }
+}
+
+/// Returns the result of the tests.
+pub(super) fn tested(text: Option<String>) -> ToolResult {
+    let is_error = text.is_none();
+    let text = text.unwrap_or_else(|| "error: the tests cannot run".to_owned());
+    ToolResult { text: cut(text), is_error, target: String::new(), touched: None }
 }
 
 fn call(directory: &Dir, name: &str, arguments: &Arguments<'_>) -> Result<Done, String> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use futures_util::StreamExt;
 use greenwave_agents::{
-    Agent, AgentEvent, ApiKeySource, Error, HttpAgent, HttpApi, HttpMode, HttpOptions, Request,
+    Agent, AgentEvent, ApiKeySource, Error, HttpAgent, HttpApi, HttpMode, HttpOptions, Request, Tester,
 };
 use greenwave_testkit::http::{HttpResponse, HttpServer};
 use serde_json::{Value, json};
@@ -184,4 +184,31 @@ async fn calls_without_limit_are_refused() {
         let error = work(api, &server, directory.path()).await.1.unwrap();
         assert!(matches!(error, Error::InvalidAnswer { .. }), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn the_tests_of_the_request_run_for_the_model() {
+    let api = HttpApi::AnthropicMessages;
+    let server = HttpServer::start(move |_, number| match number {
+        0 | 1 => turn(api, "", &[("test", "")]),
+        _ => turn(api, "Done.", &[]),
+    });
+    let (tester, mut calls) = Tester::new();
+    let testing = tokio::spawn(async move {
+        calls.next().await.unwrap().send("test `a` failed".to_owned()).unwrap();
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let base_url = server.url();
+    let own = HttpOptions::new(api, "m");
+    let options = HttpOptions { base_url, key: ApiKeySource::None, mode: HttpMode::Tools, ..own };
+    let agent = HttpAgent::new(options, None).unwrap();
+    let request = Request::new("f", 1, "Write it.", directory.path(), directory.path());
+    let request = request.with_tester(Some(tester));
+    let answer = agent.connect().await.unwrap().send(&request).await.unwrap().into_text();
+    assert!(answer.collect::<Vec<_>>().await.iter().all(Result::is_ok));
+    testing.await.unwrap();
+    let bodies: Vec<_> = server.requests().into_iter().map(|request| request.body).collect();
+    assert!(bodies[0].contains("Runs the feature's tests") && bodies[1].contains("test `a` failed"));
+    // Nobody runs the tests any more.
+    assert!(bodies[2].contains("error: the tests cannot run"), "{}", bodies[2]);
 }

@@ -199,8 +199,10 @@ fn a_model_works_with_tools_in_the_copy() {
         0 => call("read", &json!({ "path": "src/a.rs" })),
         1 => call("write", &json!({ "path": "one.txt", "content": "wrong\n" })),
         2 => chat("Done: `one.txt`."),
-        3 => call("edit", &json!({ "path": "one.txt", "search": "wrong", "replace": "right" })),
-        4 => call("write", &json!({ "path": "../../outside.txt", "content": "x" })),
+        3 => call("test", &json!({})),
+        4 => call("edit", &json!({ "path": "one.txt", "search": "wrong", "replace": "right" })),
+        5 => call("test", &json!({})),
+        6 => call("write", &json!({ "path": "../../outside.txt", "content": "x" })),
         _ => chat("Done."),
     });
     let agent = format!(
@@ -215,10 +217,12 @@ fn a_model_works_with_tools_in_the_copy() {
         (vec![("one", "green")], "right\n".to_owned())
     );
     assert_eq!(report.feature("one")["attempts"], 2);
-    assert_eq!(report.feature("one")["usage"]["input_tokens"], 2040);
+    assert_eq!(report.feature("one")["usage"]["input_tokens"], 2060);
     let requests = server.requests();
     assert!(requests[1].body.contains("fn a() {}"), "{}", requests[1].body);
     // The second attempt begins with the files of the first one and its feedback.
     assert!(requests[3].body.contains("This is attempt 2 of 2."), "{}", requests[3].body);
-    assert!(requests[5].body.contains("expected a path relative to the project"), "{}", requests[5].body);
+    assert!(requests[4].body.contains("test `one` failed"), "{}", requests[4].body);
+    assert!(requests[6].body.contains("All tests of the feature pass."), "{}", requests[6].body);
+    assert!(requests[7].body.contains("expected a path relative to the project"), "{}", requests[7].body);
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use greenwave_agents::{Error as AgentError, HttpMode, Request, ResponseStream};
+use greenwave_agents::{Error as AgentError, HttpMode, Request, ResponseStream, TestCalls};
 use greenwave_storage::{AttemptOutcome, NewAttempt, Transcript};
 use greenwave_streaming::{Cap, Error as StreamError, Files, Limits, Pull};
 use greenwave_testing::EntryKind;
@@ -174,6 +174,7 @@ impl Stage<'_> {
         let ctx = self.ctx;
         let feature = ctx.feature(self.id);
         let temporary = ctx.copies.temporary_dir()?;
+        let (tester, calls) = self.tester();
         let request = Request::new(
             &feature.id,
             attempt,
@@ -183,6 +184,7 @@ impl Stage<'_> {
         )
         .in_root(self.active.workspace.root())
         .with_context(self.context())
+        .with_tester(tester)
         .continuing(session);
         ctx.steps.pass("request").await;
         let agent = &feature.agent;
@@ -214,7 +216,7 @@ impl Stage<'_> {
             total: Some(time_max.saturating_sub(started.elapsed())),
             ..Limits::default()
         };
-        self.take_files(attempt, answer, limits, (time_max, started)).await
+        self.take_files(attempt, (answer, calls), limits, (time_max, started)).await
     }
 
     /// Returns the files that a model server gets with the prompt, relative to the project.
@@ -233,7 +235,7 @@ impl Stage<'_> {
     async fn take_files(
         &mut self,
         attempt: u32,
-        answer: ResponseStream,
+        (answer, calls): (ResponseStream, TestCalls),
         limits: Limits,
         times: (Duration, Instant),
     ) -> Result<(), Unusable> {
@@ -247,7 +249,7 @@ impl Stage<'_> {
                 lines.observe(event);
             }
         }));
-        let read = self.read_parts(answer, limits, times).await;
+        let read = self.read_parts((answer, calls), limits, times).await;
         self.ctx.metrics.agent_turn.observe(times.1.elapsed());
         let recorder = std::mem::replace(&mut *recorder.lock(), Recorder::new());
         self.record(recorder).await;
@@ -257,7 +259,7 @@ impl Stage<'_> {
 
     async fn read_parts(
         &self,
-        answer: ResponseStream,
+        (answer, mut calls): (ResponseStream, TestCalls),
         limits: Limits,
         (time_max, started): (Duration, Instant),
     ) -> Result<CompleteAnswer, Unusable> {
@@ -267,7 +269,16 @@ impl Stage<'_> {
             .with_limits(limits);
         let mut answer = CompleteAnswer::default();
         let mut is_first = true;
-        while let Some(batch) = units.next().await {
+        loop {
+            let batch = tokio::select! {
+                batch = units.next() => batch,
+                Some(call) = calls.next() => {
+                    // The agent waits for the result, unless it is gone.
+                    let _ = call.send(self.test_for_agent().await?);
+                    continue;
+                }
+            };
+            let Some(batch) = batch else { break };
             let batch = batch.map_err(|error| {
                 let login = agent_error(&error).and_then(|error| self.needs_login(error));
                 login.unwrap_or_else(|| Unusable::answer(&error, time_max))
