@@ -49,11 +49,16 @@
 //!
 //! | type | purpose |
 //! | --- | --- |
+//! | [`ReadChunks`] | the bytes of an `AsyncRead` as a stream of chunks, for [`Pull::read`] |
+//! | [`Units`], [`Events`] | streams of single units, and of server-sent events as [`Event`]s |
+//! | [`encode_line`], [`encode_record`], [`encode_fence`], [`Event::encode`] | write the formats that splitters read |
 //! | [`BufferedSplitter`] | drives a splitter without async |
 //! | [`Resume`] | reopens the source when it breaks, and continues |
 //! | [`Fanout`] | broadcasts values to subscribers, each with a [`SubscriberPolicy`] for when it is slow |
 //! | [`PartialJson`] | turns an unfinished JSON value into a valid one |
 //! | `ModelDecoder` | turns the events of OpenAI, Anthropic and Gemini into typed deltas (feature `models`) |
+//!
+//! Coming from another crate: [`coming_from_eventsource_stream`].
 //!
 //! # Memory
 //!
@@ -89,10 +94,14 @@
 
 mod budget;
 mod buffered;
+#[cfg(doc)]
+pub mod coming_from_eventsource_stream;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod cut;
+mod encode;
 mod error;
+mod event;
 mod fanout;
 #[cfg(feature = "journal")]
 mod journal;
@@ -103,15 +112,19 @@ mod model;
 mod partial_json;
 mod partial_unit;
 mod pull;
+mod read;
 mod resume;
 mod splitter;
 mod stats;
 mod unit;
+mod units;
 
 pub use budget::Budget;
 pub use buffered::{BufferedSplitter, CHUNK_BYTES_MAX};
 pub use cut::{Cut, Cuts};
+pub use encode::{EncodeError, encode_fence, encode_line, encode_record};
 pub use error::{BoxError, Error, TimeoutKind};
+pub use event::Event;
 pub use fanout::{
     CallbackPanic, Fanout, Full, SubscriberPolicy, Subscription, SubscriptionCounters, SubscriptionStats,
 };
@@ -123,6 +136,7 @@ pub use layout::UnitKind;
 pub use model::{FinishReason, ModelDecoder, ModelEvent, ModelProtocol, ModelStreamError, ModelUsage};
 pub use partial_json::PartialJson;
 pub use pull::{Limits, Pull};
+pub use read::ReadChunks;
 pub use resume::{
     Chunks, Delivery, OpenError, Opened, Position, Resume, ResumeOptions, ResumeStats, ResumeStrategy,
     Source, UnitId,
@@ -133,3 +147,4 @@ pub use splitter::{
 };
 pub use stats::StreamStats;
 pub use unit::{OwnedUnit, Unit, UnitBatch};
+pub use units::{Events, Units};
