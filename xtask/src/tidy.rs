@@ -124,7 +124,8 @@ fn check_packages(workspace: &Workspace) -> Result<Vec<String>> {
         let relative = absolute.strip_prefix(root()).unwrap_or(absolute);
         let shown = relative.display();
         let manifest = fs::read_to_string(absolute.join("Cargo.toml"))?;
-        let problems = check_manifest(&manifest, absolute.join("src/lib.rs").is_file());
+        let is_library = absolute.join("src/lib.rs").is_file();
+        let problems = check_manifest(&manifest, is_library, is_library && is_published(package));
         violations.extend(problems.into_iter().map(|problem| format!("{shown}/Cargo.toml: {problem}")));
         let Ok(name) = relative.strip_prefix("crates") else { continue };
         if directory_of(package.name.as_str()) != name {
@@ -142,16 +143,21 @@ fn directory_of(package: &str) -> &Path {
     Path::new(if package == "greenwave-testkit" { "testkit" } else { package })
 }
 
+fn is_published(package: &Package) -> bool {
+    package.publish.as_ref().is_none_or(|registries| !registries.is_empty())
+}
+
+/// Pages of a published package. Those of the licenses are links to the files at the top level.
+const PUBLISHED_PAGES: [&str; 4] = ["CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "README.md"];
+
 /// Returns the pages that a published package needs.
 fn required_pages(package: &Package) -> impl Iterator<Item = &'static str> {
-    let is_published = package.publish.as_ref().is_none_or(|registries| !registries.is_empty());
-    let changelog = is_published.then_some("CHANGELOG.md");
-    let readme = is_published.then_some("README.md");
-    changelog.into_iter().chain(readme)
+    let pages = if is_published(package) { &PUBLISHED_PAGES[..] } else { &[] };
+    pages.iter().copied()
 }
 
 /// Returns the settings that a manifest lacks.
-fn check_manifest(manifest: &str, is_library: bool) -> Vec<String> {
+fn check_manifest(manifest: &str, is_library: bool, is_documented: bool) -> Vec<String> {
     let mut violations = Vec::new();
     let sections = sections(manifest);
     let mut require = |name: &str, setting: &str, is_mandatory: bool| {
@@ -164,6 +170,8 @@ fn check_manifest(manifest: &str, is_library: bool) -> Vec<String> {
     // The default benchmark harness rejects criterion's flags.
     require("[lib]", "bench = false", is_library);
     require("[[bin]]", "bench = false", false);
+    // Documentation shows optional items, each with its feature.
+    require("[package.metadata.docs.rs]", "all-features = true", is_documented);
     violations
 }
 

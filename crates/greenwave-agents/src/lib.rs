@@ -47,6 +47,8 @@
 //! unless [`Error::is_permanent`] returns true. After an error in the stream, the partial response
 //! must be discarded.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod agent;
 mod callback;
 mod coding_program;

@@ -97,6 +97,8 @@
 //! lease provider that panics is treated as failed, with [`Error::Panicked`] as the cause. A
 //! [`Policy`] must not panic.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod backend;
 mod cache;
 mod catch_panic;

@@ -44,6 +44,8 @@
 //!
 //! Unix only.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod dir;
 mod entries;
 mod metadata;

@@ -53,6 +53,8 @@
 //!
 //! Unix only.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod codec;
 mod content_hashes;
 mod dir_cache;

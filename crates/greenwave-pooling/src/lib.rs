@@ -79,6 +79,8 @@
 //! suspended ([`Error::CircuitOpen`]), or the pool is closed ([`Error::Closed`]). Errors from the
 //! use of a connection go to the caller unchanged.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod batch;
 mod callback;
 mod circuit_breaker;

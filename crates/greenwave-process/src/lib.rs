@@ -41,6 +41,8 @@
 //! Unix only; supervisors require Linux. Without a supervisor, a process that moves itself into
 //! another group or session is not part of the group any more and survives it.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod child;
 #[cfg(target_os = "linux")]
 mod descriptors;

@@ -34,6 +34,8 @@
 //!
 //! The crate has no error type: every value of every option is valid, as documented.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod budget;
 mod retry;
 mod retryability;

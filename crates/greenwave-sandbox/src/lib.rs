@@ -57,6 +57,8 @@
 //! return the reason. A process that is traced cannot trace: the kernel allows one listener.
 //! [`TraceStatus`] recognizes that case.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(target_os = "linux")]
 mod bpf;
 #[cfg(all(test, target_os = "linux"))]

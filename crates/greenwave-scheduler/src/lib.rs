@@ -63,6 +63,8 @@
 //! An [`Error`] is a mistake in the graph or its needs and is reported before any task starts. The
 //! failure of a task is not an error: the [`RunReport`] holds the outcome of every task.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod control;
 mod dispatcher;
 mod error;

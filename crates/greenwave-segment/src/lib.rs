@@ -78,6 +78,8 @@
 //! concerned. Damage is not an error but a miss. `docs/formats/storage.md` in the repository
 //! describes the byte layout and how processes share a directory.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod access;
 mod append;
 mod batch;

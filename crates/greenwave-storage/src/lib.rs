@@ -50,6 +50,8 @@
 //! space. Corrupt contents are never returned; they count as missing and in
 //! [`StoreStats::corrupt_blobs`].
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod attempts;
 mod blob;
 mod cold;

@@ -92,6 +92,8 @@
 //! [`Error::Journal`] names the journal's directory. All other errors mean that the bytes exceed a
 //! limit or are malformed.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod budget;
 mod buffered;
 #[cfg(doc)]

@@ -28,6 +28,8 @@
 //! An [`Error`] means that the address could not be bound. A bound endpoint does not fail on
 //! requests.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod dashboard;
 mod endpoint;
 mod error;

@@ -51,6 +51,8 @@
 //!
 //! Unix only. Tracing needs Linux.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod boxed;
 #[cfg(feature = "conformance")]
 pub mod conformance;

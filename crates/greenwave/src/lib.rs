@@ -63,6 +63,8 @@
 //! An [`Error`] keeps the whole run from starting or continuing. A [`FeatureError`] ends one
 //! feature; the features that depend on it are skipped.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod adapters;
 mod answer;
 mod approval;

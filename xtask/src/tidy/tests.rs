@@ -48,7 +48,7 @@ fn prose_is_checked_for_width_and_words() {
 #[test]
 fn incomplete_manifests_are_reported() {
     let check = |manifest: &str, is_library, expected: &[&str]| {
-        assert_eq!(check_manifest(manifest, is_library), expected);
+        assert_eq!(check_manifest(manifest, is_library, false), expected);
     };
     let lints = "[lints]\nworkspace = true\n";
     check(&format!("[lib]\nbench = false\n{lints}"), true, &[]);
@@ -57,6 +57,11 @@ fn incomplete_manifests_are_reported() {
     check(lints, false, &[]);
     check(&format!("[[bin]]\nname = \"x\"\n{lints}"), false, &["[[bin]] lacks `bench = false`"]);
     check("[package]\nname = \"x\"\n", false, &["[lints] lacks `workspace = true`"]);
+    let library = format!("[lib]\nbench = false\n{lints}");
+    let expected = ["[package.metadata.docs.rs] lacks `all-features = true`"];
+    assert_eq!(check_manifest(&library, true, true), expected);
+    let documented = format!("{library}[package.metadata.docs.rs]\nall-features = true\n");
+    assert!(check_manifest(&documented, true, true).is_empty());
 }
 
 #[test]
