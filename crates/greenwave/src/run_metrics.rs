@@ -106,4 +106,39 @@ mod tests {
         // The fourth feature has not begun.
         assert_eq!(metrics.phases(4), [1, 0, 0, 1, 0, 0, 0, 1, 0, 1]);
     }
+
+    #[test]
+    fn every_phase_is_counted_and_on_the_dashboard() {
+        use crate::phase::Phase as P;
+        let page = include_str!("../../greenwave-telemetry/src/dashboard.html");
+        let listed = format!("const PHASES = {PHASES:?};");
+        assert!(page.contains(&listed), "dashboard.html needs {listed}");
+        let phases = [
+            P::Waiting,
+            P::Checking,
+            P::Red,
+            P::Prompting(1),
+            P::Paused(1),
+            P::Testing(1),
+            P::Reviewing(1),
+            P::Held(1),
+            P::Queued(1),
+            P::Merging(1),
+            P::Blocked(1),
+            P::Green(1),
+            P::Failed,
+            P::Skipped,
+        ];
+        for phase in phases {
+            // A new phase has to be added to the list above.
+            match phase {
+                P::Waiting | P::Checking | P::Red | P::Prompting(_) | P::Paused(_) | P::Testing(_) => {}
+                P::Reviewing(_) | P::Held(_) | P::Queued(_) | P::Merging(_) | P::Blocked(_) => {}
+                P::Green(_) | P::Failed | P::Skipped => {}
+            }
+            let label = phase.label();
+            assert!(PHASES.contains(&label), "{label}");
+            assert!(page.contains(&format!("\n.{label} {{ fill: var(--{label});")), "no colour of {label}");
+        }
+    }
 }

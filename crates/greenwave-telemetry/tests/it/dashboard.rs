@@ -302,6 +302,13 @@ async fn the_page_shows_the_run_and_the_figures_of_the_json() {
     use_the_keyboard(&mut browser);
 
     // Live, without another request for the page.
+    let needs = json!({
+        "event": "needs_you", "feature": "third", "attempt": 1, "kind": "approval", "reason": "it is held",
+        "action": "approve it",
+    });
+    feed.publish(&json!({"at": 55, "event": needs}).to_string());
+    browser.until(&format!("{states}.endsWith('waiting, needs you: it is held (approve it)')"));
+    browser.until("document.title.startsWith('Needs you: ')");
     feed.publish(
         &json!({"at": 60, "event": {"event": "skipped", "feature": "third", "because": "second"}})
             .to_string(),
