@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::EventFeed;
@@ -27,21 +27,19 @@ const RETRY: &str = "retry: 500\n\n";
 #[derive(Debug)]
 pub(crate) struct EventStream {
     batches: mpsc::Receiver<Bytes>,
-    /// Held until the server has written the last batch.
-    _permit: OwnedSemaphorePermit,
 }
 
 impl EventStream {
     /// Opens a stream that continues after the event with an id. Without one, and if the event is
     /// one of another feed, it begins with an event `reset` and all stored events.
-    pub(crate) fn open(feed: EventFeed, last_id: Option<&str>, permit: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn open(feed: EventFeed, last_id: Option<&str>) -> Self {
         // One batch waits while another is sent.
         let (sender, batches) = mpsc::channel(1);
         let position = last_id.and_then(|id| feed.position(id));
         tokio::spawn(async move {
             let _closed = send(&feed, position, &sender).await;
         });
-        Self { batches, _permit: permit }
+        Self { batches }
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::dashboard::{self, Dashboard};
 use crate::event_stream::EventStream;
@@ -36,7 +37,12 @@ const PRIVATE: [(HeaderName, &str); 4] = [
 ];
 
 impl<S: MetricsSource> Routes<S> {
-    pub(crate) async fn respond<B>(&self, request: &Request<B>) -> Response<Body> {
+    /// Responds to a request. A stream of events puts its permit where the connection holds it.
+    pub(crate) async fn respond<B>(
+        &self,
+        request: &Request<B>,
+        permit: &OnceLock<OwnedSemaphorePermit>,
+    ) -> Response<Body> {
         if let Err(refusal) = origin::check(request, self.address) {
             return text(refusal.status(), refusal.message());
         }
@@ -55,7 +61,7 @@ impl<S: MetricsSource> Routes<S> {
             return text(StatusCode::FORBIDDEN, "the dashboard needs the token that the run prints\n");
         }
         let mut response = match path {
-            "/events" => events(request, dashboard),
+            "/events" => events(request, dashboard, permit),
             "/feature" => details(request, dashboard).await,
             _ => page(),
         };
@@ -91,18 +97,25 @@ fn page() -> Response<Body> {
     response
 }
 
-fn events<B>(request: &Request<B>, dashboard: &Dashboard) -> Response<Body> {
-    let Ok(permit) = Arc::clone(&dashboard.streams).try_acquire_owned() else {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "too many dashboards are open\n");
-    };
+fn events<B>(
+    request: &Request<B>,
+    dashboard: &Dashboard,
+    held: &OnceLock<OwnedSemaphorePermit>,
+) -> Response<Body> {
     if *request.method() == Method::HEAD {
         return complete("text/event-stream", "");
     }
+    let permit = Arc::clone(&dashboard.streams).try_acquire_owned().ok();
+    if permit.is_none_or(|permit| held.set(permit).is_err()) {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "too many dashboards are open\n");
+    }
     let last_id = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
-    let stream = EventStream::open(dashboard.feed.clone(), last_id, permit);
+    let stream = EventStream::open(dashboard.feed.clone(), last_id);
     let mut response = Response::new(Either::Right(stream));
     let kind = HeaderValue::from_static("text/event-stream");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    // The end of the stream ends the connection, and with it the permit.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
