@@ -4,6 +4,7 @@ mod approve;
 mod attempts;
 mod cache;
 mod clean;
+mod dashboard;
 mod demo;
 mod forget;
 mod graph;
@@ -38,6 +39,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Show attempts at features: the agents' changes and messages, and output of failed tests.
     Attempts(attempts::AttemptsArgs),
+    /// Show a recorded run in the browser: its features on a time axis, and their attempts.
+    Dashboard(dashboard::DashboardArgs),
     /// Approve features that are held before their merge (`hold = true` in a plan).
     Approve(approve::ApproveArgs),
     /// Reject a held feature: the agent gets your comment and another attempt.
@@ -83,6 +86,7 @@ impl Cli {
             Command::Demo(args) => demo::demo(&args).await,
             Command::Run(args) => run::run(&args).await,
             Command::Attempts(args) => attempts::attempts(&args).await,
+            Command::Dashboard(args) => dashboard::dashboard(&args).await,
             Command::Approve(args) => approve::approve(&args),
             Command::Reject(args) => approve::reject(&args),
             Command::Forget(args) => forget::forget(&args),

@@ -86,6 +86,9 @@ pub(crate) enum CliError {
     /// A feature has no such attempt.
     #[error("cannot find {}{}", an_attempt(*number), of_feature(feature))]
     NoSuchAttempt { feature: Option<String>, number: Option<u32> },
+    /// No recorded run has the number.
+    #[error("cannot find run {number}: {count} recorded")]
+    NoSuchRun { number: usize, count: usize },
     /// git cannot list changes.
     #[error("cannot list changes since `{commit}`")]
     Git { commit: String, source: Source },
@@ -163,6 +166,8 @@ impl CliError {
             CliError::Timings { .. } => "create the file again with `greenwave test --save-timings FILE`",
             CliError::NotHeld { .. } => "run the plan with `hold = true` until the feature is held",
             CliError::NoSuchAttempt { .. } => "list all attempts with `greenwave attempts PLAN`",
+            CliError::NoSuchRun { count: 0, .. } => "run a plan with `greenwave run PLAN`",
+            CliError::NoSuchRun { .. } => "list the recorded runs with `greenwave dashboard --list`",
             CliError::Report { .. } => "name a file that can be written",
             CliError::SeveralTests { .. } => "give the full name of one of them",
             CliError::SeveralRunners { .. } => {

@@ -267,6 +267,12 @@ impl Engine {
         dashboard::dashboard(&self.ctx)
     }
 
+    /// Records the events of the run in the state of the project, so that
+    /// [`RunRecords`](crate::RunRecords) can show it again.
+    pub fn record(&self) {
+        dashboard::record(&self.ctx);
+    }
+
     /// Returns the attempt of each feature whose answer is recorded and not merged.
     #[cfg(test)]
     pub(crate) fn recorded_answers(&self) -> BTreeMap<usize, u32> {

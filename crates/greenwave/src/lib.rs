@@ -68,6 +68,7 @@
 mod adapters;
 mod answer;
 mod approval;
+mod attempt_details;
 mod attempt_log;
 mod attempt_record;
 mod base_build;
@@ -129,6 +130,7 @@ mod result_store;
 mod resume;
 mod run_journal;
 mod run_metrics;
+mod run_record;
 mod scope;
 mod settings;
 mod setup;
@@ -168,7 +170,9 @@ pub use greenwave_agents::{
 };
 pub use greenwave_sandbox::{Network, landlock_version};
 pub use greenwave_scheduler::{Graph, Stopper};
-pub use greenwave_telemetry::{Error as TelemetryError, MetricsEndpoint, MetricsServer};
+pub use greenwave_telemetry::{
+    Dashboard, Error as TelemetryError, MetricsEndpoint, MetricsServer, MetricsSnapshot, MetricsSource,
+};
 pub use greenwave_testing::{
     Environment, Error as TestError, STATE_DIRECTORY, Supervisor, Test, UserKey, check_pattern, supervise,
 };
@@ -182,6 +186,7 @@ pub use protection::{INSTRUCTION_FILES, PROTECTED_FILES};
 pub use report::{FeatureReport, Report, Totals, Usage};
 pub use result_keys::{KeySource, RemoteKey, ResultKeys};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
+pub use run_record::{RecordedRun, RunRecords};
 pub use scope::RunScope;
 pub use settings::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use greenwave_agents::{AgentEvent, Error as AgentError};
 use greenwave_telemetry::{EventFeed, MetricsSnapshot};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::event::{AttemptDetails, Event};
 use crate::excerpt;
 use crate::mask::Mask;
+use crate::run_record::RunRecord;
 
 /// Maximum length of a shown line, in characters.
 const LINE_CHARS_MAX: usize = 400;
@@ -23,14 +25,24 @@ pub(crate) struct LiveFeed {
     feed: EventFeed,
     started: Instant,
     mask: Mask,
+    /// The first event.
+    plan: String,
+    record: Mutex<Option<RunRecord>>,
 }
 
 impl LiveFeed {
     /// Starts the clock, and publishes the features of the run: id, title and dependencies.
     pub(crate) fn start(plan: &str, features: &[Value], mask: Mask) -> Self {
-        let live = Self { feed: EventFeed::new(), started: Instant::now(), mask };
-        live.push(&json!({"event": "plan", "name": plan, "features": features}));
-        live
+        let plan = json!({"at": 0, "event": {"event": "plan", "name": plan, "features": features}});
+        let (feed, started, plan) = (EventFeed::new(), Instant::now(), plan.to_string());
+        feed.publish(&plan);
+        Self { feed, started, mask, plan, record: Mutex::new(None) }
+    }
+
+    /// Writes the events of the run to a record as well.
+    pub(crate) fn record_to(&self, mut record: RunRecord) {
+        record.write(&self.plan);
+        *self.record.lock() = Some(record);
     }
 
     /// Returns the feed for a dashboard.
@@ -61,7 +73,11 @@ impl LiveFeed {
     }
 
     fn push(&self, event: &Value) {
-        self.feed.publish(&json!({"at": self.seconds(), "event": event}).to_string());
+        let event = json!({"at": self.seconds(), "event": event}).to_string();
+        self.feed.publish(&event);
+        if let Some(record) = &mut *self.record.lock() {
+            record.write(&event);
+        }
     }
 }
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use greenwave::{
-    AgentSpec, CopyMode, Engine, Event, INSTRUCTION_FILES, MetricsEndpoint, MetricsServer, PROTECTED_FILES,
-    Plan, Problem, RunScope, Settings, copy_method, nearest, preflight, preflight_sandboxes,
+    AgentSpec, CopyMode, Dashboard, Engine, Event, INSTRUCTION_FILES, MetricsEndpoint, MetricsServer,
+    MetricsSource, PROTECTED_FILES, Plan, Problem, RunScope, Settings, copy_method, nearest, preflight,
+    preflight_sandboxes,
 };
 use greenwave_testing::TraceStatus;
 
@@ -234,7 +235,11 @@ pub(super) async fn run_plan(
     });
     let opened = opened.await.expect("opening a plan does not panic and is not cancelled");
     let engine = opened.map_err(|error| file.locate(error))?;
-    let server = endpoint.map(|endpoint| serve(endpoint, &engine)).transpose()?;
+    if !is_check {
+        engine.record();
+    }
+    let server =
+        endpoint.map(|endpoint| serve(endpoint, engine.dashboard(), engine.metrics())).transpose()?;
     let progress = Progress::new(options.format, &file.plan, path);
     let urls = server.as_ref().map(|(server, dashboard)| (server.address(), dashboard.as_str()));
     progress.settings(config.profile, urls);
@@ -249,15 +254,18 @@ pub(super) async fn run_plan(
 
 /// Serves the metrics and the dashboard of a run. Returns the URL of the dashboard as well, with
 /// its token where it needs one.
-fn serve(endpoint: MetricsEndpoint, engine: &Engine) -> Result<(MetricsServer, String), CliError> {
-    let (address, dashboard) = (endpoint.address(), engine.dashboard());
+pub(super) fn serve(
+    endpoint: MetricsEndpoint,
+    dashboard: Dashboard,
+    metrics: impl MetricsSource,
+) -> Result<(MetricsServer, String), CliError> {
+    let address = endpoint.address();
     if address.ip().is_loopback() {
-        let server = endpoint.serve_with(engine.metrics(), dashboard);
-        return Ok((server, format!("http://{address}/")));
+        return Ok((endpoint.serve_with(metrics, dashboard), format!("http://{address}/")));
     }
     let token = random_token()?;
     let url = format!("http://{address}/?token={token}");
-    Ok((endpoint.serve_with(engine.metrics(), dashboard.with_token(token)), url))
+    Ok((endpoint.serve_with(metrics, dashboard.with_token(token)), url))
 }
 
 /// Opens the file of a trace. The project and the plan may come with a clone, and with it links.

@@ -5,11 +5,12 @@ use crate::test_dir::TestDir;
 
 #[test]
 fn each_command_has_help() {
-    let commands: [&[&str]; 20] = [
+    let commands: [&[&str]; 21] = [
         &[],
         &["demo"],
         &["run"],
         &["attempts"],
+        &["dashboard"],
         &["approve"],
         &["reject"],
         &["forget"],

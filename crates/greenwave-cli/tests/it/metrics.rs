@@ -146,6 +146,40 @@ fn check_dashboard(address: &str) {
     assert!(get(address, "/feature?id=other").starts_with("HTTP/1.1 404"));
 }
 
+#[test]
+fn recorded_runs_are_shown_again() {
+    let project = TestDir::with_project();
+    let failing = ShellFeature::new("two", "answer other.txt 2", "test -f two.txt");
+    let features = [ShellFeature::new("one", "answer one.txt 1", "test -f one.txt"), failing];
+    let dir = project.with("plan.toml", shell_plan::plan(&features));
+    let list = || dir.greenwave(["dashboard", "plan.toml", "--list"]).run().with_code(0).stdout;
+    assert_eq!(list(), "No runs are recorded\n");
+    let none = dir.greenwave(["dashboard", "plan.toml"]).run().with_code(2);
+    assert_snapshot!(none.stderr, @r"
+    error: cannot find run 1: 0 recorded
+    hint: run a plan with `greenwave run PLAN`
+    ");
+    dir.run_plan().with_code(1);
+    let listed = list();
+    assert!(listed.starts_with("  1  plan, ") && listed.ends_with(" ago\n"), "{listed}");
+    let other = dir.greenwave(["dashboard", "plan.toml", "--run", "2"]).run().with_code(2);
+    assert_snapshot!(other.stderr, @r"
+    error: cannot find run 2: 1 recorded
+    hint: list the recorded runs with `greenwave dashboard --list`
+    ");
+    let mut running = dir.greenwave(["dashboard", "plan.toml", "--metrics-port", "0"]).start();
+    let line = running.read_until("Dashboard: ");
+    let address = line.trim().strip_prefix("Dashboard: http://").unwrap().strip_suffix('/').unwrap();
+    assert!(get(address, "/").contains("<title>Greenwave</title>"));
+    let events = Events::open(address).until("\"event\":\"finished\"");
+    for part in [r#""event":"plan""#, r#""phase":"green""#, r#""event":"failed","feature":"two""#] {
+        assert!(events.contains(part), "no {part} in {events}");
+    }
+    let attempts = get(address, "/feature?id=two");
+    assert!(attempts.contains("\"outcome\":\"failed\"") && attempts.contains("+2"), "{attempts}");
+    assert!(get(address, "/feature?id=other").starts_with("HTTP/1.1 404"));
+}
+
 /// On other addresses, anybody in the network can connect.
 #[test]
 fn outside_of_the_loopback_the_dashboard_needs_its_token() {
