@@ -74,6 +74,9 @@ pub(crate) enum CliError {
     /// A flag names a feature that the plan does not have.
     #[error("unknown feature `{name}`{}", similar.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
     NoSuchFeature { name: String, similar: Option<String> },
+    /// Options that need a feature.
+    #[error("missing argument `FEATURE`: expected the feature whose attempts are compared or opened")]
+    NoFeatureNamed,
     /// A decision about a feature that does not wait for one.
     #[error("cannot {operation} `{feature}`: no answer of it waits for approval{}", other_held(held))]
     NotHeld { operation: &'static str, feature: String, held: Vec<String> },
@@ -165,6 +168,7 @@ impl CliError {
             }
             CliError::Timings { .. } => "create the file again with `greenwave test --save-timings FILE`",
             CliError::NotHeld { .. } => "run the plan with `hold = true` until the feature is held",
+            CliError::NoFeatureNamed => "list all attempts with `greenwave attempts PLAN`",
             CliError::NoSuchAttempt { .. } => "list all attempts with `greenwave attempts PLAN`",
             CliError::NoSuchRun { count: 0, .. } => "run a plan with `greenwave run PLAN`",
             CliError::NoSuchRun { .. } => "list the recorded runs with `greenwave dashboard --list`",

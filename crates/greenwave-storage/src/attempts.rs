@@ -10,8 +10,11 @@ use crate::diff::{Diff, FileDiff};
 use crate::record_codec::{RecordReader, RecordWriter, sorted_files};
 use crate::{BlobId, Error, Store};
 
+/// Kind of the record of an attempt without figures.
 const KIND: [u8; 4] = *b"GWA\x02";
-const EXPECTED: &str = "an attempt of version 2";
+/// Kind of the record of an attempt with figures.
+const KIND_WITH_FIGURES: [u8; 4] = *b"GWA\x03";
+const EXPECTED: &str = "an attempt of version 2 or 3";
 
 /// Outcome of an attempt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,6 +40,21 @@ pub struct Transcript {
     pub exit: String,
 }
 
+/// Time and usage of an attempt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttemptFigures {
+    /// Time that the author took, in milliseconds.
+    pub millis: u64,
+    /// Tokens that a model has read, including cached ones.
+    pub input_tokens: u64,
+    /// Those of them that came from the provider's cache.
+    pub cached_tokens: u64,
+    /// Tokens that a model has written.
+    pub output_tokens: u64,
+    /// Cost in millionths of a US dollar. `None` if it is unknown.
+    pub cost: Option<u64>,
+}
+
 /// An attempt to record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewAttempt {
@@ -52,6 +70,8 @@ pub struct NewAttempt {
     pub note: String,
     /// Words of the author.
     pub transcript: Transcript,
+    /// Time and usage, if the caller measures them.
+    pub figures: Option<AttemptFigures>,
 }
 
 /// A recorded attempt.
@@ -73,6 +93,8 @@ pub struct Attempt {
     pub note: String,
     /// Words of the author.
     pub transcript: Transcript,
+    /// Time and usage, if the caller measures them.
+    pub figures: Option<AttemptFigures>,
 }
 
 /// Summary of all attempts at a feature.
@@ -115,7 +137,7 @@ impl Attempts {
     ///
     /// Returns the errors of [`Store::put`].
     pub async fn record(&self, feature: &str, attempt: NewAttempt) -> Result<Attempt, Error> {
-        let NewAttempt { files, base: old, outcome, reason, note, transcript } = attempt;
+        let NewAttempt { files, base: old, outcome, reason, note, transcript, figures } = attempt;
         let before = self.latest(feature).await?;
         let mut ids = BTreeMap::new();
         for (path, contents) in files {
@@ -142,6 +164,7 @@ impl Attempts {
             reason,
             note,
             transcript,
+            figures,
         };
         let record = attempt.encode().into();
         let base = self.store.resolve(&self.name(feature, last)).await?;
@@ -223,20 +246,28 @@ impl Attempts {
         })
     }
 
-    /// Returns the changes between two attempts at a feature, as unified diffs. An attempt that
-    /// does not exist is treated as one without files.
+    /// Returns the changes between two attempts at a feature, as unified diffs. A file that an
+    /// attempt did not change is compared as it was before. An attempt that does not exist is
+    /// treated as one without files.
     ///
     /// # Errors
     ///
     /// Returns the errors of [`list`](Self::list).
     pub async fn diff(&self, feature: &str, from: u32, to: u32) -> Result<Diff, Error> {
-        let old = self.get(feature, from).await?.map(|attempt| attempt.files).unwrap_or_default();
-        let new = self.get(feature, to).await?.map(|attempt| attempt.files).unwrap_or_default();
-        let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let files_of = |attempt: Option<Attempt>| {
+            attempt.map(|attempt| (attempt.files, attempt.base)).unwrap_or_default()
+        };
+        let (old, new) = (files_of(self.get(feature, from).await?), files_of(self.get(feature, to).await?));
+        let paths: BTreeSet<&String> =
+            [&old.0, &old.1, &new.0, &new.1].into_iter().flat_map(BTreeMap::keys).collect();
         let mut files = Vec::new();
-        for path in paths.into_iter().filter(|path| old.get(*path) != new.get(*path)) {
-            let before = self.contents(path, old.get(path)).await?;
-            let after = self.contents(path, new.get(path)).await?;
+        for path in paths {
+            let (before, after) = (state(path, &old, &new.1), state(path, &new, &old.1));
+            if before == after {
+                continue;
+            }
+            let before = self.contents(path, before).await?;
+            let after = self.contents(path, after).await?;
             files.push(FileDiff::new(path, before.as_deref(), after.as_deref()));
         }
         Ok(Diff { files })
@@ -330,7 +361,7 @@ impl Attempt {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut record = RecordWriter::new(KIND);
+        let mut record = RecordWriter::new(if self.figures.is_some() { KIND_WITH_FIGURES } else { KIND });
         let outcome = match self.outcome {
             AttemptOutcome::Passed => 0,
             AttemptOutcome::Failed => 1,
@@ -345,11 +376,22 @@ impl Attempt {
                 record.text(path).blob(id);
             }
         }
+        if let Some(AttemptFigures { millis, input_tokens, cached_tokens, output_tokens, cost }) =
+            self.figures
+        {
+            record.wide(millis).wide(input_tokens).wide(cached_tokens).wide(output_tokens);
+            record.number(u32::from(cost.is_some()));
+            if let Some(cost) = cost {
+                record.wide(cost);
+            }
+        }
         record.finish()
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut record = RecordReader::new(bytes, KIND)?;
+        let with_figures = RecordReader::new(bytes, KIND_WITH_FIGURES);
+        let has_figures = with_figures.is_some();
+        let mut record = with_figures.or_else(|| RecordReader::new(bytes, KIND))?;
         let (feature, number) = (record.text()?, record.number()?);
         let outcome = match record.number()? {
             0 => AttemptOutcome::Passed,
@@ -364,9 +406,36 @@ impl Attempt {
             sorted_files(files.collect::<Option<_>>()?)
         };
         let (files, base) = (files()?, files()?);
+        let figures = if has_figures { Some(AttemptFigures::decode(&mut record)?) } else { None };
         record.finish()?;
-        Some(Self { feature, number, files, base, outcome, reason, note, transcript })
+        Some(Self { feature, number, files, base, outcome, reason, note, transcript, figures })
     }
+}
+
+impl AttemptFigures {
+    fn decode(record: &mut RecordReader<'_>) -> Option<Self> {
+        let [millis, input_tokens, cached_tokens, output_tokens] =
+            [record.wide()?, record.wide()?, record.wide()?, record.wide()?];
+        let cost = match record.number()? {
+            0 => None,
+            1 => Some(record.wide()?),
+            _ => return None,
+        };
+        Some(Self { millis, input_tokens, cached_tokens, output_tokens, cost })
+    }
+}
+
+/// Files of an attempt by path, after it and before it.
+type BothFiles = (BTreeMap<String, BlobId>, BTreeMap<String, BlobId>);
+
+/// Returns the content of a path after an attempt. One that the attempt does not mention is as it
+/// was before another attempt.
+fn state<'a>(
+    path: &str,
+    (files, base): &'a BothFiles,
+    other: &'a BTreeMap<String, BlobId>,
+) -> Option<&'a BlobId> {
+    files.get(path).or_else(|| if base.contains_key(path) { None } else { other.get(path) })
 }
 
 fn missing(path: &str, blob: BlobId) -> Error {

@@ -69,7 +69,9 @@ mod snapshot;
 mod stats;
 mod store;
 
-pub use attempts::{Attempt, AttemptOutcome, AttemptSummary, Attempts, NewAttempt, Transcript};
+pub use attempts::{
+    Attempt, AttemptFigures, AttemptOutcome, AttemptSummary, Attempts, NewAttempt, Transcript,
+};
 pub use blob::{BlobId, ParseBlobIdError};
 pub use cold::{ColdEntry, ColdTier, MemoryColdTier, SharedColdTier, SharedWrite};
 #[cfg(feature = "object")]

@@ -2,8 +2,9 @@
 //! field boundary.
 //!
 //! A record consists of four bytes for its kind and version, followed by its fields. Numbers are
-//! four bytes, little-endian; texts are their length and their bytes; blob ids are 32 bytes. A
-//! checksum is unnecessary, because records are stored as contents and verified by their hash.
+//! four bytes, wide numbers eight, little-endian; texts are their length and their bytes; blob ids
+//! are 32 bytes. A checksum is unnecessary, because records are stored as contents and verified by
+//! their hash.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,11 @@ impl RecordWriter {
     }
 
     pub(crate) fn number(&mut self, number: u32) -> &mut Self {
+        self.0.extend_from_slice(&number.to_le_bytes());
+        self
+    }
+
+    pub(crate) fn wide(&mut self, number: u64) -> &mut Self {
         self.0.extend_from_slice(&number.to_le_bytes());
         self
     }
@@ -55,6 +61,12 @@ impl<'a> RecordReader<'a> {
         let (number, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u32::from_le_bytes(*number))
+    }
+
+    pub(crate) fn wide(&mut self) -> Option<u64> {
+        let (number, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u64::from_le_bytes(*number))
     }
 
     pub(crate) fn text(&mut self) -> Option<String> {

@@ -1,6 +1,8 @@
 //! Reads the attempts that runs have stored in a project.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use greenwave_storage::{Attempt, AttemptOutcome, Attempts, ChangeKind};
 use serde::Serialize;
@@ -8,6 +10,7 @@ use serde::Serialize;
 use crate::adapters;
 use crate::boxed::boxed;
 use crate::error::Error;
+use crate::report::Usage;
 use crate::settings::Settings;
 use crate::state_dir;
 
@@ -36,6 +39,12 @@ pub struct StoredAttempt {
     pub stderr: String,
     /// Exit of the agent's program.
     pub exit: String,
+    /// Time from the request to the end of the agent's answer. Serialised in seconds. `None` if
+    /// another run sent the request.
+    #[serde(rename = "seconds", serialize_with = "seconds")]
+    pub duration: Option<Duration>,
+    /// Tokens and money that the agent has used, if it reported any.
+    pub usage: Option<Usage>,
     /// The files that the attempt changed.
     pub files: Vec<StoredFile>,
     /// The changes as unified diffs.
@@ -49,6 +58,15 @@ pub struct StoredFile {
     pub path: String,
     /// `created`, `modified` or `deleted`.
     pub change: &'static str,
+}
+
+/// Contents of the files that an attempt changed, by path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AttemptFiles {
+    /// Contents before the attempt. A file that the attempt created is missing.
+    pub before: BTreeMap<String, Vec<u8>>,
+    /// Contents after the attempt. A file that the attempt deleted is missing.
+    pub after: BTreeMap<String, Vec<u8>>,
 }
 
 impl AttemptLog {
@@ -96,6 +114,57 @@ impl AttemptLog {
         boxed(self.list(feature))
     }
 
+    /// Returns the changes between two attempts at a feature as unified diffs. Returns `None` if
+    /// one of them does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn diff<'a>(
+        &'a self,
+        feature: &'a str,
+        from: u32,
+        to: u32,
+    ) -> impl Future<Output = Result<Option<String>, Error>> + Send + 'a {
+        boxed(async move {
+            for number in [from, to] {
+                if self.get(feature, number).await?.is_none() {
+                    return Ok(None);
+                }
+            }
+            let diff = self.attempts.diff(feature, from, to).await.map_err(Error::store("read from"))?;
+            Ok(Some(diff.to_string()))
+        })
+    }
+
+    /// Returns the contents of the files that an attempt changed. Returns `None` if it does not
+    /// exist.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn files<'a>(
+        &'a self,
+        feature: &'a str,
+        number: u32,
+    ) -> impl Future<Output = Result<Option<AttemptFiles>, Error>> + Send + 'a {
+        boxed(async move {
+            let Some(attempt) = self.get(feature, number).await? else { return Ok(None) };
+            let before = Attempt { files: attempt.base.clone(), ..attempt.clone() };
+            Ok(Some(AttemptFiles {
+                before: self.contents(&before).await?,
+                after: self.contents(&attempt).await?,
+            }))
+        })
+    }
+
+    async fn get(&self, feature: &str, number: u32) -> Result<Option<Attempt>, Error> {
+        self.attempts.get(feature, number).await.map_err(Error::store("read from"))
+    }
+
+    async fn contents(&self, attempt: &Attempt) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+        let files = self.attempts.files(attempt).await.map_err(Error::store("read from"))?;
+        Ok(files.into_iter().map(|(path, content)| (path, content.to_vec())).collect())
+    }
+
     async fn list(&self, feature: &str) -> Result<Vec<StoredAttempt>, Error> {
         let all = self.attempts.list(feature).await.map_err(Error::store("read from"))?;
         self.describe_all(all).await
@@ -122,7 +191,16 @@ impl AttemptLog {
                 ChangeKind::Modified => "modified",
             },
         });
+        let figures = attempt.figures;
+        let usage = figures.map(|figures| Usage {
+            input_tokens: figures.input_tokens,
+            cached_tokens: figures.cached_tokens,
+            output_tokens: figures.output_tokens,
+            cost: figures.cost,
+        });
         Ok(StoredAttempt {
+            duration: figures.map(|figures| Duration::from_millis(figures.millis)),
+            usage: usage.filter(|usage| !usage.is_empty()),
             files: files.collect(),
             diff: changes.to_string(),
             feature: attempt.feature,
@@ -138,5 +216,13 @@ impl AttemptLog {
             stderr: attempt.transcript.stderr,
             exit: attempt.transcript.exit,
         })
+    }
+}
+
+#[expect(clippy::ref_option, reason = "the signature that serde requires")]
+fn seconds<S: serde::Serializer>(duration: &Option<Duration>, out: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => out.serialize_some(&duration.as_secs_f64()),
+        None => out.serialize_none(),
     }
 }

@@ -156,7 +156,7 @@ mod user_edits;
 mod workspace;
 
 pub use approval::{Decision, decide, held_features};
-pub use attempt_log::{AttemptLog, StoredAttempt, StoredFile};
+pub use attempt_log::{AttemptFiles, AttemptLog, StoredAttempt, StoredFile};
 pub use clean::{CleanOptions, Cleaned, CleanedKind, clean};
 pub use confine::{PathError, PathProblem};
 pub use confinement::{ConfineMode, ConfineOptions};

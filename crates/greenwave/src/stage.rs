@@ -228,7 +228,8 @@ impl Stage<'_> {
         }
         ctx.steps.pass("record an attempt").await;
         let transcript = self.active.transcript.clone();
-        let attempt = NewAttempt { files, base, outcome, reason, note, transcript };
+        let figures = self.active.figures;
+        let attempt = NewAttempt { files, base, outcome, reason, note, transcript, figures };
         let recorded = ctx.attempts.record(&self.feature().id, attempt).await;
         recorded.map_err(Error::store("write to"))?;
         ctx.flusher.flush().await

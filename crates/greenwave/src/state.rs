@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use greenwave_agents::Admission;
-use greenwave_storage::{Store, Transcript};
+use greenwave_storage::{AttemptFigures, Store, Transcript};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -42,6 +42,8 @@ pub(crate) struct ActiveFeature {
     pub(crate) partial: Vec<String>,
     /// Words of the agent in the last attempt.
     pub(crate) transcript: Transcript,
+    /// Time and usage of the agent in the last attempt, if this run requested it.
+    pub(crate) figures: Option<AttemptFigures>,
     /// Id of the agent's last session, which the next attempt continues.
     pub(crate) session: Option<String>,
     /// Output of the test that failed in the last attempt, cleaned and bounded.
@@ -129,6 +131,7 @@ impl ActiveFeature {
             cases: CaseLog::default(),
             partial: Vec::new(),
             transcript: Transcript::default(),
+            figures: None,
             session: None,
             test_output: String::new(),
             attempts_max: 1,

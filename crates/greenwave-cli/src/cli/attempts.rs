@@ -1,9 +1,11 @@
 //! `greenwave attempts`: lists the attempts at features, and shows their messages and changes.
 
+mod open;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use greenwave::{AttemptLog, StoredAttempt};
+use greenwave::{AttemptLog, StoredAttempt, Usage, format_dollars};
 
 use super::settings::SettingsArgs;
 use crate::config::Config;
@@ -13,7 +15,7 @@ use crate::exit::Exit;
 use crate::format::Format;
 use crate::output;
 use crate::planfile::PlanFile;
-use crate::text::printable;
+use crate::text::{duration, plural, printable};
 use crate::user_key::user_key;
 
 #[derive(Debug, Args)]
@@ -25,8 +27,18 @@ pub(super) struct AttemptsArgs {
     #[arg(value_name = "FEATURE")]
     feature: Option<String>,
     /// Show this attempt instead of the last one.
-    #[arg(long, value_name = "N")]
+    #[arg(value_name = "N")]
+    number: Option<u32>,
+    /// Show this attempt instead of the last one.
+    #[arg(long, value_name = "N", conflicts_with = "number")]
     attempt: Option<u32>,
+    /// Show the difference between the results of two attempts.
+    #[arg(long, num_args = 2, value_names = ["N", "M"], conflicts_with_all = ["number", "attempt", "open"])]
+    diff: Option<Vec<u32>>,
+    /// Write the files that the attempt changed into a new directory, as they were `before` and
+    /// `after` it, and print its path.
+    #[arg(long)]
+    open: bool,
     /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
@@ -34,24 +46,33 @@ pub(super) struct AttemptsArgs {
     settings: SettingsArgs,
 }
 
+/// Attempts that the command line names.
+struct Selection {
+    project: PathBuf,
+    feature: Option<String>,
+    number: Option<u32>,
+}
+
 /// Lists attempts.
 pub(super) async fn attempts(args: &AttemptsArgs) -> Result<Exit, CliError> {
-    let (plan, feature) = match (&args.plan, &args.feature) {
-        // One word that names no file is a feature.
-        (Some(word), None) if !word.exists() && !names_file(word) => (None, word.to_str().map(str::to_owned)),
-        (plan, feature) => (plan.as_deref(), feature.clone()),
-    };
-    let project = match plan {
-        Some(plan) => PlanFile::read(plan)?.plan.project,
-        None => PathBuf::from("."),
-    };
-    let settings = Config::load(&project, &args.settings.overrides()?)?.settings;
-    let settings = greenwave::Settings { user_key: Some(user_key(&project)?), ..settings };
-    let found = find(&project, &settings, feature.as_deref()).await?;
+    let selection = Selection::read(args)?;
+    let settings = Config::load(&selection.project, &args.settings.overrides()?)?.settings;
+    let settings = greenwave::Settings { user_key: Some(user_key(&selection.project)?), ..settings };
+    let Selection { project, feature, number } = selection;
+    let log = AttemptLog::open(&project, &settings)?;
+    if let (Some(numbers), Some(feature)) = (&args.diff, &feature) {
+        return show_difference(log.as_ref(), feature, numbers).await;
+    }
+    let found = find(log.as_ref(), feature.as_deref()).await?;
     let found: Vec<StoredAttempt> =
-        found.into_iter().filter(|found| args.attempt.is_none_or(|number| number == found.number)).collect();
-    if found.is_empty() && (feature.is_some() || args.attempt.is_some()) {
-        return Err(CliError::NoSuchAttempt { feature, number: args.attempt });
+        found.into_iter().filter(|found| number.is_none_or(|number| number == found.number)).collect();
+    if found.is_empty() && (feature.is_some() || number.is_some()) {
+        return Err(CliError::NoSuchAttempt { feature, number });
+    }
+    if args.open || args.diff.is_some() {
+        let last = found.last().filter(|_| feature.is_some() && args.diff.is_none());
+        let (Some(last), Some(log)) = (last, &log) else { return Err(CliError::NoFeatureNamed) };
+        return open::open(log, last).await;
     }
     match args.format {
         Format::Json => {
@@ -63,7 +84,7 @@ pub(super) async fn attempts(args: &AttemptsArgs) -> Result<Exit, CliError> {
         Format::Human => {
             output::lines(found.iter().map(summary));
             // The attempt that was asked for, or the last one at the feature.
-            if let Some(last) = found.last().filter(|_| feature.is_some() || args.attempt.is_some()) {
+            if let Some(last) = found.last().filter(|_| feature.is_some() || number.is_some()) {
                 output::lines(details(last));
             }
         }
@@ -71,17 +92,34 @@ pub(super) async fn attempts(args: &AttemptsArgs) -> Result<Exit, CliError> {
     Ok(Exit::SUCCESS)
 }
 
+impl Selection {
+    fn read(args: &AttemptsArgs) -> Result<Self, CliError> {
+        let (plan, feature, number) = match (&args.plan, &args.feature, args.number) {
+            // A first word that names no file is a feature, and the next one an attempt at it.
+            (Some(word), next, None) if !word.exists() && !names_file(word) => {
+                let number = next.as_ref().map(|next| next.parse().ok());
+                match number {
+                    Some(None) => (Some(word.as_path()), next.clone(), None),
+                    number => (None, word.to_str().map(str::to_owned), number.flatten()),
+                }
+            }
+            (plan, feature, number) => (plan.as_deref(), feature.clone(), number),
+        };
+        let project = match plan {
+            Some(plan) => PlanFile::read(plan)?.plan.project,
+            None => PathBuf::from("."),
+        };
+        Ok(Self { project, feature, number: number.or(args.attempt) })
+    }
+}
+
 /// Returns whether a word names the file of a plan, which may not exist.
 fn names_file(word: &Path) -> bool {
     word.components().count() > 1 || word.extension().is_some_and(|extension| extension == "toml")
 }
 
-async fn find(
-    project: &Path,
-    settings: &greenwave::Settings,
-    feature: Option<&str>,
-) -> Result<Vec<StoredAttempt>, CliError> {
-    let Some(log) = AttemptLog::open(project, settings)? else { return Ok(Vec::new()) };
+async fn find(log: Option<&AttemptLog>, feature: Option<&str>) -> Result<Vec<StoredAttempt>, CliError> {
+    let Some(log) = log else { return Ok(Vec::new()) };
     let features = match feature {
         Some(feature) => vec![feature.to_owned()],
         None => log.features().await?,
@@ -93,10 +131,37 @@ async fn find(
     Ok(found)
 }
 
+/// Prints the difference between two attempts at a feature.
+async fn show_difference(log: Option<&AttemptLog>, feature: &str, numbers: &[u32]) -> Result<Exit, CliError> {
+    let stored: Vec<u32> =
+        find(log, Some(feature)).await?.into_iter().map(|attempt| attempt.number).collect();
+    if let Some(missing) = numbers.iter().find(|number| !stored.contains(number)) {
+        let feature = Some(feature.to_owned());
+        return Err(CliError::NoSuchAttempt { feature, number: Some(*missing) });
+    }
+    let difference = match (log, numbers) {
+        (Some(log), [from, to]) => log.diff(feature, *from, *to).await?.unwrap_or_default(),
+        _ => String::new(),
+    };
+    if difference.is_empty() {
+        output::answer("The two attempts have the same files")?;
+    } else {
+        output::lines(difference.lines().map(|line| printable(&line.replace('\t', "    "))));
+    }
+    Ok(Exit::SUCCESS)
+}
+
 fn summary(attempt: &StoredAttempt) -> String {
-    let reason = if attempt.reason.is_empty() { String::new() } else { format!("  {}", attempt.reason) };
-    let line = format!("{}  attempt {}  {}{reason}", attempt.feature, attempt.number, attempt.outcome);
-    printable(&line)
+    let mut parts = vec![
+        attempt.feature.clone(),
+        format!("attempt {}", attempt.number),
+        attempt.outcome.to_owned(),
+        plural(attempt.files.len(), "file"),
+    ];
+    parts.extend(attempt.duration.map(duration));
+    parts.extend(attempt.usage.and_then(|usage| usage.cost).map(format_dollars));
+    parts.extend(Some(attempt.reason.clone()).filter(|reason| !reason.is_empty()));
+    printable(&parts.join("  "))
 }
 
 /// Returns the lines that show an attempt as a whole.
@@ -104,6 +169,7 @@ fn details(attempt: &StoredAttempt) -> Vec<String> {
     let mut lines = Vec::new();
     let files = attempt.files.iter().map(|file| format!("{}: {}", file.path, file.change));
     let files: Vec<String> = files.collect();
+    let usage = attempt.usage.map(tokens).unwrap_or_default();
     for (title, text) in [
         ("files", files.join("\n").as_str()),
         ("changes", attempt.diff.as_str()),
@@ -111,8 +177,14 @@ fn details(attempt: &StoredAttempt) -> Vec<String> {
         ("agent's messages", attempt.words.as_str()),
         ("agent's standard error", attempt.stderr.as_str()),
         ("agent's exit", attempt.exit.as_str()),
+        ("agent's usage", usage.as_str()),
     ] {
         lines.extend(section(title, text, usize::MAX));
     }
     lines
+}
+
+fn tokens(usage: Usage) -> String {
+    let Usage { input_tokens, cached_tokens, output_tokens, .. } = usage;
+    format!("{input_tokens} tokens read ({cached_tokens} of them cached), {output_tokens} written")
 }

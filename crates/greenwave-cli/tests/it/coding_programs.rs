@@ -216,3 +216,40 @@ fn an_agent_without_a_cost_is_named_unless_it_has_prices() {
         assert_eq!(found, cost);
     }
 }
+
+/// The first attempt fails, and the second one passes.
+#[test]
+fn attempts_have_a_duration_and_a_cost_and_can_be_compared() {
+    let dir = directory();
+    run(&dir, "env = { LOG = \"/dev/null\" }", &["kept"]).with_code(0);
+    let attempts =
+        |arguments: &[&str]| dir.greenwave(["attempts", "plan.toml"].iter().chain(arguments).copied()).run();
+    let list = attempts(&[]).with_code(0).stdout;
+    for (line, outcome) in list.lines().zip(["failed", "passed"]) {
+        let parts: Vec<&str> = line.split("  ").collect();
+        assert_eq!((parts[0], parts[2], parts[3], parts[5]), ("kept", outcome, "1 file", "$0.25"), "{line}");
+        assert!(parts[4].ends_with(" ms") || parts[4].ends_with(" s"), "{line}");
+    }
+    let json = attempts(&["kept", "2", "--format", "json"]).with_code(0).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(json["seconds"].as_f64().unwrap() > 0.0, "{json}");
+    assert_eq!((&json["usage"]["input_tokens"], &json["number"]), (&1000.into(), &2.into()));
+
+    let difference = attempts(&["kept", "--diff", "1", "2"]).with_code(0).stdout;
+    assert!(difference.contains("-wrong\n+right\n") && !difference.contains("none"), "{difference}");
+    let same = attempts(&["kept", "--diff", "2", "2"]).with_code(0).stdout;
+    assert_eq!(same, "The two attempts have the same files\n");
+    let missing = attempts(&["kept", "--diff", "1", "3"]).with_code(2).stderr;
+    assert!(missing.contains("cannot find attempt 3 of feature `kept`"), "{missing}");
+    let missing = attempts(&["--diff", "1", "2"]).with_code(2).stderr;
+    assert!(missing.contains("missing argument `FEATURE`"), "{missing}");
+
+    std::fs::create_dir(dir.path("tmp")).unwrap();
+    let open = dir.greenwave(["attempts", "plan.toml", "kept", "1", "--open"]);
+    let opened = open.variable("TMPDIR", dir.path("tmp")).run().with_code(0).stdout;
+    let opened = std::path::Path::new(opened.trim());
+    assert!(opened.starts_with(dir.path("tmp")), "{opened:?}");
+    let content = |path: &str| std::fs::read_to_string(opened.join(path).join("kept.txt")).unwrap();
+    assert_eq!((content("before").as_str(), content("after").as_str()), ("none\n", "wrong\n"));
+    assert_eq!(opened.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use greenwave_storage::{
-    AttemptOutcome, Attempts, ChangeKind, Error, NewAttempt, Snapshot, Store, Transcript,
+    AttemptFigures, AttemptOutcome, Attempts, ChangeKind, Error, NewAttempt, Snapshot, Store, Transcript,
 };
 
 use crate::{on_disk, small};
@@ -119,7 +119,7 @@ async fn an_invalid_record_is_an_error_with_its_name() {
     let error = attempts.list("calc/parse").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "invalid record attempts/calc%2Fparse/0000000002: expected an attempt of version 2"
+        "invalid record attempts/calc%2Fparse/0000000002: expected an attempt of version 2 or 3"
     );
 }
 
@@ -150,11 +150,48 @@ async fn records_match_the_documented_format() {
     .concat();
     assert_eq!(store.get("attempts/calc%2Fparse/0000000001").await.unwrap().unwrap(), attempt);
 
+    let wide = |number: u64| number.to_le_bytes().to_vec();
+    let attempts = Attempts::new(store.clone(), "attempts");
+    for (name, cost, end) in [("costs", Some(7), [number(1), wide(7)].concat()), ("free", None, number(0))] {
+        let figures =
+            Some(AttemptFigures { millis: 1, input_tokens: 2, cached_tokens: 3, output_tokens: 4, cost });
+        let draft = NewAttempt { figures, ..NewAttempt::default() };
+        let recorded = attempts.record(name, draft).await.unwrap();
+        assert_eq!(attempts.get(name, 1).await.unwrap(), Some(recorded));
+        let fields = [text(name), number(1), number(2), [0; 20].to_vec(), [0; 8].to_vec()].concat();
+        let figures = [wide(1), wide(2), wide(3), wide(4), end].concat();
+        let expected = [b"GWA\x03".to_vec(), fields, figures].concat();
+        assert_eq!(store.get(&format!("attempts/{name}/0000000001")).await.unwrap().unwrap(), expected);
+    }
+
     let mut snapshot = Snapshot::default();
     snapshot.add(&store, "notes.md", 0o644, "hm\n".into()).await.unwrap();
     snapshot.save(&store, "state").await.unwrap();
     let expected = [b"GWS\x01".to_vec(), number(1), text("notes.md"), number(0o644), hash("hm\n")].concat();
     assert_eq!(store.get("state").await.unwrap().unwrap(), expected);
+}
+
+/// A file that one attempt leaves alone is in its result as it was before.
+#[tokio::test]
+async fn a_difference_covers_files_that_only_one_attempt_changed() {
+    let store = small(Arc::default());
+    let attempts = Attempts::new(store.clone(), "attempts");
+    let file = |content: &'static str| Bytes::from_static(content.as_bytes());
+    let old = store.put_blob(file("old\n")).await.unwrap();
+    let draft = |base: &[&str], files: &[(&str, &'static str)]| NewAttempt {
+        base: base.iter().map(|path| ((*path).to_owned(), old)).collect(),
+        files: files.iter().map(|(path, content)| ((*path).to_owned(), file(content))).collect(),
+        ..NewAttempt::default()
+    };
+    for draft in [draft(&["a", "b"], &[("a", "new\n")]), draft(&["a"], &[("a", "new\n"), ("c", "c\n")])] {
+        attempts.record("f", draft).await.unwrap();
+    }
+    // The first attempt deleted `b`, which the second one left, and the second created `c`.
+    let diff = attempts.diff("f", 1, 2).await.unwrap();
+    let changes: Vec<_> = diff.files.iter().map(|file| (file.path.as_str(), file.change)).collect();
+    assert_eq!(changes, [("b", ChangeKind::Added), ("c", ChangeKind::Added)]);
+    let diff = attempts.diff("f", 2, 1).await.unwrap();
+    assert_eq!(diff.files.iter().map(|file| file.change).collect::<Vec<_>>(), [ChangeKind::Removed; 2]);
 }
 
 #[tokio::test]
@@ -177,6 +214,7 @@ async fn an_attempt_holds_what_its_author_said_and_the_files_before_it() {
             stderr: "warning".to_owned(),
             exit: "exit status: 0".to_owned(),
         },
+        figures: Some(AttemptFigures { millis: 1_500, cost: Some(250_000), ..AttemptFigures::default() }),
     };
     let recorded = attempts.record("f", draft.clone()).await.unwrap();
     store.close().await.unwrap();

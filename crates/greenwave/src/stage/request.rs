@@ -130,7 +130,11 @@ impl Stage<'_> {
         self.active.workspace.withhold_secrets().await?;
         self.active.transcript = Transcript::default();
         self.active.test_output.clear();
+        self.active.figures = None;
+        let started = Instant::now();
         let taken = self.take_answer(attempt).await;
+        let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.active.figures.get_or_insert_default().millis = millis;
         drop(reserved);
         match taken {
             Ok(()) => {
@@ -509,7 +513,8 @@ impl Stage<'_> {
         let outcome = AttemptOutcome::Aborted;
         let transcript = self.active.transcript.clone();
         let reason = self.ctx.shown(reason.as_bytes());
-        let draft = NewAttempt { outcome, reason, transcript, ..NewAttempt::default() };
+        let figures = self.active.figures;
+        let draft = NewAttempt { outcome, reason, transcript, figures, ..NewAttempt::default() };
         let recorded = self.ctx.attempts.record(&self.feature().id, draft).await;
         recorded.map(drop).map_err(Error::store("write to"))
     }

@@ -1,5 +1,7 @@
 //! Accounts for the usage of an agent.
 
+use greenwave_storage::AttemptFigures;
+
 use super::Stage;
 use crate::budget::{Reservation, Uncounted};
 use crate::error::FeatureError;
@@ -27,12 +29,27 @@ impl Stage<'_> {
         if usage.cost.is_none() && !usage.is_empty() {
             usage.cost = self.prices().map(|prices| prices.cost(&usage));
         }
+        self.add_figures(usage);
         self.report.usage.add(usage);
         self.ctx.totals.lock().usage.add(usage);
         let agent = &self.feature().agent;
         if let Some(uncounted) = self.ctx.budget.settle(self.id, agent, &usage) {
             self.ctx.emit(note(agent, uncounted, &usage)).await;
         }
+    }
+
+    /// Adds usage to the figures of the attempt.
+    fn add_figures(&mut self, usage: Usage) {
+        let figures = self.active.figures.get_or_insert_default();
+        let mut sum = Usage {
+            input_tokens: figures.input_tokens,
+            cached_tokens: figures.cached_tokens,
+            output_tokens: figures.output_tokens,
+            cost: figures.cost,
+        };
+        sum.add(usage);
+        let Usage { input_tokens, cached_tokens, output_tokens, cost } = sum;
+        *figures = AttemptFigures { input_tokens, cached_tokens, output_tokens, cost, ..*figures };
     }
 
     fn prices(&self) -> Option<Prices> {
