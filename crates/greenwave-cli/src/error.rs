@@ -77,6 +77,12 @@ pub(crate) enum CliError {
     /// Options that need a feature.
     #[error("missing argument `FEATURE`: expected the feature whose attempts are compared or opened")]
     NoFeatureNamed,
+    /// The plan has no pull request that could be created.
+    #[error("cannot create a pull request: the plan does not set `result = \"pr\"`")]
+    NoPullRequest,
+    /// git or gh cannot create the pull request.
+    #[error("cannot create a pull request with `{program}`: {said}")]
+    PullRequest { program: &'static str, said: String, file: PathBuf },
     /// A decision about a feature that does not wait for one.
     #[error("cannot {operation} `{feature}`: no answer of it waits for approval{}", other_held(held))]
     NotHeld { operation: &'static str, feature: String, held: Vec<String> },
@@ -132,6 +138,9 @@ impl CliError {
                 "rename or remove it".to_owned()
             });
         }
+        if let CliError::PullRequest { file, .. } = self {
+            return Some(format!("create it by hand from the branch, with the text in {}", file.display()));
+        }
         self.fixed_hint().map(str::to_owned)
     }
 
@@ -168,6 +177,7 @@ impl CliError {
             }
             CliError::Timings { .. } => "create the file again with `greenwave test --save-timings FILE`",
             CliError::NotHeld { .. } => "run the plan with `hold = true` until the feature is held",
+            CliError::NoPullRequest => "set `result = \"pr\"` in the plan, or leave `--create-pr` out",
             CliError::NoFeatureNamed => "list all attempts with `greenwave attempts PLAN`",
             CliError::NoSuchAttempt { .. } => "list all attempts with `greenwave attempts PLAN`",
             CliError::NoSuchRun { count: 0, .. } => "run a plan with `greenwave run PLAN`",

@@ -20,6 +20,7 @@ mod password;
 mod planfile;
 mod printer;
 mod progress;
+mod pull_request;
 mod random_token;
 mod reader;
 mod report_file;

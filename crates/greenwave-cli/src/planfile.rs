@@ -26,7 +26,8 @@ const ATTEMPTS: u32 = 3;
 /// Accepted values of `base`.
 const BASES: [(&str, BaseKind); 2] = [("worktree", BaseKind::Worktree), ("HEAD", BaseKind::Head)];
 /// Accepted values of `result`.
-const RESULTS: [(&str, ResultKind); 2] = [("files", ResultKind::Files), ("branch", ResultKind::Branch)];
+const RESULTS: [(&str, ResultKind); 3] =
+    [("files", ResultKind::Files), ("branch", ResultKind::Branch), ("pr", ResultKind::PullRequest)];
 
 /// Sections of the settings file.
 const SETTINGS: [&str; 8] = ["cache", "parallel", "storage", "memory", "pool", "agent", "metrics", "run"];

@@ -12,6 +12,7 @@ use crate::details;
 use crate::format::Format;
 use crate::output;
 use crate::printer::Printer;
+use crate::pull_request::PullRequest;
 use crate::text::{duration, plural, printable};
 
 /// The progress line on a terminal.
@@ -83,6 +84,13 @@ impl Progress {
             "Waiting for your approval. To continue after your decision: greenwave run {}",
             plan.display()
         ));
+    }
+
+    /// Shows where the pull request of a run is.
+    pub(crate) fn pull_request(&self, request: &PullRequest) {
+        let (file, url) = (request.file.display().to_string(), request.url.as_deref());
+        self.printer.json(|| json!({"event": "pull_request", "file": file, "url": url}));
+        self.printer.line(&format!("Pull request: {}", url.unwrap_or(&file)));
     }
 
     /// Shows the table of features and the summary.

@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use crate::error::Error;
 use crate::git::{self, UserRepository};
 use crate::git_copies;
+use crate::report::BranchReport;
 use crate::tree::{self, Change, File};
 
 /// Object id that git uses for a ref that does not exist yet.
@@ -95,6 +96,19 @@ impl ResultBranch {
         }
         let commits = git::text(&mut list, "list the results")?;
         Ok(commits.lines().map(str::to_owned).collect())
+    }
+
+    /// Returns the branch with the messages of its commits.
+    ///
+    /// # Errors
+    /// [`Error::Git`].
+    pub(crate) fn report(&self) -> Result<BranchReport, Error> {
+        let mut messages = Vec::new();
+        for commit in self.commits()? {
+            let show = ["log", "-1", "--format=%B", &commit];
+            messages.push(git::text(git::command(&self.repository.top).args(show), "list the results")?);
+        }
+        Ok(BranchReport { name: self.name.trim_start_matches("refs/heads/").to_owned(), messages })
     }
 
     /// Creates a commit with changes on top of `tip`, usually [the tip](Self::tip) of the branch.

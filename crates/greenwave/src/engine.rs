@@ -500,7 +500,8 @@ fn result_branch(plan: &Plan, copies: &Copies) -> Result<Option<ResultBranch>, E
     if plan.result == ResultKind::Files {
         return Ok(None);
     }
-    let repository = repository.ok_or(Error::NoRepository { key: "result", value: "branch" })?;
+    let value = if plan.result == ResultKind::PullRequest { "pr" } else { "branch" };
+    let repository = repository.ok_or(Error::NoRepository { key: "result", value })?;
     ResultBranch::new(repository, &plan.name, copies.handle()).map(Some)
 }
 

@@ -193,7 +193,8 @@ impl MergeQueue {
         report: &mut FeatureReport,
     ) -> Result<StageResult, FeatureError> {
         let own = tree::changes(&active.base, active.workspace.tree());
-        let candidate = Candidate::new(id, active.phase.attempt(), own);
+        let mut candidate = Candidate::new(id, active.phase.attempt(), own);
+        (candidate.red, candidate.cost) = (active.red.clone(), report.usage.cost);
         if self.ctx.is_crowded() {
             // Other features need the slot, and the disk.
             active.workspace.suspend().await;

@@ -80,6 +80,8 @@ pub enum ResultKind {
     Files,
     /// A branch of the project's repository, with one commit for each feature.
     Branch,
+    /// Such a branch, with a report for a pull request: [`Report::branch`](crate::Report::branch).
+    PullRequest,
 }
 
 /// The tests that pass at the start of a run and must pass after every merge.

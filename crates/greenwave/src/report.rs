@@ -13,6 +13,20 @@ pub struct Report {
     pub features: Vec<FeatureReport>,
     /// Figures of the whole run.
     pub totals: Totals,
+    /// The branch of the results, if the plan asks for a pull request. Not serialised.
+    #[serde(skip)]
+    pub branch: Option<BranchReport>,
+}
+
+/// A branch of results.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BranchReport {
+    /// Name of the branch.
+    pub name: String,
+    /// Messages of the commits that the user's `HEAD` does not contain, oldest first. The last
+    /// paragraph of each has lines with evidence: `Feature`, `Red` (how its test failed before),
+    /// `Attempts` and `Cost`.
+    pub messages: Vec<String>,
 }
 
 /// Tokens and money that agents have used, as far as they report it.

@@ -88,6 +88,7 @@ impl Stage<'_> {
             Some((test, outcome)) => {
                 self.check_red(&test, &outcome).await?;
                 self.active.test_output = self.ctx.shown(&outcome.output);
+                self.active.red = describe_status(&test, &outcome);
                 let feedback = self.feedback(&outcome.output);
                 self.active.failing = feedback.failing;
                 self.active.feedback = feedback.text;
@@ -112,9 +113,7 @@ impl Stage<'_> {
             return Ok(StageResult::Completed(PhaseEvent::Passed));
         };
         self.active.test_output = self.ctx.shown(&outcome.output);
-        let count = outcome.count.filter(|count| count.total() > 0);
-        let count = count.map(|count| format!(" ({} of {} tests)", count.failed, count.total()));
-        let reason = format!("test `{test}` {}{}", outcome.status, count.unwrap_or_default());
+        let reason = describe_status(&test, &outcome);
         tracing::debug!(feature = self.feature().id, attempt, reason, "attempt refused");
         let note = self.active.test_output.clone();
         self.record_attempt(AttemptOutcome::Failed, reason.clone(), note).await?;
@@ -234,6 +233,13 @@ impl Stage<'_> {
         recorded.map_err(Error::store("write to"))?;
         ctx.flusher.flush().await
     }
+}
+
+/// Describes how a test failed, with the number of its single tests that did.
+fn describe_status(test: &str, outcome: &Outcome) -> String {
+    let count = outcome.count.filter(|count| count.total() > 0);
+    let count = count.map(|count| format!(" ({} of {} tests)", count.failed, count.total()));
+    format!("test `{test}` {}{}", outcome.status, count.unwrap_or_default())
 }
 
 /// Reads both sides of a change, as far as they are text.

@@ -36,6 +36,8 @@ pub(crate) struct ActiveFeature {
     pub(crate) base: Tree,
     /// Why the last attempt was refused, for the next prompt.
     pub(crate) feedback: String,
+    /// Failure of its test before the code existed.
+    pub(crate) red: String,
     /// Single tests that the feature's tests ran.
     pub(crate) cases: CaseLog,
     /// Parts of the last answer that were not taken, one message each.
@@ -128,6 +130,7 @@ impl ActiveFeature {
             workspace,
             base: Tree::new(),
             feedback: String::new(),
+            red: String::new(),
             cases: CaseLog::default(),
             partial: Vec::new(),
             transcript: Transcript::default(),

@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use greenwave::{
     AgentSpec, CopyMode, Dashboard, Engine, Event, INSTRUCTION_FILES, MetricsEndpoint, MetricsServer,
-    MetricsSource, PROTECTED_FILES, Plan, Problem, RunScope, Settings, copy_method, nearest, preflight,
-    preflight_sandboxes,
+    MetricsSource, PROTECTED_FILES, Plan, Problem, Report, ResultKind, RunScope, Settings, copy_method,
+    nearest, preflight, preflight_sandboxes,
 };
 use greenwave_testing::TraceStatus;
 
@@ -24,6 +24,7 @@ use crate::mount_namespace;
 use crate::output;
 use crate::planfile::PlanFile;
 use crate::progress::{Progress, copies_text, tracing_text};
+use crate::pull_request::PullRequest;
 use crate::random_token::random_token;
 use crate::run_trace::RunTrace;
 use crate::signals::StopOnSignal;
@@ -63,6 +64,10 @@ pub(super) struct RunArgs {
     /// Limit the cost of agents in this run, in US dollars; overrides `budget.usd` of the plan.
     #[arg(long, value_name = "USD", value_parser = budget, allow_negative_numbers = true)]
     budget: Option<u64>,
+    /// Push the branch of the results and create a pull request with `gh`, once every feature is
+    /// green; needs `result = "pr"` in the plan.
+    #[arg(long)]
+    create_pr: bool,
     #[command(flatten)]
     pub(super) options: RunOptions,
 }
@@ -119,7 +124,8 @@ pub(super) async fn run(args: &RunArgs) -> Result<Exit, CliError> {
     if args.check == Some(CheckDepth::Plan) {
         return check(args, &scope);
     }
-    let changes = PlanChanges { adopt: args.adopt.as_deref(), budget: args.budget };
+    let changes =
+        PlanChanges { adopt: args.adopt.as_deref(), budget: args.budget, create_pr: args.create_pr };
     run_plan(&args.plan, changes, &args.options, scope).await
 }
 
@@ -189,10 +195,15 @@ pub(super) struct PlanChanges<'a> {
     adopt: Option<&'a [String]>,
     /// Maximum cost of all features, in millionths of a US dollar.
     budget: Option<u64>,
+    /// Whether the pull request of the results is created.
+    create_pr: bool,
 }
 
 impl PlanChanges<'_> {
     fn apply(self, plan: &mut Plan) -> Result<(), CliError> {
+        if self.create_pr && plan.result != ResultKind::PullRequest {
+            return Err(CliError::NoPullRequest);
+        }
         plan.budget.cost = self.budget.or(plan.budget.cost);
         set_adopted(plan, self.adopt)
     }
@@ -245,7 +256,8 @@ pub(super) async fn run_plan(
     progress.settings(config.profile, urls);
     let trace = options.trace.as_deref().map(|trace| open_trace(trace, &file.plan.project, path));
     let trace = trace.transpose()?;
-    let exit = watch(engine, (progress, trace), path, is_check).await;
+    let proposal = Proposal { plan: &file.plan, create: changes.create_pr };
+    let exit = watch(engine, (progress, trace), proposal, path, is_check).await;
     if let Some((server, _)) = server {
         server.finish(DASHBOARDS_TIME_MAX).await;
     }
@@ -300,10 +312,28 @@ fn set_adopted(plan: &mut Plan, adopt: Option<&[String]>) -> Result<(), CliError
     Ok(())
 }
 
+/// The pull request of a run.
+struct Proposal<'a> {
+    plan: &'a Plan,
+    /// Whether `gh` creates it.
+    create: bool,
+}
+
+impl Proposal<'_> {
+    /// Writes the pull request of a run that has ended, if the plan asks for one.
+    async fn write(&self, report: &Report, progress: &Progress) -> Result<(), CliError> {
+        let Some(mut request) = PullRequest::write(self.plan, report)? else { return Ok(()) };
+        let created = if self.create && report.all_green() { request.create().await } else { Ok(()) };
+        progress.pull_request(&request);
+        created
+    }
+}
+
 /// Runs the engine and shows its events until it ends.
 async fn watch(
     engine: Engine,
     (mut progress, mut trace): (Progress, Option<RunTrace>),
+    proposal: Proposal<'_>,
     plan: &Path,
     is_check: bool,
 ) -> Result<Exit, CliError> {
@@ -331,11 +361,13 @@ async fn watch(
         traced?;
         return Ok(Exit::from(code));
     }
+    let proposed = if is_check { Ok(()) } else { proposal.write(&report, &progress).await };
     progress.finish(&report);
     if report.needs_approval_only() {
         progress.needs_approval(plan);
     }
     traced?;
+    proposed?;
     if is_check {
         let is_right = report.all_as_expected();
         return Ok(if is_right { Exit::SUCCESS } else { Exit::from(INVALID_INPUT) });

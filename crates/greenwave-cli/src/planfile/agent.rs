@@ -90,14 +90,14 @@ pub(super) fn choice<T: Copy>(
     document: &Document,
     table: &mut Table<'_>,
     key: &'static str,
-    choices: &[(&str, T); 2],
+    choices: &[(&str, T)],
 ) -> Result<T, Diagnostic> {
     let Some(found) = table.text(key)? else { return Ok(choices[0].1) };
     let chosen = choices.iter().find(|(name, _)| *name == found.value).map(|(_, choice)| *choice);
     chosen.ok_or_else(|| {
-        let [(first, _), (second, _)] = choices;
-        let message =
-            format!("invalid value `{:?}` for `{key}`: expected {first:?} or {second:?}", found.value);
+        let names: Vec<String> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
+        let expected = confinement::any_of(&names);
+        let message = format!("invalid value `{:?}` for `{key}`: expected {expected}", found.value);
         document.error(found.at, message)
     })
 }

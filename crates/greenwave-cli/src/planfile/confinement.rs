@@ -77,7 +77,7 @@ fn choice<T: Copy>(
 }
 
 /// Joins words as `a, b or c`.
-fn any_of(words: &[String]) -> String {
+pub(super) fn any_of(words: &[String]) -> String {
     match words {
         [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
         _ => words.concat(),

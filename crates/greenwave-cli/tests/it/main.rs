@@ -53,6 +53,7 @@ mod partial_repositories;
 mod per_test;
 mod plans;
 mod program;
+mod pull_requests;
 mod pytest;
 mod pytest_processes;
 mod random;

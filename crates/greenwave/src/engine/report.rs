@@ -5,11 +5,12 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
 use crate::context::RunContext;
-use crate::error::FeatureError;
+use crate::error::{FeatureError, chain};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
+use crate::plan::ResultKind;
 use crate::preflight::Problem;
-use crate::report::{FeatureReport, Report, Totals};
+use crate::report::{BranchReport, FeatureReport, Report, Totals};
 use crate::resources::WORKERS;
 
 /// Returns the event that reports a problem of the plan.
@@ -62,7 +63,14 @@ pub(super) async fn report(
         storage_codec: storage.cold.codec,
         ..counted
     };
-    Report { plan: ctx.plan.name.clone(), features: reports, totals }
+    Report { plan: ctx.plan.name.clone(), features: reports, totals, branch: branch_report(ctx).await }
+}
+
+/// Returns the branch of the results for a pull request.
+async fn branch_report(ctx: &RunContext) -> Option<BranchReport> {
+    let branch = ctx.branch.clone().filter(|_| ctx.plan.result == ResultKind::PullRequest)?;
+    let report = ctx.blocking(move || branch.report()).await;
+    report.inspect_err(|error| tracing::warn!(error = chain(error), "cannot read the results")).ok()
 }
 
 /// Returns the error of a feature whose task has failed.

@@ -75,7 +75,7 @@ fn reports() -> [Value; 2] {
     let least = FeatureReport { phase: "waiting", ..FeatureReport::default() };
     [(full, usage), (least, Usage::default())].map(|(feature, usage)| {
         let totals = Totals { usage, ..Totals::default() };
-        let report = Report { plan: "p".to_owned(), features: vec![feature], totals };
+        let report = Report { plan: "p".to_owned(), features: vec![feature], totals, branch: None };
         let mut value = serde_json::to_value(report).unwrap();
         value["event"] = json!("finished");
         value
@@ -96,7 +96,7 @@ fn the_schema_describes_each_event_with_all_its_keys() {
         names.insert(event["event"].as_str().unwrap().to_owned());
     }
     // The command line adds these.
-    names.extend(["settings", "stopped"].map(str::to_owned));
+    names.extend(["settings", "pull_request", "stopped"].map(str::to_owned));
     let document: Value = serde_json::from_str(SCHEMA).unwrap();
     let described = document["oneOf"].as_array().unwrap().iter();
     let described = described.map(|it| it["$ref"].as_str().unwrap().rsplit('/').next().unwrap().to_owned());

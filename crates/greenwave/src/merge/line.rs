@@ -31,6 +31,10 @@ pub(super) struct Candidate {
     pub(super) attempts: u32,
     /// Changes of the feature.
     pub(super) own: Arc<[Change]>,
+    /// Failure of its test before the code existed.
+    pub(super) red: String,
+    /// Cost of its agent in this run, in millionths of a US dollar.
+    pub(super) cost: Option<u64>,
     /// Counts of the tests that ran for its merge.
     pub(super) report: FeatureReport,
     /// Notified when the feature has a verdict or leads the next batch.
@@ -40,7 +44,7 @@ pub(super) struct Candidate {
 impl Candidate {
     pub(super) fn new(id: FeatureId, attempts: u32, own: Vec<Change>) -> Self {
         let (own, report, ready) = (own.into(), FeatureReport::default(), Arc::default());
-        Self { id, attempts, own, report, ready }
+        Self { id, attempts, own, red: String::new(), cost: None, report, ready }
     }
 
     /// Waits until the feature may have a verdict, or may lead the next batch.

@@ -16,7 +16,9 @@ use crate::error::{Error, FeatureError};
 use crate::event::Event;
 use crate::file_state;
 use crate::green_record::GreenRecord;
+use crate::plan::Feature;
 use crate::run_journal::RunJournal;
+use crate::spending::format_dollars;
 use crate::tree::{self, Change};
 use crate::unfinished::finish_changes;
 use crate::workspace;
@@ -162,8 +164,7 @@ impl MergeQueue {
         let mut parent = ctx.blocking(move || tip.tip()).await;
         for (candidate, changes) in features {
             let feature = ctx.feature(candidate.id);
-            let title = if feature.title.is_empty() { &feature.id } else { &feature.title };
-            let message = format!("{title}\n\nFeature: {}", feature.id);
+            let message = message(feature, candidate);
             let commit = branch.commit(parent, changes, message, &ctx.store).await?;
             parent = Some(commit.clone());
             let record = GreenRecord { commit: Some(commit), ..self.record_of(candidate, changes) };
@@ -225,6 +226,20 @@ impl MergeQueue {
     fn record(&self, id: &str, record: &GreenRecord) -> Result<(), Error> {
         self.ctx.journal.record(id, &record.encode())
     }
+}
+
+/// Returns the message of a feature's commit, with the evidence for it.
+fn message(feature: &Feature, candidate: &Candidate) -> String {
+    let title = if feature.title.is_empty() { &feature.id } else { &feature.title };
+    let mut message = format!("{title}\n\nFeature: {}", feature.id);
+    if !candidate.red.is_empty() {
+        message.push_str(&format!("\nRed: {}", candidate.red.replace('\n', " ")));
+    }
+    message.push_str(&format!("\nAttempts: {}", candidate.attempts));
+    if let Some(cost) = candidate.cost {
+        message.push_str(&format!("\nCost: {}", format_dollars(cost)));
+    }
+    message
 }
 
 /// Finishes a batch that was interrupted, or reverts it. Returns the features that are green by it.
