@@ -270,7 +270,7 @@ pub fn hash_file(path: &Path) -> io::Result<(Entry, FileStamp)> {
     hash_regular_file(path, 0)
 }
 
-fn hash_regular_file(path: &Path, flags: i32) -> io::Result<(Entry, FileStamp)> {
+pub(crate) fn hash_regular_file(path: &Path, flags: i32) -> io::Result<(Entry, FileStamp)> {
     let mut buffer = Vec::new();
     for _ in 0..READS_MAX {
         let mut file = OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK).open(path)?;

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::codec::path_bytes;
 use crate::discovered_deps::{AccessKind, DiscoveredDeps};
 use crate::maintained::{Known, MaintainedFiles, Names, Observed};
-use crate::manifest::{Entry, Manifest, hash_file};
+use crate::manifest::{Entry, Manifest, hash_regular_file};
 use crate::project_tree::ProjectTree;
 use crate::selection::Selection;
 use crate::stamp::{CLOCK_TICK, FileStamp, now_ns};
@@ -314,19 +314,20 @@ impl PathStates {
             return (if exists { PathState::Other } else { PathState::Absent }, 0);
         }
         let absolute = self.project.join(path);
-        let (state, changed) = self.read_target(&absolute, kind);
+        let link = match fs::symlink_metadata(&absolute) {
+            Ok(link) if link.is_symlink() => link,
+            // Most paths are no links, and take one query.
+            found => return self.read_found(&absolute, found, kind, libc::O_NOFOLLOW),
+        };
+        let (state, changed) = self.read_found(&absolute, fs::metadata(&absolute), kind, 0);
         // A link to another file counts as a change even if the content of both files is equal.
-        match fs::symlink_metadata(&absolute).map(|link| (link, fs::read_link(&absolute))) {
-            Ok((link, Ok(text))) => {
-                let stamp = FileStamp::from_metadata(&link);
-                let mut hasher = blake3::Hasher::new();
-                hasher.update(&(path_bytes(&text).len() as u64).to_le_bytes()).update(path_bytes(&text));
-                state.hash(&mut hasher);
-                let changed = changed.max(stamp.modified).max(stamp.changed);
-                (PathState::Symlink(*hasher.finalize().as_bytes()), changed)
-            }
-            _ => (state, changed),
-        }
+        let Ok(text) = fs::read_link(&absolute) else { return (state, changed) };
+        let stamp = FileStamp::from_metadata(&link);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(path_bytes(&text).len() as u64).to_le_bytes()).update(path_bytes(&text));
+        state.hash(&mut hasher);
+        let changed = changed.max(stamp.modified).max(stamp.changed);
+        (PathState::Symlink(*hasher.finalize().as_bytes()), changed)
     }
 
     fn read_maintained(&self, path: &Path, reads_names: bool) -> (PathState, i64) {
@@ -374,9 +375,15 @@ impl PathStates {
         }
     }
 
-    /// Reads the state of the file at a path, following symbolic links.
-    fn read_target(&self, absolute: &Path, kind: AccessKind) -> (PathState, i64) {
-        let metadata = match fs::metadata(absolute) {
+    /// Reads the state of a file with this metadata. `flags` are those with which it is opened.
+    fn read_found(
+        &self,
+        absolute: &Path,
+        found: io::Result<fs::Metadata>,
+        kind: AccessKind,
+        flags: i32,
+    ) -> (PathState, i64) {
+        let metadata = match found {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return (PathState::Unreadable, 0);
@@ -386,7 +393,7 @@ impl PathStates {
         let stamp = FileStamp::from_metadata(&metadata);
         let changed = stamp.modified.max(stamp.changed);
         if metadata.is_file() {
-            (self.read_file(absolute, &stamp), changed)
+            self.read_file(absolute, &stamp, flags)
         } else if !metadata.is_dir() {
             // Writing to a pipe changes its timestamps. Only its arrival matters.
             (PathState::Other, arrival(&metadata, &stamp))
@@ -406,19 +413,21 @@ impl PathStates {
         selection.is_output(path) || (is_dir && selection.is_output(&path.join("_")))
     }
 
-    fn read_file(&self, absolute: &Path, stamp: &FileStamp) -> PathState {
+    fn read_file(&self, absolute: &Path, stamp: &FileStamp, flags: i32) -> (PathState, i64) {
+        let changed = stamp.modified.max(stamp.changed);
         // Snapshots cache the files of the project by their relative paths.
         let path = absolute.strip_prefix(&self.project).unwrap_or(absolute);
         if let Some(entry) = self.stat_cache.lock().lookup(path, stamp) {
-            return PathState::File(entry);
+            return (PathState::File(entry), changed);
         }
         let at = now_ns();
-        match hash_file(absolute) {
+        match hash_regular_file(absolute, flags) {
             Ok((entry, stamp)) => {
                 self.stat_cache.lock().insert(path, stamp, entry, at);
-                PathState::File(entry)
+                // The file may be another one by now.
+                (PathState::File(entry), changed.max(stamp.modified).max(stamp.changed))
             }
-            Err(_) => PathState::Unreadable,
+            Err(_) => (PathState::Unreadable, changed),
         }
     }
 }

@@ -47,8 +47,8 @@ pub(super) struct Observer {
     /// Calls that would be recorded in the same way again: an operation with the path before it is
     /// resolved.
     recorded: HashSet<(u64, RawPath)>,
-    /// Whether the current call was in `recorded`. Its memory is not compared, since no time has
-    /// passed since it was read.
+    /// Whether the current call was in `recorded`, or has an empty path. Its memory is not
+    /// compared, since no time has passed since it was read.
     was_recorded: bool,
     sockets: Sockets,
     processes: Processes,
@@ -78,6 +78,9 @@ const EXECUTE: u64 = 2 << 32;
 enum Skip {
     /// The call accesses no file, or fails regardless of the files that exist.
     NoAccess,
+    /// The path of the call is empty, as that of a query of an open file. C libraries make these
+    /// often.
+    EmptyPath,
     /// The caller's memory or its directories cannot be read.
     Unreadable(io::Error),
 }
@@ -139,7 +142,10 @@ impl Observer {
                 self.log.incomplete(format!("runs a program whose memory cannot be read ({error})"));
                 Response::Continue
             }
-            Err(_) => Response::Continue,
+            Err(skip) => {
+                self.was_recorded |= matches!(skip, Skip::EmptyPath);
+                Response::Continue
+            }
         };
         let must_compare = self.has_threads || !std::mem::take(&mut self.was_recorded);
         if must_compare && !self.has_stable_memory(tracee) && tracee.is_waiting() {
@@ -525,7 +531,7 @@ impl Observer {
 fn raw_path(it: &Tracee<'_>, argument: PathArgument) -> Result<RawPath, Skip> {
     let text = it.path(argument.address)?.ok_or(Skip::NoAccess)?;
     match text.first() {
-        None => Err(Skip::NoAccess),
+        None => Err(Skip::EmptyPath),
         Some(b'/') => Ok(text),
         Some(_) => {
             let mut path = into_bytes(it.base(argument.base)?.ok_or(Skip::NoAccess)?);
@@ -548,7 +554,7 @@ fn waiting_path(it: &Tracee<'_>, argument: PathArgument) -> Result<RawPath, Skip
 /// it.
 fn raw_path_or_base(it: &Tracee<'_>, argument: PathArgument) -> Result<RawPath, Skip> {
     match waiting_path(it, argument) {
-        Err(Skip::NoAccess) if argument.may_be_empty => {
+        Err(Skip::NoAccess | Skip::EmptyPath) if argument.may_be_empty => {
             Ok(into_bytes(it.base(argument.base)?.ok_or(Skip::NoAccess)?))
         }
         path => path,

@@ -76,6 +76,8 @@ pub(crate) struct ProcessResult {
     pub(crate) duration: Duration,
     /// Start time in nanoseconds since the Unix epoch.
     pub(crate) began: i64,
+    /// Time when the command and everything that it started had ended, or had reached its mark.
+    pub(crate) ended: Instant,
     /// Whether the system clock was set while the command ran.
     pub(crate) clock_was_set: bool,
     /// Names of the programs that outlived the command, if any did. They were then killed.
@@ -96,6 +98,7 @@ impl ProcessResult {
             output,
             duration: Duration::ZERO,
             began: now_ns(),
+            ended: Instant::now(),
             clock_was_set: false,
             left_behind: None,
             seen: Arc::default(),

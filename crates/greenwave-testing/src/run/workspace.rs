@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::harness::BuildOutput;
 use crate::run::blocking::blocking;
@@ -24,8 +25,8 @@ pub(crate) trait Workspace: Send + Sync {
     /// Returns an earlier state of the inputs that has not been seen to change since.
     async fn before(&self, test: &Test) -> Result<InputSnapshot, Error>;
 
-    /// Returns a state of the inputs that was read after this call began.
-    async fn after(&self, test: &Test) -> Result<InputSnapshot, Error>;
+    /// Returns a state of the inputs that was read after the process of the test had ended.
+    async fn after(&self, test: &Test, ended: Instant) -> Result<InputSnapshot, Error>;
 
     /// Returns the output of a directory's build during this run.
     fn built(&self, _directory: &Path) -> Option<&Built> {
@@ -97,7 +98,7 @@ impl Workspace for DirectoryWorkspace {
         self.read(test).await
     }
 
-    async fn after(&self, test: &Test) -> Result<InputSnapshot, Error> {
+    async fn after(&self, test: &Test, _ended: Instant) -> Result<InputSnapshot, Error> {
         self.read(test).await
     }
 }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use greenwave_cache::Key;
 use greenwave_inputs::AccessKind;
 use greenwave_sandbox::{AllowedReads, ReadRules};
+use tokio::time::Instant;
 
 use super::Runner;
 use super::accesses::{AccessFilter, OwnAccesses, written_in_caches};
@@ -307,7 +308,7 @@ impl TestJob<'_> {
             None => Ok(process),
             Some(reports) => Ok(blocking(move || {
                 reports.judge(&mut process);
-                process
+                ProcessResult { ended: Instant::now(), ..process }
             })
             .await),
         }

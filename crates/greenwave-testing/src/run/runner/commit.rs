@@ -199,7 +199,7 @@ impl Commit<'_> {
             let undeclared = self.undeclared_if(runner.options.strict, attempt)?;
             return Ok(Decided { undeclared, ..not(decision, &before.states) });
         }
-        let Ok(after) = workspace.after(test).await else {
+        let Ok(after) = workspace.after(test, attempt.process.ended).await else {
             // Inputs that can no longer be read have changed.
             let change = Some(Change { path: workspace.project(), by_test: false, is_declared: true });
             let evidence = SnapshotEvidence { change, ..SnapshotEvidence::default() };

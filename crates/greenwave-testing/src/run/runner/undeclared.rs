@@ -48,14 +48,17 @@ pub(super) fn reads_more(
     };
     let counts = |(path, kind): &&(PathBuf, AccessKind)| {
         let relative = path.strip_prefix(project).unwrap_or(path);
-        let is_declared = *kind == AccessKind::Content
-            && (prepared.snapshot.inputs.get(relative).is_some() || path.is_dir());
+        let is_declared = || {
+            *kind == AccessKind::Content
+                && (prepared.snapshot.inputs.get(relative).is_some() || path.is_dir())
+        };
         let is_exempt = products.is_some_and(|products| products.is_of_linker(path))
             || system.iter().any(|directory| path.starts_with(directory))
             || *path == prepared.program
             || is_search(path)
             || selection.is_output(relative);
-        matches!(kind, AccessKind::Content | AccessKind::Names) && !is_declared && !is_exempt
+        // Last, since it queries the file system.
+        matches!(kind, AccessKind::Content | AccessKind::Names) && !is_exempt && !is_declared()
     };
     let mut reads = MoreReads::default();
     for (path, kind) in accesses.iter().filter(counts) {

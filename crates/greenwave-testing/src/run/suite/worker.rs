@@ -195,9 +195,9 @@ impl Workspace for ProjectWorkspace<'_> {
         Ok(project.input_snapshot(&snapshot, &test.name).await?)
     }
 
-    async fn after(&self, test: &Test) -> Result<InputSnapshot, Error> {
+    async fn after(&self, test: &Test, ended: Instant) -> Result<InputSnapshot, Error> {
         let project = &self.inputs.context.project;
-        let later = project.snapshot_after(Instant::now()).await?;
+        let later = project.snapshot_after(ended).await?;
         Ok(project.input_snapshot(&later, &test.name).await?)
     }
 
@@ -238,8 +238,8 @@ impl Workspace for Repeated<'_> {
         self.workspace.before(test).await
     }
 
-    async fn after(&self, test: &Test) -> Result<InputSnapshot, Error> {
-        self.workspace.after(test).await
+    async fn after(&self, test: &Test, ended: Instant) -> Result<InputSnapshot, Error> {
+        self.workspace.after(test, ended).await
     }
 
     fn built(&self, directory: &Path) -> Option<&Built> {
