@@ -1,5 +1,5 @@
-//! Runs a plan with real coding programs from npm, which are answered by a scripted server of
-//! others. Needs npm, git and a registry, but no key and no account.
+//! Runs a plan with real coding programs from npm, and with model servers. Both are answered by a
+//! scripted server of others. Needs npm, git and a registry, but no key and no account.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,17 +14,45 @@ use crate::process::{cargo, output_of, root, run_visibly};
 /// The server: it speaks the formats of several model providers.
 const SERVER: &str = "@copilotkit/aimock@1.43.0";
 
-/// A coding program.
+/// A coding program, or an interface of model servers.
 struct Program {
     kind: &'static str,
-    package: &'static str,
-    /// The tool by which it runs a command, and the tool's parameter.
-    tool: [&'static str; 2],
+    work: Work,
 }
 
-const PROGRAMS: [Program; 2] = [
-    Program { kind: "claude", package: "@anthropic-ai/claude-code@2.1.197", tool: ["Bash", "command"] },
-    Program { kind: "codex", package: "@openai/codex@0.171.0", tool: ["exec_command", "cmd"] },
+/// The way in which files are written.
+enum Work {
+    /// A program of a package runs a command by a tool with one parameter.
+    Shell { package: &'static str, tool: [&'static str; 2] },
+    /// Greenwave itself writes a file for a model, with these lines in the plan.
+    Tools { agent: &'static str },
+}
+
+const PROGRAMS: [Program; 5] = [
+    Program {
+        kind: "claude",
+        work: Work::Shell { package: "@anthropic-ai/claude-code@2.1.197", tool: ["Bash", "command"] },
+    },
+    Program {
+        kind: "codex",
+        work: Work::Shell { package: "@openai/codex@0.171.0", tool: ["exec_command", "cmd"] },
+    },
+    Program {
+        kind: "chat",
+        work: Work::Tools { agent: "kind = \"openai\"\nmodel = \"gpt-4o\"\nbase_url = \"ADDRESS/v1\"\n" },
+    },
+    Program {
+        kind: "responses",
+        work: Work::Tools {
+            agent: "kind = \"openai\"\nmodel = \"gpt-5\"\nbase_url = \"ADDRESS/v1\"\napi = \"responses\"\n",
+        },
+    },
+    Program {
+        kind: "messages",
+        work: Work::Tools {
+            agent: "kind = \"anthropic\"\nmodel = \"claude-sonnet-4-5\"\nbase_url = \"ADDRESS\"\n",
+        },
+    },
 ];
 
 /// The features. The first answer for the second one fails its test.
@@ -41,13 +69,16 @@ pub(crate) fn live(kinds: &[String]) -> Result<String> {
         let known = PROGRAMS.map(|program| program.kind).join(", ");
         return Err(format!("invalid kind: expected one of {known}").into());
     }
-    run_visibly(&mut cargo(["build", "--quiet", "--package=greenwave-cli"]))?;
+    run_visibly(&mut cargo(["build", "--quiet", "--package=greenwave-cli", "--features=http-agents"]))?;
     let base = target().join("live");
     let server = install(&base, SERVER)?.join("llmock");
     let mut lines = Vec::new();
     for program in programs {
         let directory = base.join(program.kind);
-        let binaries = install(&base, program.package)?;
+        let binaries = match program.work {
+            Work::Shell { package, .. } => install(&base, package)?,
+            Work::Tools { .. } => directory.clone(),
+        };
         lines.push(run(program, &directory, &binaries, &server)?);
     }
     Ok(format!("live: {}", lines.join("; ")))
@@ -145,9 +176,14 @@ fn run(program: &Program, directory: &Path, binaries: &Path, server: &Path) -> R
 
 /// Returns the answers of the server. Each begins with a tool call, and ends after its result.
 fn answers(program: &Program) -> Value {
-    let [name, parameter] = program.tool;
     let answer = |prompt: &str, word: &str, feature: &str| {
-        let arguments = json!({ parameter: format!("echo {word} > {feature}") }).to_string();
+        let (name, arguments) = match program.work {
+            Work::Shell { tool: [name, parameter], .. } => {
+                (name, json!({ parameter: format!("echo {word} > {feature}") }))
+            }
+            Work::Tools { .. } => ("write", json!({ "path": feature, "content": format!("{word}\n") })),
+        };
+        let arguments = arguments.to_string();
         let call = json!({ "name": name, "arguments": arguments });
         json!({
             "match": { "userMessage": prompt, "hasToolResult": false },
@@ -167,7 +203,11 @@ fn answers(program: &Program) -> Value {
 
 fn plan(program: &Program, address: &str) -> String {
     let kind = program.kind;
-    let mut plan = format!("project = \"project\"\n[agents.coder]\nkind = {kind:?}\n");
+    let agent = match program.work {
+        Work::Shell { .. } => format!("kind = {kind:?}\n"),
+        Work::Tools { agent } => format!("{}mode = \"tools\"\n", agent.replace("ADDRESS", address)),
+    };
+    let mut plan = format!("project = \"project\"\n[agents.coder]\n{agent}");
     if kind == "claude" {
         // The server knows no other model, and Claude Code refuses to work for root elsewhere.
         plan.push_str(&format!(
