@@ -199,6 +199,26 @@ mod tests {
         assert_eq!(gate.enter().await.overloaded(Some(year)), ASKED_MAX);
     }
 
+    /// Most answers take longer than the time after which a second request may try.
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_answer_opens_the_gate_for_all() {
+        let (gate, started) = (Gate::new(100), Instant::now());
+        gate.enter().await.overloaded(Some(Duration::from_secs(1)));
+        let calls = (0..40).map(|_| {
+            let gate = gate.clone();
+            tokio::spawn(async move {
+                let admission = gate.enter().await;
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                admission.succeeded();
+            })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            call.await.unwrap();
+        }
+        // The first answer, and then all others together, except those that have begun meanwhile.
+        assert!(started.elapsed() <= Duration::from_secs(23), "{:?}", started.elapsed());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_dropped_probe_lets_the_next_request_through() {
         let (gate, started) = (Gate::new(2), Instant::now());

@@ -64,11 +64,11 @@ enum BreakerState {
     /// the last `seen` calls, set if the call failed.
     Closed { failures: u32, recent: u64, seen: u32 },
     /// No calls go through before `until`. `passed` counts the probes that have succeeded since the
-    /// breaker opened.
-    Open { until: Instant, passed: u32 },
-    /// One probe is in flight since `since`. A probe that does not end counts as lost after the
-    /// cool-down.
-    Probing { since: Instant, passed: u32 },
+    /// breaker `opened`.
+    Open { opened: Instant, until: Instant, passed: u32 },
+    /// One probe is in flight since `since`. If it does not end within the cool-down, another one
+    /// goes through. The result of either counts.
+    Probing { opened: Instant, since: Instant, passed: u32 },
 }
 
 const CLOSED: BreakerState = BreakerState::Closed { failures: 0, recent: 0, seen: 0 };
@@ -97,14 +97,16 @@ impl CircuitBreaker {
         let mut state = self.state.lock();
         let (until, probe) = match *state {
             BreakerState::Closed { .. } => (now, None),
-            BreakerState::Open { until, passed } => (until, Some(passed)),
-            BreakerState::Probing { since, passed } => (after(since, self.options.cooldown), Some(passed)),
+            BreakerState::Open { opened, until, passed } => (until, Some((opened, passed))),
+            BreakerState::Probing { opened, since, passed } => {
+                (after(since, self.options.cooldown), Some((opened, passed)))
+            }
         };
         if until > now {
             return Err(Error::CircuitOpen { retry_after: until - now });
         }
-        if let Some(passed) = probe {
-            *state = BreakerState::Probing { since: now, passed };
+        if let Some((opened, passed)) = probe {
+            *state = BreakerState::Probing { opened, since: now, passed };
         }
         Ok(CallPermit { breaker: self.clone(), probe: probe.map(|_| now), is_open: true })
     }
@@ -114,8 +116,8 @@ impl CircuitBreaker {
         let now = Instant::now();
         let mut state = self.state.lock();
         let probe = match *state {
-            BreakerState::Open { passed, .. } => {
-                *state = BreakerState::Probing { since: now, passed };
+            BreakerState::Open { opened, passed, .. } => {
+                *state = BreakerState::Probing { opened, since: now, passed };
                 Some(now)
             }
             BreakerState::Closed { .. } | BreakerState::Probing { .. } => None,
@@ -144,7 +146,7 @@ fn next(
     options: &CircuitBreakerOptions,
     now: Instant,
 ) -> BreakerState {
-    let open = BreakerState::Open { until: after(now, options.cooldown), passed: 0 };
+    let open = BreakerState::Open { opened: now, until: after(now, options.cooldown), passed: 0 };
     match (state, end) {
         (BreakerState::Closed { failures, recent, seen }, CallEnd::Failed | CallEnd::Succeeded) => {
             let has_failed = end == CallEnd::Failed;
@@ -160,15 +162,23 @@ fn next(
             }
             BreakerState::Closed { failures, recent, seen }
         }
-        (BreakerState::Probing { since, passed }, end) if probe == Some(since) => match end {
-            CallEnd::Succeeded if passed.saturating_add(1) >= options.probes.max(1) => CLOSED,
-            // The next probe may start at once.
-            CallEnd::Succeeded => BreakerState::Open { until: now, passed: passed.saturating_add(1) },
-            CallEnd::Failed => open,
-            // The probe gave no result.
-            CallEnd::Abandoned => BreakerState::Open { until: now, passed },
-        },
-        // The call started before the last change of state, so its result is outdated.
+        (BreakerState::Open { opened, passed, .. } | BreakerState::Probing { opened, passed, .. }, end)
+            if probe.is_some_and(|started| started >= opened) =>
+        {
+            let is_last = matches!(state, BreakerState::Probing { since, .. } if probe == Some(since));
+            match end {
+                CallEnd::Succeeded if passed.saturating_add(1) >= options.probes.max(1) => CLOSED,
+                // The next probe may start at once.
+                CallEnd::Succeeded => {
+                    BreakerState::Open { opened, until: now, passed: passed.saturating_add(1) }
+                }
+                CallEnd::Failed => open,
+                // The probe gave no result.
+                CallEnd::Abandoned if is_last => BreakerState::Open { opened, until: now, passed },
+                CallEnd::Abandoned => state,
+            }
+        }
+        // The call started before the breaker opened, so its result is outdated.
         (state, _) => state,
     }
 }

@@ -66,6 +66,34 @@ async fn a_dropped_probe_permits_the_next_probe() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn probes_that_take_longer_than_the_cooldown_close_it() {
+    let breaker = opened();
+    sleep(COOLDOWN).await;
+    let slow = breaker.admit().unwrap();
+    sleep(COOLDOWN).await;
+    let next = breaker.admit().unwrap();
+    slow.succeeded();
+    assert!(breaker.is_closed(), "it was sent after the failures");
+    next.succeeded();
+
+    let breaker = opened();
+    sleep(COOLDOWN).await;
+    let slow = breaker.admit().unwrap();
+    sleep(COOLDOWN).await;
+    breaker.admit().unwrap().failed();
+    slow.succeeded();
+    assert!(!breaker.is_closed(), "it was sent before the last failure");
+
+    let breaker = opened();
+    sleep(COOLDOWN).await;
+    let slow = breaker.admit().unwrap();
+    sleep(COOLDOWN).await;
+    drop(breaker.admit().unwrap());
+    slow.succeeded();
+    assert!(breaker.is_closed(), "a probe without a result changes nothing");
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_opens_at_a_high_failure_rate() {
     let options = CircuitBreakerOptions {
         failures_max: 100,
