@@ -4,7 +4,9 @@
 //! No other crate of the workspace reads the environment or prints.
 
 mod allocator;
+mod board;
 mod cli;
+mod colors;
 mod config;
 mod details;
 mod diagnostic;

@@ -1,30 +1,33 @@
 //! Shows the progress of a plan and its closing summary.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Instant;
 
-use console::{Style, measure_text_width, style};
+use console::{Term, measure_text_width, style};
 use greenwave::{Event, FeatureReport, FileChange, Plan, Report, format_dollars};
 use serde_json::json;
 
+use crate::board::Board;
+use crate::colors::color;
 use crate::details;
 use crate::format::Format;
 use crate::output;
 use crate::printer::Printer;
 use crate::pull_request::PullRequest;
+use crate::terminal_text::safe;
 use crate::text::{duration, plural, printable};
 
-/// The progress line on a terminal.
-const TEMPLATE: &str = "{bar:20.green} {pos}/{len} green  {elapsed}  {wide_msg}";
+/// The progress line on a terminal, with the board below.
+const TEMPLATE: &str = "{bar:20.green} {pos}/{len} green  {elapsed}{msg}";
 
 /// Shows the events of a run.
 pub(crate) struct Progress {
     printer: Printer,
     /// Width of the longest feature id, in terminal columns.
     width: usize,
-    /// The current phase of each feature that has started.
-    phases: BTreeMap<String, &'static str>,
+    board: Board,
     /// Features with a refused attempt that was shown.
     refused: BTreeSet<String>,
     green: usize,
@@ -36,8 +39,8 @@ impl Progress {
     pub(crate) fn new(format: Format, plan: &Plan, path: &Path) -> Self {
         let printer = Printer::new(format, TEMPLATE, Some(plan.features.len() as u64));
         let width = plan.features.iter().map(|feature| measure_text_width(&feature.id)).max().unwrap_or(0);
-        let (phases, refused, plan) = (BTreeMap::new(), BTreeSet::new(), path.display().to_string());
-        Self { printer, width, phases, refused, green: 0, plan }
+        let (refused, plan) = (BTreeSet::new(), path.display().to_string());
+        Self { printer, width, board: Board::new(width), refused, green: 0, plan }
     }
 
     /// Shows the profile (in JSON), the address of the metrics and the URL of the dashboard.
@@ -127,25 +130,19 @@ impl Progress {
     }
 
     fn count(&mut self, event: &Event) {
-        match event {
-            Event::Phase { feature, phase, .. } => {
-                self.phases.insert(feature.clone(), phase);
-                self.green += usize::from(*phase == "green");
-            }
-            Event::UpToDate { .. } => self.green += 1,
-            Event::Waiting { feature, .. } => drop(self.phases.insert(feature.clone(), "waiting")),
-            Event::Failed { feature, .. } => drop(self.phases.insert(feature.clone(), "failed")),
-            _ => {}
-        }
+        self.board.observe(event, Instant::now());
+        let is_green = matches!(event, Event::Phase { phase: "green", .. } | Event::UpToDate { .. });
+        self.green += usize::from(is_green);
     }
 
-    fn update_bar(&self) {
+    /// Draws the progress line and the board, whose times pass.
+    pub(crate) fn update_bar(&self) {
         let Some(bar) = self.printer.bar() else { return };
         bar.set_position(self.green as u64);
-        let in_progress = self.phases.iter().filter(|(_, phase)| !matches!(**phase, "green" | "failed"));
-        let names: Vec<_> =
-            in_progress.map(|(feature, phase)| color(phase).apply_to(feature).to_string()).collect();
-        bar.set_message(names.join(" "));
+        let (_, columns) = Term::stdout().size();
+        let lines = self.board.lines(Instant::now(), usize::from(columns));
+        let lines: Vec<String> = lines.into_iter().map(|line| format!("\n{}", safe(&line))).collect();
+        bar.set_message(lines.concat());
     }
 
     /// Returns the line for an event; `None` if another line covers it.
@@ -319,17 +316,6 @@ fn tests_text(event: &Event) -> String {
     let time = if *cached { "cached".to_owned() } else { format!("{seconds:.1} s") };
     let as_expected = if *phase == "red" && status != "passed" { ", as expected" } else { "" };
     format!("{name}{counts}{as_expected} ({time})")
-}
-
-fn color(word: &str) -> Style {
-    match word {
-        "red" | "failed" | "rejected" => Style::new().red(),
-        "needs you" => Style::new().yellow().bold(),
-        "yellow" | "review" => Style::new().yellow(),
-        "green" | "merged" => Style::new().green(),
-        "merging" | "checking" => Style::new().cyan(),
-        _ => Style::new().dim(),
-    }
 }
 
 /// Returns the lines of the closing table: one row per feature, followed by the reason if it

@@ -341,11 +341,13 @@ async fn watch(
     let mut events = engine.events();
     // The run has its own task, so that it can be stopped while printing is blocked by a reader.
     let mut running = tokio::spawn(engine.run());
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
     let report = loop {
         tokio::select! {
             // Events precede the end of the run.
             biased;
             Some(event) = events.next() => show(&event, trace.as_mut(), Some(&mut progress)),
+            _ = seconds.tick() => progress.update_bar(),
             report = &mut running => break report.expect("a run does not panic and is not cancelled")?,
         }
     };

@@ -61,6 +61,8 @@ fn a_run_waits_for_an_approval() {
         let (finished, shown) = run.join().unwrap();
         finished.with_code(0);
         assert!(shown.contains("needs you"), "{shown:?}");
+        // The board has a line for it.
+        assert!(shown.contains("  attempt 1   "), "{shown:?}");
     });
 }
 
