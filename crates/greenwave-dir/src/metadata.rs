@@ -125,6 +125,11 @@ impl Metadata {
         self.0.st_uid
     }
 
+    /// Returns the number of the group of the entry.
+    pub fn group(&self) -> u32 {
+        self.0.st_gid
+    }
+
     /// Returns all fields.
     pub fn stat(&self) -> &Stat {
         &self.0

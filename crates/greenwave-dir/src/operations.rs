@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, fstat, linkat, readlinkat, renameat, statat,
-    symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fstat, linkat, readlinkat,
+    renameat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -196,6 +196,22 @@ impl Dir {
     /// Those of the operating system.
     pub fn set_own_permissions(&self, permissions: u32) -> io::Result<()> {
         Ok(set_open_mode(self.as_fd(), Mode::from_raw_mode(permissions as _))?)
+    }
+
+    /// Sets the owner and the group of an entry, by their numbers; `None` keeps the old one. Does
+    /// not follow a link.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::PermissionDenied`] if the user may not give the entry away. Otherwise as
+    /// [`subdirectory`](Self::subdirectory).
+    pub fn set_owner(
+        &self,
+        path: impl AsRef<Path>,
+        owner: Option<u32>,
+        group: Option<u32>,
+    ) -> io::Result<()> {
+        let (owner, group) = (owner.map(Uid::from_raw), group.map(Gid::from_raw));
+        self.at(path.as_ref(), |parent, name| chownat(parent, name, owner, group, AtFlags::SYMLINK_NOFOLLOW))
     }
 
     /// Sets the times of the last access and of the last change of an entry, in seconds and

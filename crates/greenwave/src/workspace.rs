@@ -5,6 +5,7 @@ mod destination;
 mod extras;
 mod listing;
 mod mounted;
+mod owner;
 mod reset;
 mod scan;
 

@@ -164,6 +164,29 @@ fn only_content_and_executability_are_merged() {
 }
 
 #[test]
+fn merged_files_belong_to_the_user_of_the_project() {
+    let script = "mkdir -p new/deep; for f in one.txt old.txt new/deep/f; do echo x > $f; done; \
+                  ln -s one.txt link";
+    let dir = dir(ShellFeature::new("one", script, "test -f one.txt")).with("project/old.txt", "old\n");
+    // As another user, the project is that user's in any case.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(dir.path("project"), Some(1234), Some(1235)).unwrap();
+        std::os::unix::fs::chown(dir.path("project/old.txt"), Some(1236), Some(1235)).unwrap();
+    }
+    let old = dir.path("project/old.txt").metadata().unwrap();
+    let project = dir.path("project").metadata().unwrap();
+    dir.run_plan().with_code(0);
+    let owner = |name: &str| {
+        let metadata = dir.path("project").join(name).symlink_metadata().unwrap();
+        (metadata.uid(), metadata.gid())
+    };
+    assert_eq!(owner("old.txt"), (old.uid(), old.gid()));
+    for name in ["one.txt", "link", "new", "new/deep", "new/deep/f"] {
+        assert_eq!(owner(name), (project.uid(), project.gid()), "{name}");
+    }
+}
+
+#[test]
 fn a_plan_in_the_project_is_not_the_agents_to_change() {
     let script = "answer plan.toml x; answer one.txt x";
     let plan = shell_plan::plan(&[ShellFeature::new("one", script, "test -f one.txt")]);

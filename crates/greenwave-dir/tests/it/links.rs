@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use greenwave_dir::{Access, Dir, FileKind, refused};
@@ -59,6 +59,7 @@ fn operations(dir: &Dir, path: &Path) -> Vec<(&'static str, io::Result<()>)> {
         ("rename new", dir.rename_new("inside/own", path)),
         ("exchange", dir.exchange("inside/own", path)),
         ("set permissions", dir.set_permissions(path, 0o777)),
+        ("set owner", dir.set_owner(path, None, None)),
         ("set time", dir.set_time(path, 0, 0)),
         ("remove file", dir.remove_file(path)),
         ("remove empty", dir.remove_empty(path)),
@@ -113,6 +114,20 @@ fn a_link_in_the_place_of_a_file_is_not_followed() {
     }
     assert_eq!(outside(&world), before);
     assert!(!base.join("nowhere").exists());
+}
+
+#[test]
+fn the_owner_of_a_link_is_not_that_of_its_target() {
+    let (world, base) = world();
+    let file = world.path().join("outside/file");
+    let before = file.metadata().unwrap();
+    let dir = Dir::open(&base).unwrap();
+    // Only the superuser may choose another owner.
+    let other = if before.uid() == 0 { 1234 } else { before.uid() };
+    dir.set_owner("to-file", Some(other), Some(before.gid())).unwrap();
+    assert_eq!(dir.metadata("to-file").unwrap().owner(), other);
+    assert_eq!(dir.metadata("to-file").unwrap().group(), before.gid());
+    assert_eq!(file.metadata().unwrap().uid(), before.uid());
 }
 
 #[test]

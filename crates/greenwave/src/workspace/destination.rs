@@ -21,6 +21,7 @@ use crate::file_state::file_at;
 use crate::guarded_write;
 use crate::steps::Steps;
 use crate::tree::{self, Change};
+use crate::workspace::owner;
 
 /// Maximum size of file contents in memory while changes are written, in bytes.
 const BATCH_BYTES_MAX: usize = 8 << 20;
@@ -186,16 +187,19 @@ fn put(root: &Dir, path: &str, kind: EntryKind, content: &[u8]) -> io::Result<()
     temporary.replace(name)
 }
 
-/// Writes a temporary file beside the file that it is to replace, with its permissions. Returns it
-/// with the name of that file.
+/// Writes a temporary file beside the file that it is to replace, with its permissions and owner.
+/// Returns it with the name of that file.
 fn temporary(root: &Dir, path: &str, kind: EntryKind, content: &[u8]) -> io::Result<(Temporary, OsString)> {
-    let (parent, name) = root.create_parent(path, 0o777)?;
+    let (parent, name) = owner::create_parent(root, path)?;
     if kind == EntryKind::Symlink {
-        return Ok((parent.temporary_link(TEMPORARY_PREFIX, OsStr::from_bytes(content))?, name));
+        let link = parent.temporary_link(TEMPORARY_PREFIX, OsStr::from_bytes(content))?;
+        owner::inherit(&link, &parent, &name);
+        return Ok((link, name));
     }
     let permissions = if kind == EntryKind::Executable { 0o777 } else { 0o666 };
     let mut temporary = parent.temporary(TEMPORARY_PREFIX, permissions)?;
     temporary.write_all(content)?;
+    owner::inherit(&temporary, &parent, &name);
     if let Some(mode) = replaced_mode(&parent, &name, kind) {
         temporary.file().set_permissions(fs::Permissions::from_mode(mode))?;
     }
