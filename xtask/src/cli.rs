@@ -84,6 +84,8 @@ pub(crate) enum Command {
     Loom,
     /// Check that the workspace compiles for macOS
     Macos,
+    /// Build library crates with the oldest compilers that they state
+    Msrv,
     /// Run the segment log on simulated machines: random schedules, few preemptions, crashes
     Simulation,
     /// Try to make `greenwave test` report a stale pass

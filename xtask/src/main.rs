@@ -16,6 +16,7 @@ mod live;
 mod long;
 mod loom;
 mod macos;
+mod msrv;
 mod picture;
 mod process;
 mod profiles;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Command::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
         Command::Loom => loom::loom(),
         Command::Macos => macos::macos(),
+        Command::Msrv => msrv::msrv(),
         Command::Simulation => simulation::simulation(),
         Command::Soundness { against } => soundness::soundness(against),
         Command::Picture => picture::picture(),

@@ -163,7 +163,7 @@ mod linux {
 mod portable {
     //! Locks a file per key.
 
-    use std::fs::{File, OpenOptions, TryLockError};
+    use std::fs::{File, OpenOptions};
     use std::io;
     use std::path::{Path, PathBuf};
 
@@ -181,13 +181,10 @@ mod portable {
         pub(super) fn try_acquire(dir: &Path, key: &Key) -> io::Result<Option<Self>> {
             let path = dir.join(format!("{key}.lease"));
             let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
-            match file.try_lock() {
-                // The previous holder may have removed the file after this call opened it. The lock
-                // of an unlinked file excludes nobody.
-                Ok(()) if is_at(&file, &path) => Ok(Some(Self { path, file })),
-                Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
-                Err(TryLockError::Error(e)) => Err(e),
-            }
+            // The previous holder may have removed the file after this call opened it. The lock of
+            // an unlinked file excludes nobody.
+            let is_held = try_lock(&file)? && is_at(&file, &path);
+            Ok(is_held.then_some(Self { path, file }))
         }
     }
 
@@ -196,8 +193,41 @@ mod portable {
             // Removed only by the holder of the lock. If the removal fails, the next holder reuses
             // the file.
             let _ = std::fs::remove_file(&self.path);
-            let _ = self.file.unlock();
+            unlock(&self.file);
         }
+    }
+
+    #[cfg(unix)]
+    fn try_lock(file: &File) -> io::Result<bool> {
+        use rustix::fs::{FlockOperation, flock};
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[cfg(unix)]
+    fn unlock(file: &File) {
+        // Closing the file does the same.
+        let _ = rustix::fs::flock(file, rustix::fs::FlockOperation::Unlock);
+    }
+
+    #[cfg(not(unix))]
+    #[expect(clippy::incompatible_msrv, reason = "needs Rust 1.89 there")]
+    fn try_lock(file: &File) -> io::Result<bool> {
+        match file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+            Err(std::fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    #[cfg(not(unix))]
+    #[expect(clippy::incompatible_msrv, reason = "needs Rust 1.89 there")]
+    fn unlock(file: &File) {
+        // Closing the file does the same.
+        let _ = file.unlock();
     }
 
     #[cfg(unix)]

@@ -117,7 +117,7 @@ pub(super) fn pause(duration: Duration) {
 pub(super) mod file {
     //! Operations on an open file, each one system call.
 
-    use std::fs::{File, TryLockError};
+    use std::fs::File;
     use std::io;
     use std::path::Path;
 
@@ -165,18 +165,44 @@ pub(super) mod file {
         file.sync_data()
     }
 
+    #[cfg(unix)]
     pub(in crate::disk) fn try_lock(file: &File) -> io::Result<bool> {
-        match file.try_lock() {
+        use rustix::fs::{FlockOperation, flock};
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),
-            Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => Err(error),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
+    #[cfg(unix)]
+    pub(in crate::disk) fn lock(file: &File) -> io::Result<()> {
+        Ok(rustix::fs::flock(file, rustix::fs::FlockOperation::LockExclusive)?)
+    }
+
+    #[cfg(unix)]
+    pub(in crate::disk) fn unlock(file: &File) -> io::Result<()> {
+        Ok(rustix::fs::flock(file, rustix::fs::FlockOperation::Unlock)?)
+    }
+
+    #[cfg(not(unix))]
+    #[expect(clippy::incompatible_msrv, reason = "needs Rust 1.89 there")]
+    pub(in crate::disk) fn try_lock(file: &File) -> io::Result<bool> {
+        match file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+            Err(std::fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    #[cfg(not(unix))]
+    #[expect(clippy::incompatible_msrv, reason = "needs Rust 1.89 there")]
     pub(in crate::disk) fn lock(file: &File) -> io::Result<()> {
         file.lock()
     }
 
+    #[cfg(not(unix))]
+    #[expect(clippy::incompatible_msrv, reason = "needs Rust 1.89 there")]
     pub(in crate::disk) fn unlock(file: &File) -> io::Result<()> {
         file.unlock()
     }
