@@ -331,7 +331,7 @@ impl Engine {
             tracing::warn!(error = chain(&error), "cannot store the state of the run");
         }
         if let Some(live) = ctx.live.get() {
-            live.finish(&metrics::snapshot(&stats, ctx));
+            live.finish(&metrics::snapshot(&stats, ctx), self.executor.stopper().is_stopped());
         }
         Ok(report(ctx, &run.features, started, &stats).await)
     }

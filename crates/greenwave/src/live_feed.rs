@@ -68,8 +68,9 @@ impl LiveFeed {
     }
 
     /// Publishes the end of the run, with its last figures.
-    pub(crate) fn finish(&self, figures: &MetricsSnapshot) {
-        self.push(&json!({"event": "finished", "figures": figures}));
+    pub(crate) fn finish(&self, figures: &MetricsSnapshot, is_stopped: bool) {
+        let event = if is_stopped { "stopped" } else { "finished" };
+        self.push(&json!({"event": event, "figures": figures}));
     }
 
     fn push(&self, event: &Value) {

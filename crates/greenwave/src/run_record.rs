@@ -73,7 +73,7 @@ pub struct RecordedRun {
     pub started: SystemTime,
     /// Name of the plan.
     pub plan: String,
-    /// Whether the run ended by itself. It may have been killed otherwise.
+    /// Whether the run ended by itself. Otherwise it was stopped or killed.
     pub has_finished: bool,
     /// Ids of the features.
     features: Vec<String>,
@@ -119,7 +119,7 @@ impl RecordedRun {
     fn parse(started: SystemTime, text: &str) -> Self {
         let (plan, features, events) = (String::new(), Vec::new(), Vec::new());
         let mut run = Self { started, plan, has_finished: false, features, events };
-        let mut at = 0.0;
+        let (mut at, mut has_ended) = (0.0, false);
         for line in text.lines() {
             let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
             let (Some(time), event) = (entry["at"].as_f64(), &entry["event"]) else { continue };
@@ -129,14 +129,15 @@ impl RecordedRun {
                     let features = event["features"].as_array().into_iter().flatten();
                     run.features = features.filter_map(|it| it["id"].as_str().map(str::to_owned)).collect();
                 }
-                Some("finished") => run.has_finished = true,
+                Some("finished") => (run.has_finished, has_ended) = (true, true),
+                Some("stopped") => has_ended = true,
                 Some(_) => {}
                 None => continue,
             }
             at = time;
             run.events.push(line.to_owned());
         }
-        if !run.has_finished {
+        if !has_ended {
             run.events.push(json!({"at": at, "event": {"event": "stopped"}}).to_string());
         }
         run
@@ -225,5 +226,7 @@ mod tests {
         assert_eq!(run.events[2], "{\"at\":2.5,\"event\":{\"event\":\"stopped\"}}");
         let ended = RecordedRun::parse(UNIX_EPOCH, "{\"at\":1,\"event\":{\"event\":\"finished\"}}");
         assert!(ended.has_finished && ended.events.len() == 1);
+        let stopped = RecordedRun::parse(UNIX_EPOCH, "{\"at\":1,\"event\":{\"event\":\"stopped\"}}");
+        assert!(!stopped.has_finished && stopped.events.len() == 1);
     }
 }

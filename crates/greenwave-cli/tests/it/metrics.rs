@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use greenwave_testkit::service;
 use insta::assert_snapshot;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::program::{Program, until};
@@ -178,6 +179,23 @@ fn recorded_runs_are_shown_again() {
     let attempts = get(address, "/feature?id=two");
     assert!(attempts.contains("\"outcome\":\"failed\"") && attempts.contains("+2"), "{attempts}");
     assert!(get(address, "/feature?id=other").starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn the_dashboard_of_a_stopped_run_shows_that() {
+    let plan = shell_plan::plan(&[ShellFeature::new("one", "sleep 30", "test -f one.txt")]);
+    let dir = TestDir::with_project().with("plan.toml", plan);
+    let mut running = dir.greenwave(["run", "plan.toml", "--format", "json", "--metrics-port", "0"]).start();
+    let settings: Value = serde_json::from_str(&running.read_until("settings")).unwrap();
+    let url = settings["dashboard"].as_str().unwrap();
+    let address = url.strip_prefix("http://").unwrap().strip_suffix('/').unwrap();
+    until("the agent is asked", || metrics(address)["run"]["requests_in_flight"] == 1);
+    let events = Events::open(address);
+    running.signal(Signal::INT);
+    events.until("\"event\":\"stopped\"");
+    running.finish().with_code(130);
+    let listed = dir.greenwave(["dashboard", "plan.toml", "--list"]).run().with_code(0).stdout;
+    assert!(listed.ends_with(" ago, stopped\n"), "{listed}");
 }
 
 /// On other addresses, anybody in the network can connect.
