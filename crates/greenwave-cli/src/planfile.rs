@@ -250,8 +250,7 @@ fn feature(mut table: Table<'_>, hold: bool) -> Result<(Feature, FeatureLocation
         None => None,
     };
     let hold = table.flag("hold")?.unwrap_or(hold);
-    let red = table.expression("red")?;
-    let may_edit = table.patterns("may_edit")?;
+    let (red, may_edit) = (table.expression("red")?, table.patterns("may_edit")?);
     table.finish()?;
     let locations =
         FeatureLocations { id: id.value.clone(), table: at, fields, depends_on: depends_on.clone() };

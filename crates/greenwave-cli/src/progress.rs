@@ -187,9 +187,7 @@ impl Progress {
                 let delay = delay.map(|seconds| format!("; next try in {seconds:.0} s"));
                 line(feature, "waiting", format!("{reason}{}", delay.unwrap_or_default()))
             }
-            Event::NeedsYou { feature, reason, action, .. } => {
-                line(feature, "needs you", format!("{reason}: {action}"))
-            }
+            Event::NeedsYou { feature, .. } => line(feature, "needs you", needs_text(event)),
             Event::Adopted { feature } => line(feature, "adopted", "its tests pass".to_owned()),
             Event::Refused { feature, attempt, reason, .. } => {
                 line(feature, "rejected", format!("attempt {attempt}: {reason}"))
@@ -211,6 +209,12 @@ impl Progress {
             other => Some(format!("  {other:?}")),
         }
     }
+}
+
+/// Returns the reason why a feature needs the user, and what helps.
+fn needs_text(event: &Event) -> String {
+    let Event::NeedsYou { reason, action, .. } = event else { return String::new() };
+    format!("{reason}: {action}")
 }
 
 /// Returns the description of a file of an agent's work.

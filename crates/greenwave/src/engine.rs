@@ -203,7 +203,7 @@ impl Engine {
             definitions: plan.features.iter().map(green_record::definition).collect(),
             flusher: Flusher::new(store.clone()),
             attempts: Attempts::new(store.clone(), &adapters::attempts_namespace(seal.as_ref())),
-            approvals: Approvals::new(Arc::clone(&state_home), seal.clone()),
+            approvals: Approvals::new(Arc::clone(&state_home), seal),
             journal: RunJournal::open_guarded(Arc::clone(&state_home), seal)?,
             state_home,
             tests,

@@ -104,7 +104,6 @@ pub struct FeatureId(usize);
 /// Configuration of an agent.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "a plan has few agents")]
 pub enum AgentSpec {
     /// An agent that replays recorded answers.
     Scripted {
