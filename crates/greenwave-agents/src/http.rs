@@ -64,7 +64,7 @@ impl HttpAgent {
         let url = message::url(&options).map_err(invalid)?;
         let client = client::build(&url)
             .map_err(|source| Error::Client { server: options.server().to_owned(), source })?;
-        let key = KeyStore::new(options.key.clone(), variable);
+        let key = KeyStore::new(options.key.clone(), variable.as_deref());
         Ok(Self(Arc::new(Server { options, url, client, key })))
     }
 

@@ -73,8 +73,8 @@ impl fmt::Debug for KeyStore {
 }
 
 impl KeyStore {
-    pub(super) fn new(source: ApiKeySource, variable: Option<String>) -> Self {
-        let variable = variable.as_deref().and_then(Key::new);
+    pub(super) fn new(source: ApiKeySource, variable: Option<&str>) -> Self {
+        let variable = variable.and_then(Key::new);
         Self { source, variable, printed: Mutex::default(), observer: None }
     }
 
