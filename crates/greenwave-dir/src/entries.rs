@@ -13,7 +13,7 @@ use crate::{Dir, FileKind, Refused};
 
 /// An entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct DirEntry {
     /// The name.
     pub name: OsString,
     /// The kind at the time of the listing.
@@ -25,7 +25,7 @@ impl Dir {
     ///
     /// # Errors
     /// Those of the operating system.
-    pub fn entries(&self) -> io::Result<Vec<Entry>> {
+    pub fn entries(&self) -> io::Result<Vec<DirEntry>> {
         Ok(list(self)?)
     }
 
@@ -53,7 +53,7 @@ impl Dir {
 }
 
 /// Lists the directory behind a handle.
-pub(crate) fn list(directory: impl AsFd) -> Result<Vec<Entry>, Errno> {
+pub(crate) fn list(directory: impl AsFd) -> Result<Vec<DirEntry>, Errno> {
     // A separate handle, because the position in the listing belongs to the handle.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let listed = openat(&directory, ".", flags, Mode::empty())?;
@@ -73,7 +73,7 @@ pub(crate) fn list(directory: impl AsFd) -> Result<Vec<Entry>, Errno> {
             },
             kind => kind,
         };
-        entries.push(Entry { name: name.to_owned(), kind: FileKind::of(kind) });
+        entries.push(DirEntry { name: name.to_owned(), kind: FileKind::of(kind) });
     }
     Ok(entries)
 }

@@ -58,7 +58,7 @@ mod resolve;
 mod temporary;
 
 pub use dir::Dir;
-pub use entries::Entry;
+pub use entries::DirEntry;
 pub use metadata::{FileKind, Metadata};
 pub use operations::Access;
 pub use refused::{Refused, refused};

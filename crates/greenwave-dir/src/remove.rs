@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::entries::list;
 use crate::permissions::set_mode;
 use crate::resolve::DIRECTORY;
-use crate::{Dir, Entry, FileKind};
+use crate::{Dir, DirEntry, FileKind};
 
 /// Number of nested directories that are open at once. Deeper ones are moved up first, so that
 /// neither the stack nor the table of open files limits the depth.
@@ -75,11 +75,11 @@ fn empty(directory: BorrowedFd<'_>) -> Result<(), Errno> {
 fn remove_listed(
     top: BorrowedFd<'_>,
     parent: BorrowedFd<'_>,
-    entries: Vec<Entry>,
+    entries: Vec<DirEntry>,
     depth: usize,
 ) -> Result<bool, Errno> {
     let mut was_moved = false;
-    for (number, Entry { name, kind }) in entries.into_iter().enumerate() {
+    for (number, DirEntry { name, kind }) in entries.into_iter().enumerate() {
         if kind != FileKind::Directory {
             match unlink(parent, &name, AtFlags::empty()) {
                 // A directory has taken the place of the file. The next round removes it.

@@ -6,7 +6,7 @@ use std::path::Path;
 use parking_lot::Mutex;
 
 use crate::Error;
-use crate::manifest::{Entry, Manifest};
+use crate::manifest::{Manifest, ManifestEntry};
 use crate::selection::{InputSpec, Selection};
 use crate::stamp::{FileStamp, now_ns};
 use crate::walk::FoundFile;
@@ -20,7 +20,7 @@ const FILES_MAX: usize = 1 << 18;
 /// are read once. The device and the inode are a part of the stamp, so that the files of different
 /// copies differ.
 #[derive(Debug, Default)]
-pub struct ContentHashes(Mutex<HashMap<(u64, u64), (FileStamp, Entry)>>);
+pub struct ContentHashes(Mutex<HashMap<(u64, u64), (FileStamp, ManifestEntry)>>);
 
 impl ContentHashes {
     /// Reads the files of a project that a specification selects, like [`Manifest::read`], but only
@@ -33,7 +33,7 @@ impl ContentHashes {
     }
 
     /// Adds a file whose content is certain to have this hash as long as it has this stamp.
-    pub fn insert(&self, stamp: FileStamp, entry: Entry) {
+    pub fn insert(&self, stamp: FileStamp, entry: ManifestEntry) {
         let mut hashes = self.0.lock();
         if hashes.len() >= FILES_MAX {
             hashes.clear();
@@ -44,10 +44,10 @@ impl ContentHashes {
     /// Returns the entry of a file that was listed, and the stamp that belongs to it. Reads the
     /// file at `at`, unless its stamp proves that it is unchanged. The hash of a symbolic link
     /// covers the file at its end, whose stamp is not the link's, so links are always read.
-    fn entry(&self, project: &Path, file: &FoundFile, at: i64) -> Result<(Entry, FileStamp), Error> {
+    fn entry(&self, project: &Path, file: &FoundFile, at: i64) -> Result<(ManifestEntry, FileStamp), Error> {
         let path = project.join(&file.path);
         if file.is_link {
-            return Entry::read(&path, true);
+            return ManifestEntry::read(&path, true);
         }
         let key = |stamp: &FileStamp| (stamp.device, stamp.inode);
         if let Some((stamp, entry)) = self.0.lock().get(&key(&file.stamp))
@@ -55,7 +55,7 @@ impl ContentHashes {
         {
             return Ok((*entry, *stamp));
         }
-        let (entry, stamp) = Entry::read(&path, false)?;
+        let (entry, stamp) = ManifestEntry::read(&path, false)?;
         if !stamp.is_racy_within_run(at) {
             self.insert(stamp, entry);
         }

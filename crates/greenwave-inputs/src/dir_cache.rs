@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
 
 use crate::Error;
 use crate::codec::{Header, path_bytes};
-use crate::manifest::{Entry, EntryKind, hash_file};
+use crate::manifest::{EntryKind, ManifestEntry, hash_file};
 use crate::seal::StateSeal;
 use crate::stamp::FileStamp;
 use crate::walk::{FoundFile, Listing, WalkRoots};
@@ -29,7 +29,7 @@ pub struct DirCache {
     roots_digest: [u8; 32],
     directories: Vec<(PathBuf, FileStamp)>,
     ignore_files: Vec<(PathBuf, FileStamp)>,
-    ignore_contents: Vec<(PathBuf, Entry)>,
+    ignore_contents: Vec<(PathBuf, ManifestEntry)>,
     files: Vec<CachedFile>,
     is_saved: bool,
     /// Whether later runs can trust the stamps.
@@ -52,7 +52,7 @@ pub struct DurableDirectories {
     /// resolve to, except for those [in memory](FileStamp::is_in_memory).
     pub ignore_files: Vec<(PathBuf, FileStamp)>,
     /// The contents of the ignore files in memory.
-    pub ignore_contents: Vec<(PathBuf, Entry)>,
+    pub ignore_contents: Vec<(PathBuf, ManifestEntry)>,
 }
 
 impl DirCache {
@@ -70,7 +70,7 @@ impl DirCache {
         let mut ignore_contents = Vec::new();
         for _ in 0..ignore_content_count {
             let (path, kind) = (reader.path()?, EntryKind::from_number(reader.byte()?)?);
-            ignore_contents.push((path, Entry { kind, hash: reader.array()? }));
+            ignore_contents.push((path, ManifestEntry { kind, hash: reader.array()? }));
         }
         let mut files = Vec::new();
         for _ in 0..file_count {
@@ -137,7 +137,7 @@ impl DirCache {
         if self.roots_digest != digest(roots) {
             return None;
         }
-        let has_content = |(path, cached): &(PathBuf, Entry)| {
+        let has_content = |(path, cached): &(PathBuf, ManifestEntry)| {
             hash_file(&project.join(path)).is_ok_and(|(entry, _)| entry == *cached)
         };
         if !self.ignore_contents.iter().all(has_content) {

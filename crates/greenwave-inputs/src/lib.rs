@@ -80,7 +80,7 @@ pub use dir_cache::{DirCache, DurableDirectories};
 pub use discovered_deps::{AccessKind, DiscoveredDeps};
 pub use error::Error;
 pub use maintained::MaintainedFiles;
-pub use manifest::{Entry, EntryKind, Manifest, ManifestLine, hash_file};
+pub use manifest::{EntryKind, Manifest, ManifestEntry, ManifestLine, hash_file};
 pub use path_states::{ObjectExists, ObservedStates, PathState, PathStates};
 pub use project_files::ProjectFiles;
 pub use project_tree::{ProjectTree, tree_path};

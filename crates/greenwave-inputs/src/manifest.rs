@@ -15,8 +15,8 @@ use crate::walk::{self, FoundFile, WalkRoots};
 
 /// The input files of a project, with a content hash of each.
 ///
-/// Two manifests are equal if they list the same paths with the same [entries](Entry). Timestamps
-/// do not matter. Cloning is cheap.
+/// Two manifests are equal if they list the same paths with the same [entries](ManifestEntry).
+/// Timestamps do not matter. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Manifest {
     lines: Arc<[ManifestLine]>,
@@ -30,14 +30,14 @@ pub struct ManifestLine {
     /// The path relative to the project.
     pub path: PathBuf,
     /// The kind and content hash.
-    pub entry: Entry,
+    pub entry: ManifestEntry,
     /// The metadata at the time when the content was read.
     pub stamp: FileStamp,
 }
 
 /// The kind and content hash of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
+pub struct ManifestEntry {
     /// The kind of file.
     pub kind: EntryKind,
     /// The BLAKE3 hash of the content. For a symbolic link: of the text of the link, and of the
@@ -91,7 +91,7 @@ impl Manifest {
         for found in
             listing.files.into_iter().filter(|found| selection.includes(&found.path, found.is_ignored))
         {
-            match Entry::read(&project.join(&found.path), found.is_link) {
+            match ManifestEntry::read(&project.join(&found.path), found.is_link) {
                 Ok((entry, stamp)) => lines.push(ManifestLine { path: found.path, entry, stamp }),
                 Err(error) if error.is_denied() => denied.push(error),
                 Err(error) => return Err(error),
@@ -113,7 +113,7 @@ impl Manifest {
     }
 
     fn collect(project: &Path, selection: &Selection) -> Result<Self, Error> {
-        let read = |found: &FoundFile| Entry::read(&project.join(&found.path), found.is_link);
+        let read = |found: &FoundFile| ManifestEntry::read(&project.join(&found.path), found.is_link);
         Self::collect_with(project, selection, read)
     }
 
@@ -121,7 +121,7 @@ impl Manifest {
     pub(crate) fn collect_with(
         project: &Path,
         selection: &Selection,
-        read: impl Fn(&FoundFile) -> Result<(Entry, FileStamp), Error>,
+        read: impl Fn(&FoundFile) -> Result<(ManifestEntry, FileStamp), Error>,
     ) -> Result<Self, Error> {
         let mut lines = Vec::new();
         let listing = walk::list(project, &[selection])?;
@@ -150,7 +150,7 @@ impl Manifest {
     }
 
     /// Returns the files in the order of the bytes of their paths.
-    pub fn files(&self) -> impl ExactSizeIterator<Item = (&Path, Entry)> {
+    pub fn files(&self) -> impl ExactSizeIterator<Item = (&Path, ManifestEntry)> {
         self.lines.iter().map(|line| (line.path.as_path(), line.entry))
     }
 
@@ -236,7 +236,7 @@ impl Eq for Manifest {}
 /// Maximum number of attempts to read a file that changes while it is read.
 const READS_MAX: u32 = 4;
 
-impl Entry {
+impl ManifestEntry {
     /// Reads a regular file, or a symbolic link and the file at its end. The stamp belongs to the
     /// content that was read.
     ///
@@ -266,11 +266,11 @@ impl Entry {
 /// # Errors
 /// The error of the operating system. Files that are not regular, and files that change during four
 /// attempts to read them, are errors as well.
-pub fn hash_file(path: &Path) -> io::Result<(Entry, FileStamp)> {
+pub fn hash_file(path: &Path) -> io::Result<(ManifestEntry, FileStamp)> {
     hash_regular_file(path, 0)
 }
 
-pub(crate) fn hash_regular_file(path: &Path, flags: i32) -> io::Result<(Entry, FileStamp)> {
+pub(crate) fn hash_regular_file(path: &Path, flags: i32) -> io::Result<(ManifestEntry, FileStamp)> {
     let mut buffer = Vec::new();
     for _ in 0..READS_MAX {
         let mut file = OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK).open(path)?;
@@ -286,7 +286,7 @@ pub(crate) fn hash_regular_file(path: &Path, flags: i32) -> io::Result<(Entry, F
         }
         if FileStamp::from_metadata(&file.metadata()?) == stamp {
             let kind = if stamp.mode & 0o100 != 0 { EntryKind::Executable } else { EntryKind::Regular };
-            return Ok((Entry { kind, hash }, stamp));
+            return Ok((ManifestEntry { kind, hash }, stamp));
         }
     }
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "the file changes while it is read"))

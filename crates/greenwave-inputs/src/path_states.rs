@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::codec::path_bytes;
 use crate::discovered_deps::{AccessKind, DiscoveredDeps};
 use crate::maintained::{Known, MaintainedFiles, Names, Observed};
-use crate::manifest::{Entry, Manifest, hash_regular_file};
+use crate::manifest::{Manifest, ManifestEntry, hash_regular_file};
 use crate::project_tree::ProjectTree;
 use crate::selection::Selection;
 use crate::stamp::{CLOCK_TICK, FileStamp, now_ns};
@@ -35,7 +35,7 @@ pub enum PathState {
     /// Nothing exists at the path.
     Absent,
     /// A regular file.
-    File(Entry),
+    File(ManifestEntry),
     /// A directory, with a hash of its names if the access read them and zeros otherwise.
     Directory([u8; 32]),
     /// A file or directory that this process has no permission to read.

@@ -74,14 +74,18 @@ impl ProjectTree {
 
 /// Returns the entry of a file, reading it unless it is cached. The hash of a link covers the file
 /// at its end, whose stamp is not the link's.
-fn entry(project: &Path, file: &FoundFile, stat_cache: &Mutex<StatCache>) -> Option<(Entry, FileStamp)> {
+fn entry(
+    project: &Path,
+    file: &FoundFile,
+    stat_cache: &Mutex<StatCache>,
+) -> Option<(ManifestEntry, FileStamp)> {
     if !file.is_link
         && let Some(entry) = stat_cache.lock().get(&file.path, &file.stamp)
     {
         return Some((entry, file.stamp));
     }
     let at = now_ns();
-    let (entry, stamp) = Entry::read(&project.join(&file.path), file.is_link).ok()?;
+    let (entry, stamp) = ManifestEntry::read(&project.join(&file.path), file.is_link).ok()?;
     if !file.is_link {
         stat_cache.lock().insert(&file.path, stamp, entry, at);
     }

@@ -13,7 +13,7 @@ use crate::Error;
 use crate::codec::path_bytes;
 use crate::dir_cache::DirCache;
 use crate::maintained::MaintainedFiles;
-use crate::manifest::{Entry, Manifest, ManifestLine};
+use crate::manifest::{Manifest, ManifestEntry, ManifestLine};
 use crate::path_states::{ObjectExists, PathStates};
 use crate::selection::Selection;
 use crate::stamp::{FileStamp, now_ns};
@@ -52,7 +52,7 @@ pub struct Snapshot {
     files: Vec<FoundFile>,
     pub(crate) unexamined: Vec<PathBuf>,
     /// The entries of `files`, as far as they are needed.
-    entries: Vec<OnceLock<Entry>>,
+    entries: Vec<OnceLock<ManifestEntry>>,
     /// By selection.
     manifests: Vec<OnceLock<Manifest>>,
     /// The states of paths outside the listing.
@@ -78,7 +78,7 @@ impl SnapshotSource {
     pub(crate) fn take(&self, selections: usize) -> Result<Snapshot, Error> {
         let (began, taken_at) = (Instant::now(), now_ns());
         let (files, unexamined) = self.list(taken_at)?;
-        let entries: Vec<OnceLock<Entry>> = {
+        let entries: Vec<OnceLock<ManifestEntry>> = {
             let stat_cache = self.stat_cache.lock();
             // The hash of a link covers the file at its end, whose stamp is not the link's.
             let cached =
@@ -117,7 +117,7 @@ impl SnapshotSource {
 
 impl Snapshot {
     /// Returns all files, each with its entry if it was hashed.
-    pub fn files(&self) -> impl Iterator<Item = (&FoundFile, Option<&Entry>)> {
+    pub fn files(&self) -> impl Iterator<Item = (&FoundFile, Option<&ManifestEntry>)> {
         self.files.iter().zip(self.entries.iter().map(OnceLock::get))
     }
 
@@ -228,13 +228,13 @@ impl Snapshot {
 
     /// Returns the entry of a file with the stamp that belongs to it, hashing the file if
     /// necessary.
-    fn entry(&self, at: usize) -> Result<(Entry, FileStamp), Error> {
+    fn entry(&self, at: usize) -> Result<(ManifestEntry, FileStamp), Error> {
         let file = &self.files[at];
         if let Some(entry) = self.entries[at].get() {
             return Ok((*entry, file.stamp));
         }
         let path = self.root.join(&file.path);
-        let (entry, stamp) = Entry::read(&path, file.is_link)?;
+        let (entry, stamp) = ManifestEntry::read(&path, file.is_link)?;
         if stamp != file.stamp {
             self.changed_while_read.store(true, Ordering::Relaxed);
             return Ok((entry, stamp));

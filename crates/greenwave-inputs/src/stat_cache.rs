@@ -13,7 +13,7 @@ use greenwave_dir::read_regular;
 
 use crate::Error;
 use crate::codec::{Header, replace_file};
-use crate::manifest::{Entry, EntryKind};
+use crate::manifest::{EntryKind, ManifestEntry};
 use crate::seal::StateSeal;
 use crate::stamp::FileStamp;
 
@@ -27,7 +27,7 @@ const ENTRY_BYTES_MIN: usize = 4 + 44 + 1 + 32;
 /// Maximum number of entries in a shared file, which is emptied when it is full.
 const SHARED_ENTRIES_MAX: usize = 100_000;
 
-type Entries = HashMap<PathBuf, (FileStamp, Entry)>;
+type Entries = HashMap<PathBuf, (FileStamp, ManifestEntry)>;
 
 /// Content hashes by path and [`FileStamp`].
 ///
@@ -54,7 +54,7 @@ impl StatCache {
 
     /// Returns the entry of the file at an absolute path, if this cache or the shared file has it
     /// with this stamp.
-    pub fn lookup(&mut self, path: &Path, stamp: &FileStamp) -> Option<Entry> {
+    pub fn lookup(&mut self, path: &Path, stamp: &FileStamp) -> Option<ManifestEntry> {
         if let Some(entry) = self.get(path, stamp) {
             return Some(entry);
         }
@@ -65,13 +65,13 @@ impl StatCache {
     }
 
     /// Returns the entry of a file, if this cache has it with this stamp.
-    pub(crate) fn get(&self, path: &Path, stamp: &FileStamp) -> Option<Entry> {
+    pub(crate) fn get(&self, path: &Path, stamp: &FileStamp) -> Option<ManifestEntry> {
         entry_of(&self.entries, path, stamp)
     }
 
     /// Inserts the entry of a file that was read at `at`, in nanoseconds since the Unix epoch. Does
     /// nothing if the stamp is [racy](FileStamp::is_racy) or the cache is full.
-    pub fn insert(&mut self, path: &Path, stamp: FileStamp, entry: Entry, at: i64) {
+    pub fn insert(&mut self, path: &Path, stamp: FileStamp, entry: ManifestEntry, at: i64) {
         let has_space = self.entries.len() < ENTRIES_MAX || self.entries.contains_key(path);
         if stamp.is_racy(at) || !has_space {
             return;
@@ -124,7 +124,7 @@ struct SharedFile {
 }
 
 impl SharedFile {
-    fn lookup(&mut self, path: &Path, stamp: &FileStamp) -> Option<Entry> {
+    fn lookup(&mut self, path: &Path, stamp: &FileStamp) -> Option<ManifestEntry> {
         let file = &self.file;
         let entries = self.entries.get_or_insert_with(|| load_entries(file));
         entry_of(entries, path, stamp)
@@ -149,7 +149,7 @@ impl SharedFile {
 
 /// Returns the entry of a file with this stamp. Earlier versions have stored entries of files in
 /// memory, whose stamps prove nothing.
-fn entry_of(entries: &Entries, path: &Path, stamp: &FileStamp) -> Option<Entry> {
+fn entry_of(entries: &Entries, path: &Path, stamp: &FileStamp) -> Option<ManifestEntry> {
     let (cached, entry) = entries.get(path)?;
     (cached == stamp && !stamp.is_in_memory()).then_some(*entry)
 }
@@ -176,7 +176,7 @@ fn decode(file: &[u8]) -> Option<Entries> {
     let mut entries = HashMap::with_capacity(count.min(reader.0.len() / ENTRY_BYTES_MIN));
     for _ in 0..count {
         let (path, stamp) = (reader.path()?, FileStamp::decode(&mut reader)?);
-        let entry = Entry { kind: EntryKind::from_number(reader.byte()?)?, hash: reader.array()? };
+        let entry = ManifestEntry { kind: EntryKind::from_number(reader.byte()?)?, hash: reader.array()? };
         entries.insert(path, (stamp, entry));
     }
     Some(entries)
@@ -195,8 +195,8 @@ mod tests {
         FileStamp { device: 1, inode: 2, size, modified: 3, changed: 4, mode: 5 }
     }
 
-    fn entry(byte: u8) -> Entry {
-        Entry { kind: EntryKind::Regular, hash: [byte; 32] }
+    fn entry(byte: u8) -> ManifestEntry {
+        ManifestEntry { kind: EntryKind::Regular, hash: [byte; 32] }
     }
 
     #[test]

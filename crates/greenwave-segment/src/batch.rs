@@ -7,12 +7,12 @@ use bytes::Bytes;
 /// A batch of changes and conditions for [`Log::write`](crate::Log::write). The last change of a
 /// key wins.
 #[derive(Debug, Clone, Default)]
-pub struct Batch {
+pub struct WriteBatch {
     pub(crate) changes: BTreeMap<Bytes, Option<Bytes>>,
     pub(crate) conditions: BTreeMap<Bytes, Option<Bytes>>,
 }
 
-impl Batch {
+impl WriteBatch {
     /// Creates a batch without changes.
     pub fn new() -> Self {
         Self::default()

@@ -27,9 +27,9 @@
 //!
 //! # Atomic changes
 //!
-//! [`Log::write`] makes all changes of a [`Batch`], or none. A batch may have conditions, which are
-//! compared with the newest values of all processes. [`Log::compare_and_swap`] is a batch with one
-//! change and one condition.
+//! [`Log::write`] makes all changes of a [`WriteBatch`], or none. A batch may have conditions,
+//! which are compared with the newest values of all processes. [`Log::compare_and_swap`] is a batch
+//! with one change and one condition.
 //!
 //! # Disk space
 //!
@@ -119,7 +119,7 @@ mod write;
 mod writer;
 mod writer_number;
 
-pub use batch::Batch;
+pub use batch::WriteBatch;
 pub use check::{CheckReport, Problem, ProblemKind};
 pub use compact::CompactionStats;
 pub use error::Error;

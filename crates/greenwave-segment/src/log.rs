@@ -10,7 +10,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::append::Appender;
-use crate::batch::Batch;
+use crate::batch::WriteBatch;
 use crate::check::{CheckReport, Checker};
 use crate::compact::{CompactionStats, Compactor};
 use crate::dictionary::Trainer;
@@ -153,7 +153,7 @@ impl Log {
     ///
     /// [`Error::KeyTooLong`], [`Error::ValueTooLarge`], [`Error::BatchTooLarge`] above 1 GiB,
     /// [`Error::Full`], [`Error::ReadOnly`], or [`Error::Io`]. The log is unchanged then.
-    pub fn write(&self, batch: &Batch) -> Result<bool, Error> {
+    pub fn write(&self, batch: &WriteBatch) -> Result<bool, Error> {
         Changes::new(&self.inner).write(batch)
     }
 
@@ -170,7 +170,7 @@ impl Log {
         expected: Option<&[u8]>,
         new: Option<&[u8]>,
     ) -> Result<bool, Error> {
-        let batch = Batch::new().expect(key, expected);
+        let batch = WriteBatch::new().expect(key, expected);
         self.write(&match new {
             Some(value) => batch.put(key, value),
             None => batch.remove(key),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::Error;
 use crate::append::Appender;
-use crate::batch::Batch;
+use crate::batch::WriteBatch;
 use crate::codec::Frame;
 use crate::compact::Compactor;
 use crate::deltas::{ChosenBase, Deltas, key_set};
@@ -107,7 +107,7 @@ impl<'a> Changes<'a> {
     }
 
     /// Writes a batch; see [`Log::write`](crate::Log::write).
-    pub(crate) fn write(&self, batch: &Batch) -> Result<bool, Error> {
+    pub(crate) fn write(&self, batch: &WriteBatch) -> Result<bool, Error> {
         self.appender.begin_writing()?;
         for (key, value) in batch.changes.iter().chain(&batch.conditions) {
             self.inner.check_size(key, value.as_deref().unwrap_or_default())?;
@@ -180,7 +180,7 @@ impl<'a> Changes<'a> {
 
     fn try_write(
         &self,
-        batch: &Batch,
+        batch: &WriteBatch,
         frames: &mut [Frame],
         len: u64,
         among: &dyn Fn(&[u8]) -> bool,

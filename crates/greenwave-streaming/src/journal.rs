@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, BufMut, Bytes};
-use greenwave_segment::{Batch, Log, Options};
+use greenwave_segment::{Log, Options, WriteBatch};
 
 use crate::cut::{Cut, Cuts};
 use crate::error::Error;
@@ -90,7 +90,7 @@ impl Journal {
     pub fn remove(&self, turn: u64) -> Result<(), Error> {
         self.refresh()?;
         let superseded = self.log.keys_with_prefix(&[UNITS, &turn.to_be_bytes()].concat());
-        let batch = superseded.iter().fold(Batch::new(), |batch, key| batch.remove(key));
+        let batch = superseded.iter().fold(WriteBatch::new(), |batch, key| batch.remove(key));
         let batch = batch.remove(&[TURN, &turn.to_be_bytes()].concat());
         self.log.write(&batch).map(drop).map_err(self.failed("remove from"))
     }
@@ -145,7 +145,7 @@ impl Journal {
         let record = [&[VERSION][..], &attempt.to_le_bytes()].concat();
         let superseded = self.log.keys_with_prefix(&[UNITS, &turn.to_be_bytes()].concat());
         // In one batch: the units of the previous attempt must exist as long as it is current.
-        let batch = Batch::new().put(&[TURN, &turn.to_be_bytes()].concat(), &record);
+        let batch = WriteBatch::new().put(&[TURN, &turn.to_be_bytes()].concat(), &record);
         let batch = superseded.iter().fold(batch, |batch, key| batch.remove(key));
         self.log.write(&batch).map(drop).map_err(self.failed("append to"))
     }

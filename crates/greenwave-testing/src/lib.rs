@@ -65,7 +65,7 @@ mod run;
 mod test;
 
 pub use greenwave_inputs::{
-    Entry, EntryKind, InputSpec, Manifest, SealedContent, StateSeal, UserKey, check_pattern,
+    EntryKind, InputSpec, Manifest, ManifestEntry, SealedContent, StateSeal, UserKey, check_pattern,
 };
 pub use greenwave_process::Jobserver;
 pub use greenwave_sandbox::{Guard, LazyGuard, Trace, TraceMode, TraceStatus, Tracer};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use greenwave_cache::TieredStats;
-use greenwave_inputs::{Entry, FileStamp};
+use greenwave_inputs::{FileStamp, ManifestEntry};
 use greenwave_testing::{CommandHarness, Error, Harness, Harnesses, Outcome, Runner, Test};
 
 /// Runs tests and looks up cached results.
@@ -37,7 +37,7 @@ pub(crate) trait TestRunner: Debug + Send + Sync + 'static {
     fn stats(&self) -> TieredStats;
 
     /// Adds hashes of files in directories that tests will run in.
-    fn add_hashes(&self, _files: Vec<(FileStamp, Entry)>) {}
+    fn add_hashes(&self, _files: Vec<(FileStamp, ManifestEntry)>) {}
 
     /// Makes stored results durable.
     async fn flush(&self);
@@ -73,7 +73,7 @@ impl TestRunner for Runner {
         Runner::stats(self)
     }
 
-    fn add_hashes(&self, files: Vec<(FileStamp, Entry)>) {
+    fn add_hashes(&self, files: Vec<(FileStamp, ManifestEntry)>) {
         Runner::add_hashes(self, files.into_iter());
     }
 

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use bytes::Bytes;
-use greenwave_segment::{Batch, Compression, Log, Options};
+use greenwave_segment::{Compression, Log, Options, WriteBatch};
 
 use crate::{fresh, noise, small};
 
@@ -11,14 +11,14 @@ use crate::{fresh, noise, small};
 fn a_batch_makes_all_its_changes() {
     let (_dir, log) = fresh(small());
     log.put(b"old", b"value").unwrap();
-    let batch = Batch::new().put(b"one", b"1").put(b"two", b"2").remove(b"old").put(b"one", b"again");
+    let batch = WriteBatch::new().put(b"one", b"1").put(b"two", b"2").remove(b"old").put(b"one", b"again");
     assert!(log.write(&batch).unwrap());
     for log in [&log, &Log::open(log.dir(), small()).unwrap()] {
         assert_eq!(log.get(b"one").unwrap().unwrap(), "again");
         assert_eq!(log.get(b"two").unwrap().unwrap(), "2");
         assert_eq!(log.get(b"old").unwrap(), None);
     }
-    assert!(log.write(&Batch::new()).unwrap() && Batch::new().is_empty());
+    assert!(log.write(&WriteBatch::new()).unwrap() && WriteBatch::new().is_empty());
 }
 
 #[test]
@@ -32,11 +32,13 @@ fn a_batch_of_small_large_and_compressible_values_is_read_as_written() {
     for compression in [Compression::None, Compression::Zstd { level: 1 }] {
         let (_dir, log) = fresh(Options { compression, ..Options::default() });
         let values: Vec<Bytes> = random.iter().cloned().chain([repeated(1000), repeated(2)]).collect();
-        let put = |batch: Batch, (key, value): (usize, &Bytes)| {
+        let put = |batch: WriteBatch, (key, value): (usize, &Bytes)| {
             batch.put_bytes(Bytes::from(key.to_string()), value.clone())
         };
-        assert!(log.write(&values.iter().enumerate().fold(Batch::new(), put)).unwrap());
-        assert!(log.write(&values.iter().rev().enumerate().fold(Batch::new().remove(b"3"), put)).unwrap());
+        assert!(log.write(&values.iter().enumerate().fold(WriteBatch::new(), put)).unwrap());
+        assert!(
+            log.write(&values.iter().rev().enumerate().fold(WriteBatch::new().remove(b"3"), put)).unwrap()
+        );
         for log in [&log, &Log::open(log.dir(), Options::default()).unwrap()] {
             for (key, value) in values.iter().rev().enumerate() {
                 assert_eq!(log.get(key.to_string().as_bytes()).unwrap().as_ref(), Some(value), "{key}");
@@ -50,7 +52,8 @@ fn a_batch_of_small_large_and_compressible_values_is_read_as_written() {
 fn a_failed_condition_changes_nothing() {
     let (_dir, log) = fresh(small());
     log.put(b"key", b"value").unwrap();
-    let batch = |expected| Batch::new().expect(b"key", expected).put(b"key", b"new").put(b"other", b"new");
+    let batch =
+        |expected| WriteBatch::new().expect(b"key", expected).put(b"key", b"new").put(b"other", b"new");
     assert!(!log.write(&batch(None)).unwrap());
     assert!(!log.write(&batch(Some(&b"other"[..]))).unwrap());
     assert_eq!(
@@ -63,8 +66,8 @@ fn a_failed_condition_changes_nothing() {
     assert!(log.compare_and_swap(b"key", None, Some(b"first")).unwrap());
     assert!(!log.compare_and_swap(b"key", None, Some(b"second")).unwrap());
     // A batch may consist of conditions only.
-    assert!(log.write(&Batch::new().expect(b"key", Some(b"first"))).unwrap());
-    assert!(!log.write(&Batch::new().expect(b"key", None)).unwrap());
+    assert!(log.write(&WriteBatch::new().expect(b"key", Some(b"first"))).unwrap());
+    assert!(!log.write(&WriteBatch::new().expect(b"key", None)).unwrap());
 }
 
 #[test]
@@ -79,7 +82,7 @@ fn a_batch_torn_at_any_byte_is_ignored() {
         files.into_iter().find(|path| path.extension().is_some_and(|it| it == "seg")).unwrap()
     };
     let before = std::fs::metadata(file()).unwrap().len() as usize;
-    let batch = (0..3_u8).fold(Batch::new(), |batch, key| batch.put(&[key], &noise(key.into(), 30)));
+    let batch = (0..3_u8).fold(WriteBatch::new(), |batch, key| batch.put(&[key], &noise(key.into(), 30)));
     log.write(&batch).unwrap();
     drop(log);
     let image = std::fs::read(file()).unwrap();

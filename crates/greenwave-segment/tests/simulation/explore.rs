@@ -38,7 +38,7 @@ const PROGRAMS: [([Op; 3], [Op; 3]); 8] = [
     ([put(0), Op::Flush, Op::Compact], [Op::Compact, Op::Refresh, Op::Remove { key: 1 }]),
     ([Op::Compact, Op::Compact, Op::Refresh], [Op::Compact, put(2), Op::Flush]),
     (
-        [Op::Batch { first: 0, count: 3, len: 100 }, Op::Flush, Op::Compact],
+        [Op::WriteBatch { first: 0, count: 3, len: 100 }, Op::Flush, Op::Compact],
         [put(1), Op::Compact, Op::Refresh],
     ),
     (

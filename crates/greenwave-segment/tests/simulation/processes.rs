@@ -6,7 +6,7 @@ use std::error::Error as _;
 use std::rc::Rc;
 
 use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced};
-use greenwave_segment::{Batch, Error, Log, Options};
+use greenwave_segment::{Error, Log, Options, WriteBatch};
 
 use crate::run::options;
 use crate::script::LogSettings;
@@ -346,7 +346,7 @@ fn a_late_put_does_not_undo_a_removal_that_was_forgotten() {
 #[test]
 fn a_late_batch_does_not_show_instead_of_a_newer_value_that_was_dropped() {
     let batch = |log: &Log| {
-        assert!(log.write(&Batch::new().put(b"key", b"late").put(b"other", b"late")).unwrap());
+        assert!(log.write(&WriteBatch::new().put(b"key", b"late").put(b"other", b"late")).unwrap());
     };
     check_late_change(DROPPING, batch, replace_and_drop);
 }

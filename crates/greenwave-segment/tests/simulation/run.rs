@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced, clock};
-use greenwave_segment::{Batch, Compression, Error, Log, Options, WhenFull};
+use greenwave_segment::{Compression, Error, Log, Options, WhenFull, WriteBatch};
 
 use crate::model::{Key, Model, View};
 use greenwave_testkit::random::Random;
@@ -176,7 +176,7 @@ fn perform(who: usize, log: &Log, view: &mut View, op: Op, recorder: &SharedReco
         Op::Put { key, len } => put(who, log, view, (key, len, None), recorder),
         Op::PutDelta { key, len, base } => put(who, log, view, (key, len, Some(base)), recorder),
         Op::Remove { key } => remove(who, log, view, &key_of(key), recorder),
-        Op::Batch { first, count, len } => write_batch(who, log, view, (first, count, len), recorder),
+        Op::WriteBatch { first, count, len } => write_batch(who, log, view, (first, count, len), recorder),
         Op::Increment { counter } => increment(who, log, view, &counter_of(counter), recorder),
         Op::Get { key } => get(who, log, view, &key_of(key), recorder),
         Op::Flush => {
@@ -287,7 +287,7 @@ fn write_batch(
     recorder: &SharedRecorder,
 ) {
     let keys: Vec<Key> = (first..first.saturating_add(count)).map(key_of).collect();
-    let (mut batch, mut numbers) = (Batch::new(), Vec::new());
+    let (mut batch, mut numbers) = (WriteBatch::new(), Vec::new());
     {
         let mut recorder = recorder.borrow_mut();
         let id = recorder.model.new_batch();

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use greenwave_segment::{Batch, Compression, Log, Nowait, WhenFull};
+use greenwave_segment::{Compression, Log, Nowait, WhenFull, WriteBatch};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -300,7 +300,7 @@ impl SegmentTierState {
             contents().try_for_each(|(entry, cell)| self.put_sketched(entry, || sketch(entry, cell)))?;
             self.log.flush()?;
         }
-        let mut batch = Batch::new();
+        let mut batch = WriteBatch::new();
         for (key, value) in &write.conditions {
             batch = batch.expect(key, value.as_deref());
         }

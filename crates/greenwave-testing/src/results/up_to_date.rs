@@ -41,7 +41,7 @@ use crate::run::suite::report::SuiteReport;
 use crate::{Environment, Error, Test, TraceMode, TraceStatus};
 use greenwave_inputs::codec::{self, Header, Reader, Writer};
 use greenwave_inputs::{DiscoveredDeps, PathStates};
-use greenwave_inputs::{Entry, EntryKind};
+use greenwave_inputs::{EntryKind, ManifestEntry};
 use greenwave_inputs::{FileStamp, now_ms};
 use greenwave_inputs::{ProjectFiles, Snapshot};
 use greenwave_inputs::{StatCache, UserKey};
@@ -212,7 +212,7 @@ fn all_cached(report: &SuiteReport) -> Option<(Duration, Duration)> {
 }
 
 /// Paths with their timestamps, and the hashes of files that are compared by content.
-type Paths<'s> = (Vec<(&'s Path, FileStamp)>, Vec<(&'s Path, Entry)>);
+type Paths<'s> = (Vec<(&'s Path, FileStamp)>, Vec<(&'s Path, ManifestEntry)>);
 
 /// Returns all directories and input files of a snapshot, sorted by path.
 ///
@@ -275,9 +275,9 @@ fn environment_digest(root: &Path, runner: &Runner, declared: &[String]) -> [u8;
 }
 
 /// Returns whether the content of a file is unchanged. That of a symbolic link includes its target.
-fn has_same_content(path: &Path, recorded: &Entry) -> bool {
+fn has_same_content(path: &Path, recorded: &ManifestEntry) -> bool {
     let is_link = recorded.kind == EntryKind::Symlink;
-    Entry::read(path, is_link).is_ok_and(|(entry, _)| entry == *recorded)
+    ManifestEntry::read(path, is_link).is_ok_and(|(entry, _)| entry == *recorded)
 }
 
 fn saturating(number: u128) -> u64 {
@@ -306,7 +306,7 @@ struct RecordBody<'b> {
     /// Encoded hashes of files outside the project.
     outside: &'b [u8],
     /// Symbolic links and files in memory.
-    contents: Vec<(PathBuf, Entry)>,
+    contents: Vec<(PathBuf, ManifestEntry)>,
     /// Encoded ignore files with timestamps.
     ignores: &'b [u8],
     /// Encoded directories and input files with timestamps.
@@ -340,7 +340,7 @@ impl<'b> RecordBody<'b> {
         let outside = reader.text()?;
         let contents = reader.list(|reader| {
             let (path, kind) = (reader.path()?, EntryKind::from_number(reader.byte()?)?);
-            Some((path, Entry { kind, hash: reader.array()? }))
+            Some((path, ManifestEntry { kind, hash: reader.array()? }))
         })?;
         let ignores = reader.text()?;
         let blocks = reader.list(Reader::text)?;
@@ -423,7 +423,7 @@ enum FileBlock<'b> {
     /// Encoded paths with timestamps.
     Stamps(&'b [u8]),
     /// Paths with contents.
-    Contents(&'b [(PathBuf, Entry)]),
+    Contents(&'b [(PathBuf, ManifestEntry)]),
 }
 
 impl FileBlock<'_> {

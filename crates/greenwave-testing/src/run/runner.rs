@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use greenwave_cache::{Key, Persist, Record, Tiered, TieredStats};
 use greenwave_inputs::{
-    ContentHashes, DiscoveredDeps, Entry, FileStamp, MaintainedFiles, PathStates, Selection, StatCache,
-    list_files,
+    ContentHashes, DiscoveredDeps, FileStamp, MaintainedFiles, ManifestEntry, PathStates, Selection,
+    StatCache, list_files,
 };
 use greenwave_sandbox::TraceStatus;
 use parking_lot::Mutex;
@@ -233,7 +233,7 @@ impl Runner {
     }
 
     /// Adds hashes of files in directories that tests will run in, so that they need not be read.
-    pub fn add_hashes(&self, files: impl Iterator<Item = (FileStamp, Entry)>) {
+    pub fn add_hashes(&self, files: impl Iterator<Item = (FileStamp, ManifestEntry)>) {
         files.for_each(|(stamp, entry)| self.hashes.insert(stamp, entry));
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use greenwave_dir::FileKind;
-use greenwave_inputs::{Entry, FileStamp, is_cache_directory};
+use greenwave_inputs::{FileStamp, ManifestEntry, is_cache_directory};
 
 use super::scan::StampedFiles;
 use super::{InFlight, Workspace};
@@ -48,7 +48,7 @@ impl Workspace {
     }
 
     /// Returns the hashes of the files that did not change since they were written or read.
-    pub(crate) fn hashes(&self) -> Vec<(FileStamp, Entry)> {
+    pub(crate) fn hashes(&self) -> Vec<(FileStamp, ManifestEntry)> {
         self.stamps.hashes()
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use greenwave_dir::{Access, Dir, Metadata, refused};
-use greenwave_inputs::{CLOCK_TICK, Entry, FileStamp, now_ns};
+use greenwave_inputs::{CLOCK_TICK, FileStamp, ManifestEntry, now_ns};
 use greenwave_storage::{BlobId, Store};
 use greenwave_testing::EntryKind;
 
@@ -116,10 +116,10 @@ impl StampedFiles {
     }
 
     /// Returns the hashes of the files whose stamps prove that they are unchanged. Links have none.
-    pub(super) fn hashes(&self) -> Vec<(FileStamp, Entry)> {
+    pub(super) fn hashes(&self) -> Vec<(FileStamp, ManifestEntry)> {
         let known = self.0.values().filter(|stamped| stamped.is_proof());
         let files = known.filter(|stamped| stamped.file.kind != EntryKind::Symlink);
-        let entry = |file: File| Entry { kind: file.kind, hash: *file.blob.as_bytes() };
+        let entry = |file: File| ManifestEntry { kind: file.kind, hash: *file.blob.as_bytes() };
         files.map(|stamped| (stamped.stamp, entry(stamped.file))).collect()
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use greenwave_cache::{Key, Persist, Record};
-use greenwave_inputs::{ALWAYS_EXCLUDED, DiscoveredDeps, Entry, ManifestLine, PathStates};
+use greenwave_inputs::{ALWAYS_EXCLUDED, DiscoveredDeps, ManifestEntry, ManifestLine, PathStates};
 use greenwave_sandbox::TraceStatus;
 
 use super::attempt::{AttemptResult, TestJob};
@@ -292,8 +292,9 @@ impl TestJob<'_> {
         let inputs = &self.prepared.snapshot.inputs;
         let relative = |path: &PathBuf| {
             let inside = path.strip_prefix(project).ok()?;
-            let is_same =
-                |line: &ManifestLine| Entry::read(path, false).is_ok_and(|(entry, _)| entry == line.entry);
+            let is_same = |line: &ManifestLine| {
+                ManifestEntry::read(path, false).is_ok_and(|(entry, _)| entry == line.entry)
+            };
             let is_unchanged = seen.retimed.contains_key(path) && inputs.get(inside).is_some_and(is_same);
             let counts = !is_unchanged
                 && !path.is_dir()
