@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use crate::codec::path_bytes;
-use crate::manifest::Entry;
+use crate::manifest::ManifestEntry;
 use crate::selection::{InputSpec, Selection};
 use crate::stamp::{FileStamp, now_ns};
 use crate::stat_cache::StatCache;

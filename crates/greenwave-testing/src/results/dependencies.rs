@@ -248,7 +248,7 @@ impl DependencyRecord {
 
 /// Returns the kind and hash of each input file, by path.
 fn input_hashes(inputs: &Manifest) -> BTreeMap<String, String> {
-    let hash_of = |(path, entry): (&Path, crate::Entry)| {
+    let hash_of = |(path, entry): (&Path, crate::ManifestEntry)| {
         (
             path.to_string_lossy().into_owned(),
             format!("{}{}", entry.kind as u8, text::short_hash(&entry.hash)),
