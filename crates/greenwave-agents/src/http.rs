@@ -58,13 +58,13 @@ impl HttpAgent {
     /// # Errors
     /// [`Error::InvalidServer`] if an option is invalid, and [`Error::Client`] if no client can be
     /// created, for example because the system has no certificates.
-    pub fn new(options: HttpOptions, variable: Option<String>) -> Result<Self, Error> {
+    pub fn new(options: HttpOptions, variable: Option<&str>) -> Result<Self, Error> {
         let invalid = |source| Error::InvalidServer { source };
         options.check().map_err(invalid)?;
         let url = message::url(&options).map_err(invalid)?;
         let client = client::build(&url)
             .map_err(|source| Error::Client { server: options.server().to_owned(), source })?;
-        let key = KeyStore::new(options.key.clone(), variable.as_deref());
+        let key = KeyStore::new(options.key.clone(), variable);
         Ok(Self(Arc::new(Server { options, url, client, key })))
     }
 

@@ -36,7 +36,7 @@ fn build(
     key: Option<&str>,
     secrets: &AddedSecrets,
 ) -> Result<Arc<dyn Agent>, Error> {
-    let agent = greenwave_agents::HttpAgent::new(spec.options.clone(), key.map(str::to_owned));
+    let agent = greenwave_agents::HttpAgent::new(spec.options.clone(), key);
     let agent = agent.map_err(|source| Error::Agent { agent: name.to_owned(), source })?;
     let secrets = secrets.clone();
     Ok(Arc::new(agent.with_key_observer(move |key| secrets.add(key))))

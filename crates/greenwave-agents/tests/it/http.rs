@@ -48,7 +48,7 @@ fn agent(api: HttpApi, server: &HttpServer) -> HttpAgent {
         key: ApiKeySource::Variable("MY_KEY".to_owned()),
         ..HttpOptions::new(api, "m")
     };
-    HttpAgent::new(options, Some(KEY.to_owned())).unwrap()
+    HttpAgent::new(options, Some(KEY)).unwrap()
 }
 
 /// Starts a server that always responds in the same way.
@@ -292,7 +292,7 @@ async fn a_key_that_expires_is_printed_again() {
 #[tokio::test]
 async fn a_missing_key_is_found_before_any_request() {
     let options = HttpOptions::new(HttpApi::AnthropicMessages, "m");
-    for value in [None, Some(String::new()), Some("two words".to_owned())] {
+    for value in [None, Some(""), Some("two words")] {
         let agent = HttpAgent::new(options.clone(), value).unwrap();
         let error = agent.preflight(&Preflight::new(".".as_ref(), None)).unwrap_err();
         assert_eq!(
@@ -318,9 +318,8 @@ async fn every_interface_keeps_the_promises_of_agents() {
 #[test]
 fn fingerprints_differ_by_server_and_not_by_key() {
     let options = HttpOptions::new(HttpApi::OpenAiChat, "m");
-    let fingerprint = |options: &HttpOptions, key: &str| {
-        HttpAgent::new(options.clone(), Some(key.to_owned())).unwrap().fingerprint()
-    };
+    let fingerprint =
+        |options: &HttpOptions, key: &str| HttpAgent::new(options.clone(), Some(key)).unwrap().fingerprint();
     assert_eq!(fingerprint(&options, "one"), fingerprint(&options, "two"));
     let other = HttpOptions { model: "n".to_owned(), ..options.clone() };
     assert_ne!(fingerprint(&options, "one"), fingerprint(&other, "one"));
