@@ -126,6 +126,18 @@ impl Probe {
         Ok(probes)
     }
 
+    /// Returns whether the test creates System V or POSIX objects.
+    pub(crate) fn creates_kernel_objects(&self) -> bool {
+        self.before.iter().any(|step| match step {
+            Step::Compile { compile, .. } => compile == "object.c" || compile == "queue.c",
+            _ => false,
+        })
+    }
+
+    pub(crate) fn is_traced(&self) -> bool {
+        self.testing.get("trace").and_then(toml::Value::as_bool).unwrap_or(true)
+    }
+
     fn prepare(&mut self, workspace: &[Step]) {
         self.script = self.script.replace("{wait}", WAIT);
         if let Some(test) = &self.cargo_test {

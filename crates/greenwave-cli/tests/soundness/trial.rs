@@ -2,6 +2,7 @@
 //! uncached run.
 
 use std::fmt;
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::Result;
@@ -69,10 +70,29 @@ pub(crate) fn try_probe(tool: &Tool, probe: &Probe) -> Result<Outcome> {
     if !tool.can_try(probe) {
         return Ok(Outcome::NotTried);
     }
-    let directory = ProbeDirectory::new(tool, probe)?;
-    let outcome = try_in(tool, probe, &directory);
-    perform(&probe.after, &directory)?;
-    outcome
+    beside_others(probe, || {
+        let directory = ProbeDirectory::new(tool, probe)?;
+        let outcome = try_in(tool, probe, &directory);
+        perform(&probe.after, &directory)?;
+        outcome
+    })
+}
+
+/// Held by probes that create kernel objects, for writing by those that run without a trace. An
+/// object of any program counts against these.
+static KERNEL_OBJECTS: RwLock<()> = RwLock::new(());
+
+/// Tries a probe when no other one interferes with it.
+fn beside_others<T>(probe: &Probe, trial: impl FnOnce() -> T) -> T {
+    if !probe.creates_kernel_objects() {
+        return trial();
+    }
+    if probe.is_traced() {
+        let _guard = KERNEL_OBJECTS.read().unwrap_or_else(PoisonError::into_inner);
+        return trial();
+    }
+    let _guard = KERNEL_OBJECTS.write().unwrap_or_else(PoisonError::into_inner);
+    trial()
 }
 
 fn try_in(tool: &Tool, probe: &Probe, directory: &ProbeDirectory) -> Result<Outcome> {
@@ -139,10 +159,12 @@ pub(crate) fn can_follow_record(probe: &Probe) -> bool {
 /// # Errors
 /// If a step fails, or if the record does not take effect.
 pub(crate) fn try_after_record(probe: &Probe) -> Result<Option<Outcome>> {
-    let directory = ProbeDirectory::new(&Tool::Greenwave, probe)?;
-    let outcome = try_after_record_in(probe, &directory);
-    perform(&probe.after, &directory)?;
-    outcome
+    beside_others(probe, || {
+        let directory = ProbeDirectory::new(&Tool::Greenwave, probe)?;
+        let outcome = try_after_record_in(probe, &directory);
+        perform(&probe.after, &directory)?;
+        outcome
+    })
 }
 
 fn try_after_record_in(probe: &Probe, directory: &ProbeDirectory) -> Result<Option<Outcome>> {
