@@ -9,6 +9,7 @@ mod demo;
 mod forget;
 mod graph;
 mod init;
+mod plan;
 mod profile;
 mod run;
 pub(crate) mod schema;
@@ -56,6 +57,8 @@ enum Command {
     Cache(cache::CacheCommand),
     /// Create a plan with comments, to start from.
     Init(init::InitArgs),
+    /// Write a plan with an agent, or from a list of issues, and show its graph.
+    Plan(Box<plan::PlanArgs>),
     /// Print the features of a plan and their dependencies as a graph.
     Graph(graph::GraphArgs),
     /// Print the JSON Schema of plans or settings, for editors.
@@ -68,7 +71,7 @@ enum Command {
 impl Cli {
     /// Returns whether the command makes working copies.
     pub(crate) fn makes_copies(&self) -> bool {
-        matches!(self.command, Command::Run(_) | Command::Demo(_))
+        matches!(self.command, Command::Run(_) | Command::Demo(_) | Command::Plan(_))
     }
 
     /// Returns the setting of how working copies are made. `None` if it cannot be read, which the
@@ -76,6 +79,7 @@ impl Cli {
     pub(crate) fn copy_mode(&self) -> Option<CopyMode> {
         match &self.command {
             Command::Run(args) => run::copy_mode(args),
+            Command::Plan(args) => plan::copy_mode(args),
             _ => None,
         }
     }
@@ -94,6 +98,7 @@ impl Cli {
             Command::Test(args) => test::test(&args).await,
             Command::Cache(command) => cache::cache(command).await,
             Command::Init(args) => init::init(&args.plan),
+            Command::Plan(args) => plan::plan(&args).await,
             Command::Graph(args) => graph::graph(&args),
             Command::Schema(args) => Ok(schema::schema(&args)),
             Command::Profile(profile::ProfileCommand::Show(args)) => profile::show(&args),

@@ -13,6 +13,7 @@ use greenwave_testing::{RESULTS_VARIABLE, TOOL_HOMES_VARIABLE};
 use toml::de::DeValue;
 
 use crate::diagnostic::Document;
+use crate::planfile;
 use crate::reader::{SETTINGS_FILE, Table, invalid_value, suggestion, whole};
 use crate::testfile::TestFile;
 
@@ -90,6 +91,10 @@ impl Config {
             (Some(document), Some(root)) => TestFile::take(document, root)?,
             _ => TestFile::default(),
         };
+        if let (Some(document), Some(root)) = (&document, &mut root) {
+            // Only `greenwave plan` uses them, and reads them again.
+            planfile::agents(document, root, project, project)?;
+        }
         let (profile, profile_origin) = chosen_profile(document.as_ref(), root.as_mut(), overrides)?;
         let mut config = Self {
             settings: Settings::default(),

@@ -77,6 +77,12 @@ pub(crate) enum CliError {
     /// Options that need a feature.
     #[error("missing argument `FEATURE`: expected the feature whose attempts are compared or opened")]
     NoFeatureNamed,
+    /// No agent has the name.
+    #[error("unknown agent `{name}`: expected one of {known}")]
+    NoSuchAgent { name: String, known: String },
+    /// A file is no list of issues.
+    #[error("cannot read issues from {}: {problem}", path.display())]
+    Issues { path: PathBuf, problem: String },
     /// The plan has no pull request that could be created.
     #[error("cannot create a pull request: the plan does not set `result = \"pr\"`")]
     NoPullRequest,
@@ -112,6 +118,9 @@ pub(crate) enum CliError {
     /// A file that would be created exists.
     #[error("cannot create {}", path.display())]
     Exists { path: PathBuf, source: std::io::Error },
+    /// A file exists that would be overwritten.
+    #[error("cannot create {}", path.display())]
+    NotForced { path: PathBuf, source: std::io::Error },
     /// The directory for a demo holds something else.
     #[error("cannot create a demo in {}: the directory is not empty and holds no demo", path.display())]
     NotADemo { path: PathBuf },
@@ -178,6 +187,12 @@ impl CliError {
             CliError::Timings { .. } => "create the file again with `greenwave test --save-timings FILE`",
             CliError::NotHeld { .. } => "run the plan with `hold = true` until the feature is held",
             CliError::NoPullRequest => "set `result = \"pr\"` in the plan, or leave `--create-pr` out",
+            CliError::NoSuchAgent { .. } => {
+                "name an agent of `[agents]` in greenwave.toml or in the plan of `--config`"
+            }
+            CliError::Issues { .. } => {
+                "pass the output of `gh issue list --json number,title,body`, or a list in Markdown"
+            }
             CliError::NoFeatureNamed => "list all attempts with `greenwave attempts PLAN`",
             CliError::NoSuchAttempt { .. } => "list all attempts with `greenwave attempts PLAN`",
             CliError::NoSuchRun { count: 0, .. } => "run a plan with `greenwave run PLAN`",
@@ -189,6 +204,7 @@ impl CliError {
             }
             CliError::Output(_) => "free disk space, or redirect the output (`> FILE`)",
             CliError::Exists { .. } => "edit or remove the existing file",
+            CliError::NotForced { .. } => "pass `--force` to overwrite it, or name another file with `-o`",
             CliError::NotADemo { .. } => "choose an empty directory",
             _ => return None,
         })

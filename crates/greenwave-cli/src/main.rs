@@ -20,6 +20,7 @@ mod mount_namespace;
 mod output;
 mod password;
 mod planfile;
+mod planning;
 mod printer;
 mod progress;
 mod pull_request;

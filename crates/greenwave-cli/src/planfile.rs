@@ -18,6 +18,7 @@ pub(crate) mod confinement;
 mod http_agent;
 mod spending;
 
+pub(crate) use agent::beside_plan;
 use agent::{choice, command};
 
 /// Number of attempts of features that do not set it.
@@ -84,7 +85,7 @@ impl PlanFile {
         let budget = spending::budget(&mut root)?;
         let (agents, agent_locations) = split(agents(&document, &mut root, &dir, &dir.join(&project.value))?);
         let hold = root.flag("hold")?.unwrap_or(false);
-        let notify = agent::beside_plan(root.plain_texts("notify")?, &dir, &dir.join(&project.value));
+        let notify = beside_plan(root.plain_texts("notify")?, &dir, &dir.join(&project.value));
         let mut features = Vec::new();
         let mut feature_locations = Vec::new();
         for table in root.tables("features")? {
@@ -196,7 +197,8 @@ fn split<T>(located: BTreeMap<String, Located<T>>) -> (BTreeMap<String, T>, BTre
     (located.into_iter().map(|(name, found)| (name, found.value)).collect(), locations)
 }
 
-fn agents(
+/// Reads the table `agents`.
+pub(crate) fn agents(
     document: &Document,
     root: &mut Table<'_>,
     dir: &Path,

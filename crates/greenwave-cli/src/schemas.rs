@@ -292,7 +292,8 @@ fn settings_schema() -> Value {
         sections.entry(section).or_default().insert(key.to_owned(), value);
     }
     let properties = schema["properties"].as_object_mut().unwrap();
-    properties.retain(|name, _| ["profile", "resources", "test", "quarantine"].contains(&name.as_str()));
+    properties
+        .retain(|name, _| ["profile", "resources", "test", "quarantine", "agents"].contains(&name.as_str()));
     for (section, keys) in sections {
         let section_schema = json!({"type": "object", "properties": keys, "additionalProperties": false});
         properties.insert(section.to_owned(), section_schema);

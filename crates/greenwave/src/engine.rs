@@ -40,6 +40,7 @@ use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
 use crate::feature_run::FeatureRun;
 use crate::fixed_ports::FixedPorts;
+use crate::function_tests::FunctionTests;
 use crate::green_record;
 use crate::mask::{AddedSecrets, Mask};
 use crate::merge::MergeQueue;
@@ -103,6 +104,31 @@ impl Engine {
     /// set up, [`Error::Busy`] if another run uses the project, and otherwise the reason why the
     /// project's state cannot be opened.
     pub fn open(plan: Plan, settings: Settings, environment: Environment) -> Result<Self, Error> {
+        Self::open_parts(plan, settings, environment, None)
+    }
+
+    /// Like [`open`](Engine::open), with a function in the place of all tests of the features.
+    ///
+    /// `check` looks at the project in a directory, a working copy for example, and returns why its
+    /// files are not accepted: the feedback for the agent. It runs on a thread that may block.
+    ///
+    /// # Errors
+    /// Those of [`open`](Engine::open).
+    pub fn open_checking(
+        plan: Plan,
+        settings: Settings,
+        environment: Environment,
+        check: impl Fn(&Path) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        Self::open_parts(plan, settings, environment, Some(FunctionTests::new(check)))
+    }
+
+    fn open_parts(
+        plan: Plan,
+        settings: Settings,
+        environment: Environment,
+        check: Option<FunctionTests>,
+    ) -> Result<Self, Error> {
         plan.graph()?;
         let copies = copies::base_directory(&settings, &environment)?;
         let variables = copies::agent_variables(&copies, &ProjectRoot::of(&plan.project)?);
@@ -129,6 +155,9 @@ impl Engine {
         let starter = Starter { supervisor, sandbox };
         let seal = settings.seal_of(&plan.project)?;
         let runner = |settings: &Settings, state_dir: &Dir| -> Result<Arc<dyn TestRunner>, Error> {
+            if let Some(check) = check {
+                return Ok(Arc::new(check));
+            }
             let cache = adapters::cache(settings, state_dir, seal.as_ref())?;
             Ok(Arc::new(Runner::new(environment, cache)))
         };

@@ -96,6 +96,7 @@ mod feedback;
 mod file_state;
 mod fixed_ports;
 mod forget;
+mod function_tests;
 mod git;
 mod git_copies;
 mod green_record;
@@ -193,4 +194,5 @@ pub use settings::{
     PoolSettings, RunSettings, Settings, StorageSettings, TestingSettings,
 };
 pub use spending::{BudgetExceeded, BudgetLimits, Prices, format_dollars};
+pub use test_files::is_test_file;
 pub use trusted_path::trusted_path;

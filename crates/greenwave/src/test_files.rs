@@ -64,7 +64,7 @@ const SETTINGS_STEMS: [&str; 18] = [
 ];
 
 /// Returns whether a path relative to the project names a test, or a file in a directory of tests.
-pub(crate) fn is_test_file(path: &str) -> bool {
+pub fn is_test_file(path: &str) -> bool {
     let (directories, name) = path.rsplit_once('/').unwrap_or(("", path));
     directories.split('/').any(is_test_directory) || has_test_name(name)
 }

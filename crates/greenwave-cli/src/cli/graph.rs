@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use greenwave::{Plan, PlanError};
 
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -20,7 +21,7 @@ pub(super) struct GraphArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum GraphFormat {
+pub(super) enum GraphFormat {
     /// Mermaid, which GitHub renders in Markdown.
     Mermaid,
     /// DOT, for Graphviz.
@@ -30,19 +31,25 @@ enum GraphFormat {
 /// Prints the graph of a plan.
 pub(super) fn graph(args: &GraphArgs) -> Result<Exit, CliError> {
     let file = PlanFile::read(&args.plan)?;
-    let graph = file.plan.graph().map_err(|error| file.locate_plan_error(&error))?;
+    let text = graph_text(&file.plan, args.format).map_err(|error| file.locate_plan_error(&error))?;
+    output::answer(&text)?;
+    Ok(Exit::SUCCESS)
+}
+
+/// Returns the graph of a plan.
+pub(super) fn graph_text(plan: &Plan, format: GraphFormat) -> Result<String, PlanError> {
+    let graph = plan.graph()?;
     let label = |task| {
-        let feature = &file.plan.features[graph.payload(task).index()];
+        let feature = &plan.features[graph.payload(task).index()];
         if feature.title == feature.id {
             feature.id.clone()
         } else {
             format!("{}\n{}", feature.id, feature.title)
         }
     };
-    let text = match args.format {
+    let text = match format {
         GraphFormat::Mermaid => graph.to_mermaid(label),
         GraphFormat::Dot => graph.to_dot(label),
     };
-    output::answer(text.trim_end())?;
-    Ok(Exit::SUCCESS)
+    Ok(text.trim_end().to_owned())
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use greenwave::{
-    AgentSpec, CopyMode, Dashboard, Engine, Event, INSTRUCTION_FILES, MetricsEndpoint, MetricsServer,
-    MetricsSource, PROTECTED_FILES, Plan, Problem, Report, ResultKind, RunScope, Settings, copy_method,
-    nearest, preflight, preflight_sandboxes,
+    AgentSpec, CopyMode, Dashboard, Engine, Environment, Event, INSTRUCTION_FILES, MetricsEndpoint,
+    MetricsServer, MetricsSource, PROTECTED_FILES, Plan, Problem, Report, ResultKind, RunScope, Settings,
+    copy_method, nearest, preflight, preflight_sandboxes,
 };
 use greenwave_testing::TraceStatus;
 
@@ -171,20 +171,33 @@ fn protected(plan: &Plan) -> String {
 /// # Errors
 /// Returns the last problem that keeps the plan from running. Prints those before it.
 fn checked(file: &PlanFile, scope: &RunScope) -> Result<Vec<Problem>, CliError> {
-    let mut errors: Vec<CliError> =
-        file.plan.problems().iter().map(|error| file.locate_plan_error(error)).collect();
-    let mut notes = Vec::new();
-    if errors.is_empty() {
-        scope.select(&file.plan).map_err(|error| CliError::Run(error.into()))?;
-        let environment = supervisor::environment();
-        let problems = preflight(&file.plan, &environment);
-        let (serious, other): (Vec<_>, Vec<_>) = problems.into_iter().partition(|problem| problem.is_error);
-        errors.extend(serious.iter().map(|problem| file.locate_problem(problem)));
-        notes = other;
+    problems(file, scope, &supervisor::environment()).map_err(|mut errors| {
+        let last = errors.pop().expect("a plan that has problems has a last one");
+        errors.iter().for_each(output::report);
+        last
+    })
+}
+
+/// Checks a plan, and returns notes about it.
+///
+/// # Errors
+/// All problems that keep the plan from running, at least one.
+pub(super) fn problems(
+    file: &PlanFile,
+    scope: &RunScope,
+    environment: &Environment,
+) -> Result<Vec<Problem>, Vec<CliError>> {
+    let problems = file.plan.problems();
+    if !problems.is_empty() {
+        return Err(problems.iter().map(|error| file.locate_plan_error(error)).collect());
     }
-    let Some(last) = errors.pop() else { return Ok(notes) };
-    errors.iter().for_each(output::report);
-    Err(last)
+    scope.select(&file.plan).map_err(|error| vec![CliError::Run(error.into())])?;
+    let problems = preflight(&file.plan, environment);
+    let (serious, notes): (Vec<_>, Vec<_>) = problems.into_iter().partition(|problem| problem.is_error);
+    if serious.is_empty() {
+        return Ok(notes);
+    }
+    Err(serious.iter().map(|problem| file.locate_problem(problem)).collect())
 }
 
 /// Changes of a plan for one run.
@@ -353,7 +366,7 @@ async fn watch(
     };
     let code = signals.finish();
     while let Some(event) = events.try_next() {
-        // Nothing is printed after a stop.
+        // A stopped run prints no further events.
         show(&event, trace.as_mut(), if code.is_none() { Some(&mut progress) } else { None });
     }
     let traced =

@@ -105,7 +105,7 @@ pub(super) fn choice<T: Copy>(
 /// Makes the parts of an agent's command absolute that name files beside the plan: its program, and
 /// arguments like `./helper.sh` that lie outside of the project. Such a path would mean nothing in
 /// a working copy. An argument in the project means the file in the copy.
-pub(super) fn beside_plan(command: Vec<String>, dir: &Path, project: &Path) -> Vec<String> {
+pub(crate) fn beside_plan(command: Vec<String>, dir: &Path, project: &Path) -> Vec<String> {
     let project = project.canonicalize().ok();
     let resolved = |(at, word): (usize, String)| {
         let is_explicit = word.starts_with("./") || word.starts_with("../");

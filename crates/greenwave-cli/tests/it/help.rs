@@ -5,7 +5,7 @@ use crate::test_dir::TestDir;
 
 #[test]
 fn each_command_has_help() {
-    let commands: [&[&str]; 21] = [
+    let commands: [&[&str]; 22] = [
         &[],
         &["demo"],
         &["run"],
@@ -22,6 +22,7 @@ fn each_command_has_help() {
         &["cache", "verify"],
         &["cache", "warm"],
         &["init"],
+        &["plan"],
         &["graph"],
         &["schema"],
         &["profile"],

@@ -51,6 +51,7 @@ mod outputs;
 mod own_sandboxes;
 mod partial_repositories;
 mod per_test;
+mod plan_command;
 mod plans;
 mod program;
 mod pull_requests;

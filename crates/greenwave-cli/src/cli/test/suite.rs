@@ -104,7 +104,7 @@ fn is_first_contact(args: &TestArgs) -> bool {
 }
 
 /// Prints the notes about problems of a discovery, which may explain an error. Returns the others,
-/// which would only stand in front of it.
+/// which would only precede it.
 fn introduce(notes: &[DiscoveryNote], args: &TestArgs) -> Vec<String> {
     let mut introduction = Vec::new();
     for note in notes {
