@@ -95,5 +95,5 @@ pub use peer::Peer;
 pub use retimed::{FileTimes, Retimed};
 pub use sandbox::Sandbox;
 pub use seccomp::kernel_object_exists;
-pub use trace::{Access, KernelObjects, Trace, TraceParts};
+pub use trace::{Access, KernelObjects, Trace, TraceParts, TraceReaders};
 pub use tracer::{TraceMode, TraceSession, TraceStatus, Tracer};

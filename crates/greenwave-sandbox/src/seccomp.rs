@@ -19,6 +19,7 @@ mod observer;
 mod opener;
 mod parts;
 mod processes;
+mod readers;
 mod resolver;
 mod sockets;
 mod supervisor;

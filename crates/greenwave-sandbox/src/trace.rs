@@ -39,6 +39,26 @@ pub struct Trace {
     pub peers: BTreeSet<Peer>,
     /// The parts of the command, if it could [announce](crate::Tracer::announcements) any.
     pub parts: Option<TraceParts>,
+    /// The programs that were the first to depend on each path. For explanations.
+    pub readers: TraceReaders,
+}
+
+/// The programs of a command, and which of them was the first to depend on each path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TraceReaders {
+    pub(crate) commands: Vec<String>,
+    /// Index of the command line.
+    pub(crate) by_path: HashMap<PathBuf, u32>,
+}
+
+impl TraceReaders {
+    /// Returns the command line of the process that was the first to depend on a path: its
+    /// arguments with one space between them, up to 200 bytes. Returns `None` for a path on which
+    /// nothing depends, and where the process had ended.
+    pub fn command(&self, path: &Path) -> Option<&str> {
+        let number = *self.by_path.get(path)?;
+        self.commands.get(number as usize).map(String::as_str)
+    }
 }
 
 /// The parts of a command that ran one after another.

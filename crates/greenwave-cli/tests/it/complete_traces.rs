@@ -4,6 +4,7 @@ use crate::program::{Program, until};
 use crate::pytest::Suite;
 use crate::test_command::verdicts;
 use crate::test_dir::TestDir;
+use crate::tracing::can_trace;
 
 /// Returns a suite whose files each import one private module and a shared one.
 fn suite_of_modules() -> Option<Suite> {
@@ -110,6 +111,42 @@ fn a_command_depends_on_what_it_reads() {
     // Both contents have passed.
     dir.write("p/b.txt", "1\n");
     assert_eq!(ran(run()), (vec![], true));
+}
+
+#[test]
+fn an_explanation_names_the_program_that_read_the_changed_file() {
+    let settings = "[[test]]\nname = \"a\"\ncommand = [\"sh\", \"a.sh\"]\n";
+    let dir = TestDir::empty()
+        .with("p/greenwave.toml", settings)
+        .with("p/a.sh", "grep -q 1 a.txt && ls in > /dev/null && cat ../b.txt")
+        .with("p/a.txt", "1\n")
+        .with("p/in/one", "")
+        .with("b.txt", "1\n");
+    if !can_trace(&dir) {
+        return;
+    }
+    let greenwave = |arguments: &[&str]| {
+        let program = Program::new(["test"].iter().chain(arguments)).within(&dir.path("p"));
+        program.variable("XDG_CACHE_HOME", dir.path("cache")).run()
+    };
+    settle(|| verdicts(&greenwave(&["--format", "json"])));
+    let changed_line = |start: &str| {
+        let explained = greenwave(&["--explain", "a"]).with_code(0).stdout;
+        let found = explained.lines().map(str::trim).find(|line| line.starts_with(start));
+        found.unwrap_or_else(|| panic!("no line `{start}`:\n{explained}")).to_owned()
+    };
+    dir.write("p/a.txt", "1 2\n");
+    assert_eq!(changed_line("input a.txt"), "input a.txt was changed (read by `grep -q 1 a.txt`)");
+    dir.write("p/a.txt", "1\n");
+    dir.write("b.txt", "2\n");
+    let outside = changed_line("discovered");
+    assert!(outside.ends_with("b.txt was changed (read by `cat ../b.txt`)"), "{outside}");
+    dir.write("b.txt", "1\n");
+    dir.write("p/in/two", "");
+    let names = changed_line("discovered");
+    assert_eq!(names, "discovered dependency in (its names) was changed (read by `ls in`)");
+    dir.write("p/a.sh", "grep -q 1 a.txt || true");
+    assert_eq!(changed_line("input a.sh"), "input a.sh was changed (read by `sh a.sh`)");
 }
 
 /// Test runners such as Jest examine each file of the project.

@@ -95,8 +95,16 @@ fn tests_that_are_not_cached_are_listed_with_the_reason() {
     let listed = run(&["--why-not-cached"]);
     assert_eq!(
         listed,
-        "counts\n  not cached: the test modifies its own input `count` (declare it in `outputs`)\n"
+        "counts\n  not cached: the test modifies its own input `count` (declare it in `outputs`)\n  \
+         never cached in this directory\n  setting: outputs = [\"/count\"]\n\
+         hint: add each setting to the test in greenwave.toml, which `greenwave test --init` writes for \
+         tests that were discovered\n"
     );
     assert_eq!(run(&["fine", "--why-not-cached"]), nothing);
     assert_eq!(dir.read("p/count"), "x\nx\n");
+    // The setting helps.
+    let line = listed.lines().find_map(|line| line.trim().strip_prefix("setting: ")).unwrap();
+    dir.write("p/greenwave.toml", &settings.replacen(">> count\"\n", &format!(">> count\"\n{line}\n"), 1));
+    run(&["counts"]);
+    assert_eq!(run(&["--why-not-cached"]), nothing);
 }

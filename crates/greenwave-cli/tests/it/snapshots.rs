@@ -1,7 +1,7 @@
 //! Snapshots of the program's output, with times, sizes and paths of one run replaced.
 
 /// Patterns of values that differ between runs or machines, with their replacements.
-const FILTERS: [(&str, &str); 12] = [
+const FILTERS: [(&str, &str); 14] = [
     (r"127\.0\.0\.1:\d+", "127.0.0.1:[PORT]"),
     (r"\((\d+\.\d s|\d+ ms)\)", "([TIME])"),
     (r"\b\d+ min \d+ s\b", "[TIME]"),
@@ -16,6 +16,8 @@ const FILTERS: [(&str, &str); 12] = [
     (r"Copies: .*", "Copies: [METHOD]"),
     // An untraced run discovers no paths.
     (r" and \d+ discovered paths?", ""),
+    (r" \(read by `.*`\)", ""),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "[TIME]"),
 ];
 
 /// Like [`FILTERS`], for values that depend on the order in which features finish.

@@ -92,7 +92,7 @@ fn last(finished: &Finished) -> Value {
 }
 
 /// Returns whether tests can be traced on this machine.
-fn can_trace(dir: &TestDir) -> bool {
+pub(crate) fn can_trace(dir: &TestDir) -> bool {
     let finished = greenwave(dir, "p", ["--format", "json", "--no-cache"]).run();
     let can = last(&finished)["tracing"] == "traced";
     if !can {

@@ -10,7 +10,8 @@ use super::changes::{Caller, Change, ExpectedChange, ExpectedChanges, FileState}
 use super::ipc::{IpcCall, IpcLog};
 use super::parts::Parts;
 use super::processes::process_of;
-use crate::{Access, FileTimes, Peer, Retimed, Trace};
+use super::readers::Readers;
+use crate::{Access, FileTimes, Peer, Retimed, Trace, TraceReaders};
 
 /// Maximum number of peers that are recorded.
 const PEERS_MAX: usize = 1_000;
@@ -31,6 +32,7 @@ pub(super) struct AccessLog {
     /// Threads whose last call set the timestamps of a file.
     unsettled: Vec<(u32, PathBuf)>,
     pub(super) parts: Parts,
+    readers: Readers,
     /// The thread that makes the current call.
     thread: u32,
     paths_max: usize,
@@ -51,6 +53,8 @@ struct PathRecord {
     is_shared: bool,
     /// The first access came after the names in its directory were read.
     is_walked: bool,
+    /// The number of the program that was the first to depend on the path.
+    reader: Option<u32>,
 }
 
 impl AccessLog {
@@ -65,6 +69,7 @@ impl AccessLog {
             retimed: HashMap::new(),
             unsettled: Vec::new(),
             parts,
+            readers: Readers::default(),
             thread: 0,
             paths_max,
         }
@@ -113,11 +118,18 @@ impl AccessLog {
     /// Records an access that depends on the state of the path.
     pub(super) fn depend(&mut self, path: &Path, set: impl FnOnce(&mut Access)) {
         self.parts.observe(path);
+        let reader = self.readers.number(self.thread);
         if let Some(record) = self.record(path)
             && !record.is_output
         {
             set(&mut record.access);
+            record.reader = record.reader.or(reader);
         }
+    }
+
+    /// Records that the current call may execute another program.
+    pub(super) fn executes(&mut self) {
+        self.readers.executes(self.thread);
     }
 
     /// Records that a file exists.
@@ -292,7 +304,9 @@ impl AccessLog {
     pub(super) fn finish(mut self) -> Trace {
         self.settle_all();
         let (existing, swept, retimed) = (self.existing(), self.swept(), self.retimed());
+        let readers = self.readers();
         Trace {
+            readers,
             swept,
             paths: self.paths.into_iter().map(|(path, record)| (path, record.access)).collect(),
             existing,
@@ -308,6 +322,7 @@ impl AccessLog {
     pub(super) fn snapshot(&mut self) -> Trace {
         self.settle_all();
         Trace {
+            readers: self.readers(),
             swept: self.swept(),
             paths: self.paths.iter().map(|(path, record)| (path.clone(), record.access)).collect(),
             existing: self.existing(),
@@ -323,6 +338,12 @@ impl AccessLog {
         self.settle_times(|_| true);
         let certain = self.expected.finish();
         self.settle(certain);
+    }
+
+    fn readers(&self) -> TraceReaders {
+        let with_reader = |(path, record): (&PathBuf, &PathRecord)| Some((path.clone(), record.reader?));
+        let by_path = self.paths.iter().filter_map(with_reader).collect();
+        TraceReaders { by_path, ..self.readers.finish() }
     }
 
     fn retimed(&self) -> HashMap<PathBuf, Retimed> {

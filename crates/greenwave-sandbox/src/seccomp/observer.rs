@@ -300,9 +300,15 @@ impl Observer {
     fn execute(&mut self, it: &Tracee<'_>, path: PathArgument, follow: bool) -> Result<(), Skip> {
         let path = raw_path_or_base(it, path)?;
         let directory = it.base(Base::WorkingDirectory)?;
+        let mut is_program = false;
         self.once(it, EXECUTE | u64::from(follow), path, |observer, path| {
-            observer.execute_path(it, path, follow, directory.as_deref())
+            let target = observer.execute_path(it, path, follow, directory.as_deref());
+            is_program = target == Target::File;
+            target
         });
+        if is_program || self.was_recorded {
+            self.log.executes();
+        }
         Ok(())
     }
 

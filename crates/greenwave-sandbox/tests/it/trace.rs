@@ -703,6 +703,21 @@ async fn frequent_signals_do_not_prevent_calls_from_ending() {
 }
 
 #[tokio::test]
+async fn a_path_has_the_command_line_of_its_first_reader() {
+    if !can_trace() {
+        return;
+    }
+    let directory = Directory::new(&[("a", "1"), ("b", "1"), ("c", "1"), ("script", "head -c 1 c\n")]);
+    let traced = directory.shell("cat a; (read line < b); cat a b; sh script; echo > d; cat d").await;
+    let reader = |path: &str| traced.trace.readers.command(&directory.at(path));
+    assert_eq!(reader("a"), Some("cat a"));
+    let shell = reader("b").unwrap();
+    assert!(shell.starts_with("sh -c cat a; (read line"), "{shell}");
+    assert_eq!((reader("c"), reader("script")), (Some("head -c 1 c"), Some("sh script")));
+    assert_eq!(reader("missing"), None);
+}
+
+#[tokio::test]
 async fn inputs_exclude_the_given_directories() {
     if !can_trace() {
         return;

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::results::readers::PathsByReader;
 use crate::results::state::{StateDirectory, StateFile};
 use crate::{Error, Manifest, Status};
 use greenwave_inputs::{ObservedStates, text};
@@ -44,6 +45,9 @@ pub(crate) struct DependencyLog {
     manifests: BTreeMap<String, BTreeMap<String, String>>,
     /// States of discovered dependencies, by the hash of the set.
     discovered: BTreeMap<String, ObservedStates>,
+    /// Programs that read the dependencies, by the hash of the set.
+    #[serde(default)]
+    readers: BTreeMap<String, PathsByReader>,
     #[serde(skip)]
     is_changed: bool,
 }
@@ -66,11 +70,20 @@ pub(crate) struct DependencyRecord {
     /// The states themselves, until [`DependencyLog::put`] moves them to the log.
     #[serde(skip)]
     pub(crate) discovered_states: Arc<ObservedStates>,
+    /// Hash of the programs that read the dependencies.
+    #[serde(default)]
+    pub(crate) readers: String,
+    /// The programs themselves, until [`DependencyLog::put`] moves them to the log.
+    #[serde(skip)]
+    pub(crate) paths_by_reader: Arc<PathsByReader>,
     /// Time of the run, in milliseconds since the Unix epoch.
     pub(crate) at: u64,
     pub(crate) status: Status,
     /// Reason why the result was not stored.
     pub(crate) not_stored: Option<String>,
+    /// The setting of the test after which its results are stored.
+    #[serde(default)]
+    pub(crate) setting: Option<String>,
 }
 
 /// A dependency that has changed since an earlier run.
@@ -93,6 +106,21 @@ pub enum Difference {
     Removed(PathBuf),
     /// A discovered dependency.
     Discovered(PathBuf),
+}
+
+impl Difference {
+    /// Returns the path in its display form without the kind of access.
+    fn path(&self) -> Option<&str> {
+        let path = match self {
+            Difference::Changed(path)
+            | Difference::Added(path)
+            | Difference::Removed(path)
+            | Difference::Discovered(path) => path.to_str()?,
+            _ => return None,
+        };
+        let kinds = [NAMES, MAINTAINED, MAINTAINED_NAMES];
+        Some(kinds.iter().find_map(|kind| path.strip_suffix(kind)).unwrap_or(path))
+    }
 }
 
 impl fmt::Display for Difference {
@@ -146,6 +174,13 @@ impl DependencyLog {
         self.discovered.get(&run.discovered).into_iter().flatten()
     }
 
+    /// Returns the command line of the process that was the first to read a dependency of a run.
+    pub(crate) fn reader_of(&self, run: &DependencyRecord, difference: &Difference) -> Option<&str> {
+        let (path, readers) = (difference.path()?, self.readers.get(&run.readers)?);
+        let reads = |(_, paths): &(&String, &Vec<String>)| paths.iter().any(|read| read == path);
+        readers.iter().find(reads).map(|(command, _)| command.as_str())
+    }
+
     /// Records the last run of a test. `inputs` is the manifest of its inputs.
     pub(crate) fn put(&mut self, test: &str, run: DependencyRecord, inputs: &Manifest) {
         if !self.manifests.contains_key(&run.inputs) {
@@ -153,6 +188,9 @@ impl DependencyLog {
         }
         if !self.discovered.contains_key(&run.discovered) {
             self.discovered.insert(run.discovered.clone(), (*run.discovered_states).clone());
+        }
+        if !self.readers.contains_key(&run.readers) {
+            self.readers.insert(run.readers.clone(), (*run.paths_by_reader).clone());
         }
         let last_stored = if run.is_stored() {
             Some(run.clone())
@@ -228,6 +266,11 @@ impl DependencyLog {
                 referenced.contains(hash) && paths <= PATHS_MAX
             });
         }
+        let readers: HashSet<String> = runs().map(|run| run.readers.clone()).collect();
+        self.readers.retain(|hash, set| {
+            paths += set.values().map(Vec::len).sum::<usize>();
+            readers.contains(hash) && paths <= PATHS_MAX
+        });
         state.save_json(StateFile::DependencyLog, &self)?;
         self.is_changed = false;
         Ok(())

@@ -1,7 +1,7 @@
 //! The outcome of a test: status, output, and whether the result was cached or stored.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::results::outputs::OutputFile;
+use crate::run::servers::is_server;
 use crate::{CaseReport, TestCount};
 
 /// The outcome of a test that ran or whose result was cached.
@@ -264,6 +265,34 @@ impl CacheDecision {
     }
 }
 
+impl CacheDecision {
+    /// Returns the setting of the test in `greenwave.toml` after which its results are stored, as a
+    /// line of TOML. Returns `None` if only the test itself, its environment or another run can
+    /// change that.
+    pub fn setting(&self) -> Option<String> {
+        match self {
+            CacheDecision::ModifiedInput(path) => Some(format!("outputs = [{}]", pattern(path)?)),
+            CacheDecision::NoInputs => Some("inputs = [\"/**\"]".to_owned()),
+            CacheDecision::ReachedPeers(peers) => {
+                let servers: Vec<&str> = peers.split(", ").collect();
+                let is_plain = |server: &&str| is_server(server) && !server.contains(['"', '\\', ' ']);
+                let lines = servers.iter().map(|server| format!("\"{server}\"")).collect::<Vec<_>>();
+                servers.iter().all(is_plain).then(|| format!("servers = [{}]", lines.join(", ")))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Returns the pattern that matches one file of the project, in quotation marks. Returns `None` for
+/// a path outside of the project, and for one with characters that patterns or TOML interpret.
+fn pattern(path: &Path) -> Option<String> {
+    let text = path.to_str()?;
+    let is_plain = |part: char| !part.is_control() && !"\"\\*?[]{}! ".contains(part);
+    let is_inside = path.is_relative() && path.components().all(|part| matches!(part, Component::Normal(_)));
+    (is_inside && !text.is_empty() && text.chars().all(is_plain)).then(|| format!("\"/{text}\""))
+}
+
 /// Returns a path as text; the empty path is the project's directory.
 fn display(path: &Path) -> String {
     if path.as_os_str().is_empty() { ".".to_owned() } else { path.display().to_string() }
@@ -284,5 +313,29 @@ impl fmt::Display for Status {
                 write!(formatter, "did not end within {} and was killed", humantime::format_duration(*limit))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_declare_what_prevents_the_storing() {
+        let check = |decision: CacheDecision, expected: Option<&str>| {
+            assert_eq!(decision.setting().as_deref(), expected, "{decision:?}");
+        };
+        let modified = |path: &str| CacheDecision::ModifiedInput(path.into());
+        check(modified("a/b.txt"), Some("outputs = [\"/a/b.txt\"]"));
+        for path in ["", "/tmp/a", "../a", "a*", "a\"b", "a b", "a\nb", "[a]"] {
+            check(modified(path), None);
+        }
+        let reached = |peers: &str| CacheDecision::ReachedPeers(peers.to_owned());
+        check(reached("127.0.0.1:80, /run/db"), Some("servers = [\"127.0.0.1:80\", \"/run/db\"]"));
+        check(reached("127.0.0.1:80 and 2 more"), None);
+        check(reached("/run/a and 2 more"), None);
+        check(reached("the pipe /run/pipe"), None);
+        check(CacheDecision::NoInputs, Some("inputs = [\"/**\"]"));
+        check(CacheDecision::Flaky, None);
     }
 }

@@ -2,12 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use greenwave_inputs::AccessKind;
 use greenwave_process::Spawn;
-use greenwave_sandbox::{Peer, Retimed, Trace, TraceMode, TraceParts, TraceSession, TraceStatus, Tracer};
+use greenwave_sandbox::{
+    Peer, Retimed, Trace, TraceMode, TraceParts, TraceReaders, TraceSession, TraceStatus, Tracer,
+};
 
 use crate::Error;
+use crate::results::readers::NamedReaders;
 use crate::run::left_objects::{ObjectList, POSIX};
 use crate::run::servers;
 
@@ -78,6 +82,10 @@ pub(crate) struct Seen {
     pub(crate) peers: Vec<Peer>,
     /// The parts of the command, if it could announce any.
     pub(crate) parts: Option<TraceParts>,
+    /// The programs that were the first to read each path.
+    pub(crate) readers: Arc<TraceReaders>,
+    /// Those of the paths that an explanation may name.
+    pub(crate) named_readers: OnceLock<NamedReaders>,
 }
 
 impl Seen {
@@ -102,6 +110,8 @@ impl Seen {
             incomplete: reads.incomplete.clone(),
             peers: servers::undeclared(servers, reads.peers.iter()),
             parts: reads.parts.clone(),
+            readers: Arc::new(reads.readers.clone()),
+            named_readers: OnceLock::new(),
         }
     }
 }

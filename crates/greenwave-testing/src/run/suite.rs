@@ -39,7 +39,7 @@ use crate::run::test_id::TestId;
 use crate::{Error, Test, Timings};
 
 pub use self::builder::SuiteBuilder;
-pub use self::explain::Explanation;
+pub use self::explain::{ChangedDependency, Explanation, NotStored};
 
 /// The result of a test as far as it can be known without running or building anything.
 #[derive(Debug)]
@@ -265,10 +265,16 @@ impl Suite {
     }
 
     /// Returns the tests whose last run passed and was not stored, with the reasons and advice.
-    pub fn not_stored(&self) -> Vec<(TestId, String)> {
+    pub fn not_stored(&self) -> Vec<NotStored> {
         let log = self.load_log();
-        let reason = |id: TestId| Some((id, log.last(&self.context.test(id).name)?.not_stored.clone()?));
-        self.ids().filter_map(reason).collect()
+        let found = |test: TestId| {
+            let name = &self.context.test(test).name;
+            let last = log.last(name)?;
+            let stored = log.last_stored(name).map(|record| record.age());
+            let (reason, setting) = (last.not_stored.clone()?, last.setting.clone());
+            Some(NotStored { test, reason, setting, stored })
+        };
+        self.ids().filter_map(found).collect()
     }
 
     /// Returns the durations that the tests are expected to take, learned from earlier runs.

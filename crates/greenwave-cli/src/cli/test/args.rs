@@ -29,10 +29,10 @@ pub(crate) struct TestArgs {
     /// List which results are cached and which tests would run, without running them.
     #[arg(long, conflicts_with_all = ["explain", "watch"])]
     pub(super) dry_run: bool,
-    /// Explain why the result of a test is cached, or what has changed.
+    /// Explain why the result of a test is cached, or what has changed and who read it.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["filters", "affected", "watch"])]
     pub(super) explain: Option<String>,
-    /// List the tests whose last result was not stored, each with the reason.
+    /// List the tests whose last result was not stored, with reasons and settings that help.
     #[arg(long, conflicts_with_all = ["explain", "dry_run", "watch"])]
     pub(super) why_not_cached: bool,
     /// Run and cache each test individually instead of per file or test binary.

@@ -1,7 +1,9 @@
 //! `greenwave test --explain`: explains why the result of a test is cached, or which changes made
 //! it miss.
 
-use greenwave_testing::{Explanation, Suite, TestId};
+use std::time::SystemTime;
+
+use greenwave_testing::{ChangedDependency, Explanation, Suite, TestId};
 
 use super::select::select_one;
 use crate::error::CliError;
@@ -11,6 +13,8 @@ use crate::text::{duration, plural, printable};
 
 /// Maximum number of changes that are listed.
 const CHANGES_MAX: usize = 20;
+const SETTINGS_HINT: &str = "hint: add each setting to the test in greenwave.toml, \
+    which `greenwave test --init` writes for tests that were discovered";
 
 pub(super) async fn explain(suite: &Suite, name: &str) -> Result<Exit, CliError> {
     let test = select_one(suite.tests(), name)?;
@@ -22,13 +26,23 @@ pub(super) async fn explain(suite: &Suite, name: &str) -> Result<Exit, CliError>
 
 /// Lists the selected tests whose last result was not stored, with the reasons.
 pub(super) fn why_not_cached(suite: &Suite, selected: &[TestId]) -> Result<Exit, CliError> {
-    let reasons = suite.not_stored();
     let mut lines = Vec::new();
-    for (test, reason) in reasons.iter().filter(|(test, _)| selected.contains(test)) {
-        lines.push(format!("{}\n  not cached: {reason}", printable(&suite.tests()[test.index()].name)));
+    let mut has_settings = false;
+    for it in suite.not_stored().iter().filter(|it| selected.contains(&it.test)) {
+        lines.push(printable(&suite.tests()[it.test.index()].name));
+        lines.push(format!("  not cached: {}", it.reason));
+        lines.push(match it.stored {
+            Some(age) => format!("  last cached {} ago", duration(age)),
+            None => "  never cached in this directory".to_owned(),
+        });
+        lines.extend(it.setting.as_ref().map(|line| format!("  setting: {line}")));
+        has_settings |= it.setting.is_some();
     }
     if lines.is_empty() {
         lines.push("No selected test passed without its result being stored".to_owned());
+    }
+    if has_settings {
+        lines.push(SETTINGS_HINT.to_owned());
     }
     output::answer(&lines.join("\n"))?;
     Ok(Exit::SUCCESS)
@@ -64,16 +78,24 @@ fn lines(name: &str, explanation: &Explanation) -> Vec<String> {
     if explanation.over_limit {
         lines.push("  the stored result does not hold under the time limit of the test".to_owned());
     } else if let (None, Some(age)) = (&explanation.cached, explanation.stored) {
-        let since = format!("since the result was stored {} ago", duration(age));
+        let at = humantime::format_rfc3339_seconds(SystemTime::now() - age);
+        let since = format!("since the result was stored {} ago ({at})", duration(age));
         if explanation.differences.is_empty() {
             lines.push(format!("  no change {since}; the result has expired or was removed"));
         } else {
             lines.push(format!("  changed {since}:"));
             let changes = explanation.differences.iter().take(CHANGES_MAX);
-            lines.extend(changes.map(|change| format!("    {}", printable(&change.to_string()))));
+            lines.extend(changes.map(|change| format!("    {}", printable(&described(change)))));
             let more = explanation.differences.len().saturating_sub(CHANGES_MAX);
             lines.extend((more > 0).then(|| format!("    and {more} more")));
         }
     }
     lines
+}
+
+fn described(change: &ChangedDependency) -> String {
+    match &change.read_by {
+        Some(command) => format!("{} (read by `{command}`)", change.difference),
+        None => change.difference.to_string(),
+    }
 }

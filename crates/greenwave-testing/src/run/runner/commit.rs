@@ -86,7 +86,7 @@ impl Commit<'_> {
             let new = discovered.as_ref().map(|found| &found.new);
             let all: Vec<_> = self.chain.dependencies().iter().chain(new).cloned().collect();
             Dependencies {
-                record: prepared.dependency_record(test, &all, &states),
+                record: prepared.record_of_run(test, &all, &states, (workspace.project(), &process.seen)),
                 inputs: prepared.snapshot.inputs.clone(),
             }
         });

@@ -10,6 +10,8 @@ use super::prepare::Prepared;
 use crate::results::dependencies::{
     BUILDS, DependencyRecord, MAINTAINED, MAINTAINED_NAMES, NAMES, TREE, TREE_PATTERN,
 };
+use crate::results::readers::NamedReaders;
+use crate::run::observation::Seen;
 use crate::{Status, Test};
 
 impl Prepared<'_> {
@@ -29,6 +31,22 @@ impl Prepared<'_> {
             (path.clone(), text::short_hash(&state.digest()))
         };
         paths.map(state).collect()
+    }
+
+    /// Returns a record of everything that a run of the test depended on, with the programs that
+    /// read it.
+    pub(crate) fn record_of_run(
+        &self,
+        test: &Test,
+        discovered: &[Arc<DiscoveredDeps>],
+        states: &PathStates,
+        (project, seen): (&Path, &Seen),
+    ) -> DependencyRecord {
+        let named = || NamedReaders::new(project, &seen.accesses, &seen.readers);
+        // Tests of a batch share the trace.
+        let NamedReaders { hash, paths } = seen.named_readers.get_or_init(named).clone();
+        let record = self.dependency_record(test, discovered, states);
+        DependencyRecord { readers: hash, paths_by_reader: paths, ..record }
     }
 
     /// Returns a record of everything that the test depends on.
@@ -67,9 +85,12 @@ impl Prepared<'_> {
             inputs: text::short_hash(self.snapshot.inputs.digest()),
             discovered,
             discovered_states,
+            readers: String::new(),
+            paths_by_reader: Arc::default(),
             at: 0,
             status: Status::Passed,
             not_stored: None,
+            setting: None,
         }
     }
 }

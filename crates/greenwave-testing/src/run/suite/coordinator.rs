@@ -294,8 +294,9 @@ impl Coordinator<'_> {
 fn note(log: &mut DependencyLog, test: &Test, run: TestRun) -> Outcome {
     let TestRun { outcome, dependencies } = run;
     if let (Source::Ran(decision), Some(Dependencies { record, inputs })) = (&outcome.source, dependencies) {
-        let (at, status, not_stored) = (now_ms(), outcome.status, decision.reason());
-        log.put(&test.name, DependencyRecord { at, status, not_stored, ..record }, &inputs);
+        let (at, status) = (now_ms(), outcome.status);
+        let (not_stored, setting) = (decision.reason(), decision.setting());
+        log.put(&test.name, DependencyRecord { at, status, not_stored, setting, ..record }, &inputs);
     }
     outcome
 }

@@ -27,13 +27,37 @@ pub struct Explanation {
     /// Age of the last run in this project whose result was stored.
     pub stored: Option<Duration>,
     /// Changes since the last run whose result was stored.
-    pub differences: Vec<Difference>,
+    pub differences: Vec<ChangedDependency>,
     /// Whether the stored result does not hold under the time limit that the test has now.
     pub over_limit: bool,
     /// Number of input files that the result depends on.
     pub inputs: usize,
     /// Paths of discovered dependencies.
     pub discovered: Vec<PathBuf>,
+}
+
+/// A dependency that has changed since an earlier run, and who read it then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangedDependency {
+    /// The dependency.
+    pub difference: Difference,
+    /// The command line of the process that was the first to read it in the earlier run. `None` if
+    /// the run was not traced or no process read it, and for installed programs and libraries.
+    pub read_by: Option<String>,
+}
+
+/// A test whose last run passed and was not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotStored {
+    /// The test.
+    pub test: TestId,
+    /// The reason, followed by advice in parentheses.
+    pub reason: String,
+    /// The setting of the test in `greenwave.toml` after which its results are stored.
+    pub setting: Option<String>,
+    /// Age of the last run in this project whose result was stored. `None` if the test has no such
+    /// run.
+    pub stored: Option<Duration>,
 }
 
 /// Looks a test up, and compares its dependencies with those of its last runs.
@@ -85,12 +109,15 @@ pub(super) async fn explain(
         }
         None => manifest.len(),
     };
+    let read_by = |difference: &Difference| Some(log.reader_of(stored?, difference)?.to_owned());
+    let with_reader =
+        |difference: Difference| ChangedDependency { read_by: read_by(&difference), difference };
     let last = log.last(&test.name);
     let accesses = discovered.iter().flat_map(|set| &set.accesses);
     Ok(Explanation {
         last: last.map(|record| (record.age(), record.status, record.not_stored.clone())),
         stored: stored.map(DependencyRecord::age),
-        differences,
+        differences: differences.into_iter().map(with_reader).collect(),
         inputs,
         discovered: accesses
             .filter(|(_, kind)| !matches!(kind, AccessKind::Build | AccessKind::Tree))
