@@ -31,6 +31,9 @@ pub enum AccessKind {
     /// Like `Names`, of a directory of such a cache. Its state covers only the names that no test
     /// has written and the names that another program has removed.
     MaintainedNames = 5,
+    /// It asked whether a repository of git exists, and observed nothing else of it. The path is
+    /// that of a `.git`, which is a directory in a clone and a file in a worktree or submodule.
+    Repository = 6,
 }
 
 impl AccessKind {
@@ -111,6 +114,7 @@ impl DiscoveredDeps {
                 [3] => AccessKind::Tree,
                 [4] => AccessKind::Maintained,
                 [5] => AccessKind::MaintainedNames,
+                [6] => AccessKind::Repository,
                 _ => return None,
             };
             let (shared, rest) = (reader.count()?, reader.count()?);

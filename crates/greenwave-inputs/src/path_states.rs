@@ -308,6 +308,7 @@ impl PathStates {
             AccessKind::Maintained | AccessKind::MaintainedNames => {
                 return self.read_maintained(path, kind == AccessKind::MaintainedNames);
             }
+            AccessKind::Repository => return self.read_repository(path),
             AccessKind::Content | AccessKind::Names => {}
         }
         if let Some(exists) = (self.object_exists)(path) {
@@ -328,6 +329,17 @@ impl PathStates {
         state.hash(&mut hasher);
         let changed = changed.max(stamp.modified).max(stamp.changed);
         (PathState::Symlink(*hasher.finalize().as_bytes()), changed)
+    }
+
+    /// Reads the state of a `.git`: a file counts like a directory.
+    fn read_repository(&self, path: &Path) -> (PathState, i64) {
+        match fs::symlink_metadata(self.project.join(path)) {
+            Ok(found) if found.is_file() => {
+                let stamp = FileStamp::from_metadata(&found);
+                (PathState::Directory([0; 32]), stamp.modified.max(stamp.changed))
+            }
+            _ => self.read(path, AccessKind::Content),
+        }
     }
 
     fn read_maintained(&self, path: &Path, reads_names: bool) -> (PathState, i64) {

@@ -22,6 +22,8 @@ pub(crate) const NAMES: &str = " (its names)";
 pub(crate) const MAINTAINED: &str = " (in a cache)";
 /// Suffix in dependency records of a directory in such a cache whose names were read.
 pub(crate) const MAINTAINED_NAMES: &str = " (names in a cache)";
+/// Suffix in dependency records of a `.git` of which nothing but its existence was observed.
+pub(crate) const REPOSITORY: &str = " (a repository)";
 /// Suffix in dependency records of a workspace that cargo must build.
 pub(crate) const BUILDS: &str = " (what cargo builds)";
 /// The suffix of the dependency on the whole project, whose name holds the patterns that exclude
@@ -118,7 +120,7 @@ impl Difference {
             | Difference::Discovered(path) => path.to_str()?,
             _ => return None,
         };
-        let kinds = [NAMES, MAINTAINED, MAINTAINED_NAMES];
+        let kinds = [NAMES, MAINTAINED, MAINTAINED_NAMES, REPOSITORY];
         Some(kinds.iter().find_map(|kind| path.strip_suffix(kind)).unwrap_or(path))
     }
 }

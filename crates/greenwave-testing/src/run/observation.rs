@@ -1,19 +1,23 @@
 //! Observes the accesses of a test, and the kernel objects that it leaves behind.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use greenwave_inputs::AccessKind;
 use greenwave_process::Spawn;
 use greenwave_sandbox::{
-    Peer, Retimed, Trace, TraceMode, TraceParts, TraceReaders, TraceSession, TraceStatus, Tracer,
+    Access, Peer, Retimed, Trace, TraceMode, TraceParts, TraceReaders, TraceSession, TraceStatus, Tracer,
 };
 
 use crate::Error;
 use crate::results::readers::NamedReaders;
 use crate::run::left_objects::{ObjectList, POSIX};
 use crate::run::servers;
+
+/// Name of the directory or file at the root of a repository of git.
+const REPOSITORY: &str = ".git";
 
 /// A running observation of a command.
 pub(super) enum Observation {
@@ -92,7 +96,9 @@ impl Seen {
     fn of(reads: &Trace, own: &Path, servers: &[String]) -> Self {
         let accesses = reads.inputs(&[]).flat_map(|(path, access)| {
             let depends_on_content = access.read || access.queried || access.created;
-            let content = depends_on_content.then(|| (path.to_owned(), AccessKind::Content));
+            let is_repository = depends_on_content && is_repository(reads, path, access);
+            let kind = if is_repository { AccessKind::Repository } else { AccessKind::Content };
+            let content = depends_on_content.then(|| (path.to_owned(), kind));
             let names = access.listed.then(|| (path.to_owned(), AccessKind::Names));
             content.into_iter().chain(names)
         });
@@ -114,6 +120,17 @@ impl Seen {
             named_readers: OnceLock::new(),
         }
     }
+}
+
+/// Returns whether a command asked for the metadata or existence of a `.git`, and observed nothing
+/// else of the repository: neither the content of the file, nor anything in the directory.
+fn is_repository(reads: &Trace, path: &Path, access: Access) -> bool {
+    let only_queried = Access { queried: true, ..Access::default() };
+    let after = (Bound::Excluded(path), Bound::Unbounded);
+    let next = || reads.paths.range::<Path, _>(after).next();
+    path.file_name().is_some_and(|name| name == REPOSITORY)
+        && access == only_queried
+        && !next().is_some_and(|(next, _)| next.starts_with(path))
 }
 
 /// Returns a POSIX shared object that was left behind, and one that was read and existed before.

@@ -8,7 +8,7 @@ use greenwave_inputs::{AccessKind, DiscoveredDeps, PathStates, text};
 
 use super::prepare::Prepared;
 use crate::results::dependencies::{
-    BUILDS, DependencyRecord, MAINTAINED, MAINTAINED_NAMES, NAMES, TREE, TREE_PATTERN,
+    BUILDS, DependencyRecord, MAINTAINED, MAINTAINED_NAMES, NAMES, REPOSITORY, TREE, TREE_PATTERN,
 };
 use crate::results::readers::NamedReaders;
 use crate::run::observation::Seen;
@@ -22,6 +22,7 @@ impl Prepared<'_> {
             let access = with_suffix(NAMES, AccessKind::Names)
                 .or_else(|| with_suffix(MAINTAINED, AccessKind::Maintained))
                 .or_else(|| with_suffix(MAINTAINED_NAMES, AccessKind::MaintainedNames))
+                .or_else(|| with_suffix(REPOSITORY, AccessKind::Repository))
                 .or_else(|| with_suffix(BUILDS, AccessKind::Build))
                 .or_else(|| with_suffix(TREE, AccessKind::Tree));
             let (name, kind) = access.unwrap_or((path.as_str(), AccessKind::Content));
@@ -68,6 +69,7 @@ impl Prepared<'_> {
                 AccessKind::Tree => TREE,
                 AccessKind::Maintained => MAINTAINED,
                 AccessKind::MaintainedNames => MAINTAINED_NAMES,
+                AccessKind::Repository => REPOSITORY,
             };
             let name = path.display().to_string();
             (

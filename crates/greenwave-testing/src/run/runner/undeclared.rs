@@ -49,7 +49,7 @@ pub(super) fn reads_more(
     let counts = |(path, kind): &&(PathBuf, AccessKind)| {
         let relative = path.strip_prefix(project).unwrap_or(path);
         let is_declared = || {
-            *kind == AccessKind::Content
+            matches!(kind, AccessKind::Content | AccessKind::Repository)
                 && (prepared.snapshot.inputs.get(relative).is_some() || path.is_dir())
         };
         let is_exempt = products.is_some_and(|products| products.is_of_linker(path))
@@ -58,7 +58,8 @@ pub(super) fn reads_more(
             || is_search(path)
             || selection.is_output(relative);
         // Last, since it queries the file system.
-        matches!(kind, AccessKind::Content | AccessKind::Names) && !is_exempt && !is_declared()
+        let is_read = !matches!(kind, AccessKind::Build | AccessKind::Tree) && !kind.is_maintained();
+        is_read && !is_exempt && !is_declared()
     };
     let mut reads = MoreReads::default();
     for (path, kind) in accesses.iter().filter(counts) {
