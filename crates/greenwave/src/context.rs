@@ -28,6 +28,7 @@ use crate::notify::Notifier;
 use crate::plan::{Feature, FeatureId, Plan};
 use crate::preflight::Problem;
 use crate::project_state::Exposure;
+use crate::protection::RunProtection;
 use crate::receipts::Receipts;
 use crate::report::Totals;
 use crate::run_journal::RunJournal;
@@ -81,6 +82,8 @@ pub(crate) struct RunContext {
     pub(crate) project: Destination,
     /// Pools of agent sessions, by the agent's name in the plan.
     pub(crate) agents: BTreeMap<String, AgentPool>,
+    /// The files that no agent may change.
+    pub(crate) protection: RunProtection,
     /// Removes secrets from stored and displayed text.
     pub(crate) mask: Mask,
     /// Hold back requests to overloaded agents, by the agent's name in the plan.

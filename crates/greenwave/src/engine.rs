@@ -49,6 +49,7 @@ use crate::notify::Notifier;
 use crate::plan::{BaseKind, FeatureId, Guards, Plan, ResultKind};
 use crate::preflight::{preflight, preflight_sandboxes};
 use crate::project_root::ProjectRoot;
+use crate::protection::RunProtection;
 use crate::receipts::Receipts;
 use crate::report::Report;
 use crate::resources;
@@ -251,6 +252,7 @@ impl Engine {
             unsaved: Mutex::default(),
             working: AtomicUsize::new(0),
             agents,
+            protection: RunProtection::new(&plan, &copies.root),
             mask,
             scope: RunScope::default(),
             selected: (0..plan.features.len()).map(FeatureId::from_index).collect(),

@@ -11,6 +11,8 @@ mod makefiles;
 mod manifests;
 mod trusted;
 
+use std::sync::Arc;
+
 use greenwave_inputs::{InputSpec, Selection};
 use greenwave_testing::Test;
 
@@ -22,23 +24,42 @@ pub(crate) use manifests::has_protected_parts;
 use trusted::TrustedFiles;
 pub use trusted::{INSTRUCTION_FILES, PROTECTED_FILES};
 
+/// The files that no agent of a run may change.
+#[derive(Debug)]
+pub(crate) struct RunProtection {
+    trusted: Arc<TrustedFiles>,
+    plan: PlanFiles,
+}
+
+impl RunProtection {
+    /// Compiles the patterns of a plan and finds its files. Invalid patterns, which plan files
+    /// refuse, match nothing.
+    pub(crate) fn new(plan: &Plan, root: &ProjectRoot) -> Self {
+        Self { trusted: TrustedFiles::of(&plan.protect), plan: PlanFiles::new(plan, root) }
+    }
+
+    /// Returns why a path is protected from an agent with this prompt; `None` if it is not.
+    fn reason(&self, path: &str, prompt: &str) -> Option<&'static str> {
+        self.plan.reason(path).or_else(|| self.trusted.reason(path, prompt))
+    }
+}
+
 /// The files that an agent may not change for a feature.
 #[derive(Debug)]
-pub(crate) struct Protection {
+pub(crate) struct Protection<'r> {
     /// Scripts and files that the tests' commands name, and whether only their names say so.
     operands: Vec<commands::Operand>,
     /// Names of targets that the commands give to `make`.
     targets: Vec<String>,
     may_edit: Option<Selection>,
-    trusted: TrustedFiles,
-    plan: PlanFiles,
+    run: &'r RunProtection,
     /// Text that describes the feature.
     text: String,
 }
 
 /// Files that a plan consists of and runs, relative to the root of the copies.
-#[derive(Debug, Default)]
-pub(crate) struct PlanFiles {
+#[derive(Debug)]
+struct PlanFiles {
     /// The plan itself, and scripts with recorded answers.
     own: Vec<String>,
     /// Programs of agents, setup, teardown and `notify`.
@@ -47,7 +68,7 @@ pub(crate) struct PlanFiles {
 
 impl PlanFiles {
     /// Finds the files of a plan that are in the project.
-    pub(crate) fn new(plan: &Plan, root: &ProjectRoot) -> Self {
+    fn new(plan: &Plan, root: &ProjectRoot) -> Self {
         let scripts = plan.agents.values().filter_map(|agent| match agent {
             AgentSpec::Scripted { script, .. } => Some(script),
             _ => None,
@@ -86,17 +107,16 @@ pub(crate) struct FileChange<'a> {
     pub(crate) after: Option<&'a [u8]>,
 }
 
-impl Protection {
-    /// Compiles the protection of a feature. `protect` holds the plan's patterns. Invalid patterns,
-    /// which plan files refuse, match nothing.
-    pub(crate) fn new(feature: &Feature, protect: &[String], plan: PlanFiles) -> Self {
+impl<'r> Protection<'r> {
+    /// Compiles the protection of a feature. Invalid patterns, which plan files refuse, match
+    /// nothing.
+    pub(crate) fn new(feature: &Feature, run: &'r RunProtection) -> Self {
         let tests = feature.tests.iter().chain(&feature.review);
         Self {
             operands: tests.clone().flat_map(commands::operands).collect(),
             targets: tests.flat_map(commands::make_targets).collect(),
             may_edit: patterns(&feature.may_edit),
-            trusted: TrustedFiles::new(protect),
-            plan,
+            run,
             text: format!("{}\n{}", feature.title, feature.prompt),
         }
     }
@@ -120,7 +140,7 @@ impl Protection {
         if is_runner_settings(path) {
             return Some("chooses which tests run".to_owned());
         }
-        if let Some(reason) = self.plan.reason(path).or_else(|| self.trusted.reason(path, &self.text)) {
+        if let Some(reason) = self.run.reason(path, &self.text) {
             return Some(reason.to_owned());
         }
         if let Some(problem) = self.operand_violation(change) {

@@ -11,8 +11,16 @@ fn feature(prompt: &str, command: &[&str]) -> Feature {
     }
 }
 
+/// The protection of a run whose plan has these patterns.
+fn protecting(protect: &[&str]) -> RunProtection {
+    let protect = protect.iter().map(|pattern| (*pattern).to_owned()).collect();
+    let project = tempfile::tempdir().unwrap();
+    RunProtection::new(&Plan { protect, ..Plan::default() }, &ProjectRoot::of(project.path()).unwrap())
+}
+
 fn verdict(feature: &Feature, path: &str, before: Option<&str>, after: Option<&str>) -> Option<String> {
-    let protection = Protection::new(feature, &[], PlanFiles::default());
+    let run = protecting(&[]);
+    let protection = Protection::new(feature, &run);
     let change = FileChange { path, before: before.map(str::as_bytes), after: after.map(str::as_bytes) };
     protection.violation(&change)
 }
@@ -119,10 +127,10 @@ fn the_directory_of_a_test_counts() {
 #[test]
 fn patterns_of_the_plan_add_and_remove_protection() {
     let mut feature = feature("Write add.", &["pytest"]);
-    let protect = ["/schema/**".to_owned()];
+    let run = protecting(&["/schema/**"]);
     let change = |path| FileChange { path, before: Some(b"a"), after: Some(b"b") };
     let refused = |feature: &Feature, path| {
-        Protection::new(feature, &protect, PlanFiles::default()).violation(&change(path)).is_some()
+        Protection::new(feature, &run).violation(&change(path)).is_some()
     };
     assert!(refused(&feature, "schema/a.sql") && refused(&feature, "tests/test_a.py"));
     assert!(!refused(&feature, "src/schema/a.sql"));
@@ -190,9 +198,8 @@ fn files_that_programs_run_or_trust_may_not_change() {
 fn a_plan_changes_the_list_of_trusted_files() {
     let feature = feature("Write add.", &["pytest"]);
     let refused = |protect: &[&str], path| {
-        let protect: Vec<String> = protect.iter().map(|pattern| (*pattern).to_owned()).collect();
         let change = FileChange { path, before: None, after: Some(b"new") };
-        Protection::new(&feature, &protect, PlanFiles::default()).violation(&change)
+        Protection::new(&feature, &protecting(protect)).violation(&change)
     };
     assert!(refused(&["!.github"], ".github/ci.yml").is_none());
     assert!(refused(&["!.github"], ".envrc").is_some());
@@ -224,7 +231,8 @@ fn the_plan_and_its_programs_may_not_change() {
         ..Plan::default()
     };
     let feature = feature("Write add.", &["pytest"]);
-    let protection = Protection::new(&feature, &[], PlanFiles::new(&plan, &root));
+    let run = RunProtection::new(&plan, &root);
+    let protection = Protection::new(&feature, &run);
     let violation = |path| protection.violation(&FileChange { path, before: Some(b"a"), after: None });
     assert_eq!(violation("plan.toml").as_deref(), Some("is part of the plan"));
     assert_eq!(violation("answers.jsonl").as_deref(), Some("is part of the plan"));

@@ -1,5 +1,7 @@
 //! Files that programs of the user run or trust without being asked.
 
+use std::sync::{Arc, LazyLock};
+
 use greenwave_inputs::Selection;
 
 use super::{matches, names, patterns};
@@ -202,10 +204,18 @@ impl AnyCase {
     }
 }
 
+/// The lists without patterns of a plan. They take milliseconds to compile.
+static DEFAULT: LazyLock<Arc<TrustedFiles>> = LazyLock::new(|| Arc::new(TrustedFiles::new(&[])));
+
 impl TrustedFiles {
+    /// Returns the compiled lists with patterns of a plan.
+    pub(super) fn of(protect: &[String]) -> Arc<Self> {
+        if protect.is_empty() { Arc::clone(&DEFAULT) } else { Arc::new(Self::new(protect)) }
+    }
+
     /// Compiles the default lists with patterns of a plan. One that begins with `!` takes files out
     /// of the lists.
-    pub(super) fn new(protect: &[String]) -> Self {
+    fn new(protect: &[String]) -> Self {
         let of_plan = || protect.iter().map(String::as_str);
         Self {
             all: AnyCase::new(PROTECTED_FILES.into_iter().chain(INSTRUCTION_FILES).chain(of_plan())),

@@ -7,7 +7,7 @@ use greenwave_testing::{Outcome, Test};
 
 use super::Stage;
 use crate::error::{Error, FeatureError};
-use crate::protection::{FileChange, PlanFiles, Protection};
+use crate::protection::{FileChange, Protection};
 use crate::red::{self, FailedTest, Obstacle, ProjectNames};
 use crate::state::StageResult;
 use crate::tree::{self, Change, File, Tree};
@@ -56,8 +56,8 @@ impl Stage<'_> {
     /// Refuses an attempt that changes protected files, or files that cannot be merged, and
     /// restores them. The other changes stay.
     pub(super) async fn refuse_protected(&mut self) -> Result<Option<StageResult>, FeatureError> {
-        let plan = PlanFiles::new(&self.ctx.plan, &self.ctx.copies.root);
-        let protection = Protection::new(self.feature(), &self.ctx.plan.protect, plan);
+        let ctx = self.ctx;
+        let protection = Protection::new(self.feature(), &ctx.protection);
         let mut violations: Vec<(Change, String)> = Vec::new();
         let changes = tree::changes(&self.active.base, self.active.workspace.tree());
         let removed: BTreeSet<&str> = tree::removed_by(&changes);
@@ -104,7 +104,7 @@ impl Stage<'_> {
     /// Returns the files that an attempt deletes if they are most of the project's. That is an
     /// accident, such as `rm -rf *` in the wrong directory, which few tests would notice. Files
     /// that are elsewhere afterwards were moved.
-    fn wholesale_deletion(&self, protection: &Protection, changes: &[Change]) -> Vec<(Change, String)> {
+    fn wholesale_deletion(&self, protection: &Protection<'_>, changes: &[Change]) -> Vec<(Change, String)> {
         let after: HashSet<_> = changes.iter().filter_map(|change| Some(change.after?.blob)).collect();
         let is_deleted = |change: &&Change| {
             let is_moved = change.before.is_some_and(|file| after.contains(&file.blob));
@@ -127,7 +127,7 @@ impl Stage<'_> {
         Some(StageResult::refused(format!("{problem}: every test that ran before must still run and pass")))
     }
 
-    async fn violation(&self, protection: &Protection, change: &Change) -> Result<Option<String>, Error> {
+    async fn violation(&self, protection: &Protection<'_>, change: &Change) -> Result<Option<String>, Error> {
         let (before, after) = if protection.needs_content(&change.path) {
             (self.content(change.before).await?, self.content(change.after).await?)
         } else {
