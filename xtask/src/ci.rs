@@ -115,13 +115,15 @@ const TEST: &str = "test";
 const DOC: &str = "doc";
 const ALL_FEATURES: &str = "unified";
 
-/// Runs the steps of a job, or of all jobs, up to the first failure. `test` includes `cargo test`.
+/// Runs the steps of some jobs, or of all if none is named, up to the first failure. `test` includes
+/// `cargo test`.
 ///
 /// # Errors
 /// Returns the output of the step that failed and the command that repeats it.
-pub(crate) fn ci(job: Option<Job>, test: bool) -> Result<String> {
+pub(crate) fn ci(jobs: &[Job], test: bool) -> Result<String> {
     let started = Instant::now();
-    let is_chosen = |step: &&Step| job.is_none_or(|job| job == step.job) && (test || step.name != TEST);
+    let is_chosen =
+        |step: &&Step| (jobs.is_empty() || jobs.contains(&step.job)) && (test || step.name != TEST);
     for step in STEPS.iter().filter(is_chosen) {
         print!("{:<10}", step.name);
         std::io::stdout().flush()?;

@@ -20,8 +20,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run every check that a commit must pass
     Ci {
-        /// Part of the checks [default: all]
-        job: Option<Job>,
+        /// Parts of the checks [default: all]
+        jobs: Vec<Job>,
         /// Skip `cargo test`, for a caller that has run it
         #[arg(long)]
         no_test: bool,
@@ -117,9 +117,10 @@ mod tests {
 
     #[test]
     fn commands_and_their_flags_are_parsed() {
-        check("ci", Some(Command::Ci { job: None, no_test: false }));
-        check("ci --no-test", Some(Command::Ci { job: None, no_test: true }));
-        check("ci docs", Some(Command::Ci { job: Some(Job::Docs), no_test: false }));
+        check("ci", Some(Command::Ci { jobs: vec![], no_test: false }));
+        check("ci --no-test", Some(Command::Ci { jobs: vec![], no_test: true }));
+        let jobs = vec![Job::Docs, Job::Models];
+        check("ci docs models", Some(Command::Ci { jobs, no_test: false }));
         check("words -v xtask", Some(Command::Words { directories: vec!["xtask".into()], list: true }));
         check("bench", Some(Command::Bench { suites: vec![] }));
         check(

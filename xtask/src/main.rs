@@ -36,7 +36,7 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Ci { job, no_test } => ci::ci(job, !no_test),
+        Command::Ci { jobs, no_test } => ci::ci(&jobs, !no_test),
         Command::Layers => layers::layers(),
         Command::Features => features::features(),
         Command::Tidy => tidy::tidy(),
