@@ -129,9 +129,7 @@ fn patterns_of_the_plan_add_and_remove_protection() {
     let mut feature = feature("Write add.", &["pytest"]);
     let run = protecting(&["/schema/**"]);
     let change = |path| FileChange { path, before: Some(b"a"), after: Some(b"b") };
-    let refused = |feature: &Feature, path| {
-        Protection::new(feature, &run).violation(&change(path)).is_some()
-    };
+    let refused = |feature: &Feature, path| Protection::new(feature, &run).violation(&change(path)).is_some();
     assert!(refused(&feature, "schema/a.sql") && refused(&feature, "tests/test_a.py"));
     assert!(!refused(&feature, "src/schema/a.sql"));
     feature.may_edit = vec!["tests/**".to_owned(), "!tests/conftest.py".to_owned()];
