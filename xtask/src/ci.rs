@@ -115,8 +115,8 @@ const TEST: &str = "test";
 const DOC: &str = "doc";
 const ALL_FEATURES: &str = "unified";
 
-/// Runs the steps of some jobs, or of all if none is named, up to the first failure. `test` includes
-/// `cargo test`.
+/// Runs the steps of some jobs, or of all if none is named, up to the first failure. `test`
+/// includes `cargo test`.
 ///
 /// # Errors
 /// Returns the output of the step that failed and the command that repeats it.
