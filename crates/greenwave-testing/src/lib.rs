@@ -85,6 +85,7 @@ pub use report::{
     TestResult, Timings, TimingsError, github_annotations, github_summary, junit,
 };
 pub use results::dependencies::Difference;
+pub use results::history::{ProjectHistory, TestHistory};
 pub use results::key::SCHEMA;
 pub use results::outcome::{CacheDecision, ExitReason, Interference, Outcome, Source, Status};
 pub use results::outputs::OutputFile;

@@ -143,6 +143,13 @@ impl RecordedRun {
         run
     }
 
+    /// Returns the events of the run, without their times. The last one has the last figures of
+    /// `/metrics`, unless the run was killed.
+    pub fn events(&self) -> impl Iterator<Item = Value> {
+        let event = |line: &String| serde_json::from_str::<Value>(line).ok().map(|mut it| it["event"].take());
+        self.events.iter().filter_map(event)
+    }
+
     /// Returns a dashboard that shows the run. The attempts of its features come from the log.
     #[must_use]
     pub fn dashboard(&self, log: Option<AttemptLog>) -> Dashboard {
@@ -223,6 +230,8 @@ mod tests {
             ("p", false, &["a".to_owned()][..])
         );
         assert_eq!(run.events.len(), 3);
+        let names: Vec<Value> = run.events().map(|mut event| event["event"].take()).collect();
+        assert_eq!(names, ["plan", "phase", "stopped"]);
         assert_eq!(run.events[2], "{\"at\":2.5,\"event\":{\"event\":\"stopped\"}}");
         let ended = RecordedRun::parse(UNIX_EPOCH, "{\"at\":1,\"event\":{\"event\":\"finished\"}}");
         assert!(ended.has_finished && ended.events.len() == 1);

@@ -1,9 +1,6 @@
 //! Renders failures as annotations of lines in a change on GitHub.
 
-use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-
-use regex_lite::Regex;
+use std::path::Path;
 
 use super::{FailureText, RunReport, TestReport, TestResult};
 use crate::plain_text::one_line;
@@ -13,11 +10,6 @@ use crate::plain_text::one_line;
 const ANNOTATIONS_MAX: usize = 10;
 /// Maximum size of the text of an annotation, in bytes, without the list of failing cases.
 const TEXT_BYTES_MAX: usize = 3 * 1024;
-
-/// `src/lib.rs:3`, in a text without the project's path.
-static LOCATION: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"([A-Za-z0-9_@+./-]+\.[A-Za-z0-9]+):([0-9]{1,7})\b").expect("the pattern is a constant")
-});
 
 /// Returns workflow commands that annotate failures and flaky tests: errors, and warnings for flaky
 /// tests and those in quarantine. A runner of GitHub reads them from the output of a step
@@ -47,22 +39,13 @@ fn annotation(level: &str, test: &TestReport, project: &Path, checkout: &Path) -
     let problem = test.problem().unwrap_or_else(|| "passed only after a retry".to_owned());
     let problem =
         [Some(problem), test.quarantine.clone()].into_iter().flatten().collect::<Vec<_>>().join("; ");
-    let place = location(&failure.text, project).map_or_else(String::new, |(file, line)| {
+    let place = failure.location(project).map_or_else(String::new, |(file, line)| {
         let absolute = project.join(&file);
         let file = absolute.strip_prefix(checkout).unwrap_or(&file).display().to_string();
         format!(",file={},line={line}", property(&file))
     });
     let message = format!("{problem}\n{}", failure.text);
     format!("::{level} title={}{place}::{}", property(&one_line(&test.name)), escaped(message.trim_end()))
-}
-
-/// Returns the first file of the project that a text names with a line.
-fn location(text: &str, project: &Path) -> Option<(PathBuf, u32)> {
-    LOCATION.captures_iter(text).find_map(|found| {
-        let path = PathBuf::from(&found[1]);
-        let is_inside = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        (is_inside && project.join(&path).is_file()).then_some((path, found[2].parse().ok()?))
-    })
 }
 
 /// Escapes the text of a command.

@@ -5,10 +5,18 @@ mod cut;
 mod runners;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
+use std::sync::LazyLock;
+
+use regex_lite::Regex;
 
 /// Maximum number of failing tests that are named.
 const NAMES_MAX: usize = 30;
+
+/// `src/lib.rs:3`, in a text without the project's path.
+static LOCATION: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"([A-Za-z0-9_@+./-]+\.[A-Za-z0-9]+):([0-9]{1,7})\b").expect("the pattern is a constant")
+});
 
 /// The part of a test command's output that matters to the author of the code.
 ///
@@ -46,6 +54,16 @@ impl FailureText {
             None => body,
         };
         Self { failing, text: text.trim_end().to_owned() }
+    }
+
+    /// Returns the first file of a project that the text names with a line. The path is relative to
+    /// the project, which must have been one of the roots.
+    pub fn location(&self, project: &Path) -> Option<(PathBuf, u32)> {
+        LOCATION.captures_iter(&self.text).find_map(|found| {
+            let path = PathBuf::from(&found[1]);
+            let is_inside = path.components().all(|part| matches!(part, Component::Normal(_)));
+            (is_inside && project.join(&path).is_file()).then_some((path, found[2].parse().ok()?))
+        })
     }
 }
 

@@ -373,6 +373,8 @@ impl Suite {
         observe: &Observe<'_>,
     ) -> Result<(), Error> {
         let mut statistics = Statistics::load(&self.state);
+        let cached = report.results.iter().filter(|result| matches!(result, Some(Ok(_)))).count();
+        statistics.observe_cached(cached, report.saved);
         let mut log = self.load_log();
         let mut coordinator = Coordinator {
             context: &self.context,
