@@ -30,11 +30,12 @@ const CLIENTS: [&str; 7] =
 /// Features that the step `unified` compiles, and that are not combined with others, because their
 /// packages are not among [`CRATES`].
 #[cfg(test)]
-const UNIFIED: [(&str, &str); 5] = [
+const UNIFIED: [(&str, &str); 6] = [
     ("greenwave-agents", "http"),
     ("greenwave", "http-agents"),
     ("greenwave", "remote"),
     ("greenwave-cli", "http-agents"),
+    ("greenwave-cli", "mcp"),
     ("greenwave-cli", "remote"),
 ];
 

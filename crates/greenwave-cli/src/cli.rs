@@ -8,7 +8,9 @@ mod dashboard;
 mod demo;
 mod forget;
 mod graph;
+mod history;
 mod init;
+mod mcp;
 mod plan;
 mod profile;
 mod run;
@@ -55,6 +57,10 @@ enum Command {
     /// Manage the test-result cache.
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    /// Show what test runs have learned: slower tests, flaky tests, time saved by cached results.
+    History(history::HistoryArgs),
+    /// Let coding agents run and query tests over the Model Context Protocol.
+    Mcp(mcp::McpArgs),
     /// Create a plan with comments, to start from.
     Init(init::InitArgs),
     /// Write a plan with an agent, or from a list of issues, and show its graph.
@@ -97,6 +103,8 @@ impl Cli {
             Command::Clean(args) => clean::clean(&args),
             Command::Test(args) => test::test(&args).await,
             Command::Cache(command) => cache::cache(command).await,
+            Command::History(args) => history::history(&args),
+            Command::Mcp(args) => mcp::mcp(&args).await,
             Command::Init(args) => init::init(&args.plan),
             Command::Plan(args) => plan::plan(&args).await,
             Command::Graph(args) => graph::graph(&args),

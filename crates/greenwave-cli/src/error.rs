@@ -121,6 +121,14 @@ pub(crate) enum CliError {
     /// A file exists that would be overwritten.
     #[error("cannot create {}", path.display())]
     NotForced { path: PathBuf, source: std::io::Error },
+    /// The program was built without the feature `mcp`.
+    #[cfg(not(feature = "mcp"))]
+    #[error("cannot serve the Model Context Protocol: this program was built without the feature `mcp`")]
+    NoMcp,
+    /// The connection to a client of the Model Context Protocol failed.
+    #[cfg(feature = "mcp")]
+    #[error("cannot serve the Model Context Protocol")]
+    Mcp(#[source] Source),
     /// The directory for a demo holds something else.
     #[error("cannot create a demo in {}: the directory is not empty and holds no demo", path.display())]
     NotADemo { path: PathBuf },
@@ -206,6 +214,12 @@ impl CliError {
             CliError::Exists { .. } => "edit or remove the existing file",
             CliError::NotForced { .. } => "pass `--force` to overwrite it, or name another file with `-o`",
             CliError::NotADemo { .. } => "choose an empty directory",
+            #[cfg(not(feature = "mcp"))]
+            CliError::NoMcp => "install with `cargo install --path crates/greenwave-cli --features mcp`",
+            #[cfg(feature = "mcp")]
+            CliError::Mcp(_) => {
+                "let a coding agent start the command, which speaks JSON-RPC on its standard streams"
+            }
             _ => return None,
         })
     }

@@ -42,6 +42,12 @@ pub(crate) fn report(error: &CliError) {
     let _ = writeln!(SafeStderr, "{}", with_causes(&head.to_string(), error));
 }
 
+/// Returns an error with its causes and hint.
+#[cfg(feature = "mcp")]
+pub(crate) fn error_text(error: &CliError) -> String {
+    with_causes("error", error)
+}
+
 fn with_causes(head: &str, error: &CliError) -> String {
     let mut text = format!("{head}: {error}");
     let mut next = error.source();

@@ -15,6 +15,8 @@ use greenwave_testing::{
     Suite, SuiteEvent, SuiteReport, TestId, TestReport, TestResult, TraceStatus,
 };
 
+#[cfg(feature = "mcp")]
+pub(crate) use self::agent::{ALL_BYTES_MAX, NAMES_MAX, TEST_BYTES_MAX};
 pub(crate) use self::totals::SuiteTotals;
 
 use self::agent::AgentFailures;

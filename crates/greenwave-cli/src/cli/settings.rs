@@ -5,7 +5,7 @@ use clap::Args;
 use crate::config::{ConfigError, Origin, Overrides, VARIABLE, ValueError};
 
 /// Changes any setting.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct SetArgs {
     /// Set any setting, by its name in `greenwave profile show`; repeatable.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]

@@ -2,6 +2,8 @@
 
 mod affected;
 mod args;
+#[cfg(feature = "mcp")]
+pub(super) mod call;
 mod dry_run;
 mod explain;
 mod fast_path;

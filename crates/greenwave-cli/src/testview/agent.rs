@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use greenwave_testing::{FailureText, Status};
 
 /// Maximum size of the lines of one failed test, in bytes.
-const TEST_BYTES_MAX: usize = 3 * 1024;
+pub(crate) const TEST_BYTES_MAX: usize = 3 * 1024;
 /// Maximum size of the lines of all failed tests, in bytes. The names follow without lines.
-const ALL_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const ALL_BYTES_MAX: usize = 16 * 1024;
 /// Maximum number of failed tests that are named.
-const NAMES_MAX: usize = 100;
+pub(crate) const NAMES_MAX: usize = 100;
 
 /// The failures of a run, within size limits.
 pub(super) struct AgentFailures {

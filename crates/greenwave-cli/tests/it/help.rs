@@ -5,7 +5,7 @@ use crate::test_dir::TestDir;
 
 #[test]
 fn each_command_has_help() {
-    let commands: [&[&str]; 22] = [
+    let commands: [&[&str]; 24] = [
         &[],
         &["demo"],
         &["run"],
@@ -21,6 +21,8 @@ fn each_command_has_help() {
         &["cache", "clear"],
         &["cache", "verify"],
         &["cache", "warm"],
+        &["history"],
+        &["mcp"],
         &["init"],
         &["plan"],
         &["graph"],

@@ -33,6 +33,7 @@ mod harnesses;
 #[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 mod heaps;
 mod help;
+mod history;
 mod hostile;
 mod hostile_paths;
 mod hostile_writes;
@@ -45,6 +46,9 @@ mod kill_phases;
 mod left_processes;
 mod leftovers;
 mod limits;
+mod mcp;
+mod mcp_client;
+mod mcp_official;
 mod metrics;
 mod npm;
 mod outputs;

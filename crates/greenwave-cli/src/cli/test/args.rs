@@ -76,15 +76,15 @@ pub(crate) struct TestArgs {
     /// Rerun a sample of the tests with cached results and compare, such as 0.01 or 1%
     /// (testing.audit).
     #[arg(long, value_name = "FRACTION")]
-    audit: Option<String>,
+    pub(super) audit: Option<String>,
     /// Share results through a server, such as redis://host:6379 or memcached://host:11211
     /// (testing.remote).
     #[arg(long, value_name = "URL")]
-    remote: Option<String>,
+    pub(super) remote: Option<String>,
     /// Output to print [default: failed, or agent if a variable such as AI_AGENT or CLAUDECODE says
     /// that a coding agent runs the command].
     #[arg(long, value_enum)]
-    output: Option<Show>,
+    pub(super) output: Option<Show>,
     /// Print a line for each cached result, too.
     #[arg(short, long)]
     pub(super) verbose: bool,
@@ -96,18 +96,18 @@ pub(crate) struct TestArgs {
     pub(super) junit: Option<PathBuf>,
     /// Append a Markdown summary to a file.
     #[arg(long, value_name = "FILE", env = "GITHUB_STEP_SUMMARY", hide_env_values = true)]
-    summary: Option<PathBuf>,
+    pub(super) summary: Option<PathBuf>,
     /// Number of tests to run in parallel (parallel.workers) [default: number of CPUs].
     #[arg(short, long, value_name = "COUNT")]
-    jobs: Option<String>,
+    pub(super) jobs: Option<String>,
     /// Neither look up nor store results (cache.enabled).
     #[arg(long)]
-    no_cache: bool,
+    pub(super) no_cache: bool,
     /// Use the settings of a profile: development, production or memory-constrained.
     #[arg(long, value_name = "NAME")]
-    profile: Option<String>,
+    pub(super) profile: Option<String>,
     #[command(flatten)]
-    set: SetArgs,
+    pub(super) set: SetArgs,
 }
 
 /// The arguments of `greenwave cache warm`.
@@ -141,13 +141,28 @@ impl WarmArgs {
     pub(super) fn into_test_args(self) -> TestArgs {
         TestArgs {
             filters: self.filters,
+            per_test: self.per_test,
+            remote: self.remote,
+            jobs: self.jobs,
+            profile: self.profile,
+            set: self.set,
+            ..TestArgs::silent(self.project)
+        }
+    }
+}
+
+impl TestArgs {
+    /// Returns arguments of a call that prints no results.
+    pub(super) fn silent(project: Option<PathBuf>) -> Self {
+        Self {
+            filters: Vec::new(),
             arguments: Vec::new(),
-            project: self.project,
+            project,
             init: false,
             dry_run: false,
             explain: None,
             why_not_cached: false,
-            per_test: self.per_test,
+            per_test: false,
             affected: None,
             last_failed: false,
             shard: None,
@@ -159,21 +174,19 @@ impl WarmArgs {
             strict: false,
             keep_failures: false,
             audit: None,
-            remote: self.remote,
+            remote: None,
             output: Some(Show::None),
             verbose: false,
             format: Format::Human,
             junit: None,
             summary: None,
-            jobs: self.jobs,
+            jobs: None,
             no_cache: false,
-            profile: self.profile,
-            set: self.set,
+            profile: None,
+            set: SetArgs::default(),
         }
     }
-}
 
-impl TestArgs {
     /// Returns the settings that the arguments and the environment change.
     pub(crate) fn overrides(&self) -> Result<Overrides, ConfigError> {
         let flags = [

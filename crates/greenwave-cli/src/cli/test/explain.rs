@@ -48,7 +48,8 @@ pub(super) fn why_not_cached(suite: &Suite, selected: &[TestId]) -> Result<Exit,
     Ok(Exit::SUCCESS)
 }
 
-fn lines(name: &str, explanation: &Explanation) -> Vec<String> {
+/// Returns the lines that explain a test's result.
+pub(super) fn lines(name: &str, explanation: &Explanation) -> Vec<String> {
     let mut lines = vec![match &explanation.cached {
         Some(outcome) if explanation.depends_on_build => format!(
             "{name}: cached if a build changes nothing that it reads, {} in {}",
@@ -93,7 +94,7 @@ fn lines(name: &str, explanation: &Explanation) -> Vec<String> {
     lines
 }
 
-fn described(change: &ChangedDependency) -> String {
+pub(super) fn described(change: &ChangedDependency) -> String {
     match &change.read_by {
         Some(command) => format!("{} (read by `{command}`)", change.difference),
         None => change.difference.to_string(),

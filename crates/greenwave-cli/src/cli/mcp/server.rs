@@ -1,0 +1,98 @@
+//! Serves one client on the standard streams.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, ListToolsResult,
+    PaginatedRequestParams, ServerCapabilities, ServerConfig,
+};
+use rmcp::service::RequestContext;
+use rmcp::{ErrorData, RoleServer, ServerHandler, ServiceExt};
+use tokio::runtime::Handle;
+
+use super::answer::{Answer, Called, failed};
+use super::progress::Notifications;
+use super::session::Session;
+use super::tool::{self, ToolCall};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::signals::EndSignals;
+
+/// Advice for the model, which the client may pass on.
+const INSTRUCTIONS: &str = "Runs this project's tests and caches their results by content. After each edit, \
+                            call run_tests without a filter: only tests that the edit affects run. Use \
+                            why_rerun to see what a test depends on.";
+
+/// Serves the client until it closes standard input, or a signal arrives. Runs that it has started
+/// end with the server.
+///
+/// # Errors
+/// [`CliError::Mcp`] if the client does not speak the protocol.
+pub(super) async fn serve(project: Option<PathBuf>) -> Result<Exit, CliError> {
+    console::set_colors_enabled(false);
+    console::set_colors_enabled_stderr(false);
+    let mut signals = EndSignals::listen()?;
+    let server = Server(Arc::new(Session::new(project)));
+    let serving = async {
+        let running =
+            server.serve(rmcp::transport::stdio()).await.map_err(|error| CliError::Mcp(error.into()))?;
+        running.waiting().await.map_err(|error| CliError::Mcp(error.into()))
+    };
+    tokio::select! {
+        served = serving => served.map(|_| Exit::SUCCESS),
+        // The supervisor kills what runs.
+        code = signals.next() => Ok(Exit::from(code)),
+    }
+}
+
+struct Server(Arc<Session>);
+
+impl ServerHandler for Server {
+    fn get_info(&self) -> ServerConfig {
+        let implementation = Implementation::new("greenwave", env!("CARGO_PKG_VERSION"))
+            .with_title("Greenwave")
+            .with_description("Runs tests, skipping those with a cached result");
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(implementation)
+            .with_instructions(INSTRUCTIONS)
+    }
+
+    async fn list_tools(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(tool::all()))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let session = Arc::clone(&self.0);
+        let Some(call) = ToolCall::read(&session, &request.name, request.arguments) else {
+            return Err(ErrorData::invalid_params(format!("unknown tool `{}`", request.name), None));
+        };
+        let call = match call {
+            Ok(call) => call,
+            // A result rather than an error of the protocol, so that the model sees it.
+            Err(problem) => return Ok(CallToolResult::error(vec![ContentBlock::text(problem)]).into()),
+        };
+        let (notifications, progress) = Notifications::start(context.meta.get_progress_token(), context.peer);
+        let stopped = context.ct.cancelled_owned();
+        let runtime = Handle::current();
+        // A separate thread: a lookup may block, and a panic ends this call only.
+        let called =
+            tokio::task::spawn_blocking(move || runtime.block_on(call.answer(&session, stopped, &progress)));
+        let called = called.await;
+        drop(notifications);
+        match called {
+            Ok(Ok(Called::Answered(answer))) => Ok(Answer::into_result(answer).into()),
+            Ok(Ok(Called::Cancelled)) => Err(ErrorData::internal_error("cancelled", None)),
+            Ok(Err(error)) => Ok(failed(&error).into()),
+            Err(panic) => Err(ErrorData::internal_error(format!("cannot answer the call: {panic}"), None)),
+        }
+    }
+}
