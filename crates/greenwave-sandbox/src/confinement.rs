@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use greenwave_process::BeforeExec;
 
+use crate::aliases::Mounts;
 use crate::{Error, links};
 
 mod private_dir;
@@ -292,10 +293,14 @@ impl Confinement {
             additions.push((directory, prefix.clone()));
         }
         let is_shown = |path: &PathBuf| readable.contains(path) || writable.contains(path);
-        let mut covered = existing(&self.covered);
+        hidden.retain(|path| !is_shown(path));
+        let mounts = Mounts::now();
+        let mut hidden = mounts.with_aliases(hidden);
+        let mut covered = mounts.with_aliases(existing(&self.covered));
         hidden.retain(|path| !is_shown(path));
         covered.retain(|path| !is_shown(path));
-        let mut absent: Vec<PathBuf> = self.hidden.iter().filter_map(|path| first_absent(path)).collect();
+        let absent: Vec<PathBuf> = self.hidden.iter().filter_map(|path| first_absent(path)).collect();
+        let mut absent = mounts.with_aliases(absent);
         absent.retain(|path| !writable.iter().any(|writable| path.starts_with(writable)));
         Self {
             writable,

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use greenwave_process::BeforeExec;
 
+use crate::aliases::Mounts;
 use crate::{Error, Strength, links};
 
 #[cfg_attr(not(target_os = "linux"), path = "guard/unsupported.rs")]
@@ -95,9 +96,15 @@ impl Guard {
             let paths = paths.iter().filter_map(|path| path.canonicalize().ok());
             paths.filter(|path| path.is_dir()).collect()
         };
+        let mounts = Mounts::now();
+        let all = |paths: &[PathBuf]| {
+            let mut paths = mounts.with_aliases(resolved(paths));
+            paths.retain(|path| path.is_dir());
+            paths
+        };
         let guard = Self {
-            hidden: resolved(&self.hidden),
-            read_only: resolved(&self.read_only),
+            hidden: all(&self.hidden),
+            read_only: all(&self.read_only),
             writable: resolved(&self.writable),
             links: self.hidden.iter().chain(&self.read_only).flat_map(|path| links::on_path(path)).collect(),
         };

@@ -59,6 +59,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod aliases;
 #[cfg(target_os = "linux")]
 mod bpf;
 #[cfg(all(test, target_os = "linux"))]

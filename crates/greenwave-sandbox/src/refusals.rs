@@ -21,6 +21,8 @@ struct Architecture {
     keyrings: [c_long; 3],
     /// `socket`, `socketcall` or 0, `io_uring_setup`.
     network: [c_long; 3],
+    /// `ioctl`.
+    requests: c_long,
 }
 
 const NATIVE: Architecture = Architecture {
@@ -42,6 +44,7 @@ const NATIVE: Architecture = Architecture {
     ],
     keyrings: [libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl],
     network: [libc::SYS_socket, 0, libc::SYS_io_uring_setup],
+    requests: libc::SYS_ioctl,
 };
 /// The architecture of programs for 32 bits on the same machine.
 const COMPATIBLE: Architecture = if cfg!(target_arch = "x86_64") {
@@ -50,6 +53,7 @@ const COMPATIBLE: Architecture = if cfg!(target_arch = "x86_64") {
         processes: [340, 97, 241, 156, 154, 351, 289],
         keyrings: [286, 287, 288],
         network: [359, 102, 425],
+        requests: 54,
     }
 } else if cfg!(target_arch = "aarch64") {
     Architecture {
@@ -57,14 +61,18 @@ const COMPATIBLE: Architecture = if cfg!(target_arch = "x86_64") {
         processes: [369, 97, 241, 156, 154, 380, 314],
         keyrings: [309, 310, 311],
         network: [281, 102, 425],
+        requests: 54,
     }
 } else {
-    Architecture { name: 0, processes: [0; 7], keyrings: [0; 3], network: [0; 3] }
+    Architecture { name: 0, processes: [0; 7], keyrings: [0; 3], network: [0; 3], requests: 0 }
 };
 /// The bit by which the x32 ABI marks its calls, whose numbers here are otherwise the same.
 const X32_CALL: u32 = 0x4000_0000;
 /// The families of sockets that stay without a network: Unix sockets and sockets to the kernel.
 const LOCAL: [c_int; 2] = [libc::AF_UNIX, libc::AF_NETLINK];
+/// Requests that put characters into the input of a terminal: `TIOCSTI` and `TIOCLINUX`, which
+/// pastes the selection. The shell that reads them there is not confined.
+const TYPING: [u32; 2] = [0x5412, 0x541c];
 /// `PRIO_PROCESS` of `sys/resource.h`.
 const PRIORITY_OF_PROCESS: u32 = 0;
 /// `IOPRIO_WHO_PROCESS` of `linux/ioprio.h`.
@@ -84,6 +92,8 @@ pub(crate) struct Refusals {
     pub(crate) scheduling: bool,
     /// Whether calls on keyrings of the kernel fail with `EPERM`.
     pub(crate) keyrings: bool,
+    /// Whether requests that type into a terminal fail with `EPERM`.
+    pub(crate) typing: bool,
     /// Whether sockets other than local ones fail with `EACCES`, and rings with `ENOSYS`.
     pub(crate) internet: bool,
 }
@@ -101,6 +111,8 @@ enum Condition {
     NotOwn(u32),
     /// The first argument is not a local family.
     NotLocal,
+    /// The second argument is a request that types into a terminal.
+    Types,
 }
 
 /// A call with the error that it gets under a condition.
@@ -155,10 +167,12 @@ impl Refusals {
         ];
         let keyrings = architecture.keyrings.map(|number| (number, Condition::Always));
         let limits = self.limits.then_some((limits, Condition::ChangesProcess));
+        let typing = (self.typing && architecture.requests != 0).then_some(architecture.requests);
         let refused = limits
             .into_iter()
             .chain(scheduling.into_iter().filter(|_| self.scheduling))
-            .chain(keyrings.into_iter().filter(|_| self.keyrings));
+            .chain(keyrings.into_iter().filter(|_| self.keyrings))
+            .chain(typing.map(|number| (number, Condition::Types)));
         let refused = refused.map(|(number, condition)| (number, condition, libc::EPERM));
         let network = [
             (socket, Condition::NotLocal, libc::EACCES),
@@ -228,6 +242,10 @@ impl Rule {
                 let [one, two] = LOCAL.map(|family| family as u32);
                 vec![load(argument(0)), if_equal(one, 1), unless_equal(two, 1), allow, refuse]
             }
+            Condition::Types => {
+                let [one, two] = TYPING;
+                vec![load(argument(1)), if_equal(one, 1), unless_equal(two, 1), refuse, allow]
+            }
         }
     }
 }
@@ -241,7 +259,8 @@ mod tests {
     const REFUSED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 
     fn each_architecture(check: impl Fn(&[sock_filter], &Architecture, u32)) {
-        let program = Refusals { limits: true, scheduling: true, keyrings: true, internet: true }.filter();
+        let all = Refusals { limits: true, scheduling: true, keyrings: true, typing: true, internet: true };
+        let program = all.filter();
         check(&program, &NATIVE, 0);
         check(&program, &COMPATIBLE, 0);
         if cfg!(target_arch = "x86_64") {
@@ -296,11 +315,23 @@ mod tests {
     }
 
     #[test]
+    fn typing_into_terminals_is_refused() {
+        each_architecture(|program, architecture, bit| {
+            let number = architecture.requests as u32 | bit;
+            let call = |request: u64| run(program, architecture.name, number, [0, request, 0, 0, 0, 0]);
+            assert_eq!(TYPING.map(|request| call(request.into())), [REFUSED; 2]);
+            // The kernel ignores the upper half.
+            assert_eq!(call(1 << 32 | u64::from(TYPING[0])), REFUSED);
+            assert_eq!([0, 0x5401, 0x5413, 0x541d].map(call), [ALLOWED; 4]);
+        });
+    }
+
+    #[test]
     fn other_calls_are_allowed() {
         each_architecture(|program, architecture, bit| {
             let network = architecture.network;
-            let ruled: Vec<c_long> =
-                architecture.processes.into_iter().chain(architecture.keyrings).chain(network).collect();
+            let ruled = architecture.processes.into_iter().chain(architecture.keyrings).chain(network);
+            let ruled: Vec<c_long> = ruled.chain([architecture.requests]).collect();
             for number in (0..600).filter(|number| !ruled.contains(&c_long::from(*number))) {
                 assert_eq!(run(program, architecture.name, number | bit, [9; 6]), ALLOWED, "call {number}");
             }

@@ -3,6 +3,7 @@
 pub(crate) mod agents;
 mod options;
 mod paths;
+mod secrets;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

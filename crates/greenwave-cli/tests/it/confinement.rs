@@ -25,6 +25,7 @@ const ATTEMPTS: &str = r#"
     try PROJECT-STATE 'ls $D/project/.greenwave/journal && cat $D/project/.greenwave/journal/*'
     try SSH 'test -n "$(cat $D/home/.ssh/id_rsa)"'
     try SIBLING-ENV 'test -n "$(cat $D/other/.env)"'
+    try SIBLING-TOKEN 'test -n "$(cat $D/other/.git/config)"'
     try sibling 'test -n "$(cat $D/other/readme)"'
     try OTHER-COPY 'cat ../other/* || cat "$PWD"/../other/*'
     try OTHER-COPY-WRITTEN 'for copy in ../*/ ../../*/ "$PWD"/../*/; do test $copy -ef . || { echo x > $copy/x && exit; }; done; exit 1'
@@ -68,6 +69,7 @@ fn dir() -> TestDir {
     TestDir::with_project()
         .with("home/.ssh/id_rsa", "secret\n")
         .with("other/.env", "KEY=secret\n")
+        .with("other/.git/config", "[http]\n\textraheader = AUTHORIZATION: basic eDp5\n")
         .with("other/readme", "text\n")
 }
 

@@ -48,7 +48,7 @@ impl PathRules {
     pub(super) fn attach(&self, command: &mut impl BeforeExec) -> io::Result<()> {
         command.before_exec(Setup::NoNewPrivileges);
         let internet = self.network == Network::None;
-        let refusals = Refusals { limits: true, scheduling: true, keyrings: true, internet };
+        let refusals = Refusals { limits: true, scheduling: true, keyrings: true, typing: true, internet };
         command.before_exec(Setup::FilterCalls { filter: refusals.filter(), on_processes: false });
         command.before_exec(Setup::Restrict(self.rules.try_clone()?));
         let dropped = DROPPED.iter().fold(0, |mask, number| mask | 1 << number);

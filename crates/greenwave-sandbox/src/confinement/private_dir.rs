@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use greenwave_dir::Dir;
+use greenwave_dir::{Dir, read_regular};
 use rustix::fs::{Mode, OFlags};
 
 /// Maximum number of entries of the directory. Each costs a mount when a command starts.
@@ -143,7 +143,7 @@ impl PrivateDir {
     fn write_back_one(&self, name: &OsString, before: Option<&[u8]>) -> io::Result<()> {
         let target = self.original.join(name);
         let Some((after, metadata)) = self.read_copy(name)? else { return Ok(()) };
-        let now = match fs::read(&target) {
+        let now = match read_regular(&target, FILE_BYTES_MAX) {
             Ok(content) => Some(content),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),

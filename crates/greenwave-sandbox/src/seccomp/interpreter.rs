@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use greenwave_dir::open_regular;
+
 /// Length of the part of a script's first line that the kernel reads (`BINPRM_BUF_SIZE`).
 const LINE_BYTES_MAX: usize = 256;
 /// Sizes of a 64-bit ELF header and of one of its program headers (System V ABI, `elf(5)`).
@@ -20,7 +22,8 @@ const PT_INTERP: u32 = 3;
 /// Returns the interpreter or dynamic linker that a program names, exactly as it names it, or
 /// `None` if it needs none. The interpreter of a script may be a script again.
 pub(super) fn interpreter(program: &Path) -> io::Result<Option<PathBuf>> {
-    let file = File::open(program)?;
+    // Opening a pipe would wait for a writer.
+    let file = open_regular(program)?;
     let mut start = [0; LINE_BYTES_MAX];
     let mut count = 0;
     while count < start.len() {

@@ -13,6 +13,8 @@ use std::process::{Command, Stdio};
 use greenwave_sandbox::{Confinement, Network, Sandbox, Strength, Tracer, landlock_version};
 use tempfile::TempDir;
 
+use crate::support::{bind, has_own_mounts, unmount};
+
 /// A user without privileges, by convention.
 const NOBODY: u32 = 65534;
 
@@ -309,6 +311,46 @@ fn the_rest_of_the_system_is_out_of_reach() {
         let expected = if Command::new("python3").arg("-V").output().is_ok() { 3 } else { 2 };
         assert_eq!(done, ["own", "devices", "terminal"][..expected], "{strength:?}");
     }
+}
+
+/// Types a command into its own terminal, as a program can into the terminal that it was started
+/// from. Kernels since 6.2 may refuse that to everyone.
+const TYPING: &str = r#"
+    python3 -c 'import pty; raise SystemExit(pty.spawn(["python3", "-c",
+        "import fcntl; fcntl.ioctl(0, 0x5412, b\"x\")"]) != 0)' > /dev/null 2>&1 && echo TYPED
+    true"#;
+
+#[test]
+fn nothing_can_be_typed_into_a_terminal() {
+    let machine = Machine::new();
+    let control = Command::new("/bin/sh").args(["-c", TYPING]).stdin(Stdio::null()).output().unwrap();
+    if control.stdout != b"TYPED\n" {
+        return;
+    }
+    for strength in strengths() {
+        assert_eq!(machine.run(&machine.confinement(), strength, TYPING), "", "{strength:?}");
+    }
+}
+
+/// The system may show the same files at several paths, as WSL and containers do.
+#[test]
+fn other_mounts_of_hidden_files_are_hidden() {
+    if !has_own_mounts("confinement::other_mounts_of_hidden_files_are_hidden") {
+        return;
+    }
+    let machine = Machine::new();
+    fs::create_dir(machine.path("again")).unwrap();
+    fs::write(machine.path("token"), "").unwrap();
+    let bound = [("home", "again"), ("home/.netrc", "token")].map(|(of, at)| (of, machine.path(at)));
+    for (of, at) in &bound {
+        bind(&machine.path(of), at);
+    }
+    let script = "cat ../again/.ssh/id ../again/.netrc ../token ../home/.ssh/id 2> /dev/null
+        { echo x > ../again/plain; } 2> /dev/null && echo WRITTEN; cat ../again/plain ../home/plain";
+    let done = strengths().into_iter().map(|strength| machine.run(&machine.confinement(), strength, script));
+    let done: Vec<String> = done.collect();
+    bound.iter().for_each(|(_, at)| unmount(at));
+    assert!(done.iter().all(|done| done == "text\ntext\n"), "{done:?}");
 }
 
 /// Opens a file outside by its handle, which needs no path, connects to an abstract socket of a

@@ -9,6 +9,8 @@ use std::process::Command;
 
 use greenwave_sandbox::{Guard, PreparedGuard, Strength, Tracer, landlock_version};
 
+use crate::support::{bind, has_own_mounts, unmount};
+
 /// A directory with the protected directories `secret` and `results`, and the open directory
 /// `work`.
 struct Places(tempfile::TempDir);
@@ -208,5 +210,25 @@ fn a_directory_that_commands_create_files_in_is_not_closed() {
     if let Ok(guard) = places.guard().prepare(&[&root]) {
         assert_eq!(guard.strength(), Strength::Mount);
         assert!(places.run(&guard, "echo x > ../above/new && cat ../above/new"));
+    }
+}
+
+#[test]
+fn other_mounts_of_protected_directories_are_protected() {
+    if !has_own_mounts("guard::other_mounts_of_protected_directories_are_protected") {
+        return;
+    }
+    let places = Places::new();
+    let again = places.path("again");
+    fs::create_dir(&again).unwrap();
+    bind(&places.path("above"), &again);
+    let (work, root) = (places.path("work"), places.path("."));
+    let opened: [&[&Path]; 2] = [&[&work], &[&work, &root]];
+    let script = "! cat ../again/secret/key && ! touch ../again/results/new && cat ../again/other";
+    let guards = opened.map(|open| places.guard().prepare(open));
+    let done = guards.map(|guard| guard.map(|guard| (guard.strength(), places.run(&guard, script))));
+    unmount(&again);
+    for (strength, is_guarded) in done.into_iter().flatten() {
+        assert!(is_guarded, "{strength:?}");
     }
 }

@@ -730,3 +730,16 @@ async fn inputs_exclude_the_given_directories() {
     assert!(inputs.contains(&directory.at("a")) && !inputs.contains(&directory.at("private/b")));
     assert!(!inputs.iter().any(|path| path.starts_with("/proc") || path.starts_with("/dev")));
 }
+
+/// The tracer opens a program to find its interpreter before the kernel refuses to execute a pipe.
+#[tokio::test]
+async fn a_pipe_in_the_place_of_a_program_is_not_waited_for() {
+    if !can_trace() {
+        return;
+    }
+    let directory = Directory::new(&[]);
+    let limit = std::time::Duration::from_secs(20);
+    let traced = directory.shell("mkfifo -m 755 p; ./p 2> /dev/null; cat /dev/null");
+    let traced = tokio::time::timeout(limit, traced).await.unwrap();
+    assert_eq!(traced.trace.incomplete, None);
+}

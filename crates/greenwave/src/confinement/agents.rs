@@ -1,9 +1,10 @@
 //! The state of well-known agents in the user's home.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+use greenwave_dir::open_regular;
 
 use super::paths::{Places, holds_projects};
 
@@ -151,7 +152,7 @@ fn script(path: &Path) -> Option<String> {
         return None;
     }
     let mut bytes = Vec::new();
-    File::open(path).ok()?.take(SCRIPT_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    open_regular(path).ok()?.take(SCRIPT_BYTES_MAX).read_to_end(&mut bytes).ok()?;
     let is_script = bytes.starts_with(b"#!") || path.extension() == Some(OsStr::new("sh"));
     is_script.then(|| String::from_utf8_lossy(&bytes).into_owned())
 }

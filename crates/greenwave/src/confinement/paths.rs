@@ -2,74 +2,19 @@
 //! package managers, and the state of greenwave itself.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use greenwave_dir::read_regular_text;
 use greenwave_testing::{Environment, STATE_DIRECTORY};
 
 use crate::copies;
-use crate::env_file::is_env_file;
 use crate::error::Error;
 use crate::plan::Plan;
 use crate::project_root::ProjectRoot;
 use crate::settings::Settings;
 
-/// Maximum size of a settings file that is searched for passwords, in bytes.
-const SETTINGS_BYTES_MAX: u64 = 1 << 20;
-/// Secrets in the home directory.
-const SECRETS: [&str; 37] = [
-    ".ssh",
-    ".aws",
-    ".azure",
-    ".config/gcloud",
-    ".gnupg",
-    ".netrc",
-    ".pgpass",
-    ".my.cnf",
-    ".git-credentials",
-    ".config/git/credentials",
-    ".config/gh",
-    ".config/glab-cli",
-    ".config/hub",
-    ".config/op",
-    ".config/rclone",
-    ".config/doctl",
-    ".docker/config.json",
-    ".config/containers/auth.json",
-    ".kube",
-    ".terraform.d/credentials.tfrc.json",
-    ".vault-token",
-    ".password-store",
-    ".local/share/keyrings",
-    ".cargo/credentials.toml",
-    ".cargo/credentials",
-    ".pypirc",
-    ".gem/credentials",
-    ".m2/settings.xml",
-    ".bash_history",
-    ".zsh_history",
-    ".python_history",
-    ".psql_history",
-    ".mozilla",
-    ".thunderbird",
-    "snap/firefox",
-    ".var/app",
-    ".Xauthority",
-];
-
-/// Directories of browsers with profiles, below the home directory's `.config`.
-const BROWSERS: [&str; 7] = [
-    "google-chrome",
-    "google-chrome-beta",
-    "chromium",
-    "BraveSoftware",
-    "microsoft-edge",
-    "vivaldi",
-    "opera",
-];
+use super::secrets::{git_credentials, secrets_of_home, secrets_of_projects};
 
 /// Sockets of programs that execute requests outside of the confinement.
 const SOCKETS: [&str; 12] = [
@@ -172,15 +117,6 @@ const CACHES: [PackageCache; 13] = [
     PackageCache { program: "bun", variable: "", home: ".bun/install/cache", inside: &["./"] },
 ];
 
-/// Maximum number of directories that are searched for `.env` files.
-const SEARCHED_MAX: usize = 3_000;
-/// Maximum number of `.env` files that are hidden.
-const ENV_FILES_MAX: usize = 200;
-/// Depth of the search below the home directory and below the directory beside the project.
-const SEARCH_DEPTH: usize = 3;
-/// Directories that are not searched: they hold packages and products, and not projects.
-const NOT_SEARCHED: [&str; 6] = ["node_modules", "target", "venv", "vendor", "__pycache__", "go"];
-
 /// The paths that matter for the confinement of a run.
 #[derive(Debug, Default)]
 pub(super) struct Places {
@@ -213,14 +149,13 @@ impl Places {
         let home = environment.get("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
         let mut places = Self { home, variables, ..Self::default() };
         places.readable.extend(copies::shared_paths(copies, &plan.project, &plan.name)?);
-        let root = ProjectRoot::of(&plan.project)?.path;
+        let ProjectRoot { path: root, repository, .. } = ProjectRoot::of(&plan.project)?;
+        // A linked worktree has its settings elsewhere.
+        let common = repository.and_then(|it| it.objects.first()?.parent().map(Path::to_owned));
+        places.hidden.extend(common.iter().flat_map(|common| git_credentials(common)));
         places.add_own_state(plan, settings, copies);
         if let Some(home) = places.home.clone() {
-            places.hidden.extend(SECRETS.iter().map(|path| home.join(path)));
-            let profiles = BROWSERS.iter().map(|name| home.join(".config").join(name));
-            places.hidden.extend(profiles);
-            let passwords = [".config/pip/pip.conf", ".npmrc"].map(|path| home.join(path));
-            places.hidden.extend(passwords.into_iter().filter(|path| holds_credentials(path)));
+            places.hidden.extend(secrets_of_home(&home));
         }
         places.add_sockets(environment);
         let beside = root.parent().filter(|parent| holds_projects(parent)).map(Path::to_owned);
@@ -308,57 +243,12 @@ pub(super) fn create_directories(paths: &[PathBuf]) {
     }
 }
 
-/// Returns whether a settings file of a package manager has a password or a token. Without one, the
-/// package manager needs it.
-fn holds_credentials(path: &Path) -> bool {
-    let text = read_regular_text(path, SETTINGS_BYTES_MAX).unwrap_or_default();
-    let has_user = |line: &str| line.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
-    text.lines().any(|line| line.contains("_auth") || line.contains("_password") || has_user(line))
-}
-
 /// Returns whether the directory beside a project may hold other projects of the user, unlike the
 /// root and directories of temporary files.
 pub(super) fn holds_projects(directory: &Path) -> bool {
     const STICKY: u32 = 0o1000;
     directory.parent().is_some()
         && directory.metadata().is_ok_and(|metadata| metadata.permissions().mode() & STICKY == 0)
-}
-
-/// Finds files like `.env`, and the state of greenwave, in projects below these directories.
-fn secrets_of_projects(searched: &[PathBuf]) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut level: Vec<PathBuf> = searched.to_vec();
-    let mut count = 0;
-    for depth in 0..=SEARCH_DEPTH {
-        let mut next = Vec::new();
-        for directory in level {
-            count += 1;
-            if count > SEARCHED_MAX || found.len() > ENV_FILES_MAX {
-                return found;
-            }
-            let Ok(entries) = fs::read_dir(&directory) else { continue };
-            for entry in entries.flatten() {
-                let name = entry.file_name();
-                let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-                let is_hidden = if is_directory {
-                    name == STATE_DIRECTORY
-                } else {
-                    name.to_str().is_some_and(is_env_file)
-                };
-                if is_hidden {
-                    found.push(entry.path());
-                } else if is_directory && depth < SEARCH_DEPTH && is_searched(&name) {
-                    next.push(entry.path());
-                }
-            }
-        }
-        level = next;
-    }
-    found
-}
-
-fn is_searched(name: &OsString) -> bool {
-    name.to_str().is_some_and(|name| !name.starts_with('.') && !NOT_SEARCHED.contains(&name))
 }
 
 #[cfg(test)]
@@ -398,30 +288,5 @@ mod tests {
             assert_eq!(socket_of(value), None, "{value}");
         }
         assert_eq!(socket_of(&at("file").display().to_string()), None);
-    }
-
-    #[test]
-    fn secrets_of_projects_are_found() {
-        let directory = tempfile::tempdir().unwrap();
-        let files = [
-            "a/.env",
-            "a/.env.local",
-            "a/.env.example",
-            "a/.environment",
-            "a/web/.env.production",
-            "a/node_modules/x/.env",
-            ".hidden/.env",
-            "too/deep/to/search/.env",
-            "b/.greenwave/store/log",
-        ];
-        for file in files {
-            let path = directory.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "KEY=1\n").unwrap();
-        }
-        let mut found = secrets_of_projects(&[directory.path().to_owned()]);
-        found.sort();
-        let expected = ["a/.env", "a/.env.local", "a/web/.env.production", "b/.greenwave"];
-        assert_eq!(found, expected.map(|path| directory.path().join(path)));
     }
 }
