@@ -10,12 +10,12 @@
 //! `expects` is optional. A response without an `end` line is replayed as one that breaks off.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use greenwave_dir::open_regular;
 use serde::Deserialize;
 
 use crate::Error;
@@ -96,7 +96,7 @@ impl Script {
     /// [`Error::ReadScript`], or [`Error::InvalidScript`] with the line.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::ReadScript { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
+        let file = open_regular(path).map_err(failed)?;
         let mut text = String::new();
         file.take(SCRIPT_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
         if text.len() as u64 > SCRIPT_BYTES_MAX {

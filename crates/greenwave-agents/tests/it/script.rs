@@ -99,3 +99,12 @@ fn a_script_that_is_too_large_is_not_read() {
     let cause = std::error::Error::source(&error).unwrap();
     assert_eq!(cause.to_string(), "the script is larger than 67108864 bytes");
 }
+
+#[test]
+fn a_pipe_in_the_place_of_a_script_is_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.jsonl");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let Err(Error::ReadScript { source, .. }) = Script::read(&path) else { panic!("a pipe was read") };
+    assert!(source.to_string().ends_with("is a pipe, expected a file"), "{source}");
+}

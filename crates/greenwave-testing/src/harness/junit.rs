@@ -1,5 +1,7 @@
 //! The harness of commands that write JUnit XML, which decides their results.
 
+mod input;
+pub(crate) mod room;
 pub(crate) mod xml;
 
 use async_trait::async_trait;

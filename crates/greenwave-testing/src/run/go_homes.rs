@@ -1,9 +1,11 @@
 //! The locations of Go's settings, caches and modules.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use greenwave_dir::read_regular_text;
+
 use crate::Environment;
+use crate::harness::project::MANIFEST_BYTES_MAX;
 
 /// Returns the locations of Go's settings, caches and modules, which may not exist yet
 /// (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
@@ -13,7 +15,10 @@ use crate::Environment;
 pub(crate) fn go_homes(environment: &Environment) -> Vec<(&'static str, PathBuf)> {
     let home = environment.get("HOME").map(Path::new);
     let settings = go_settings(environment);
-    let text = settings.as_ref().and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+    let text = settings
+        .as_ref()
+        .and_then(|path| read_regular_text(path, MANIFEST_BYTES_MAX).ok())
+        .unwrap_or_default();
     let is_configured = |name: &str| text.lines().any(|line| line.split('=').next() == Some(name));
     let cache = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
     let cache = user_directory(environment, "XDG_CACHE_HOME", cache);
@@ -59,6 +64,8 @@ fn user_directory(environment: &Environment, variable: &str, default: &str) -> O
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn homes(variables: &[(&str, &Path)]) -> Vec<(&'static str, PathBuf)> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use greenwave_dir::Dir;
 use greenwave_process::{Child, Spawn};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
@@ -33,7 +34,7 @@ pub(crate) const PARTS: &str = "parts";
 /// when it has written its result.
 pub(crate) const MARK: &str = "collected";
 /// Maximum length of a [`result_file`](crate::Harness::result_file), in bytes.
-const RESULT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub(crate) const RESULT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// A command with its working directory and environment.
 #[derive(Debug)]
@@ -276,13 +277,10 @@ fn spawn(job: &Job<'_>, options: &RunnerOptions, environment: &Environment) -> S
 /// file is larger than [`RESULT_BYTES_MAX`].
 async fn with_file(mut output: Vec<u8>, name: Option<&str>, own: &Path) -> Vec<u8> {
     let Some(name) = name else { return output };
-    let file = own.join("tmp").join(name);
-    let read = move || {
-        let is_small =
-            std::fs::symlink_metadata(&file).is_ok_and(|it| it.is_file() && it.len() <= RESULT_BYTES_MAX);
-        if is_small { std::fs::read(&file).ok() } else { None }
-    };
-    if let Some(text) = blocking(read).await {
+    let (own, file) = (own.to_owned(), Path::new("tmp").join(name));
+    // The process may have put a link, a pipe or a device there.
+    let read = move || Dir::open(&own)?.read(file, RESULT_BYTES_MAX);
+    if let Ok(text) = blocking(read).await {
         output.push(b'\n');
         output.extend(text);
     }
@@ -311,5 +309,28 @@ fn verdict(status: ExitStatus, summary: SummaryVerdict) -> Status {
         (Some(0), SummaryVerdict::NoTests) => Status::NoTests,
         (Some(code), _) => Status::Failed(ExitReason::Code(code)),
         (None, _) => Status::Failed(ExitReason::Signal(status.signal().unwrap_or(0))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_file_in_the_private_directory_is_a_result() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::create_dir(at("tmp")).unwrap();
+        std::fs::write(at("secret"), "secret").unwrap();
+        std::fs::write(at("tmp/file"), "result").unwrap();
+        std::fs::File::create(at("tmp/long")).unwrap().set_len(RESULT_BYTES_MAX + 1).unwrap();
+        std::os::unix::fs::symlink(at("secret"), at("tmp/link")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", at("tmp/device")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("tmp/pipe"), rustix::fs::Mode::RWXU).unwrap();
+        for name in ["long", "link", "device", "pipe", "absent"] {
+            assert_eq!(with_file(b"x".to_vec(), Some(name), directory.path()).await, b"x", "{name}");
+        }
+        let output = with_file(b"x".to_vec(), Some("file"), directory.path()).await;
+        assert_eq!(output, b"x\nresult");
     }
 }

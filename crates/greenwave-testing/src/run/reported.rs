@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
-use greenwave_dir::read_regular;
+use greenwave_dir::open_regular;
 use greenwave_inputs::FileStamp;
 
-use crate::harness::junit::xml::{CASES_MAX, JunitCase, parse};
+use crate::harness::junit::room::TextRoom;
+use crate::harness::junit::xml::{CASES_MAX, JunitCase, JunitReport, parse};
 use crate::results::outcome::{ExitReason, Status};
 use crate::run::process::ProcessResult;
 use crate::{CaseStatus, JunitReports, TestCount};
@@ -177,9 +179,9 @@ impl ExpectedReports {
             judgement.problem = Some(self.missing(&stale));
             return judgement;
         }
-        let mut left = BYTES_MAX;
+        let (mut left, mut room) = (BYTES_MAX, TextRoom::new());
         for file in files {
-            let result = read_report(&file, &mut left).and_then(|report| {
+            let result = read_report(&file, &mut left, &mut room).and_then(|report| {
                 judgement.suite_failures = judgement.suite_failures.saturating_add(report.suite_failures);
                 let room = CASES_MAX.saturating_sub(judgement.cases.len());
                 let is_too_long = report.cases.len() > room;
@@ -228,11 +230,11 @@ fn replace(argument: &OsStr, file: &Path) -> Option<OsString> {
         .then(|| text.replace(JunitReports::PLACEHOLDER, &file.to_string_lossy()).into())
 }
 
-fn read_report(file: &Path, left: &mut u64) -> Result<crate::harness::junit::xml::JunitReport, String> {
-    let size = fs::metadata(file).map_err(|error| error.to_string())?.len();
+fn read_report(file: &Path, left: &mut u64, room: &mut TextRoom) -> Result<JunitReport, String> {
+    let file = open_regular(file).map_err(|error| error.to_string())?;
+    let size = file.metadata().map_err(|error| error.to_string())?.len();
     *left = left.checked_sub(size).ok_or(format!("the reports are larger than {} MiB", BYTES_MAX >> 20))?;
-    let bytes = read_regular(file, size).map_err(|error| error.to_string())?;
-    parse(&bytes)
+    parse(BufReader::new(file.take(size)), room)
 }
 
 /// Appends names and messages of failed cases.
@@ -284,7 +286,7 @@ mod tests {
 
     fn case(name: &str) -> JunitCase {
         let text = format!("<testsuite name='C' file='f.rb'><testcase name='{name}'/></testsuite>");
-        parse(text.as_bytes()).expect("the report is complete").cases.remove(0)
+        parse(text.as_bytes(), &mut TextRoom::new()).expect("the report is complete").cases.remove(0)
     }
 
     #[test]

@@ -5,12 +5,17 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use greenwave_dir::read_regular_text;
+
+use crate::harness::project::MANIFEST_BYTES_MAX;
+
 /// Returns the sources of a compiled file, which rustc lists in a makefile beside it.
 pub(crate) fn dep_info(file: &Path, workspace: &Path) -> Vec<PathBuf> {
     let Some(stem) = file.file_stem().and_then(OsStr::to_str) else { return Vec::new() };
     let is_library = file.extension().is_some();
     let stem = if is_library { stem.strip_prefix("lib").unwrap_or(stem) } else { stem };
-    let Ok(text) = fs::read_to_string(file.with_file_name(format!("{stem}.d"))) else { return Vec::new() };
+    let listed = read_regular_text(file.with_file_name(format!("{stem}.d")), MANIFEST_BYTES_MAX);
+    let Ok(text) = listed else { return Vec::new() };
     let mut files = BTreeSet::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let Some((_, sources)) = line.split_once(": ") else { continue };
@@ -58,7 +63,7 @@ const SCRIPT_FILES_MAX: usize = 10_000;
 /// (<https://doc.rust-lang.org/cargo/reference/build-scripts.html#rerun-if-changed>).
 pub(super) fn script_reads(out_dir: &Path, package: &Path) -> Vec<PathBuf> {
     let Some(output) = out_dir.parent().map(|directory| directory.join("output")) else { return Vec::new() };
-    let Ok(text) = fs::read_to_string(output) else { return Vec::new() };
+    let Ok(text) = read_regular_text(output, MANIFEST_BYTES_MAX) else { return Vec::new() };
     let mut reads = Vec::new();
     for line in text.lines() {
         let named = line
@@ -73,4 +78,27 @@ pub(super) fn script_reads(out_dir: &Path, package: &Path) -> Vec<PathBuf> {
         }
     }
     reads
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A test can put anything into the directory of build output.
+    #[test]
+    fn lists_in_anything_but_a_file_are_not_read() {
+        let directory = tempfile::tempdir().expect("a temporary directory can be created");
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("file.d"), "x: a.rs\n").expect("the directory is writable");
+        std::os::unix::fs::symlink("/dev/zero", at("zero.d")).expect("the directory is writable");
+        for name in ["pipe.d", "output"] {
+            rustix::fs::mkfifoat(rustix::fs::CWD, at(name), rustix::fs::Mode::RWXU)
+                .expect("the directory is writable");
+        }
+        assert_eq!(dep_info(&at("file"), Path::new("/w")), [Path::new("/w/a.rs")]);
+        for name in ["zero", "pipe"] {
+            assert_eq!(dep_info(&at(name), Path::new("/w")), [""; 0].map(PathBuf::from), "{name}");
+        }
+        assert_eq!(script_reads(&at("out"), Path::new("/w")), [""; 0].map(PathBuf::from));
+    }
 }

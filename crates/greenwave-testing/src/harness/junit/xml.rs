@@ -4,11 +4,15 @@
 //! (<https://github.com/jenkinsci/xunit-plugin/blob/master/src/main/resources/org/jenkinsci/plugins/xunit/types/model/xsd/junit-10.xsd>).
 
 use std::borrow::Cow;
+use std::io::BufRead;
 use std::time::Duration;
 
+use quick_xml::events::attributes::Attribute;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
+use super::input::{Limited, utf_16};
+use super::room::TextRoom;
 use crate::{CaseReport, CaseStatus};
 
 /// Maximum number of elements inside each other.
@@ -18,6 +22,8 @@ pub(crate) const CASES_MAX: usize = 100_000;
 /// Maximum length of a name and of the output of one case, in bytes.
 const NAME_BYTES_MAX: usize = 4 * 1024;
 const TEXT_BYTES_MAX: usize = 16 * 1024;
+/// Maximum length of the part of an attribute that is decoded, in bytes.
+const ATTRIBUTE_BYTES_MAX: usize = 16 * NAME_BYTES_MAX;
 
 /// A single test in a report, with the values that select it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,17 +45,27 @@ pub(crate) struct JunitReport {
     pub(crate) suite_failures: u64,
 }
 
-/// Parses a report.
+/// Parses a report, with what is left of the texts of all reports.
 ///
 /// # Errors
 /// A phrase, such as "it ends within an element", if the text is not a complete report.
-pub(crate) fn parse(bytes: &[u8]) -> Result<JunitReport, String> {
-    let text = decode(bytes);
-    let mut reader = Reader::from_str(&text);
+pub(crate) fn parse(mut input: impl BufRead, room: &mut TextRoom) -> Result<JunitReport, String> {
+    match utf_16(&mut input).map_err(|error| error.to_string())? {
+        Some(text) => parse_parts(text.as_bytes(), room),
+        None => parse_parts(input, room),
+    }
+}
+
+fn parse_parts(input: impl BufRead, room: &mut TextRoom) -> Result<JunitReport, String> {
+    let mut reader = Reader::from_reader(Limited::new(input));
     reader.config_mut().expand_empty_elements = true;
-    let mut parser = Parser::default();
+    let mut parser = Parser::new(room);
+    let mut buffer = Vec::new();
     loop {
-        match reader.read_event() {
+        buffer.clear();
+        reader.get_mut().begin_part();
+        match reader.read_event_into(&mut buffer) {
+            Err(quick_xml::Error::Io(error)) => return Err(error.to_string()),
             Err(error) => return Err(format!("at byte {}: {error}", reader.error_position())),
             Ok(Event::Eof) => return parser.finish(),
             Ok(Event::Start(element)) => parser.start(&element)?,
@@ -66,23 +82,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<JunitReport, String> {
     }
 }
 
-/// Decodes UTF-8 and UTF-16 with a byte order mark. Other encodings keep their ASCII characters.
-fn decode(bytes: &[u8]) -> Cow<'_, str> {
-    let units = |convert: fn([u8; 2]) -> u16| {
-        let (pairs, _) = bytes[2..].as_chunks::<2>();
-        let units = pairs.iter().map(|pair| convert(*pair));
-        let text = char::decode_utf16(units).map(|it| it.unwrap_or(char::REPLACEMENT_CHARACTER));
-        Cow::Owned(text.collect())
-    };
-    match bytes {
-        [0xff, 0xfe, ..] => units(u16::from_le_bytes),
-        [0xfe, 0xff, ..] => units(u16::from_be_bytes),
-        _ => String::from_utf8_lossy(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)),
-    }
-}
-
-#[derive(Debug, Default)]
-struct Parser {
+#[derive(Debug)]
+struct Parser<'r> {
+    room: &'r mut TextRoom,
     /// Names of the open elements.
     open: Vec<Vec<u8>>,
     is_report: bool,
@@ -95,10 +97,26 @@ struct Parser {
     counted: u64,
 }
 
-impl Parser {
+impl<'r> Parser<'r> {
+    fn new(room: &'r mut TextRoom) -> Self {
+        Self {
+            room,
+            open: Vec::new(),
+            is_report: false,
+            suites: Vec::new(),
+            case: None,
+            text: String::new(),
+            found: JunitReport::default(),
+            counted: 0,
+        }
+    }
+
     fn start(&mut self, element: &BytesStart<'_>) -> Result<(), String> {
         if self.open.len() == DEPTH_MAX {
             return Err(format!("it has more than {DEPTH_MAX} elements inside each other"));
+        }
+        if element.name().as_ref().len() > NAME_BYTES_MAX {
+            return Err(format!("the name of an element is longer than {NAME_BYTES_MAX} bytes"));
         }
         let name = element.local_name().as_ref().to_vec();
         match name.as_slice() {
@@ -144,12 +162,11 @@ impl Parser {
         };
         let is_skipped = is_skipped(attribute(element, "status")) || is_skipped(attribute(element, "result"));
         let status = if is_skipped { CaseStatus::Skipped } else { CaseStatus::Passed };
-        self.case = Some(JunitCase {
-            name,
-            class,
-            file,
-            report: CaseReport { name: shown, status, duration, output: None },
-        });
+        let report = CaseReport { name: shown, status, duration, output: None };
+        let case = JunitCase { name, class, file, report };
+        self.room
+            .take_names(case.name.len() + case.class.len() + case.file.len() + case.report.name.len())?;
+        self.case = Some(case);
         Ok(())
     }
 
@@ -187,6 +204,7 @@ impl Parser {
                     if case.report.status == CaseStatus::Passed {
                         case.report.output = None;
                     }
+                    self.room.take_output(&mut case.report);
                     self.found.cases.push(case);
                 }
             }
@@ -235,99 +253,24 @@ fn attribute(element: &BytesStart<'_>, name: &str) -> String {
     let mut attributes = element.attributes();
     let found =
         attributes.with_checks(false).flatten().find(|it| it.key.local_name().as_ref() == name.as_bytes());
-    let value = found.map(|found| {
-        let raw = || String::from_utf8_lossy(&found.value).into_owned();
-        found.normalized_value(XmlVersion::Implicit1_0).map_or_else(|_| raw(), Cow::into_owned)
-    });
-    let value = value.unwrap_or_default();
+    let value = found.map(|found| decoded(&found)).unwrap_or_default();
     value[..value.floor_char_boundary(NAME_BYTES_MAX)].to_owned()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Returns name, status and output of each case.
-    fn cases(text: &str) -> Vec<(String, CaseStatus, String)> {
-        let report = parse(text.as_bytes()).unwrap();
-        let output =
-            |case: &CaseReport| String::from_utf8(case.output.clone().unwrap_or_default().to_vec()).unwrap();
-        report.cases.iter().map(|it| (it.report.name.clone(), it.report.status, output(&it.report))).collect()
+/// Returns the beginning of an attribute's value without references.
+fn decoded(found: &Attribute<'_>) -> String {
+    let mut raw = String::from_utf8_lossy(&found.value[..found.value.len().min(ATTRIBUTE_BYTES_MAX)]);
+    if found.value.len() > ATTRIBUTE_BYTES_MAX
+        && let Some(at) = raw.rfind('&')
+        && !raw[at..].contains(';')
+    {
+        // A reference that was cut would keep all others from being replaced.
+        raw.to_mut().truncate(at);
     }
-
-    #[test]
-    fn dialects_are_read() {
-        let ctest = r#"<?xml version="1.0" encoding="UTF-8"?><testsuite name="Linux-c++" tests="3" failures="1" disabled="0" skipped="1">
-            <testcase name="a" classname="a" time="0.01" status="run"><system-out>out</system-out></testcase>
-            <testcase name="b" classname="b" time="1" status="fail"><failure message=""/><system-out>b &lt;failed&gt;</system-out></testcase>
-            <testcase name="c" classname="c" time="0" status="disabled"/></testsuite>"#;
-        assert_eq!(
-            cases(ctest),
-            [
-                ("a".to_owned(), CaseStatus::Passed, String::new()),
-                ("b".to_owned(), CaseStatus::Failed, "b <failed>\n".to_owned()),
-                ("c".to_owned(), CaseStatus::Skipped, String::new()),
-            ]
-        );
-        let nested = r#"<testsuites><testsuite name="outer" file="t/A.php"><testsuite name="A">
-            <testcase name="x" time="1,234.5"><failure type="E" message="no">no&#10;at A:3</failure></testcase>
-            <testcase name="y" classname="B"><error><![CDATA[<boom>]]></error></testcase>
-            <testcase name="z" classname="B"><flakyFailure message="once"/></testcase>
-            <testcase name="s"><skipped message="later"/></testcase>
-            </testsuite></testsuite></testsuites>"#;
-        let found = cases(nested);
-        assert_eq!(found[0], ("A x".to_owned(), CaseStatus::Failed, "no\nat A:3\n".to_owned()));
-        assert_eq!(found[1], ("B y".to_owned(), CaseStatus::Failed, "<boom>\n".to_owned()));
-        assert_eq!(found[2].1, CaseStatus::Passed);
-        assert_eq!(found[3], ("A s".to_owned(), CaseStatus::Skipped, "later\n".to_owned()));
-        let report = parse(nested.as_bytes()).unwrap();
-        assert_eq!(report.cases[0].report.duration, Some(Duration::from_millis(1_234_500)));
-        assert_eq!((report.cases[0].class.as_str(), report.suite_failures), ("A", 0));
-    }
-
-    #[test]
-    fn failures_outside_of_cases_count() {
-        let failures = |text: &str| parse(text.as_bytes()).unwrap().suite_failures;
-        assert_eq!(failures(r#"<testsuite><error message="setup"/></testsuite>"#), 1);
-        assert_eq!(failures(r#"<testsuites errors="1"><testsuite errors="1"/></testsuites>"#), 1);
-        assert_eq!(
-            failures(r#"<testsuite failures="1"><testcase name="a"><failure/></testcase></testsuite>"#),
-            0
-        );
-    }
-
-    #[test]
-    fn incomplete_and_other_documents_are_errors() {
-        let whole = r#"<testsuites><testsuite name="s"><testcase name="a"><failure>x</failure></testcase></testsuite></testsuites>"#;
-        assert!(parse(whole.as_bytes()).is_ok());
-        for end in 0..whole.len() {
-            assert!(parse(&whole.as_bytes()[..end]).is_err(), "{}", &whole[..end]);
-        }
-        for other in ["<html></html>", "{}", "<a></b>", "\u{0}", "<testsuite>&"] {
-            assert!(parse(other.as_bytes()).is_err(), "{other}");
-        }
-        let deep = "<testsuite>".repeat(DEPTH_MAX + 1);
-        assert_eq!(parse(deep.as_bytes()).unwrap_err(), "it has more than 64 elements inside each other");
-        let many = format!("<testsuite>{}</testsuite>", "<testcase/>".repeat(CASES_MAX + 1));
-        assert_eq!(parse(many.as_bytes()).unwrap_err(), "it has more than 100000 cases");
-    }
-
-    #[test]
-    fn other_encodings_entities_and_long_texts_are_read() {
-        let text = "<testsuite><testcase name=\"\u{e4}\"/></testsuite>";
-        let utf16: Vec<u8> =
-            [0xff, 0xfe].into_iter().chain(text.encode_utf16().flat_map(u16::to_le_bytes)).collect();
-        assert_eq!(parse(&utf16).unwrap().cases[0].name, "\u{e4}");
-        let latin =
-            b"<?xml version='1.0' encoding='ISO-8859-1'?><testsuite><testcase name='\xe4'/></testsuite>";
-        assert_eq!(parse(latin).unwrap().cases[0].name, "\u{fffd}");
-        // An entity of the document itself is not expanded.
-        let bomb = "<!DOCTYPE x [<!ENTITY a 'aaaa'>]><testsuite><testcase name='&a;'><failure>&a;</failure></testcase></testsuite>";
-        assert_eq!(cases(bomb)[0], ("&a;".to_owned(), CaseStatus::Failed, "&a;\n".to_owned()));
-        let long = format!(
-            "<testsuite><testcase name='a'><failure>{}</failure></testcase></testsuite>",
-            "\u{fc}".repeat(1 << 20)
-        );
-        assert!(cases(&long)[0].2.len() <= TEXT_BYTES_MAX + 1);
-    }
+    let cut = Attribute { key: found.key, value: raw.as_bytes().into() };
+    let value = cut.normalized_value(XmlVersion::Implicit1_0).map(Cow::into_owned);
+    value.unwrap_or_else(|_| raw.into_owned())
 }
+
+#[cfg(test)]
+mod tests;

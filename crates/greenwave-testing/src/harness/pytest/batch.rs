@@ -12,6 +12,7 @@ use crate::harness::batch::{Batch, BatchCommand, BatchResult};
 use crate::harness::junit::xml::CASES_MAX;
 use crate::harness::launch::LaunchSpec;
 use crate::results::outcome::{ExitReason, Status};
+use crate::run::process::RESULT_BYTES_MAX;
 use crate::{CaseReport, CaseStatus, Environment, Error, Test, TestCount};
 
 /// Files of pytest in one process.
@@ -67,9 +68,7 @@ impl Batch for PytestBatch {
     }
 
     fn results(&self, tests: &[&Test], status: Status, directory: &Path) -> Vec<Option<BatchResult>> {
-        let results = std::fs::read(directory.join(RESULTS)).ok().filter(|_| has_finished(status));
-        let results: SessionResults =
-            results.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let results = session_results(directory).filter(|_| has_finished(status)).unwrap_or_default();
         let may_deselect = tests.first().is_some_and(|test| !super::deselects(test));
         let result = |test: &&Test| {
             let word = test.command.last()?;
@@ -87,10 +86,14 @@ impl Batch for PytestBatch {
 /// Returns the results of all single tests in a process that the plugin has written to its
 /// directory.
 pub(super) fn read_cases(directory: &Path) -> Vec<CaseReport> {
-    let results = std::fs::read(directory.join(RESULTS)).ok();
-    let results: Option<SessionResults> = results.and_then(|text| serde_json::from_slice(&text).ok());
-    let files = results.map(|results| results.files).unwrap_or_default();
+    let files = session_results(directory).map(|results| results.files).unwrap_or_default();
     files.into_values().flat_map(|file| file.cases).map(CaseResult::into_report).take(CASES_MAX).collect()
+}
+
+/// Reads the file of the plugin. A test may have replaced it by anything.
+fn session_results(directory: &Path) -> Option<SessionResults> {
+    let text = Dir::open(directory).and_then(|directory| directory.read(RESULTS, RESULT_BYTES_MAX));
+    serde_json::from_slice(&text.ok()?).ok()
 }
 
 /// Returns whether the session of pytest in the process with this private directory has ended, or
@@ -318,6 +321,21 @@ mod tests {
         assert_eq!(results(text, failed), [passed, second, deselected]);
         assert_eq!(results(text, Status::Failed(ExitReason::Signal(9))), [None, None, None]);
         assert_eq!(results(&text[..text.len() / 2], failed), [None, None, None]);
+    }
+
+    #[test]
+    fn results_in_anything_but_a_file_are_not_read() {
+        for name in ["zero", "pipe"] {
+            let directory = tempfile::tempdir().expect("a temporary directory can be created");
+            let path = directory.path().join(RESULTS);
+            if name == "zero" {
+                std::os::unix::fs::symlink("/dev/zero", &path).expect("the directory is writable");
+            } else {
+                rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU)
+                    .expect("the directory is writable");
+            }
+            assert_eq!(read_cases(directory.path()), [], "{name}");
+        }
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Recognizes programs whose own files have their version, so that no version command has to run.
 
 use std::ffi::OsStr;
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use greenwave_dir::read_regular;
+use greenwave_dir::{open_regular, read_regular};
 use serde_json::Value;
 
 use super::resolve;
@@ -56,7 +56,7 @@ fn is_native(program: &Path, name: &str) -> bool {
         |file: Metadata| file.is_file() && (file.nlink() == 1 || file.len() >= INTERPRETER_BYTES_MIN);
     has_name
         && program.metadata().is_ok_and(is_interpreter)
-        && File::open(&program).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && open_regular(&program).and_then(|mut file| file.read_exact(&mut start)).is_ok()
         && start == ELF
 }
 
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(files("node", "node"), None, "a link to a manager");
         fs::hard_link(at("manager"), at("shims/node")).unwrap();
         assert_eq!(files("node", "shims/node"), None, "a hard link to a manager");
-        let large = File::options().write(true).open(at("manager")).unwrap();
+        let large = fs::File::options().write(true).open(at("manager")).unwrap();
         large.set_len(INTERPRETER_BYTES_MIN).unwrap();
         assert_eq!(files("node", "shims/node"), Some(Vec::new()), "a hard link to an interpreter");
         assert_eq!(files("cargo", "lib/python3.11"), None, "rustup's shims are native");
