@@ -254,6 +254,7 @@ fn run_hint(error: &greenwave::Error) -> Option<&'static str> {
         greenwave::Error::Project { .. } => "make all files readable, or name the others in .gitignore",
         greenwave::Error::Busy { .. } => "wait for the other run to end, or use a copy of the project",
         greenwave::Error::Branch { .. } => "check out another branch there, or rename the plan",
+        greenwave::Error::BranchName { .. } => "rename that branch, or remove `result` from the plan",
         greenwave::Error::NoRepository { .. } => "run `git init` and commit, or remove the key from the plan",
         greenwave::Error::NotTraced => {
             "pass `--set testing.trace=true`, and declare all `inputs` of tests, or none"

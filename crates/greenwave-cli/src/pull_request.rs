@@ -78,7 +78,10 @@ impl PullRequest {
     /// Calls a program in the project. Returns its standard output.
     async fn call(&self, program: &'static str, arguments: &[&str], input: &str) -> Result<String, CliError> {
         let failed = |said: String| CliError::PullRequest { program, said, file: self.file.clone() };
-        let mut command = Command::new(program);
+        let mut command = std::process::Command::new(program);
+        // The remote is that of the project's repository. `gh` calls git, too.
+        greenwave::isolate_git(&mut command);
+        let mut command = Command::from(command);
         command.args(arguments).current_dir(&self.project).kill_on_drop(true);
         // The program is the user's, and no agent's.
         command.env("PATH", trusted_path(&self.project).unwrap_or_default());

@@ -90,8 +90,8 @@ fn unescaped(word: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Joins two paths, of which the second may be empty. `Path::join` would append a slash then, which
-/// leads nowhere from a file.
+/// Joins two paths. If the second one is empty, `Path::join` would append a slash, which leads
+/// nowhere from a file.
 fn joined(above: &Path, rest: &Path) -> PathBuf {
     if rest.as_os_str().is_empty() { above.to_owned() } else { above.join(rest) }
 }
@@ -132,7 +132,7 @@ mod tests {
         for path in ["home/u/.ssh/keys", "home/u/other", "copy/.ssh/keys", "keys"] {
             fs::create_dir_all(at(path)).unwrap();
         }
-        // The test has no mounts, so that links to directories stand for them.
+        // Links take the place of mounts, which not every user can make.
         fs::remove_dir_all(at("copy")).unwrap();
         fs::remove_dir(at("keys")).unwrap();
         std::os::unix::fs::symlink(at("home/u"), at("copy")).unwrap();

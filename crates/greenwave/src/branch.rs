@@ -14,6 +14,7 @@ use greenwave_storage::Store;
 use greenwave_testing::EntryKind;
 use tokio::runtime::Handle;
 
+use crate::copies;
 use crate::error::Error;
 use crate::git::{self, UserRepository};
 use crate::git_copies;
@@ -37,6 +38,19 @@ pub(crate) struct ResultBranch {
     directory: Dir,
 }
 
+/// First part of the name of branches.
+const PREFIX: &str = "greenwave";
+
+/// Returns the last part of the name of a plan's branch, in which git permits neither two dots nor
+/// the end `.lock` (`git-check-ref-format(1)`).
+fn ref_name(plan: &str) -> String {
+    let name = copies::slug(plan).replace("..", ".-");
+    match name.strip_suffix(".lock") {
+        Some(start) => format!("{start}-lock"),
+        None => name,
+    }
+}
+
 /// A directory for one index of git. Dropping it removes it.
 #[derive(Debug)]
 struct IndexDir {
@@ -49,11 +63,26 @@ impl ResultBranch {
     ///
     /// # Errors
     /// [`Error::Branch`] if the branch is checked out in a worktree, whose files would not follow.
+    /// [`Error::BranchName`] if another branch keeps git from creating this one.
     pub(crate) fn new(repository: UserRepository, plan: &str, directory: Dir) -> Result<Self, Error> {
-        let name = format!("refs/heads/greenwave/{}", crate::copies::slug(plan));
+        let name = format!("refs/heads/{PREFIX}/{}", ref_name(plan));
         let branch = Self { repository, name, directory };
+        branch.check_name()?;
         branch.check_worktrees()?;
         Ok(branch)
+    }
+
+    /// Checks that no branch has the name of a directory on the way, or lies below this one.
+    fn check_name(&self) -> Result<(), Error> {
+        let list = ["for-each-ref", "--format=%(refname)", &format!("refs/heads/{PREFIX}"), &self.name];
+        let listed = git::text(git::command(&self.repository.top).args(list), "list branches")?;
+        let short = |name: &str| name.trim_start_matches("refs/heads/").to_owned();
+        let below = format!("{}/", self.name);
+        let excludes = |other: &&str| short(other) == PREFIX || other.starts_with(&below);
+        match listed.lines().find(excludes) {
+            Some(other) => Err(Error::BranchName { branch: short(&self.name), existing: short(other) }),
+            None => Ok(()),
+        }
     }
 
     /// Checks that no worktree has checked the branch out. Its files would not follow, and the next
@@ -275,9 +304,7 @@ impl ResultBranch {
     /// Creates a call of git without filters.
     fn git(&self) -> Command {
         let mut command = git::command(&self.repository.top);
-        for (key, value) in self.repository.settings() {
-            command.args(["-c", &format!("{key}={value}")]);
-        }
+        git::configure(&mut command, &self.repository.settings());
         command
     }
 }
@@ -309,6 +336,30 @@ impl Drop for IndexDir {
         let path = self.directory.path();
         if let Err(error) = self.parent.remove_all(path.file_name().unwrap_or_default()) {
             tracing::warn!(%error, directory = %path.display(), "cannot remove the index of a commit");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_plans_become_names_that_git_permits() {
+        for (plan, expected) in [
+            ("a.lock", "a-lock"),
+            ("x..y", "x.-y"),
+            ("x...y", "x.-.y"),
+            ("--upload-pack=x", "upload-pack-x"),
+            ("..", "plan"),
+            ("-x", "x"),
+            ("a/b@{u}~^:?*[\\\u{7f} \u{e4}", "a-b--u"),
+            ("x.lock..lock", "x.lock.-lock"),
+        ] {
+            let name = ref_name(plan);
+            assert_eq!(name, expected, "{plan}");
+            let check = ["check-ref-format", &format!("refs/heads/{PREFIX}/{name}")];
+            git::output(Command::new("git").args(check), "check a name").unwrap();
         }
     }
 }

@@ -106,6 +106,15 @@ pub enum Error {
         /// The worktree.
         worktree: PathBuf,
     },
+    /// Git cannot have the branch of the results beside another one: `a` and `a/b` exclude each
+    /// other.
+    #[error("cannot write branch `{branch}`: branch `{existing}` exists")]
+    BranchName {
+        /// Name of the branch.
+        branch: String,
+        /// Name of the other one.
+        existing: String,
+    },
     /// A plan asks for a branch, or for `HEAD`, and the project has no git repository.
     #[error("invalid value `{value}` for `{key}`: expected a project in a git repository")]
     NoRepository {

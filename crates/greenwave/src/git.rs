@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use greenwave_dir::read_regular;
+
 use crate::error::Error;
 use crate::repository_marker::nearest_marker;
 use crate::trusted_path::trusted_path;
@@ -31,6 +33,26 @@ pub(crate) const LOCAL_VARIABLES: [&str; 16] = [
     "GIT_GRAFT_FILE",
     "GIT_INTERNAL_SUPER_PREFIX",
     "GIT_REPLACE_REF_BASE",
+];
+
+/// Has git refuse directories that hold the files of a bare repository. A clone or an agent can
+/// create these files anywhere in a project, with a configuration that names programs. Requires
+/// git 2.38.
+const NO_BARE_REPOSITORY: (&str, &str) = ("safe.bareRepository", "explicit");
+
+/// Maximum size of a file with a list in a repository, in bytes.
+const LIST_BYTES_MAX: u64 = 64 << 20;
+
+/// Settings that keep every call of git from starting programs.
+const SETTINGS: [(&str, &str); 8] = [
+    ("core.hooksPath", "/dev/null"),
+    ("core.fsmonitor", "false"),
+    ("core.quotePath", "false"),
+    ("gc.auto", "0"),
+    ("maintenance.auto", "false"),
+    ("commit.gpgSign", "false"),
+    ("log.showSignature", "false"),
+    ("protocol.allow", "never"),
 ];
 
 /// The repository of the user that a project is in.
@@ -72,23 +94,46 @@ pub(crate) fn command(directory: &Path) -> Command {
 pub(crate) fn command_in_copy(directory: &Path, project: &Path) -> Command {
     let mut command = Command::new("git");
     command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    isolate_git(&mut command);
+    command.env("LC_ALL", "C").env("GIT_LFS_SKIP_SMUDGE", "1");
+    restrict_git(&mut command, project);
+    command
+}
+
+/// Has git find the repository by the working directory alone.
+///
+/// Removes the variables that point it elsewhere, and has it refuse bare repositories.
+pub fn isolate_git(command: &mut Command) {
     for name in LOCAL_VARIABLES {
         command.env_remove(name);
     }
+    configure(command, &[]);
+}
+
+/// Keeps a call of git from starting hooks, monitors, transports and pagers, and from asking.
+///
+/// Of the directories in `PATH`, git is searched only in those where neither an agent nor a clone
+/// can create programs. The same holds for filters of the user. Has to be called before arguments
+/// are added.
+pub fn restrict_git(command: &mut Command, project: &Path) {
     command.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0").env("GIT_NO_LAZY_FETCH", "1");
-    command.env("LC_ALL", "C").env("GIT_LFS_SKIP_SMUDGE", "1");
-    // The variable holds for the search of git itself as well, and for filters of the user.
     command.envs(trusted_path(project).map(|path| ("PATH", path)));
-    command.args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0"]);
-    command.args([
-        "-c",
-        "maintenance.auto=false",
-        "-c",
-        "commit.gpgSign=false",
-        "-c",
-        "core.quotePath=false",
-    ]);
-    command
+    let (key, value) = NO_BARE_REPOSITORY;
+    command.args(["-c", &format!("{key}={value}")]);
+    for (key, value) in SETTINGS {
+        command.args(["-c", &format!("{key}={value}")]);
+    }
+}
+
+/// Sets configuration variables for a call of git. The option `-c` takes a name only up to its
+/// first `=`, and names of filters may have one.
+pub(crate) fn configure(command: &mut Command, settings: &[(String, String)]) {
+    let (key, value) = NO_BARE_REPOSITORY;
+    command.env("GIT_CONFIG_COUNT", (settings.len() + 1).to_string());
+    command.env("GIT_CONFIG_KEY_0", key).env("GIT_CONFIG_VALUE_0", value);
+    for (at, (key, value)) in (1..).zip(settings) {
+        command.env(format!("GIT_CONFIG_KEY_{at}"), key).env(format!("GIT_CONFIG_VALUE_{at}"), value);
+    }
 }
 
 /// Runs a call and returns its standard output.
@@ -172,7 +217,7 @@ impl UserRepository {
         let branch = text(command(directory).args(["symbolic-ref", "-q", "--short", "HEAD"]), operation).ok();
         let object_format = text(command(directory).args(["rev-parse", "--show-object-format"]), operation)?;
         let objects = with_alternates(&common.join("objects"));
-        let shallow = std::fs::read(common.join("shallow")).ok();
+        let shallow = read_regular(common.join("shallow"), LIST_BYTES_MAX).ok();
         let is_partial = is_partial(directory);
         Ok(Some(Self { top, objects, head, branch, object_format, shallow, is_partial }))
     }
@@ -225,9 +270,7 @@ impl UserRepository {
         let git = || {
             let mut command = command(&self.top);
             command.env("GIT_INDEX_FILE", directory.with_extension("index"));
-            for (key, value) in self.settings() {
-                command.args(["-c", &format!("{key}={value}")]);
-            }
+            configure(&mut command, &self.settings());
             command
         };
         output(git().args(["read-tree", "HEAD"]), operation)?;
@@ -323,7 +366,7 @@ fn with_alternates(objects: &Path) -> Vec<PathBuf> {
     let mut at = 0;
     while let Some(directory) = all.get(at).cloned() {
         at += 1;
-        let listed = std::fs::read(directory.join("info/alternates")).unwrap_or_default();
+        let listed = read_regular(directory.join("info/alternates"), LIST_BYTES_MAX).unwrap_or_default();
         for line in listed.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && line[0] != b'#') {
             let path = directory.join(Path::new(OsStr::from_bytes(line)));
             if let Ok(path) = path.canonicalize()

@@ -166,6 +166,7 @@ pub use engine::Engine;
 pub use error::{Error, FeatureError, chain};
 pub use event::{AttemptDetails, Event, FileChange};
 pub use forget::{Forgotten, forget};
+pub use git::{isolate_git, restrict_git};
 pub use greenwave_agents::{
     ApiKeySource, CodingProgram, Error as AgentError, HttpApi, HttpMode, HttpOptions, ProgramOptions, WaitOn,
 };

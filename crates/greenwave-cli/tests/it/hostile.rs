@@ -206,7 +206,10 @@ fn booby_trapped() -> TestDir {
         fs::set_permissions(dir.path(&path), fs::Permissions::from_mode(0o755)).unwrap();
     }
     let program = |name: &str| dir.path("p/toolchain/bin").join(name).display().to_string();
-    dir.write("p/.gitattributes", "*.py filter=trap diff=trap\n");
+    dir.write(
+        "p/.gitattributes",
+        "*.py filter=trap diff=trap\nbuild.rs filter=a=b\ngo.mod filter=included\ntrap.js filter=\u{e9}\n",
+    );
     git(&dir, &["init", "--quiet"]);
     git(&dir, &["add", "."]);
     git(&dir, &["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "first"]);
@@ -219,6 +222,20 @@ fn booby_trapped() -> TestDir {
         ("diff.external", program("filter")),
     ] {
         git(&dir, &["config", key, &value]);
+    }
+    let included = format!("[filter \"included\"]\n\tclean = {}\n", program("filter"));
+    dir.write("p/included.cfg", included);
+    for (key, value) in [
+        ("filter.a=b.clean", program("filter")),
+        ("filter.\u{e9}.clean", program("filter")),
+        ("include.path", "../included.cfg".to_owned()),
+    ] {
+        git(&dir, &["config", key, &value]);
+    }
+    for path in ["p/build.rs", "p/go.mod", "p/trap.js"] {
+        let mut content = dir.read(path);
+        content.push('\n');
+        dir.write(path, content);
     }
     dir.write("p/conftest.py", "open('ran', 'w').write('changed conftest')\n");
     dir

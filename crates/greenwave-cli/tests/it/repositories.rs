@@ -166,6 +166,25 @@ fn a_branch_that_is_checked_out_during_a_run_does_not_move() {
     git(&dir, &["cat-file", "-e", "greenwave/plan:one.txt"]);
 }
 
+/// Without the check, the agent would be paid before git refuses the branch.
+#[test]
+fn a_branch_that_git_cannot_have_is_refused_before_any_agent_starts() {
+    let one = ShellFeature::new("one", "echo x > one.txt", "test -f one.txt");
+    let plan = format!("result = \"branch\"\n{}", shell_plan::plan(&[one]));
+    for existing in ["greenwave", "greenwave/plan/other"] {
+        let dir = TestDir::with_project().with("plan.toml", &plan).with("a..b.lock.toml", &plan);
+        repository(&dir);
+        git(&dir, &["branch", existing]);
+        let finished = dir.run_plan().with_code(2);
+        let expected = format!("cannot write branch `greenwave/plan`: branch `{existing}` exists");
+        assert!(finished.stderr.contains(&expected), "{finished:?}");
+        if existing != "greenwave" {
+            dir.greenwave(["run", "a..b.lock.toml", "--no-metrics"]).run().with_code(0);
+            git(&dir, &["cat-file", "-e", "greenwave/a.-b-lock:one.txt"]);
+        }
+    }
+}
+
 /// A relative directory in `PATH` leads into the project and its copies, where agents can create
 /// programs.
 #[test]
@@ -187,4 +206,38 @@ fn git_is_no_program_of_an_agent() {
     let test = dir.greenwave(["test", "--affected", "HEAD", "--dry-run"]).within(&dir.path("project"));
     test.variable("PATH", &path).run().with_code(0);
     assert!(!started.exists());
+}
+
+/// A clone, or the answer of an agent, can hold the files of a bare repository, whose configuration
+/// names programs. Git takes such a directory for a repository before it looks above.
+#[test]
+fn a_bare_repository_in_a_project_is_none() {
+    let dir = TestDir::with_project().with("project/part/refs/x", "").with("project/part/objects/x", "");
+    let started = dir.path("started");
+    let program = format!("touch {}; cat", started.display());
+    let settings = format!(
+        "[core]\n\tbare = false\n\tworktree = .\n\tfsmonitor = \"{program}\"\n\
+         [filter \"trap\"]\n\tclean = \"{program}\"\n[protocol]\n\tallow = always\n\
+         [remote \"origin\"]\n\turl = \"ext::sh -c 'touch% {}'\"\n",
+        started.display()
+    );
+    dir.write("project/part/config", settings);
+    dir.write("project/part/info/attributes", "* filter=trap\n");
+    dir.write("project/part/HEAD", "ref: refs/heads/main\n");
+    dir.write("project/part/greenwave.toml", "[[test]]\nname = \"t\"\ncommand = [\"true\"]\n");
+    let plan = shell_plan::plan(&[ShellFeature::new("one", "echo x > one.txt", "test -f one.txt")]);
+    let plan = plan.replace("\"project\"", "\"project/part\"");
+    dir.write("plan.toml", format!("result = \"pr\"\n{plan}"));
+    git(&dir, &["init", "-q"]);
+    let mut show = Command::new("git");
+    show.current_dir(dir.path("project/part")).args(["rev-parse", "--git-dir"]);
+    let shown = show.output().unwrap();
+    assert_eq!(shown.stdout, b".\n", "git takes the directory for a repository");
+    dir.greenwave(["run", "plan.toml", "--no-metrics", "--create-pr"]).run();
+    let test = dir.greenwave(["test", "--affected", "HEAD", "--dry-run"]).within(&dir.path("project/part"));
+    test.run().with_code(2);
+    dir.write("plan.toml", plan);
+    let finished = dir.run_plan().with_code(0);
+    let notes = Report::of(&finished).notes("no-git").join(" ");
+    assert!(!started.exists(), "{notes}");
 }

@@ -1,4 +1,4 @@
-//! The mark at which a running command gets a trace of what it has done so far.
+//! The mark at which a running command gets a trace of its accesses up to there.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;

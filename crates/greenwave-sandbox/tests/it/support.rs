@@ -33,11 +33,11 @@ pub(crate) fn static_reader(directory: &Path) -> Option<PathBuf> {
     compile(directory, "static-reader", source, &["-static", "-nostdlib", "-fno-stack-protector", "-O1"])
 }
 
-/// Variable that marks a child process with mounts of its own.
+/// Variable that marks a child process with private mounts.
 const OWN_MOUNTS: &str = "GREENWAVE_SANDBOX_TEST_OWN_MOUNTS";
 
-/// Returns whether this process has mounts of its own. Otherwise runs the test of this name in a
-/// child process that has, unless the system does not permit that.
+/// Returns whether this process has private mounts. Otherwise runs the test of this name in a child
+/// process that has them, unless the system does not permit that.
 pub(crate) fn has_own_mounts(test: &str) -> bool {
     if std::env::var_os(OWN_MOUNTS).is_some() {
         return true;

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use greenwave_dir::read_regular_text;
 
 use crate::Environment;
-use crate::harness::project::MANIFEST_BYTES_MAX;
+
+/// Maximum size of Go's settings, in bytes.
+const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 
 /// Returns the locations of Go's settings, caches and modules, which may not exist yet
 /// (<https://pkg.go.dev/cmd/go#hdr-Environment_variables>).
@@ -17,7 +19,7 @@ pub(crate) fn go_homes(environment: &Environment) -> Vec<(&'static str, PathBuf)
     let settings = go_settings(environment);
     let text = settings
         .as_ref()
-        .and_then(|path| read_regular_text(path, MANIFEST_BYTES_MAX).ok())
+        .and_then(|path| read_regular_text(path, SETTINGS_BYTES_MAX).ok())
         .unwrap_or_default();
     let is_configured = |name: &str| text.lines().any(|line| line.split('=').next() == Some(name));
     let cache = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };

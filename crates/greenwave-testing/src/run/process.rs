@@ -34,7 +34,7 @@ pub(crate) const PARTS: &str = "parts";
 /// when it has written its result.
 pub(crate) const MARK: &str = "collected";
 /// Maximum length of a [`result_file`](crate::Harness::result_file), in bytes.
-pub(crate) const RESULT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const RESULT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// A command with its working directory and environment.
 #[derive(Debug)]

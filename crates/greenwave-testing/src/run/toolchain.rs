@@ -208,7 +208,7 @@ async fn probe_version(
     version
 }
 
-/// Returns what a version command prints, and its accesses if all of them were seen.
+/// Returns the output of a version command, and its accesses if all of them were seen.
 async fn run_probe(
     command: &[&str],
     directory: &Path,

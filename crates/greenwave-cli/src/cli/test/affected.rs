@@ -1,7 +1,7 @@
 //! Asks git which files of a project have changed since a commit.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
@@ -21,12 +21,9 @@ pub(super) async fn changed_since(project: &Path, commit: &str) -> Result<Vec<Pa
 type GitError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn changed_paths(project: &Path, commit: &str) -> Result<Vec<PathBuf>, GitError> {
-    git(project, &["rev-parse", "--git-dir"]).await?;
+    git(project, &[], &["rev-parse", "--git-dir"]).await?;
     let filters = without_filters(project).await;
-    let git = async |args: &[&str]| {
-        let args: Vec<&str> = filters.iter().map(String::as_str).chain(args.iter().copied()).collect();
-        git(project, &args).await
-    };
+    let git = async |args: &[&str]| git(project, &filters, args).await;
     // The commit's name might start with a dash and be an option of `diff`; its hash cannot.
     let name = format!("{commit}^{{commit}}");
     let hash = git(&["rev-parse", "--verify", "--quiet", "--end-of-options", &name]).await?;
@@ -40,32 +37,38 @@ async fn changed_paths(project: &Path, commit: &str) -> Result<Vec<PathBuf>, Git
     Ok(paths.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect())
 }
 
-/// Returns options that disable the filters that the repository's own settings define. The files
-/// that they would convert count as changed.
-async fn without_filters(project: &Path) -> Vec<String> {
-    let mut options = Vec::new();
+/// Returns settings that disable the filters that the repository's own settings define, also in
+/// files that they include. The files that the filters would convert count as changed.
+async fn without_filters(project: &Path) -> Vec<(OsString, &'static str)> {
+    let mut settings = Vec::new();
     for scope in ["--local", "--worktree"] {
-        let query = ["config", scope, "--name-only", "-z", "--get-regexp", r"^filter\..*\.(clean|process)$"];
-        let found = git(project, &query).await.unwrap_or_default();
-        for key in String::from_utf8_lossy(&found).split('\0').filter(|key| !key.is_empty()) {
-            options.extend(["-c".to_owned(), format!("{key}=")]);
-            if let Some((filter, _)) = key.rsplit_once('.') {
-                options.extend(["-c".to_owned(), format!("{filter}.required=false")]);
+        let list = ["config", scope, "--includes", "--name-only", "-z", "--get-regexp"];
+        let query = [list.as_slice(), &[r"^filter\..*\.(clean|process)$"]].concat();
+        let found = git(project, &[], &query).await.unwrap_or_default();
+        for key in found.split(|byte| *byte == 0).filter(|key| !key.is_empty()) {
+            settings.push((OsStr::from_bytes(key).to_owned(), ""));
+            if let Some(end) = key.iter().rposition(|byte| *byte == b'.') {
+                let required = [&key[..end], b".required"].concat();
+                settings.push((OsString::from_vec(required), "false"));
             }
         }
     }
-    options
+    settings
 }
 
-/// Runs git in the project and returns its output. Of the programs that the repository's own
-/// settings can name, git starts none.
-async fn git(project: &Path, args: &[&str]) -> Result<Vec<u8>, GitError> {
-    let mut command = Command::new("git");
-    command.envs(greenwave::trusted_path(project).map(|path| ("PATH", path)));
-    command.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]);
-    // Missing objects of a partial clone would be fetched by a program.
-    command.args(["-c", "protocol.allow=never"]).env("GIT_NO_LAZY_FETCH", "1");
-    let output = command.arg("-C").arg(project).args(args).output().await?;
+/// Runs git in the project with further settings and returns its output. Of the programs that the
+/// repository's own settings can name, git starts none.
+async fn git(project: &Path, settings: &[(OsString, &str)], args: &[&str]) -> Result<Vec<u8>, GitError> {
+    let mut command = std::process::Command::new("git");
+    greenwave::restrict_git(&mut command, project);
+    command.arg("-C").arg(project).args(args);
+    // The settings of the user stay.
+    let own = std::env::var("GIT_CONFIG_COUNT").ok().and_then(|count| count.parse().ok()).unwrap_or(0_usize);
+    command.env("GIT_CONFIG_COUNT", (own + settings.len()).to_string());
+    for (at, (key, value)) in (own..).zip(settings) {
+        command.env(format!("GIT_CONFIG_KEY_{at}"), key).env(format!("GIT_CONFIG_VALUE_{at}"), value);
+    }
+    let output = Command::from(command).output().await?;
     if output.status.success() {
         return Ok(output.stdout);
     }

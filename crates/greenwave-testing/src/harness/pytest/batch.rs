@@ -12,7 +12,6 @@ use crate::harness::batch::{Batch, BatchCommand, BatchResult};
 use crate::harness::junit::xml::CASES_MAX;
 use crate::harness::launch::LaunchSpec;
 use crate::results::outcome::{ExitReason, Status};
-use crate::run::process::RESULT_BYTES_MAX;
 use crate::{CaseReport, CaseStatus, Environment, Error, Test, TestCount};
 
 /// Files of pytest in one process.
@@ -30,6 +29,8 @@ const FORKS_NAME: &str = "greenwave_forks";
 const APART: &str = "apart";
 /// File that the plugin writes.
 const RESULTS: &str = "results";
+/// Maximum size of that file, in bytes.
+const RESULTS_BYTES_MAX: u64 = 64 << 20;
 const PYTHON_PATH: &str = "PYTHONPATH";
 /// Variable with options that pytest puts before those of its command line
 /// (<https://docs.pytest.org/en/stable/reference/reference.html#environment-variables>).
@@ -92,7 +93,7 @@ pub(super) fn read_cases(directory: &Path) -> Vec<CaseReport> {
 
 /// Reads the file of the plugin. A test may have replaced it by anything.
 fn session_results(directory: &Path) -> Option<SessionResults> {
-    let text = Dir::open(directory).and_then(|directory| directory.read(RESULTS, RESULT_BYTES_MAX));
+    let text = Dir::open(directory).and_then(|directory| directory.read(RESULTS, RESULTS_BYTES_MAX));
     serde_json::from_slice(&text.ok()?).ok()
 }
 

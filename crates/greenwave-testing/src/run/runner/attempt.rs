@@ -227,7 +227,7 @@ impl TestJob<'_> {
         AccessFilter::new(&self.runner.environment, results, own_directory, maintained)
     }
 
-    /// Records what the test has left in caches that it maintains.
+    /// Records the files that the test has left in caches that it maintains.
     pub(super) async fn record_maintained(&self, seen: &Arc<Seen>) {
         // Without a cache of results, nobody has looked for changes by other programs before.
         if self.runner.cache.is_none() || seen.written.is_empty() {

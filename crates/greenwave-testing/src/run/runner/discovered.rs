@@ -206,7 +206,7 @@ impl Comparer {
             let differs = |(path, kind): &(PathBuf, AccessKind)| {
                 !kind.is_maintained() && before.state(path, *kind).0 != after.state(path, *kind).0
             };
-            // What the test itself has written in a cache may have another state than before.
+            // Files that the test itself has written in a cache may have another state than before.
             before.digest(set) != after.digest(set)
                 && (!set.has_maintained() || set.accesses.iter().any(differs))
         };

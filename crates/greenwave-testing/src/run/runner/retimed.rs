@@ -1,4 +1,4 @@
-//! Recognizes files whose timestamps are all that a test has changed.
+//! Recognizes files of which a test has changed the timestamps only.
 
 use std::path::Path;
 
