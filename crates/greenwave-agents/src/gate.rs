@@ -1,231 +1,226 @@
 //! Holds back requests to an agent whose provider limits requests or is overloaded.
 
+mod backoff;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use greenwave_pooling::{
-    Attempts, CallPermit, CircuitBreaker, CircuitBreakerOptions, Error as PoolingError, Limit, Limiter,
-    LimiterPermit, Retry, Retryability,
-};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
-/// Upper bound of the first delay without a hint.
-const DELAY_MIN: Duration = Duration::from_secs(2);
-/// Upper bound of delays without a hint.
-const DELAY_MAX: Duration = Duration::from_secs(60);
-/// Upper bound of delays that a provider asks for.
-const ASKED_MAX: Duration = Duration::from_secs(15 * 60);
-/// Minimum delay after an overload, and the time after which a probe that has not ended lets
-/// another request through.
-const COOLDOWN: Duration = Duration::from_secs(1);
+use self::state::{GateState, Outcome, Permit};
 
-/// Admits requests to one agent. Clones share the state.
+/// Admits requests to one provider, and learns the number of requests that it serves at once.
+/// Clones share the state, so agents with the same server and key can share a gate.
 ///
-/// After an overload no request is admitted for a while, which grows exponentially or is what the
-/// provider asked for. Then one request tries first; the others follow once it has succeeded. The
-/// number of concurrent requests is halved at each overload and grows with successes.
+/// A provider that refuses a request while it serves others limits the number of requests at once:
+/// the gate admits as many as it serves, the next one when one ends, and from time to time one
+/// more. A provider that refuses every request, refuses several replacements in a row or cannot be
+/// reached gets no request for the time that it asks for, or one that grows exponentially. Then one
+/// request tries first, and others follow once it is accepted.
 #[derive(Debug, Clone)]
-pub struct Gate {
-    limiter: Limiter,
-    breaker: CircuitBreaker,
-    backoff: Arc<Mutex<Backoff>>,
-}
+pub struct Gate(Arc<Mutex<Shared>>);
 
 #[derive(Debug)]
-struct Backoff {
-    retry: Retry,
-    attempts: Attempts,
-    /// Number of overloads that have lengthened the delay.
-    epoch: u64,
-    until: Instant,
+struct Shared {
+    state: GateState,
+    /// Callers that wait, by their places.
+    waiting: BTreeMap<u64, Arc<Notify>>,
 }
 
-/// Permission for one request. Dropping it reports nothing.
+/// A place in the queue of a [`Gate`]. A request that was refused keeps its place, so that it goes
+/// before requests that came later.
+#[derive(Debug)]
+pub struct Place(u64);
+
+/// Permission for one request. Dropping it reports that the request has ended without a result.
 #[derive(Debug)]
 #[must_use = "report the result of the request through it"]
 pub struct Admission {
     gate: Gate,
-    permit: LimiterPermit,
-    call: CallPermit,
-    epoch: u64,
+    permit: Permit,
+    is_held: bool,
+}
+
+/// Reports that the provider has accepted a request. See [`Admission::acceptance`].
+#[derive(Debug, Clone)]
+pub struct Acceptance {
+    gate: Gate,
+    permit: Permit,
 }
 
 impl Gate {
     /// Creates a gate that admits up to `requests_max` requests at once.
     #[must_use]
     pub fn new(requests_max: usize) -> Self {
-        let max = requests_max.max(1);
-        let retry = Retry {
-            attempts_max: usize::MAX,
-            delay_min: DELAY_MIN,
-            delay_max: DELAY_MAX,
-            asked_max: ASKED_MAX,
-            ..Retry::default()
-        };
-        let options = CircuitBreakerOptions {
-            failures_max: 1,
-            failure_rate_max: None,
-            cooldown: COOLDOWN,
-            ..CircuitBreakerOptions::default()
-        };
-        let attempts = retry.attempts();
-        Self {
-            limiter: Limiter::new(Limit::Adaptive { min: 1, max, initial: max }).with_pause_max(ASKED_MAX),
-            breaker: CircuitBreaker::new(options),
-            backoff: Arc::new(Mutex::new(Backoff { retry, attempts, epoch: 0, until: Instant::now() })),
-        }
+        let state = GateState::new(requests_max, Instant::now());
+        Self(Arc::new(Mutex::new(Shared { state, waiting: BTreeMap::new() })))
     }
 
     /// Waits until a request may be sent. Cancel safe.
-    pub async fn enter(&self) -> Admission {
+    pub async fn enter(&self, place: &mut Place) -> Admission {
+        let waiter = Waiter::new(self, place);
         loop {
-            let permit = self.limiter.acquire().await;
-            match self.breaker.admit() {
-                Ok(call) => return self.admission(permit, call),
-                Err(error) => {
-                    drop(permit);
-                    tokio::time::sleep(retry_after(&error)).await;
+            // The caller that waits first is woken by every change, and others by its departure.
+            let until = match self.admit(place) {
+                Ok(admission) => return admission,
+                Err(until) => until,
+            };
+            match until {
+                Some(until) => {
+                    let _ = timeout_at(until, waiter.changed.notified()).await;
                 }
+                None => waiter.changed.notified().await,
             }
         }
     }
 
-    /// Returns an admission if a request may be sent now and no other waits.
+    /// Returns an admission if a request may be sent now and no earlier one waits.
     #[must_use]
-    pub fn try_enter(&self) -> Option<Admission> {
-        let permit = self.limiter.try_acquire()?;
-        let call = self.breaker.admit().ok()?;
-        Some(self.admission(permit, call))
+    pub fn try_enter(&self, place: &mut Place) -> Option<Admission> {
+        self.admit(place).ok()
     }
 
-    /// Returns the remaining time for which no request is admitted.
+    /// Returns the time until the next request may be sent, if none ends before.
     #[must_use]
     pub fn remaining(&self) -> Duration {
-        self.backoff.lock().until.saturating_duration_since(Instant::now())
+        let now = Instant::now();
+        let next = self.0.lock().state.next(now);
+        next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
     }
 
-    fn admission(&self, permit: LimiterPermit, call: CallPermit) -> Admission {
-        Admission { gate: self.clone(), permit, call, epoch: self.backoff.lock().epoch }
+    /// Returns the time at which the provider has last accepted a request, or that of the creation.
+    #[must_use]
+    pub fn last_served(&self) -> Instant {
+        self.0.lock().state.last_served()
+    }
+
+    /// Returns the number of requests that the provider is believed to serve at once.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.0.lock().state.limit()
+    }
+
+    /// Fails with the time at which the next request may be sent, if it has one.
+    fn admit(&self, place: &Place) -> Result<Admission, Option<Instant>> {
+        let mut shared = self.0.lock();
+        if shared.waiting.first_key_value().is_some_and(|(first, _)| *first < place.0) {
+            return Err(None);
+        }
+        let permit = shared.state.admit(Instant::now())?;
+        Ok(Admission { gate: self.clone(), permit, is_held: true })
+    }
+
+    /// Changes the state, and has the first caller that waits look at it.
+    fn change<T>(&self, change: impl FnOnce(&mut GateState, Instant) -> T) -> T {
+        let mut shared = self.0.lock();
+        let result = change(&mut shared.state, Instant::now());
+        shared.wake_first();
+        result
+    }
+}
+
+impl Shared {
+    fn wake_first(&self) {
+        if let Some((_, changed)) = self.waiting.first_key_value() {
+            changed.notify_one();
+        }
+    }
+}
+
+impl Place {
+    /// Returns the place behind all others.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "each place differs from all others")]
+    pub fn new() -> Self {
+        // Relaxed: only the number counts, and no other data depends on it.
+        static PLACES: AtomicU64 = AtomicU64::new(0);
+        Self(PLACES.fetch_add(1, Ordering::Relaxed))
     }
 }
 
 impl Admission {
-    /// Reports that the provider has served the request.
-    pub fn succeeded(self) {
-        {
-            let mut backoff = self.gate.backoff.lock();
-            backoff.attempts = backoff.retry.attempts();
-        }
-        self.permit.succeeded();
-        self.call.succeeded();
+    /// Returns a handle that reports that the provider has accepted the request, before it ends.
+    #[must_use]
+    pub fn acceptance(&self) -> Acceptance {
+        Acceptance { gate: self.gate.clone(), permit: self.permit }
     }
 
-    /// Reports an overload. Returns the time for which no request is admitted.
+    /// Reports that the provider has served the request, which ends it.
+    pub fn succeeded(&mut self) {
+        self.end(Outcome::Served);
+    }
+
+    /// Reports that the provider has refused the request, and when it may be repeated. Returns the
+    /// time until the next request may be sent, if none ends before.
     ///
     /// Requests that were sent together lengthen the delay only once.
-    pub fn overloaded(self, retry_after: Option<Duration>) -> Duration {
-        let now = Instant::now();
-        let delay = {
-            let mut backoff = self.gate.backoff.lock();
-            let asked = retry_after.map(|delay| delay.min(ASKED_MAX));
-            let is_first = backoff.epoch == self.epoch;
-            let delay = match (is_first, asked) {
-                (true, asked) => {
-                    backoff.epoch += 1;
-                    let retryability = asked.map_or(Retryability::Transient, Retryability::After);
-                    backoff.attempts.next_delay(retryability, Duration::ZERO).unwrap_or(DELAY_MAX)
-                }
-                (false, asked) => asked.unwrap_or_default(),
-            };
-            backoff.until = backoff.until.max(now + delay.max(COOLDOWN));
-            backoff.until - now
-        };
-        self.permit.overloaded(Some(delay));
-        self.call.failed();
-        delay
-    }
-}
-
-fn retry_after(error: &PoolingError) -> Duration {
-    match error {
-        PoolingError::CircuitOpen { retry_after } => *retry_after,
-        _ => COOLDOWN,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Sends a request at once or after waiting, and returns the time of its admission.
-    async fn enter(gate: &Gate, started: Instant) -> (Admission, Duration) {
-        let admission = gate.enter().await;
-        (admission, started.elapsed())
+    pub fn overloaded(mut self, retry_after: Option<Duration>) -> Duration {
+        self.end(Outcome::Refused { retry_after });
+        self.gate.remaining()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn one_request_tries_first_after_an_overload() {
-        let (gate, started) = (Gate::new(4), Instant::now());
-        let together: Vec<_> = (0..3).map(|_| gate.try_enter().expect("the gate is open")).collect();
-        for admission in together {
-            assert_eq!(admission.overloaded(Some(Duration::from_secs(6))), Duration::from_secs(6));
-        }
-        assert!(gate.try_enter().is_none(), "held back");
-        let (probe, at) = enter(&gate, started).await;
-        assert_eq!(at.as_secs(), 6);
-        assert!(gate.try_enter().is_none(), "the probe has not ended");
-        probe.succeeded();
-        assert!(gate.try_enter().is_some());
+    /// Reports that the provider cannot be reached. Returns the time until the next request may be
+    /// sent.
+    pub fn unreachable(mut self) -> Duration {
+        self.end(Outcome::Unreachable);
+        self.gate.remaining()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn delays_grow_and_are_reset_by_a_success() {
-        let gate = Gate::new(1);
-        let mut bound = DELAY_MIN;
-        for _ in 0..12 {
-            let delay = gate.enter().await.overloaded(None);
-            assert!(delay >= COOLDOWN && delay <= bound.max(COOLDOWN), "{delay:?} of {bound:?}");
-            bound = (bound * 2).min(DELAY_MAX);
-        }
-        gate.enter().await.succeeded();
-        assert!(gate.enter().await.overloaded(None) <= DELAY_MIN);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_long_delay_is_shortened() {
-        let gate = Gate::new(1);
-        let year = Duration::from_secs(365 * 24 * 3600);
-        assert_eq!(gate.enter().await.overloaded(Some(year)), ASKED_MAX);
-    }
-
-    /// Most answers take longer than the time after which a second request may try.
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_answer_opens_the_gate_for_all() {
-        let (gate, started) = (Gate::new(100), Instant::now());
-        gate.enter().await.overloaded(Some(Duration::from_secs(1)));
-        let calls = (0..40).map(|_| {
-            let gate = gate.clone();
-            tokio::spawn(async move {
-                let admission = gate.enter().await;
-                tokio::time::sleep(Duration::from_secs(10)).await;
-                admission.succeeded();
-            })
+    fn end(&mut self, outcome: Outcome) {
+        let is_held = std::mem::replace(&mut self.is_held, false);
+        let permit = self.permit;
+        self.gate.change(|state, now| {
+            if is_held {
+                state.end(permit, outcome, now);
+            } else {
+                state.learn(permit, outcome, now);
+            }
         });
-        for call in calls.collect::<Vec<_>>() {
-            call.await.unwrap();
-        }
-        // The first answer, and then all others together, except those that have begun meanwhile.
-        assert!(started.elapsed() <= Duration::from_secs(23), "{:?}", started.elapsed());
     }
+}
 
-    #[tokio::test(start_paused = true)]
-    async fn a_dropped_probe_lets_the_next_request_through() {
-        let (gate, started) = (Gate::new(2), Instant::now());
-        gate.enter().await.overloaded(Some(Duration::from_secs(6)));
-        drop(gate.enter().await);
-        let (probe, at) = enter(&gate, started).await;
-        assert!(at < Duration::from_secs(8), "{at:?}");
-        probe.succeeded();
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if self.is_held {
+            self.end(Outcome::Unknown);
+        }
+    }
+}
+
+impl Acceptance {
+    /// Reports that the provider has accepted the request.
+    pub fn report(&self) {
+        self.gate.change(|state, now| state.accept(self.permit, now));
+    }
+}
+
+/// A caller in the queue. On drop, it leaves the queue.
+#[derive(Debug)]
+struct Waiter<'a> {
+    gate: &'a Gate,
+    place: u64,
+    changed: Arc<Notify>,
+}
+
+impl<'a> Waiter<'a> {
+    fn new(gate: &'a Gate, place: &Place) -> Self {
+        let changed = Arc::new(Notify::new());
+        gate.0.lock().waiting.insert(place.0, Arc::clone(&changed));
+        Self { gate, place: place.0, changed }
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        let mut shared = self.gate.0.lock();
+        shared.waiting.remove(&self.place);
+        shared.wake_first();
     }
 }

@@ -77,7 +77,7 @@ pub use coding_program::{CodingProgram, ProgramOptions};
 pub use command::CommandAgent;
 pub use error::Error;
 pub use event::{AgentEvent, ResponseStream, TextStream};
-pub use gate::{Admission, Gate};
+pub use gate::{Acceptance, Admission, Gate, Place};
 #[cfg(feature = "http")]
 pub use http::HttpAgent;
 pub use http_options::{ApiKeySource, HttpApi, HttpMode, HttpOptions, InvalidHttpOption};

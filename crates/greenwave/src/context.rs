@@ -86,7 +86,7 @@ pub(crate) struct RunContext {
     pub(crate) protection: RunProtection,
     /// Removes secrets from stored and displayed text.
     pub(crate) mask: Mask,
-    /// Hold back requests to overloaded agents, by the agent's name in the plan.
+    /// Hold back requests to overloaded providers, by the agent's name in the plan.
     pub(crate) gates: BTreeMap<String, Gate>,
     pub(crate) receipts: Receipts,
     pub(crate) disk_full: DiskFull,

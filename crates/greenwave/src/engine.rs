@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 
-use greenwave_agents::{AgentPool, Gate, Preflight};
+use greenwave_agents::{AgentPool, Preflight};
 use greenwave_dir::Dir;
 use greenwave_scheduler::{
     Durations, Executor, Graph, OnFailure, Progress, ScheduleStats, Stopper, TaskId, TaskOutcome,
@@ -41,6 +41,7 @@ use crate::event::Event;
 use crate::feature_run::FeatureRun;
 use crate::fixed_ports::FixedPorts;
 use crate::function_tests::FunctionTests;
+use crate::gates;
 use crate::green_record;
 use crate::mask::{AddedSecrets, Mask};
 use crate::merge::MergeQueue;
@@ -245,7 +246,7 @@ impl Engine {
                 written: Arc::default(),
             },
             steps,
-            gates: agents.keys().map(|name| (name.clone(), Gate::new(settings.pool.size))).collect(),
+            gates: gates::gates(&plan, agents.keys(), settings.pool.size),
             receipts: Receipts::new(&settings),
             disk_full: DiskFull::default(),
             budget: Arc::new(BudgetLedger::new(plan.budget)),

@@ -97,6 +97,7 @@ mod file_state;
 mod fixed_ports;
 mod forget;
 mod function_tests;
+mod gates;
 mod git;
 mod git_copies;
 mod green_record;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use greenwave_agents::Admission;
+use greenwave_agents::{Admission, Place};
 use greenwave_storage::{AttemptFigures, Store, Transcript};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -60,6 +60,8 @@ pub(crate) struct ActiveFeature {
     pub(crate) answer: Option<Tree>,
     /// Permission to send the next request, obtained while the feature was paused.
     pub(crate) admission: Option<Admission>,
+    /// Place of the next request among the requests of other features. A refused request keeps it.
+    pub(crate) place: Option<Place>,
     /// Time since when the feature waits for its agent.
     pub(crate) paused_since: Option<Instant>,
     /// Reason why the feature is paused or blocked.
@@ -142,6 +144,7 @@ impl ActiveFeature {
             refused: None,
             answer: None,
             admission: None,
+            place: None,
             paused_since: None,
             waits_for: None,
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use greenwave_agents::{
     Agent, AgentPool, AgentPoolOptions, ApiKeySource, CommandAgent, Gate, HttpAgent, HttpApi, HttpMode,
-    HttpOptions, Request, Script, ScriptedAgent,
+    HttpOptions, Place, Request, Script, ScriptedAgent,
 };
 use greenwave_testkit::http::{HttpResponse, HttpServer};
 
@@ -16,12 +16,13 @@ async fn a_gate_of_any_size_admits_and_waits_for_a_limited_time() {
     for requests_max in [0, 1, usize::MAX] {
         for asked in DURATIONS.map(Some).into_iter().chain([None]) {
             let gate = Gate::new(requests_max);
-            gate.enter().await.succeeded();
-            let admission = gate.try_enter().unwrap();
+            let mut place = Place::new();
+            gate.enter(&mut place).await.succeeded();
+            let admission = gate.try_enter(&mut place).unwrap();
             let delay = admission.overloaded(asked);
             assert!(delay <= Duration::from_secs(15 * 60), "{requests_max}, {asked:?}: {delay:?}");
-            assert!(gate.remaining() <= delay && gate.try_enter().is_none());
-            let admitted = tokio::time::timeout(Duration::from_secs(3600), gate.enter()).await;
+            assert!(gate.remaining() <= delay && gate.try_enter(&mut place).is_none());
+            let admitted = tokio::time::timeout(Duration::from_secs(3600), gate.enter(&mut place)).await;
             admitted.unwrap().succeeded();
         }
     }

@@ -1,5 +1,8 @@
 //! Runs with agents that are model servers, played by a server with scripted responses.
 
+use std::sync::Mutex;
+use std::time::Duration;
+
 use greenwave_testkit::http::{HttpRequest, HttpResponse, HttpServer};
 use serde_json::{Value, json};
 
@@ -135,6 +138,41 @@ fn a_server_that_limits_requests_costs_no_attempt() {
     let report = Report::of(&run(&dir).run().with_code(0));
     assert_eq!((report.phases(), server.requests().len()), (vec![("one", "green")], 3));
     assert!(server.requests()[1].header("authorization").is_none(), "no key for a server that is named");
+}
+
+/// The delay that the server asks for would end the test.
+#[test]
+fn a_limit_of_requests_at_once_is_learned_and_shared() {
+    const LIMIT: usize = 3;
+    let slots = Mutex::new((0, Vec::new()));
+    let server = HttpServer::start(move |request, _| {
+        if slots.lock().unwrap().0 == LIMIT {
+            return HttpResponse::new(429, r#"{"error":{"message":"Slow down"}}"#)
+                .with("retry-after", "3600");
+        }
+        slots.lock().unwrap().0 += 1;
+        std::thread::sleep(Duration::from_millis(50));
+        let prompt = prompt_of(request);
+        let (_, rest) = prompt.split_once("Write ").unwrap();
+        let name = rest.split_once('.').unwrap().0.to_owned();
+        let mut slots = slots.lock().unwrap();
+        slots.0 -= 1;
+        assert!(!slots.1.contains(&name), "{name} is paid twice");
+        slots.1.push(name.clone());
+        chat(&file(&format!("{name}.txt"), "right"))
+    });
+    let agent = |name: &str| {
+        format!("[agents.{name}]\nkind = \"openai\"\nmodel = \"{name}\"\nbase_url = \"{}\"\n", server.url())
+    };
+    let names: Vec<String> = (0..8).map(|number| format!("f{number}")).collect();
+    let features: Vec<_> =
+        names.iter().enumerate().map(|(at, name)| (&**name, ["one", "two"][at % 2])).collect();
+    let dir = directory(&(agent("one") + &agent("two")), &features);
+    let report = Report::of(&run(&dir).run().with_code(0));
+    assert!(report.phases().iter().all(|(_, phase)| *phase == "green"), "{:?}", report.phases());
+    let requests = server.requests().len();
+    // Those that were sent before the first refusal, and one in each round.
+    assert!((8..=8 + 5 + 3).contains(&requests), "{requests}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use greenwave_agents::{Admission, WaitOn};
+use futures_util::StreamExt;
+use greenwave_agents::{Acceptance, Admission, AgentEvent, Place, ResponseStream, WaitOn};
 use tokio::time::{Instant, timeout};
 
 use super::Stage;
@@ -32,12 +33,32 @@ impl Stage<'_> {
     /// one that is available now.
     pub(super) fn admission(&mut self) -> Option<Admission> {
         let granted = self.active.admission.take();
-        granted.or_else(|| self.ctx.gates.get(&self.feature().agent)?.try_enter())
+        let gate = self.ctx.gates.get(&self.feature().agent)?;
+        granted.or_else(|| gate.try_enter(self.active.place.get_or_insert_with(Place::new)))
+    }
+
+    /// Reports that the agent's provider has accepted a request, once its answer shows that. The
+    /// words of a program do not, because they may describe a failure.
+    pub(super) fn reporting(&self, answer: ResponseStream, acceptance: &Acceptance) -> ResponseStream {
+        if matches!(self.ctx.plan.agents.get(&self.feature().agent), Some(AgentSpec::Http(_))) {
+            acceptance.report();
+            return answer;
+        }
+        let mut acceptance = Some(acceptance.clone());
+        ResponseStream::new(answer.inspect(move |event| {
+            let is_of_model = matches!(
+                event,
+                Ok(AgentEvent::Reasoning(_) | AgentEvent::ToolCall { .. } | AgentEvent::FileTouched(_))
+            );
+            if is_of_model && let Some(acceptance) = acceptance.take() {
+                acceptance.report();
+            }
+        }))
     }
 
     /// Notes that the agent worked on a request.
-    pub(super) fn end_pause(&mut self, admission: Admission) {
-        self.active.paused_since = None;
+    pub(super) fn end_pause(&mut self, mut admission: Admission) {
+        (self.active.paused_since, self.active.place) = (None, None);
         self.active.waits_for = None;
         admission.succeeded();
     }
@@ -48,7 +69,10 @@ impl Stage<'_> {
         admission: Admission,
         Unavailable { message, retry_after, is_unreachable }: Unavailable,
     ) -> Result<StageResult, FeatureError> {
-        let delay = admission.overloaded(retry_after);
+        let delay = match is_unreachable {
+            true => admission.unreachable(),
+            false => admission.overloaded(retry_after),
+        };
         tracing::debug!(feature = self.feature().id, message, ?delay, "agent is unavailable");
         self.active.waits_for = Some(Wait::Agent { message, is_unreachable });
         Ok(StageResult::Completed(PhaseEvent::Overloaded))
@@ -64,21 +88,26 @@ impl Stage<'_> {
             return Err(FeatureError::Internal(format!("agent `{agent}` is not set up")));
         };
         let since = *self.active.paused_since.get_or_insert_with(Instant::now);
-        let left = self.wait_max().saturating_sub(since.elapsed());
-        match timeout(left, gate.enter()).await {
-            Ok(admission) if !left.is_zero() => {
-                self.active.admission = Some(admission);
-                Ok(StageResult::Completed(PhaseEvent::Released))
-            }
-            _ => {
-                let message = match &self.active.waits_for {
-                    Some(Wait::Agent { message, .. }) => message.clone(),
-                    _ => "its provider limits requests".to_owned(),
-                };
-                let (agent, waited) = (agent.clone(), self.wait_max());
-                Err(FeatureError::AgentUnavailable { agent, waited, message })
+        let wait_max = self.wait_max();
+        let place = self.active.place.get_or_insert_with(Place::new);
+        loop {
+            // As long as others are served, the feature waits for its turn.
+            let since = since.max(gate.last_served());
+            let left = wait_max.saturating_sub(since.elapsed());
+            match timeout(left, gate.enter(place)).await {
+                Ok(admission) if !left.is_zero() => {
+                    self.active.admission = Some(admission);
+                    return Ok(StageResult::Completed(PhaseEvent::Released));
+                }
+                _ if gate.last_served() > since => {}
+                _ => break,
             }
         }
+        let message = match &self.active.waits_for {
+            Some(Wait::Agent { message, .. }) => message.clone(),
+            _ => "its provider limits requests".to_owned(),
+        };
+        Err(FeatureError::AgentUnavailable { agent: agent.clone(), waited: wait_max, message })
     }
 
     /// Returns the conditions under which the feature's agent waits.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use greenwave_agents::{Error as AgentError, HttpMode, Request, ResponseStream, TestCalls};
+use greenwave_agents::{Acceptance, Error as AgentError, HttpMode, Request, ResponseStream, TestCalls};
 use greenwave_storage::{AttemptOutcome, NewAttempt, Transcript};
 use greenwave_streaming::{Cap, Error as StreamError, Files, Limits, Pull};
 use greenwave_testing::EntryKind;
@@ -132,7 +132,7 @@ impl Stage<'_> {
         self.active.test_output.clear();
         self.active.figures = None;
         let started = Instant::now();
-        let taken = self.take_answer(attempt).await;
+        let taken = self.take_answer(attempt, &admission.acceptance()).await;
         let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.active.figures.get_or_insert_default().millis = millis;
         drop(reserved);
@@ -161,20 +161,25 @@ impl Stage<'_> {
     }
 
     /// Takes the agent's work. Starts a new session if the agent does not find the earlier one.
-    async fn take_answer(&mut self, attempt: u32) -> Result<(), Unusable> {
+    async fn take_answer(&mut self, attempt: u32, acceptance: &Acceptance) -> Result<(), Unusable> {
         let session = self.active.session.take();
         let is_continued = session.is_some();
-        match self.take_answer_of(attempt, session).await {
+        match self.take_answer_of(attempt, session, acceptance).await {
             Err(Unusable::Answer(reason)) if is_continued && self.active.session.is_none() => {
                 tracing::info!(reason, feature = self.feature().id, "starting a new session of the agent");
-                self.take_answer_of(attempt, None).await
+                self.take_answer_of(attempt, None, acceptance).await
             }
             taken => taken,
         }
     }
 
     /// Sends a request that continues this session, and takes the agent's work.
-    async fn take_answer_of(&mut self, attempt: u32, session: Option<String>) -> Result<(), Unusable> {
+    async fn take_answer_of(
+        &mut self,
+        attempt: u32,
+        session: Option<String>,
+        acceptance: &Acceptance,
+    ) -> Result<(), Unusable> {
         let ctx = self.ctx;
         let feature = ctx.feature(self.id);
         let temporary = ctx.copies.temporary_dir()?;
@@ -205,7 +210,7 @@ impl Stage<'_> {
         // long.
         let (time_max, started) = (self.time_limit(), Instant::now());
         let answer = match timeout(time_max, session.send(&request)).await {
-            Ok(Ok(answer)) => self.wait_on().watch(answer),
+            Ok(Ok(answer)) => self.wait_on().watch(self.reporting(answer, acceptance)),
             Ok(Err(error)) => {
                 return Err(self.needs_login(&error).unwrap_or_else(|| Unusable::request(error)));
             }
