@@ -218,6 +218,9 @@ impl Engine {
         tests: impl FnOnce(&Settings, &Dir) -> Result<Arc<dyn TestRunner>, Error>,
     ) -> Result<Self, Error> {
         let graph = plan.graph()?;
+        if plan.notify.is_empty() {
+            plan.notify.clone_from(&settings.run.notify);
+        }
         let (state_dir, lock) = state_dir::lock(&plan.project)?;
         let seal = settings.seal_of(&plan.project)?;
         let root = ProjectRoot::of(&plan.project)?;

@@ -56,6 +56,8 @@ pub struct RunSettings {
     pub confine: ConfineMode,
     /// Method of making working copies.
     pub copies: CopyMode,
+    /// Command that runs when a feature needs the user, for plans that name none. Empty for none.
+    pub notify: Vec<String>,
     /// Ability of this process to mount overlays. `None` without a separate mount namespace.
     pub overlays: Option<Overlays>,
 }

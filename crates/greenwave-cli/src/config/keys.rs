@@ -146,6 +146,23 @@ pub(super) const KEYS: &[Key] = &[
         "reflink" => CopyMode::Reflink,
         or "copy" => CopyMode::Copy
     }, run.copies),
+    Key {
+        name: "run.notify",
+        expected: "a list of strings, a program and its arguments, or \"\" for none",
+        max: u64::MAX,
+        set: |settings, value| {
+            settings.run.notify = match value.as_str() {
+                Some("") => Vec::new(),
+                Some(_) => return None,
+                None => {
+                    let words = value.as_array()?.iter();
+                    words.map(|word| Some(word.get_ref().as_str()?.to_owned())).collect::<Option<_>>()?
+                }
+            };
+            Some(())
+        },
+        show: |settings| format!("{:?}", settings.run.notify),
+    },
     key!("metrics.enabled", flag, metrics.enabled),
     key!(
         "metrics.address",

@@ -169,3 +169,21 @@ fn a_plan_can_hold_all_features() {
     dir.greenwave(["forget", "plan.toml", "two"]).run().with_code(0);
     approve(&dir, "two").with_code(2);
 }
+
+/// The command of the settings runs for plans that have none of their own.
+#[test]
+fn the_command_of_the_settings_notifies() {
+    let feature = ShellFeature::new("one", "answer one.txt x", "test -f one.txt");
+    let plan = format!("hold = true\n{}", shell_plan::plan(&[feature]));
+    for own in [false, true] {
+        let dir = TestDir::with_project();
+        let notify = |name: &str| format!("[\"sh\", \"-c\", \"cat > '{}'\"]", dir.path(name).display());
+        let own_line = if own { format!("notify = {}\n", notify("by-plan")) } else { String::new() };
+        dir.write("plan.toml", format!("{own_line}{plan}"));
+        dir.plan().variable("GREENWAVE_RUN_NOTIFY", notify("by-settings")).run().with_code(3);
+        assert_eq!(dir.path("by-plan").exists(), own);
+        assert_eq!(dir.path("by-settings").exists(), !own);
+        let event = dir.read(if own { "by-plan" } else { "by-settings" });
+        assert!(event.contains("\"kind\":\"approval\""), "{event}");
+    }
+}
