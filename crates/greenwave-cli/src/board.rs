@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use console::{measure_text_width, truncate_str};
-use greenwave::Event;
+use greenwave::{Event, format_dollars};
 
+use crate::board_keys::BoardKeys;
 use crate::colors::color;
 use crate::text::{duration, plural, printable};
 
@@ -64,8 +65,19 @@ impl Board {
         }
     }
 
-    /// Returns the lines, each of at most `columns`.
-    pub(crate) fn lines(&self, now: Instant, columns: usize) -> Vec<String> {
+    /// Returns the active features, in the order of the lines.
+    pub(crate) fn features(&self) -> Vec<&str> {
+        self.features.keys().map(String::as_str).collect()
+    }
+
+    /// Returns the lines, each of at most `columns`. With keys, one feature is marked, and an agent
+    /// at work shows its newest line.
+    pub(crate) fn lines(&self, now: Instant, columns: usize, keys: Option<&BoardKeys>) -> Vec<String> {
+        let features = self.features();
+        let selected = keys.and_then(|keys| keys.selected(&features));
+        let selected_at = features.iter().position(|feature| Some(*feature) == selected).unwrap_or(0);
+        // The selected feature is in view.
+        let first = (selected_at + 1).saturating_sub(LINES_MAX);
         let line = |(feature, active): (&String, &Active)| {
             let padding = " ".repeat(self.width.saturating_sub(measure_text_width(feature)));
             let phase = color(active.phase).apply_to(format!("{:<8}", active.phase));
@@ -74,13 +86,16 @@ impl Board {
                 attempt => format!("attempt {attempt}"),
             };
             let time = duration(Duration::from_secs(now.saturating_duration_since(active.since).as_secs()));
-            let left = active.until.map(|until| until.saturating_duration_since(now).as_secs());
-            let left = left.map(|left| format!("; next try in {left} s")).unwrap_or_default();
-            let text =
-                format!("  {feature}{padding}  {phase}  {attempt:<10}  {time:>10}  {}{left}", active.last);
+            let left = active.until.map(|until| until.saturating_duration_since(now));
+            let left = left.map(|left| format!("; next try in {}", seconds(left))).unwrap_or_default();
+            let (last, cost, held) = activity(feature, active, keys);
+            let mark = if selected == Some(feature) { '>' } else { ' ' };
+            let text = format!(
+                "{mark} {feature}{padding}  {phase}  {attempt:<10}  {time:>10}  {cost}{last}{left}{held}"
+            );
             truncate_str(text.trim_end(), columns, "…").into_owned()
         };
-        let mut lines: Vec<String> = self.features.iter().take(LINES_MAX).map(line).collect();
+        let mut lines: Vec<String> = self.features.iter().skip(first).take(LINES_MAX).map(line).collect();
         if let Some(more) = self.features.len().checked_sub(LINES_MAX).filter(|more| *more > 0) {
             lines.push(format!("  … {} more", plural(more, "feature")));
         }
@@ -106,6 +121,24 @@ impl Board {
     }
 }
 
+/// Returns the last thing that happened in a feature, its cost, and whether it will be held.
+fn activity(feature: &str, active: &Active, keys: Option<&BoardKeys>) -> (String, String, &'static str) {
+    let Some(keys) = keys else { return (active.last.clone(), String::new(), "") };
+    let (line, cost) = keys.activity(feature);
+    let line = line.filter(|_| active.phase == "yellow").map(|line| printable(&line));
+    let cost = if cost == 0 { String::new() } else { format!("{}  ", format_dollars(cost)) };
+    let held = if active.phase != "held" && keys.is_held(feature) { "; held before its merge" } else { "" };
+    (line.unwrap_or_else(|| active.last.clone()), cost, held)
+}
+
+/// Returns a time that is left, in seconds or longer units.
+fn seconds(left: Duration) -> String {
+    match left.as_secs() {
+        seconds @ 0..100 => format!("{seconds} s"),
+        seconds => duration(Duration::from_secs(seconds)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use console::strip_ansi_codes;
@@ -113,7 +146,7 @@ mod tests {
     use super::*;
 
     fn shown(board: &Board, now: Instant, columns: usize) -> Vec<String> {
-        board.lines(now, columns).iter().map(|line| strip_ansi_codes(line).into_owned()).collect()
+        board.lines(now, columns, None).iter().map(|line| strip_ansi_codes(line).into_owned()).collect()
     }
 
     #[test]

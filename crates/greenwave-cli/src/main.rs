@@ -5,6 +5,8 @@
 
 mod allocator;
 mod board;
+mod board_input;
+mod board_keys;
 mod cli;
 mod colors;
 mod config;
@@ -16,6 +18,7 @@ mod exit;
 mod format;
 mod jobserver;
 mod key_error;
+mod key_input;
 mod mount_namespace;
 mod output;
 mod password;
@@ -63,6 +66,7 @@ fn main() {
         unsafe { mount_namespace::enter(|| cli.copy_mode()) };
     }
     let exit = run(cli).unwrap_or_else(|error| Exit::from(output::fail(&error)));
+    key_input::restore();
     // Exits without running destructors: taking a suite apart, or waiting for blocking threads,
     // would only delay the end.
     std::process::exit(i32::from(output::final_code(exit.code())))

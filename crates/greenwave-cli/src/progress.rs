@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Instant;
 
-use console::{Term, measure_text_width, style};
-use greenwave::{Event, FeatureReport, FileChange, Plan, Report, format_dollars};
+use console::{Term, measure_text_width, style, truncate_str};
+use greenwave::{Event, FeatureReport, FileChange, Plan, Report, RunControl, StoredAttempt, format_dollars};
 use serde_json::json;
 
 use crate::board::Board;
+use crate::board_keys::{BoardKeys, Demand};
 use crate::colors::color;
 use crate::details;
 use crate::format::Format;
+use crate::key_input::Key;
 use crate::output;
 use crate::printer::Printer;
 use crate::pull_request::PullRequest;
@@ -22,12 +24,16 @@ use crate::text::{duration, plural, printable};
 /// The progress line on a terminal, with the board below.
 const TEMPLATE: &str = "{bar:20.green} {pos}/{len} green  {elapsed}{msg}";
 
+/// Number of rows of a terminal that the board leaves to other lines.
+const ROWS_ABOVE: usize = 3;
+
 /// Shows the events of a run.
 pub(crate) struct Progress {
     printer: Printer,
     /// Width of the longest feature id, in terminal columns.
     width: usize,
     board: Board,
+    keys: Option<BoardKeys>,
     /// Features with a refused attempt that was shown.
     refused: BTreeSet<String>,
     green: usize,
@@ -40,7 +46,7 @@ impl Progress {
         let printer = Printer::new(format, TEMPLATE, Some(plan.features.len() as u64));
         let width = plan.features.iter().map(|feature| measure_text_width(&feature.id)).max().unwrap_or(0);
         let (refused, plan) = (BTreeSet::new(), path.display().to_string());
-        Self { printer, width, board: Board::new(width), refused, green: 0, plan }
+        Self { printer, width, board: Board::new(width), keys: None, refused, green: 0, plan }
     }
 
     /// Shows the profile (in JSON), the address of the metrics and the URL of the dashboard.
@@ -135,12 +141,49 @@ impl Progress {
         self.green += usize::from(is_green);
     }
 
+    /// Returns whether the output has a board.
+    pub(crate) fn has_board(&self) -> bool {
+        self.printer.bar().is_some()
+    }
+
+    /// Lets keys steer a run.
+    pub(crate) fn take_keys(&mut self, control: RunControl) {
+        self.keys = Some(BoardKeys::new(control));
+    }
+
+    /// Takes a key. Returns the work that it demands.
+    pub(crate) fn press(&mut self, key: Key) -> Demand {
+        let Some(keys) = &mut self.keys else { return Demand::Nothing };
+        let demand = keys.press(key, &self.board.features());
+        self.update_bar();
+        demand
+    }
+
+    /// Returns the attempt that the details show, which changes while the run lasts.
+    pub(crate) fn wanted_attempt(&self) -> Demand {
+        self.keys.as_ref().map_or(Demand::Nothing, BoardKeys::wanted)
+    }
+
+    /// Shows an attempt in the details.
+    pub(crate) fn show_attempt(&mut self, attempt: Option<StoredAttempt>) {
+        if let Some(keys) = &mut self.keys {
+            keys.show(attempt);
+        }
+        self.update_bar();
+    }
+
     /// Draws the progress line and the board, whose times pass.
     pub(crate) fn update_bar(&self) {
         let Some(bar) = self.printer.bar() else { return };
         bar.set_position(self.green as u64);
-        let (_, columns) = Term::stdout().size();
-        let lines = self.board.lines(Instant::now(), usize::from(columns));
+        let (rows, columns) = Term::stdout().size();
+        let mut lines = self.board.lines(Instant::now(), usize::from(columns), self.keys.as_ref());
+        if let Some(keys) = &self.keys {
+            let left = usize::from(rows).saturating_sub(lines.len() + ROWS_ABOVE);
+            let below = keys.lines(&self.board.features(), left);
+            let cut = |line: String| truncate_str(&line, usize::from(columns), "…").into_owned();
+            lines.extend(below.into_iter().map(cut));
+        }
         let lines: Vec<String> = lines.into_iter().map(|line| format!("\n{}", safe(&line))).collect();
         bar.set_message(lines.concat());
     }

@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::error::CliError;
+use crate::key_input;
 
 /// Maximum time for a run to stop; after that the program exits without waiting for it.
 const STOP_TIME_MAX: Duration = Duration::from_secs(5);
@@ -69,6 +70,7 @@ impl StopOnSignal {
                 _ = signals.next() => {}
                 () = tokio::time::sleep(STOP_TIME_MAX) => {}
             }
+            key_input::restore();
             std::process::exit(i32::from(first.load(Ordering::Relaxed)))
         });
         Ok(Self { task, code })

@@ -5,6 +5,7 @@
 //! answer that it was made about. A file without a valid seal counts as missing, as everywhere in
 //! the state directory.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -113,6 +114,35 @@ impl Approvals {
         Ok(found.filter(|found| found.about == *held).map(|found| found.decision))
     }
 
+    /// Stores whether the user wants to approve a feature, or takes that back.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn set_wanted(&self, feature: &str, is_wanted: bool) -> Result<(), Error> {
+        let (directory, name) = (self.directory()?, wanted_name(feature));
+        if is_wanted {
+            return write(&directory, self.seal.as_ref(), &name, &feature);
+        }
+        match directory.remove_file(&name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("remove", directory.path().join(name))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the features that the user wants to approve although the plan may not say so.
+    pub(crate) fn wanted(&self, project: &Path) -> BTreeSet<String> {
+        let Some(directory) = existing(project).ok().flatten() else { return BTreeSet::new() };
+        let entries = directory.entries().unwrap_or_default();
+        let names = entries.iter().filter_map(|entry| entry.name.to_str());
+        let features = names.filter_map(|name| {
+            let feature: String = read(&directory, self.seal.as_ref(), name)?;
+            (wanted_name(&feature) == name).then_some(feature)
+        });
+        features.collect()
+    }
+
     /// Removes what is stored about a feature.
     pub(crate) fn forget(&self, feature: &str) {
         if let Ok(directory) = self.directory() {
@@ -194,6 +224,10 @@ fn held_name(feature: &str) -> String {
     format!("{feature}.held")
 }
 
+fn wanted_name(feature: &str) -> String {
+    format!("{feature}.wanted")
+}
+
 fn decision_name(feature: &str) -> String {
     format!("{feature}.decision")
 }
@@ -220,7 +254,7 @@ fn write(directory: &Dir, seal: Option<&StateSeal>, name: &str, value: &impl Ser
 
 /// Removes the files of a feature. What stays is of no effect, since it is about an old answer.
 fn remove(directory: &Dir, feature: &str) {
-    for name in [held_name(feature), decision_name(feature)] {
+    for name in [held_name(feature), decision_name(feature), wanted_name(feature)] {
         match directory.remove_file(&name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(%error, name, "cannot remove a decision");

@@ -143,6 +143,11 @@ impl BudgetLedger {
         Ok(())
     }
 
+    /// Returns the cost of a feature, in millionths of a US dollar.
+    pub(crate) fn cost(&self, feature: FeatureId) -> u64 {
+        self.entries.lock().features.get(&feature).map_or(0, |amount| amount.cost)
+    }
+
     /// Adds the usage of a response. Returns the part that a limit cannot count, once per agent.
     pub(crate) fn settle(&self, feature: FeatureId, agent: &str, usage: &Usage) -> Option<Uncounted> {
         let amount = Amount::of(usage);

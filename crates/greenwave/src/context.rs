@@ -36,6 +36,7 @@ use crate::run_metrics::RunMetrics;
 use crate::scope::RunScope;
 use crate::settings::Settings;
 use crate::state_home::{Restored, StateHome};
+use crate::steering::Steering;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
 use crate::workspace::Destination;
@@ -74,6 +75,8 @@ pub(crate) struct RunContext {
     /// Names of the tests that have left processes running.
     pub(crate) left_processes: Mutex<BTreeSet<String>>,
     pub(crate) steps: Steps,
+    /// Decisions of the user about the features, in this run.
+    pub(crate) steering: Steering,
     /// The working copies of the run.
     pub(crate) copies: Arc<Copies>,
     /// The branch of the results, unless they go into the files of the project.

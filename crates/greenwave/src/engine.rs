@@ -55,6 +55,7 @@ use crate::receipts::Receipts;
 use crate::report::Report;
 use crate::resources;
 use crate::resume::{self, Resumed};
+use crate::run_control::RunControl;
 use crate::run_journal::RunJournal;
 use crate::run_metrics::RunMetrics;
 use crate::scope::RunScope;
@@ -63,6 +64,7 @@ use crate::setup::Starter;
 use crate::state::FeatureState;
 use crate::state_dir;
 use crate::state_home::StateHome;
+use crate::steering::Steering;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
 use crate::tree::Tree;
@@ -249,6 +251,7 @@ impl Engine {
                 written: Arc::default(),
             },
             steps,
+            steering: Steering::default(),
             gates: gates::gates(&plan, agents.keys(), settings.pool.size),
             receipts: Receipts::new(&settings),
             disk_full: DiskFull::default(),
@@ -300,6 +303,12 @@ impl Engine {
     /// attempts.
     pub fn dashboard(&self) -> Dashboard {
         dashboard::dashboard(&self.ctx)
+    }
+
+    /// Returns a handle that shows the work of the run's agents and takes decisions of the user.
+    pub fn control(&self) -> RunControl {
+        dashboard::watch(&self.ctx);
+        RunControl::new(Arc::clone(&self.ctx))
     }
 
     /// Records the events of the run in the state of the project, so that
@@ -374,6 +383,10 @@ impl Engine {
     /// Resumes earlier runs, and captures the project unless all features are up to date.
     async fn prepare(&self) -> Result<Run, Error> {
         let ctx = &self.ctx;
+        let wanted = ctx.approvals.wanted(&ctx.plan.project);
+        for id in ctx.ids().filter(|id| wanted.contains(&ctx.feature(*id).id)) {
+            ctx.steering.set_held(id, true);
+        }
         let resumed = resume::resume(ctx).await?;
         let is_up_to_date = |feature: &Resumed| matches!(feature.state, FeatureState::Ended(_));
         let green: BTreeSet<FeatureId> =

@@ -288,6 +288,9 @@ pub enum FeatureError {
         /// Instruction for the user.
         action: String,
     },
+    /// The user stopped the feature.
+    #[error("stopped by you")]
+    Stopped,
     /// Something that the whole run needs failed while the feature was worked on.
     #[error(transparent)]
     Run(#[from] Error),
@@ -333,6 +336,7 @@ impl FeatureError {
             FeatureError::DiskFull { .. } => {
                 Some("free some space and run the plan again, which continues from here")
             }
+            FeatureError::Stopped => Some("run the plan again, which continues from here"),
             FeatureError::ModifiedByUser { .. } => Some("move or undo your change and run the plan again"),
             FeatureError::FileExists { .. } => Some("move the file away and run the plan again"),
             _ => None,

@@ -22,7 +22,7 @@ use crate::plan::FeatureId;
 use crate::report::FeatureReport;
 use crate::resources;
 use crate::resume::Resumed;
-use crate::stage::Stage;
+use crate::stage::{Stage, holds};
 use crate::state::{ActiveFeature, FeatureState, StageResult, Wait};
 use crate::workspace::Workspace;
 
@@ -55,12 +55,21 @@ impl FeatureRun {
 
     /// Runs the next stage, and returns the scheduler's next step for the feature.
     pub(crate) async fn run_stage(&mut self) -> Step<(), FeatureError> {
+        let ctx = Arc::clone(&self.ctx);
+        ctx.steering.resumed(self.id).await;
         let started = Instant::now();
         let waits = self.state.phase().is_wait();
         self.ctx.steps.pass("begin a stage").await;
+        // The other features of a batch wait for its merge.
+        let is_merge = matches!(self.state.phase(), Phase::Queued(_) | Phase::Merging(_));
+        let stopped = ctx.steering.stopped(self.id);
         // Agents and test runners are foreign code. A panic there fails this feature like any other
         // error: its workspace is removed and its failure is reported.
-        let performed = AssertUnwindSafe(self.perform()).catch_unwind().await;
+        let performed = tokio::select! {
+            biased;
+            () = stopped, if !is_merge => Ok(Err(FeatureError::Stopped)),
+            performed = AssertUnwindSafe(self.perform()).catch_unwind() => performed,
+        };
         let result = performed.unwrap_or_else(|panic| Err(FeatureError::Internal(panic_text(&*panic))));
         let result = self.adopt_if_passing(result).await;
         self.ctx.steps.pass("end a stage").await;
@@ -121,7 +130,7 @@ impl FeatureRun {
     fn policy(&self) -> FeaturePolicy {
         let feature = self.ctx.feature(self.id);
         let attempts_max = self.before_round.saturating_add(feature.attempts_max);
-        FeaturePolicy { attempts_max, review: feature.review.is_some(), hold: feature.hold }
+        FeaturePolicy { attempts_max, review: feature.review.is_some(), hold: holds(&self.ctx, self.id) }
     }
 
     async fn perform(&mut self) -> Result<StageResult, FeatureError> {
@@ -226,7 +235,7 @@ impl FeatureRun {
         if let Err(error) = self.ctx.journal.forget(&AttemptRecord::key(feature)) {
             tracing::warn!(feature, error = chain(&error), "cannot remove the record of attempts");
         }
-        if self.ctx.feature(self.id).hold {
+        if holds(&self.ctx, self.id) {
             self.ctx.approvals.forget(feature);
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! Publishes the events of a run, and the output of its agents line by line, for a dashboard.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use greenwave_agents::{AgentEvent, Error as AgentError};
@@ -18,6 +19,8 @@ const LINE_CHARS_MAX: usize = 400;
 /// Maximum size of a line, in bytes. The rest of a longer line is ignored. The limit lies far above
 /// that of shown characters, so that no secret is shown in part.
 const LINE_BYTES_MAX: usize = 8 * 1024;
+/// Maximum number of lines of each feature that stay in memory.
+const NEWEST_MAX: usize = 50;
 
 /// The feed of a run, with its clock.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub(crate) struct LiveFeed {
     /// The first event.
     plan: String,
     record: Mutex<Option<RunRecord>>,
+    /// The newest lines of each active feature.
+    newest: Mutex<BTreeMap<String, VecDeque<String>>>,
 }
 
 impl LiveFeed {
@@ -36,7 +41,7 @@ impl LiveFeed {
         let plan = json!({"at": 0, "event": {"event": "plan", "name": plan, "features": features}});
         let (feed, started, plan) = (EventFeed::new(), Instant::now(), plan.to_string());
         feed.publish(&plan);
-        Self { feed, started, mask, plan, record: Mutex::new(None) }
+        Self { feed, started, mask, plan, record: Mutex::new(None), newest: Mutex::default() }
     }
 
     /// Writes the events of the run to a record as well.
@@ -58,6 +63,9 @@ impl LiveFeed {
     /// Publishes an event without the output of tests and agents, which the dashboard reads from
     /// the stored attempts.
     pub(crate) fn publish(&self, event: &Event) {
+        if let Event::Phase { feature, phase: "green", .. } | Event::Failed { feature, .. } = event {
+            self.newest.lock().remove(feature);
+        }
         let mut event = event.clone();
         if let Event::Refused { details, .. } | Event::Failed { details, .. } = &mut event {
             *details = AttemptDetails::default();
@@ -65,6 +73,22 @@ impl LiveFeed {
         if let Ok(event) = serde_json::to_value(event) {
             self.push(&event);
         }
+    }
+
+    /// Returns the newest lines of a feature's agent, at most `count`, oldest first.
+    pub(crate) fn newest_lines(&self, feature: &str, count: usize) -> Vec<String> {
+        let newest = self.newest.lock();
+        let Some(lines) = newest.get(feature) else { return Vec::new() };
+        lines.iter().skip(lines.len().saturating_sub(count)).cloned().collect()
+    }
+
+    fn add_line(&self, feature: &str, line: &str) {
+        let mut newest = self.newest.lock();
+        let lines = newest.entry(feature.to_owned()).or_default();
+        if lines.len() == NEWEST_MAX {
+            lines.pop_front();
+        }
+        lines.push_back(line.to_owned());
     }
 
     /// Publishes the end of the run, with its last figures.
@@ -131,6 +155,7 @@ impl AgentLines {
         if text.is_empty() {
             return;
         }
+        self.live.add_line(&self.feature, &text);
         let (at, feature) = (self.live.seconds(), &self.feature);
         let line = json!({"at": at, "feature": feature, "attempt": self.attempt, "text": text});
         self.live.feed.publish_line(&line.to_string());

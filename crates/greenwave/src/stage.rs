@@ -28,6 +28,8 @@ use crate::state::{ActiveFeature, StageResult};
 use crate::test_results::{add_counts, run_test};
 use crate::tree::{self, Change, File};
 
+pub(crate) use approval::holds;
+
 /// Maximum number of changed files that are compared for a prompt.
 const CHANGED_FILES_MAX: usize = 20;
 /// Maximum number of times that tests run again because ignored files were copied for them.

@@ -15,6 +15,7 @@ use greenwave::{
 use greenwave_testing::TraceStatus;
 
 use super::settings::SettingsArgs;
+use crate::board_input::BoardInput;
 use crate::config::Config;
 use crate::dirs::{private_dirs, receipts_dir};
 use crate::error::CliError;
@@ -351,6 +352,7 @@ async fn watch(
     is_check: bool,
 ) -> Result<Exit, CliError> {
     let signals = StopOnSignal::start(engine.stopper())?;
+    let mut board = BoardInput::start(&engine, &mut progress)?;
     let mut events = engine.events();
     // The run has its own task, so that it can be stopped while printing is blocked by a reader.
     let mut running = tokio::spawn(engine.run());
@@ -360,11 +362,12 @@ async fn watch(
             // Events precede the end of the run.
             biased;
             Some(event) = events.next() => show(&event, trace.as_mut(), Some(&mut progress)),
-            _ = seconds.tick() => progress.update_bar(),
+            key = board.key() => board.press(key, &mut progress).await,
+            _ = seconds.tick() => board.tick(&mut progress).await,
             report = &mut running => break report.expect("a run does not panic and is not cancelled")?,
         }
     };
-    let code = signals.finish();
+    let code = signals.finish().or(board.close());
     while let Some(event) = events.try_next() {
         // A stopped run prints no further events.
         show(&event, trace.as_mut(), if code.is_none() { Some(&mut progress) } else { None });

@@ -10,6 +10,7 @@ mod approvals;
 mod attempts;
 mod base_builds;
 mod batches;
+mod board;
 mod cargo_products;
 mod cargo_verdicts;
 mod cases;

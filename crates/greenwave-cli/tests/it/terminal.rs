@@ -43,6 +43,8 @@ fn events_are_colored_above_a_progress_line() {
     {
         assert!(shown.contains(part), "{part:?} in {shown:?}");
     }
+    // Nobody can press keys, since standard input is not a terminal.
+    assert!(!shown.contains("all keys"), "{shown:?}");
     // The progress line is removed before the table.
     let (_, table) = shown.rsplit_once("\x1b[2K").unwrap();
     assert!(table.contains("1 of 2 features green") && !table.contains("1/2 green"), "{table:?}");

@@ -39,6 +39,11 @@ pub(super) fn record(ctx: &RunContext) {
     }
 }
 
+/// Collects the newest lines of the agents of a run.
+pub(super) fn watch(ctx: &RunContext) {
+    live(ctx);
+}
+
 fn live(ctx: &RunContext) -> &Arc<LiveFeed> {
     ctx.live.get_or_init(|| {
         let features = ctx.selected.iter().map(|id| {

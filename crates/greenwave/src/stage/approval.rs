@@ -4,14 +4,22 @@ use std::time::Duration;
 
 use super::Stage;
 use crate::approval::{Decision, HeldAnswer};
+use crate::context::RunContext;
 use crate::error::FeatureError;
 use crate::event::Event;
 use crate::phase::PhaseEvent;
+use crate::plan::FeatureId;
 use crate::state::StageResult;
 use crate::tree;
 
 /// Time between two looks for a decision.
 const POLL: Duration = Duration::from_millis(100);
+
+/// Returns whether a feature waits for approval before its merge: by the plan, or by a decision of
+/// the user during a run.
+pub(crate) fn holds(ctx: &RunContext, id: FeatureId) -> bool {
+    ctx.feature(id).hold || ctx.steering.is_held(id)
+}
 
 impl Stage<'_> {
     /// Waits until the user approves or rejects the answer.
@@ -49,7 +57,7 @@ impl Stage<'_> {
     /// approved it.
     pub(super) fn was_held(&self) -> bool {
         let held = self.held_answer(self.active.phase.attempt());
-        self.feature().hold && self.ctx.approvals.is_held(&self.feature().id, &held)
+        holds(self.ctx, self.id) && self.ctx.approvals.is_held(&self.feature().id, &held)
     }
 
     async fn reject(&mut self, comment: &str) -> Result<StageResult, FeatureError> {
