@@ -8,7 +8,7 @@ use clap::Args;
 use greenwave::{AttemptLog, StoredAttempt, Usage, format_dollars};
 
 use super::settings::SettingsArgs;
-use crate::config::Config;
+use crate::config::{Config, Overrides};
 use crate::details::section;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -56,14 +56,12 @@ struct Selection {
 /// Lists attempts.
 pub(super) async fn attempts(args: &AttemptsArgs) -> Result<Exit, CliError> {
     let selection = Selection::read(args)?;
-    let settings = Config::load(&selection.project, &args.settings.overrides()?)?.settings;
-    let settings = greenwave::Settings { user_key: Some(user_key(&selection.project)?), ..settings };
     let Selection { project, feature, number } = selection;
-    let log = AttemptLog::open(&project, &settings)?;
+    let log = log_of(&project, &args.settings.overrides()?)?;
     if let (Some(numbers), Some(feature)) = (&args.diff, &feature) {
         return show_difference(log.as_ref(), feature, numbers).await;
     }
-    let found = find(log.as_ref(), feature.as_deref()).await?;
+    let found = stored_attempts(log.as_ref(), feature.as_deref()).await?;
     let found: Vec<StoredAttempt> =
         found.into_iter().filter(|found| number.is_none_or(|number| number == found.number)).collect();
     if found.is_empty() && (feature.is_some() || number.is_some()) {
@@ -92,6 +90,13 @@ pub(super) async fn attempts(args: &AttemptsArgs) -> Result<Exit, CliError> {
     Ok(Exit::SUCCESS)
 }
 
+/// Opens the attempts of a project.
+pub(super) fn log_of(project: &Path, overrides: &Overrides) -> Result<Option<AttemptLog>, CliError> {
+    let settings = Config::load(project, overrides)?.settings;
+    let settings = greenwave::Settings { user_key: Some(user_key(project)?), ..settings };
+    Ok(AttemptLog::open(project, &settings)?)
+}
+
 impl Selection {
     fn read(args: &AttemptsArgs) -> Result<Self, CliError> {
         let (plan, feature, number) = match (&args.plan, &args.feature, args.number) {
@@ -118,7 +123,11 @@ fn names_file(word: &Path) -> bool {
     word.components().count() > 1 || word.extension().is_some_and(|extension| extension == "toml")
 }
 
-async fn find(log: Option<&AttemptLog>, feature: Option<&str>) -> Result<Vec<StoredAttempt>, CliError> {
+/// Returns the attempts at one feature, or at all.
+pub(super) async fn stored_attempts(
+    log: Option<&AttemptLog>,
+    feature: Option<&str>,
+) -> Result<Vec<StoredAttempt>, CliError> {
     let Some(log) = log else { return Ok(Vec::new()) };
     let features = match feature {
         Some(feature) => vec![feature.to_owned()],
@@ -134,7 +143,7 @@ async fn find(log: Option<&AttemptLog>, feature: Option<&str>) -> Result<Vec<Sto
 /// Prints the difference between two attempts at a feature.
 async fn show_difference(log: Option<&AttemptLog>, feature: &str, numbers: &[u32]) -> Result<Exit, CliError> {
     let stored: Vec<u32> =
-        find(log, Some(feature)).await?.into_iter().map(|attempt| attempt.number).collect();
+        stored_attempts(log, Some(feature)).await?.into_iter().map(|attempt| attempt.number).collect();
     if let Some(missing) = numbers.iter().find(|number| !stored.contains(number)) {
         let feature = Some(feature.to_owned());
         return Err(CliError::NoSuchAttempt { feature, number: Some(*missing) });
@@ -151,7 +160,8 @@ async fn show_difference(log: Option<&AttemptLog>, feature: &str, numbers: &[u32
     Ok(Exit::SUCCESS)
 }
 
-fn summary(attempt: &StoredAttempt) -> String {
+/// Returns a line that describes an attempt.
+pub(super) fn summary(attempt: &StoredAttempt) -> String {
     let mut parts = vec![
         attempt.feature.clone(),
         format!("attempt {}", attempt.number),

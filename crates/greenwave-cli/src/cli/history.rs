@@ -2,7 +2,7 @@
 //! results have saved.
 
 use std::cmp::Reverse;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -38,7 +38,7 @@ pub(super) struct HistoryArgs {
 /// Runs the command.
 pub(super) fn history(args: &HistoryArgs) -> Result<Exit, CliError> {
     let project = project_dir(args.project.as_deref())?;
-    let history = ProjectHistory::read(&project, &user_key(&project)?)?;
+    let history = read(&project)?;
     match args.format {
         Format::Human => output::answer(&lines(&history).join("\n"))?,
         Format::Json => output::answer(&json(&history).to_string())?,
@@ -46,13 +46,22 @@ pub(super) fn history(args: &HistoryArgs) -> Result<Exit, CliError> {
     Ok(Exit::SUCCESS)
 }
 
+/// Reads the history of a project.
+///
+/// # Errors
+/// If the project does not exist.
+pub(super) fn read(project: &Path) -> Result<ProjectHistory, CliError> {
+    Ok(ProjectHistory::read(project, &user_key(project)?)?)
+}
+
 /// Returns whether the last run of a test took noticeably longer than those before it.
-fn is_slower(test: &TestHistory) -> bool {
+pub(super) fn is_slower(test: &TestHistory) -> bool {
     let is_much = test.last.as_secs_f64() >= test.earlier.as_secs_f64() * SLOWER_FACTOR;
     is_much && test.last.saturating_sub(test.earlier) >= SLOWER_MIN
 }
 
-fn lines(history: &ProjectHistory) -> Vec<String> {
+/// Returns the lines that show a history.
+pub(super) fn lines(history: &ProjectHistory) -> Vec<String> {
     if history.tests.is_empty() {
         return vec!["No test has run in this directory".to_owned()];
     }

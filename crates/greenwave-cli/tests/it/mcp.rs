@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::mcp_client::{Client, text};
+use crate::program::Program;
 use crate::test_dir::TestDir;
 
 /// A test that fails with a location, and one that passes and reads `b.txt`.
@@ -60,7 +61,8 @@ fn an_agent_sees_a_failure_with_its_place_and_then_what_was_cached() {
         lines[..2],
         ["FAIL check a: failed with exit code 1 (check.sh:2)", "  check.sh:2: want 1, got 2"]
     );
-    assert!(lines[2].starts_with("2 tests: 1 passed, 1 failed in "), "{text}");
+    assert_eq!(lines[2], "Whole output: resource greenwave://output/check%20a");
+    assert!(lines[3].starts_with("2 tests: 1 passed, 1 failed in "), "{text}");
     // The edit of an agent.
     dir.write("p/a.txt", "1\n");
     let (answer, _) = client.ask("run_tests", &json!({}));
@@ -114,6 +116,52 @@ fn tests_are_listed_and_explained_without_running_them() {
         (&json!("read b"), &json!(false), &json!(["input b.txt was changed (read by `cat b.txt`)"]))
     );
     assert!(text.contains("b.txt"), "{text}");
+}
+
+#[test]
+fn whole_outputs_and_the_last_report_are_resources() {
+    let dir = project();
+    let mut client = start(&dir);
+    let read = |client: &mut Client, uri: &str| client.request("resources/read", &json!({"uri": uri}));
+    let none = read(&mut client, "greenwave://report");
+    assert_eq!(none["error"]["message"], "no output or report at greenwave://report");
+    let (answer, _) = client.ask("run_tests", &json!({}));
+    let failed = read(&mut client, answer["failures"][0]["output"].as_str().unwrap());
+    assert_eq!(failed["result"]["contents"][0]["text"], "check.sh:2: want 1, got 2\n");
+    let report = read(&mut client, "greenwave://report")["result"]["contents"][0]["text"].clone();
+    let report: Value = serde_json::from_str(report.as_str().unwrap()).unwrap();
+    assert_eq!((&report["results"][0]["name"], &report["failed"]), (&json!("check a"), &json!(1)));
+    // A new server has run nothing, and finds the output of the cached result.
+    let mut other = start(&dir);
+    let cached = read(&mut other, "greenwave://output/read%20b");
+    assert_eq!(cached["result"]["contents"][0]["text"], "b\n");
+    let listed = other.request("resources/templates/list", &json!({}));
+    assert_eq!(listed["result"]["resourceTemplates"][0]["uriTemplate"], "greenwave://output/{test}");
+}
+
+#[test]
+fn affected_tests_and_the_history_are_shown() {
+    let dir = project();
+    let git = |args: &[&str]| {
+        let mut command = std::process::Command::new("git");
+        command.args(["-c", "user.name=t", "-c", "user.email=t@example.com"]).args(args);
+        Program::of(command).within(&dir.path("p")).run().with_code(0);
+    };
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "-m", "start"]);
+    let mut client = start(&dir);
+    client.ask("run_tests", &json!({}));
+    assert_eq!(client.ask("affected", &json!({})).0["tests"], json!([]));
+    dir.write("p/b.txt", "c\n");
+    let (affected, text) = client.ask("affected", &json!({"since": "HEAD"}));
+    assert_eq!(affected["tests"], json!(["read b"]));
+    assert_eq!(text, "read b\n1 test may read files changed since HEAD");
+    let (answer, _) = client.ask("run_tests", &json!({"affected_since": "HEAD"}));
+    assert_eq!(answer["tests"], 1);
+    let (history, text) = client.ask("test_history", &json!({"filters": ["check"]}));
+    assert_eq!(history["tests"][0]["failed_last"], true, "{history}");
+    assert!(text.contains("Failed in their last run:\n  check a: "), "{text}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::mcp::project;
 use crate::program::{Finished, Program};
+use crate::shell_plan::{self, ShellFeature};
 use crate::test_dir::TestDir;
 
 /// Calls each tool once, in the order of the arguments, and prints the results.
@@ -68,14 +69,41 @@ fn the_official_inspector_lists_the_tools() {
 }
 
 /// All tools, in the order in which they are listed.
-const TOOLS: [&str; 3] = ["run_tests", "list_tests", "why_rerun"];
+const TOOLS: [&str; 9] = [
+    "run_tests",
+    "list_tests",
+    "why_rerun",
+    "affected",
+    "test_history",
+    "run_plan",
+    "plan_status",
+    "attempts",
+    "attempt_diff",
+];
 
 #[test]
 fn the_official_client_accepts_the_answer_of_every_tool() {
     let Some(modules) = modules() else { return };
     let dir = project();
     dir.write("client.mjs", CLIENT);
-    let calls = json!([["run_tests", {}], ["list_tests", {}], ["why_rerun", {"test": "check a"}]]);
+    let feature = ShellFeature::new("one", "answer one.txt yes", "grep -q yes one.txt");
+    dir.write("p/plan.toml", shell_plan::unconfined(&[feature]));
+    dir.write("p/project/keep.txt", "");
+    Program::of(git(&["init", "--quiet"])).within(&dir.path("p")).run().with_code(0);
+    let commit = ["-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--allow-empty", "-mx"];
+    Program::of(git(&commit)).within(&dir.path("p")).run().with_code(0);
+    let plan = json!({"plan": "plan.toml"});
+    let calls = json!([
+        ["run_tests", {}],
+        ["list_tests", {}],
+        ["why_rerun", {"test": "check a"}],
+        ["affected", {}],
+        ["test_history", {}],
+        ["run_plan", plan],
+        ["plan_status", plan],
+        ["attempts", {"plan": "plan.toml", "number": 1}],
+        ["attempt_diff", {"plan": "plan.toml", "feature": "one", "from": 1, "to": 1}],
+    ]);
     let called: Vec<&Value> = calls.as_array().unwrap().iter().map(|call| &call[0]).collect();
     assert_eq!(called, TOOLS);
     let script = dir.path("client.mjs").display().to_string();
@@ -87,4 +115,10 @@ fn the_official_client_accepts_the_answer_of_every_tool() {
     let results = printed["results"].as_array().unwrap();
     assert!(results.iter().all(|result| result["isError"] != true), "{printed:#}");
     assert_eq!(results[0]["structuredContent"]["failures"][0]["line"], 2, "{printed:#}");
+}
+
+fn git(args: &[&str]) -> Command {
+    let mut command = Command::new("git");
+    command.args(args);
+    command
 }

@@ -65,6 +65,13 @@ impl Arguments {
             .ok_or_else(|| invalid(name, &value, &format!("a number from 0 to {max}")))
     }
 
+    /// Reads an amount above zero, if there is one.
+    pub(super) fn amount(&mut self, name: &str) -> Result<Option<f64>, String> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let amount = value.as_f64().filter(|amount| amount.is_finite() && *amount > 0.0);
+        amount.map(Some).ok_or_else(|| invalid(name, &value, "a number above 0"))
+    }
+
     /// Checks that all arguments were read.
     pub(super) fn finish(self) -> Result<(), String> {
         match self.0.keys().next() {
@@ -108,6 +115,7 @@ mod tests {
             |it| it.number("e", 0, 10).map(drop),
             "invalid value 11 for `e`: expected a number from 0 to 10",
         );
+        check(|it| it.amount("c").map(drop), "invalid value -1 for `c`: expected a number above 0");
         check(|it| it.texts("d").map(drop), "invalid value 1 for `d`: expected at most 1000 texts");
         check(|it| it.required_text("f").map(drop), "missing argument `f`: expected a text");
     }

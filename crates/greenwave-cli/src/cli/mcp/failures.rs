@@ -6,6 +6,7 @@ use std::path::Path;
 use greenwave_testing::{FailureText, RunReport, TestReport, TestResult};
 use serde_json::{Value, json};
 
+use super::resources::{REPORT, output_address};
 use crate::testview::{ALL_BYTES_MAX, NAMES_MAX, TEST_BYTES_MAX};
 use crate::text::printable;
 
@@ -65,7 +66,10 @@ impl Failures {
             lines.extend(failure.text.lines().map(|line| format!("  {line}")));
         }
         if self.omitted > 0 {
-            lines.push(format!("{} more failed", self.omitted));
+            lines.push(format!("{} more failed (resource {REPORT} has all)", self.omitted));
+        }
+        if let Some(first) = self.shown.first() {
+            lines.push(format!("Whole output: resource {}", output_address(&first.name)));
         }
         lines
     }
@@ -74,6 +78,7 @@ impl Failures {
     pub(super) fn json(&self) -> Vec<Value> {
         let json = |failure: &Failure| {
             let mut json = json!({"name": failure.name, "problem": failure.problem, "text": failure.text});
+            json["output"] = json!(output_address(&failure.name));
             if let Some((file, line)) = &failure.location {
                 json["file"] = json!(file);
                 json["line"] = json!(line);

@@ -1,25 +1,56 @@
 //! The tool `list_tests`.
 
 use greenwave_testing::Inspection;
+use rmcp::model::Tool;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::arguments::Arguments;
+use super::schema::{filters, object, read_only, tool_on_project};
 use super::session::Session;
 use crate::cli::test::call::{Listed, TestCall};
 use crate::error::CliError;
 use crate::text::{plural, printable};
 
 /// Number of tests in an answer, unless the call says otherwise.
-const LIMIT: usize = 200;
+pub(super) const LIMIT: usize = 200;
 /// Maximum number of tests in an answer.
-const LIMIT_MAX: usize = 10_000;
+pub(super) const LIMIT_MAX: usize = 10_000;
 
 /// A call of the tool.
 pub(super) struct ListCall {
     tests: TestCall,
     offset: usize,
     limit: usize,
+}
+
+/// Describes the tool.
+pub(super) fn tool() -> Tool {
+    let input = json!({
+        "filters": filters(),
+        "offset": {"type": "integer", "minimum": 0, "description": "Skip this number of tests."},
+        "limit": {
+            "type": "integer", "minimum": 0, "maximum": 10_000,
+            "description": "Maximum number of tests in the answer; 200 without it.",
+        },
+    });
+    let output = json!({
+        "total": {"type": "integer"},
+        "cached": {"type": "integer"},
+        "next_offset": {"type": "integer", "description": "The offset of the next page, if there is one"},
+        "tests": {"type": "array", "items": object(&json!({
+            "name": {"type": "string"},
+            "state": {
+                "enum": ["cached", "to_run", "to_build", "broken"],
+                "description": "to_build: cached if a build changes nothing that the test reads",
+            },
+            "duration_ms": {"type": "number"},
+            "problem": {"type": "string"},
+        }), &["name", "state"])},
+    });
+    let description = "List the project's tests, and which of them have a cached result. Runs no code.";
+    let output = object(&output, &["total", "cached", "tests"]);
+    tool_on_project("list_tests", description, input, &[], output).annotate(read_only("List tests"))
 }
 
 /// Reads the arguments.

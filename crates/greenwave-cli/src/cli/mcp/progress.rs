@@ -11,15 +11,24 @@ use tokio::task::JoinHandle;
 /// Minimum time between two notifications.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The numbers of tests of a run.
+/// The numbers of tests or features of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// Tests with a result.
+    /// Number of tests or features that have ended.
     pub(super) done: usize,
-    /// Tests that were selected.
+    /// Number of all tests or features.
     pub(super) total: usize,
-    /// Tests that did not pass.
+    /// Number of tests or features that failed.
     pub(super) failed: usize,
+    pub(super) unit: Unit,
+}
+
+/// The parts of a run that are counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Unit {
+    #[default]
+    Tests,
+    Features,
 }
 
 /// Sends the newest progress to the client, which may have asked for that. Dropping it ends the
@@ -53,7 +62,12 @@ async fn send_all(mut receiver: watch::Receiver<Progress>, token: ProgressToken,
             continue;
         }
         sent = progress.done;
-        let message = format!("{} of {} tests, {} failed", progress.done, progress.total, progress.failed);
+        let unit = match progress.unit {
+            Unit::Tests => "tests",
+            Unit::Features => "features",
+        };
+        let Progress { done, total, failed, .. } = progress;
+        let message = format!("{done} of {total} {unit}, {failed} failed");
         let notification = ProgressNotificationParam::new(token.clone(), progress.done as f64)
             .with_total(progress.total as f64)
             .with_message(message);

@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use greenwave_testing::{Outcome, Suite, SuiteEvent};
+use rmcp::model::Tool;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -10,9 +11,72 @@ use super::answer::{Answer, Called};
 use super::arguments::Arguments;
 use super::failures::Failures;
 use super::progress::Progress;
-use super::session::Session;
+use super::schema::{filters, object, runs_code, text, tool_on_project};
+use super::session::{LastRun, Session};
 use crate::cli::test::call::{FinishedRun, Ran, TestCall};
 use crate::error::CliError;
+
+/// Describes the tool.
+pub(super) fn tool() -> Tool {
+    let input = json!({
+        "filters": filters(),
+        "affected_since": {
+            "type": "string",
+            "description": "Run only tests that may read files changed since this git commit, such as HEAD.",
+        },
+        "last_failed": {
+            "type": "boolean", "description": "Run only tests that failed when they last ran.",
+        },
+        "per_test": {
+            "type": "boolean",
+            "description": "Run each test function by itself instead of each file or test program.",
+        },
+        "fail_fast": {
+            "type": "boolean", "description": "Start no more tests after the first failure.",
+        },
+    });
+    let number = json!({"type": "integer", "minimum": 0});
+    let output = json!({
+        "success": {"type": "boolean"},
+        "summary": {"type": "string"},
+        "tests": number, "passed": number, "failed": number, "errors": number, "not_run": number,
+        "quarantined": number, "flaky": number,
+        "cached": {"type": "integer", "minimum": 0, "description": "Tests that did not need to run"},
+        "wall_ms": {"type": "number"},
+        "saved_ms": {"type": "number", "description": "Time that the cached tests would have taken"},
+        "failures": {"type": "array", "items": object(&json!({
+            "name": {"type": "string"},
+            "problem": {"type": "string"},
+            "file": {"type": "string"},
+            "line": number,
+            "text": {"type": "string", "description": "The lines of the output that matter"},
+            "output": text("Address of the resource with the whole output"),
+        }), &["name", "problem", "text"])},
+        "failures_omitted": number,
+    });
+    let required = [
+        "success",
+        "summary",
+        "tests",
+        "passed",
+        "failed",
+        "errors",
+        "not_run",
+        "quarantined",
+        "flaky",
+        "cached",
+        "wall_ms",
+        "saved_ms",
+        "failures",
+        "failures_omitted",
+    ];
+    let description = "Run the project's tests. Results are cached by the content of everything that a \
+                       test depends on, so call this after every edit without a filter: only tests that \
+                       the edit affects run. Answers with failed tests (assertion, file, line), then \
+                       counts.";
+    tool_on_project("run_tests", description, input, &[], object(&output, &required))
+        .annotate(runs_code("Run tests"))
+}
 
 /// Reads the arguments.
 pub(super) fn read(session: &Session, arguments: &mut Arguments) -> Result<TestCall, String> {
@@ -43,7 +107,12 @@ pub(super) async fn run(
     Ok(match call.run(stopped, observe).await? {
         Ran::Stopped => Called::Cancelled,
         Ran::Nothing(reason) => Called::Answered(nothing(&reason)),
-        Ran::Finished(finished) => Called::Answered(answer(&finished, call)),
+        Ran::Finished(finished) => {
+            let answer = answer(&finished, call);
+            let last = LastRun { answer: answer.structured.clone(), report: finished.report };
+            *session.last.lock() = Some(last);
+            Called::Answered(answer)
+        }
     })
 }
 

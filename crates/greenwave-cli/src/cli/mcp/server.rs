@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, ListToolsResult,
-    PaginatedRequestParams, ServerCapabilities, ServerConfig,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation,
+    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, ResourceContents,
+    ServerCapabilities, ServerConfig,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, ServiceExt};
@@ -13,10 +15,12 @@ use tokio::runtime::Handle;
 
 use super::answer::{Answer, Called, failed};
 use super::progress::Notifications;
+use super::resources;
 use super::session::Session;
 use super::tool::{self, ToolCall};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::output::error_text;
 use crate::signals::EndSignals;
 
 /// Advice for the model, which the client may pass on.
@@ -33,17 +37,20 @@ pub(super) async fn serve(project: Option<PathBuf>) -> Result<Exit, CliError> {
     console::set_colors_enabled(false);
     console::set_colors_enabled_stderr(false);
     let mut signals = EndSignals::listen()?;
-    let server = Server(Arc::new(Session::new(project)));
+    let session = Arc::new(Session::new(project));
+    let server = Server(Arc::clone(&session));
     let serving = async {
         let running =
             server.serve(rmcp::transport::stdio()).await.map_err(|error| CliError::Mcp(error.into()))?;
         running.waiting().await.map_err(|error| CliError::Mcp(error.into()))
     };
-    tokio::select! {
+    let exit = tokio::select! {
         served = serving => served.map(|_| Exit::SUCCESS),
-        // The supervisor kills what runs.
+        // The supervisor kills tests that run.
         code = signals.next() => Ok(Exit::from(code)),
-    }
+    };
+    session.stop_plans().await;
+    exit
 }
 
 struct Server(Arc<Session>);
@@ -53,7 +60,7 @@ impl ServerHandler for Server {
         let implementation = Implementation::new("greenwave", env!("CARGO_PKG_VERSION"))
             .with_title("Greenwave")
             .with_description("Runs tests, skipping those with a cached result");
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_resources().build())
             .with_server_info(implementation)
             .with_instructions(INSTRUCTIONS)
     }
@@ -64,6 +71,39 @@ impl ServerHandler for Server {
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         Ok(ListToolsResult::with_all_items(tool::all()))
+    }
+
+    async fn list_resources(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        Ok(ListResourcesResult::with_all_items(resources::list()))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        Ok(ListResourceTemplatesResult::with_all_items(resources::templates()))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let (session, address, runtime) = (Arc::clone(&self.0), request.uri.clone(), Handle::current());
+        let read = move || runtime.block_on(resources::read(&session, &address));
+        let read = tokio::task::spawn_blocking(read).await;
+        let failed = |problem: String| ErrorData::internal_error(problem, None);
+        let read = read.map_err(|panic| failed(format!("cannot read the resource: {panic}")))?;
+        let content = read.map_err(|error| failed(error_text(&error)))?.ok_or_else(|| {
+            ErrorData::resource_not_found(format!("no output or report at {}", request.uri), None)
+        })?;
+        let contents = ResourceContents::text(content.text, request.uri).with_mime_type(content.media_type);
+        Ok(ReadResourceResult::new(vec![contents]).into())
     }
 
     async fn call_tool(

@@ -1,9 +1,11 @@
 //! The tool `why_rerun`.
 
+use rmcp::model::Tool;
 use serde_json::json;
 
 use super::answer::Answer;
 use super::arguments::Arguments;
+use super::schema::{object, read_only, tool_on_project};
 use super::session::Session;
 use crate::cli::test::call::TestCall;
 use crate::error::CliError;
@@ -15,6 +17,43 @@ const CHANGES_MAX: usize = 50;
 pub(super) struct WhyCall {
     tests: TestCall,
     test: String,
+}
+
+/// Describes the tool.
+pub(super) fn tool() -> Tool {
+    let input = json!({
+        "test": {"type": "string", "description": "Name of a test, or a part that only one name has."},
+    });
+    let output = json!({
+        "test": {"type": "string"},
+        "cached": {"type": "boolean"},
+        "depends_on_build": {"type": "boolean"},
+        "over_limit": {"type": "boolean"},
+        "input_files": {"type": "integer"},
+        "discovered_paths": {"type": "integer"},
+        "changes": {"type": "array", "items": {"type": "string"}},
+        "changes_omitted": {"type": "integer"},
+        "last_run": object(&json!({
+            "age_ms": {"type": "number"},
+            "status": {"type": "string"},
+            "not_cached": {"type": "string"},
+        }), &["age_ms", "status"]),
+    });
+    let required = [
+        "test",
+        "cached",
+        "depends_on_build",
+        "over_limit",
+        "input_files",
+        "discovered_paths",
+        "changes",
+        "changes_omitted",
+    ];
+    let description = "Explain why a test's result is cached, or which changes make the test run again. \
+                       Runs no code.";
+    let output = object(&output, &required);
+    tool_on_project("why_rerun", description, input, &["test"], output)
+        .annotate(read_only("Why a test runs again"))
 }
 
 /// Reads the arguments.

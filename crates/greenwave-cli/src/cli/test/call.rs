@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use greenwave_testing::{
-    Explanation, Inspection, RunReport, RunStats, Suite, SuiteEvent, SuiteReport, TestId,
+    Explanation, Inspection, Outcome, RunReport, RunStats, Suite, SuiteEvent, SuiteReport, TestId,
 };
 
 use super::args::TestArgs;
@@ -79,6 +79,16 @@ pub(in crate::cli) struct Explained {
     pub(in crate::cli) changes: Vec<String>,
     /// The explanation as `greenwave test --explain` prints it.
     pub(in crate::cli) lines: Vec<String>,
+}
+
+impl Listed {
+    /// Returns the cached result.
+    pub(in crate::cli) fn outcome(&self) -> Option<&Outcome> {
+        match &self.found {
+            Ok(Inspection::Cached(outcome) | Inspection::DependsOnBuild(outcome)) => Some(outcome),
+            _ => None,
+        }
+    }
 }
 
 impl FinishedRun {
