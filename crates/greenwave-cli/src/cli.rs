@@ -6,6 +6,7 @@ mod cache;
 mod clean;
 mod dashboard;
 mod demo;
+mod doctor;
 mod forget;
 mod graph;
 mod history;
@@ -57,6 +58,8 @@ enum Command {
     /// Manage the test-result cache.
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    /// Look at settings, test runs and runs of plans, and say what to change.
+    Doctor(doctor::DoctorArgs),
     /// Show what test runs have learned: slower tests, flaky tests, time saved by cached results.
     History(history::HistoryArgs),
     /// Let coding agents run and query tests over the Model Context Protocol.
@@ -103,6 +106,7 @@ impl Cli {
             Command::Clean(args) => clean::clean(&args),
             Command::Test(args) => test::test(&args).await,
             Command::Cache(command) => cache::cache(command).await,
+            Command::Doctor(args) => doctor::doctor(&args).await,
             Command::History(args) => history::history(&args),
             Command::Mcp(args) => mcp::mcp(&args).await,
             Command::Init(args) => init::init(&args.plan),

@@ -7,6 +7,7 @@ pub(super) mod call;
 mod dry_run;
 mod explain;
 mod fast_path;
+pub(super) mod known;
 mod live;
 mod reports;
 mod select;

@@ -5,7 +5,7 @@ use crate::test_dir::TestDir;
 
 #[test]
 fn each_command_has_help() {
-    let commands: [&[&str]; 24] = [
+    let commands: [&[&str]; 25] = [
         &[],
         &["demo"],
         &["run"],
@@ -21,6 +21,7 @@ fn each_command_has_help() {
         &["cache", "clear"],
         &["cache", "verify"],
         &["cache", "warm"],
+        &["doctor"],
         &["history"],
         &["mcp"],
         &["init"],
