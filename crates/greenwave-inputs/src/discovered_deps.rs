@@ -34,6 +34,9 @@ pub enum AccessKind {
     /// It asked whether a repository of git exists, and observed nothing else of it. The path is
     /// that of a `.git`, which is a directory in a clone and a file in a worktree or submodule.
     Repository = 6,
+    /// It executed the program and did not access the file in any other way, so that only the
+    /// content loaded into memory matters: neither debug information nor the build id.
+    Loaded = 7,
 }
 
 impl AccessKind {
@@ -115,6 +118,7 @@ impl DiscoveredDeps {
                 [4] => AccessKind::Maintained,
                 [5] => AccessKind::MaintainedNames,
                 [6] => AccessKind::Repository,
+                [7] => AccessKind::Loaded,
                 _ => return None,
             };
             let (shared, rest) = (reader.count()?, reader.count()?);

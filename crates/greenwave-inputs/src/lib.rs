@@ -61,6 +61,7 @@ mod dir_cache;
 mod discovered_deps;
 mod error;
 mod git_index;
+mod loaded_program;
 mod maintained;
 mod manifest;
 mod memory_devices;

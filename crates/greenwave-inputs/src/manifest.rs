@@ -58,6 +58,11 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
+    /// Returns the kind of a regular file.
+    pub(crate) fn of(stamp: &FileStamp) -> Self {
+        if stamp.mode & 0o100 != 0 { EntryKind::Executable } else { EntryKind::Regular }
+    }
+
     /// Returns the kind with a number (0 to 2), as stored in keys and records.
     pub fn from_number(number: u8) -> Option<Self> {
         [EntryKind::Regular, EntryKind::Executable, EntryKind::Symlink]
@@ -285,8 +290,7 @@ pub(crate) fn hash_regular_file(path: &Path, flags: i32) -> io::Result<(Manifest
             hash = git_index::digest(&buffer).unwrap_or(hash);
         }
         if FileStamp::from_metadata(&file.metadata()?) == stamp {
-            let kind = if stamp.mode & 0o100 != 0 { EntryKind::Executable } else { EntryKind::Regular };
-            return Ok((ManifestEntry { kind, hash }, stamp));
+            return Ok((ManifestEntry { kind: EntryKind::of(&stamp), hash }, stamp));
         }
     }
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "the file changes while it is read"))

@@ -9,18 +9,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use greenwave_dir::open_regular;
 use parking_lot::Mutex;
 
 use crate::codec::path_bytes;
 use crate::discovered_deps::{AccessKind, DiscoveredDeps};
+use crate::loaded_program;
 use crate::maintained::{Known, MaintainedFiles, Names, Observed};
-use crate::manifest::{Manifest, ManifestEntry, hash_regular_file};
+use crate::manifest::{EntryKind, Manifest, ManifestEntry, hash_regular_file};
 use crate::project_tree::ProjectTree;
 use crate::selection::Selection;
 use crate::stamp::{CLOCK_TICK, FileStamp, now_ns};
 use crate::stat_cache::StatCache;
 use crate::text::short_hash;
 use crate::walk::{ALWAYS_EXCLUDED, is_cache_directory};
+
+/// Follows the path of a program in the cache of hashes, where the hash is that of its loaded part.
+/// No file has such a name.
+const LOADED: &str = "\0loaded";
 
 /// Paths with a short description of the state of each, for reports.
 pub type ObservedStates = BTreeMap<String, String>;
@@ -309,6 +315,10 @@ impl PathStates {
                 return self.read_maintained(path, kind == AccessKind::MaintainedNames);
             }
             AccessKind::Repository => return self.read_repository(path),
+            AccessKind::Loaded => {
+                let loaded = self.read_loaded(path);
+                return loaded.unwrap_or_else(|| self.read(path, AccessKind::Content));
+            }
             AccessKind::Content | AccessKind::Names => {}
         }
         if let Some(exists) = (self.object_exists)(path) {
@@ -340,6 +350,29 @@ impl PathStates {
             }
             _ => self.read(path, AccessKind::Content),
         }
+    }
+
+    /// Reads the state of a program without the parts that are not loaded. Returns `None` if the
+    /// whole file counts.
+    fn read_loaded(&self, path: &Path) -> Option<(PathState, i64)> {
+        let absolute = self.project.join(path);
+        let found = fs::symlink_metadata(&absolute).ok().filter(fs::Metadata::is_file)?;
+        let stamp = FileStamp::from_metadata(&found);
+        let changed = stamp.modified.max(stamp.changed);
+        let mut cached = path.as_os_str().to_owned();
+        cached.push(LOADED);
+        if let Some(entry) = self.stat_cache.lock().lookup(Path::new(&cached), &stamp) {
+            return Some((PathState::File(entry), changed));
+        }
+        let (at, file) = (now_ns(), open_regular(&absolute).ok()?);
+        let hash = loaded_program::digest(&file).ok()??;
+        let is_unchanged = FileStamp::from_metadata(&file.metadata().ok()?) == stamp;
+        let entry = ManifestEntry { kind: EntryKind::of(&stamp), hash };
+        if !is_unchanged {
+            return None;
+        }
+        self.stat_cache.lock().insert(Path::new(&cached), stamp, entry, at);
+        Some((PathState::File(entry), changed))
     }
 
     fn read_maintained(&self, path: &Path, reads_names: bool) -> (PathState, i64) {

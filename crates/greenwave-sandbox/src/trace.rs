@@ -25,6 +25,8 @@ pub struct Trace {
     /// file in them before. It came upon everything in them by reading the names in a directory, as
     /// `rm -r` does.
     pub swept: HashSet<PathBuf>,
+    /// Programs that the command executed, and whose files it did not access in any other way.
+    pub only_executed: HashSet<PathBuf>,
     /// Regular files whose timestamps the command has set, and which it has not changed otherwise,
     /// except perhaps through an open descriptor. These are [written](Access::written), too.
     pub retimed: HashMap<PathBuf, Retimed>,

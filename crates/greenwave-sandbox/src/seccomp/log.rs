@@ -53,6 +53,10 @@ struct PathRecord {
     is_shared: bool,
     /// The first access came after the names in its directory were read.
     is_walked: bool,
+    /// The command has executed the file.
+    is_executed: bool,
+    /// The command has accessed the path in another way than by executing it.
+    is_examined: bool,
     /// The number of the program that was the first to depend on the path.
     reader: Option<u32>,
 }
@@ -117,6 +121,21 @@ impl AccessLog {
 
     /// Records an access that depends on the state of the path.
     pub(super) fn depend(&mut self, path: &Path, set: impl FnOnce(&mut Access)) {
+        self.depend_on(path, set);
+        if let Some(record) = self.record(path) {
+            record.is_examined = true;
+        }
+    }
+
+    /// Records that a file was executed.
+    pub(super) fn execute(&mut self, path: &Path) {
+        self.depend_on(path, |access| access.read = true);
+        if let Some(record) = self.record(path) {
+            record.is_executed = true;
+        }
+    }
+
+    fn depend_on(&mut self, path: &Path, set: impl FnOnce(&mut Access)) {
         self.parts.observe(path);
         let reader = self.readers.number(self.thread);
         if let Some(record) = self.record(path)
@@ -308,6 +327,7 @@ impl AccessLog {
         Trace {
             readers,
             swept,
+            only_executed: self.only_executed(),
             paths: self.paths.into_iter().map(|(path, record)| (path, record.access)).collect(),
             existing,
             retimed,
@@ -324,6 +344,7 @@ impl AccessLog {
         Trace {
             readers: self.readers(),
             swept: self.swept(),
+            only_executed: self.only_executed(),
             paths: self.paths.iter().map(|(path, record)| (path.clone(), record.access)).collect(),
             existing: self.existing(),
             retimed: self.retimed(),
@@ -338,6 +359,13 @@ impl AccessLog {
         self.settle_times(|_| true);
         let certain = self.expected.finish();
         self.settle(certain);
+    }
+
+    fn only_executed(&self) -> HashSet<PathBuf> {
+        let is_only = |record: &PathRecord| {
+            record.is_executed && !record.is_examined && !record.access.written && !record.is_output
+        };
+        self.paths.iter().filter(|(_, record)| is_only(record)).map(|(path, _)| path.clone()).collect()
     }
 
     fn readers(&self) -> TraceReaders {

@@ -325,7 +325,7 @@ impl Observer {
                 self.depend_on_existence(&resolved);
                 break;
             }
-            self.log.depend(&resolved.path, |access| access.read = true);
+            self.log.execute(&resolved.path);
             // A program may be executable without being readable.
             let Ok(Some(next)) = interpreter(&resolved.path) else { break };
             let path = directory.unwrap_or(Path::new("/")).join(next);

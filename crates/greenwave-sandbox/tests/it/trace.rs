@@ -718,6 +718,25 @@ async fn a_path_has_the_command_line_of_its_first_reader() {
 }
 
 #[tokio::test]
+async fn a_program_that_is_only_executed_differs_from_one_that_is_read() {
+    if !can_trace() {
+        return;
+    }
+    let names = ["plain", "opened", "queried", "itself", "renamed"];
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (*name, "")).collect();
+    let directory = Directory::new(&files);
+    for name in names {
+        fs::copy("/bin/sh", directory.at(name)).unwrap();
+        fs::set_permissions(directory.at(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let script = "./plain -c :; ./opened -c :; cat opened; ./queried -c 'test -s queried'; \
+        ./itself -c 'cat < /proc/$$/exe'; ./renamed -c :; mv renamed other";
+    let traced = directory.shell(script).await;
+    let only = |name: &&str| traced.trace.only_executed.contains(&directory.at(name));
+    assert_eq!(names.iter().copied().filter(only).collect::<Vec<_>>(), ["plain"]);
+}
+
+#[tokio::test]
 async fn inputs_exclude_the_given_directories() {
     if !can_trace() {
         return;

@@ -24,6 +24,8 @@ pub(crate) const MAINTAINED: &str = " (in a cache)";
 pub(crate) const MAINTAINED_NAMES: &str = " (names in a cache)";
 /// Suffix in dependency records of a `.git` of which nothing but its existence was observed.
 pub(crate) const REPOSITORY: &str = " (a repository)";
+/// Suffix in dependency records of a program that was executed and not read.
+pub(crate) const LOADED: &str = " (without debug information)";
 /// Suffix in dependency records of a workspace that cargo must build.
 pub(crate) const BUILDS: &str = " (what cargo builds)";
 /// The suffix of the dependency on the whole project, whose name holds the patterns that exclude
@@ -120,7 +122,7 @@ impl Difference {
             | Difference::Discovered(path) => path.to_str()?,
             _ => return None,
         };
-        let kinds = [NAMES, MAINTAINED, MAINTAINED_NAMES, REPOSITORY];
+        let kinds = [NAMES, MAINTAINED, MAINTAINED_NAMES, REPOSITORY, LOADED];
         Some(kinds.iter().find_map(|kind| path.strip_suffix(kind)).unwrap_or(path))
     }
 }

@@ -76,6 +76,8 @@ pub(crate) struct Seen {
     pub(crate) retimed: HashMap<PathBuf, Retimed>,
     /// Directories that the command removed unread and created again. None of them has inputs.
     pub(crate) swept: HashSet<PathBuf>,
+    /// Programs that the command executed, and whose files it did not access in any other way.
+    pub(crate) only_executed: HashSet<PathBuf>,
     /// A kernel object that the command left behind.
     pub(crate) left: Option<String>,
     /// A kernel object that the command used and that existed before.
@@ -111,6 +113,7 @@ impl Seen {
             existing: reads.existing.clone(),
             retimed: reads.retimed.clone(),
             swept: reads.swept.clone(),
+            only_executed: reads.only_executed.clone(),
             left: reads.objects.left_behind.clone().or(left),
             used: reads.objects.foreign.clone().or(used),
             incomplete: reads.incomplete.clone(),

@@ -91,6 +91,7 @@ impl<'a> AccessFilter<'a> {
         }
         let (accesses, of_tests) =
             in_caches(accesses, &self.files_of_tests(seen), self.caches(), Some(products));
+        let accesses = with_loaded(accesses, seen, products);
         let from_cache = of_tests.into_iter().find(|path| seen.existing.contains(path) && !path.is_dir());
         Some(ProcessAccesses { accesses: Arc::new(accesses), from_cache })
     }
@@ -119,6 +120,28 @@ impl<'a> AccessFilter<'a> {
             || is_jvm_statistics(path)
             || StateFile::is_path(path))
     }
+}
+
+/// Changes the kind of accesses to programs that were built for the test and only executed, unless
+/// a process looked for a file of debug information.
+fn with_loaded(mut accesses: Accesses, seen: &Seen, products: &Products) -> Accesses {
+    if accesses.iter().any(|(path, _)| is_debug_information(path)) {
+        return accesses;
+    }
+    for (path, kind) in &mut accesses {
+        if *kind == AccessKind::Content && products.own.contains(path) && seen.only_executed.contains(path) {
+            *kind = AccessKind::Loaded;
+        }
+    }
+    accesses
+}
+
+/// Returns whether a path is one at which debuggers look for debug information, by the name or the
+/// build id of a program.
+fn is_debug_information(path: &Path) -> bool {
+    path.starts_with("/usr/lib/debug")
+        || path.iter().any(|name| name == ".build-id" || name == ".debug")
+        || path.extension().is_some_and(|it| it == "debug" || it == "dwp" || it == "dwo")
 }
 
 /// Returns whether an access was to a directory that the test itself removed unread and created
@@ -304,6 +327,17 @@ impl CacheDirectories {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn debug_information_is_recognized_by_its_path() {
+        for path in ["/usr/lib/debug/a", "/x/.build-id/ab/cd", "/p/target/debug/deps/a-1.dwp", "/b/.debug/b"]
+        {
+            assert!(is_debug_information(Path::new(path)), "{path}");
+        }
+        for path in ["/p/target/debug/deps/a-1", "/p/debug.rs", "/p/src/debug/mod.rs"] {
+            assert!(!is_debug_information(Path::new(path)), "{path}");
+        }
+    }
 
     #[test]
     fn statistics_of_java_vms_are_no_dependencies() {

@@ -8,7 +8,7 @@ use greenwave_inputs::{AccessKind, DiscoveredDeps, PathStates, text};
 
 use super::prepare::Prepared;
 use crate::results::dependencies::{
-    BUILDS, DependencyRecord, MAINTAINED, MAINTAINED_NAMES, NAMES, REPOSITORY, TREE, TREE_PATTERN,
+    BUILDS, DependencyRecord, LOADED, MAINTAINED, MAINTAINED_NAMES, NAMES, REPOSITORY, TREE, TREE_PATTERN,
 };
 use crate::results::readers::NamedReaders;
 use crate::run::observation::Seen;
@@ -23,6 +23,7 @@ impl Prepared<'_> {
                 .or_else(|| with_suffix(MAINTAINED, AccessKind::Maintained))
                 .or_else(|| with_suffix(MAINTAINED_NAMES, AccessKind::MaintainedNames))
                 .or_else(|| with_suffix(REPOSITORY, AccessKind::Repository))
+                .or_else(|| with_suffix(LOADED, AccessKind::Loaded))
                 .or_else(|| with_suffix(BUILDS, AccessKind::Build))
                 .or_else(|| with_suffix(TREE, AccessKind::Tree));
             let (name, kind) = access.unwrap_or((path.as_str(), AccessKind::Content));
@@ -70,6 +71,7 @@ impl Prepared<'_> {
                 AccessKind::Maintained => MAINTAINED,
                 AccessKind::MaintainedNames => MAINTAINED_NAMES,
                 AccessKind::Repository => REPOSITORY,
+                AccessKind::Loaded => LOADED,
             };
             let name = path.display().to_string();
             (
