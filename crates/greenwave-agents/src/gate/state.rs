@@ -162,7 +162,7 @@ impl GateState {
 
     fn refuse(&mut self, permit: Permit, asked: Option<Duration>, is_unreachable: bool, now: Instant) {
         // The provider was busy with others if they still run, or ended after the request was sent.
-        let serves_others = self.in_flight > 0 || self.last_end.is_some_and(|end| end >= permit.sent);
+        let serves_others = self.in_flight > 0 || self.last_end.is_some_and(|end| end > permit.sent);
         let is_limited = self.limit > 0 && serves_others && !is_unreachable;
         if is_limited && permit.is_trial {
             // The limit is right.
