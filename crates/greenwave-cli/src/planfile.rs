@@ -83,7 +83,8 @@ impl PlanFile {
         let (resources, resource_locations) = split(root.counts("resources")?);
         let confinement = confinement::read(&document, &mut root, &dir)?;
         let budget = spending::budget(&mut root)?;
-        let (agents, agent_locations) = split(agents(&document, &mut root, &dir, &dir.join(&project.value))?);
+        let (agents, fallbacks) = agents(&document, &mut root, &dir, &dir.join(&project.value))?;
+        let (agents, agent_locations) = split(agents);
         let hold = root.flag("hold")?.unwrap_or(false);
         let notify = beside_plan(root.plain_texts("notify")?, &dir, &dir.join(&project.value));
         let mut features = Vec::new();
@@ -107,6 +108,7 @@ impl PlanFile {
                 file: Some(document.path.clone()),
                 project: dir.join(&project.value),
                 agents,
+                fallbacks,
                 resources,
                 features,
                 base,
@@ -191,10 +193,17 @@ impl PlanFile {
     }
 }
 
+type LocatedAgents = BTreeMap<String, Located<AgentSpec>>;
+
 /// Separates values from their locations.
 fn split<T>(located: BTreeMap<String, Located<T>>) -> (BTreeMap<String, T>, BTreeMap<String, Range<usize>>) {
     let locations = located.iter().map(|(name, found)| (name.clone(), found.at.clone())).collect();
     (located.into_iter().map(|(name, found)| (name, found.value)).collect(), locations)
+}
+
+/// Returns texts without their locations.
+fn plain(texts: Vec<Located<String>>) -> Vec<String> {
+    texts.into_iter().map(|text| text.value).collect()
 }
 
 /// Reads the table `agents`.
@@ -203,14 +212,18 @@ pub(crate) fn agents(
     root: &mut Table<'_>,
     dir: &Path,
     project: &Path,
-) -> Result<BTreeMap<String, Located<AgentSpec>>, Diagnostic> {
-    let mut agents = BTreeMap::new();
-    let Some(table) = root.table("agents")? else { return Ok(agents) };
-    for (name, table) in table.tables_by_name("agent")? {
+) -> Result<(LocatedAgents, BTreeMap<String, Vec<String>>), Diagnostic> {
+    let (mut agents, mut fallbacks) = (BTreeMap::new(), BTreeMap::new());
+    let Some(table) = root.table("agents")? else { return Ok((agents, fallbacks)) };
+    for (name, mut table) in table.tables_by_name("agent")? {
+        let fallback = table.plain_texts("fallback")?;
+        if !fallback.is_empty() {
+            fallbacks.insert(name.value.clone(), fallback);
+        }
         agents
             .insert(name.value, Located { value: agent::read(document, table, dir, project)?, at: name.at });
     }
-    Ok(agents)
+    Ok((agents, fallbacks))
 }
 
 /// Reads a feature. `hold` applies to features that do not set it.
@@ -222,6 +235,7 @@ fn feature(mut table: Table<'_>, hold: bool) -> Result<(Feature, FeatureLocation
         "depends_on",
         "prompt",
         "agent",
+        "fallback",
         "attempts",
         "resources",
         "tests",
@@ -241,6 +255,7 @@ fn feature(mut table: Table<'_>, hold: bool) -> Result<(Feature, FeatureLocation
     let prompt = table.required_text("prompt")?.value;
     let agent = table.required_text("agent")?;
     fields.insert("agent", agent.at);
+    let fallback = table.texts("fallback")?.map(|names| plain(names.value));
     let attempts_max = table.count("attempts", 1)?.map_or(ATTEMPTS, |attempts| attempts.value);
     let (resources, _) = split(table.counts("resources")?);
     let mut tests = Vec::new();
@@ -256,7 +271,7 @@ fn feature(mut table: Table<'_>, hold: bool) -> Result<(Feature, FeatureLocation
     table.finish()?;
     let locations =
         FeatureLocations { id: id.value.clone(), table: at, fields, depends_on: depends_on.clone() };
-    let depends_on = depends_on.into_iter().map(|name| name.value).collect();
+    let depends_on = plain(depends_on);
     let (id, agent) = (id.value, agent.value);
     let feature = Feature {
         id,
@@ -265,6 +280,7 @@ fn feature(mut table: Table<'_>, hold: bool) -> Result<(Feature, FeatureLocation
         depends_on,
         prompt,
         agent,
+        fallback,
         tests,
         attempts_max,
         resources,

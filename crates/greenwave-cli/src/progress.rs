@@ -230,6 +230,9 @@ impl Progress {
                 let delay = delay.map(|seconds| format!("; next try in {seconds:.0} s"));
                 line(feature, "waiting", format!("{reason}{}", delay.unwrap_or_default()))
             }
+            Event::Fallback { feature, agent, instead_of, reason, .. } => {
+                line(feature, "fallback", format!("agent `{agent}` takes over from `{instead_of}`: {reason}"))
+            }
             Event::NeedsYou { feature, .. } => line(feature, "needs you", needs_text(event)),
             Event::Adopted { feature } => line(feature, "adopted", "its tests pass".to_owned()),
             Event::Refused { feature, attempt, reason, .. } => {

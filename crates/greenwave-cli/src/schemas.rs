@@ -57,6 +57,7 @@ kind = "command"
 command = ["true"]
 time_limit = 90
 edits = "answer"
+fallback = ["two"]
 wait_max = "1h"
 wait_on = { exit = [75], output = ["later"] }
 confine = "mount"
@@ -75,6 +76,7 @@ effort = "high"
 args = ["--verbose"]
 command = ["claude"]
 time_limit = 90
+fallback = ["two"]
 wait_max = "1h"
 wait_on = { exit = [75], output = ["later"] }
 env = { A = "1" }
@@ -98,6 +100,7 @@ turns = 10
 answer_tokens = 1000
 effort = "low"
 time_limit = 90
+fallback = ["two"]
 wait_max = "1h"
 prices = { input = 1.25, cached = 0.125, output = 10 }
 
@@ -112,6 +115,7 @@ mode = "tools"
 turns = 10
 answer_tokens = 1000
 time_limit = 90
+fallback = ["two"]
 wait_max = "1h"
 prices = { input = 1.25, cached = 0.125, output = 10 }
 
@@ -119,6 +123,7 @@ prices = { input = 1.25, cached = 0.125, output = 10 }
 kind = "scripted"
 script = "answers.json"
 pace = 0.5
+fallback = ["one"]
 
 [[features]]
 id = "a"
@@ -127,6 +132,7 @@ title = "A"
 depends_on = []
 prompt = "Write it."
 agent = "one"
+fallback = ["two", "three"]
 attempts = 2
 resources = { gpu = 1 }
 hold = false

@@ -26,6 +26,9 @@ pub(crate) struct AttemptRecord {
     pub(crate) attempt: u32,
     /// Number of attempts before the current round. The plan sets the number of attempts per round.
     pub(crate) before_round: u32,
+    /// The agent that has taken over from the feature's own.
+    #[serde(default)]
+    pub(crate) agent: Option<String>,
     /// Whether the answer to the attempt is complete. Then `changes` holds it.
     pub(crate) answered: bool,
     /// Feedback for the attempt's prompt.
@@ -55,6 +58,7 @@ impl AttemptRecord {
             definition: definition.to_owned(),
             attempt,
             before_round,
+            agent: None,
             answered: false,
             feedback: String::new(),
             failing: BTreeSet::new(),

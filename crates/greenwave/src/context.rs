@@ -170,6 +170,12 @@ impl RunContext {
         &self.plan.features[id.index()]
     }
 
+    /// Returns the name of the agent that works on a feature after a number of fallbacks, or `None`
+    /// if the plan has fewer.
+    pub(crate) fn agent(&self, id: FeatureId, fallbacks: usize) -> Option<&String> {
+        self.plan.agents_of(self.feature(id)).nth(fallbacks)
+    }
+
     /// Returns the hash of a feature's definition.
     pub(crate) fn definition(&self, id: FeatureId) -> &str {
         &self.definitions[id.index()]

@@ -175,6 +175,20 @@ pub enum Event {
         /// Time after which the agent can work again, in seconds, as far as it is foreseeable.
         seconds: Option<f64>,
     },
+    /// An agent takes over a feature from another one, which cannot work or has used up its
+    /// attempts.
+    Fallback {
+        /// Id of the feature.
+        feature: String,
+        /// Number of the attempt, from 1, of the other agent.
+        attempt: u32,
+        /// Name of the agent that takes over.
+        agent: String,
+        /// Name of the other agent.
+        instead_of: String,
+        /// Why the other agent does not go on.
+        reason: String,
+    },
     /// A feature cannot continue before the user does something.
     NeedsYou {
         /// Id of the feature.

@@ -1,5 +1,7 @@
 //! Runs one feature stage by stage, and moves it between phases.
 
+mod fallback;
+
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,7 +82,10 @@ impl FeatureRun {
         match result {
             Ok(StageResult::Completed(event)) => self.complete(event).await,
             Ok(StageResult::Refused { reason, feedback }) => self.refuse(reason, feedback).await,
-            Err(error) => self.end_with(error).await,
+            Err(error) => match self.fall_back(&error).await {
+                Some(phase) => Step::Next(self.needs(phase)),
+                None => self.end_with(error).await,
+            },
         }
     }
 
@@ -210,6 +215,9 @@ impl FeatureRun {
         let attempts_max = self.ctx.feature(self.id).attempts_max;
         let new_round = !record.answered && record.begin_round(attempts_max);
         self.before_round = record.before_round;
+        if !new_round {
+            self.continue_with(record.agent.as_deref());
+        }
         let answered = match &mut self.state {
             FeatureState::Active(active) => continuation::restore(&self.ctx, active, &record).await?,
             FeatureState::Waiting { .. } | FeatureState::Ended(_) => false,
@@ -224,6 +232,7 @@ impl FeatureRun {
     async fn record_attempt(&self, attempt: u32, answered: bool) -> Result<(), Error> {
         let FeatureState::Active(active) = &self.state else { return Ok(()) };
         let record = AttemptRecord::new(self.ctx.definition(self.id), attempt, self.before_round);
+        let record = AttemptRecord { agent: self.report.agent.clone(), ..record };
         continuation::record(&self.ctx, self.id, active, AttemptRecord { answered, ..record }).await
     }
 
@@ -293,6 +302,11 @@ impl FeatureRun {
         if let FeatureState::Active(active) = &mut self.state {
             active.feedback = feedback;
             is_repeated = active.refuse_answer(&reason);
+        }
+        let is_last = self.state.phase().after(PhaseEvent::Refused, self.policy()) == Phase::Failed;
+        if (is_last || is_repeated) && self.take_over(&reason).await {
+            // The next agent has all attempts of a round.
+            (self.before_round, is_repeated) = (attempt, false);
         }
         if attempt > 0
             && let Err(error) = self.record_attempt(attempt + 1, false).await
@@ -368,12 +382,13 @@ impl FeatureRun {
     fn waiting_event(&self, phase: Phase) -> Option<Event> {
         let FeatureState::Active(active) = &self.state else { return None };
         let feature = self.ctx.feature(self.id);
-        let remaining = self.ctx.gates.get(&feature.agent).map(Gate::remaining);
+        let agent = self.ctx.agent(self.id, active.fallbacks).unwrap_or(&feature.agent);
+        let remaining = self.ctx.gates.get(agent).map(Gate::remaining);
         let (reason, seconds) = match (phase, &active.waits_for) {
             (Phase::Paused(_), Some(Wait::Agent { message, .. })) => {
-                (format!("agent `{}` is unavailable: {message}", feature.agent), remaining)
+                (format!("agent `{agent}` is unavailable: {message}"), remaining)
             }
-            (Phase::Paused(_), _) => (format!("agent `{}` is unavailable", feature.agent), remaining),
+            (Phase::Paused(_), _) => (format!("agent `{agent}` is unavailable"), remaining),
             (Phase::Blocked(_), Some(Wait::User { path, .. })) => {
                 (format!("your change of `{path}` overlaps with this feature"), None)
             }

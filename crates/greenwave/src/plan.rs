@@ -27,6 +27,8 @@ pub struct Plan {
     pub project: PathBuf,
     /// Agents, by name.
     pub agents: BTreeMap<String, AgentSpec>,
+    /// Agents that take over, in this order, from the agent with a name.
+    pub fallbacks: BTreeMap<String, Vec<String>>,
     /// Number of units of each resource that tests can hold in addition to a worker, by name.
     pub resources: BTreeMap<String, u32>,
     /// Features, in the order of the plan.
@@ -230,6 +232,8 @@ pub struct Feature {
     pub prompt: String,
     /// Name of the agent.
     pub agent: String,
+    /// Agents that take over, in this order. `None` for those of the agent.
+    pub fallback: Option<Vec<String>>,
     /// Tests that must fail before the feature is written and pass after.
     pub tests: Vec<Test>,
     /// Maximum number of attempts, at least 1.
@@ -260,6 +264,7 @@ impl Default for Feature {
             depends_on: Vec::new(),
             prompt: String::new(),
             agent: String::new(),
+            fallback: None,
             tests: Vec::new(),
             attempts_max: 1,
             resources: BTreeMap::new(),
@@ -268,6 +273,14 @@ impl Default for Feature {
             red: None,
             may_edit: Vec::new(),
         }
+    }
+}
+
+impl Plan {
+    /// Returns the names of a feature's agents: its first agent, and its fallbacks in order.
+    pub(crate) fn agents_of<'a>(&'a self, feature: &'a Feature) -> impl Iterator<Item = &'a String> {
+        let fallback = feature.fallback.as_ref().or_else(|| self.fallbacks.get(&feature.agent));
+        std::iter::once(&feature.agent).chain(fallback.into_iter().flatten())
     }
 }
 

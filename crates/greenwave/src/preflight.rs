@@ -88,7 +88,7 @@ pub fn preflight(plan: &Plan, environment: &Environment) -> Vec<Problem> {
 }
 
 fn check_agent(plan: &Plan, name: &str, agent: &AgentSpec, environment: &Environment) -> Option<Problem> {
-    let is_used = plan.features.iter().any(|feature| feature.agent == *name);
+    let is_used = plan.features.iter().any(|feature| plan.agents_of(feature).any(|agent| agent == name));
     let path = environment.get("PATH");
     let (program, key) = match agent {
         AgentSpec::Scripted { .. } => return None,

@@ -84,6 +84,9 @@ pub struct FeatureReport {
     /// Usage of its agent in this run. Not serialised if it is empty.
     #[serde(skip_serializing_if = "Usage::is_empty")]
     pub usage: Usage,
+    /// The agent that has taken over, if another one began. Not serialised otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     /// Why it failed or was skipped.
     pub reason: Option<String>,
     /// Instruction that would remove the reason, if there is one.

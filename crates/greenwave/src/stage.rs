@@ -22,7 +22,7 @@ use crate::feedback::{FileChange, describe_progress, failure_text};
 use crate::green_record::GreenRecord;
 use crate::merge::MergeQueue;
 use crate::phase::{Phase, PhaseEvent};
-use crate::plan::{Feature, FeatureId};
+use crate::plan::{AgentSpec, Feature, FeatureId};
 use crate::report::FeatureReport;
 use crate::state::{ActiveFeature, StageResult};
 use crate::test_results::{add_counts, run_test};
@@ -170,6 +170,21 @@ impl Stage<'_> {
 
     fn feature(&self) -> &Feature {
         self.ctx.feature(self.id)
+    }
+
+    /// Returns the name of the agent that works on the feature.
+    fn agent(&self) -> &String {
+        self.ctx.agent(self.id, self.active.fallbacks).unwrap_or(&self.ctx.feature(self.id).agent)
+    }
+
+    /// Returns the configuration of that agent.
+    fn agent_spec(&self) -> Option<&AgentSpec> {
+        self.ctx.plan.agents.get(self.agent())
+    }
+
+    /// Returns whether another agent would take over.
+    fn has_fallback(&self) -> bool {
+        self.ctx.agent(self.id, self.active.fallbacks + 1).is_some()
     }
 
     /// Runs the feature's tests in its workspace, and returns the first that does not pass.

@@ -46,6 +46,8 @@ pub(crate) struct ActiveFeature {
     pub(crate) transcript: Transcript,
     /// Time and usage of the agent in the last attempt, if this run requested it.
     pub(crate) figures: Option<AttemptFigures>,
+    /// Number of agents that another one has taken over from.
+    pub(crate) fallbacks: usize,
     /// Id of the agent's last session, which the next attempt continues.
     pub(crate) session: Option<String>,
     /// Output of the test that failed in the last attempt, cleaned and bounded.
@@ -137,6 +139,7 @@ impl ActiveFeature {
             partial: Vec::new(),
             transcript: Transcript::default(),
             figures: None,
+            fallbacks: 0,
             session: None,
             test_output: String::new(),
             attempts_max: 1,
@@ -159,6 +162,13 @@ impl ActiveFeature {
         // An attempt without a testable answer is no evidence about the code.
         self.refused = answer;
         is_repeated
+    }
+
+    /// Leaves the feature to its next agent, which gets the feedback of the last attempt.
+    pub(crate) fn take_over(&mut self) {
+        self.fallbacks += 1;
+        (self.session, self.admission, self.place) = (None, None, None);
+        (self.paused_since, self.waits_for) = (None, None);
     }
 
     /// Returns the messages of the last attempt.

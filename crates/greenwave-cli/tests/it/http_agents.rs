@@ -176,6 +176,64 @@ fn a_limit_of_requests_at_once_is_learned_and_shared() {
 }
 
 #[test]
+fn another_agent_takes_over_from_one_that_cannot_go_on() {
+    let busy = HttpServer::start(|_, _| HttpResponse::new(429, "Slow down").with("retry-after", "3600"));
+    let server = HttpServer::start(|request, number| match &*request.target {
+        "POST /login/chat/completions" => HttpResponse::new(401, "wrong key"),
+        "POST /poor/chat/completions" => chat(&file("three.txt", &format!("wrong {number}"))),
+        _ => {
+            let is_for = |name: &&str| request.body.contains(&format!("Write {name}."));
+            chat(&file(
+                &format!("{}.txt", ["one", "two", "three"].into_iter().find(is_for).unwrap()),
+                "right",
+            ))
+        }
+    });
+    let agent = |name: &str, server: &HttpServer| {
+        let url = server.url();
+        format!("[agents.{name}]\nkind = \"openai\"\nmodel = \"m\"\nbase_url = \"{url}/{name}\"\n")
+    };
+    let fallback = "fallback = [\"good\"]\n";
+    let agents = ["login", "poor"].map(|name| agent(name, &server) + fallback).concat();
+    let agents = agents + &agent("busy", &busy) + fallback + &agent("good", &server);
+    let dir = directory(&agents, &[("one", "login"), ("two", "busy"), ("three", "poor")]);
+    let finished = run(&dir).run().with_code(0);
+    let report = Report::of(&finished);
+    assert_eq!(report.phases(), [("one", "green"), ("two", "green"), ("three", "green")]);
+    for (id, attempts) in [("one", 1), ("two", 1), ("three", 3)] {
+        let feature = report.feature(id);
+        assert_eq!((&feature["agent"], &feature["attempts"]), (&json!("good"), &json!(attempts)), "{id}");
+    }
+    let reason = |agent: &str| {
+        let events = finished.events().into_iter();
+        let event = events.filter(|event| event["event"] == "fallback").find(|it| it["instead_of"] == agent);
+        event.unwrap()["reason"].as_str().unwrap().to_owned()
+    };
+    assert!(reason("login").ends_with("wrong key (HTTP 401)"), "{}", reason("login"));
+    assert!(reason("busy").ends_with("Slow down (HTTP 429)"), "{}", reason("busy"));
+    assert_eq!(reason("poor"), "test `three` failed with exit code 1");
+    // The next agent gets the feedback, and as many attempts.
+    let requests = server.requests();
+    let last = requests.iter().map(prompt_of).find(|prompt| prompt.contains("This is attempt 3 of 4."));
+    assert!(last.is_some_and(|prompt| prompt.contains("test `three` failed")));
+}
+
+#[test]
+fn unknown_and_repeated_fallbacks_are_refused() {
+    for (fallback, expected) in [
+        ("two", "unknown agent `two` in feature `one`"),
+        ("one", "invalid value `\"one\"` for `fallback` in feature `one`: expected each agent once"),
+    ] {
+        let agent = format!(
+            "[agents.one]\nkind = \"openai\"\nmodel = \"m\"\nbase_url = \"http://localhost\"\n\
+             fallback = [\"{fallback}\"]\n"
+        );
+        let text = run(&directory(&agent, &[("one", "one")])).run().with_code(2).describe();
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
 fn a_refused_request_ends_the_feature_with_a_hint() {
     let server = HttpServer::start(|_, _| HttpResponse::new(401, format!("wrong key {KEY}")));
     let agent = format!(

@@ -51,6 +51,10 @@ fn next(event: &Event) -> Option<Event> {
         Event::Tests { .. } => Event::Continued { feature, attempt, answered: true, new_round: false },
         Event::Continued { .. } => Event::Waiting { feature, attempt, reason, seconds: Some(7.0) },
         Event::Waiting { .. } => {
+            let (agent, instead_of) = ("other".to_owned(), "one".to_owned());
+            Event::Fallback { feature, attempt, agent, instead_of, reason }
+        }
+        Event::Fallback { .. } => {
             Event::NeedsYou { feature, attempt, kind: "login", reason, action: "log in".to_owned() }
         }
         Event::NeedsYou { .. } => Event::Adopted { feature },
@@ -71,7 +75,8 @@ fn started() -> Event {
 fn reports() -> [Value; 2] {
     let usage = Usage { input_tokens: 3, cost: Some(1), ..Usage::default() };
     let hint = Some("do it".to_owned());
-    let full = FeatureReport { phase: "failed", usage, hint, ..FeatureReport::default() };
+    let agent = Some("other".to_owned());
+    let full = FeatureReport { phase: "failed", usage, agent, hint, ..FeatureReport::default() };
     let least = FeatureReport { phase: "waiting", ..FeatureReport::default() };
     [(full, usage), (least, Usage::default())].map(|(feature, usage)| {
         let totals = Totals { usage, ..Totals::default() };

@@ -125,8 +125,17 @@ impl Plan {
             let mut ids = self.features.iter().map(|other| other.id.as_str());
             return Err(unknown("dependency", name, &mut ids));
         }
-        if !self.agents.contains_key(&feature.agent) {
-            return Err(unknown("agent", &feature.agent, &mut self.agents.keys().map(String::as_str)));
+        let mut agents: Vec<&String> = Vec::new();
+        for name in self.agents_of(feature) {
+            if !self.agents.contains_key(name) {
+                return Err(unknown("agent", name, &mut self.agents.keys().map(String::as_str)));
+            }
+            if agents.contains(&name) {
+                let (feature, value) = (feature.id.clone(), format!("{name:?}"));
+                let expected = "each agent once, and another than the one that begins";
+                return Err(PlanError::Incomplete { feature, field: "fallback", value, expected });
+            }
+            agents.push(name);
         }
         for (name, &wanted) in &feature.resources {
             let Some(&limit) = self.resources.get(name) else {

@@ -13,7 +13,7 @@ impl Stage<'_> {
     /// that hold resources run only when it is the feature's turn to hold them.
     pub(super) fn tester(&self) -> (Option<Tester>, TestCalls) {
         let (tester, calls) = Tester::new();
-        let is_used = match self.ctx.plan.agents.get(&self.feature().agent) {
+        let is_used = match self.agent_spec() {
             Some(AgentSpec::Http(spec)) => spec.options.mode == HttpMode::Tools,
             _ => false,
         };

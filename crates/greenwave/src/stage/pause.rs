@@ -18,6 +18,9 @@ const WAIT_MAX: Duration = Duration::from_secs(3600);
 /// requests that fail late cost something.
 const UNREACHABLE_WAIT_MAX: Duration = Duration::from_secs(600);
 
+/// Maximum waiting time of a feature that another agent would take over.
+const FALLBACK_WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// Why an agent could not work.
 #[derive(Debug)]
 pub(super) struct Unavailable {
@@ -33,14 +36,14 @@ impl Stage<'_> {
     /// one that is available now.
     pub(super) fn admission(&mut self) -> Option<Admission> {
         let granted = self.active.admission.take();
-        let gate = self.ctx.gates.get(&self.feature().agent)?;
+        let gate = self.ctx.gates.get(self.agent())?;
         granted.or_else(|| gate.try_enter(self.active.place.get_or_insert_with(Place::new)))
     }
 
     /// Reports that the agent's provider has accepted a request, once its answer shows that. The
     /// words of a program do not, because they may describe a failure.
     pub(super) fn reporting(&self, answer: ResponseStream, acceptance: &Acceptance) -> ResponseStream {
-        if matches!(self.ctx.plan.agents.get(&self.feature().agent), Some(AgentSpec::Http(_))) {
+        if matches!(self.agent_spec(), Some(AgentSpec::Http(_))) {
             acceptance.report();
             return answer;
         }
@@ -83,17 +86,20 @@ impl Stage<'_> {
     /// # Errors
     /// [`FeatureError::AgentUnavailable`] once the feature has waited too long.
     pub(super) async fn wait_for_agent(&mut self) -> Result<StageResult, FeatureError> {
-        let agent = &self.ctx.feature(self.id).agent;
-        let Some(gate) = self.ctx.gates.get(agent) else {
+        let agent = self.agent().clone();
+        let Some(gate) = self.ctx.gates.get(&agent) else {
             return Err(FeatureError::Internal(format!("agent `{agent}` is not set up")));
         };
         let since = *self.active.paused_since.get_or_insert_with(Instant::now);
-        let wait_max = self.wait_max();
+        let (wait_max, has_fallback) = (self.wait_max(), self.has_fallback());
         let place = self.active.place.get_or_insert_with(Place::new);
         loop {
             // As long as others are served, the feature waits for its turn.
             let since = since.max(gate.last_served());
             let left = wait_max.saturating_sub(since.elapsed());
+            if has_fallback && gate.limit() == 0 && gate.remaining() > left {
+                break;
+            }
             match timeout(left, gate.enter(place)).await {
                 Ok(admission) if !left.is_zero() => {
                     self.active.admission = Some(admission);
@@ -107,20 +113,21 @@ impl Stage<'_> {
             Some(Wait::Agent { message, .. }) => message.clone(),
             _ => "its provider limits requests".to_owned(),
         };
-        Err(FeatureError::AgentUnavailable { agent: agent.clone(), waited: wait_max, message })
+        Err(FeatureError::AgentUnavailable { agent, waited: wait_max, message })
     }
 
     /// Returns the conditions under which the feature's agent waits.
     pub(super) fn wait_on(&self) -> WaitOn {
-        match self.ctx.plan.agents.get(&self.feature().agent) {
+        match self.agent_spec() {
             Some(AgentSpec::Command(spec)) => spec.wait_on.clone(),
             _ => WaitOn::never(),
         }
     }
 
     fn wait_max(&self) -> Duration {
-        let set = self.ctx.plan.agents.get(&self.feature().agent).and_then(AgentSpec::wait_max);
+        let set = self.agent_spec().and_then(AgentSpec::wait_max);
         set.unwrap_or(match &self.active.waits_for {
+            _ if self.has_fallback() => FALLBACK_WAIT_MAX,
             Some(Wait::Agent { is_unreachable: true, .. }) => UNREACHABLE_WAIT_MAX,
             _ => WAIT_MAX,
         })

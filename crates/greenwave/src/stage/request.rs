@@ -196,7 +196,7 @@ impl Stage<'_> {
         .with_tester(tester)
         .continuing(session);
         ctx.steps.pass("request").await;
-        let agent = &feature.agent;
+        let agent = self.agent();
         let Some(pool) = ctx.agents.get(agent) else {
             return Err(FeatureError::Internal(format!("agent `{agent}` is not set up")).into());
         };
@@ -231,7 +231,7 @@ impl Stage<'_> {
     /// Returns the files that a model server gets with the prompt, relative to the project.
     fn context(&self) -> Vec<String> {
         let workspace = &self.active.workspace;
-        match self.ctx.plan.agents.get(&self.feature().agent) {
+        match self.agent_spec() {
             Some(AgentSpec::Http(spec)) => {
                 context::files(&spec.context, workspace.tree(), &workspace.project())
             }
@@ -311,7 +311,7 @@ impl Stage<'_> {
     /// Returns the end of the feature if the agent is a coding program that is not logged in. More
     /// attempts would fail in the same way.
     fn needs_login(&self, error: &AgentError) -> Option<Unusable> {
-        let agent = &self.feature().agent;
+        let agent = self.agent();
         let Some(AgentSpec::Command(CommandSpec { program, .. })) = self.ctx.plan.agents.get(agent) else {
             return None;
         };
@@ -425,7 +425,7 @@ impl Stage<'_> {
     /// Removes files that well-known agents leave in the project for themselves, such as aider's
     /// history of its chats.
     async fn remove_leftovers(&mut self) -> Result<(), Error> {
-        let Some(AgentSpec::Command(spec)) = self.ctx.plan.agents.get(&self.feature().agent) else {
+        let Some(AgentSpec::Command(spec)) = self.agent_spec() else {
             return Ok(());
         };
         let (prefixes, workspace) = (agents::leftovers(&spec.command), &self.active.workspace);
@@ -493,7 +493,7 @@ impl Stage<'_> {
     }
 
     fn edits(&self) -> Edits {
-        match self.ctx.plan.agents.get(&self.feature().agent) {
+        match self.agent_spec() {
             Some(AgentSpec::Command(CommandSpec { edits, .. })) => *edits,
             Some(AgentSpec::Http(spec)) if spec.options.mode == HttpMode::Tools => Edits::Directory,
             _ => Edits::Answer,
@@ -525,7 +525,7 @@ impl Stage<'_> {
     }
 
     fn time_limit(&self) -> Duration {
-        let set = self.ctx.plan.agents.get(&self.feature().agent).and_then(AgentSpec::time_max);
+        let set = self.agent_spec().and_then(AgentSpec::time_max);
         set.unwrap_or(self.ctx.settings.agent.time_limit)
     }
 }

@@ -16,7 +16,7 @@ impl Stage<'_> {
     /// # Errors
     /// [`FeatureError::Budget`] if the request would pass a limit.
     pub(super) async fn reserve(&self) -> Result<Reservation, FeatureError> {
-        let reserved = self.ctx.budget.reserve(self.id, &self.feature().agent).await;
+        let reserved = self.ctx.budget.reserve(self.id, self.agent()).await;
         reserved.map_err(FeatureError::Budget)
     }
 
@@ -32,7 +32,7 @@ impl Stage<'_> {
         self.add_figures(usage);
         self.report.usage.add(usage);
         self.ctx.totals.lock().usage.add(usage);
-        let agent = &self.feature().agent;
+        let agent = self.agent();
         if let Some(uncounted) = self.ctx.budget.settle(self.id, agent, &usage) {
             self.ctx.emit(note(agent, uncounted, &usage)).await;
         }
@@ -53,7 +53,7 @@ impl Stage<'_> {
     }
 
     fn prices(&self) -> Option<Prices> {
-        self.ctx.plan.agents.get(&self.feature().agent)?.prices()
+        self.agent_spec()?.prices()
     }
 }
 
