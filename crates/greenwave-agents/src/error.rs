@@ -198,6 +198,24 @@ pub enum Error {
         /// Whether the connection failed or was lost.
         is_unreachable: bool,
     },
+    /// A directory of recorded exchanges with model servers cannot be used.
+    #[error("cannot {operation} {}", path.display())]
+    Recording {
+        /// The operation, as a verb.
+        operation: &'static str,
+        /// The directory, or a file in it.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// No recorded exchange has the same request.
+    #[error("no recorded response of model server {server} fits the request: {difference}")]
+    NotRecorded {
+        /// Host and port of the server.
+        server: String,
+        /// The difference to the nearest recorded request.
+        difference: String,
+    },
     /// The response of a model server is not what its interface defines, or reports an error.
     #[error("cannot read the answer of model server {server}")]
     InvalidAnswer {
@@ -255,6 +273,8 @@ impl Error {
                 | Error::NoKey { .. }
                 | Error::KeyCommand { .. }
                 | Error::RequestRefused { .. }
+                | Error::Recording { .. }
+                | Error::NotRecorded { .. }
                 | Error::Panicked { .. }
         )
     }

@@ -8,13 +8,15 @@ mod conversation;
 mod failure;
 mod key;
 mod message;
+mod recording;
+mod reply;
 mod tools;
 mod turn;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use reqwest::{Client, Response, Url};
+use reqwest::{Client, Url};
 
 use crate::http_options::{ApiKeySource, HttpApi, HttpOptions};
 use crate::{Agent, Error, Preflight, Request, ResponseStream, Session};
@@ -23,7 +25,10 @@ use self::answer::Answer;
 use self::conversation::Conversation;
 use self::failure::Failures;
 use self::key::{Key, KeyStore};
+use self::reply::Reply;
 use self::turn::Turn;
+
+pub use self::recording::HttpRecording;
 
 /// An agent that sends the prompt to a model server, together with the
 /// [files](Request::context) that the request names, and returns the text that the model writes.
@@ -49,6 +54,7 @@ struct Server {
     url: Url,
     client: Client,
     key: KeyStore,
+    recording: Option<HttpRecording>,
 }
 
 impl HttpAgent {
@@ -65,7 +71,17 @@ impl HttpAgent {
         let client = client::build(&url)
             .map_err(|source| Error::Client { server: options.server().to_owned(), source })?;
         let key = KeyStore::new(options.key.clone(), variable);
-        Ok(Self(Arc::new(Server { options, url, client, key })))
+        Ok(Self(Arc::new(Server { options, url, client, key, recording: None })))
+    }
+
+    /// Records the exchanges with the server, or replays them instead of sending requests, which
+    /// needs no key. Must be called before the first session is opened.
+    #[must_use]
+    pub fn with_recording(self, recording: HttpRecording) -> Self {
+        match Arc::try_unwrap(self.0) {
+            Ok(server) => Self(Arc::new(Server { recording: Some(recording), ..server })),
+            Err(shared) => Self(shared),
+        }
     }
 
     /// Calls a function with each key that a program prints, so that the caller can keep it out of
@@ -98,7 +114,7 @@ impl Agent for HttpAgent {
     fn preflight(&self, _context: &Preflight<'_>) -> Result<(), Error> {
         let HttpOptions { key, .. } = &self.0.options;
         match key {
-            ApiKeySource::Variable(variable) if self.0.key.is_missing() => {
+            ApiKeySource::Variable(variable) if self.0.key.is_missing() && !self.0.is_replayed() => {
                 Err(Error::NoKey { server: self.0.options.server().to_owned(), variable: variable.clone() })
             }
             _ => Ok(()),
@@ -138,8 +154,17 @@ impl Server {
         Turn::new(response, message::protocol(self.options.api), failures).await
     }
 
+    fn is_replayed(&self) -> bool {
+        self.recording.as_ref().is_some_and(HttpRecording::is_replay)
+    }
+
     /// Sends a request. Gets a new key from its program once if the server refuses the last one.
-    async fn post(&self, body: String) -> Result<(Response, Option<Key>), Error> {
+    async fn post(&self, body: String) -> Result<(Reply, Option<Key>), Error> {
+        if let Some(recording) = self.recording.as_ref().filter(|recording| recording.is_replay()) {
+            let exchange = recording.find(self.options.server(), self.url.path(), &body)?;
+            let reply = Reply::replayed(&exchange).await;
+            return self.accepted(reply, None).await;
+        }
         let (key, is_old) = self.key.get(self.options.server()).await?;
         match self.post_with(key, body.clone()).await {
             Err(Error::RequestRefused { status: 401, .. }) if is_old => {
@@ -151,7 +176,9 @@ impl Server {
         }
     }
 
-    async fn post_with(&self, key: Option<Key>, body: String) -> Result<(Response, Option<Key>), Error> {
+    async fn post_with(&self, key: Option<Key>, body: String) -> Result<(Reply, Option<Key>), Error> {
+        let recorder = self.recording.as_ref().map(|recording| recording.begin(self.url.path(), &body));
+        let recorder = recorder.transpose()?;
         let failures = Failures::new(self.options.server(), key.clone());
         let mut post = self.client.post(self.url.clone()).body(body);
         for (name, value) in message::headers(self.options.api) {
@@ -162,9 +189,14 @@ impl Server {
             post = post.header(name, value);
         }
         let response = post.send().await.map_err(|error| failures.of_connection(&error))?;
-        if response.status().is_success() {
-            return Ok((response, key));
+        self.accepted(Reply::live(response, recorder), key).await
+    }
+
+    /// Returns a reply with the key that it was requested with, unless its status is an error.
+    async fn accepted(&self, reply: Reply, key: Option<Key>) -> Result<(Reply, Option<Key>), Error> {
+        if reply.status.is_success() {
+            return Ok((reply, key));
         }
-        Err(failures.of_status(response).await)
+        Err(Failures::new(self.options.server(), key).of_status(reply).await)
     }
 }

@@ -4,8 +4,9 @@
 //! of [`AgentEvent`]s, which is complete only if it ends with [`AgentEvent::End`]. An [`AgentPool`]
 //! reuses sessions. [`ScriptedAgent`] replays the recorded responses of a [`Script`] with their
 //! delays. [`CommandAgent`] runs any program, and reads the output of a [`CodingProgram`] such as
-//! Claude Code or Codex. With the feature `http`, `HttpAgent` sends prompts to model servers. To
-//! add a backend, implement the two traits (`examples/custom_agent.rs`).
+//! Claude Code or Codex. With the feature `http`, `HttpAgent` sends prompts to model servers, and
+//! `HttpRecording` replays its exchanges. To add a backend, implement the two traits
+//! (`examples/custom_agent.rs`).
 //!
 //! ```
 //! use std::sync::Arc;
@@ -39,7 +40,7 @@
 //! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
 //! | `conformance` | no | conformance suite for implementations of `Agent` | none |
-//! | `http` | no | `HttpAgent`: model servers with the interfaces of OpenAI and Anthropic | reqwest, rustls with ring (C and assembly) |
+//! | `http` | no | `HttpAgent`: model servers with the interfaces of OpenAI and Anthropic | reqwest, rustls with ring (C and assembly), zstd (C) |
 //!
 //! # Errors
 //!
@@ -79,7 +80,7 @@ pub use error::Error;
 pub use event::{AgentEvent, ResponseStream, TextStream};
 pub use gate::{Acceptance, Admission, Gate, Place};
 #[cfg(feature = "http")]
-pub use http::HttpAgent;
+pub use http::{HttpAgent, HttpRecording};
 pub use http_options::{ApiKeySource, HttpApi, HttpMode, HttpOptions, InvalidHttpOption};
 pub use output::OutputFormat;
 pub use placeholder::{PLACEHOLDERS, UnknownPlaceholder, check_placeholders};

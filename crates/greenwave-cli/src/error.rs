@@ -83,6 +83,9 @@ pub(crate) enum CliError {
     /// A file is no list of issues.
     #[error("cannot read issues from {}: {problem}", path.display())]
     Issues { path: PathBuf, problem: String },
+    /// The plan has no exchanges that could be recorded or replayed.
+    #[error("cannot record or replay exchanges: no agent of the plan is a model server")]
+    NoExchanges,
     /// The plan has no pull request that could be created.
     #[error("cannot create a pull request: the plan does not set `result = \"pr\"`")]
     NoPullRequest,
@@ -194,6 +197,7 @@ impl CliError {
             }
             CliError::Timings { .. } => "create the file again with `greenwave test --save-timings FILE`",
             CliError::NotHeld { .. } => "run the plan with `hold = true` until the feature is held",
+            CliError::NoExchanges => "leave `--record` and `--replay` out",
             CliError::NoPullRequest => "set `result = \"pr\"` in the plan, or leave `--create-pr` out",
             CliError::NoSuchAgent { .. } => {
                 "name an agent of `[agents]` in greenwave.toml or in the plan of `--config`"

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use greenwave::{
-    AgentSpec, BaseKind, Feature, Guards, Plan, PlanError, PlanLocation, Problem, ResultKind, Test,
+    AgentSpec, BaseKind, Exchanges, Feature, Guards, Plan, PlanError, PlanLocation, Problem, ResultKind, Test,
 };
 
 use crate::diagnostic::{Diagnostic, Document};
@@ -121,6 +121,7 @@ impl PlanFile {
                 guards,
                 confinement,
                 budget,
+                exchanges: Exchanges::Live,
                 notify,
             },
             project: project.at,

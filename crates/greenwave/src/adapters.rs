@@ -15,7 +15,7 @@ use greenwave_testing::{Environment, SCHEMA, StateSeal};
 
 use crate::confinement::{RunConfinement, agents as known_agents};
 use crate::error::Error;
-use crate::http_agent;
+use crate::http_agent::HttpAgents;
 use crate::mask::AddedSecrets;
 use crate::plan::{AgentSpec, CommandSpec, Plan};
 use crate::recovering_tier::RecoveringTier;
@@ -52,6 +52,7 @@ pub(crate) fn agents(
     secrets: &AddedSecrets,
 ) -> Result<BTreeMap<String, AgentPool>, Error> {
     let mut agents = BTreeMap::new();
+    let servers = HttpAgents::new(plan, environment, secrets)?;
     for (name, spec) in &plan.agents {
         let agent: Arc<dyn Agent> = match spec {
             AgentSpec::Scripted { script, pace } => {
@@ -59,7 +60,7 @@ pub(crate) fn agents(
                 let script = script.map_err(|source| Error::Agent { agent: name.clone(), source })?;
                 Arc::new(ScriptedAgent::new(script, *pace))
             }
-            AgentSpec::Http(spec) => http_agent::new(name, spec, environment, secrets)?,
+            AgentSpec::Http(spec) => servers.agent(name, spec)?,
             AgentSpec::Command(spec @ CommandSpec { command, time_max, .. }) => {
                 let time_max = time_max.unwrap_or(settings.agent.time_limit);
                 let sandbox = confinement.agent(spec)?;

@@ -35,6 +35,9 @@ pub enum Error {
         /// Name of the agent in the plan.
         agent: String,
     },
+    /// The directory of recorded exchanges with model servers cannot be used.
+    #[error(transparent)]
+    Recording(greenwave_agents::Error),
     /// Agents and tests cannot be confined in the way that the plan or the settings demand.
     #[error("cannot confine agents and tests")]
     Confinement {
@@ -328,6 +331,9 @@ impl FeatureError {
             }
             FeatureError::Agent(greenwave_agents::Error::RequestRefused { status: 404, .. }) => {
                 Some("check `base_url` and `model` of the agent")
+            }
+            FeatureError::Agent(greenwave_agents::Error::NotRecorded { .. }) => {
+                Some("record the run again with `--record`")
             }
             FeatureError::AlreadyPassing { .. } => Some("pass `--adopt` to take the code as it is"),
             FeatureError::Budget(_) => {

@@ -183,8 +183,8 @@ pub use greenwave_testing::{
 };
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
 pub use plan::{
-    AgentSpec, BaseKind, CommandSpec, Edits, Feature, FeatureId, Guards, HttpSpec, Plan, PlanError,
-    PlanLocation, ResultKind, check_expression, nearest,
+    AgentSpec, BaseKind, CommandSpec, Edits, Exchanges, Feature, FeatureId, Guards, HttpSpec, Plan,
+    PlanError, PlanLocation, ResultKind, check_expression, nearest,
 };
 pub use preflight::{Problem, preflight, preflight_sandboxes};
 pub use protection::{INSTRUCTION_FILES, PROTECTED_FILES};

@@ -87,6 +87,12 @@ impl AddedSecrets {
     }
 }
 
+impl std::fmt::Debug for AddedSecrets {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("AddedSecrets").field("values", &self.0.read().len()).finish()
+    }
+}
+
 impl std::fmt::Debug for Mask {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Mask").field("values", &self.values.len()).finish()

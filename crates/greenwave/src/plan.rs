@@ -59,6 +59,9 @@ pub struct Plan {
     pub declared: Vec<Test>,
     /// Limits of what agents may use in a run.
     pub budget: BudgetLimits,
+    /// Source of the responses of model servers. Not part of plan files: the user decides it for
+    /// one run.
+    pub exchanges: Exchanges,
     /// Command that runs when a feature needs the user, see
     /// [`Event::NeedsYou`](crate::Event::NeedsYou). Empty for none.
     pub notify: Vec<String>,
@@ -84,6 +87,18 @@ pub enum ResultKind {
     Branch,
     /// Such a branch, with a report for a pull request: [`Report::branch`](crate::Report::branch).
     PullRequest,
+}
+
+/// Source of the responses of model servers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Exchanges {
+    /// The servers.
+    #[default]
+    Live,
+    /// The servers. Requests and responses are recorded in a directory, without secrets.
+    Record(PathBuf),
+    /// The responses that were recorded in a directory. No request is sent.
+    Replay(PathBuf),
 }
 
 /// The tests that pass at the start of a run and must pass after every merge.

@@ -10,7 +10,7 @@ use greenwave_dir::read_regular;
 use greenwave_testing::{Environment, Test};
 
 use crate::confinement::ConfineMode;
-use crate::plan::{AgentSpec, Feature, HttpSpec, Plan, PlanLocation};
+use crate::plan::{AgentSpec, Exchanges, Feature, HttpSpec, Plan, PlanLocation};
 use crate::protection;
 use crate::test_files::is_test_file;
 
@@ -93,6 +93,7 @@ fn check_agent(plan: &Plan, name: &str, agent: &AgentSpec, environment: &Environ
     let (program, key) = match agent {
         AgentSpec::Scripted { .. } => return None,
         AgentSpec::Command(spec) => (spec.command.first()?, "command"),
+        AgentSpec::Http(_) if matches!(plan.exchanges, Exchanges::Replay(_)) => return None,
         AgentSpec::Http(HttpSpec { options, .. }) => match &options.key {
             ApiKeySource::None => return None,
             ApiKeySource::Command(words) => (words.first()?, "key_command"),

@@ -5,11 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use greenwave_pooling::Retryability;
 use greenwave_streaming::ModelStreamError;
+use reqwest::StatusCode;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
-use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
 use super::key::Key;
+use super::reply::{BodyError, Reply};
 use crate::Error;
 
 /// Maximum size of the response that is read for an error, in bytes.
@@ -49,10 +50,23 @@ impl Failures {
         }
     }
 
+    /// Returns the error of a response that cannot be read to its end.
+    pub(super) fn of_body(&self, error: &BodyError) -> Error {
+        match error {
+            BodyError::Connection(error) => self.of_connection(error),
+            BodyError::Replayed => Error::ServerUnavailable {
+                server: self.server.clone(),
+                message: "the connection broke off when the response was recorded".to_owned(),
+                retry_after: None,
+                is_unreachable: true,
+            },
+        }
+    }
+
     /// Returns the error of a response with a status other than success.
-    pub(super) async fn of_status(&self, response: Response) -> Error {
-        let (status, headers) = (response.status(), response.headers().clone());
-        let message = self.shown(&message(&start_of(response).await));
+    pub(super) async fn of_status(&self, mut reply: Reply) -> Error {
+        let status = reply.status;
+        let message = self.shown(&message(&start_of(&mut reply).await));
         let message = match message.as_str() {
             "" => status.canonical_reason().unwrap_or("no message").to_owned(),
             _ => message,
@@ -64,19 +78,19 @@ impl Failures {
         Error::ServerUnavailable {
             server,
             message: format!("{message} (HTTP {})", status.as_u16()),
-            retry_after: retry_after(&headers, SystemTime::now()),
+            retry_after: retry_after(&reply.headers, SystemTime::now()),
             is_unreachable: false,
         }
     }
 
     /// Returns the error of a response that is not a stream of events, or `None` if it is one.
-    pub(super) async fn of_content_type(&self, response: Response) -> Result<Response, Error> {
-        let header = response.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+    pub(super) async fn of_content_type(&self, mut reply: Reply) -> Result<Reply, Error> {
+        let header = reply.headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
         let kind =
             header.map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
         // Some servers send no type.
-        let Some(kind) = kind.filter(|kind| kind != "text/event-stream") else { return Ok(response) };
-        let text = self.shown(&message(&start_of(response).await));
+        let Some(kind) = kind.filter(|kind| kind != "text/event-stream") else { return Ok(reply) };
+        let text = self.shown(&message(&start_of(&mut reply).await));
         let source = format!("expected `text/event-stream`, found `{}`: {text}", self.shown(&kind));
         Err(Error::InvalidAnswer { server: self.server.clone(), source: source.into() })
     }
@@ -155,9 +169,9 @@ fn since_epoch(date: &str) -> Option<Duration> {
 }
 
 /// Reads the start of a response.
-async fn start_of(mut response: Response) -> Vec<u8> {
+async fn start_of(reply: &mut Reply) -> Vec<u8> {
     let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
+    while let Ok(Some(chunk)) = reply.chunk().await {
         body.extend_from_slice(&chunk[..chunk.len().min(BODY_BYTES_MAX - body.len())]);
         if body.len() == BODY_BYTES_MAX {
             break;

@@ -7,10 +7,10 @@ use greenwave_streaming::{
     BufferedSplitter, CHUNK_BYTES_MAX, FinishReason, ModelDecoder, ModelEvent, ModelProtocol, ModelUsage,
     Sse, UnitBatch,
 };
-use reqwest::Response;
 
 use super::conversation::ToolCall;
 use super::failure::Failures;
+use super::reply::Reply;
 use crate::Error;
 
 /// Maximum number of tool calls in one response.
@@ -27,7 +27,7 @@ pub(super) enum Piece {
 
 /// A response that is being read. Dropping it closes the connection.
 pub(super) struct Turn {
-    response: Response,
+    reply: Reply,
     splitter: BufferedSplitter<Sse>,
     decoder: ModelDecoder,
     failures: Failures,
@@ -44,12 +44,12 @@ impl Turn {
     /// # Errors
     /// [`Error::InvalidAnswer`] if it is not a stream of events.
     pub(super) async fn new(
-        response: Response,
+        reply: Reply,
         protocol: ModelProtocol,
         failures: Failures,
     ) -> Result<Self, Error> {
         Ok(Self {
-            response: failures.of_content_type(response).await?,
+            reply: failures.of_content_type(reply).await?,
             splitter: BufferedSplitter::new(Sse::default()),
             decoder: ModelDecoder::new(protocol),
             failures,
@@ -67,10 +67,10 @@ impl Turn {
 
     /// Reads the next chunk, and appends its pieces.
     pub(super) async fn read(&mut self, pieces: &mut VecDeque<Piece>) -> Result<(), Error> {
-        match self.response.chunk().await {
+        match self.reply.chunk().await {
             Ok(Some(chunk)) => self.feed(chunk, pieces),
             Ok(None) => self.decoder.finish().map_err(|error| self.failures.of_stream(&error)),
-            Err(error) => Err(self.failures.of_connection(&error)),
+            Err(error) => Err(self.failures.of_body(&error)),
         }
     }
 

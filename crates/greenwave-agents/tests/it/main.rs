@@ -7,4 +7,5 @@ mod http;
 mod http_tools;
 mod option_ranges;
 mod panics;
+mod recording;
 mod script;

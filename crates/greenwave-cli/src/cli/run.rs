@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use greenwave::{
-    AgentSpec, CopyMode, Dashboard, Engine, Environment, Event, INSTRUCTION_FILES, MetricsEndpoint,
-    MetricsServer, MetricsSource, PROTECTED_FILES, Plan, Problem, Report, ResultKind, RunScope, Settings,
-    copy_method, nearest, preflight, preflight_sandboxes,
+    AgentSpec, CopyMode, Dashboard, Engine, Environment, Event, Exchanges, INSTRUCTION_FILES,
+    MetricsEndpoint, MetricsServer, MetricsSource, PROTECTED_FILES, Plan, Problem, Report, ResultKind,
+    RunScope, Settings, copy_method, nearest, preflight, preflight_sandboxes,
 };
 use greenwave_testing::TraceStatus;
 
@@ -69,6 +69,12 @@ pub(super) struct RunArgs {
     /// green; needs `result = "pr"` in the plan.
     #[arg(long)]
     create_pr: bool,
+    /// Record the exchanges with model servers in a directory, without secrets.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// Replay the exchanges in a directory instead of sending requests to model servers.
+    #[arg(long, value_name = "DIR", conflicts_with = "record")]
+    replay: Option<PathBuf>,
     #[command(flatten)]
     pub(super) options: RunOptions,
 }
@@ -125,8 +131,13 @@ pub(super) async fn run(args: &RunArgs) -> Result<Exit, CliError> {
     if args.check == Some(CheckDepth::Plan) {
         return check(args, &scope);
     }
-    let changes =
-        PlanChanges { adopt: args.adopt.as_deref(), budget: args.budget, create_pr: args.create_pr };
+    let changes = PlanChanges {
+        adopt: args.adopt.as_deref(),
+        budget: args.budget,
+        create_pr: args.create_pr,
+        record: args.record.as_deref(),
+        replay: args.replay.as_deref(),
+    };
     run_plan(&args.plan, changes, &args.options, scope).await
 }
 
@@ -211,12 +222,25 @@ pub(super) struct PlanChanges<'a> {
     budget: Option<u64>,
     /// Whether the pull request of the results is created.
     create_pr: bool,
+    /// Directory in which exchanges with model servers are recorded.
+    record: Option<&'a Path>,
+    /// Directory from which they are replayed.
+    replay: Option<&'a Path>,
 }
 
 impl PlanChanges<'_> {
     fn apply(self, plan: &mut Plan) -> Result<(), CliError> {
         if self.create_pr && plan.result != ResultKind::PullRequest {
             return Err(CliError::NoPullRequest);
+        }
+        plan.exchanges = match (self.record, self.replay) {
+            (Some(directory), _) => Exchanges::Record(directory.to_owned()),
+            (None, Some(directory)) => Exchanges::Replay(directory.to_owned()),
+            (None, None) => Exchanges::Live,
+        };
+        let has_servers = plan.agents.values().any(|agent| matches!(agent, AgentSpec::Http(_)));
+        if plan.exchanges != Exchanges::Live && !has_servers {
+            return Err(CliError::NoExchanges);
         }
         plan.budget.cost = self.budget.or(plan.budget.cost);
         set_adopted(plan, self.adopt)

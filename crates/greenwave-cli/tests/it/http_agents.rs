@@ -58,8 +58,14 @@ fn directory(agents: &str, features: &[(&str, &str)]) -> TestDir {
 }
 
 fn run(dir: &TestDir) -> Program {
+    run_with(dir, &[])
+}
+
+fn run_with(dir: &TestDir, options: &[&str]) -> Program {
     let args = ["run", "plan.toml", "--no-metrics", "--format", "json"];
-    dir.greenwave(args).within(&dir.path("")).variable("MY_KEY", KEY)
+    dir.greenwave(args.into_iter().chain(options.iter().copied()))
+        .within(&dir.path(""))
+        .variable("MY_KEY", KEY)
 }
 
 fn prompt_of(request: &HttpRequest) -> String {
@@ -216,6 +222,49 @@ fn another_agent_takes_over_from_one_that_cannot_go_on() {
     let requests = server.requests();
     let last = requests.iter().map(prompt_of).find(|prompt| prompt.contains("This is attempt 3 of 4."));
     assert!(last.is_some_and(|prompt| prompt.contains("test `three` failed")));
+}
+
+#[test]
+fn a_recorded_run_is_replayed_without_the_server_and_the_key() {
+    let server = HttpServer::start(|request, number| match number {
+        0 => chat(&format!("{} {}", request.header("authorization").unwrap(), file("one.txt", "wrong"))),
+        _ => chat(&file("one.txt", "right")),
+    });
+    let url = server.url();
+    let agent =
+        format!("[agents.a]\nkind = \"openai\"\nmodel = \"m\"\nbase_url = \"{url}\"\nkey_env = \"MY_KEY\"\n");
+    let records = TestDir::empty();
+    let exchanges = records.path("exchanges").display().to_string();
+    let with = |dir: &TestDir, option: &str| run_with(dir, &[option, &exchanges]);
+    let first = directory(&agent, &[("one", "a")]);
+    with(&first, "--record").run().with_code(0);
+
+    let replayed = directory(&agent, &[("one", "a")]);
+    let report = Report::of(&with(&replayed, "--replay").variable("MY_KEY", "").run().with_code(0));
+    assert_eq!((report.phases(), &report.feature("one")["attempts"]), (vec![("one", "green")], &json!(2)));
+    assert_eq!((replayed.read("project/one.txt"), server.requests().len()), ("right\n".to_owned(), 2));
+
+    let other = directory(&agent, &[("two", "a")]);
+    let finished = with(&other, "--replay").variable("MY_KEY", "").run().with_code(1);
+    let report = Report::of(&finished);
+    let reason = report.reason("two");
+    assert!(reason.contains("fits the request: the nearest, in 00000"), "{reason}");
+    assert_eq!(report.feature("two")["hint"], "record the run again with `--record`");
+    assert_eq!(server.requests().len(), 2);
+
+    let scripted =
+        TestDir::empty().with("project/a", "").with("answers.jsonl", "{\"greenwave_script\": 1}\n").with(
+            "plan.toml",
+            format!(
+                "project = \"project\"\n[agents.a]\nkind = \"scripted\"\nscript = \"answers.jsonl\"\n{}",
+                feature("one", "a")
+            ),
+        );
+    let text = with(&scripted, "--record").run().with_code(2).describe();
+    assert!(
+        text.contains("cannot record or replay exchanges: no agent of the plan is a model server"),
+        "{text}"
+    );
 }
 
 #[test]
