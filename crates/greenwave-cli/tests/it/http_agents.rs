@@ -225,6 +225,27 @@ fn another_agent_takes_over_from_one_that_cannot_go_on() {
 }
 
 #[test]
+fn the_next_run_continues_with_the_agent_that_took_over() {
+    let server = HttpServer::start(|request, number| match (&*request.target, number) {
+        ("POST /poor/chat/completions", _) => chat(&file("one.txt", &format!("wrong {number}"))),
+        (_, 2) => HttpResponse::new(429, "Slow down").with("retry-after", "3600"),
+        _ => chat(&file("one.txt", "right")),
+    });
+    let agent = |name: &str, more: &str| {
+        let url = server.url();
+        format!("[agents.{name}]\nkind = \"openai\"\nmodel = \"m\"\nbase_url = \"{url}/{name}\"\n{more}\n")
+    };
+    let agents = agent("poor", "fallback = [\"good\"]") + &agent("good", "wait_max = \"100ms\"");
+    let dir = directory(&agents, &[("one", "poor")]);
+    let report = Report::of(&run(&dir).run().with_code(1));
+    assert!(report.reason("one").starts_with("agent `good` could not work for 100ms"));
+    let report = Report::of(&run(&dir).run().with_code(0));
+    let feature = report.feature("one");
+    assert_eq!((&feature["agent"], &feature["attempts"]), (&json!("good"), &json!(3)));
+    assert_eq!(server.requests().len(), 4, "two of each agent");
+}
+
+#[test]
 fn a_recorded_run_is_replayed_without_the_server_and_the_key() {
     let server = HttpServer::start(|request, number| match number {
         0 => chat(&format!("{} {}", request.header("authorization").unwrap(), file("one.txt", "wrong"))),
