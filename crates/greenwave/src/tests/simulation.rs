@@ -9,7 +9,7 @@ mod script;
 mod world;
 
 use run::Coverage;
-use script::{Answer, Connect, FeatureScript, Guard, Interruption, Red, Script};
+use script::{Answer, Connect, FeatureScript, Guard, Hold, Interruption, Red, Script};
 
 /// Variable with the seeds of the random test: `COUNT` or `COUNT@FIRST`. Makes the other tests
 /// exhaustive.
@@ -73,6 +73,7 @@ fn feature(answers: &[Answer]) -> FeatureScript {
         overloads: 0,
         red: Red::Fails,
         review: false,
+        hold: Hold::No,
         units: 0,
         answer_ms: 700,
         test_ms: 300,
@@ -284,6 +285,32 @@ fn an_edit_that_overlaps_blocks_its_feature() {
             assert_eq!(coverage.green, coverage.scripts, "{kind:?}: {coverage:?}");
         }
     }
+}
+
+/// A held feature is merged once the user approves it, has another attempt if the user rejects it,
+/// and otherwise waits with the features that depend on it. Runs are interrupted meanwhile.
+#[test]
+fn held_features_wait_for_decisions() {
+    let held = |hold, answers: &[Answer]| FeatureScript { hold, review: true, ..feature(answers) };
+    let dependant = || FeatureScript { depends_on: vec![0], ..feature(&[Answer::Good]) };
+    for hold in [Hold::Approved, Hold::Rejected, Hold::Undecided] {
+        let shared = held(hold, &[Answer::Bad, Answer::Shared]);
+        let features = vec![shared.clone(), dependant(), feature(&[Answer::Shared])];
+        let crowded = Script { features_max: 1, ..script(features.clone()) };
+        let coverage = check(&[script(features.clone()), crowded]);
+        assert!(coverage.held > 0, "{hold:?}: {coverage:?}");
+        let ends = (coverage.green, coverage.failed, coverage.undecided);
+        assert_eq!(ends, if hold == Hold::Undecided { (2, 0, 4) } else { (6, 0, 0) }, "{hold:?}");
+        check(&interrupted(&script(vec![shared, dependant()]), Interruption::ALL.len()));
+        let merged = [Answer::Unguarded, Answer::BadJoined, Answer::Deletes, Answer::Flaky];
+        let of =
+            |answer| Script { guard: Guard::Passes, ..script(vec![held(hold, &[answer, Answer::Good])]) };
+        check(&merged.map(of));
+    }
+    // A rejection begins a new round.
+    let last = FeatureScript { attempts_max: 1, ..held(Hold::Rejected, &[Answer::Good]) };
+    let coverage = check(&[script(vec![last])]);
+    assert_eq!((coverage.green, coverage.held), (1, 2));
 }
 
 /// An aborted stage leaves its write to another thread, and the run waits for it.

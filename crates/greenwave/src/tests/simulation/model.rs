@@ -1,6 +1,6 @@
 //! Predicts how the features of a script end.
 
-use super::script::{Answer, Connect, FeatureScript, Guard, Red, Script};
+use super::script::{Answer, Connect, FeatureScript, Guard, Hold, Red, Script};
 
 /// Expected end of a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -8,8 +8,14 @@ pub(super) enum End {
     Green,
     Failed,
     Skipped,
+    /// Held: the user does not decide.
+    Held,
+    /// Waiting for a feature that is held.
+    Waiting,
     /// Green, failed or skipped, depending on the order of merges.
     Any,
+    /// Like `Any`, or held, or waiting for a held feature.
+    AnyOrHeld,
 }
 
 impl End {
@@ -19,6 +25,9 @@ impl End {
             End::Green => phase == "green",
             End::Failed => phase == "failed",
             End::Skipped => phase == "skipped",
+            End::Held => phase == "held",
+            End::Waiting => phase == "waiting",
+            End::AnyOrHeld => ["green", "failed", "skipped", "held", "waiting"].contains(&phase),
             End::Any => ["green", "failed", "skipped"].contains(&phase),
         }
     }
@@ -34,6 +43,12 @@ pub(super) fn ends(script: &Script) -> Vec<End> {
         } else {
             match alone(script, at) {
                 own if needs.iter().all(|&end| end == End::Green) => own,
+                _ if needs.iter().all(|end| matches!(end, End::Green | End::Held | End::Waiting)) => {
+                    End::Waiting
+                }
+                _ if needs.iter().any(|end| matches!(end, End::Held | End::Waiting | End::AnyOrHeld)) => {
+                    End::AnyOrHeld
+                }
                 _ => End::Any,
             }
         };
@@ -54,6 +69,60 @@ pub(super) fn answer(feature: &FeatureScript, attempt: u32) -> Answer {
 
 /// Predicts the end of a feature whose dependencies are green.
 fn alone(script: &Script, at: usize) -> End {
+    let feature = &script.features[at];
+    match feature.hold {
+        Hold::No => merged(script, at, 1),
+        // The order of merges does not matter to an answer that is not merged.
+        Hold::Undecided if feature.connect == Connect::FailsOnce => End::AnyOrHeld,
+        Hold::Undecided => match first_held(feature) {
+            Some(_) if is_tried(feature) => End::Held,
+            _ if !script.interruptions.is_empty() => End::AnyOrHeld,
+            _ => End::Failed,
+        },
+        // Decisions can come after the run.
+        _ if !script.waits_for_approval() => End::AnyOrHeld,
+        Hold::Approved => merged(script, at, 1),
+        Hold::Rejected => match first_held(feature) {
+            // The file that breaks a test stays in the workspace.
+            Some(attempt) if matches!(answer(feature, attempt), Answer::Breaks(_) | Answer::Unguarded) => {
+                End::Any
+            }
+            Some(attempt) if is_tried(feature) && feature.connect == Connect::Opens => {
+                merged(script, at, attempt + 1)
+            }
+            _ => merged(script, at, 1),
+        },
+    }
+}
+
+/// Returns whether the agent gets to answer.
+fn is_tried(feature: &FeatureScript) -> bool {
+    feature.red == Red::Fails && matches!(feature.connect, Connect::Opens | Connect::FailsOnce)
+}
+
+/// Returns the first attempt whose answer passes before its merge.
+fn first_held(feature: &FeatureScript) -> Option<u32> {
+    for attempt in 1..=feature.attempts_max {
+        match answer(feature, attempt) {
+            Answer::Good
+            | Answer::Shared
+            | Answer::Breaks(_)
+            | Answer::Deletes
+            | Answer::Flaky
+            | Answer::Unguarded
+            | Answer::BadJoined => return Some(attempt),
+            Answer::Unreviewed if !feature.review => return Some(attempt),
+            Answer::TestPanics | Answer::TestBroken | Answer::RefusesForGood | Answer::CallPanics => {
+                return None;
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Predicts the end of a feature whose answers from this attempt on are merged.
+fn merged(script: &Script, at: usize, first: u32) -> End {
     let feature = &script.features[at];
     if feature.red != Red::Fails {
         return End::Failed;
@@ -77,15 +146,15 @@ fn alone(script: &Script, at: usize) -> End {
     }
     let sharing = |other: usize| script.features[other].answers.contains(&Answer::Shared);
     let rivals = features.filter(|&other| other != at && sharing(other) && !is_related(other)).count();
-    for attempt in 1..=feature.attempts_max {
+    let last = first - 1 + feature.attempts_max;
+    for attempt in first..=last {
         match answer(feature, attempt) {
             Answer::Good | Answer::Deletes | Answer::Flaky => return End::Green,
             Answer::Unguarded if script.guard != Guard::Passes => return End::Green,
             Answer::Shared => {
                 // Each rival can be merged first, which costs an attempt.
-                let left = (feature.attempts_max - attempt) as usize;
-                let goes_on = (attempt..=feature.attempts_max)
-                    .all(|attempt| answer(feature, attempt) == Answer::Shared);
+                let left = (last - attempt) as usize;
+                let goes_on = (attempt..=last).all(|attempt| answer(feature, attempt) == Answer::Shared);
                 return if rivals == 0 || (left >= rivals && goes_on) { End::Green } else { End::Any };
             }
             Answer::Unreviewed if !feature.review => return End::Green,
@@ -115,6 +184,6 @@ fn alone(script: &Script, at: usize) -> End {
     }
     // A run that is interrupted after the last attempt and before its end is followed by another
     // one, which has further attempts.
-    let has_other_answers = feature.answers.len() > feature.attempts_max as usize;
+    let has_other_answers = feature.answers.len() > last as usize;
     if has_other_answers && !script.interruptions.is_empty() { End::Any } else { End::Failed }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use greenwave_testing::Test;
 
 use super::model;
-use super::script::{Answer, Guard, Interruption, Script};
+use super::script::{Answer, Guard, Hold, Interruption, Script};
 use super::world::{
     ANSWER_MAX, GUARD, LINES, SimulatedAgent, SimulatedTests, TEST_MAX, UNITS, World, is_done,
 };
@@ -19,7 +19,8 @@ use crate::mask::Mask;
 use crate::setup::Starter;
 use crate::steps::Steps;
 use crate::{
-    AgentSpec, CommandSpec, Edits, Event, Feature, Guards, Plan, Report, ResultKind, Settings, adapters,
+    AgentSpec, CommandSpec, Decision, Edits, Event, Feature, Guards, Plan, Report, ResultKind, RunScope,
+    Settings, adapters, decide,
 };
 
 /// Coverage of a simulation: the number of runs, steps and ends.
@@ -35,6 +36,10 @@ pub(super) struct Coverage {
     pub(super) skipped: usize,
     /// Number of times that a feature waited for the user to change a file again.
     pub(super) blocked: usize,
+    /// Number of times that an answer was held.
+    pub(super) held: usize,
+    /// Number of features that the last run left to the user's decision.
+    pub(super) undecided: usize,
 }
 
 impl Coverage {
@@ -48,6 +53,8 @@ impl Coverage {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.blocked += other.blocked;
+        self.held += other.held;
+        self.undecided += other.undecided;
     }
 }
 
@@ -70,6 +77,7 @@ pub(super) fn run(script: &Script) -> Result<Coverage, String> {
         coverage.steps += world.observed.lock().steps;
         coverage.interrupted += usize::from(ended.is_none());
         coverage.blocked += std::mem::take(&mut world.observed.lock().blocked);
+        coverage.held += std::mem::take(&mut world.observed.lock().held);
         note_failures(&world);
         check_project(&world)?;
         if number > script.interruptions.len() {
@@ -84,6 +92,7 @@ pub(super) fn run(script: &Script) -> Result<Coverage, String> {
         match feature.phase {
             "green" => coverage.green += 1,
             "failed" => coverage.failed += 1,
+            "held" | "waiting" => coverage.undecided += 1,
             _ => coverage.skipped += 1,
         }
     }
@@ -152,6 +161,7 @@ fn plan(world: &World) -> Plan {
         tests: vec![test(&format!("test{at}"))],
         attempts_max: feature.attempts_max,
         resources: [("unit".to_owned(), feature.units)].into(),
+        hold: feature.hold != Hold::No,
         review: feature.review.then(|| test(&format!("review{at}"))),
         ..Feature::default()
     });
@@ -195,9 +205,13 @@ fn open(world: &Arc<World>) -> Result<Engine, crate::Error> {
     let agents: BTreeMap<_, _> = (0..plan.features.len()).map(pool).collect();
     let steps = Steps::observed_by(Arc::clone(world) as _);
     let copies = world.project.with_file_name("copies");
-    Engine::assemble(plan, settings, agents, steps, Mask::default(), (&copies, Starter::default()), |_, _| {
-        Ok(Arc::new(SimulatedTests(Arc::clone(world))))
-    })
+    let starter = Starter::default();
+    let engine =
+        Engine::assemble(plan, settings, agents, steps, Mask::default(), (&copies, starter), |_, _| {
+            Ok(Arc::new(SimulatedTests(Arc::clone(world))))
+        })?;
+    let wait_for_approval = world.script.waits_for_approval();
+    engine.with_scope(RunScope { wait_for_approval, ..RunScope::default() })
 }
 
 /// Returns an upper bound of the virtual time of a run: all its work in sequence.
@@ -306,6 +320,9 @@ pub(super) fn stop_during_a_write(script: &Script) -> Result<(), String> {
 
 /// Records an event. `ends` holds the final phase of each feature.
 fn record_event(world: &World, ends: &mut BTreeMap<String, &'static str>, event: &Event) {
+    if let Event::NeedsYou { feature, attempt, kind: "approval", .. } = event {
+        return decide_about(world, number(feature), *attempt);
+    }
     let (feature, end) = match event {
         Event::UpToDate { feature } | Event::Phase { feature, phase: "green", .. } => (feature, "green"),
         Event::Failed { feature, .. } => (feature, "failed"),
@@ -321,7 +338,7 @@ fn record_event(world: &World, ends: &mut BTreeMap<String, &'static str>, event:
             if ends.contains_key(feature) {
                 world.violation(format!("{feature} has ended, and continues: {event:?}"));
             }
-            if matches!(event, Event::Phase { phase: "merging", .. }) && world.script.is_crowded() {
+            if matches!(event, Event::Phase { phase: "merging" | "held", .. }) && world.script.is_crowded() {
                 // It makes room for others.
                 world.observed.lock().started.remove(&number(feature));
             }
@@ -348,6 +365,53 @@ fn record_event(world: &World, ends: &mut BTreeMap<String, &'static str>, event:
     }
 }
 
+/// Lets the user decide about an answer that is held.
+fn decide_about(world: &World, feature: usize, attempt: u32) {
+    let (hold, decision) = {
+        let mut observed = world.observed.lock();
+        observed.held += 1;
+        let hold = world.script.features[feature].hold;
+        let decision = match hold {
+            Hold::No | Hold::Undecided => None,
+            Hold::Rejected if *observed.rejected.entry(feature).or_insert(attempt) == attempt => {
+                Some(Decision::Reject { comment: "No.".to_owned() })
+            }
+            Hold::Approved | Hold::Rejected => {
+                observed.approved.insert(feature);
+                Some(Decision::Approve)
+            }
+        };
+        (hold, decision)
+    };
+    if hold == Hold::No {
+        world.violation(format!("f{feature} is held, although the plan does not say so"));
+    }
+    let Some(decision) = decision else { return };
+    match decide(&plan(world), &settings(&world.script), &format!("f{feature}"), &decision) {
+        Ok(Some(about)) if about == attempt => {}
+        other => world.violation(format!("no decision about f{feature}, attempt {attempt}: {other:?}")),
+    }
+}
+
+/// Checks that the user has approved a feature that is merged, and that its last answer was not
+/// rejected.
+fn check_approval(world: &World, feature: usize) {
+    let hold = world.script.features[feature].hold;
+    let problem = {
+        let observed = world.observed.lock();
+        let (requested, rejected) = (observed.requested.get(&feature), observed.rejected.get(&feature));
+        match hold {
+            Hold::No => None,
+            _ if !observed.approved.contains(&feature) => Some("without the user's approval"),
+            Hold::Rejected if requested <= rejected => Some("with an answer that the user has rejected"),
+            _ => None,
+        }
+    };
+    if let Some(problem) = problem {
+        world.violation(format!("f{feature} is merged {problem}"));
+    }
+}
+
 /// Returns the number of a feature in its id.
 fn number(feature: &str) -> usize {
     feature[1..].parse().unwrap()
@@ -355,6 +419,7 @@ fn number(feature: &str) -> usize {
 
 /// Records the merged file of a feature, which must never change afterwards.
 fn record_green(world: &World, feature: usize, text: &str) {
+    check_approval(world, feature);
     let mut observed = world.observed.lock();
     let before = observed.green.entry(feature).or_insert_with(|| text.to_owned()).clone();
     if before != text {
@@ -406,7 +471,9 @@ fn check_test(world: &World, feature: usize) -> Result<(), String> {
 /// unless the feature is merged and removes it.
 fn check_removal(world: &World, feature: usize) -> Result<(), String> {
     let happens = |kind| world.script.interruptions.iter().any(|(other, _)| *other == kind);
-    if happens(Interruption::Remove) || happens(Interruption::Change) {
+    // The files of a rejected answer stay as they are in the workspace.
+    let is_rejected = world.observed.lock().rejected.contains_key(&feature);
+    if happens(Interruption::Remove) || happens(Interruption::Change) || is_rejected {
         return Ok(());
     }
     let own = world.merged(&format!("f{feature}.txt")).unwrap_or_default();

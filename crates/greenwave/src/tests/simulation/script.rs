@@ -116,6 +116,19 @@ pub(super) enum Red {
     Broken,
 }
 
+/// The user's decisions about the answers of a feature, before their merge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Nobody is asked.
+    No,
+    /// Every answer is approved.
+    Approved,
+    /// The first answer is rejected, and the others are approved.
+    Rejected,
+    /// The user never decides.
+    Undecided,
+}
+
 /// The guard of a plan: a test that passes before the run, unless it fails from the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guard {
@@ -137,6 +150,7 @@ pub(super) struct FeatureScript {
     pub(super) overloads: u32,
     pub(super) red: Red,
     pub(super) review: bool,
+    pub(super) hold: Hold,
     /// Units that the test holds of the only resource, which has two.
     pub(super) units: u32,
     pub(super) answer_ms: u64,
@@ -249,6 +263,11 @@ impl Script {
         }
     }
 
+    /// Returns whether the user decides about every answer that is held, so that a run can wait.
+    pub(super) fn waits_for_approval(&self) -> bool {
+        self.features.iter().all(|feature| feature.hold != Hold::Undecided)
+    }
+
     /// Returns whether there are more features than can be in progress at once.
     pub(super) fn is_crowded(&self) -> bool {
         self.features.len() > self.features_max as usize
@@ -289,6 +308,7 @@ impl Script {
             with(&|script| script.features[at].overloads = 0);
             with(&|script| script.features[at].red = Red::Fails);
             with(&|script| script.features[at].review = false);
+            with(&|script| script.features[at].hold = Hold::No);
             with(&|script| script.features[at].units = 0);
             with(&|script| script.features[at].attempts_max = 1);
             with(&|script| script.features[at].attempts_max = script.features[at].attempts_max.min(2));
@@ -370,6 +390,12 @@ fn feature(random: &mut Random, at: usize, count: usize) -> FeatureScript {
         units: [0, 0, 1, 2][random.index(4)],
         answer_ms: 1 + random.index(5000) as u64,
         test_ms: 1 + random.index(3000) as u64,
+        hold: match random.index(24) {
+            0..=2 => Hold::Approved,
+            3..=4 => Hold::Rejected,
+            5 => Hold::Undecided,
+            _ => Hold::No,
+        },
     }
 }
 

@@ -88,6 +88,12 @@ pub(super) struct Observed {
     captured: bool,
     /// The file that the user has changed and not changed back, with its content before.
     pub(super) user_file: Option<(String, Option<String>)>,
+    /// Number of times that an answer was held.
+    pub(super) held: usize,
+    /// Features with an answer that the user has approved.
+    pub(super) approved: BTreeSet<usize>,
+    /// Attempt that the user has rejected, by feature.
+    pub(super) rejected: BTreeMap<usize, u32>,
     /// Number of times that a feature waited for the user in this run.
     pub(super) blocked: usize,
     /// Whether the guard fails regardless of the files.
