@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn arguments(json: Value) -> Arguments {
+    fn arguments(json: &Value) -> Arguments {
         Arguments::new(json.as_object().cloned())
     }
 
@@ -103,7 +103,7 @@ mod tests {
     fn values_of_the_wrong_type_are_refused_with_what_is_expected() {
         let wrong = json!({"a": 1, "b": "x", "c": -1, "d": [1], "e": 11});
         let check = |read: fn(&mut Arguments) -> Result<(), String>, expected: &str| {
-            assert_eq!(read(&mut arguments(wrong.clone())).unwrap_err(), expected);
+            assert_eq!(read(&mut arguments(&wrong)).unwrap_err(), expected);
         };
         check(|it| it.text("a").map(drop), "invalid value 1 for `a`: expected a text");
         check(|it| it.flag("b").map(drop), "invalid value \"x\" for `b`: expected true or false");
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn an_argument_that_nobody_reads_is_refused() {
-        let mut given = arguments(json!({"filters": "one", "limit": 3, "projct": "x", "fail_fast": null}));
+        let mut given = arguments(&json!({"filters": "one", "limit": 3, "projct": "x", "fail_fast": null}));
         assert_eq!(given.texts("filters").unwrap(), ["one"]);
         assert_eq!(given.number("limit", 1, 10).unwrap(), 3);
         assert!(!given.flag("fail_fast").unwrap());

@@ -38,7 +38,6 @@ impl Failures {
                 failures.omitted += 1;
                 continue;
             }
-            let bytes_max = TEST_BYTES_MAX.min(bytes_left);
             let (problem, output) = match &test.result {
                 // Tests of one program that does not compile share their reason.
                 TestResult::Error(reason) if !reasons.insert(reason.clone()) => {
@@ -47,9 +46,13 @@ impl Failures {
                 TestResult::Error(reason) => ("cannot be run".to_owned(), reason.as_bytes()),
                 _ => (test.problem().unwrap_or_default(), &test.output[..]),
             };
-            let text = FailureText::of_output(output, &[project], bytes_max);
+            let mut text = FailureText::of_output(output, &[project], TEST_BYTES_MAX);
+            // The place of a failure stays when its text does not fit.
             let location = text.location(project).map(|(file, line)| (file.display().to_string(), line));
-            let text = if bytes_max == 0 { String::new() } else { text.text };
+            if text.text.len() > bytes_left {
+                text.text = String::new();
+            }
+            let text = text.text;
             bytes_left = bytes_left.saturating_sub(text.len());
             failures.shown.push(Failure { name: test.name.clone(), problem, location, text });
         }
@@ -93,5 +96,48 @@ fn is_failure(test: &TestReport) -> bool {
     match test.result {
         TestResult::NotRun => false,
         _ => !test.passed() && test.quarantine.is_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    use greenwave_testing::{ExitReason, Harnesses, Status, Test, TraceStatus};
+
+    #[test]
+    fn many_failures_keep_their_places_when_their_texts_do_not_fit() {
+        let project = tempfile::tempdir().unwrap();
+        std::fs::write(project.path().join("a.sh"), "").unwrap();
+        let lines: String = (0..1_000).map(|number| format!("line {number}\n")).collect();
+        let output = "a.sh:7: want 1, got 2\n".to_owned() + &lines;
+        let test = |number: usize| TestReport {
+            result: TestResult::Finished(Status::Failed(ExitReason::Code(1))),
+            output: output.clone().into(),
+            ..TestReport::new(&Test::new(format!("t{number}"), ["true"]), None, &Harnesses::builtin())
+        };
+        let run = RunReport {
+            started: SystemTime::UNIX_EPOCH,
+            wall: Duration::ZERO,
+            saved: Duration::ZERO,
+            tracing: TraceStatus::Off,
+            flaky_fails: false,
+            tests: (0..NAMES_MAX + 7).map(test).collect(),
+        };
+        let failures = Failures::of(&run, project.path());
+        assert_eq!((failures.shown.len(), failures.omitted), (NAMES_MAX, 7));
+        assert!(failures.shown.iter().all(|failure| failure.location == Some(("a.sh".to_owned(), 7))));
+        let texts: usize = failures.shown.iter().map(|failure| failure.text.len()).sum();
+        assert!((ALL_BYTES_MAX / 2..=ALL_BYTES_MAX).contains(&texts), "{texts}");
+        let lines = failures.lines();
+        assert!(
+            lines.contains(&format!("FAIL t{}: failed with exit code 1 (a.sh:7)", NAMES_MAX - 1)),
+            "{lines:?}"
+        );
+        assert!(
+            lines.contains(&"7 more failed (resource greenwave://report has all)".to_owned()),
+            "{lines:?}"
+        );
     }
 }
