@@ -137,7 +137,9 @@ impl AccessLog {
 
     fn depend_on(&mut self, path: &Path, set: impl FnOnce(&mut Access)) {
         self.parts.observe(path);
-        let reader = self.readers.number(self.thread);
+        // Most calls of a process are about files that an earlier one has read, such as libraries.
+        let has_reader = self.paths.get(path).is_some_and(|record| record.reader.is_some());
+        let reader = if has_reader { None } else { self.readers.number(self.thread) };
         if let Some(record) = self.record(path)
             && !record.is_output
         {
