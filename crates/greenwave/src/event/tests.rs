@@ -101,7 +101,7 @@ fn the_schema_describes_each_event_with_all_its_keys() {
         names.insert(event["event"].as_str().unwrap().to_owned());
     }
     // The command line adds these.
-    names.extend(["settings", "pull_request", "stopped"].map(str::to_owned));
+    names.extend(["settings", "planned", "pull_request", "stopped"].map(str::to_owned));
     let document: Value = serde_json::from_str(SCHEMA).unwrap();
     let described = document["oneOf"].as_array().unwrap().iter();
     let described = described.map(|it| it["$ref"].as_str().unwrap().rsplit('/').next().unwrap().to_owned());
