@@ -20,7 +20,7 @@ use std::sync::{Arc, Once};
 use std::time::{Instant, SystemTime};
 
 use greenwave::ResultStore;
-use greenwave_testing::{RunReport, Suite, SuiteReport, TestId};
+use greenwave_testing::{Harnesses, RunReport, Suite, SuiteReport, TestId};
 use parking_lot::Mutex;
 
 use self::fast_path::FastPath;
@@ -154,7 +154,7 @@ pub(super) async fn warm(args: WarmArgs) -> Result<Exit, CliError> {
 async fn init(project: &Path, args: &TestArgs) -> Result<Exit, CliError> {
     let environment = supervisor::environment();
     let config = Config::load(project, &args.overrides()?)?;
-    let found = suite::discover(project, &environment, &config, args, None).await?;
+    let found = suite::discover(project, &environment, &config, args, (&Harnesses::builtin(), None)).await?;
     if found.tests.is_empty() {
         return Err(CliError::NoTests);
     }

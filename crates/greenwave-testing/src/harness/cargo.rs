@@ -8,6 +8,7 @@ mod doc_commands;
 mod failures;
 mod features;
 mod functions;
+mod known_metadata;
 mod metadata;
 pub(crate) mod products;
 mod run_time;
@@ -30,10 +31,12 @@ use super::launch::LaunchSpec;
 use super::listing::{Listing, ListingContext};
 use super::project::Project;
 use super::summary::{Summary, TestCount, is_summarized};
-use crate::{CaseReport, CaseStatus, Environment, Error, HarnessName, Test};
+use crate::{CaseReport, CaseStatus, Error, HarnessName, Test};
 use build::Build;
 use features::Features;
-use metadata::{Package, Target, metadata};
+use greenwave_inputs::now_ns;
+use known_metadata::KnownMetadata;
+use metadata::{Metadata, Package, Target, metadata};
 use target::CargoTarget;
 use variables::VARIABLES;
 
@@ -42,8 +45,10 @@ const HARNESS: &str = "cargo";
 const MANIFESTS: [&str; 5] = ["Cargo.toml", "config", "config.toml", "rust-toolchain", "rust-toolchain.toml"];
 
 /// cargo and the Rust test harness (<https://doc.rust-lang.org/cargo/commands/cargo-test.html>).
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CargoHarness;
+#[derive(Debug, Default)]
+pub(crate) struct CargoHarness {
+    known: KnownMetadata,
+}
 
 #[async_trait]
 impl Harness for CargoHarness {
@@ -74,8 +79,15 @@ impl Harness for CargoHarness {
                 found.notes.push(DiscoveryNote::MissingProgram { program: HARNESS.to_owned(), tests: 1 });
                 break;
             }
-            match discover_workspace(project.root(), directory, project.environment()).await {
-                Ok(tests) => found.tests.extend(tests),
+            let (at, environment) = (project.root().join(directory), project.environment());
+            let began = now_ns();
+            match metadata(&at, environment).await {
+                Ok(metadata) => {
+                    found.tests.extend(tests_of(project.root(), directory, &metadata));
+                    if !environment.is_inspecting() {
+                        self.known.put(at, began, metadata);
+                    }
+                }
                 Err(error) => {
                     found.notes.push(DiscoveryNote::unreadable(&directory.join("Cargo.toml"), &error));
                     found.tests.push(whole_workspace(directory));
@@ -102,7 +114,7 @@ impl Harness for CargoHarness {
     }
 
     async fn build(&self, request: &BuildRequest<'_>) -> Result<Option<Arc<dyn BuildOutput>>, Error> {
-        Ok(Some(Arc::new(Build::run(request).await?)))
+        Ok(Some(Arc::new(Build::run(request, &self.known).await?)))
     }
 
     fn may_have_tests(&self, test: &Test, project: &Path) -> bool {
@@ -180,16 +192,8 @@ const COMMON: [&str; 7] = [
 
 /// Returns the tests of the cargo workspace in a directory: one for each test program, and one for
 /// the documentation of each library.
-///
-/// # Errors
-/// [`Error::Discover`] with the messages of cargo.
-async fn discover_workspace(
-    project: &Path,
-    directory: &Path,
-    environment: &Environment,
-) -> Result<Vec<Test>, Error> {
-    let metadata = metadata(&project.join(directory), environment).await?;
-    let features = Features::of(&metadata);
+fn tests_of(project: &Path, directory: &Path, metadata: &Metadata) -> Vec<Test> {
+    let features = Features::of(metadata);
     let by_directory: HashMap<&Path, &Package> = metadata
         .packages
         .iter()
@@ -214,7 +218,7 @@ async fn discover_workspace(
             )
         }));
     }
-    Ok(tests)
+    tests
 }
 
 /// Returns the name of each test of a package, and the arguments of cargo that select it.

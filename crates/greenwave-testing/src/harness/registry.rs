@@ -29,7 +29,7 @@ impl Harnesses {
     /// plain commands.
     pub fn builtin() -> Self {
         let list: Vec<Arc<dyn Harness>> = vec![
-            Arc::new(CargoHarness),
+            Arc::new(CargoHarness::default()),
             Arc::new(PytestHarness),
             Arc::new(GoHarness),
             Arc::new(NpmHarness),

@@ -53,14 +53,14 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
     let mut tests = file.tests;
     let is_declared = !tests.is_empty();
     let (mut introduction, mut overview) = (Vec::new(), None);
-    let waiting = Continuations::default();
+    let (harnesses, waiting) = (Harnesses::builtin(), Continuations::default());
     if is_declared && !args.arguments.is_empty() {
         output::note(
             "the arguments after `--` are for discovered tests, and this project declares its tests",
         );
     }
     if !is_declared {
-        let found = discover(project, &environment, &config, args, Some(&waiting)).await?;
+        let found = discover(project, &environment, &config, args, (&harnesses, Some(&waiting))).await?;
         introduction = introduce(&found.notes, args);
         overview = is_first_contact(args).then(|| found.overview(project)).transpose()?;
         tests = found.tests;
@@ -78,7 +78,7 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
         environment,
         &config,
         args,
-        Commands::Tests(Some(waiting.clone())),
+        Commands::Tests(harnesses, waiting.clone()),
     )?;
     if suite.timings().is_empty() {
         introduction.extend(overview.iter().flatten().map(|line| printable(&line.to_string())));
@@ -138,22 +138,21 @@ pub(super) fn load_config(project: &Path, args: &TestArgs) -> Result<Config, Cli
 }
 
 /// Discovers the tests of a project. With `--per-test`, each function is a test. Processes that can
-/// run the tests wait in `waiting`.
+/// run the tests wait in `waiting`. A harness may keep results of the discovery for the build.
 pub(super) async fn discover(
     project: &Path,
     environment: &Environment,
     config: &Config,
     args: &TestArgs,
-    waiting: Option<&Continuations>,
+    (harnesses, waiting): (&Harnesses, Option<&Continuations>),
 ) -> Result<Discovery, CliError> {
-    let harnesses = Harnesses::builtin();
     let key = user_key(project)?;
-    let mut found = greenwave_testing::discover(project, &harnesses, environment, &key).await?;
+    let mut found = greenwave_testing::discover(project, harnesses, environment, &key).await?;
     if !args.arguments.is_empty() {
-        add_arguments(&mut found, &harnesses, args)?;
+        add_arguments(&mut found, harnesses, args)?;
     }
     let run = async |commands: &[Test]| {
-        let kind = Commands::Listings(waiting.cloned());
+        let kind = Commands::Listings(harnesses.clone(), waiting.cloned());
         run_commands(project, commands, environment, config, args, kind).await
     };
     if args.per_test && !args.is_inspection() {
@@ -161,10 +160,10 @@ pub(super) async fn discover(
     }
     if !found.collections.is_empty() {
         let is_traced = matches!(TraceStatus::of(config.settings.testing.trace), TraceStatus::Traced);
-        let commands = found.collection_commands(&harnesses, project, is_traced);
+        let commands = found.collection_commands(harnesses, project, is_traced);
         let outcomes = run(&commands).await?;
         let context = ListingContext::new(project, environment);
-        found.collect(&harnesses, &context.with(commands.iter().zip(outcomes.iter().map(Option::as_ref))));
+        found.collect(harnesses, &context.with(commands.iter().zip(outcomes.iter().map(Option::as_ref))));
     }
     if !args.per_test {
         return Ok(found);
@@ -174,14 +173,14 @@ pub(super) async fn discover(
         return Ok(found);
     }
     let context = ListingContext::new(project, environment);
-    let listings = found.listing_commands(&harnesses, &context);
+    let listings = found.listing_commands(harnesses, &context);
     if listings.is_empty() {
-        found.split(&harnesses, &context).await?;
+        found.split(harnesses, &context).await?;
         return Ok(found);
     }
     let outcomes = run(&listings).await?;
     let context = context.with(listings.iter().zip(outcomes.iter().map(Option::as_ref)));
-    found.split(&harnesses, &context).await?;
+    found.split(harnesses, &context).await?;
     Ok(found)
 }
 
@@ -241,10 +240,10 @@ async fn run_commands(
 #[derive(Debug, Clone)]
 enum Commands {
     /// Tests of the project.
-    Tests(Option<Continuations>),
+    Tests(Harnesses, Continuations),
     /// Commands that list tests. One that fails must not keep others from running, and their output
     /// is not shown.
-    Listings(Option<Continuations>),
+    Listings(Harnesses, Option<Continuations>),
 }
 
 fn open(
@@ -257,9 +256,9 @@ fn open(
     commands: Commands,
 ) -> Result<Suite, CliError> {
     let settings = &config.settings;
-    let (are_tests, continuations) = match commands {
-        Commands::Tests(waiting) => (true, waiting),
-        Commands::Listings(waiting) => (false, waiting),
+    let (are_tests, harnesses, continuations) = match commands {
+        Commands::Tests(harnesses, waiting) => (true, harnesses, Some(waiting)),
+        Commands::Listings(harnesses, waiting) => (false, harnesses, waiting),
     };
     let results = if settings.cache.enabled { open_results(config) } else { None };
     let dir = results_dir(config).ok().and_then(|dir| std::path::absolute(dir).ok());
@@ -285,7 +284,7 @@ fn open(
         files: results.as_ref().map(ResultStore::files_path),
         guard: environment.guard().cloned(),
         results: dir,
-        harnesses: Harnesses::builtin(),
+        harnesses,
         output: is_live.then(live::observer),
         continuations,
     };

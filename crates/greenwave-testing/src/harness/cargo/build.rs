@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use super::HARNESS;
 use super::doc_commands::{self, DocCommand};
 use super::failures::BuildFailures;
+use super::known_metadata::KnownMetadata;
 use super::metadata::{build_output, metadata, not_started, refused, tool};
 use super::products::Products;
 use super::run_time::{LIBRARY_PATH, RunTime};
@@ -92,21 +93,25 @@ const CARGO_FAILURE: i32 = 101;
 
 impl Build {
     /// Builds the programs of all tests of the workspace in a directory. What cannot be built is
-    /// missing.
+    /// missing. Takes metadata that discovery has just read from `known`.
     ///
     /// # Errors
     /// [`Error::Discover`] if cargo cannot be run at all.
-    pub(super) async fn run(request: &BuildRequest<'_>) -> Result<Self, Error> {
+    pub(super) async fn run(request: &BuildRequest<'_>, known: &KnownMetadata) -> Result<Self, Error> {
         let began = now_ns();
         let BuildRequest { project, directory, environment, tests } = *request;
         let at = project.join(directory);
         let mut command = tool(HARNESS, &at, environment, tests);
         command.args(BUILD).stderr(Stdio::piped());
-        let (metadata, output, run_time) = tokio::join!(
-            metadata(&at, environment),
-            build_output(&mut command, environment),
-            RunTime::of(request)
-        );
+        let known = known.take(&at, environment);
+        let metadata = async {
+            match known {
+                Some(known) => Ok(known),
+                None => metadata(&at, environment).await,
+            }
+        };
+        let (metadata, output, run_time) =
+            tokio::join!(metadata, build_output(&mut command, environment), RunTime::of(request));
         let metadata = metadata?;
         let output = output.map_err(|source| not_started(source).discovering(HARNESS, &at))?;
         let build = Self {

@@ -27,6 +27,7 @@ pub(super) struct CargoConfig {
 
 #[derive(Debug)]
 struct ConfigFile {
+    path: PathBuf,
     /// Directory that relative paths in the file refer to.
     base: PathBuf,
     table: Table,
@@ -56,13 +57,18 @@ impl CargoConfig {
         config
     }
 
+    /// Returns the paths of the files.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path())
+    }
+
     /// Appends a file, and then the files that it includes. A later one has precedence.
     fn add(&mut self, file: &Path, depth: usize) {
         let text = read_regular_text(file, MANIFEST_BYTES_MAX).unwrap_or_default();
         let (Ok(table), Some(directory)) = (text.parse::<Table>(), file.parent()) else { return };
         let base = directory.parent().unwrap_or(directory).to_owned();
         let included = included(table.get("include"));
-        self.files.push(ConfigFile { base, table });
+        self.files.push(ConfigFile { path: file.to_owned(), base, table });
         for path in included.iter().rev().filter(|_| depth < INCLUDES_MAX) {
             self.add(&directory.join(path), depth + 1);
         }
@@ -72,7 +78,7 @@ impl CargoConfig {
     /// (<https://doc.rust-lang.org/cargo/reference/config.html#env>).
     pub(super) fn variables(&self) -> BTreeMap<String, ConfigVariable> {
         let mut variables = BTreeMap::new();
-        for ConfigFile { base, table } in &self.files {
+        for ConfigFile { base, table, .. } in &self.files {
             for (name, value) in table.get("env").and_then(Value::as_table).into_iter().flatten() {
                 let flag = |key: &str| value.get(key).and_then(Value::as_bool).unwrap_or(false);
                 let Some(text) = value.as_str().or_else(|| value.get("value")?.as_str()) else { continue };
@@ -108,7 +114,7 @@ impl CargoConfig {
             return set.split_whitespace().map(OsString::from).collect();
         }
         let of_key = |of_triple: bool| {
-            self.files.iter().find_map(|ConfigFile { base, table }| {
+            self.files.iter().find_map(|ConfigFile { base, table, .. }| {
                 let targets = table.get("target")?.as_table()?;
                 let applies = |key: &&String| {
                     if of_triple { key.as_str() == triple } else { is_cfg(key, triple, cfgs) }
