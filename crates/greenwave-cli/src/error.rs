@@ -151,7 +151,7 @@ impl CliError {
         if matches!(self, CliError::ReadPlan { .. }) && refused_entry(self).is_some() {
             return Some("name the file of a plan".to_owned());
         }
-        if let Some(refused) = refused_entry(self) {
+        if let Some(refused) = refused_entry(self).filter(|_| !is_named_by_user(self)) {
             return Some(if refused.kind() == FileKind::Link {
                 "remove the symbolic link: greenwave writes nothing through it".to_owned()
             } else {
@@ -250,6 +250,17 @@ fn of_feature(feature: &Option<String>) -> String {
 fn refused_entry<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Refused> {
     let mut chain = std::iter::successors(Some(error), |error| error.source());
     chain.find_map(|error| refused(error.downcast_ref::<std::io::Error>()?))
+}
+
+/// Returns whether an error is about a file that the user names: a script or a key. Then another name
+/// is the cure.
+fn is_named_by_user(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut chain = std::iter::successors(Some(error), |error| error.source());
+    chain.any(|error| {
+        let script = error.downcast_ref::<greenwave::AgentError>();
+        let is_script = matches!(script, Some(greenwave::AgentError::ReadScript { .. }));
+        is_script || matches!(error.downcast_ref::<CliError>(), Some(CliError::Key(_)))
+    })
 }
 
 /// Returns an instruction that would remove the cause of a run's error, if there is one.

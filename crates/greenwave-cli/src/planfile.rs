@@ -16,6 +16,7 @@ use crate::reader::{Located, SETTINGS_FILE, Table};
 mod agent;
 pub(crate) mod confinement;
 mod http_agent;
+mod notify;
 mod spending;
 
 pub(crate) use agent::beside_plan;
@@ -86,7 +87,7 @@ impl PlanFile {
         let (agents, fallbacks) = agents(&document, &mut root, &dir, &dir.join(&project.value))?;
         let (agents, agent_locations) = split(agents);
         let hold = root.flag("hold")?.unwrap_or(false);
-        let notify = beside_plan(root.plain_texts("notify")?, &dir, &dir.join(&project.value));
+        let notify = beside_plan(notify::read(&document, &mut root)?, &dir, &dir.join(&project.value));
         let mut features = Vec::new();
         let mut feature_locations = Vec::new();
         for table in root.tables("features")? {
