@@ -4,6 +4,7 @@
 
 mod command;
 mod http;
+mod http_hostile;
 mod http_tools;
 mod option_ranges;
 mod panics;
