@@ -3,8 +3,10 @@
 //! Complements clippy (panics, unfinished code, length of functions), cargo-deny (origin of
 //! packages), typos (spelling) and lychee (links).
 
+mod calls;
 mod option_ranges;
 mod passages;
+mod reads;
 mod width;
 mod words;
 mod writes;
@@ -86,6 +88,7 @@ pub(crate) fn tidy() -> Result<String> {
         violations.extend(problems.into_iter().map(|(line, problem)| format!("{shown}:{line}: {problem}")));
     }
     violations.extend(option_ranges::check(&root.join("crates"))?);
+    violations.extend(reads::check(&root.join("crates"))?);
     violations.extend(writes::check(&root.join("crates"))?);
     violations.extend(check_readmes(root)?);
     violations.extend(words::check_idioms(&words)?);

@@ -5,12 +5,16 @@ use std::path::Path;
 use std::sync::Once;
 
 use greenwave::{KeySource, RemoteKey, ResultKeys};
+use greenwave_dir::read_regular;
 
 use crate::config::{Config, Origin};
 use crate::error::CliError;
 use crate::key_error::{KEY, KeyError};
 use crate::output;
 use crate::user_key::{resolved, user_key};
+
+/// Maximum size of a file with a key, in bytes.
+const KEY_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads a key. Returns `None` if the file or the variable does not exist. One line break at the
 /// end of a file is not part of the key.
@@ -21,7 +25,7 @@ fn read(source: &KeySource, project: &Path) -> Result<Option<RemoteKey>, KeyErro
             if resolved(&path).starts_with(resolved(project)) {
                 return Err(KeyError::InProject(source.clone()));
             }
-            match std::fs::read(&path) {
+            match read_regular(&path, KEY_BYTES_MAX) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(source) => return Err(KeyError::Read { path, source }),
                 Ok(mut bytes) => {

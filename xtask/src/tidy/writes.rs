@@ -3,12 +3,10 @@
 //! Another program can replace a directory by a symbolic link between a check of a path and its
 //! use. Everything else therefore uses `greenwave_dir::Dir`.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 
+use super::calls::Calls;
 use crate::Result;
-use crate::source::{code, contains_word, files_below, has_extension, is_test_or_example};
 
 /// Functions that change the file system at a path that they resolve themselves.
 const FUNCTIONS: [&str; 25] = [
@@ -69,61 +67,6 @@ const REASONS: [(&str, &str); 21] = [
 
 /// Returns the calls in other files, and the reasons of files without such a call.
 pub(super) fn check(crates: &Path) -> Result<Vec<String>> {
-    let mut violations = Vec::new();
-    let mut used = BTreeSet::new();
-    for file in files_below(crates)? {
-        if !is_product(&file) {
-            continue;
-        }
-        let text = fs::read_to_string(crates.join(&file))?;
-        let shown = file.display();
-        match REASONS.iter().find(|(known, _)| Path::new(known) == file) {
-            Some((known, _)) if !writes(&text).is_empty() => drop(used.insert(*known)),
-            Some(_) => {}
-            None => violations.extend(writes(&text).into_iter().map(|(line, function)| {
-                format!("crates/{shown}:{line}: `{function}`: use `greenwave_dir::Dir`, or give a reason in xtask/src/tidy/writes.rs")
-            })),
-        }
-    }
-    let unused = REASONS.iter().filter(|(file, _)| !used.contains(file));
-    violations.extend(unused.map(|(file, _)| {
-        format!("xtask/src/tidy/writes.rs: `{file}` changes nothing by its path: remove its reason")
-    }));
-    Ok(violations)
-}
-
-fn is_product(file: &Path) -> bool {
-    let is_source = file.components().nth(1).is_some_and(|part| part.as_os_str() == "src");
-    is_source && has_extension(file, "rs") && !file.starts_with("testkit") && !is_test_or_example(file)
-}
-
-/// Returns the lines of product code with a call, and the called function.
-fn writes(text: &str) -> Vec<(usize, &'static str)> {
-    let called = |line: &str| FUNCTIONS.into_iter().find(|function| contains_word(line, function));
-    code(text).filter_map(|(number, line)| Some((number, called(line)?))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn calls_in_product_code_are_found() {
-        let text = "//! fs::write(\nfn f() {\n    std::fs::remove_dir_all(path);\n    dir.symlink(a, b);\n}\n\
-            #[cfg(test)]\nmod tests {\n    fs::write(path, text);\n}\n";
-        assert_eq!(writes(text), [(3, "fs::remove_")]);
-    }
-
-    #[test]
-    fn tests_and_other_packages_may_write() {
-        for file in [
-            "greenwave/tests/it/a.rs",
-            "testkit/src/lib.rs",
-            "greenwave/examples/a.rs",
-            "greenwave/src/a.txt",
-        ] {
-            assert!(!is_product(Path::new(file)), "{file}");
-        }
-        assert!(is_product(Path::new("greenwave/src/copies/method.rs")));
-    }
+    let advice = "use `greenwave_dir::Dir`";
+    Calls { functions: &FUNCTIONS, reasons: &REASONS, list: "xtask/src/tidy/writes.rs", advice }.check(crates)
 }

@@ -1,13 +1,12 @@
 //! `greenwave demo`: unpacks the embedded demo and runs its plan.
 
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use greenwave::RunScope;
-use greenwave_dir::{Access, Dir};
+use greenwave_dir::{Access, Dir, read_regular_text};
 
 use super::run::{PlanChanges, RunOptions, run_plan};
 use crate::error::CliError;
@@ -112,7 +111,7 @@ fn unpack(dir: &Path) -> Result<bool, CliError> {
         let path = path.to_owned();
         move |source| CliError::Io { operation, path, source }
     };
-    if fs::read_to_string(dir.join(PLAN)).is_ok_and(|text| text == FILES[0].1) {
+    if read_regular_text(dir.join(PLAN), FILES[0].1.len() as u64).is_ok_and(|text| text == FILES[0].1) {
         return Ok(false);
     }
     let opened = Dir::create(dir, 0o777).map_err(io("create", dir))?;

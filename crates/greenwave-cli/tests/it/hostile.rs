@@ -364,3 +364,19 @@ fn files_without_an_end_are_not_read() {
         assert!(!done.stderr.contains("memory"), "{name} {is_pipe}: {}", done.describe());
     }
 }
+
+/// A clone can name any file in its settings.
+#[test]
+fn a_key_without_an_end_is_not_read() {
+    let dir = project("echo > out\n");
+    assert!(Command::new("mkfifo").arg(dir.path("pipe")).status().unwrap().success());
+    for (path, kind) in [("/dev/zero".to_owned(), "device"), (dir.path("pipe").display().to_string(), "pipe")]
+    {
+        let key = format!("testing.remote_key=file:{path}");
+        let set = ["--set", &key, "--set", "testing.remote=redis://127.0.0.1:1"];
+        let done = test(&dir, &set).run().with_code(2);
+        let expected = format!("`{path}` is a {kind}, expected a file");
+        assert!(done.stderr.contains(&expected), "{}", done.describe());
+        assert!(!done.stderr.contains("rename or remove it"), "{}", done.describe());
+    }
+}
