@@ -252,8 +252,8 @@ fn refused_entry<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a
     chain.find_map(|error| refused(error.downcast_ref::<std::io::Error>()?))
 }
 
-/// Returns whether an error is about a file that the user names: a script or a key. Then another name
-/// is the cure.
+/// Returns whether an error is about a file that the user names: a script or a key. Then another
+/// name is the cure.
 fn is_named_by_user(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut chain = std::iter::successors(Some(error), |error| error.source());
     chain.any(|error| {

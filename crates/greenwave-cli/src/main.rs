@@ -20,6 +20,7 @@ mod jobserver;
 mod key_error;
 mod key_input;
 mod mount_namespace;
+mod notify_words;
 mod output;
 mod password;
 mod planfile;

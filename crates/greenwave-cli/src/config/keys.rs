@@ -8,6 +8,7 @@ use greenwave::{Compression, ConfineMode, CopyMode, KeySource, Settings, nearest
 use greenwave_testing::{IncompleteMode, TraceMode, is_server};
 use toml::de::DeValue;
 
+use crate::notify_words::runs_placeholder;
 use crate::password::masked;
 use crate::reader::{DURATION, DURATION_ABOVE_ZERO, bytes, duration, number, suggestion, whole};
 use crate::text::list;
@@ -148,7 +149,8 @@ pub(super) const KEYS: &[Key] = &[
     }, run.copies),
     Key {
         name: "run.notify",
-        expected: "a list of strings, a program and its arguments, or \"\" for none",
+        expected: "a list of strings, a program and its arguments (with variables instead of placeholders \
+            in the text of a shell), or \"\" for none",
         max: u64::MAX,
         set: |settings, value| {
             settings.run.notify = match value.as_str() {
@@ -156,7 +158,8 @@ pub(super) const KEYS: &[Key] = &[
                 Some(_) => return None,
                 None => {
                     let words = value.as_array()?.iter();
-                    words.map(|word| Some(word.get_ref().as_str()?.to_owned())).collect::<Option<_>>()?
+                    let words = words.map(|word| Some(word.get_ref().as_str()?.to_owned()));
+                    words.collect::<Option<Vec<_>>>().filter(|words| runs_placeholder(words).is_none())?
                 }
             };
             Some(())

@@ -380,3 +380,11 @@ fn a_key_without_an_end_is_not_read() {
         assert!(!done.stderr.contains("rename or remove it"), "{}", done.describe());
     }
 }
+
+#[test]
+fn a_setting_for_notify_runs_no_words_of_agents() {
+    let dir = project("exit 0");
+    let set = ["--dry-run", "--set", "run.notify=[\"sh\", \"-c\", \"echo {reason}\"]"];
+    let done = test(&dir, &set).run().with_code(2);
+    assert!(done.stderr.contains("with variables instead of placeholders"), "{}", done.describe());
+}
