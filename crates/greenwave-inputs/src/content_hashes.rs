@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -13,6 +14,8 @@ use crate::walk::FoundFile;
 
 /// Maximum number of files. When it is reached, the cache starts again from nothing.
 const FILES_MAX: usize = 1 << 18;
+/// Maximum number of copies that share files.
+const COPIES_MAX: usize = 1 << 12;
 
 /// Content hashes of files by [`FileStamp`], in memory.
 ///
@@ -20,7 +23,29 @@ const FILES_MAX: usize = 1 << 18;
 /// are read once. The device and the inode are a part of the stamp, so that the files of different
 /// copies differ.
 #[derive(Debug, Default)]
-pub struct ContentHashes(Mutex<HashMap<(u64, u64), (FileStamp, ManifestEntry)>>);
+pub struct ContentHashes(Mutex<Hashes>);
+
+/// Hashes of files that several copies of a project share, by inode.
+pub type SharedHashes = Arc<HashMap<u64, (FileStamp, ManifestEntry)>>;
+
+#[derive(Debug, Default)]
+struct Hashes {
+    /// Hashes by device and inode.
+    own: HashMap<(u64, u64), (FileStamp, ManifestEntry)>,
+    /// Shared hashes by the device under which a copy shows the files.
+    shared: HashMap<u64, SharedHashes>,
+}
+
+impl Hashes {
+    fn get(&self, stamp: &FileStamp) -> Option<ManifestEntry> {
+        if let Some((known, entry)) = self.own.get(&(stamp.device, stamp.inode)) {
+            return (known == stamp).then_some(*entry);
+        }
+        let (known, entry) = self.shared.get(&stamp.device)?.get(&stamp.inode)?;
+        let known = FileStamp { device: stamp.device, ..*known };
+        (known == *stamp).then_some(*entry)
+    }
+}
 
 impl ContentHashes {
     /// Reads the files of a project that a specification selects, like [`Manifest::read`], but only
@@ -35,10 +60,20 @@ impl ContentHashes {
     /// Adds a file whose content is certain to have this hash as long as it has this stamp.
     pub fn insert(&self, stamp: FileStamp, entry: ManifestEntry) {
         let mut hashes = self.0.lock();
-        if hashes.len() >= FILES_MAX {
-            hashes.clear();
+        if hashes.own.len() >= FILES_MAX {
+            hashes.own.clear();
         }
-        hashes.insert((stamp.device, stamp.inode), (stamp, entry));
+        hashes.own.insert((stamp.device, stamp.inode), (stamp, entry));
+    }
+
+    /// Adds files that a copy shares with others, such as the lower files of an overlay. Their
+    /// stamps are the same in all copies, except for the device, which is that of the copy.
+    pub fn share(&self, device: u64, files: &SharedHashes) {
+        let mut hashes = self.0.lock();
+        if hashes.shared.len() >= COPIES_MAX {
+            hashes.shared.clear();
+        }
+        hashes.shared.insert(device, Arc::clone(files));
     }
 
     /// Returns the entry of a file that was listed, and the stamp that belongs to it. Reads the
@@ -49,11 +84,8 @@ impl ContentHashes {
         if file.is_link {
             return ManifestEntry::read(&path, true);
         }
-        let key = |stamp: &FileStamp| (stamp.device, stamp.inode);
-        if let Some((stamp, entry)) = self.0.lock().get(&key(&file.stamp))
-            && *stamp == file.stamp
-        {
-            return Ok((*entry, *stamp));
+        if let Some(entry) = self.0.lock().get(&file.stamp) {
+            return Ok((entry, file.stamp));
         }
         let (entry, stamp) = ManifestEntry::read(&path, false)?;
         if !stamp.is_racy_within_run(at) {
@@ -73,6 +105,24 @@ mod tests {
     /// A time at which no file of the test is racy.
     fn later() -> i64 {
         now_ns() + 10_000_000_000
+    }
+
+    #[test]
+    fn copies_share_hashes_of_files_except_for_the_device() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("a"), "one").unwrap();
+        let mut listed = list_files(directory.path(), &[&Selection::everything()]).unwrap();
+        let mut file = listed.remove(0);
+        let read = ManifestEntry::read(&directory.path().join("a"), false).unwrap().0;
+        let (hashes, entry) = (ContentHashes::default(), ManifestEntry { hash: [7; 32], ..read });
+        hashes.share(file.stamp.device + 1, &Arc::new([(file.stamp.inode, (file.stamp, entry))].into()));
+        let found = |file: &FoundFile| hashes.entry(directory.path(), file, later()).unwrap().0.hash;
+        assert_ne!(found(&file), [7; 32]);
+        file.stamp.device += 1;
+        assert_eq!(found(&file), [7; 32]);
+        // A file of the copy, which has another inode or another time.
+        file.stamp.changed += 1;
+        assert_ne!(found(&file), [7; 32]);
     }
 
     #[test]

@@ -76,7 +76,7 @@ mod stat_cache;
 pub mod text;
 mod walk;
 
-pub use content_hashes::ContentHashes;
+pub use content_hashes::{ContentHashes, SharedHashes};
 pub use dir_cache::{DirCache, DurableDirectories};
 pub use discovered_deps::{AccessKind, DiscoveredDeps};
 pub use error::Error;

@@ -21,7 +21,7 @@ use greenwave_testing::Environment;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-pub(crate) use self::base_files::BaseFiles;
+pub(crate) use self::base_files::{BaseFiles, BaseStamps};
 use self::lock::REPOSITORY_BARRIER;
 pub(crate) use self::method::CopyMethod;
 pub use self::method::CopyMode;

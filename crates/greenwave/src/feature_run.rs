@@ -156,7 +156,7 @@ impl FeatureRun {
     async fn start(&mut self, record: Option<GreenRecord>) -> Result<StageResult, FeatureError> {
         let name = &self.ctx.feature(self.id).id;
         let workspace = Workspace::in_copies(&self.ctx.copies, name, &self.ctx.project.in_flight)?;
-        self.ctx.tests.add_hashes(workspace.hashes());
+        workspace.add_hashes(&*self.ctx.tests);
         self.state = FeatureState::Active(Box::new(ActiveFeature::new(Phase::Waiting, workspace)));
         match record {
             Some(record) => {

@@ -316,7 +316,7 @@ impl MergeQueue {
 
     fn new_workspace(&self) -> Result<Workspace, Error> {
         let workspace = Workspace::in_copies(&self.ctx.copies, MERGE_COPY, &self.ctx.project.in_flight)?;
-        self.ctx.tests.add_hashes(workspace.hashes());
+        workspace.add_hashes(&*self.ctx.tests);
         Ok(workspace)
     }
 

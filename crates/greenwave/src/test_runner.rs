@@ -5,7 +5,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use greenwave_cache::TieredStats;
-use greenwave_inputs::{FileStamp, ManifestEntry};
+use greenwave_inputs::{FileStamp, ManifestEntry, SharedHashes};
 use greenwave_testing::{CommandHarness, Error, Harness, Harnesses, Outcome, Runner, Test};
 
 /// Runs tests and looks up cached results.
@@ -38,6 +38,9 @@ pub(crate) trait TestRunner: Debug + Send + Sync + 'static {
 
     /// Adds hashes of files in directories that tests will run in.
     fn add_hashes(&self, _files: Vec<(FileStamp, ManifestEntry)>) {}
+
+    /// Adds hashes of files that the directory on a device shares with others.
+    fn share_hashes(&self, _device: u64, _files: &SharedHashes) {}
 
     /// Makes stored results durable.
     async fn flush(&self);
@@ -75,6 +78,10 @@ impl TestRunner for Runner {
 
     fn add_hashes(&self, files: Vec<(FileStamp, ManifestEntry)>) {
         Runner::add_hashes(self, files.into_iter());
+    }
+
+    fn share_hashes(&self, device: u64, files: &SharedHashes) {
+        Runner::share_hashes(self, device, files);
     }
 
     async fn flush(&self) {

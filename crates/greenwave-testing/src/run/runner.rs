@@ -22,7 +22,7 @@ use std::time::Duration;
 use greenwave_cache::{Key, Persist, Record, Tiered, TieredStats};
 use greenwave_inputs::{
     ContentHashes, DiscoveredDeps, FileStamp, MaintainedFiles, ManifestEntry, PathStates, Selection,
-    StatCache, list_files,
+    SharedHashes, StatCache, list_files,
 };
 use greenwave_sandbox::TraceStatus;
 use parking_lot::Mutex;
@@ -235,6 +235,12 @@ impl Runner {
     /// Adds hashes of files in directories that tests will run in, so that they need not be read.
     pub fn add_hashes(&self, files: impl Iterator<Item = (FileStamp, ManifestEntry)>) {
         files.for_each(|(stamp, entry)| self.hashes.insert(stamp, entry));
+    }
+
+    /// Adds hashes of files that the directory on a device shares with others, see
+    /// [`ContentHashes::share`].
+    pub fn share_hashes(&self, device: u64, files: &SharedHashes) {
+        self.hashes.share(device, files);
     }
 
     /// Returns the statistics of the result cache, or zeros without a cache.

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use greenwave_dir::FileKind;
-use greenwave_inputs::{FileStamp, ManifestEntry, is_cache_directory};
+use greenwave_inputs::is_cache_directory;
 
 use super::scan::StampedFiles;
 use super::{InFlight, Workspace};
-use crate::copies::{BaseFiles, Copies, CopyMethod};
+use crate::copies::{BaseFiles, BaseStamps, Copies, CopyMethod};
 use crate::error::Error;
 use crate::setup;
+use crate::test_runner::TestRunner;
 
 impl Workspace {
     /// Creates the directory of the files that all copies share. It is not a working copy.
@@ -42,14 +43,18 @@ impl Workspace {
                 built.extend(name.map(str::to_owned));
             }
         }
-        let stamps = self.stamps.into_known();
+        let stamps = Arc::new(BaseStamps::new(self.stamps.into_known()));
         copies.set_base(BaseFiles { dir: self.destination.dir, tree: self.tree, stamps, mtime, built });
         Ok(())
     }
 
-    /// Returns the hashes of the files that did not change since they were written or read.
-    pub(crate) fn hashes(&self) -> Vec<(FileStamp, ManifestEntry)> {
-        self.stamps.hashes()
+    /// Adds the hashes of the files that did not change since they were written or read to those of
+    /// tests.
+    pub(crate) fn add_hashes(&self, tests: &dyn TestRunner) {
+        tests.add_hashes(self.stamps.hashes());
+        if let Some((device, files)) = self.stamps.shared_hashes() {
+            tests.share_hashes(device, files);
+        }
     }
 
     /// Runs a command that builds the project here.
@@ -99,12 +104,7 @@ impl Workspace {
         let device = dir.metadata("").map_err(failed())?.identity().0;
         self.mounted = Some(mounted);
         self.destination.dir = dir;
-        self.stamps = StampedFiles::default();
-        let stamps = base.stamps.iter().cloned();
-        self.stamps.record(stamps.map(|(path, file, mut stamp)| {
-            stamp.device = device;
-            (path, file, stamp)
-        }));
+        self.stamps = StampedFiles::shared(Arc::clone(&base.stamps), device);
         self.tree.clone_from(&base.tree);
         self.is_pristine = true;
         Ok(())

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use greenwave_dir::{Access, Dir, Metadata, refused};
-use greenwave_inputs::{CLOCK_TICK, FileStamp, ManifestEntry, now_ns};
+use greenwave_inputs::{CLOCK_TICK, FileStamp, ManifestEntry, SharedHashes, now_ns};
 use greenwave_storage::{BlobId, Store};
 use greenwave_testing::EntryKind;
 
 use super::Workspace;
 use super::listing::{self, IgnoreRules, ListedFile, Listing, SpecialFile};
+use crate::copies::BaseStamps;
 use crate::error::Error;
 use crate::file_state;
 use crate::tree::{self, Change, File, Tree};
@@ -81,7 +82,27 @@ impl std::fmt::Display for RefusedEntry {
 
 /// Contents of files by their stamps, so that unchanged files are not read again.
 #[derive(Debug, Default, Clone)]
-pub(super) struct StampedFiles(HashMap<String, StampedFile>);
+pub(super) struct StampedFiles {
+    own: HashMap<String, StampedFile>,
+    /// The files of an overlay that are not in `own`.
+    shared: Option<SharedStamps>,
+}
+
+/// Files that overlays share, as one of them shows them.
+#[derive(Debug, Clone)]
+struct SharedStamps {
+    files: Arc<BaseStamps>,
+    device: u64,
+    /// Time at which the overlay was mounted, in nanoseconds since the Unix epoch.
+    at: i64,
+}
+
+impl SharedStamps {
+    fn get(&self, path: &str) -> Option<StampedFile> {
+        let (file, stamp) = *self.files.files.get(path)?;
+        Some(StampedFile { stamp: FileStamp { device: self.device, ..stamp }, file, at: self.at })
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 struct StampedFile {
@@ -101,33 +122,52 @@ impl StampedFile {
 }
 
 impl StampedFiles {
+    /// Returns the files of an overlay that was mounted now, and shows them with this device.
+    pub(super) fn shared(files: Arc<BaseStamps>, device: u64) -> Self {
+        let shared = SharedStamps { files, device, at: now_ns() };
+        Self { own: HashMap::new(), shared: Some(shared) }
+    }
+
     /// Returns the file at a path if its stamp proves that it is unchanged. A file that was changed
     /// within a tick of the clock before the stamp was taken may have changed again without a new
     /// stamp.
     fn get(&self, path: &str, listed: &ListedFile) -> Option<File> {
-        let stamped = self.0.get(path).filter(|entry| entry.stamp == listed.stamp)?;
+        let stamped = self.own.get(path).copied();
+        let stamped = stamped.or_else(|| self.shared.as_ref()?.get(path));
+        let stamped = stamped.filter(|entry| entry.stamp == listed.stamp)?;
         stamped.is_proof().then_some(stamped.file)
     }
 
     /// Returns the files whose stamps prove that they are unchanged.
     pub(super) fn into_known(self) -> Vec<(String, File, FileStamp)> {
-        let known = self.0.into_iter().filter(|(_, stamped)| stamped.is_proof());
+        let known = self.own.into_iter().filter(|(_, stamped)| stamped.is_proof());
         known.map(|(path, stamped)| (path, stamped.file, stamped.stamp)).collect()
     }
 
     /// Returns the hashes of the files whose stamps prove that they are unchanged. Links have none.
     pub(super) fn hashes(&self) -> Vec<(FileStamp, ManifestEntry)> {
-        let known = self.0.values().filter(|stamped| stamped.is_proof());
+        let known = self.own.values().filter(|stamped| stamped.is_proof());
         let files = known.filter(|stamped| stamped.file.kind != EntryKind::Symlink);
         let entry = |file: File| ManifestEntry { kind: file.kind, hash: *file.blob.as_bytes() };
         files.map(|stamped| (stamped.stamp, entry(stamped.file))).collect()
+    }
+
+    /// Returns the device and the hashes of the files of an overlay, if their stamps prove that the
+    /// files are unchanged.
+    pub(super) fn shared_hashes(&self) -> Option<(u64, &SharedHashes)> {
+        let SharedStamps { files, device, at } = self.shared.as_ref()?;
+        let mut stamps = files.files.values().map(|(file, stamp)| (*file, *stamp));
+        let (file, stamp) = stamps.next()?;
+        let newest = FileStamp { device: *device, modified: files.changed, changed: files.changed, ..stamp };
+        let is_proof = StampedFile { stamp: newest, file, at: *at }.is_proof();
+        is_proof.then_some((*device, &files.hashes))
     }
 
     /// Records files with the stamps that they have since this process has written them.
     pub(super) fn record(&mut self, written: impl IntoIterator<Item = (String, File, FileStamp)>) {
         let at = now_ns();
         let stamped = written.into_iter().map(|(path, file, stamp)| (path, StampedFile { stamp, file, at }));
-        self.0.extend(stamped);
+        self.own.extend(stamped);
     }
 
     /// Records files that were written by this process, and by nobody else since.
@@ -139,7 +179,8 @@ impl StampedFiles {
                 (Some(file), Some(metadata)) => {
                     stamped.push((change.path.clone(), file, FileStamp::from_stat(metadata.stat())));
                 }
-                _ => drop(self.0.remove(&change.path)),
+                // A file that was removed has its stamp no more.
+                _ => drop(self.own.remove(&change.path)),
             }
         }
         self.record(stamped);
@@ -276,7 +317,7 @@ fn observe(
         } else if let Some(file) = stamps.get(path, listed) {
             files.insert(path.clone(), file);
         } else if let Some((file, stamp, at)) = read_file(root, path, *listed)? {
-            stamps.0.insert(path.clone(), StampedFile { stamp, file, at });
+            stamps.own.insert(path.clone(), StampedFile { stamp, file, at });
             files.insert(path.clone(), file);
         }
     }
