@@ -60,14 +60,15 @@ const STEPS: &[Step] = &[
     },
     Step { job: Job::Test, name: TEST, action: Cargo(&["test"]) },
     Step { job: Job::Test, name: "tools", action: Cargo(&["test", "--package", "xtask"]) },
-    // `cargo test` does not build the HTTP client that this tier needs.
+    // `cargo test` does not build the HTTP client that these tiers need.
     Step {
         job: Job::Services,
         name: "object",
         action: Cargo(&[
             "test",
             "--package=greenwave-storage",
-            "--features=object-s3,conformance",
+            "--package=greenwave-cache",
+            "--features=greenwave-storage/object-s3,greenwave-storage/conformance,greenwave-cache/object-s3,greenwave-cache/conformance",
             "--test=object",
         ]),
     },

@@ -30,13 +30,15 @@ const CLIENTS: [&str; 7] =
 /// Features that the step `unified` compiles, and that are not combined with others, because their
 /// packages are not among [`CRATES`].
 #[cfg(test)]
-const UNIFIED: [(&str, &str); 6] = [
+const UNIFIED: [(&str, &str); 8] = [
     ("greenwave-agents", "http"),
     ("greenwave", "http-agents"),
     ("greenwave", "remote"),
+    ("greenwave", "remote-objects"),
     ("greenwave-cli", "http-agents"),
     ("greenwave-cli", "mcp"),
     ("greenwave-cli", "remote"),
+    ("greenwave-cli", "remote-objects"),
 ];
 
 /// Checks every combination.

@@ -5,9 +5,11 @@ mod disk;
 #[cfg(feature = "memcached")]
 mod memcached;
 mod memory;
+#[cfg(feature = "object")]
+mod object;
 #[cfg(feature = "redis")]
 mod redis;
-#[cfg(any(feature = "redis", feature = "memcached"))]
+#[cfg(any(feature = "redis", feature = "memcached", feature = "object"))]
 mod remote;
 
 use std::fmt::Debug;
@@ -21,9 +23,11 @@ pub use disk::{DiskBackend, DiskOptions};
 #[cfg(feature = "memcached")]
 pub use memcached::MemcachedBackend;
 pub use memory::MemoryBackend;
+#[cfg(feature = "object")]
+pub use object::ObjectBackend;
 #[cfg(feature = "redis")]
 pub use redis::{RedisBackend, RedisLeases};
-#[cfg(any(feature = "redis", feature = "memcached"))]
+#[cfg(any(feature = "redis", feature = "memcached", feature = "object"))]
 pub use remote::RemoteOptions;
 
 use crate::{BoxError, Key};

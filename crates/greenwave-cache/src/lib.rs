@@ -80,6 +80,8 @@
 //! | `redis` | no | `RedisBackend`, `RedisLeases` | compiles the crate `redis` without its default features |
 //! | `redis-tls` | no | `rediss://` addresses in `RedisBackend` | compiles `rustls` |
 //! | `memcached` | no | `MemcachedBackend` | compiles `async-memcached` and, with it, the crate `url` |
+//! | `object` | no | `ObjectBackend` in a directory that machines share | compiles `object_store` |
+//! | `object-s3`, `object-gcs`, `object-azure` | no | `ObjectBackend` on S3, Google Cloud Storage or Azure | compiles an HTTP client |
 //! | `serde` | no | `PayloadFormat`: values as payloads, in JSON or MessagePack | compiles `serde_json` and `rmp-serde` |
 //! | `sha256` | no | `HashAlgorithm::Sha256` for keys | compiles `sha2` |
 //! | `simulation` | no | `DiskBackend::open_simulated`, for tests on the simulated machine of greenwave-segment | compiles `corosensei` |
@@ -143,7 +145,9 @@ mod write_queue;
 
 #[cfg(feature = "memcached")]
 pub use backend::MemcachedBackend;
-#[cfg(any(feature = "redis", feature = "memcached"))]
+#[cfg(feature = "object")]
+pub use backend::ObjectBackend;
+#[cfg(any(feature = "redis", feature = "memcached", feature = "object"))]
 pub use backend::RemoteOptions;
 pub use backend::{Backend, Capabilities, MemoryBackend};
 #[cfg(feature = "disk")]

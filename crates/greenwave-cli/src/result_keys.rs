@@ -1,10 +1,11 @@
 //! The keys of stored results, and where they come from.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::sync::Once;
 
-use greenwave::{KeySource, RemoteKey, ResultKeys};
+use greenwave::{KeySource, ObjectStoreSettings, RemoteKey, ResultKeys};
 use greenwave_dir::read_regular;
 
 use crate::config::{Config, Origin};
@@ -56,10 +57,13 @@ pub(crate) fn result_keys(project: &Path, config: &mut Config) -> Result<ResultK
     } else {
         None
     };
-    let mut keys = ResultKeys { directory, remote: Vec::new() };
+    let mut keys = ResultKeys { directory, ..ResultKeys::default() };
     if config.settings.testing.remote.is_empty() {
         return Ok(keys);
     }
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    keys.object_store = ObjectStoreSettings::from_variables(std::env::vars_os().filter_map(text));
     for source in &config.settings.testing.remote_key {
         keys.remote.extend(read(source, project)?);
     }

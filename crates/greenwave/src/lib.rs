@@ -189,7 +189,7 @@ pub use plan::{
 pub use preflight::{Problem, preflight, preflight_sandboxes};
 pub use protection::{INSTRUCTION_FILES, PROTECTED_FILES};
 pub use report::{BranchReport, FeatureReport, Report, Totals, Usage};
-pub use result_keys::{KeySource, RemoteKey, ResultKeys};
+pub use result_keys::{KeySource, ObjectStoreSettings, RemoteKey, ResultKeys};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
 pub use run_control::RunControl;
 pub use run_record::{RecordedRun, RunRecords};

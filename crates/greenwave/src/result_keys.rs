@@ -1,5 +1,6 @@
 //! Keys that authenticate stored test results.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -67,6 +68,36 @@ pub struct ResultKeys {
     /// Keys of the results on the server. The first one authenticates what this process writes.
     /// Results that any of them authenticates are accepted.
     pub remote: Vec<RemoteKey>,
+    /// Settings of the client of an object store.
+    pub object_store: ObjectStoreSettings,
+}
+
+/// Settings of the client of an object store, by name, such as `AWS_ACCESS_KEY_ID`. `Debug` output
+/// omits their values.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ObjectStoreSettings(BTreeMap<String, String>);
+
+impl ObjectStoreSettings {
+    /// Prefixes of the environment variables with settings of clients.
+    pub const PREFIXES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
+
+    /// Takes the settings from environment variables, by their prefixes.
+    pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        let is_setting =
+            |(name, _): &(String, String)| Self::PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        Self(variables.into_iter().filter(is_setting).collect())
+    }
+
+    /// Returns the settings, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl fmt::Debug for ObjectStoreSettings {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 impl ResultKeys {
@@ -82,6 +113,16 @@ impl ResultKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_of_object_stores_are_chosen_by_name_and_never_shown() {
+        let variables = [("AWS_SECRET_ACCESS_KEY", "hidden"), ("PATH", "/bin"), ("GOOGLE_BUCKET", "b")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = ObjectStoreSettings::from_variables(variables);
+        assert_eq!(format!("{settings:?}"), r#"{"AWS_SECRET_ACCESS_KEY", "GOOGLE_BUCKET"}"#);
+        let names: Vec<&str> = settings.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["AWS_SECRET_ACCESS_KEY", "GOOGLE_BUCKET"]);
+    }
 
     #[test]
     fn sources_are_files_and_variables() {

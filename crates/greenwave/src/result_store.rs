@@ -49,11 +49,13 @@ pub enum ResultStoreError {
         /// The cause.
         source: BoxError,
     },
-    /// The settings name a server, and the feature `remote` is disabled.
-    #[error("cannot use the {scheme} server for test results: the feature `remote` is disabled")]
+    /// The settings name a server, and the feature for it is disabled.
+    #[error("cannot use the {scheme} server for test results: the feature `{feature}` is disabled")]
     NoRemote {
         /// Scheme of the server's address, such as `redis`.
         scheme: String,
+        /// The feature, `remote` or `remote-objects`.
+        feature: &'static str,
     },
     /// The entries of the store cannot be listed or removed.
     #[error("cannot {operation} the test results in {}", path.display())]
@@ -104,7 +106,7 @@ impl ResultStore {
         let leases = FileLeases::open(Self::leases_path(directory)).map_err(|error| failed(error.into()))?;
         let tier = Tier::new("disk", Arc::new(disk.clone()));
         let mut tiers = vec![Tier { secrets: keys.directory_secrets(), ..tier }];
-        let remote_problem = match remote::tier(settings) {
+        let remote_problem = match remote::tier(settings, keys) {
             Ok(tier) => {
                 tiers.extend(tier.map(|tier| Tier { secrets: keys.remote_secrets(), ..tier }));
                 None

@@ -70,8 +70,8 @@ pub struct TestingSettings {
     pub ttl: Duration,
     /// Maximum size of the results on disk, in bytes. The oldest are evicted first.
     pub disk_limit: u64,
-    /// Address of a server that shares results, `redis://host:6379` or `memcached://host:11211`.
-    /// Empty for no server.
+    /// Address of a server that shares results, such as `redis://host:6379`,
+    /// `memcached://host:11211`, `s3://bucket/directory` or `file:///directory`. Empty for no server.
     pub remote: String,
     /// Whether results are written to the server as well as read.
     pub remote_write: bool,

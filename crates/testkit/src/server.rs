@@ -95,6 +95,32 @@ impl Server {
         )
     }
 
+    /// Starts an S3-compatible server with the bucket `bucket`, the access key `key` and its secret
+    /// `secret`. Returns `None` if it is not installed and not required.
+    ///
+    /// It stores a file with metadata beside each object, whose name holds the whole name of the
+    /// object, so names are limited to about 200 bytes.
+    #[must_use]
+    pub fn s3() -> Option<Self> {
+        let prepare = |directory: &Path| std::fs::create_dir(directory.join("bucket")).is_ok();
+        Self::start("s3s-fs", prepare, |port, directory| {
+            let mut command = Command::new("s3s-fs");
+            command.args(["--host", "127.0.0.1", "--access-key", "key", "--secret-key", "secret"]);
+            command.arg("--port").arg(port.to_string()).arg(directory);
+            command
+        })
+    }
+
+    /// Returns settings of a client of an S3-compatible server, but for its keys.
+    #[must_use]
+    pub fn s3_settings(&self) -> [(&'static str, String); 3] {
+        [
+            ("aws_endpoint", format!("http://{}", self.address())),
+            ("aws_region", "us-east-1".to_owned()),
+            ("aws_allow_http", "true".to_owned()),
+        ]
+    }
+
     /// Starts nginx, which serves the directory `www` and requires revalidation of every response.
     /// Returns `None` if it is not installed and not required.
     #[must_use]

@@ -67,3 +67,26 @@ fn results_are_shared_over_tls() {
     let second = run("two");
     assert!(second.stdout.contains("all cached"), "{}{}", second.stdout, second.stderr);
 }
+
+#[test]
+fn results_are_shared_in_a_directory() {
+    let dir = project().with("shared/.keep", "");
+    let address = format!("file://{}", dir.path("shared").display());
+    let first = run(&dir, "one", &["test", "--remote", &address]).with_code(0);
+    assert!(!first.stdout.contains("cached"), "{}", first.stdout);
+    let second = run(&dir, "two", &["test", "--remote", &address]).with_code(0);
+    assert!(second.stdout.contains("all cached"), "{}{}", second.stdout, second.stderr);
+    // A directory that is no longer there is no reason to fail.
+    std::fs::remove_dir_all(dir.path("shared")).unwrap();
+    std::fs::write(dir.path("shared"), "").unwrap();
+    let third = run(&dir, "three", &["test", "--remote", &address]).with_code(0);
+    assert!(!third.stdout.contains("cached"), "{}", third.stdout);
+}
+
+#[test]
+fn a_bucket_without_the_feature_is_one_warning() {
+    let dir = project();
+    let finished = run(&dir, "cache", &["test", "--remote", "s3://bucket/results"]).with_code(0);
+    let warning = "the feature `remote-objects` is disabled";
+    assert_eq!(finished.stderr.matches(warning).count(), 1, "{}", finished.stderr);
+}

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use greenwave_storage::conformance::ColdTierFixture;
 use greenwave_storage::{ColdTier, Error, ObjectColdTier, ObjectOptions, Store, StoreOptions};
-use server::Server;
+use greenwave_testkit::server::Server;
+use server::{open, open_with};
 
 const NONE: [(&str, &str); 0] = [];
 
@@ -36,14 +37,14 @@ mod s3 {
     impl ColdTierFixture for S3 {
         async fn open(&self) -> Arc<dyn ColdTier> {
             match &self.0 {
-                Some(server) => Arc::new(server.open("some/dir", ObjectOptions::default())),
-                // The test is skipped, as `Server::start` has reported, so any tier will do.
+                Some(server) => Arc::new(open(server, "some/dir", ObjectOptions::default())),
+                // The test is skipped, as `Server::s3` has reported, so any tier will do.
                 None => Arc::new(greenwave_storage::MemoryColdTier::new()),
             }
         }
     }
 
-    greenwave_storage::cold_conformance!(S3(Server::start()));
+    greenwave_storage::cold_conformance!(S3(Server::s3()));
 }
 
 fn contents(number: u64, len: usize) -> Bytes {
@@ -59,8 +60,8 @@ fn store(cold: ObjectColdTier) -> Store {
 
 #[tokio::test]
 async fn a_store_spills_to_a_server_and_reads_everything_back() {
-    let Some(server) = Server::start() else { return };
-    let open = || store(server.open("store", ObjectOptions::default()));
+    let Some(server) = Server::s3() else { return };
+    let open = || store(open(&server, "store", ObjectOptions::default()));
     let first = open();
     // Names of any length and kind. The longest do not fit into an object's name.
     let name = |number: u64| match number % 3 {
@@ -89,12 +90,12 @@ async fn a_store_spills_to_a_server_and_reads_everything_back() {
 
 #[tokio::test]
 async fn compressed_values_are_smaller_and_damaged_ones_are_missing() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = Server::s3() else { return };
     let text = Bytes::from("green wave ".repeat(1000));
     for (zstd_level, share) in [(Some(3), 10), (None, 1)] {
-        let cold = server.open("one", ObjectOptions { zstd_level, ..ObjectOptions::default() });
+        let cold = open(&server, "one", ObjectOptions { zstd_level, ..ObjectOptions::default() });
         cold.put_many(vec![(Bytes::from_static(b"bkey"), text.clone()).into()]).await.unwrap();
-        let file = server.dir.path().join("bucket/one/62/6b/6579z");
+        let file = server.directory().join("bucket/one/62/6b/6579z");
         let object = std::fs::read(&file).unwrap();
         assert!(object.len() <= text.len() / share + 40, "{}", object.len());
         assert_eq!(cold.get(b"bkey").await.unwrap(), Some(text.clone()));
@@ -111,8 +112,8 @@ async fn compressed_values_are_smaller_and_damaged_ones_are_missing() {
 
 #[tokio::test]
 async fn a_failing_server_loses_nothing_and_the_error_names_it() {
-    let Some(mut server) = Server::start() else { return };
-    let store = store(server.open("store", ObjectOptions::default()));
+    let Some(mut server) = Server::s3() else { return };
+    let store = store(open(&server, "store", ObjectOptions::default()));
     for number in 0..10 {
         store.put(&number.to_string(), contents(number, 2000)).await.unwrap();
     }
@@ -127,7 +128,7 @@ async fn a_failing_server_loses_nothing_and_the_error_names_it() {
     server.restart();
     flush.await.unwrap();
     let again =
-        Store::open(StoreOptions::default(), Arc::new(server.open("store", ObjectOptions::default())))
+        Store::open(StoreOptions::default(), Arc::new(open(&server, "store", ObjectOptions::default())))
             .unwrap();
     for number in 0..20 {
         assert_eq!(again.get(&number.to_string()).await.unwrap(), Some(contents(number, 2000)));
@@ -136,8 +137,8 @@ async fn a_failing_server_loses_nothing_and_the_error_names_it() {
 
 #[tokio::test]
 async fn a_wrong_secret_is_an_error_rather_than_a_miss() {
-    let Some(server) = Server::start() else { return };
-    let cold = server.open_with("store", ObjectOptions::default(), "wrong");
+    let Some(server) = Server::s3() else { return };
+    let cold = open_with(&server, "store", ObjectOptions::default(), "wrong");
     let error = cold.get(b"bkey").await.unwrap_err();
     assert!(error.to_string().to_lowercase().contains("403"), "{error}");
     let error = store(cold).get("name").await.unwrap_err();

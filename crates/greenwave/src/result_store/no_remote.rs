@@ -3,12 +3,13 @@
 use greenwave_cache::Tier;
 
 use super::{ResultStoreError, scheme};
+use crate::result_keys::ResultKeys;
 use crate::settings::TestingSettings;
 
 /// Returns an error if the settings name a server.
-pub(super) fn tier(settings: &TestingSettings) -> Result<Option<Tier>, ResultStoreError> {
+pub(super) fn tier(settings: &TestingSettings, _keys: &ResultKeys) -> Result<Option<Tier>, ResultStoreError> {
     match settings.remote.as_str() {
         "" => Ok(None),
-        address => Err(ResultStoreError::NoRemote { scheme: scheme(address) }),
+        address => Err(ResultStoreError::NoRemote { scheme: scheme(address), feature: "remote" }),
     }
 }

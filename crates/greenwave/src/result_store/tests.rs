@@ -29,6 +29,23 @@ async fn a_server_without_the_feature_is_an_error_that_names_the_feature() {
     }
 }
 
+#[cfg(all(feature = "remote", not(feature = "remote-objects")))]
+#[tokio::test]
+async fn a_bucket_without_the_feature_is_an_error_that_names_the_feature() {
+    for scheme in ["s3", "gs", "az"] {
+        let problem = problem(&format!("{scheme}://bucket/results")).unwrap().to_string();
+        assert!(problem.ends_with("the feature `remote-objects` is disabled"), "{problem}");
+    }
+}
+
+#[cfg(feature = "remote")]
+#[tokio::test]
+async fn a_directory_has_an_absolute_path() {
+    let directory = tempfile::tempdir().unwrap();
+    assert!(problem(&format!("file://{}", directory.path().display())).is_none());
+    assert!(problem("file://host/results").is_some());
+}
+
 #[cfg(feature = "remote")]
 #[tokio::test]
 async fn an_address_that_cannot_be_used_is_an_error_without_the_address() {
