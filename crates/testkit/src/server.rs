@@ -111,7 +111,7 @@ impl Server {
         })
     }
 
-    /// Returns settings of a client of an S3-compatible server, but for its keys.
+    /// Returns settings of a client of an S3-compatible server, without its keys.
     #[must_use]
     pub fn s3_settings(&self) -> [(&'static str, String); 3] {
         [

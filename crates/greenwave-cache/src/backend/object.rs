@@ -27,9 +27,9 @@ const REQUESTS_MAX: usize = 32;
 /// of the first two. A write replaces an object as a whole. In a local directory, a file is written
 /// under another name and then renamed; it is not synced, so it may be lost with the power.
 ///
-/// Objects do not expire: set a rule for their age in the service. [`RemoteOptions::timeout`] limits
-/// each request, with the retries that `object_store` makes. A location that cannot be reached costs
-/// one timeout, after which calls fail immediately for some time.
+/// Objects do not expire: set a rule for their age in the service. [`RemoteOptions::timeout`]
+/// limits each request, with the retries that `object_store` makes. A location that cannot be
+/// reached costs one timeout, after which calls fail immediately for some time.
 #[derive(Debug, Clone)]
 pub struct ObjectBackend {
     state: Arc<ObjectState>,
