@@ -71,7 +71,7 @@ impl BoardKeys {
             Key::Character('p') => self.control.set_paused(!self.control.is_paused()),
             Key::Character('q') => return Demand::Quit,
             Key::Character('h') => self.toggle_hold(),
-            Key::Character('s') => self.stop(stopping),
+            Key::Character('s') => self.stop(stopping.as_deref()),
             Key::Character(_) => {}
         }
         self.wanted()
@@ -177,9 +177,9 @@ impl BoardKeys {
         });
     }
 
-    fn stop(&mut self, stopping: Option<String>) {
+    fn stop(&mut self, stopping: Option<&str>) {
         let Some(feature) = self.selected.clone() else { return };
-        if stopping.as_ref() == Some(&feature) {
+        if stopping == Some(feature.as_str()) {
             self.control.stop(&feature);
             self.message = Some(format!("stopping {feature}"));
         } else {

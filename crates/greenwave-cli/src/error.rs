@@ -161,6 +161,11 @@ impl CliError {
         if let CliError::PullRequest { file, .. } = self {
             return Some(format!("create it by hand from the branch, with the text in {}", file.display()));
         }
+        if let CliError::Results(greenwave::ResultStoreError::NoRemote { feature, .. }) = self {
+            return Some(format!(
+                "install with `cargo install --path crates/greenwave-cli --features {feature}`"
+            ));
+        }
         self.fixed_hint().map(str::to_owned)
     }
 
@@ -183,9 +188,6 @@ impl CliError {
             CliError::NoResultsDir => "pass `--set cache.directory=DIR`, or `--no-cache`",
             CliError::Results(greenwave::ResultStoreError::Open { .. }) => {
                 "pass `--set cache.directory=DIR` to use another directory, or `--no-cache`"
-            }
-            CliError::Results(greenwave::ResultStoreError::NoRemote { .. }) => {
-                "install with `cargo install --path crates/greenwave-cli --features remote`"
             }
             CliError::Report { source, .. } | CliError::Io { operation: "create", source, .. }
                 if source.kind() == ErrorKind::NotFound =>

@@ -88,13 +88,8 @@ impl PlanFile {
         let (agents, agent_locations) = split(agents);
         let hold = root.flag("hold")?.unwrap_or(false);
         let notify = beside_plan(notify::read(&document, &mut root)?, &dir, &dir.join(&project.value));
-        let mut features = Vec::new();
-        let mut feature_locations = Vec::new();
-        for table in root.tables("features")? {
-            let (feature, locations) = feature(table, hold)?;
-            features.push(feature);
-            feature_locations.push(locations);
-        }
+        let features = root.tables("features")?.into_iter().map(|table| feature(table, hold));
+        let (features, feature_locations) = features.collect::<Result<(Vec<_>, Vec<_>), _>>()?;
         let protect = protect(&mut root)?;
         let guards = guards(&mut root)?;
         reject_settings(&document, &root)?;
@@ -228,26 +223,28 @@ pub(crate) fn agents(
     Ok((agents, fallbacks))
 }
 
+/// Keys of a feature whose locations errors name.
+const LOCATED: [&str; 13] = [
+    "id",
+    "was",
+    "title",
+    "depends_on",
+    "prompt",
+    "agent",
+    "fallback",
+    "attempts",
+    "resources",
+    "tests",
+    "review",
+    "red",
+    "may_edit",
+];
+
 /// Reads a feature. `hold` applies to features that do not set it.
 fn feature(mut table: Table<'_>, hold: bool) -> Result<(Feature, FeatureLocations), Diagnostic> {
-    let keys = [
-        "id",
-        "was",
-        "title",
-        "depends_on",
-        "prompt",
-        "agent",
-        "fallback",
-        "attempts",
-        "resources",
-        "tests",
-        "review",
-        "red",
-        "may_edit",
-    ];
     let location =
         |name: &'static str| table.keys().into_iter().find(|key| key.value == name).map(|key| (name, key.at));
-    let mut fields: BTreeMap<_, _> = keys.into_iter().filter_map(location).collect();
+    let mut fields: BTreeMap<_, _> = LOCATED.into_iter().filter_map(location).collect();
     let at = table.at();
     let id = table.required_text("id")?;
     fields.insert("id", id.at);

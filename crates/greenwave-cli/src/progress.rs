@@ -225,11 +225,7 @@ impl Progress {
             Event::Continued { feature, attempt, answered, new_round } => {
                 line(feature, "resumed", continued_text(*attempt, *answered, *new_round))
             }
-            Event::Waiting { feature, reason, seconds, .. } => {
-                let delay = seconds.filter(|seconds| *seconds > 0.0);
-                let delay = delay.map(|seconds| format!("; next try in {seconds:.0} s"));
-                line(feature, "waiting", format!("{reason}{}", delay.unwrap_or_default()))
-            }
+            Event::Waiting { feature, .. } => line(feature, "waiting", waiting_text(event)),
             Event::Fallback { feature, agent, instead_of, reason, .. } => {
                 line(feature, "fallback", format!("agent `{agent}` takes over from `{instead_of}`: {reason}"))
             }
@@ -255,6 +251,14 @@ impl Progress {
             other => Some(format!("  {other:?}")),
         }
     }
+}
+
+/// Returns the reason why a feature waits, and for how long.
+fn waiting_text(event: &Event) -> String {
+    let Event::Waiting { reason, seconds, .. } = event else { return String::new() };
+    let delay = seconds.filter(|seconds| *seconds > 0.0);
+    let delay = delay.map(|seconds| format!("; next try in {seconds:.0} s"));
+    format!("{reason}{}", delay.unwrap_or_default())
 }
 
 /// Returns the reason why a feature needs the user, and what helps.

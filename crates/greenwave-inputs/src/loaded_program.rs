@@ -157,7 +157,6 @@ fn long_number(header: &[u8], at: usize) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::io::Write;
 
     use super::*;
@@ -234,7 +233,7 @@ mod tests {
             assert_eq!(digest_of(&odd), None, "byte {at}");
         }
         assert_eq!(digest_of(b"#!/bin/sh\n"), None);
-        let own = fs::File::open(std::env::current_exe().unwrap()).unwrap();
+        let own = File::open(std::env::current_exe().unwrap()).unwrap();
         assert!(digest(&own).unwrap().is_some());
     }
 }

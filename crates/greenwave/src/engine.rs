@@ -8,6 +8,7 @@ mod report;
 mod slips;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -243,13 +244,7 @@ impl Engine {
             journal: RunJournal::open_guarded(Arc::clone(&state_home), seal)?,
             state_home,
             tests,
-            project: Destination {
-                dir: open_project(&copies.root.path)?,
-                in_flight: Arc::new(RwLock::new(vec![lock, lock_of_copies])),
-                steps: steps.clone(),
-                is_project: true,
-                written: Arc::default(),
-            },
+            project: destination(&copies.root, vec![lock, lock_of_copies], &steps)?,
             steps,
             steering: Steering::default(),
             gates: gates::gates(&plan, agents.keys(), settings.pool.size),
@@ -553,8 +548,16 @@ fn result_branch(plan: &Plan, copies: &Copies) -> Result<Option<ResultBranch>, E
     ResultBranch::new(repository, &plan.name, copies.handle()).map(Some)
 }
 
-fn open_project(path: &Path) -> Result<Dir, Error> {
-    Dir::open(path).map_err(Error::io("open", path))
+/// Returns the project as the destination of merges. The locks are released when no write is in
+/// flight.
+fn destination(root: &ProjectRoot, locks: Vec<File>, steps: &Steps) -> Result<Destination, Error> {
+    Ok(Destination {
+        dir: Dir::open(&root.path).map_err(Error::io("open", &root.path))?,
+        in_flight: Arc::new(RwLock::new(locks)),
+        steps: steps.clone(),
+        is_project: true,
+        written: Arc::default(),
+    })
 }
 
 /// Skips a feature and publishes it. Returns the event if a subscriber's queue is full.

@@ -104,7 +104,7 @@ fn tests_that_are_not_cached_are_listed_with_the_reason() {
     assert_eq!(dir.read("p/count"), "x\nx\n");
     // The setting helps.
     let line = listed.lines().find_map(|line| line.trim().strip_prefix("setting: ")).unwrap();
-    dir.write("p/greenwave.toml", &settings.replacen(">> count\"\n", &format!(">> count\"\n{line}\n"), 1));
+    dir.write("p/greenwave.toml", settings.replacen(">> count\"\n", &format!(">> count\"\n{line}\n"), 1));
     run(&["counts"]);
     assert_eq!(run(&["--why-not-cached"]), nothing);
 }

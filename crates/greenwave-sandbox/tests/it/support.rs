@@ -1,5 +1,7 @@
 //! Requirements of the tests, and programs in C that they run.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

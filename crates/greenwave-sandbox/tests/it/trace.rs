@@ -757,7 +757,7 @@ async fn a_pipe_in_the_place_of_a_program_is_not_waited_for() {
         return;
     }
     let directory = Directory::new(&[]);
-    let limit = std::time::Duration::from_secs(20);
+    let limit = Duration::from_secs(20);
     let traced = directory.shell("mkfifo -m 755 p; ./p 2> /dev/null; cat /dev/null");
     let traced = tokio::time::timeout(limit, traced).await.unwrap();
     assert_eq!(traced.trace.incomplete, None);

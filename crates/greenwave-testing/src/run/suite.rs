@@ -28,7 +28,7 @@ use self::lookup::SuiteLookup;
 use self::report::{SuiteEvent, SuiteReport};
 use crate::boxed::boxed;
 use crate::harness::Harnesses;
-use crate::results::dependencies::{BUILDS, DependencyLog};
+use crate::results::dependencies::{BUILDS, DependencyLog, DependencyRecord};
 use crate::results::history::Statistics;
 use crate::results::lookup::Lookup;
 use crate::results::outcome::Outcome;
@@ -270,7 +270,7 @@ impl Suite {
         let found = |test: TestId| {
             let name = &self.context.test(test).name;
             let last = log.last(name)?;
-            let stored = log.last_stored(name).map(|record| record.age());
+            let stored = log.last_stored(name).map(DependencyRecord::age);
             let (reason, setting) = (last.not_stored.clone()?, last.setting.clone());
             Some(NotStored { test, reason, setting, stored })
         };

@@ -1,5 +1,7 @@
 //! Limits the texts of all cases in the reports of a test.
 
+use bytes::Bytes;
+
 use crate::CaseReport;
 
 /// The space that is left for the texts of all reports of a test. A short report can have long
@@ -32,7 +34,7 @@ impl TextRoom {
     }
 
     pub(super) fn take_output(&mut self, report: &mut CaseReport) {
-        let length = report.output.as_ref().map_or(0, |output| output.len());
+        let length = report.output.as_ref().map_or(0, Bytes::len);
         match self.outputs.checked_sub(length) {
             Some(left) => self.outputs = left,
             None => report.output = None,
