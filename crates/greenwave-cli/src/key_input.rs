@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getpgrp, getpid, kill_process};
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcsetattr,
@@ -157,7 +158,12 @@ fn restore_on_panic() {
 fn read_keys(sender: &mpsc::Sender<Key>) -> io::Result<()> {
     let stdin = io::stdin();
     let mut polled = [PollFd::new(&stdin, PollFlags::IN)];
-    if poll(&mut polled, Some(&POLL))? == 0 {
+    let ready = match poll(&mut polled, Some(&POLL)) {
+        // A handler of a signal ran in this thread.
+        Err(Errno::INTR) => 0,
+        ready => ready?,
+    };
+    if ready == 0 {
         return if sender.is_closed() { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) };
     }
     if !is_in_foreground(stdin.as_fd()) {
@@ -169,7 +175,7 @@ fn read_keys(sender: &mpsc::Sender<Key>) -> io::Result<()> {
     let count = match rustix::io::read(&stdin, &mut bytes) {
         Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(count) => count,
-        Err(rustix::io::Errno::INTR) => return Ok(()),
+        Err(Errno::INTR) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     for key in keys(&bytes[..count]) {

@@ -4,7 +4,7 @@
 //! those whose lock is free, since their owner has ended without removing them.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -19,6 +19,8 @@ const PREFIX: &str = "greenwave-test-";
 /// Minimum age of a directory that is removed. The owner of a younger one may not have locked it
 /// yet.
 const AGE_MIN: Duration = Duration::from_secs(60);
+/// Number of attempts to create a directory.
+const CREATED_MAX: usize = 16;
 /// Maximum number of directories that one call removes.
 const REMOVED_MAX: usize = 64;
 /// Flags with which a directory is opened to be locked. Symbolic links are not followed.
@@ -34,12 +36,33 @@ pub(crate) struct PrivateDir {
 
 impl PrivateDir {
     /// Creates a directory, under any umask.
+    ///
+    /// # Errors
+    /// Those of the file system, also if other processes remove each directory before it is locked.
     pub(crate) fn new() -> io::Result<Self> {
-        let private = fs::Permissions::from_mode(0o700);
-        let directory = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir()?;
-        // Without a lock, no process removes the directory: not every file system has locks.
-        let lock = open(directory.path()).ok().filter(|it| it.try_lock().is_ok());
-        Ok(Self { directory, _lock: lock })
+        Self::new_in(&std::env::temp_dir())
+    }
+
+    fn new_in(temporary: &Path) -> io::Result<Self> {
+        for _ in 0..CREATED_MAX {
+            let private = fs::Permissions::from_mode(0o700);
+            let directory =
+                tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(temporary)?;
+            // A process with another clock can take the directory for an old one until it is locked.
+            let lock = match open(directory.path()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened?,
+            };
+            match lock.try_lock() {
+                Ok(()) if is_at(&lock, directory.path()) => {
+                    return Ok(Self { directory, _lock: Some(lock) });
+                }
+                Ok(()) | Err(TryLockError::WouldBlock) => {}
+                // Without a lock, no process removes the directory: not every file system has locks.
+                Err(TryLockError::Error(_)) => return Ok(Self { directory, _lock: None }),
+            }
+        }
+        Err(io::Error::other("other processes remove new directories"))
     }
 
     /// Returns the path of the directory.
@@ -51,11 +74,15 @@ impl PrivateDir {
 /// Removes directories below `temporary` that killed processes of this user have left. Errors are
 /// ignored, because the directories do no harm but to take space.
 pub(crate) fn remove_abandoned(temporary: &Path) {
+    remove_older(temporary, AGE_MIN);
+}
+
+fn remove_older(temporary: &Path, age_min: Duration) {
     let Ok(temporary) = Dir::open(temporary) else { return };
     let names = temporary.entries().unwrap_or_default().into_iter().map(|entry| entry.name);
     let names = names.filter(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
     let abandoned = names.filter_map(|name| {
-        let (directory, lock) = lock_abandoned(&temporary, &name)?;
+        let (directory, lock) = lock_abandoned(&temporary, &name, age_min)?;
         Some((name, directory, lock))
     });
     for (name, directory, _lock) in abandoned.take(REMOVED_MAX) {
@@ -65,14 +92,21 @@ pub(crate) fn remove_abandoned(temporary: &Path) {
 }
 
 /// Locks a directory whose owner has ended. Returns `None` for any other file.
-fn lock_abandoned(temporary: &Dir, name: &OsStr) -> Option<(Dir, File)> {
+fn lock_abandoned(temporary: &Dir, name: &OsStr, age_min: Duration) -> Option<(Dir, File)> {
     let directory = temporary.subdirectory(name).ok()?;
     let lock = File::from(rustix::fs::openat(&directory, ".", FLAGS, Mode::empty()).ok()?);
     let metadata = lock.metadata().ok()?;
     let is_own = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0;
     // A time in the future proves nothing.
-    let is_old = metadata.modified().ok()?.elapsed().is_ok_and(|age| age >= AGE_MIN);
+    let is_old = metadata.modified().ok()?.elapsed().is_ok_and(|age| age >= age_min);
     (is_own && is_old && lock.try_lock().is_ok()).then_some((directory, lock))
+}
+
+/// Returns whether an open directory still has its path.
+fn is_at(directory: &File, path: &Path) -> bool {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let now = fs::symlink_metadata(path).map(identity).ok();
+    now.is_some() && now == directory.metadata().map(identity).ok()
 }
 
 /// Opens a directory, and no symbolic link.
@@ -84,6 +118,7 @@ fn open(path: &Path) -> io::Result<File> {
 mod tests {
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::SystemTime;
 
     use super::*;
@@ -121,6 +156,26 @@ mod tests {
         drop(lock);
         remove_abandoned(at);
         assert!(!used.exists());
+    }
+
+    #[test]
+    fn a_process_with_another_clock_removes_no_directory_in_use() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (at, is_done) = (temporary.path(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    remove_older(at, Duration::ZERO);
+                }
+            });
+            for _ in 0..500 {
+                let directory = PrivateDir::new_in(at).unwrap();
+                fs::create_dir(directory.path().join("in use")).unwrap();
+                remove_older(at, Duration::ZERO);
+                assert!(directory.path().join("in use").exists());
+            }
+            is_done.store(true, Ordering::Relaxed);
+        });
     }
 
     #[test]
