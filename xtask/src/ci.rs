@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 
 use crate::process::{cargo, output_of, shown};
-use crate::{Result, features, field, layers, loom, profiles, simulation, soundness, tidy};
+use crate::{Result, defaults, features, field, layers, loom, profiles, simulation, soundness, tidy};
 
 /// A group of steps that CI runs on a separate machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -97,12 +97,7 @@ const STEPS: &[Step] = &[
             "--package=greenwave-cli",
         ]),
     },
-    // `cargo test` enables the feature for the program.
-    Step {
-        job: Job::Test,
-        name: "no-remote",
-        action: Cargo(&["test", "--package=greenwave", "--lib", "result_store"]),
-    },
+    Step { job: Job::Test, name: "defaults", action: Task(defaults::defaults) },
     // A crate enables the features that it needs itself, rather than relying on another member.
     Step { job: Job::Lint, name: "agents", action: Cargo(&["check", "--package=greenwave-agents"]) },
     Step { job: Job::Lint, name: "testing", action: Cargo(&["check", "--package=greenwave-testing"]) },

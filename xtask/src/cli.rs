@@ -26,6 +26,8 @@ pub(crate) enum Command {
         #[arg(long)]
         no_test: bool,
     },
+    /// Check that the program with its default features names the feature that is missing
+    Defaults,
     /// Check which crates and files may depend on which
     Layers,
     /// Check that each library crate compiles with each of its features, apart from other crates

@@ -7,6 +7,7 @@
 mod bench;
 mod ci;
 mod cli;
+mod defaults;
 mod demo_script;
 mod features;
 mod field;
@@ -37,6 +38,7 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Ci { jobs, no_test } => ci::ci(&jobs, !no_test),
+        Command::Defaults => defaults::defaults(),
         Command::Layers => layers::layers(),
         Command::Features => features::features(),
         Command::Tidy => tidy::tidy(),

@@ -110,7 +110,7 @@ pub(crate) fn profiles() -> Result<String> {
 
 /// Builds the program with its default features, as the check of public projects does, so that the
 /// two share their build.
-fn build() -> Result<PathBuf> {
+pub(crate) fn build() -> Result<PathBuf> {
     let mut command = cargo(["build", "--locked", "--package=greenwave-cli"]);
     command.arg("--message-format=json-render-diagnostics");
     let messages = output_of(&mut command)?;

@@ -1,4 +1,4 @@
-//! Checks that only listed files open files of which they know neither the kind nor the size.
+//! Checks that only listed files open files of unknown kind and size.
 //!
 //! A test, an agent or a clone can put a pipe, a device without an end or a file of any size in the
 //! place of a file. Everything else therefore uses `greenwave_dir::Dir` or `read_regular`, which

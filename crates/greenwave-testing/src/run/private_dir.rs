@@ -48,7 +48,8 @@ impl PrivateDir {
             let private = fs::Permissions::from_mode(0o700);
             let directory =
                 tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(temporary)?;
-            // A process with another clock can take the directory for an old one until it is locked.
+            // Until it is locked, a process with another clock can take the directory for an old
+            // one.
             let lock = match open(directory.path()) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened?,
@@ -58,7 +59,7 @@ impl PrivateDir {
                     return Ok(Self { directory, _lock: Some(lock) });
                 }
                 Ok(()) | Err(TryLockError::WouldBlock) => {}
-                // Without a lock, no process removes the directory: not every file system has locks.
+                // Not every file system has locks. Without one, no process removes the directory.
                 Err(TryLockError::Error(_)) => return Ok(Self { directory, _lock: None }),
             }
         }

@@ -16,19 +16,6 @@ fn a_store_without_a_server_has_no_problem() {
     assert!(problem("").is_none());
 }
 
-/// `cargo xtask ci` runs this test: `cargo test` enables the feature for the program.
-#[cfg(not(feature = "remote"))]
-#[tokio::test]
-async fn a_server_without_the_feature_is_an_error_that_names_the_feature() {
-    for address in ["redis://:hunter2@127.0.0.1:1", "memcached://127.0.0.1:1"] {
-        let problem = problem(address).unwrap();
-        let scheme = address.split(':').next().unwrap();
-        let expected =
-            format!("cannot use the {scheme} server for test results: the feature `remote` is disabled");
-        assert_eq!(problem.to_string(), expected);
-    }
-}
-
 #[cfg(all(feature = "remote", not(feature = "remote-objects")))]
 #[tokio::test]
 async fn a_bucket_without_the_feature_is_an_error_that_names_the_feature() {

@@ -1,0 +1,52 @@
+//! Checks that the program with its default features names the feature that is missing.
+//!
+//! `cargo test` enables these features for the program.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::{Result, profiles};
+
+/// A test that passes, which is the settings file of a project.
+const SETTINGS: &str = "[[test]]\nname = \"passes\"\ncommand = [\"true\"]\ninputs = []\n";
+
+/// Arguments of the program, the exit code, and a part of its standard error. An address of a
+/// server that cannot be used fails no test.
+const EXPECTED: [(&[&str], i32, &str); 4] = [
+    (&["test", "--remote", "redis://:hunter2@127.0.0.1:1"], 0, "the feature `remote` is disabled"),
+    (&["test", "--remote", "memcached://127.0.0.1:1"], 0, "--features remote"),
+    (&["test", "--remote", "s3://bucket/results"], 0, "the feature `remote` is disabled"),
+    (&["mcp"], 2, "--features mcp"),
+];
+
+/// Builds the program and runs it with each of these arguments.
+///
+/// # Errors
+/// If an exit code or a message is another one.
+pub(crate) fn defaults() -> Result<String> {
+    let program = profiles::build()?;
+    let directory = tempfile::tempdir()?;
+    let project = directory.path().join("project");
+    fs::create_dir(&project)?;
+    fs::write(project.join("greenwave.toml"), SETTINGS)?;
+    for (args, code, expected) in EXPECTED {
+        check(&program, directory.path(), args, code, expected)?;
+    }
+    Ok(format!("defaults: {} commands name the feature that they need", EXPECTED.len()))
+}
+
+fn check(program: &Path, directory: &Path, args: &[&str], code: i32, expected: &str) -> Result<()> {
+    let mut command = Command::new(program);
+    command.args(args).current_dir(directory.join("project")).stdin(Stdio::null());
+    command.env("XDG_CACHE_HOME", directory.join("cache")).env("XDG_STATE_HOME", directory.join("state"));
+    let output = command.output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() != Some(code) || !errors.contains(expected) || errors.contains("hunter2") {
+        let args = args.join(" ");
+        let problem =
+            format!("expected exit code {code} and a message with `{expected}`, without the password");
+        return Err(format!("greenwave {args}: {}: {problem}\n{errors}", output.status).into());
+    }
+    Ok(())
+}
