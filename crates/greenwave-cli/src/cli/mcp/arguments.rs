@@ -122,10 +122,11 @@ mod tests {
 
     #[test]
     fn an_argument_that_nobody_reads_is_refused() {
-        let mut given = arguments(&json!({"filters": "one", "limit": 3, "projct": "x", "fail_fast": null}));
+        let mut given =
+            arguments(&json!({"filters": "one", "limit": 3, "directory": "x", "fail_fast": null}));
         assert_eq!(given.texts("filters").unwrap(), ["one"]);
         assert_eq!(given.number("limit", 1, 10).unwrap(), 3);
         assert!(!given.flag("fail_fast").unwrap());
-        assert_eq!(given.finish().unwrap_err(), "unknown argument `projct`: see the tool's input schema");
+        assert_eq!(given.finish().unwrap_err(), "unknown argument `directory`: see the tool's input schema");
     }
 }
