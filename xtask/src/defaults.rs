@@ -23,7 +23,7 @@ const EXPECTED: [(&[&str], i32, &str); 4] = [
 /// Builds the program and runs it with each of these arguments.
 ///
 /// # Errors
-/// If an exit code or a message is another one.
+/// If an exit code or a message differs.
 pub(crate) fn defaults() -> Result<String> {
     let program = profiles::build()?;
     let directory = tempfile::tempdir()?;
