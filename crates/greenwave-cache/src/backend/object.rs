@@ -107,7 +107,7 @@ impl ObjectState {
     }
 }
 
-/// Reads a value. Returns `None` if it is longer than its service said and than the limit.
+/// Reads a value. Returns `None` if it exceeds the limit, whatever length the service announced.
 async fn within_limit(
     mut chunks: stream::BoxStream<'static, object_store::Result<Bytes>>,
 ) -> Result<Option<Bytes>, CallFailure> {
@@ -121,8 +121,7 @@ async fn within_limit(
     Ok(Some(value.freeze()))
 }
 
-/// Returns whether a failed call says something about later ones: the service responds to some
-/// requests only.
+/// Classifies an error. After a rejected request, other requests can succeed.
 fn failure(error: object_store::Error) -> CallFailure {
     match error {
         object_store::Error::InvalidPath { .. }
