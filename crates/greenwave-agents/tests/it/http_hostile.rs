@@ -59,7 +59,8 @@ async fn what_has_no_end_is_refused() {
     let line = format!("{events}\r\ndata: ").leak();
     for (start, part, expected) in [
         ("HTTP/1.1 200 OK\r\n", "a: b\r\n", "message head is too large"),
-        ("HTTP/1.1 2", "2", "invalid HTTP status-code"),
+        // Four digits at once: a status line in two reads may be refused for its length instead.
+        ("HTTP/1.1 2222", "2", "invalid HTTP status-code"),
         ("HTTP/1.1 200 OK\r\na: ", "b", "message head is too large"),
         (chunked, "x", "chunk extensions over limit"),
         (line, "x", "cannot read the answer"),
