@@ -128,6 +128,10 @@ fn activity(feature: &str, active: &Active, keys: Option<&BoardKeys>) -> (String
     let line = line.filter(|_| active.phase == "yellow").map(|line| printable(&line));
     let cost = if cost == 0 { String::new() } else { format!("{}  ", format_dollars(cost)) };
     let held = if active.phase != "held" && keys.is_held(feature) { "; held before its merge" } else { "" };
+    let line = match active.phase {
+        "held" => Some("waiting for your approval; a: approve, x: reject".to_owned()),
+        _ => line,
+    };
     (line.unwrap_or_else(|| active.last.clone()), cost, held)
 }
 

@@ -1,6 +1,6 @@
 //! The keys of the board: selection, details, and decisions about features.
 
-use greenwave::{RunControl, StoredAttempt};
+use greenwave::{Decision, RunControl, StoredAttempt};
 
 use crate::details::section;
 use crate::key_input::Key;
@@ -9,13 +9,18 @@ use crate::text::printable;
 /// Maximum number of an agent's lines in the details.
 const ANSWER_LINES_MAX: usize = 8;
 
+/// Number of characters at the end of a comment that the board shows while it is written.
+const COMMENT_CHARS_SHOWN: usize = 60;
+
 /// The keys, with their effects.
-const HELP: [&str; 7] = [
+const HELP: [&str; 9] = [
     "  p        pause or resume: what is at work continues, nothing new begins",
     "  ↑ ↓      select a feature (also k and j)",
     "  Enter d  details: the last lines of the agent, and the diff of the last attempt",
     "  s        stop the feature (twice); the next run continues with it",
     "  h        hold the feature before its merge, until you approve it",
+    "  a        approve the feature that is held",
+    "  x        reject it with a comment, for another attempt",
     "  q        quit; the next run continues",
     "  ? Esc    show or close this help",
 ];
@@ -36,6 +41,12 @@ pub(crate) enum Demand {
     Attempt(String),
 }
 
+/// The comment on a rejected feature, while it is written.
+struct Comment {
+    feature: String,
+    text: String,
+}
+
 /// The state that keys change.
 pub(crate) struct BoardKeys {
     control: RunControl,
@@ -43,18 +54,24 @@ pub(crate) struct BoardKeys {
     pane: Pane,
     /// A feature that stops if the key is pressed again.
     stopping: Option<String>,
+    /// Takes all keys while there is one.
+    comment: Option<Comment>,
     message: Option<String>,
 }
 
 impl BoardKeys {
     pub(crate) fn new(control: RunControl) -> Self {
-        Self { control, selected: None, pane: Pane::Closed, stopping: None, message: None }
+        Self { control, selected: None, pane: Pane::Closed, stopping: None, comment: None, message: None }
     }
 
     /// Takes a key, given the features on the board.
     pub(crate) fn press(&mut self, key: Key, features: &[&str]) -> Demand {
         self.select_active(features);
         self.message = None;
+        if let Some(comment) = self.comment.take() {
+            self.write(comment, key);
+            return self.wanted();
+        }
         let stopping = self.stopping.take();
         match key {
             Key::Up | Key::Character('k') => self.move_by(features, -1),
@@ -72,7 +89,9 @@ impl BoardKeys {
             Key::Character('q') => return Demand::Quit,
             Key::Character('h') => self.toggle_hold(),
             Key::Character('s') => self.stop(stopping.as_deref()),
-            Key::Character(_) => {}
+            Key::Character('a') => self.approve(),
+            Key::Character('x') => self.begin_comment(),
+            Key::Character(_) | Key::Backspace => {}
         }
         self.wanted()
     }
@@ -125,6 +144,12 @@ impl BoardKeys {
     }
 
     fn status(&self) -> String {
+        if let Some(Comment { feature, text }) = &self.comment {
+            let hidden = text.chars().count().saturating_sub(COMMENT_CHARS_SHOWN);
+            let shown: String = text.chars().skip(hidden).collect();
+            let shown = if hidden > 0 { format!("…{shown}") } else { shown };
+            return format!("  comment for {feature} (Enter: reject, Esc: cancel): {}_", printable(&shown));
+        }
         if let Some(message) = &self.message {
             return format!("  {message}");
         }
@@ -177,6 +202,48 @@ impl BoardKeys {
         });
     }
 
+    fn approve(&mut self) {
+        if let Some(feature) = self.selected.clone() {
+            self.decide(&feature, &Decision::Approve);
+        }
+    }
+
+    fn begin_comment(&mut self) {
+        let Some(feature) = self.selected.clone() else { return };
+        match self.control.held_attempt(&feature) {
+            Ok(Some(_)) => self.comment = Some(Comment { feature, text: String::new() }),
+            Ok(None) => self.message = Some(not_held(&feature)),
+            Err(error) => self.message = Some(greenwave::chain(&error)),
+        }
+    }
+
+    /// Takes a key of a comment.
+    fn write(&mut self, mut comment: Comment, key: Key) {
+        match key {
+            Key::Enter => {
+                let Comment { feature, text } = comment;
+                return self.decide(&feature, &Decision::Reject { comment: text });
+            }
+            Key::Escape => {
+                self.message = Some(format!("{} is not rejected", comment.feature));
+                return;
+            }
+            Key::Backspace => drop(comment.text.pop()),
+            Key::Character(character) => comment.text.push(character),
+            Key::Up | Key::Down => {}
+        }
+        self.comment = Some(comment);
+    }
+
+    fn decide(&mut self, feature: &str, decision: &Decision) {
+        let decided = if *decision == Decision::Approve { "approved" } else { "rejected" };
+        self.message = Some(match self.control.decide(feature, decision) {
+            Ok(Some(attempt)) => format!("attempt {attempt} of {feature} is {decided}"),
+            Ok(None) => not_held(feature),
+            Err(error) => greenwave::chain(&error),
+        });
+    }
+
     fn stop(&mut self, stopping: Option<&str>) {
         let Some(feature) = self.selected.clone() else { return };
         if stopping == Some(feature.as_str()) {
@@ -187,4 +254,8 @@ impl BoardKeys {
             self.stopping = Some(feature);
         }
     }
+}
+
+fn not_held(feature: &str) -> String {
+    format!("{feature} does not wait for your approval")
 }

@@ -23,8 +23,8 @@ use crate::error::CliError;
 
 /// Interval at which the reader looks whether the program is in the foreground.
 const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-/// Maximum number of keys that wait.
-const KEYS_MAX: usize = 64;
+/// Maximum number of keys that wait: those of a pasted text.
+const KEYS_MAX: usize = 4096;
 /// A control character that no key has (`_POSIX_VDISABLE`).
 const NO_KEY: u8 = 0;
 
@@ -38,6 +38,7 @@ pub(crate) enum Key {
     Down,
     Enter,
     Escape,
+    Backspace,
     Character(char),
 }
 
@@ -171,7 +172,7 @@ fn read_keys(sender: &mpsc::Sender<Key>) -> io::Result<()> {
         std::thread::sleep(Duration::from_nanos(POLL.tv_nsec.unsigned_abs()));
         return Ok(());
     }
-    let mut bytes = [0; 64];
+    let mut bytes = [0; 4096];
     let count = match rustix::io::read(&stdin, &mut bytes) {
         Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(count) => count,
@@ -208,6 +209,7 @@ fn keys(bytes: &[u8]) -> Vec<Key> {
                 None => keys.push(Key::Escape),
             },
             '\r' | '\n' => keys.push(Key::Enter),
+            '\x7f' | '\x08' => keys.push(Key::Backspace),
             other if !other.is_control() => keys.push(Key::Character(other)),
             _ => {}
         }
@@ -226,6 +228,7 @@ mod tests {
         check(b"\x1b[A\x1bOB\r\x1b", &[Key::Up, Key::Down, Key::Enter, Key::Escape]);
         check(b"\x1b[15~\x1b[1;5Cx\x01", &[Key::Character('x')]);
         check("ä\x1b[".as_bytes(), &[Key::Character('ä')]);
+        check(b"a\x7f\x08", &[Key::Character('a'), Key::Backspace, Key::Backspace]);
         check(b"\xff\x1b[9", &[Key::Character('\u{fffd}')]);
     }
 

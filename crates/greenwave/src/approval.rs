@@ -114,6 +114,29 @@ impl Approvals {
         Ok(found.filter(|found| found.about == *held).map(|found| found.decision))
     }
 
+    /// Returns the number of the attempt whose answer is held, if one is.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the directory cannot be opened.
+    pub(crate) fn held_attempt(&self, feature: &str, definition: &str) -> Result<Option<u32>, Error> {
+        let held = held_answer(&self.directory()?, self.seal.as_ref(), feature, definition);
+        Ok(held.map(|held| held.attempt))
+    }
+
+    /// Stores a decision about the answer that is held. Returns the number of its attempt, or
+    /// `None` if none is held.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn decide(
+        &self,
+        feature: &str,
+        definition: &str,
+        decision: &Decision,
+    ) -> Result<Option<u32>, Error> {
+        decide_in(&self.directory()?, self.seal.as_ref(), (feature, definition), decision)
+    }
+
     /// Stores whether the user wants to approve a feature, or takes that back.
     ///
     /// # Errors
@@ -170,14 +193,27 @@ pub fn decide(
     decision: &Decision,
 ) -> Result<Option<u32>, Error> {
     let (directory, seal) = (existing(&plan.project)?, settings.seal_of(&plan.project)?);
-    let Some(directory) = directory else { return Ok(None) };
-    let Some(about) = held_answer(plan, &directory, seal.as_ref(), feature) else { return Ok(None) };
+    let (Some(directory), Some(feature)) = (directory, plan.features.iter().find(|it| it.id == feature))
+    else {
+        return Ok(None);
+    };
+    decide_in(&directory, seal.as_ref(), (&feature.id, &definition(feature)), decision)
+}
+
+/// Stores a decision about the held answer of a feature with a definition.
+fn decide_in(
+    directory: &Dir,
+    seal: Option<&StateSeal>,
+    (feature, definition): (&str, &str),
+    decision: &Decision,
+) -> Result<Option<u32>, Error> {
+    let Some(about) = held_answer(directory, seal, feature, definition) else { return Ok(None) };
     let attempt = about.attempt;
     let mut decision = decision.clone();
     if let Decision::Reject { comment } = &mut decision {
         comment.truncate(comment.floor_char_boundary(COMMENT_BYTES_MAX));
     }
-    write(&directory, seal.as_ref(), &decision_name(feature), &DecisionRecord { about, decision })?;
+    write(directory, seal, &decision_name(feature), &DecisionRecord { about, decision })?;
     Ok(Some(attempt))
 }
 
@@ -188,9 +224,10 @@ pub fn decide(
 pub fn held_features(plan: &Plan, settings: &Settings) -> Result<Vec<String>, Error> {
     let Some(directory) = existing(&plan.project)? else { return Ok(Vec::new()) };
     let seal = settings.seal_of(&plan.project)?;
-    let is_held = |id: &str| held_answer(plan, &directory, seal.as_ref(), id).is_some();
-    let ids = plan.features.iter().map(|feature| feature.id.clone());
-    Ok(ids.filter(|id| is_held(id)).collect())
+    let is_held = |feature: &&Feature| {
+        held_answer(&directory, seal.as_ref(), &feature.id, &definition(feature)).is_some()
+    };
+    Ok(plan.features.iter().filter(is_held).map(|feature| feature.id.clone()).collect())
 }
 
 /// Removes what is stored about a feature of a project.
@@ -204,10 +241,15 @@ pub(crate) fn forget_held(project: &Path, feature: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn held_answer(plan: &Plan, directory: &Dir, seal: Option<&StateSeal>, feature: &str) -> Option<HeldAnswer> {
-    let feature = plan.features.iter().find(|other| other.id == feature)?;
-    let held: HeldAnswer = read(directory, seal, &held_name(&feature.id))?;
-    (held.version == VERSION && held.definition == definition(feature)).then_some(held)
+/// Returns the answer of a feature with a definition that a run holds.
+fn held_answer(
+    directory: &Dir,
+    seal: Option<&StateSeal>,
+    feature: &str,
+    definition: &str,
+) -> Option<HeldAnswer> {
+    let held: HeldAnswer = read(directory, seal, &held_name(feature))?;
+    (held.version == VERSION && held.definition == definition).then_some(held)
 }
 
 /// Opens the directory of a project, if it exists.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::approval::Decision;
 use crate::attempt_log::{AttemptLog, StoredAttempt};
 use crate::boxed::boxed;
 use crate::context::RunContext;
@@ -53,6 +54,26 @@ impl RunControl {
     /// Returns whether a feature waits, or will wait, for approval before its merge.
     pub fn is_held(&self, feature: &str) -> bool {
         self.id(feature).is_some_and(|id| holds(&self.0, id))
+    }
+
+    /// Returns the number of the attempt of a feature whose answer waits for the user's approval.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the project's state cannot be read.
+    pub fn held_attempt(&self, feature: &str) -> Result<Option<u32>, Error> {
+        let Some(id) = self.id(feature) else { return Ok(None) };
+        self.0.approvals.held_attempt(feature, self.0.definition(id))
+    }
+
+    /// Stores the user's decision about the answer of a feature that waits for approval, as
+    /// [`decide`](crate::decide) does. Returns the number of the attempt that the decision is
+    /// about, or `None` if no answer of the feature waits.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the project's state cannot be read or written.
+    pub fn decide(&self, feature: &str, decision: &Decision) -> Result<Option<u32>, Error> {
+        let Some(id) = self.id(feature) else { return Ok(None) };
+        self.0.approvals.decide(feature, self.0.definition(id), decision)
     }
 
     /// Returns the cost of a feature in this run, in millionths of a US dollar, as far as its agent

@@ -137,6 +137,55 @@ fn keys_show_details_stop_and_hold_features() {
 }
 
 #[test]
+fn keys_approve_and_reject_features_that_are_held() {
+    let dir = TestDir::with_project();
+    let prompts = dir.path("prompts");
+    // The second answer differs from the first, which would be refused as a repetition.
+    let two = format!("cat >> {0}; answer two.txt $(wc -c < {0})", prompts.display());
+    let features = [
+        ShellFeature::new("one", "answer one.txt x", "test -f one.txt"),
+        waiting(&dir, "other"),
+        ShellFeature::new("two", &two, "test -f two.txt"),
+    ];
+    dir.write("plan.toml", format!("hold = true\n{}", shell_plan::unconfined(&features)));
+    let mut board = run(&dir);
+    board.sees("> one  ");
+    board.sees("waiting for your approval; a: approve, x: reject");
+    board.press("a");
+    board.sees("attempt 1 of one is approved");
+    until("one is merged", || dir.path("project/one.txt").exists());
+    // A feature that is not held has nothing to decide.
+    board.sees("> other  ");
+    board.press("a");
+    board.sees("other does not wait for your approval");
+    board.press("x");
+    board.sees("other does not wait for your approval");
+    board.press("\x1b[B");
+    board.sees("> two    held      attempt 1");
+    board.press("x");
+    board.sees("comment for two (Enter: reject, Esc: cancel): _");
+    board.press("no\x1b");
+    board.sees("two is not rejected");
+    board.press("x");
+    board.press("Use shp\x7forter names.");
+    board.sees("cancel): Use shorter names._");
+    board.press("\r");
+    board.sees("attempt 1 of two is rejected");
+    board.sees("rejected by the user: Use shorter names.");
+    board.sees("> two    held      attempt 2");
+    assert!(fs::read_to_string(&prompts).unwrap().contains("Use shorter names."));
+    assert!(!dir.path("project/two.txt").exists());
+    board.press("a");
+    board.sees("attempt 2 of two is approved");
+    until("two is merged", || dir.path("project/two.txt").exists());
+    dir.write("go-other", "");
+    board.sees("> other  held");
+    board.press("a");
+    board.finish().with_code(0);
+    assert!(dir.path("project/other.txt").exists());
+}
+
+#[test]
 fn a_paused_run_begins_nothing() {
     let dir = TestDir::with_project();
     let tested = dir.path("tested");
