@@ -78,8 +78,8 @@
 //! | --- | --- | --- | --- |
 //! | `disk` | yes | [`DiskBackend`] | compiles libzstd |
 //! | `redis` | no | `RedisBackend`, `RedisLeases` | compiles the crate `redis` without its default features |
-//! | `redis-tls` | no | `rediss://` addresses in `RedisBackend` | compiles `rustls` |
-//! | `memcached` | no | `MemcachedBackend` | compiles `async-memcached` and, with it, the crate `url` |
+//! | `redis-tls` | no | `rediss://` addresses in `RedisBackend` | compiles `rustls` and `tokio-rustls` |
+//! | `memcached` | no | `MemcachedBackend` | no further crate |
 //! | `object` | no | `ObjectBackend` in a directory that machines share | compiles `object_store` |
 //! | `object-s3`, `object-gcs`, `object-azure` | no | `ObjectBackend` on S3, Google Cloud Storage or Azure | compiles an HTTP client |
 //! | `serde` | no | `PayloadFormat`: values as payloads, in JSON or MessagePack | compiles `serde_json` and `rmp-serde` |

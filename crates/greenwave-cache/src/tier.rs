@@ -158,12 +158,18 @@ struct TierState {
     counters: Counters,
     /// Whether queued writes were lost since the last flush.
     has_lost: AtomicBool,
+    /// Whether a failure was logged as a warning. A server that fails again and again is one.
+    has_warned: AtomicBool,
 }
 
 impl TierHandle {
     pub(crate) fn new(tier: Tier) -> Self {
-        let state =
-            Arc::new(TierState { tier, counters: Counters::default(), has_lost: AtomicBool::new(false) });
+        let state = Arc::new(TierState {
+            tier,
+            counters: Counters::default(),
+            has_lost: AtomicBool::new(false),
+            has_warned: AtomicBool::new(false),
+        });
         let queue = match state.tier.writes {
             WriteMode::Through => None,
             WriteMode::Back { queued_max } => Some(WriteQueue::new(state.clone(), queued_max)),
@@ -339,7 +345,14 @@ impl TierState {
             return self.counters.skipped.add(1);
         }
         self.counters.errors.add(1);
-        tracing::warn!(tier = self.tier.name, operation, %error, "cache tier failed: continuing without it");
+        let cause = error.source().map(ToString::to_string);
+        // Relaxed: the flag guards no other memory.
+        if self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::debug!(tier = self.tier.name, operation, %error, cause, "cache tier failed again");
+        } else {
+            let tier = &self.tier.name;
+            tracing::warn!(tier, operation, %error, cause, "cache tier failed: continuing without it");
+        }
     }
 }
 

@@ -1,16 +1,18 @@
 //! A backend on a memcached server.
 
+mod connection;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_memcached::{AsciiProtocol, Client, Error as ClientError, ErrorKind, Status};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::remote::{CallFailure, CircuitBreaker, RemoteOptions};
+use self::connection::{CommandError, Connection};
+use super::remote::{CallFailure, CircuitBreaker, KEYS_MAX, ReadBudget, RemoteOptions};
 use super::{Backend, Capabilities};
 use crate::{BoxError, Error, Key};
 
@@ -20,8 +22,6 @@ const VALUE_BYTES_MAX: u64 = (1 << 20) - 1024;
 const IDLE_MAX: usize = 8;
 /// Longest time to live. The server would read a larger number as a date.
 const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Maximum number of keys per request.
-const KEYS_MAX: usize = 256;
 
 /// Stores results on a memcached server, over a few connections that are opened on demand.
 ///
@@ -35,7 +35,7 @@ pub struct MemcachedBackend {
 
 struct MemcachedLink {
     address: String,
-    idle: Mutex<Vec<Client>>,
+    idle: Mutex<Vec<Connection>>,
     breaker: CircuitBreaker,
     options: RemoteOptions,
 }
@@ -49,7 +49,7 @@ impl MemcachedBackend {
     /// Returns [`Error::InvalidOption`] if an option is out of range.
     pub fn new(address: &str, options: RemoteOptions) -> Result<Self, Error> {
         options.check()?;
-        let address = if address.contains("://") { address.to_owned() } else { format!("tcp://{address}") };
+        let address = address.strip_prefix("tcp://").unwrap_or(address).to_owned();
         let breaker = CircuitBreaker::new(format!("memcached server {address}"), &options);
         Ok(Self { link: Arc::new(MemcachedLink { address, idle: Mutex::default(), breaker, options }) })
     }
@@ -58,21 +58,22 @@ impl MemcachedBackend {
     async fn request<T>(
         &self,
         operation: &'static str,
-        work: impl AsyncFnOnce(&mut Client) -> Result<T, ClientError>,
+        work: impl AsyncFnOnce(&mut Connection) -> Result<T, CommandError>,
     ) -> Result<T, BoxError> {
         let link = &self.link;
         let work = async {
             let idle = link.idle.lock().pop();
-            let mut client = match idle {
-                Some(client) => client,
-                None => Client::new(&link.address).await.map_err(failure)?,
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => Connection::open(&link.address).await.map_err(failure)?,
             };
-            let result = work(&mut client).await;
-            // A connection that broke in the middle of a request has closed itself.
-            if !client.is_closed() && link.idle.lock().len() < IDLE_MAX {
-                link.idle.lock().push(client);
+            let result = work(&mut connection).await.map_err(failure)?;
+            // After a failure or a cancelled call, the rest of an answer may still arrive.
+            let mut idle = link.idle.lock();
+            if idle.len() < IDLE_MAX {
+                idle.push(connection);
             }
-            result.map_err(failure)
+            Ok(result)
         };
         let result = link.breaker.call(operation, work).await;
         if result.is_err() {
@@ -89,10 +90,11 @@ impl MemcachedBackend {
     }
 }
 
-fn failure(error: ClientError) -> CallFailure {
-    let said =
-        matches!(&error, ClientError::Protocol(Status::Error(ErrorKind::Client(_) | ErrorKind::Server(_))));
-    if said { CallFailure::Rejected(error.into()) } else { CallFailure::Disconnected(error.into()) }
+fn failure(error: CommandError) -> CallFailure {
+    match error {
+        CommandError::Refused(_) => CallFailure::Rejected(error.into()),
+        error => CallFailure::Disconnected(error.into()),
+    }
 }
 
 /// Converts to the whole seconds that the server expects, rounded up.
@@ -109,17 +111,19 @@ impl Backend for MemcachedBackend {
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, BoxError> {
         let names: Vec<String> = keys.iter().map(|key| self.link.options.key(key)).collect();
-        let mut found: HashMap<Vec<u8>, Bytes> = HashMap::new();
+        let mut found: HashMap<String, Bytes> = HashMap::new();
+        let mut budget = ReadBudget::new(&self.link.options);
+        let limits = (VALUE_BYTES_MAX, self.link.options.answer_bytes_max);
         for names in names.chunks(KEYS_MAX) {
-            let get = async |client: &mut Client| match client.get_multi(names).await {
-                Err(ClientError::Protocol(Status::NotFound)) => Ok(Vec::new()),
-                other => other,
-            };
-            let values = self.request("get", get).await?;
-            found.extend(values.into_iter().filter_map(|value| Some((value.key, value.data?.into()))));
+            if budget.is_exhausted() {
+                break;
+            }
+            let values = self.request("get", async |server| server.get(names, limits).await).await?;
+            budget.spend(values.iter().map(|(_, value)| value));
+            found.extend(values);
         }
         // Matched by name: the server omits missing keys, and a key may be requested twice.
-        Ok(names.iter().map(|name| found.get(name.as_bytes()).cloned()).collect())
+        Ok(names.iter().map(|name| found.get(name).cloned()).collect())
     }
 
     async fn put(&self, key: &Key, value: Bytes, ttl: Option<Duration>) -> Result<(), BoxError> {
@@ -131,16 +135,12 @@ impl Backend for MemcachedBackend {
             return self.remove(key).await;
         }
         let (name, ttl) = (self.link.options.key(key), ttl.map(seconds));
-        self.request("put", async |client| client.set(&name, &value[..], ttl, None).await).await
+        self.request("put", async |server| server.set(&name, &value, ttl).await).await
     }
 
     async fn remove(&self, key: &Key) -> Result<(), BoxError> {
         let name = self.link.options.key(key);
-        let delete = async |client: &mut Client| match client.delete(&name).await {
-            Err(ClientError::Protocol(Status::NotFound)) => Ok(()),
-            other => other,
-        };
-        self.request("remove", delete).await
+        self.request("remove", async |server| server.delete(&name).await).await
     }
 
     async fn list(&self) -> Result<Vec<Key>, BoxError> {

@@ -1,5 +1,8 @@
 //! A backend and leases on a Redis server, or one that speaks its protocol.
 
+mod connection;
+mod messages;
+
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +10,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use greenwave_retry::Retry;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisError};
+use redis::{Client, Cmd, ErrorKind, FromRedisValue, RedisError};
 use tokio::sync::Mutex;
 
-use super::remote::{CallFailure, CircuitBreaker, RemoteOptions};
+use self::connection::Connection;
+use super::remote::{CallFailure, CircuitBreaker, KEYS_MAX, ReadBudget, RemoteOptions};
 use super::{Backend, Capabilities};
 use crate::lease::{Lease, Leases};
 use crate::{BoxError, Error, Key};
@@ -45,7 +48,7 @@ pub struct RedisBackend {
 #[derive(Debug)]
 struct RedisLink {
     client: Client,
-    connection: Mutex<Option<MultiplexedConnection>>,
+    connection: Mutex<Option<Connection>>,
     breaker: CircuitBreaker,
     options: RemoteOptions,
 }
@@ -58,20 +61,11 @@ impl RedisBackend {
     ///
     /// Returns [`Error::InvalidOption`] if an option is out of range, and [`Error::Backend`] if the
     /// URL is invalid.
-    ///
-    /// The first `rediss://` URL makes `ring` the cryptography of rustls in this process, unless
-    /// the process has chosen one ([`CryptoProvider::install_default`]).
-    ///
-    /// [`CryptoProvider::install_default`]: https://docs.rs/rustls/latest/rustls/crypto/struct.CryptoProvider.html#method.install_default
     pub fn new(url: &str, options: RemoteOptions) -> Result<Self, Error> {
         options.check()?;
         // The message omits the URL, which may contain a password.
         let client =
             Client::open(url).map_err(|e| Error::backend("parse the URL of the Redis server")(e.into()))?;
-        #[cfg(feature = "redis-tls")]
-        if matches!(client.get_connection_info().addr(), redis::ConnectionAddr::TcpTls { .. }) {
-            choose_cryptography();
-        }
         let server = client.get_connection_info().addr().to_string();
         let breaker = CircuitBreaker::new(format!("Redis server {server}"), &options);
         Ok(Self { link: Arc::new(RedisLink { client, connection: Mutex::new(None), breaker, options }) })
@@ -92,7 +86,7 @@ impl RedisLink {
     ) -> Result<T, BoxError> {
         let work = async {
             let mut connection = self.connection().await?;
-            command.query_async(&mut connection).await
+            command.query_async(&mut connection.commands).await
         };
         let result = self.breaker.call(operation, async { work.await.map_err(failure) }).await;
         if result.as_ref().is_err_and(|error| !is_refusal(error.as_ref())) {
@@ -103,32 +97,24 @@ impl RedisLink {
         result
     }
 
-    async fn connection(&self) -> Result<MultiplexedConnection, RedisError> {
+    async fn connection(&self) -> Result<Connection, RedisError> {
         let mut connection = self.connection.lock().await;
         if let Some(connection) = &*connection {
             return Ok(connection.clone());
         }
-        // The circuit breaker enforces the timeout.
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let fresh = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let fresh =
+            Connection::open(self.client.get_connection_info(), self.options.answer_bytes_max).await?;
         Ok(connection.insert(fresh).clone())
+    }
+
+    fn value_bytes_max(&self) -> u64 {
+        VALUE_BYTES_MAX.min(self.options.answer_bytes_max)
     }
 
     fn command(&self, name: &str, key: &Key) -> Cmd {
         let mut command = redis::cmd(name);
         command.arg(self.options.key(key));
         command
-    }
-}
-
-/// Chooses `ring` as the cryptography of this process, if it has chosen none. The client would
-/// panic if other crates of the program enable a second implementation, because rustls chooses by
-/// itself only if there is one.
-#[cfg(feature = "redis-tls")]
-fn choose_cryptography() {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Fails only if another thread has chosen one in the meantime, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }
 
@@ -157,19 +143,31 @@ impl Backend for RedisBackend {
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, BoxError> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
+        let mut values: Vec<Option<Bytes>> = Vec::with_capacity(keys.len());
+        let mut budget = ReadBudget::new(&self.link.options);
+        for keys in keys.chunks(KEYS_MAX) {
+            if budget.is_exhausted() {
+                break;
+            }
+            let mut command = redis::cmd("MGET");
+            keys.iter().for_each(|key| _ = command.arg(self.link.options.key(key)));
+            let found: Vec<Option<Bytes>> = self.link.request("get many", &command).await?;
+            if found.len() != keys.len() {
+                return Err(format!("server returned {} values for {} keys", found.len(), keys.len()).into());
+            }
+            budget.spend(found.iter().flatten());
+            values.extend(found);
         }
-        let mut command = redis::cmd("MGET");
-        keys.iter().for_each(|key| _ = command.arg(self.link.options.key(key)));
-        let values: Vec<Option<Bytes>> = self.link.request("get many", &command).await?;
-        if values.len() != keys.len() {
-            return Err(format!("server returned {} values for {} keys", values.len(), keys.len()).into());
-        }
+        values.resize(keys.len(), None);
         Ok(values)
     }
 
     async fn put(&self, key: &Key, value: Bytes, ttl: Option<Duration>) -> Result<(), BoxError> {
+        let max = self.link.value_bytes_max();
+        if value.len() as u64 > max {
+            self.remove(key).await?;
+            return Err(format!("value of {} bytes exceeds the limit of {max}", value.len()).into());
+        }
         let ttl = ttl.or(self.link.options.ttl);
         if ttl.is_some_and(|ttl| ttl.is_zero()) {
             return self.remove(key).await;
@@ -216,7 +214,7 @@ impl Backend for RedisBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let value_bytes_max = Some(VALUE_BYTES_MAX);
+        let value_bytes_max = Some(self.link.value_bytes_max());
         Capabilities { list: true, ttl: true, shared: true, durable: false, value_bytes_max }
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(any(feature = "redis", feature = "memcached"))]
+use bytes::Bytes;
 use greenwave_retry::{Delays, Retry};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -11,6 +13,14 @@ use crate::{BoxError, Error, Key};
 
 /// Maximum length of the key prefix. memcached allows 250 bytes, and the key needs 64 of them.
 const PREFIX_BYTES_MAX: usize = 128;
+
+/// Maximum number of keys per request.
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub(super) const KEYS_MAX: usize = 256;
+
+/// Number of answers of maximum size that a call may read.
+#[cfg(any(feature = "redis", feature = "memcached"))]
+const ANSWERS_MAX: u64 = 4;
 
 /// Replaces delays that would overflow the clock.
 const DELAY_CLAMP: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
@@ -26,6 +36,11 @@ pub struct RemoteOptions {
     pub ttl: Option<Duration>,
     /// Maximum duration of a call, including connecting. Default: 250 ms.
     pub timeout: Duration,
+    /// Maximum size of an answer of Redis or memcached, in bytes: of the values of up to 256 keys
+    /// together, and therefore also of a value. A longer one closes the connection, even before it
+    /// has arrived. A call for more keys reads at most four times as much; further keys count as
+    /// missing. Default: 64 MiB.
+    pub answer_bytes_max: u64,
     /// Upper limit of the delay after the first failure, during which calls are skipped. It doubles
     /// with each further failure. The delay is random, between zero and the limit, so that clients
     /// that lost the server together do not reconnect together. More than zero, at most
@@ -44,6 +59,7 @@ impl Default for RemoteOptions {
             prefix: "greenwave:".to_owned(),
             ttl: Some(Duration::from_secs(30 * 24 * 3600)),
             timeout: Duration::from_millis(250),
+            answer_bytes_max: 64 << 20,
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(30),
             seed: None,
@@ -61,6 +77,9 @@ impl RemoteOptions {
         if self.timeout.is_zero() {
             return refuse("timeout", "0".to_owned(), "more than 0");
         }
+        if self.answer_bytes_max == 0 {
+            return refuse("answer_bytes_max", "0".to_owned(), "more than 0");
+        }
         if self.backoff_min.is_zero() || self.backoff_min > self.backoff_max {
             return refuse(
                 "backoff_min",
@@ -73,6 +92,27 @@ impl RemoteOptions {
 
     pub(super) fn key(&self, key: &Key) -> String {
         format!("{}{key}", self.prefix)
+    }
+}
+
+/// The number of bytes that a call may still read from a server.
+#[cfg(any(feature = "redis", feature = "memcached"))]
+#[derive(Debug)]
+pub(super) struct ReadBudget(u64);
+
+#[cfg(any(feature = "redis", feature = "memcached"))]
+impl ReadBudget {
+    pub(super) fn new(options: &RemoteOptions) -> Self {
+        Self(options.answer_bytes_max.saturating_mul(ANSWERS_MAX))
+    }
+
+    pub(super) fn spend<'a>(&mut self, values: impl Iterator<Item = &'a Bytes>) {
+        let bytes = values.map(|value| value.len() as u64).sum();
+        self.0 = self.0.saturating_sub(bytes);
+    }
+
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.0 == 0
     }
 }
 
@@ -325,6 +365,7 @@ mod tests {
         assert_eq!(refused(RemoteOptions { prefix: "a b".to_owned(), ..usual() }), "prefix");
         assert_eq!(refused(RemoteOptions { prefix: "x".repeat(129), ..usual() }), "prefix");
         assert_eq!(refused(RemoteOptions { timeout: Duration::ZERO, ..usual() }), "timeout");
+        assert_eq!(refused(RemoteOptions { answer_bytes_max: 0, ..usual() }), "answer_bytes_max");
         assert_eq!(refused(RemoteOptions { backoff_min: Duration::from_secs(31), ..usual() }), "backoff_min");
     }
 }

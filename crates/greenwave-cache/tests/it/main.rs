@@ -8,6 +8,7 @@ mod entry;
 mod expiry;
 mod keys;
 mod leases;
+mod liars;
 mod load;
 mod model;
 mod option_ranges;

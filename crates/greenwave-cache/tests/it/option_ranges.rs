@@ -268,11 +268,13 @@ async fn saved_time_saturates() {
 #[tokio::test]
 async fn options_of_servers() {
     let usual = RemoteOptions::default;
-    let cases: [(RemoteOptions, Option<&str>); 11] = [
+    let cases: [(RemoteOptions, Option<&str>); 13] = [
         (RemoteOptions { ttl: Some(Duration::ZERO), ..usual() }, None),
         (RemoteOptions { ttl: Some(Duration::MAX), ..usual() }, None),
         (RemoteOptions { timeout: Duration::ZERO, ..usual() }, Some("timeout")),
         (RemoteOptions { timeout: Duration::MAX, ..usual() }, None),
+        (RemoteOptions { answer_bytes_max: 0, ..usual() }, Some("answer_bytes_max")),
+        (RemoteOptions { answer_bytes_max: u64::MAX, ..usual() }, None),
         (RemoteOptions { backoff_min: Duration::ZERO, ..usual() }, Some("backoff_min")),
         (RemoteOptions { backoff_min: Duration::MAX, ..usual() }, Some("backoff_min")),
         (RemoteOptions { backoff_max: Duration::ZERO, ..usual() }, Some("backoff_min")),
