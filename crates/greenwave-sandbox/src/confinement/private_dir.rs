@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use greenwave_dir::{Dir, read_regular};
@@ -152,7 +152,10 @@ impl PrivateDir {
             return Ok(());
         }
         let mut temporary = Dir::open(&self.original)?.temporary(".greenwave-", 0o600)?;
-        temporary.file().set_permissions(metadata.permissions())?;
+        // The file lies outside of the confinement, where its user id would count.
+        temporary
+            .file()
+            .set_permissions(fs::Permissions::from_mode(metadata.permissions().mode() & 0o777))?;
         temporary.write_all(&after)?;
         temporary.replace(name)
     }

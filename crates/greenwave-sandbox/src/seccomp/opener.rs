@@ -117,8 +117,7 @@ impl Opener {
         let path = Path::new(OsStr::from_bytes(&bytes));
         let name = path.file_name()?;
         let has_prefix = name.as_bytes().starts_with(self.prefix.as_bytes());
-        // Programs take hidden files for settings.
-        let may_be_created = self.created.is_some() && !name.as_bytes().starts_with(b".");
+        let may_be_created = self.created.is_some() && is_record(name.as_bytes());
         // Most calls end here.
         if !(has_prefix || may_be_created) || bytes.ends_with(b"/") {
             return None;
@@ -144,6 +143,8 @@ impl Opener {
         let file = if permitted.has_prefix {
             rustix::fs::openat(&self.file, permitted.name.as_c_str(), safe, mode)?
         } else {
+            // Nobody shall take it for a program.
+            let mode = mode & Mode::from_raw_mode(0o666);
             let Some(file) = self.open_created(&permitted.name, safe, mode) else { return Ok(None) };
             file
         };
@@ -175,6 +176,20 @@ impl Opener {
         let is_own = !flags.contains(OFlags::EXCL) && created.contains(&identity(&file).ok()?);
         is_own.then_some(file)
     }
+}
+
+/// Returns whether no program takes a file of this name for code, settings or instructions, even if
+/// somebody starts one in its directory: `count`, `calls-2`, `state.log`.
+fn is_record(name: &[u8]) -> bool {
+    /// Ends of names of records.
+    const ENDS: [&[u8]; 6] = [b"log", b"out", b"err", b"jsonl", b"count", b"pid"];
+    /// Names of files that programs look for, beside those that end in `file`.
+    const TAKEN: [&[u8]; 4] = [b"configure", b"wscript", b"workspace", b"build"];
+    let mut parts = name.splitn(2, |byte| *byte == b'.');
+    let (stem, end) = (parts.next().unwrap_or_default(), parts.next());
+    let is_plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(byte);
+    let is_taken = TAKEN.contains(&stem) || stem.ends_with(b"file");
+    !stem.is_empty() && stem.iter().all(is_plain) && !is_taken && end.is_none_or(|end| ENDS.contains(&end))
 }
 
 /// Returns the position of the mode among the arguments of `open` or `creat`.
@@ -214,5 +229,51 @@ fn give(listener: &OwnedFd, call: u64, file: &OwnedFd, flags: c_int) -> Response
         0.. => Response::Return(number.into()),
         // The caller was killed, or has no descriptor left.
         _ => Response::Fail(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EMFILE)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_record;
+
+    #[test]
+    fn names_that_programs_look_for_are_no_records() {
+        for name in ["count", "calls-2", "state_1", "agent.log", "run.jsonl", "x.pid"] {
+            assert!(is_record(name.as_bytes()), "{name}");
+        }
+        for name in [
+            "",
+            ".",
+            ".envrc",
+            "GNUmakefile",
+            "Makefile",
+            "makefile",
+            "Justfile",
+            "justfile",
+            "rakefile",
+            "dockerfile",
+            "wscript",
+            "configure",
+            "WORKSPACE",
+            "BUILD",
+            "build",
+            "json.py",
+            "conftest.py",
+            "pytest.ini",
+            "go.work",
+            "package.json",
+            "Cargo.toml",
+            "AGENTS.md",
+            "CMakeLists.txt",
+            "x.mk",
+            "requirements.txt",
+            "a.so",
+            "a.log.py",
+            "x.tar.log",
+            "a b",
+            "\u{fc}",
+        ] {
+            assert!(!is_record(name.as_bytes()), "{name}");
+        }
     }
 }

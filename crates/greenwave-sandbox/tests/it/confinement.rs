@@ -408,7 +408,7 @@ fn handles_abstract_sockets_and_set_user_id_programs_are_no_way_out() {
 const CHANGES_BESIDE: &str = r#"
     cd ../tools
     { echo 1 > agent.sh.log && echo 2 >> agent.sh.log; } 2> /dev/null && cat agent.sh.log
-    { echo 1 > count && echo 2 >> count; } 2> /dev/null && [ "$(cat count)" = "1
+    { (umask 0; echo 1 > count) && echo 2 >> count; } 2> /dev/null && [ "$(cat count)" = "1
 2" ] && echo count
     for name in current pipe file agent.sh agent.sh.link; do
         rm -f $name 2> /dev/null && echo REMOVED $name
@@ -418,6 +418,10 @@ const CHANGES_BESIDE: &str = r#"
     for name in file agent.sh agent.sh.link .envrc agent.shX/new; do
         { echo x > $name; } 2> /dev/null && echo WRITTEN $name
     done
+    for name in GNUmakefile makefile json.py conftest.py go.work package.json AGENTS.md; do
+        { echo x > $name; } 2> /dev/null && echo CREATED $name
+    done
+    [ ! -x count ] || echo EXECUTABLE
     mkdir .git 2> /dev/null && echo DIRECTORY
     mv ../tools ../moved 2> /dev/null && echo MOVED
     true"#;
