@@ -92,6 +92,8 @@ const ON_BY_DEFAULT: [(&str, &str); 2] = [("greenwave-cache", SEGMENT), ("greenw
 const HTTP_CLIENTS: &[&str] = &["reqwest", "ureq", "isahc", "attohttpc", "curl", "surf", "minreq", "awc"];
 const HTTP_SERVERS: &[&str] =
     &["axum", "hyper", "warp", "actix-web", "tiny_http", "rouille", "poem", "salvo", "rocket", "tide"];
+/// Reads the errors of hyper, which its client of HTTP wraps. It enables no server.
+const HTTP_ERROR_READER: (&str, &str) = ("greenwave-agents", "hyper");
 /// The only crate that serves HTTP.
 const SERVER: &str = "greenwave-telemetry";
 
@@ -261,8 +263,13 @@ fn check_paths(workspace: &Workspace, package: &Package, layer: Layer) -> Vec<St
         ));
     } else if layer < Layer::Tool && package.name != SERVER {
         // HTTP clients are built from the same parts as servers.
-        let boundaries = [HTTP_CLIENTS, SERVICE_CLIENTS, &[SERVER]].concat();
-        rules.push((HTTP_SERVERS.to_vec(), boundaries, "only greenwave-telemetry serves HTTP"));
+        let (reader, library) = HTTP_ERROR_READER;
+        let boundaries = [HTTP_CLIENTS, SERVICE_CLIENTS, &[SERVER, reader]].concat();
+        let is_server = |name: &&str| (package.name.as_str(), *name) != (reader, library);
+        let servers = HTTP_SERVERS.iter().copied().filter(is_server).collect();
+        // A boundary is not searched, also where the search begins.
+        let boundaries = boundaries.into_iter().filter(|name| *name != package.name.as_str()).collect();
+        rules.push((servers, boundaries, "only greenwave-telemetry serves HTTP"));
     }
     if layer < Layer::Program {
         let reads_manifests = package.name == MANIFEST_READER;

@@ -198,6 +198,17 @@ pub enum Error {
         /// Whether the connection failed or was lost.
         is_unreachable: bool,
     },
+    /// A model server violates HTTP or TLS, or has no trusted certificate, also when the request is
+    /// repeated.
+    #[error("model server {server} does not keep to {protocol}")]
+    ProtocolViolation {
+        /// Host and port of the server.
+        server: String,
+        /// `HTTP` or `TLS`.
+        protocol: &'static str,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A directory of recorded exchanges with model servers cannot be used.
     #[error("cannot {operation} {}", path.display())]
     Recording {
@@ -273,6 +284,7 @@ impl Error {
                 | Error::NoKey { .. }
                 | Error::KeyCommand { .. }
                 | Error::RequestRefused { .. }
+                | Error::ProtocolViolation { .. }
                 | Error::Recording { .. }
                 | Error::NotRecorded { .. }
                 | Error::Panicked { .. }

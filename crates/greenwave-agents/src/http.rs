@@ -8,12 +8,14 @@ mod conversation;
 mod failure;
 mod key;
 mod message;
+mod protocol;
 mod recording;
 mod reply;
 mod tools;
 mod turn;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::{Client, Url};
@@ -29,6 +31,11 @@ use self::reply::Reply;
 use self::turn::Turn;
 
 pub use self::recording::HttpRecording;
+
+/// Maximum number of times that a request is sent to a server that does not keep to the protocol.
+const SENDS_MAX: u32 = 3;
+/// Delay between them.
+const SEND_DELAY: Duration = Duration::from_millis(200);
 
 /// An agent that sends the prompt to a model server, together with the
 /// [files](Request::context) that the request names, and returns the text that the model writes.
@@ -166,14 +173,26 @@ impl Server {
             return self.accepted(reply, None).await;
         }
         let (key, is_old) = self.key.get(self.options.server()).await?;
-        match self.post_with(key, body.clone()).await {
+        match self.post_repeatedly(key, body.clone()).await {
             Err(Error::RequestRefused { status: 401, .. }) if is_old => {
                 self.key.forget().await;
                 let (key, _) = self.key.get(self.options.server()).await?;
-                self.post_with(key, body).await
+                self.post_repeatedly(key, body).await
             }
             result => result,
         }
+    }
+
+    /// Sends a request, and again if the server does not keep to the protocol. A machine between
+    /// may have done that once; a server that does it always is not waited for.
+    async fn post_repeatedly(&self, key: Option<Key>, body: String) -> Result<(Reply, Option<Key>), Error> {
+        for _ in 1..SENDS_MAX {
+            match self.post_with(key.clone(), body.clone()).await {
+                Err(Error::ProtocolViolation { .. }) => tokio::time::sleep(SEND_DELAY).await,
+                result => return result,
+            }
+        }
+        self.post_with(key, body).await
     }
 
     async fn post_with(&self, key: Option<Key>, body: String) -> Result<(Reply, Option<Key>), Error> {
@@ -188,7 +207,7 @@ impl Server {
             let (name, value) = message::key_header(self.options.api, key);
             post = post.header(name, value);
         }
-        let response = post.send().await.map_err(|error| failures.of_connection(&error))?;
+        let response = post.send().await.map_err(|error| failures.of_request(&error))?;
         self.accepted(Reply::live(response, recorder), key).await
     }
 

@@ -10,6 +10,7 @@ use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
 use super::key::Key;
+use super::protocol;
 use super::reply::{BodyError, Reply};
 use crate::Error;
 
@@ -35,12 +36,17 @@ impl Failures {
         self.key.as_ref().map(|key| key.mask(&text).into_owned()).unwrap_or(text)
     }
 
+    /// Returns the error of a request without a response: nobody answered, or not as the protocol
+    /// demands.
+    pub(super) fn of_request(&self, error: &reqwest::Error) -> Error {
+        let Some(protocol) = protocol::violated(error) else { return self.of_connection(error) };
+        let source = self.shown(&root_cause(error).to_string()).into();
+        Error::ProtocolViolation { server: self.server.clone(), protocol, source }
+    }
+
     /// Returns the error of a connection that failed or was lost.
-    pub(super) fn of_connection(&self, error: &reqwest::Error) -> Error {
-        let mut cause: &dyn StdError = error;
-        while let Some(deeper) = cause.source() {
-            cause = deeper;
-        }
+    fn of_connection(&self, error: &reqwest::Error) -> Error {
+        let cause = root_cause(error);
         let operation = if error.is_connect() { "cannot connect" } else { "the connection broke off" };
         Error::ServerUnavailable {
             server: self.server.clone(),
@@ -53,6 +59,10 @@ impl Failures {
     /// Returns the error of a response that cannot be read to its end.
     pub(super) fn of_body(&self, error: &BodyError) -> Error {
         match error {
+            BodyError::Connection(error) if protocol::violated(error).is_some() => {
+                let source = self.shown(&root_cause(error).to_string()).into();
+                Error::InvalidAnswer { server: self.server.clone(), source }
+            }
             BodyError::Connection(error) => self.of_connection(error),
             BodyError::Replayed => Error::ServerUnavailable {
                 server: self.server.clone(),
@@ -129,6 +139,14 @@ impl Failures {
             _ => line,
         }
     }
+}
+
+fn root_cause(error: &reqwest::Error) -> &dyn StdError {
+    let mut cause: &dyn StdError = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause
 }
 
 /// Returns whether the same request may succeed later: the server limits requests, is overloaded or

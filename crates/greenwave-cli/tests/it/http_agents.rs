@@ -1,6 +1,9 @@
 //! Runs with agents that are model servers, played by a server with scripted responses.
 
-use std::sync::Mutex;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use greenwave_testkit::http::{HttpRequest, HttpResponse, HttpServer};
@@ -321,6 +324,30 @@ fn a_refused_request_ends_the_feature_with_a_hint() {
         finished.describe()
     );
     assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn a_server_that_does_not_speak_http_ends_the_feature_with_a_hint() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            counter.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.read(&mut [0; 65536]);
+            let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.9\r\n");
+        }
+    });
+    let agent = format!("[agents.one]\nkind = \"openai\"\nmodel = \"m\"\nbase_url = \"http://{server}\"\n");
+    let dir = directory(&agent, &[("one", "one")]);
+    let finished = run(&dir).run().with_code(1);
+    let report = Report::of(&finished);
+    let reason = report.reason("one");
+    assert!(reason.contains(&format!("model server {server} does not keep to HTTP: ")), "{reason}");
+    assert!(finished.describe().contains("check `base_url` of the agent"), "{}", finished.describe());
+    assert_eq!(connections.load(Ordering::SeqCst), 3);
 }
 
 #[test]
