@@ -1,23 +1,59 @@
 //! Finds the project directory and the directory of test results.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use greenwave_testing::RESULTS_VARIABLE;
 
 use crate::config::Config;
 use crate::error::CliError;
+use crate::output;
 use crate::reader::SETTINGS_FILE;
 
 /// Returns the named project directory. Without one, returns the nearest directory with a
 /// `greenwave.toml` at or above the working directory, or else the working directory.
+///
+/// A file above that belongs to another user is ignored with a warning: in `/tmp`, everybody could
+/// choose the commands that the users of directories below run.
 pub(crate) fn project_dir(named: Option<&Path>) -> Result<PathBuf, CliError> {
     if let Some(named) = named {
         return Ok(named.to_owned());
     }
     let io = |source| CliError::Io { operation: "find", path: ".".into(), source };
     let here = std::env::current_dir().map_err(io)?;
-    let above = here.ancestors().find(|dir| dir.join(SETTINGS_FILE).is_file());
-    Ok(above.unwrap_or(&here).to_owned())
+    let trusted = TrustedOwners::of(&here);
+    let is_project = |dir: &&Path| {
+        let file = dir.join(SETTINGS_FILE);
+        file.is_file() && (*dir == here || trusted.own(&file))
+    };
+    Ok(here.ancestors().find(is_project).unwrap_or(&here).to_owned())
+}
+
+/// The users whose files above the working directory decide what runs: the user of this process,
+/// root, and the owner of the working directory, who could put the same file there.
+struct TrustedOwners([u32; 3]);
+
+impl TrustedOwners {
+    fn of(directory: &Path) -> Self {
+        let user = rustix::process::geteuid().as_raw();
+        let owner = std::fs::metadata(directory).map_or(user, |found| found.uid());
+        Self([user, 0, owner])
+    }
+
+    /// Returns whether they own a file, and the link to it if it is one. Warns otherwise.
+    fn own(&self, file: &Path) -> bool {
+        let owners = [file.symlink_metadata(), file.metadata()].map(|found| found.ok().map(|it| it.uid()));
+        match owners.into_iter().find(|owner| !owner.is_some_and(|owner| self.0.contains(&owner))) {
+            None => true,
+            Some(owner) => {
+                static WARNED: Once = Once::new();
+                let error = CliError::ForeignSettings { path: file.to_owned(), owner };
+                WARNED.call_once(|| output::warn("settings are passed over", &error));
+                false
+            }
+        }
+    }
 }
 
 /// Returns the directory of test results: the setting `cache.directory`, or else the default

@@ -41,6 +41,9 @@ pub(crate) enum CliError {
     /// A file or directory cannot be read or written.
     #[error("cannot {operation} {}", path.display())]
     Io { operation: &'static str, path: PathBuf, source: std::io::Error },
+    /// Settings above the working directory belong to somebody else.
+    #[error("{} belongs to {}", path.display(), owner.map_or("another user".to_owned(), |id| format!("user {id}")))]
+    ForeignSettings { path: PathBuf, owner: Option<u32> },
     /// A report of a test run cannot be written.
     #[error("cannot write report {}", path.display())]
     Report { path: PathBuf, source: std::io::Error },
@@ -272,6 +275,7 @@ fn run_hint(error: &greenwave::Error) -> Option<&'static str> {
         greenwave::Error::Busy { .. } => "wait for the other run to end, or use a copy of the project",
         greenwave::Error::Branch { .. } => "check out another branch there, or rename the plan",
         greenwave::Error::BranchName { .. } => "rename that branch, or remove `result` from the plan",
+        greenwave::Error::BranchOfPlan { .. } => "give this plan another `name`, or delete the branch",
         greenwave::Error::NoRepository { .. } => "run `git init` and commit, or remove the key from the plan",
         greenwave::Error::NotTraced => {
             "pass `--set testing.trace=true`, and declare all `inputs` of tests, or none"

@@ -97,6 +97,11 @@ impl ResultBranch {
         Err(Error::Branch { branch, worktree: worktree.into() })
     }
 
+    /// Returns whether the branch exists.
+    pub(crate) fn exists(&self) -> bool {
+        self.resolve(&self.name).is_some()
+    }
+
     /// Returns the commit at the tip, or the user's `HEAD` if the branch does not exist. Returns
     /// `None` before the first commit.
     pub(crate) fn tip(&self) -> Option<String> {

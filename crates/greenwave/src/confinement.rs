@@ -4,6 +4,7 @@ pub(crate) mod agents;
 mod options;
 mod paths;
 mod secrets;
+mod sockets;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

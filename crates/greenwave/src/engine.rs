@@ -30,6 +30,7 @@ use crate::adapters::{self, Flusher};
 use crate::approval::Approvals;
 use crate::boxed::boxed;
 use crate::branch::ResultBranch;
+use crate::branch_owner;
 use crate::budget::BudgetLedger;
 use crate::confinement::RunConfinement;
 use crate::context::RunContext;
@@ -236,12 +237,16 @@ impl Engine {
         let tests = tests(&settings, &state_dir)?;
         let state_home = Arc::new(StateHome::new(&plan.project, state_dir, adapters::caches(&settings)));
         let store = adapters::store_of_run(&settings, &state_home)?;
+        let journal = RunJournal::open_guarded(Arc::clone(&state_home), seal)?;
+        if let Some(branch) = &branch {
+            branch_owner::claim(branch, &plan, &journal)?;
+        }
         let ctx = RunContext {
             definitions: plan.features.iter().map(green_record::definition).collect(),
             flusher: Flusher::new(store.clone()),
             attempts: Attempts::new(store.clone(), &adapters::attempts_namespace(seal.as_ref())),
             approvals: Approvals::new(Arc::clone(&state_home), seal),
-            journal: RunJournal::open_guarded(Arc::clone(&state_home), seal)?,
+            journal,
             state_home,
             tests,
             project: destination(&copies.root, vec![lock, lock_of_copies], &steps)?,

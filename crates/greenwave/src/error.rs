@@ -118,6 +118,14 @@ pub enum Error {
         /// Name of the other one.
         existing: String,
     },
+    /// The results of another plan are on the branch of this one.
+    #[error("cannot write branch `{branch}`: it has the results of plan {plan}")]
+    BranchOfPlan {
+        /// Name of the branch.
+        branch: String,
+        /// File of the other plan, or its name.
+        plan: String,
+    },
     /// A plan asks for a branch, or for `HEAD`, and the project has no git repository.
     #[error("invalid value `{value}` for `{key}`: expected a project in a git repository")]
     NoRepository {
@@ -331,6 +339,9 @@ impl FeatureError {
             }
             FeatureError::Agent(greenwave_agents::Error::RequestRefused { status: 404, .. }) => {
                 Some("check `base_url` and `model` of the agent")
+            }
+            FeatureError::Agent(greenwave_agents::Error::ProtocolViolation { .. }) => {
+                Some("check `base_url` of the agent: its scheme, its host and its port")
             }
             FeatureError::Agent(greenwave_agents::Error::NotRecorded { .. }) => {
                 Some("record the run again with `--record`")

@@ -107,7 +107,7 @@ pub fn isolate_git(command: &mut Command) {
     for name in LOCAL_VARIABLES {
         command.env_remove(name);
     }
-    configure(command, &[]);
+    configure::<&str>(command, &[]);
 }
 
 /// Keeps a call of git from starting hooks, monitors, transports and pagers, and from asking.
@@ -127,7 +127,7 @@ pub fn restrict_git(command: &mut Command, project: &Path) {
 
 /// Sets configuration variables for a call of git. The option `-c` takes a name only up to its
 /// first `=`, and names of filters may have one.
-pub(crate) fn configure(command: &mut Command, settings: &[(String, String)]) {
+pub(crate) fn configure<T: AsRef<OsStr>>(command: &mut Command, settings: &[(T, String)]) {
     let (key, value) = NO_BARE_REPOSITORY;
     command.env("GIT_CONFIG_COUNT", (settings.len() + 1).to_string());
     command.env("GIT_CONFIG_KEY_0", key).env("GIT_CONFIG_VALUE_0", value);
@@ -289,13 +289,20 @@ impl UserRepository {
 
     /// Returns the paths of `HEAD` that git takes for unmodified in the worktree. The content of
     /// such a file differs from the committed one if a filter or the line endings convert it.
+    /// `filters` are settings that disable filters.
     ///
     /// # Errors
     /// [`Error::Git`].
-    pub(crate) fn converted(&self, head: &str) -> Result<BTreeSet<Vec<u8>>, Error> {
+    pub(crate) fn converted(
+        &self,
+        head: &str,
+        filters: &[(OsString, String)],
+    ) -> Result<BTreeSet<Vec<u8>>, Error> {
         let operation = "compare the worktree with HEAD";
         let list = |arguments: &[&str]| {
-            let listed = output(command(&self.top).args(arguments).arg(head), operation)?;
+            let mut list = command(&self.top);
+            configure(&mut list, filters);
+            let listed = output(list.args(arguments).arg(head), operation)?;
             Ok::<_, Error>(listed.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect::<BTreeSet<_>>())
         };
         let modified = list(&["diff-index", "-z", "--name-only", "--no-renames"])?;

@@ -5,19 +5,23 @@
 //! which holds all of them, and older history from the user's repository. When the user rewrites
 //! history and collects garbage, only the old history is affected.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use greenwave_dir::{Access, Dir};
+use greenwave_dir::{Access, Dir, FileKind};
 use greenwave_storage::Store;
 use greenwave_testing::EntryKind;
 
 use crate::error::{Error, chain};
 use crate::git::{self, Tracked, UserRepository};
-use crate::tree::{self, Tree};
+use crate::git_filters::filters_off;
+use crate::tree::{self, Change, Tree};
 
 /// Name of the branch in copies of a repository whose `HEAD` is detached.
 const DETACHED_BRANCH: &str = "greenwave";
@@ -166,7 +170,9 @@ impl GitBase {
                 None => changed.args(["ls-tree", "-r", "-z", "--name-only", &tree]),
             };
             let changed = git::output(&mut changed, operation)?;
-            let converted = head.and_then(|head| repository.converted(head).ok()).unwrap_or_default();
+            let filters = filters_off(&repository.top);
+            let converted =
+                head.and_then(|head| repository.converted(head, &filters).ok()).unwrap_or_default();
             let is_work = |path: &&[u8]| !path.is_empty() && !converted.contains(*path);
             self.uncommitted = changed.split(|byte| *byte == 0).filter(is_work).count();
             let message = match head {
@@ -189,14 +195,38 @@ impl GitBase {
     /// Gives a copy a new repository whose `HEAD` and index are `base`. An existing repository is
     /// removed with everything that programs have done to it.
     ///
+    /// Git works in a new directory within `private`, where programs reach nothing. In the copy, a
+    /// program that holds a descriptor could lead it into another repository meanwhile.
+    ///
     /// # Errors
     /// [`Error::Git`], [`Error::Io`] or [`Error::Store`].
-    pub(crate) async fn attach(&self, copy: &Dir, base: &Tree, store: &Store) -> Result<(), Error> {
-        self.write_repository(copy)?;
+    pub(crate) async fn attach(
+        &self,
+        copy: &Dir,
+        private: &Dir,
+        base: &Tree,
+        store: &Store,
+    ) -> Result<(), Error> {
         let changes = tree::changes(&self.tree, base);
         if changes.is_empty() {
-            return Ok(());
+            return self.write_repository(copy);
         }
+        let failed = |error: io::Error| Error::io("write", copy.path().join(".git"))(error);
+        let made = private.temporary_subdirectory("git-", 0o700).map_err(failed)?;
+        let written = self.write_changed(&made, &changes, store).await;
+        let moved = written.and_then(|()| {
+            self.clear_repository(copy)?;
+            let (from, to) = (made.subdirectory(".git"), copy.create_new_subdirectory(".git", 0o777));
+            copy_all(&from.map_err(failed)?, &to.map_err(failed)?).map_err(failed)
+        });
+        let name = made.path().file_name().unwrap_or_default();
+        private.remove_all(name).map_err(Error::io("remove", made.path()))?;
+        moved
+    }
+
+    /// Writes a repository into `directory` whose `HEAD` and index have these changes.
+    async fn write_changed(&self, directory: &Dir, changes: &[Change], store: &Store) -> Result<(), Error> {
+        self.write_repository(directory)?;
         let reference = format!("refs/heads/{}", self.branch);
         let mut stream = Vec::new();
         let header = "committer Greenwave <greenwave@localhost> now\n";
@@ -205,7 +235,7 @@ impl GitBase {
             format!("commit {reference}\n{header}data {}\n{message}\nfrom {}\n", message.len(), self.commit)
                 .as_bytes(),
         );
-        for change in &changes {
+        for change in changes {
             let path = quoted(&change.path);
             match change.after {
                 None => stream.extend_from_slice(format!("D {path}\n").as_bytes()),
@@ -222,10 +252,21 @@ impl GitBase {
         }
         let operation = "commit merged features";
         let arguments = ["fast-import", "--quiet", "--date-format=now", "--force"];
-        let git = || git::command_in_copy(copy.path(), &self.top);
+        let git = || git::command_in_copy(directory.path(), &self.top);
         git::output_of(git().args(arguments), &stream, operation)?;
         // Entries that are equal in both stay valid. The files may differ from both.
         git::output(git().args(["read-tree", "-m", "-i", "HEAD"]), operation)?;
+        Ok(())
+    }
+
+    /// Removes the `.git` of a copy, and creates the directories of submodules. Git takes a
+    /// submodule whose directory does not exist for deleted.
+    fn clear_repository(&self, copy: &Dir) -> Result<(), Error> {
+        copy.remove_all(".git").map_err(Error::io("remove", copy.path().join(".git")))?;
+        for submodule in &self.submodules {
+            let created = copy.create_subdirectory(submodule, 0o777);
+            created.map_err(Error::io("create", copy.path().join(submodule)))?;
+        }
         Ok(())
     }
 
@@ -233,15 +274,10 @@ impl GitBase {
     fn write_repository(&self, copy: &Dir) -> Result<(), Error> {
         let path = copy.path().join(".git");
         let failed = |error: io::Error| Error::io("write", &path)(error);
-        copy.remove_all(".git").map_err(failed)?;
-        let git = copy.create_subdirectory(".git", 0o777).map_err(failed)?;
+        self.clear_repository(copy)?;
+        let git = copy.create_new_subdirectory(".git", 0o777).map_err(failed)?;
         for directory in ["objects/info", "objects/pack", "refs/heads", "refs/tags", "info"] {
             git.create_subdirectory(directory, 0o777).map_err(failed)?;
-        }
-        // Git takes a submodule whose directory does not exist for deleted.
-        for submodule in &self.submodules {
-            let created = copy.create_subdirectory(submodule, 0o777);
-            created.map_err(Error::io("create", copy.path().join(submodule)))?;
         }
         let write = |name: &str, content: &[u8]| write_new(&git, name, content).map_err(failed);
         let mut alternates = self.objects.as_os_str().as_bytes().to_owned();
@@ -308,6 +344,22 @@ pub(crate) fn added_refs(copy: &Dir) -> Vec<String> {
 
 fn commit_of(copy: &Dir, reference: &str) -> Option<Vec<u8>> {
     copy.read(format!(".git/{reference}"), REF_BYTES_MAX).ok()
+}
+
+/// Copies the files of a new repository, whose directory nobody else has seen, into an empty
+/// directory.
+fn copy_all(from: &Dir, to: &Dir) -> io::Result<()> {
+    for entry in from.entries()? {
+        let permissions = from.metadata(&entry.name)?.permissions() & 0o777;
+        if entry.kind == FileKind::Directory {
+            let created = to.create_new_subdirectory(&entry.name, 0o777)?;
+            copy_all(&from.subdirectory(&entry.name)?, &created)?;
+        } else {
+            let mut file = to.open_file(&entry.name, Access::CreateNew, permissions)?;
+            io::copy(&mut from.open_file(&entry.name, Access::Read, 0)?, &mut file)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file that does not exist yet.

@@ -54,7 +54,7 @@
 //!
 //! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
-//! | `remote` | no | test results on a Redis server, also over TLS, or memcached; without it, such a server is [`ResultStoreError::NoRemote`] | redis, rustls with ring (C), async-memcached |
+//! | `remote` | no | test results on a Redis server, also over TLS, or memcached; without it, such a server is [`ResultStoreError::NoRemote`] | redis, rustls with ring (C) |
 //! | `http-agents` | no | [`AgentSpec::Http`]: agents that are model servers; without it, such an agent is [`Error::NoHttp`] | reqwest, rustls with ring (C and assembly) |
 //! | `conformance` | no | the module `conformance`, which fuzz targets use | none |
 //!
@@ -74,6 +74,7 @@ mod attempt_record;
 mod base_build;
 mod boxed;
 mod branch;
+mod branch_owner;
 mod budget;
 mod cases;
 mod clean;
@@ -100,6 +101,7 @@ mod function_tests;
 mod gates;
 mod git;
 mod git_copies;
+mod git_filters;
 mod green_record;
 mod guarded_write;
 mod guards;
@@ -170,6 +172,7 @@ pub use error::{Error, FeatureError, chain};
 pub use event::{AttemptDetails, Event, FileChange};
 pub use forget::{Forgotten, forget};
 pub use git::{isolate_git, restrict_git};
+pub use git_filters::filters_off;
 pub use greenwave_agents::{
     ApiKeySource, CodingProgram, Error as AgentError, HttpApi, HttpMode, HttpOptions, ProgramOptions, WaitOn,
 };

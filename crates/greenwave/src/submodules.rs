@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::error::Error;
 use crate::git;
+use crate::git_filters::filters_off;
 
 /// Returns the submodules whose files differ from the given commit, with the number of these files.
 /// Untracked files count unless they are ignored. Submodules that are not checked out are left out.
@@ -27,12 +28,16 @@ pub(crate) fn uncommitted(top: &Path, submodules: &[(String, String)]) -> Vec<(S
 }
 
 fn count(directory: &Path, commit: &str) -> Result<usize, Error> {
+    let filters = filters_off(directory);
     let list = |arguments: &[&str]| {
-        let listed = git::output(git::command(directory).args(arguments), "compare a submodule")?;
+        let mut list = git::command(directory);
+        git::configure(&mut list, &filters);
+        let listed = git::output(list.args(arguments), "compare a submodule")?;
         Ok::<_, Error>(listed.split(|byte| *byte == 0).filter(|path| !path.is_empty()).count())
     };
     // `diff-index` alone takes files for changed whose timestamps differ from the index.
-    let changed = ["diff", "-z", "--name-only", "--no-renames", "--no-ext-diff", commit, "--"];
+    let changed = ["diff", "-z", "--name-only", "--no-renames", "--no-ext-diff", "--no-textconv"];
+    let changed = [changed.as_slice(), &[commit, "--"]].concat();
     let untracked = ["ls-files", "-z", "--others", "--exclude-standard"];
     Ok(list(&changed)? + list(&untracked)?)
 }

@@ -164,8 +164,9 @@ impl Workspace {
     /// [`Error::Io`], [`Error::Store`], [`Error::Setup`] or [`Error::Git`].
     pub(crate) async fn start_from(&mut self, base: &Tree, tree: &Tree, store: &Store) -> Result<(), Error> {
         self.prepare(tree, store).await?;
-        if let Some(git) = self.copies.as_ref().and_then(|copies| copies.git()) {
-            git.attach(self.dir(), base, store).await?;
+        let copies = self.copies.clone();
+        if let Some((copies, git)) = copies.as_ref().and_then(|copies| Some((copies, copies.git()?))) {
+            git.attach(self.dir(), &copies.layers_dir()?, base, store).await?;
             self.repositories.insert(String::new());
         }
         self.create_directory().map(drop)

@@ -116,6 +116,43 @@ fn agents_and_tests_reach_their_copy_only() {
     }
 }
 
+/// An agent or a test of one feature that finds the copy of another, which exists at the same time,
+/// can neither see what lies in it nor make its tests pass.
+#[test]
+fn copies_of_features_are_out_of_reach_of_each_other() {
+    let dir = dir().with("meeting/.keep", "");
+    let meeting = dir.path("meeting").display().to_string();
+    let copies = dir.path(STATE).join("greenwave").display().to_string();
+    let wait = |name: &str| format!("until test -e {meeting}/{name}; do sleep 0.01; done");
+    // Paths that lead to copies, as they are and through processes.
+    let attack = format!(
+        "for copy in {copies}/*/*/* {copies}/*/*/.layers/of/*/* /proc/[0-9]*/cwd /proc/[0-9]*/root/{copies}/*/*/victim; do \
+         test \"$(cat $copy/mine.txt 2> /dev/null)\" != victim || echo seen $copy >> {meeting}/broken; \
+         test $copy -ef . || ! echo passed > $copy/verdict.txt || echo written $copy >> {meeting}/broken; \
+         done 2> /dev/null"
+    );
+    for strength in strengths(&dir) {
+        for name in ["ready", "attacked", "broken"] {
+            let _ = fs::remove_file(dir.path(&format!("meeting/{name}")));
+        }
+        let victim =
+            format!("echo victim > mine.txt; : > {meeting}/ready; {}; answer done.txt x", wait("attacked"));
+        let verdict = format!("test -f done.txt && {} && test -f verdict.txt", wait("attacked"));
+        let attacker = format!("{}; {attack}; answer two.txt x", wait("ready"));
+        let test = format!("test -f two.txt || exit 1; {attack}; : > {meeting}/attacked");
+        let features =
+            [ShellFeature::new("victim", &victim, &verdict), ShellFeature::new("attacker", &attacker, &test)];
+        let keys = format!("confine = \"{strength}\"\nwritable = [{meeting:?}]\nguards = \"off\"");
+        dir.write("plan.toml", format!("{keys}\n{}", shell_plan::plan(&features)));
+        let report = Report::of(&plan_of(&dir).run().with_code(1));
+        assert_eq!(report.phases(), [("victim", "failed"), ("attacker", "green")], "{strength}");
+        let broken = fs::read_to_string(dir.path("meeting/broken"));
+        assert!(broken.is_err(), "{strength}: {broken:?}");
+        fs::remove_file(dir.path("project/two.txt")).unwrap();
+        fs::remove_dir_all(dir.path("project/.greenwave")).unwrap();
+    }
+}
+
 /// Agents keep locks with process numbers in the state that they share with programs outside.
 #[test]
 fn agents_have_the_process_numbers_of_the_system() {

@@ -388,3 +388,47 @@ fn a_setting_for_notify_runs_no_words_of_agents() {
     let done = test(&dir, &set).run().with_code(2);
     assert!(done.stderr.contains("with variables instead of placeholders"), "{}", done.describe());
 }
+
+/// In a directory that all users share, one of them leaves a `greenwave.toml` for those below.
+#[test]
+fn settings_of_another_user_above_the_working_directory_are_passed_over() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let settings = |name: &str| format!("[[test]]\nname = \"{name}\"\ncommand = [\"touch\", \"ran\"]\n");
+    let dir = TestDir::empty().with("greenwave.toml", settings("theirs")).with("mine/part/a", "");
+    let run = || dir.greenwave(["test"]).within(&dir.path("mine/part")).run();
+    let own = |path: &str, user: u32| std::os::unix::fs::lchown(dir.path(path), Some(user), None).unwrap();
+    let check = |is_taken: bool| {
+        let done = run();
+        assert_eq!(done.stderr.contains("settings are passed over"), !is_taken, "{}", done.describe());
+        assert_eq!(dir.path("ran").exists(), is_taken, "{}", done.describe());
+        let _ = fs::remove_file(dir.path("ran"));
+    };
+    own("greenwave.toml", 65534);
+    check(false);
+    // A link of theirs to a file of mine.
+    fs::rename(dir.path("greenwave.toml"), dir.path("other.toml")).unwrap();
+    own("other.toml", 0);
+    std::os::unix::fs::symlink("other.toml", dir.path("greenwave.toml")).unwrap();
+    own("greenwave.toml", 65534);
+    check(false);
+    own("greenwave.toml", 0);
+    check(true);
+    // Nearer settings hold, and those in the working directory are the user's choice.
+    own("greenwave.toml", 65534);
+    dir.write("mine/greenwave.toml", settings("mine"));
+    run().with_code(0);
+    assert!(dir.path("mine/ran").exists() && !dir.path("ran").exists());
+    dir.write("mine/part/greenwave.toml", settings("theirs"));
+    own("mine/part/greenwave.toml", 65534);
+    run().with_code(0);
+    assert!(dir.path("mine/part/ran").exists());
+    // A project of one user in which another works, as root does in a container.
+    fs::remove_file(dir.path("mine/part/greenwave.toml")).unwrap();
+    own("mine/greenwave.toml", 65534);
+    own("mine/part", 65534);
+    fs::remove_file(dir.path("mine/ran")).unwrap();
+    run().with_code(0);
+    assert!(dir.path("mine/ran").exists());
+}

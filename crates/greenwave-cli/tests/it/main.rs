@@ -61,6 +61,7 @@ mod partial_repositories;
 mod per_test;
 mod plan_command;
 mod plans;
+mod planted_programs;
 mod program;
 mod pull_requests;
 mod pytest;

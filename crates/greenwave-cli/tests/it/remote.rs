@@ -1,5 +1,8 @@
 //! Addresses of shared stores: passwords, TLS, and addresses that cannot be used.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use greenwave_testkit::server::Server;
 
 use crate::program::{Finished, Program};
@@ -89,4 +92,36 @@ fn a_bucket_without_the_feature_is_one_warning() {
     let finished = run(&dir, "cache", &["test", "--remote", "s3://bucket/results"]).with_code(0);
     let warning = "the feature `remote-objects` is disabled";
     assert_eq!(finished.stderr.matches(warning).count(), 1, "{}", finished.stderr);
+}
+
+/// Starts a server that answers everything with a part, again and again. Returns its port.
+fn endless(part: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let parts = part.repeat(10_000);
+                let _ = stream.read(&mut [0; 4096]);
+                // The client closes the connection.
+                while stream.write_all(parts.as_bytes()).is_ok() {}
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn a_server_that_sends_without_an_end_is_one_warning() {
+    let dir = project();
+    for (scheme, part) in [("redis", "+OK\r\n"), ("redis", "x"), ("memcached", "x"), ("memcached", "END\r\n")]
+    {
+        let address = format!("{scheme}://127.0.0.1:{}", endless(part));
+        dir.write("p/t.sh", format!("exit 0 # {scheme} {part:?}\n"));
+        let finished = run(&dir, "cache", &["test", "--remote", &address]).with_code(0);
+        assert!(!finished.stdout.contains("cached"), "{}", finished.describe());
+        let warnings = finished.stderr.matches("continuing without it").count();
+        assert_eq!(warnings, 1, "{scheme} {part:?}: {}", finished.describe());
+    }
 }

@@ -185,6 +185,46 @@ fn a_branch_that_git_cannot_have_is_refused_before_any_agent_starts() {
     }
 }
 
+/// Names of different plans can lead to one branch. The results of one are no start for the other.
+#[test]
+fn a_branch_has_the_results_of_one_plan() {
+    let dir = TestDir::with_project();
+    let plan = |feature: &str| {
+        let test = format!("test -f {feature}.txt");
+        let one = ShellFeature::new(feature, &format!("echo x > {feature}.txt"), &test);
+        format!("result = \"branch\"\n{}", shell_plan::plan(&[one]))
+    };
+    let run = |file: &str| dir.greenwave(["run", file, "--no-metrics"]).run();
+    repository(&dir);
+    dir.write("my plan.toml", plan("one"));
+    run("my plan.toml").with_code(0);
+    for (file, text) in [
+        ("my-plan.toml", plan("two")),
+        ("other.toml", format!("name = \"my plan\"\n{}", plan("two"))),
+        ("part/my plan.toml", plan("two").replace("\"project\"", "\"../project\"")),
+    ] {
+        dir.write(file, text);
+        let refused = run(file).with_code(2);
+        let expected = format!(
+            "cannot write branch `greenwave/my-plan`: it has the results of plan {}",
+            dir.path("my plan.toml").canonicalize().unwrap().display()
+        );
+        assert!(refused.stderr.contains(&expected), "{refused:?}");
+        assert!(refused.stderr.contains("give this plan another `name`"), "{refused:?}");
+        git(&dir, &["cat-file", "-e", "greenwave/my-plan:one.txt"]);
+    }
+    // The plan itself continues, also from another place, and others can have another name.
+    run("my plan.toml").with_code(0);
+    std::fs::rename(dir.path("my plan.toml"), dir.path("moved.toml")).unwrap();
+    let moved = dir.read("moved.toml");
+    dir.write("moved.toml", format!("name = \"my plan\"\n{moved}"));
+    run("moved.toml").with_code(0);
+    let named = format!("name = \"mine\"\n{}", plan("two"));
+    dir.write("my-plan.toml", named);
+    run("my-plan.toml").with_code(0);
+    git(&dir, &["cat-file", "-e", "greenwave/mine:two.txt"]);
+}
+
 /// A relative directory in `PATH` leads into the project and its copies, where agents can create
 /// programs.
 #[test]

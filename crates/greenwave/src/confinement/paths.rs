@@ -10,11 +10,12 @@ use greenwave_testing::{Environment, STATE_DIRECTORY};
 
 use crate::copies;
 use crate::error::Error;
-use crate::plan::Plan;
+use crate::plan::{AgentSpec, Plan};
 use crate::project_root::ProjectRoot;
 use crate::settings::Settings;
 
 use super::secrets::{git_credentials, secrets_of_home, secrets_of_projects};
+use super::sockets;
 
 /// Sockets of programs that execute requests outside of the confinement.
 const SOCKETS: [&str; 12] = [
@@ -158,6 +159,7 @@ impl Places {
             places.hidden.extend(secrets_of_home(&home));
         }
         places.add_sockets(environment);
+        places.sockets.extend(sockets::of_sessions(&permitted(plan)));
         let beside = root.parent().filter(|parent| holds_projects(parent)).map(Path::to_owned);
         // The person may create one during the run.
         places.hidden.extend([&root, &plan.project].map(|directory| directory.join(".env")));
@@ -221,6 +223,16 @@ impl Places {
             self.caches.extend(paths);
         }
     }
+}
+
+/// Returns the paths that the plan makes writable or readable, for all programs or for an agent.
+fn permitted(plan: &Plan) -> Vec<&Path> {
+    let agents = plan.agents.values().filter_map(AgentSpec::as_command).map(|spec| &spec.confinement);
+    let options = [&plan.confinement].into_iter().chain(agents);
+    options
+        .flat_map(|options| options.writable.iter().chain(&options.readable))
+        .map(PathBuf::as_path)
+        .collect()
 }
 
 /// Returns the path of the socket that the value of a variable names, such as `/tmp/nvim`,

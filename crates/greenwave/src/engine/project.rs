@@ -10,6 +10,7 @@ use crate::error::{Error, chain};
 use crate::event::Event;
 use crate::git::{Tracked, UserRepository};
 use crate::git_copies::GitBase;
+use crate::git_filters::filters_off;
 use crate::merge::MERGE_COPY;
 use crate::plan::{BaseKind, FeatureId};
 use crate::project_state;
@@ -181,8 +182,10 @@ impl ProjectCapture<'_> {
         let directory = shared.create_subdirectory("head", 0o777).map_err(Error::io("create", &path))?;
         let (git, checkout) = (repository.clone(), path.clone());
         let checked_out = ctx.blocking(move || {
-            let (files, converted) =
-                (git.check_out_head(&checkout)?, git.converted("HEAD").unwrap_or_default());
+            let (files, converted) = (
+                git.check_out_head(&checkout)?,
+                git.converted("HEAD", &filters_off(&git.top)).unwrap_or_default(),
+            );
             Ok::<_, Error>((files, converted, git.tracked()?.submodules))
         });
         let (files, converted, submodules) = checked_out.await?;

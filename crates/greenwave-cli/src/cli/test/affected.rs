@@ -1,7 +1,7 @@
 //! Asks git which files of a project have changed since a commit.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
@@ -22,7 +22,8 @@ type GitError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn changed_paths(project: &Path, commit: &str) -> Result<Vec<PathBuf>, GitError> {
     git(project, &[], &["rev-parse", "--git-dir"]).await?;
-    let filters = without_filters(project).await;
+    let top = project.to_owned();
+    let filters = tokio::task::spawn_blocking(move || greenwave::filters_off(&top)).await?;
     let git = async |args: &[&str]| git(project, &filters, args).await;
     // The commit's name might start with a dash and be an option of `diff`; its hash cannot.
     let name = format!("{commit}^{{commit}}");
@@ -37,28 +38,9 @@ async fn changed_paths(project: &Path, commit: &str) -> Result<Vec<PathBuf>, Git
     Ok(paths.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect())
 }
 
-/// Returns settings that disable the filters that the repository's own settings define, also in
-/// files that they include. The files that the filters would convert count as changed.
-async fn without_filters(project: &Path) -> Vec<(OsString, &'static str)> {
-    let mut settings = Vec::new();
-    for scope in ["--local", "--worktree"] {
-        let list = ["config", scope, "--includes", "--name-only", "-z", "--get-regexp"];
-        let query = [list.as_slice(), &[r"^filter\..*\.(clean|process)$"]].concat();
-        let found = git(project, &[], &query).await.unwrap_or_default();
-        for key in found.split(|byte| *byte == 0).filter(|key| !key.is_empty()) {
-            settings.push((OsStr::from_bytes(key).to_owned(), ""));
-            if let Some(end) = key.iter().rposition(|byte| *byte == b'.') {
-                let required = [&key[..end], b".required"].concat();
-                settings.push((OsString::from_vec(required), "false"));
-            }
-        }
-    }
-    settings
-}
-
 /// Runs git in the project with further settings and returns its output. Of the programs that the
 /// repository's own settings can name, git starts none.
-async fn git(project: &Path, settings: &[(OsString, &str)], args: &[&str]) -> Result<Vec<u8>, GitError> {
+async fn git(project: &Path, settings: &[(OsString, String)], args: &[&str]) -> Result<Vec<u8>, GitError> {
     let mut command = std::process::Command::new("git");
     greenwave::restrict_git(&mut command, project);
     command.arg("-C").arg(project).args(args);
