@@ -1,43 +1,9 @@
 //! `greenwave mcp`: a server of the Model Context Protocol (<https://modelcontextprotocol.io>) for
 //! coding agents, which run and query the tests of a project.
 
-#[cfg(feature = "mcp")]
-mod affected;
-#[cfg(feature = "mcp")]
-mod answer;
-#[cfg(feature = "mcp")]
-mod arguments;
-#[cfg(feature = "mcp")]
-mod failures;
-#[cfg(feature = "mcp")]
-mod list_tests;
-#[cfg(feature = "mcp")]
-mod plan_runs;
-#[cfg(feature = "mcp")]
-mod plan_state;
-#[cfg(feature = "mcp")]
-mod plan_tools;
-#[cfg(feature = "mcp")]
-mod plans;
 mod print_config;
 #[cfg(feature = "mcp")]
-mod progress;
-#[cfg(feature = "mcp")]
-mod resources;
-#[cfg(feature = "mcp")]
-mod run_tests;
-#[cfg(feature = "mcp")]
-mod schema;
-#[cfg(feature = "mcp")]
 mod server;
-#[cfg(feature = "mcp")]
-mod session;
-#[cfg(feature = "mcp")]
-mod test_history;
-#[cfg(feature = "mcp")]
-mod tool;
-#[cfg(feature = "mcp")]
-mod why_rerun;
 
 use std::path::PathBuf;
 

@@ -1,5 +1,23 @@
 //! Serves one client on the standard streams.
 
+mod affected;
+mod answer;
+mod arguments;
+mod failures;
+mod list_tests;
+mod plan_runs;
+mod plan_state;
+mod plan_tools;
+mod plans;
+mod progress;
+mod resources;
+mod run_tests;
+mod schema;
+mod session;
+mod test_history;
+mod tool;
+mod why_rerun;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,11 +31,10 @@ use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, ServiceExt};
 use tokio::runtime::Handle;
 
-use super::answer::{Answer, Called, failed};
-use super::progress::Notifications;
-use super::resources;
-use super::session::Session;
-use super::tool::{self, ToolCall};
+use self::answer::{Answer, Called, failed};
+use self::progress::Notifications;
+use self::session::Session;
+use self::tool::ToolCall;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output::error_text;
