@@ -2,8 +2,8 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crate::Error;
 use crate::codec::Frame;
 use crate::entry::{Location, RecordInfo, SlotId};
 use crate::error::unless_gone;
@@ -11,12 +11,14 @@ use crate::format::SEGMENT_HEADER_BYTES;
 use crate::index::SegmentSlot;
 use crate::index_file::PendingBlock;
 use crate::inner::Inner;
+use crate::key_table;
 use crate::manifest;
 use crate::record::{self, HEADER_BYTES, Header, RecordKind};
 use crate::refresh::Refresher;
 use crate::segment::Segment;
 use crate::writer::{ActiveSegment, FlushWork, SyncProgress, Writer};
 use crate::writer_number::WriterNumber;
+use crate::{Error, LoadIndex};
 
 /// Space that a record takes in the index file in addition to its key, in bytes.
 const INDEX_SHARE_BYTES: u64 = 128;
@@ -128,7 +130,7 @@ impl<'a> Appender<'a> {
         let mut unsealed = Vec::new();
         for mut retired in due.retired {
             self.sync_full(&mut retired)?;
-            if let Err(error) = self.write_seal(&retired) {
+            if let Err(error) = self.write_seal(&mut retired) {
                 // Its records are on the disk. The next flush writes the seal.
                 tracing::warn!(%error, path = %retired.segment.path.display(), "cannot seal a segment");
                 unsealed.push(retired);
@@ -172,8 +174,12 @@ impl<'a> Appender<'a> {
 
     /// Writes the seal of a synced segment, and unlocks the segment. After a failure, for example
     /// on a full disk, it can be called again.
-    fn write_seal(&self, full: &ActiveSegment) -> Result<(), Error> {
-        let ActiveSegment { slot, segment, end, .. } = full;
+    fn write_seal(&self, full: &mut ActiveSegment) -> Result<(), Error> {
+        if !std::mem::replace(&mut full.table_tried, true) {
+            // The lock of the segment keeps other processes from doing the same.
+            self.write_key_table(full.slot, &full.segment, full.end);
+        }
+        let ActiveSegment { slot, segment, end, .. } = &*full;
         let mut seal = Header::empty(RecordKind::Seal, &[]);
         seal.payload_hash = 0;
         let bytes = seal.encode(record::location_seed(segment.id, *end), &[]);
@@ -188,6 +194,7 @@ impl<'a> Appender<'a> {
             slot.len = end + bytes.len() as u64;
             slot.end = slot.len;
         }
+        self.inner.has_sealed.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -220,6 +227,27 @@ impl<'a> Appender<'a> {
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot append to an index file: opening the log will read the segment");
+            }
+        }
+    }
+
+    /// Adds a key table to the index file of a segment that ends at `end`, if this log uses them. A
+    /// failure only makes the next open slower.
+    pub(crate) fn write_key_table(&self, slot: SlotId, segment: &Segment, end: u64) {
+        if self.inner.options.load_index == LoadIndex::OnOpen {
+            return;
+        }
+        match key_table::append(&self.inner.disk, segment, end) {
+            Ok(0) => {}
+            Ok(written) => {
+                self.inner.counters.written_bytes.add(written);
+                if let Some(slot) = self.inner.index.write().try_slot_mut(slot) {
+                    slot.index_len += written;
+                    slot.has_table = true;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot write a key table: opening the log will read the index file");
             }
         }
     }
@@ -405,8 +433,14 @@ impl<'a> Appender<'a> {
         let segment = slot.segment.clone();
         let slot = self.inner.index.write().add(slot);
         let pending = PendingBlock::new(SEGMENT_HEADER_BYTES);
-        writer.active =
-            Some(ActiveSegment { slot, segment, end: SEGMENT_HEADER_BYTES, pending, listed: false });
+        writer.active = Some(ActiveSegment {
+            slot,
+            segment,
+            end: SEGMENT_HEADER_BYTES,
+            pending,
+            listed: false,
+            table_tried: false,
+        });
         Ok(())
     }
 

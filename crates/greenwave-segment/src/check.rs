@@ -10,6 +10,7 @@ use crate::inner::Inner;
 use crate::read::Reader;
 use crate::refresh::Refresher;
 use crate::scan::{self, SegmentPart};
+use crate::unread::Unread;
 
 /// Result of [`Log::check`](crate::Log::check).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -132,6 +133,7 @@ impl<'a> Checker<'a> {
     /// Checks every segment, value and file; see [`Log::check`](crate::Log::check).
     pub(crate) fn check(&self) -> Result<CheckReport, Error> {
         self.refresher.refresh()?;
+        Unread::new(self.inner).load_all()?;
         let mut checked = CheckReport::default();
         let slots: Vec<_> = {
             let index = self.inner.index.read();

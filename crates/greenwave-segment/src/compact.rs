@@ -9,21 +9,24 @@
 //! Rewriting a segment writes no more bytes than it frees, except for stranded values (see
 //! `deltas.rs`). Shortening a chain takes more space, and may use the rest of that allowance.
 
-use crate::Error;
 use crate::append::Appender;
 use crate::codec::Frame;
 use crate::compaction_lock::CompactionGuard;
 use crate::deltas::Deltas;
 use crate::entry::{Entry, RecordInfo, RecordRef, SlotId};
 use crate::format::SEGMENT_HEADER_BYTES;
+use crate::index::SegmentSlot;
 use crate::index_file;
 use crate::inner::Inner;
 use crate::manifest::REMOVED;
 use crate::options::WhenFull;
 use crate::read::Reader;
+use crate::record::HEADER_BYTES;
 use crate::recover::Recovery;
 use crate::refresh::Refresher;
 use crate::segment::Segment;
+use crate::unread::Unread;
+use crate::{Error, LoadIndex};
 
 /// A segment is rewritten if this percentage of it is dead. Each byte freed then costs at most one
 /// byte written.
@@ -33,6 +36,10 @@ const DEAD_PERCENT_MIN: u64 = 50;
 /// whichever is more.
 const STEP_SEGMENTS: u64 = 4;
 const STEP_BYTES_MIN: u64 = 1 << 20;
+
+/// Maximum number of key tables to add when a log is opened. Each takes some 20 ms for a segment of
+/// 16 MiB.
+const TABLES_MAX: usize = 4;
 
 /// Maximum number of segments per step.
 const STEP_VICTIMS_MAX: usize = 256;
@@ -57,6 +64,7 @@ pub(crate) struct Compactor<'a> {
     appender: Appender<'a>,
     deltas: Deltas<'a>,
     recovery: Recovery<'a>,
+    unread: Unread<'a>,
 }
 
 impl<'a> Compactor<'a> {
@@ -68,6 +76,7 @@ impl<'a> Compactor<'a> {
             appender: Appender::new(inner),
             deltas: Deltas::new(inner),
             recovery: Recovery::new(inner),
+            unread: Unread::new(inner),
         }
     }
 
@@ -107,6 +116,7 @@ impl<'a> Compactor<'a> {
     pub(crate) fn drop_oldest(&self, target: u64, full: Error) -> Result<(), Error> {
         let _compacting = self.inner.compacting.lock();
         let _guard = self.inner.compaction_lock.lock()?;
+        self.unread.load_all()?;
         self.refresher.refresh()?;
         // Tombstones may be copied from each segment into a new one. After each segment has been
         // dropped once, no more can be freed.
@@ -124,6 +134,7 @@ impl<'a> Compactor<'a> {
     }
 
     fn compact_in(&self, _guard: &CompactionGuard) -> Result<CompactionStats, Error> {
+        self.unread.load_all()?;
         self.refresher.refresh()?;
         // Full segments are sealed by a flush.
         self.appender.flush()?;
@@ -141,7 +152,38 @@ impl<'a> Compactor<'a> {
             self.rewrite(some, &mut done)?;
             left = rest;
         }
+        self.add_key_tables(usize::MAX);
         Ok(done)
+    }
+
+    /// Adds a few key tables of sealed segments that lack them, unless another process is
+    /// compacting. Their records have been read.
+    pub(crate) fn add_some_key_tables(&self) -> Result<(), Error> {
+        let lacks = |(_, slot): (SlotId, &SegmentSlot)| lacks_table(slot);
+        if self.inner.read_only
+            || self.inner.options.load_index == LoadIndex::OnOpen
+            || !self.inner.index.read().slots().any(lacks)
+        {
+            return Ok(());
+        }
+        let _compacting = self.inner.compacting.lock();
+        if let Some(_guard) = self.inner.compaction_lock.try_lock()? {
+            self.add_key_tables(TABLES_MAX);
+        }
+        Ok(())
+    }
+
+    /// Adds the key tables of sealed segments that lack them, since a log without them wrote these
+    /// or after a crash. The compaction lock keeps other processes from doing the same.
+    fn add_key_tables(&self, max: usize) {
+        let lacking: Vec<_> = {
+            let index = self.inner.index.read();
+            let lacking = index.slots().filter(|(_, slot)| lacks_table(slot)).take(max);
+            lacking.map(|(id, slot)| (id, slot.segment.clone(), slot.len - HEADER_BYTES as u64)).collect()
+        };
+        for (slot, segment, end) in lacking {
+            self.appender.write_key_table(slot, &segment, end);
+        }
     }
 
     fn mostly_dead(&self) -> Vec<SlotId> {
@@ -444,6 +486,10 @@ impl<'a> Compactor<'a> {
         entries.push((removed, REMOVED));
         self.inner.manifest.record(&entries);
     }
+}
+
+fn lacks_table(slot: &SegmentSlot) -> bool {
+    slot.sealed && !slot.orphan && !slot.has_table
 }
 
 /// Returns whether at least half of a segment's records is dead.

@@ -7,6 +7,7 @@ use crate::inner::Inner;
 use crate::options::Compression;
 use crate::read::Reader;
 use crate::record::{Header, RecordKind, hash_payload};
+use crate::unread::Unread;
 use crate::{Error, Options};
 
 /// Size of the samples in multiples of the dictionary size, as zstd's documentation recommends.
@@ -37,6 +38,7 @@ impl<'a> Trainer<'a> {
         let Options { compression: Compression::Zstd { .. }, .. } = self.inner.options else {
             return Err(Error::Option { option: "compression", value: "None".into(), accepted: "Zstd" });
         };
+        Unread::new(self.inner).load_all()?;
         let (samples, sizes) = self.samples(bytes_max * SAMPLES_PER_BYTE)?;
         if sizes.len() < self.samples_min() {
             return Ok(false);

@@ -6,10 +6,14 @@
 //! value with fewer deltas. A record that exists or existed but cannot be read is *lost*: it hides
 //! older records like a tombstone, and loses against any copy of itself.
 //!
+//! The records of some sealed segments may not have been added. Their *key tables* (`key_table.rs`)
+//! find them on the disk. The entry of a key is complete only after the records of the key in these
+//! segments were added, see `unread.rs`.
+//!
 //! All entries are in one vector, and a hash table contains their positions. Opening a log of a
 //! million keys spends most of its time filling these two.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -19,6 +23,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::entry::{Entry, Location, RecordInfo, RecordRef, SlotId};
 use crate::format::SEGMENT_HEADER_BYTES;
 use crate::key::Key;
+use crate::key_table::{KeyTable, TableTotals};
 use crate::record::RecordKind;
 use crate::segment::Segment;
 
@@ -27,6 +32,8 @@ const NO_SLOT: SlotId = SlotId::MAX;
 
 /// Number of parts of the hash table that a bulk insert fills one after another.
 const PARTS: usize = 64;
+/// Maximum number of keys that are remembered as complete.
+const COMPLETE_MAX: usize = 1 << 16;
 /// Maximum number of entries in a bulk insert.
 const BULK_MAX: usize = 256 << 10;
 
@@ -78,6 +85,16 @@ pub(crate) struct SegmentSlot {
     pub(crate) synced: u64,
     /// Whether this log writes it, so that it need not be read.
     pub(crate) own: bool,
+    /// Whether its index file ends with a key table.
+    pub(crate) has_table: bool,
+}
+
+/// A segment whose records are not in the index.
+#[derive(Debug)]
+pub(crate) struct UnreadSegment {
+    pub(crate) slot: SlotId,
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) table: KeyTable,
 }
 
 impl SegmentSlot {
@@ -98,6 +115,7 @@ impl SegmentSlot {
             orphan: false,
             synced: 0,
             own: false,
+            has_table: false,
         }
     }
 
@@ -136,6 +154,11 @@ pub(crate) struct Index {
     pub(crate) totals: IndexTotals,
     /// Latest timestamp seen.
     pub(crate) timestamp_max: u64,
+    /// Segments whose records are not in the index. The list is replaced with every change, so that
+    /// equal pointers mean equal lists.
+    unread: Arc<Vec<Arc<UnreadSegment>>>,
+    /// Hashes of keys whose records in these segments have been added.
+    complete: HashSet<u64>,
 }
 
 impl Index {
@@ -152,6 +175,8 @@ impl Index {
             dictionaries: HashMap::new(),
             totals: IndexTotals::default(),
             timestamp_max: 0,
+            unread: Arc::default(),
+            complete: HashSet::new(),
         }
     }
 
@@ -209,6 +234,7 @@ impl Index {
         for entry in self.entries_in(id) {
             self.forget(entry.key.as_slice());
         }
+        self.mark_read(id);
         self.dictionaries.retain(|_, (record, _)| record.location.slot != id);
         self.slots[(id - self.first_slot) as usize] = None;
         while let Some(None) = self.slots.front() {
@@ -258,6 +284,51 @@ impl Index {
     pub(crate) fn timestamp_min_outside(&self, id: SlotId) -> u64 {
         let others = self.slots().filter(|(other, _)| *other != id);
         others.map(|(_, slot)| slot.timestamp_min).min().unwrap_or(u64::MAX)
+    }
+
+    /// Adds a sealed segment of this length without its records.
+    pub(crate) fn add_unread(&mut self, segment: Segment, len: u64, table: KeyTable) -> SlotId {
+        let mut slot = SegmentSlot::new(segment, len);
+        (slot.sealed, slot.sealed_at_first, slot.has_table) = (true, true, true);
+        (slot.end, slot.index_len) = (len, table.index_len);
+        (slot.timestamp_min, slot.timestamp_max) = table.timestamps();
+        self.timestamp_max = self.timestamp_max.max(slot.timestamp_max);
+        let segment = slot.segment.clone();
+        let id = self.add(slot);
+        let added = Arc::new(UnreadSegment { slot: id, segment, table });
+        self.unread = Arc::new(self.unread.iter().cloned().chain([added]).collect());
+        self.complete.clear();
+        id
+    }
+
+    /// Returns the segments whose records are not in the index.
+    pub(crate) fn unread(&self) -> &Arc<Vec<Arc<UnreadSegment>>> {
+        &self.unread
+    }
+
+    /// Records that all records of a segment have been added.
+    pub(crate) fn mark_read(&mut self, id: SlotId) {
+        if self.unread.iter().any(|unread| unread.slot == id) {
+            self.unread = Arc::new(self.unread.iter().filter(|unread| unread.slot != id).cloned().collect());
+        }
+    }
+
+    /// Returns whether segments that are not in the index may have records of this key.
+    pub(crate) fn is_incomplete(&self, key: &[u8]) -> bool {
+        !self.unread.is_empty() && !self.complete.contains(&self.hash(key))
+    }
+
+    /// Records that all records of a key in unread segments have been added.
+    pub(crate) fn mark_complete(&mut self, key: &[u8]) {
+        if self.complete.len() >= COMPLETE_MAX {
+            self.complete.clear();
+        }
+        self.complete.insert(self.hash(key));
+    }
+
+    /// Returns sums over the records of unread segments.
+    pub(crate) fn unread_totals(&self) -> TableTotals {
+        self.unread.iter().fold(TableTotals::default(), |sum, unread| sum + unread.table.totals())
     }
 
     /// Adds a record.

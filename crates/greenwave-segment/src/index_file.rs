@@ -34,7 +34,8 @@
 //!
 //! A block is written after the records that it covers are on the disk. A record before the mark
 //! that does not verify is therefore damaged; one beyond it may be torn. If the file is missing or
-//! does not match its segment, the segment is read instead.
+//! does not match its segment, the segment is read instead. A key table may follow the last block,
+//! see `key_table.rs`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -253,6 +254,11 @@ impl IndexFile {
             return Ok(None);
         }
         Ok(Block::check(&header, &self.body))
+    }
+
+    /// Returns the size of the header and all blocks read so far that verify, in bytes.
+    pub(crate) fn good_len(&self) -> u64 {
+        self.good_len
     }
 
     /// Truncates the file after the last block that verifies, so that blocks can be appended. Only

@@ -21,7 +21,7 @@ use crate::shared_clock::SharedClock;
 use crate::stats::Counters;
 use crate::writer::{SyncProgress, Writer};
 use crate::writer_number::WriterNumber;
-use crate::{Error, Options, Stats};
+use crate::{Error, LoadIndex, Options, Stats};
 
 /// The shared parts of an open log.
 pub(crate) struct Inner {
@@ -60,6 +60,13 @@ pub(crate) struct Inner {
     /// Whether a sync of the directory has failed; see [`SyncProgress::failed`].
     pub(crate) directory_sync_failed: AtomicBool,
     pub(crate) counters: Counters,
+    /// Whether segments are added to the index with all their records, because a caller needs all
+    /// keys or the options say so.
+    pub(crate) loads_all: AtomicBool,
+    /// Held while reading the records of an unread segment.
+    pub(crate) loading: Mutex<()>,
+    /// Whether this log has sealed a segment.
+    pub(crate) has_sealed: AtomicBool,
 }
 
 impl Inner {
@@ -67,6 +74,7 @@ impl Inner {
         let options = options.checked()?;
         let dir = std::path::absolute(dir).map_err(Error::io("resolve", dir))?;
         let descriptors = Descriptors::new(options.open_files_max);
+        let loads_all = AtomicBool::new(options.load_index == LoadIndex::OnOpen);
         Ok(Self {
             codec: Codec::new(options.compression),
             compaction_lock: CompactionLock::new(&disk, &descriptors, &dir),
@@ -90,12 +98,10 @@ impl Inner {
             synced: Mutex::default(),
             directory_sync_failed: AtomicBool::new(false),
             counters: Counters::default(),
+            loads_all,
+            loading: Mutex::default(),
+            has_sealed: AtomicBool::new(false),
         })
-    }
-
-    /// Returns whether `key` has a value, without reading it.
-    pub(crate) fn contains(&self, key: &[u8]) -> bool {
-        self.index.read().get(key).is_some_and(|entry| !entry.tombstone)
     }
 
     /// Returns the keys that begin with `prefix`, sorted. Takes time linear in the number of all
@@ -167,16 +173,18 @@ impl Inner {
     pub(crate) fn stats(&self) -> Stats {
         let index = self.index.read();
         let counters = &self.counters;
+        let unread = index.unread_totals();
         Stats {
-            entries: index.totals.entries,
-            tombstones: index.totals.tombstones,
+            entries: index.totals.entries + unread.values,
+            tombstones: index.totals.tombstones + unread.tombstones,
+            unread_segments: index.unread().len() as u64,
             deltas: index.totals.deltas,
             segments: index.slots().count() as u64,
             disk_bytes: index.disk_bytes(),
             index_bytes: index.slots().map(|(_, slot)| slot.index_len).sum(),
             live_bytes: index.slots().map(|(_, slot)| slot.live_bytes).sum(),
-            stored_bytes: index.totals.stored_bytes,
-            raw_bytes: index.totals.raw_bytes,
+            stored_bytes: index.totals.stored_bytes + unread.stored_bytes,
+            raw_bytes: index.totals.raw_bytes + unread.raw_bytes,
             written_bytes: counters.written_bytes.get(),
             copied_records: counters.copied_records.get(),
             rebased_records: counters.rebased_records.get(),

@@ -52,7 +52,8 @@
 //!   long as the key of the damaged record can be recovered. [`Log::check`] reports all damage.
 //! - Opening cuts off a torn tail unless another process is writing there, and skips damaged
 //!   records. It reads index files, and records only beyond them: a million keys take 180 ms
-//!   (`benches/results/2026-11-29-x86_64-2core/versus-storage.md` in the repository).
+//!   (`benches/results/2026-11-29-x86_64-2core/versus-storage.md` in the repository). With
+//!   [`LoadIndex::OnDemand`] it reads neither for sealed segments until a key is needed.
 //! - A log on a full or read-only disk can be opened and read. [`Log::open_read_only`] changes
 //!   nothing at all.
 //! - A copy of the directory made while a process wrote contains everything that had been flushed
@@ -100,6 +101,7 @@ mod index;
 mod index_file;
 mod inner;
 mod key;
+mod key_table;
 mod log;
 mod manifest;
 mod options;
@@ -115,6 +117,7 @@ mod shared_clock;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod stats;
+mod unread;
 mod write;
 mod writer;
 mod writer_number;
@@ -125,6 +128,6 @@ pub use compact::CompactionStats;
 pub use error::Error;
 pub use hold::Hold;
 pub use log::Log;
-pub use options::{Compression, Options, WhenFull};
+pub use options::{Compression, LoadIndex, Options, WhenFull};
 pub use read::Nowait;
 pub use stats::Stats;

@@ -1,11 +1,12 @@
 //! The public interface of a log. Each call is carried out by the file named after its topic.
 //!
 //! Locks are taken in this order: `becoming_writer`, `compacting`, compaction lock, rewrite lock,
-//! `synced`, `refreshing`, `writer`, `index`. Values are compressed and read outside of the last
-//! two.
+//! `synced`, `refreshing`, `writer`, `loading`, `index`. Values are compressed and read outside of
+//! `writer` and `index`.
 
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -20,6 +21,7 @@ use crate::inner::Inner;
 use crate::read::{Nowait, Reader};
 use crate::recover::Recovery;
 use crate::refresh::Refresher;
+use crate::unread::Unread;
 use crate::write::Changes;
 use crate::{Error, Options, Stats, segment};
 
@@ -197,13 +199,28 @@ impl Log {
     /// Returns whether `key` has a value. Does not read the value, so a damaged one counts until a
     /// read detects the damage.
     pub fn contains(&self, key: &[u8]) -> bool {
-        self.inner.contains(key)
+        Reader::new(&self.inner).contains(key)
     }
 
     /// Returns the keys that begin with `prefix`, sorted. Takes time linear in the number of all
-    /// keys.
+    /// keys. Reads the rest of the index first. If that fails, logs a warning and returns the keys
+    /// that were read, so call [`load_index`](Self::load_index) before to find out.
     pub fn keys_with_prefix(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
+        if let Err(error) = self.load_index() {
+            tracing::warn!(%error, "cannot read the whole index: the list of keys is incomplete");
+        }
         self.inner.keys_with_prefix(prefix)
+    }
+
+    /// Reads the part of the index that is not in memory, if the log was opened with
+    /// [`LoadIndex::OnDemand`](crate::LoadIndex::OnDemand). From then on the log behaves as with
+    /// [`LoadIndex::OnOpen`](crate::LoadIndex::OnOpen), until it is opened again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn load_index(&self) -> Result<(), Error> {
+        Unread::new(&self.inner).load_all()
     }
 
     /// Returns once everything put and removed before is on the disk. Concurrent callers share one
@@ -271,6 +288,21 @@ impl Log {
     /// its copies are durable.
     pub fn compact(&self) -> Result<CompactionStats, Error> {
         Compactor::new(&self.inner).compact()
+    }
+
+    /// Like [`compact`](Self::compact), but does nothing if that would read the rest of the index
+    /// although this log has sealed no segment. Call it at the end of processes that write a
+    /// little: one in many of them then pays for all.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`compact`](Self::compact).
+    pub fn compact_if_due(&self) -> Result<CompactionStats, Error> {
+        let has_unread = !self.inner.index.read().unread().is_empty();
+        if has_unread && !self.inner.has_sealed.load(Ordering::Relaxed) {
+            return Ok(CompactionStats::default());
+        }
+        self.compact()
     }
 
     /// Trains a dictionary of at most `bytes_max` bytes (1 KiB to 1 MiB; 64 KiB is a good size) on
@@ -354,6 +386,9 @@ impl Log {
             // The dictionary may be in a segment that its writer has not synced. A flushed value
             // must not depend on it then.
             Appender::new(&inner).flush_shared()?;
+        }
+        if let Err(error) = Compactor::new(&inner).add_some_key_tables() {
+            tracing::warn!(%error, "cannot add key tables: the next open is slow, too");
         }
         Ok(Self { inner })
     }

@@ -22,18 +22,20 @@ pub struct Options {
     /// Behaviour when that size is reached. Default: [`WhenFull::Refuse`].
     pub when_full: WhenFull,
     /// Maximum number of deltas to apply when reading a value that was stored with
-    /// [`Log::put_delta`](crate::Log::put_delta); 0 to 200, default 16. With 0, and with
-    /// [`WhenFull::DropOldest`], no deltas are stored.
+    /// [`Log::put_delta`](crate::Log::put_delta); 0 to 200, default 16. With 0, with
+    /// [`WhenFull::DropOldest`] and with [`LoadIndex::OnDemand`], no deltas are stored.
     pub chain_depth_max: u8,
     /// Maximum length of a key in bytes; 1 to 65 536, which is the default.
     pub key_bytes_max: u32,
     /// Maximum size of a value before compression in bytes; default 1 GiB. Reads allocate no more
     /// than this.
     pub value_bytes_max: u32,
-    /// Maximum number of segments that are open at once; at least 1, default 256. Closed ones are
-    /// reopened when they are read. Up to 6 more files are open for the segment being written, and
+    /// Maximum number of segments, and of index files that are read as needed, that are open at
+    /// once; at least 1, default 256. Closed ones are reopened when they are read. Up to 6 more files are open for the segment being written, and
     /// while files are listed, read on opening, or locked.
     pub open_files_max: u32,
+    /// Whether opening reads the whole index. Default: [`LoadIndex::OnOpen`].
+    pub load_index: LoadIndex,
     /// Returns the time in nanoseconds since the Unix epoch, which orders the writes of different
     /// processes. It may step back; timestamps of records never do.
     pub clock: fn() -> u64,
@@ -50,6 +52,7 @@ impl Default for Options {
             key_bytes_max: KEY_BYTES_MAX,
             value_bytes_max: 1 << 30,
             open_files_max: 256,
+            load_index: LoadIndex::OnOpen,
             clock: unix_nanos,
         }
     }
@@ -77,6 +80,18 @@ pub enum WhenFull {
     DropOldest,
 }
 
+/// Time at which the index of sealed segments is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadIndex {
+    /// All of it on opening. For processes that read many values.
+    OnOpen,
+    /// As needed, so that opening takes time for each segment and not for each key. The first read
+    /// of a key then costs a system call or two for each sealed segment. Whatever needs all keys
+    /// reads the rest: lists of keys, compaction, and dropping the oldest values. No deltas are
+    /// stored. Applies to segments that were sealed by a log with this option.
+    OnDemand,
+}
+
 impl Options {
     /// Validates the options and resolves dependencies between them.
     pub(crate) fn checked(mut self) -> Result<Self, Error> {
@@ -100,6 +115,10 @@ impl Options {
         }
         if self.when_full == WhenFull::DropOldest {
             // Segments are dropped by age, even if deltas elsewhere depend on them.
+            self.chain_depth_max = 0;
+        }
+        if self.load_index == LoadIndex::OnDemand {
+            // Finding the deltas of a base requires all keys.
             self.chain_depth_max = 0;
         }
         if let Some(max) = self.disk_bytes_max {

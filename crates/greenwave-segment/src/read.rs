@@ -15,6 +15,7 @@ use crate::record::{self, Codec as CodecId, HEADER_BYTES, Header, RecordKind};
 use crate::refresh::Refresher;
 use crate::scan::{self, PayloadCheck};
 use crate::segment::Segment;
+use crate::unread::{Completion, Unread};
 
 /// Values from this size on take about a millisecond to read and decompress, and are not read
 /// without blocking; in bytes.
@@ -60,11 +61,12 @@ struct VerifiedRecord {
 pub(crate) struct Reader<'a> {
     inner: &'a Inner,
     refresher: Refresher<'a>,
+    unread: Unread<'a>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(inner: &'a Inner) -> Self {
-        Self { inner, refresher: Refresher::new(inner) }
+        Self { inner, refresher: Refresher::new(inner), unread: Unread::new(inner) }
     }
 
     /// Returns the value of `key`; see [`Log::get`](crate::Log::get).
@@ -78,10 +80,13 @@ impl<'a> Reader<'a> {
 
     /// Returns whether the newest record of a key can be read. Changes nothing.
     pub(crate) fn is_readable(&self, key: &[u8]) -> Result<bool, Error> {
-        let Some((record, segment)) = self.lookup(key) else { return Ok(true) };
-        let read = match self.read_value(key, &record, &segment, Blocking::Allowed) {
-            Err(ReadFailure::Bad(_)) => self.read_any_base(key, &record, &segment).map(drop),
-            other => other.map(drop),
+        let read = match self.lookup(key, Blocking::Allowed) {
+            Ok(None) => return Ok(true),
+            Ok(Some((record, segment))) => match self.read_value(key, &record, &segment, Blocking::Allowed) {
+                Err(ReadFailure::Bad(_)) => self.read_any_base(key, &record, &segment).map(drop),
+                other => other.map(drop),
+            },
+            Err(failure) => Err(failure),
         };
         match read {
             Ok(()) => Ok(true),
@@ -104,11 +109,51 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the newest record of a key, and its segment; `None` if the key has no value.
-    pub(crate) fn lookup(&self, key: &[u8]) -> Option<(RecordRef, Arc<Segment>)> {
+    fn lookup(
+        &self,
+        key: &[u8],
+        blocking: Blocking,
+    ) -> Result<Option<(RecordRef, Arc<Segment>)>, ReadFailure> {
+        match self.unread.complete(key, blocking == Blocking::Allowed).map_err(ReadFailure::Io)? {
+            Completion::Complete => {}
+            Completion::WouldBlock => return Err(ReadFailure::WouldBlock),
+            Completion::Gone => return Err(ReadFailure::Gone),
+        }
         let index = self.inner.index.read();
-        let entry = index.get(key).filter(|entry| !entry.tombstone)?;
+        let Some(entry) = index.get(key).filter(|entry| !entry.tombstone) else { return Ok(None) };
         let record = RecordRef::to(entry);
-        Some((record, index.slot(record.location.slot).segment.clone()))
+        Ok(Some((record, index.slot(record.location.slot).segment.clone())))
+    }
+
+    /// Returns the number of deltas to apply to read the value of a key; `None` if the key has no
+    /// value. Does not read the value.
+    pub(crate) fn depth(&self, key: &[u8]) -> Result<Option<u8>, Error> {
+        for _ in 0..TRIES_MAX {
+            match self.lookup(key, Blocking::Allowed) {
+                Ok(found) => return Ok(found.map(|(record, _)| record.depth)),
+                Err(ReadFailure::Io(error)) => return Err(error),
+                Err(_) => self.refresher.refresh()?,
+            }
+        }
+        Err(Error::io("read", &self.inner.dir)(io::ErrorKind::WouldBlock.into()))
+    }
+
+    /// Returns whether `key` has a value; see [`Log::contains`](crate::Log::contains).
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        self.depth(key).map(|depth| depth.is_some()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the index: only the part in memory counts");
+            self.inner.index.read().get(key).is_some_and(|entry| !entry.tombstone)
+        })
+    }
+
+    /// Like [`contains`](Self::contains), for a caller that holds the writer; `None` if it must
+    /// refresh first.
+    pub(crate) fn contains_now(&self, key: &[u8]) -> Result<Option<bool>, Error> {
+        match self.lookup(key, Blocking::Allowed) {
+            Ok(found) => Ok(Some(found.is_some())),
+            Err(ReadFailure::Io(error)) => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Returns the locations of the newest records of a key, of its base, of that one's base, and
@@ -129,7 +174,15 @@ impl<'a> Reader<'a> {
     fn read_current(&self, key: &[u8], blocking: Blocking) -> Result<Option<Bytes>, ReadFailure> {
         let mut last = None;
         for _ in 0..TRIES_MAX {
-            let Some((record, segment)) = self.lookup(key) else { return Ok(None) };
+            let (record, segment) = match self.lookup(key, blocking) {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(None),
+                Err(ReadFailure::Gone) if blocking == Blocking::Allowed => {
+                    self.refresher.refresh().map_err(ReadFailure::Io)?;
+                    continue;
+                }
+                Err(other) => return Err(other),
+            };
             let chain = if last.is_some() { self.chain(key) } else { Vec::new() };
             match self.read_value(key, &record, &segment, blocking) {
                 Ok(value) => return Ok(Some(value)),
@@ -188,7 +241,8 @@ impl<'a> Reader<'a> {
             let last = deltas.last().expect("the first delta is pushed before the loop");
             let DeltaPayload { base, tag, .. } =
                 parse_delta(&last.header, &last.payload).ok_or(ReadFailure::Bad("it is too short"))?;
-            let (record, segment) = self.lookup(base).ok_or(ReadFailure::Bad("its base is missing"))?;
+            let found = self.lookup(base, blocking)?;
+            let (record, segment) = found.ok_or(ReadFailure::Bad("its base is missing"))?;
             // Depths fall along a chain, so the loop ends.
             if record.depth >= depth || tag.is_some_and(|tag| tag != record.tag) {
                 return Err(ReadFailure::Bad("its base has another value"));

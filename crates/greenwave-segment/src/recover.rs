@@ -94,8 +94,10 @@ impl<'a> Recovery<'a> {
 
     /// Reads all segments, and takes over those whose writers died.
     pub(crate) fn recover(&self) -> Result<(), Error> {
-        let expected = segment::index_files_bytes(&self.inner.disk, &self.inner.dir)? / TYPICAL_RECORD_BYTES;
-        self.inner.index.write().reserve(expected);
+        if self.inner.loads_all.load(Ordering::Relaxed) {
+            let bytes = segment::index_files_bytes(&self.inner.disk, &self.inner.dir)?;
+            self.inner.index.write().reserve(bytes / TYPICAL_RECORD_BYTES);
+        }
         let mut abandoned = Vec::new();
         let mut unverified = Vec::new();
         for id in self.refresher.list_changes()?.new {
@@ -160,6 +162,7 @@ impl<'a> Recovery<'a> {
                         end,
                         pending: PendingBlock::new(end),
                         listed: false,
+                        table_tried: false,
                     };
                     if let Err(error) = self.appender.seal(&mut full) {
                         segment.unlock();
@@ -291,7 +294,7 @@ impl<'a> Recovery<'a> {
             for found in tail.iter().filter(|_| fits) {
                 pending.push(found.offset, &found.header, found.key.as_slice(), found.base(), found.checksum);
             }
-            let mut active = ActiveSegment { slot, segment, end, pending, listed: false };
+            let mut active = ActiveSegment { slot, segment, end, pending, listed: false, table_tried: false };
             if fullest == Some(slot) {
                 let mut writer = self.inner.writer.lock();
                 if let Some(slot) = self.inner.index.write().try_slot_mut(slot) {

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::Error;
 use crate::change_watch::ChangeWatch;
 use crate::entry::{Location, SlotId};
 use crate::error::unless_gone;
@@ -13,9 +12,11 @@ use crate::format::{self, SEGMENT_HEADER_BYTES};
 use crate::index::{BulkInsert, SegmentSlot};
 use crate::index_file::{self, IndexFile};
 use crate::inner::Inner;
+use crate::key_table::KeyTable;
 use crate::record::{self, HEADER_BYTES, Header, RecordKind};
 use crate::scan::{self, PayloadCheck, ScanResult, ScannedRecord};
 use crate::segment::{self, Segment};
+use crate::{Error, LoadIndex};
 
 /// Maximum number of passes over the directory. Other processes may compact during a pass; each
 /// pass sees a later state.
@@ -231,11 +232,46 @@ impl<'a> Refresher<'a> {
             self.inner.report_bad(&segment, 0, "the segment's header is damaged");
         }
         let sealed = scan::is_sealed(&segment, len)?;
-        let mut file = IndexFile::open(&self.inner.disk, &segment)?;
+        let table = if sealed { self.key_table(&segment, len)? } else { None };
+        let has_table = table.is_some();
+        if let Some(table) = table {
+            let mark = table.end();
+            let mut index = self.inner.index.write();
+            // Under the lock: `load_all` sets it before it looks for the last unread segment.
+            if !self.inner.loads_all.load(Ordering::SeqCst) {
+                let slot = index.add_unread(segment, len, table);
+                self.inner.counters.refreshes.add(1);
+                return Ok(NewlyIndexed { slot, mark, tail: Vec::new() });
+            }
+        }
         let mut slot = SegmentSlot::new(segment, len);
-        slot.sealed_at_first = sealed;
-        let segment = slot.segment.clone();
+        (slot.sealed_at_first, slot.has_table) = (sealed, has_table);
         let slot = self.inner.index.write().add(slot);
+        self.read_records(slot, role)
+    }
+
+    /// Opens the key table of a sealed segment, if this log may use one. In a copy, the index file
+    /// may be newer than the segment.
+    fn key_table(&self, segment: &Segment, len: u64) -> Result<Option<KeyTable>, Error> {
+        let Inner { disk, descriptors, options, is_copy, .. } = self.inner;
+        if options.load_index == LoadIndex::OnOpen || is_copy.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        KeyTable::open(disk, descriptors, segment, len)
+    }
+
+    /// Adds the records of a segment to the index, from its index file and from the records beyond
+    /// that.
+    pub(crate) fn read_records(&self, slot: SlotId, role: SegmentRole) -> Result<NewlyIndexed, Error> {
+        let found = {
+            let index = self.inner.index.read();
+            index.try_slot(slot).map(|slot| (slot.segment.clone(), slot.len, slot.sealed_at_first))
+        };
+        let gone = |segment: &Segment| Error::io("read", &segment.path)(std::io::ErrorKind::NotFound.into());
+        let Some((segment, len, sealed)) = found else {
+            return Err(Error::io("read", &self.inner.dir)(std::io::ErrorKind::NotFound.into()));
+        };
+        let mut file = IndexFile::open(&self.inner.disk, &segment)?;
         if let Some(file) = &mut file {
             file.trusted = !self.inner.is_copy.load(Ordering::Relaxed);
             self.index_blocks(slot, &segment, len, file)?;
@@ -257,7 +293,7 @@ impl<'a> Refresher<'a> {
         if self.read_appended(slot, role, |found| tail.push(found))? {
             Ok(NewlyIndexed { slot, mark, tail: if sealed { Vec::new() } else { tail } })
         } else {
-            Err(Error::io("read", &segment.path)(std::io::ErrorKind::NotFound.into()))
+            Err(gone(&segment))
         }
     }
 
@@ -269,6 +305,9 @@ impl<'a> Refresher<'a> {
         file: &mut IndexFile,
     ) -> Result<(), Error> {
         let mut index = self.inner.index.write();
+        if index.try_slot(slot).is_none() {
+            return Ok(());
+        }
         let mut bulk = BulkInsert::default();
         let read = loop {
             match file.next_block(segment, len) {
@@ -378,6 +417,9 @@ impl<'a> Refresher<'a> {
             blank(&segment, scan.end, &scan.refused);
         }
         let mut index = self.inner.index.write();
+        if index.try_slot(slot).is_none() {
+            return Ok(false);
+        }
         for found in found {
             index.apply(Location { slot, offset: found.offset }, &found.info());
             on_record(found);

@@ -4,6 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Contents and activity of a log. Values of different fields may be read at slightly different
 /// times.
+///
+/// If part of the index is not in memory ([`LoadIndex::OnDemand`](crate::LoadIndex::OnDemand)),
+/// numbers and sizes of keys and values are upper bounds: a key with records in several segments
+/// counts several times. [`Log::load_index`](crate::Log::load_index) makes them exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -15,11 +19,13 @@ pub struct Stats {
     pub deltas: u64,
     /// Segments of all processes.
     pub segments: u64,
+    /// Segments whose part of the index is not in memory.
+    pub unread_segments: u64,
     /// Size of all segments and their index files, in bytes.
     pub disk_bytes: u64,
     /// Size of the index files, in bytes.
     pub index_bytes: u64,
-    /// Size of the records that compaction would copy, in bytes.
+    /// Size of the records that compaction would copy, in bytes, without those of unread segments.
     pub live_bytes: u64,
     /// Size of all current values as stored, in bytes.
     pub stored_bytes: u64,

@@ -92,8 +92,10 @@ impl<'a> Changes<'a> {
     pub(crate) fn remove_many(&self, keys: &[&[u8]]) -> Result<u64, Error> {
         self.appender.begin_writing()?;
         let among = key_set(keys);
-        let mut present: Vec<(u8, &[u8])> =
-            keys.iter().filter_map(|key| Some((self.reader.lookup(key)?.0.depth, *key))).collect();
+        let mut present: Vec<(u8, &[u8])> = Vec::new();
+        for key in keys {
+            present.extend(self.reader.depth(key)?.map(|depth| (depth, *key)));
+        }
         // Deltas are removed before their bases.
         present.sort_unstable_by_key(|(depth, _)| std::cmp::Reverse(*depth));
         if present.iter().any(|(_, key)| self.inner.index.read().may_be_base(key)) {
@@ -164,8 +166,14 @@ impl<'a> Changes<'a> {
     fn remove_free(&self, key: &[u8]) -> Result<bool, Error> {
         for _ in 0..TRIES_MAX {
             let mut writer = self.inner.writer.lock();
-            if !self.inner.contains(key) {
-                return Ok(false);
+            match self.reader.contains_now(key)? {
+                Some(true) => {}
+                Some(false) => return Ok(false),
+                None => {
+                    drop(writer);
+                    self.refresher.refresh()?;
+                    continue;
+                }
             }
             if self.deltas.has_dependents(&|_| false, key) {
                 drop(writer);

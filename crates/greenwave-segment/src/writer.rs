@@ -46,6 +46,8 @@ pub(crate) struct ActiveSegment {
     pub(crate) pending: PendingBlock,
     /// Whether the manifest records that it contains flushed records.
     pub(crate) listed: bool,
+    /// Whether its key table was written, or could not be.
+    pub(crate) table_tried: bool,
 }
 
 /// Progress of syncing.

@@ -11,6 +11,7 @@ mod disks;
 mod format;
 mod golden;
 mod index_file;
+mod key_table;
 mod lost;
 mod model;
 mod option_ranges;

@@ -25,7 +25,14 @@ const SETTINGS: LogSettings = LogSettings {
     disk_kib_max: 0,
     drop_oldest: false,
     open_files_max: 256,
+    on_demand: 0,
 };
+
+/// The second process reads the index as needed, and so does the one that has filled the log.
+const ON_DEMAND: LogSettings = LogSettings { on_demand: 0b10, ..SETTINGS };
+
+/// Two programs to interleave, and the settings of their logs.
+type Pair = ([Op; 3], [Op; 3], LogSettings);
 
 const fn put(key: u8) -> Op {
     Op::Put { key, len: 700 }
@@ -97,9 +104,15 @@ fn preemptions_max(variable: &str) -> u32 {
 #[test]
 fn all_schedules_with_few_preemptions_lose_nothing() {
     let bound = preemptions_max(PREEMPTIONS);
-    explore_all(&PROGRAMS, bound, |programs, counts| {
-        let [first, second] = programs;
-        crate::print_line(&format!("{first:?} beside {second:?}: at most {bound} preemptions: {counts:?}"));
+    let pairs: Vec<Pair> = [SETTINGS, ON_DEMAND]
+        .into_iter()
+        .flat_map(|settings| PROGRAMS.map(|(first, second)| (first, second, settings)))
+        .collect();
+    explore_all(&pairs, bound, |(first, second, settings), counts| {
+        let on_demand = settings.on_demand;
+        crate::print_line(&format!(
+            "{first:?} beside {second:?}, index on demand {on_demand:b}: at most {bound} preemptions: {counts:?}"
+        ));
     });
 }
 
@@ -108,7 +121,13 @@ fn programs_of_three_operations_lose_nothing_with_few_preemptions() {
     let limit = std::env::var(PAIRS).map_or(PAIRS_USUALLY, |limit| limit.parse().unwrap());
     let all = all_pairs();
     let stride = all.len().div_ceil(limit.max(1)).max(1);
-    let chosen: Vec<_> = all.into_iter().step_by(stride).collect();
+    let settings = [SETTINGS, ON_DEMAND].into_iter().cycle();
+    let chosen: Vec<Pair> = all
+        .into_iter()
+        .step_by(stride)
+        .zip(settings)
+        .map(|((first, second), settings)| (first, second, settings))
+        .collect();
     let total = std::sync::Mutex::new(ExploreCounts::default());
     let bound = preemptions_max(PAIRS_PREEMPTIONS);
     explore_all(&chosen, bound, |_, counts| {
@@ -123,41 +142,35 @@ fn programs_of_three_operations_lose_nothing_with_few_preemptions() {
 }
 
 /// Explores pairs of programs on all processors.
-fn explore_all(
-    programs: &[([Op; 3], [Op; 3])],
-    bound: u32,
-    on_counts: impl Fn([&[Op; 3]; 2], ExploreCounts) + Sync,
-) {
+fn explore_all(pairs: &[Pair], bound: u32, on_counts: impl Fn(&Pair, ExploreCounts) + Sync) {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some((first, second)) =
-                    programs.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
-                {
-                    on_counts([first, second], explore([first, second], bound));
+                while let Some(pair) = pairs.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    on_counts(pair, explore(pair, bound));
                 }
             });
         }
     });
 }
 
-fn explore(programs: [&[Op; 3]; 2], bound: u32) -> ExploreCounts {
+fn explore(pair: &Pair, bound: u32) -> ExploreCounts {
     let mut counts = ExploreCounts::default();
     let mut seen: HashSet<ScheduleState> = HashSet::new();
     let mut crashed: HashSet<u64> = HashSet::new();
     let mut open = vec![SchedulePrefix { choices: Vec::new(), preemptions: 0 }];
     while let Some(prefix) = open.pop() {
         counts.schedules += 1;
-        run_schedule(programs, &prefix, bound, &mut seen, &mut crashed, &mut open, &mut counts);
+        run_schedule(pair, &prefix, bound, &mut seen, &mut crashed, &mut open, &mut counts);
     }
     counts
 }
 
 /// Runs a schedule up to a state explored before, or to its end.
 fn run_schedule(
-    programs: [&[Op; 3]; 2],
+    (first, second, settings): &Pair,
     prefix: &SchedulePrefix,
     bound: u32,
     seen: &mut HashSet<ScheduleState>,
@@ -165,12 +178,13 @@ fn run_schedule(
     open: &mut Vec<SchedulePrefix>,
     counts: &mut ExploreCounts,
 ) {
-    let (machine, recorder) = prepared_log();
+    let (machine, recorder) = prepared_log(*settings);
+    let (programs, settings) = ([first, second], *settings);
     let mut schedule = Schedule::new();
     for (who, ops) in programs.iter().enumerate() {
         let one = machine.process();
         let (ops, recorder) = (ops.to_vec(), recorder.clone());
-        schedule.spawn(&one.clone(), move || process(who, &one, SETTINGS, &ops, &recorder));
+        schedule.spawn(&one.clone(), move || process(who, &one, settings, &ops, &recorder));
     }
     let mut choices: Vec<usize> = Vec::new();
     let (mut current, mut steps) = (0, [0; 2]);
@@ -192,7 +206,7 @@ fn run_schedule(
                         open.push(SchedulePrefix { choices, preemptions });
                     }
                 }
-                check_crash(&machine, &recorder, crashed, counts);
+                check_crash(&machine, settings, &recorder, crashed, counts);
                 usual
             }
         };
@@ -204,17 +218,17 @@ fn run_schedule(
             panic!("{programs:?}, schedule {choices:?}: {violation}");
         }
     }
-    check_crash(&machine, &recorder, crashed, counts);
+    check_crash(&machine, settings, &recorder, crashed, counts);
 }
 
 /// Creates a log whose first segments are mostly dead but contain some live values.
-fn prepared_log() -> (Machine, Rc<RefCell<Recorder>>) {
+fn prepared_log(settings: LogSettings) -> (Machine, Rc<RefCell<Recorder>>) {
     let machine = Machine::new(1);
     machine.hash_reads();
     let recorder: Rc<RefCell<Recorder>> = Rc::default();
     let one = machine.process();
     let ops: Vec<Op> = [0, 1, 9, 9, 9, 2, 9, 9, 9, 9, 9].into_iter().map(put).chain([Op::Flush]).collect();
-    process(9, &one, SETTINGS, &ops, &recorder);
+    process(9, &one, settings, &ops, &recorder);
     one.kill();
     let violation = recorder.borrow_mut().violation.take();
     assert_eq!(violation, None);
@@ -225,6 +239,7 @@ fn prepared_log() -> (Machine, Rc<RefCell<Recorder>>) {
 /// part of the unsynced data or none.
 fn check_crash(
     machine: &Machine,
+    settings: LogSettings,
     recorder: &Rc<RefCell<Recorder>>,
     crashed: &mut HashSet<u64>,
     counts: &mut ExploreCounts,
@@ -243,7 +258,7 @@ fn check_crash(
         let mut view = View::default();
         model.require_acknowledged(&mut view);
         let one = after.process();
-        let log = Log::open_simulated(&one, "/log", options(&SETTINGS)).unwrap();
+        let log = Log::open_simulated(&one, "/log", options(&settings)).unwrap();
         for compacted in [false, true] {
             if compacted {
                 log.compact().unwrap();

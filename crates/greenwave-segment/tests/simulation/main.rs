@@ -28,7 +28,7 @@ const DROPPING_SEEDS: &str = "GREENWAVE_SIMULATION_DROPPING_SEEDS";
 /// Runs random processes with faults and crashes. Shrinks and prints the script of a failure.
 #[test]
 fn random_schedules_lose_nothing() {
-    run_seeds(&simulation::seeds(SEEDS, 600), Script::random);
+    run_seeds(&simulation::seeds(SEEDS, 800), Script::random);
 }
 
 /// Runs random processes with small budgets, which drop values. No older value may show instead.

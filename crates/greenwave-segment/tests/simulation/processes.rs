@@ -20,6 +20,7 @@ fn a_shared_flush_covers_writes_of_other_processes() {
         disk_kib_max: 0,
         drop_oldest: false,
         open_files_max: 2,
+        on_demand: 0,
     };
     for shared in [false, true] {
         let machine = Machine::new(1);
@@ -52,6 +53,7 @@ fn a_kill_releases_holds() {
         disk_kib_max: 0,
         drop_oldest: false,
         open_files_max: 2,
+        on_demand: 0,
     };
     let machine = Machine::new(1);
     let (one, two) = (machine.process(), machine.process());
@@ -69,6 +71,7 @@ const UNCOMPRESSED: LogSettings = LogSettings {
     disk_kib_max: 0,
     drop_oldest: false,
     open_files_max: 256,
+    on_demand: 0,
 };
 
 /// Opens the log with a clock that always shows the same time.
@@ -267,6 +270,35 @@ fn a_dictionary_is_found_after_another_process_has_moved_it() {
     assert!(writer.compact().unwrap().segments > 1);
     assert_eq!(reader.get(b"key").unwrap().unwrap(), value(7).repeat(4));
     assert_eq!(reader.stats().bad_records, 0);
+}
+
+#[test]
+fn opening_on_demand_reads_as_much_of_a_large_segment_as_of_a_small_one() {
+    let on_demand = LogSettings { on_demand: 1, ..UNCOMPRESSED };
+    let read_bytes = [200, 2000_u32].map(|records| {
+        let machine = Machine::new(1);
+        let options = || Options { segment_bytes_max: u64::from(records) * 70, ..options(&on_demand) };
+        let process = machine.process();
+        let log = Log::open_simulated(&process, "/log", options()).unwrap();
+        (0..records * 2).for_each(|number| log.put(&number.to_le_bytes(), &[7; 18]).unwrap());
+        log.flush().unwrap();
+        process.kill();
+        machine.record();
+        let process = machine.process();
+        let log = Log::open_simulated(&process, "/log", options()).unwrap();
+        assert!(log.stats().unread_segments >= 2, "{:?}", log.stats());
+        assert_eq!(log.get(&1_u32.to_le_bytes()).unwrap().unwrap(), [7; 18].as_slice());
+        assert_eq!(log.get(b"missing").unwrap(), None);
+        let trace = machine.trace();
+        let reads = trace.iter().filter(|line| line.contains(" read "));
+        let counts = reads.map(|line| {
+            let count = line.strip_suffix(" bytes").and_then(|line| line.rsplit(' ').next());
+            count.map_or(0, |count| count.parse::<u64>().unwrap())
+        });
+        counts.sum::<u64>()
+    });
+    let [small, large] = read_bytes;
+    assert!(small > 100 && large < small + 2048, "{small} and {large} bytes");
 }
 
 const DROPPING: LogSettings = LogSettings { disk_kib_max: 16, drop_oldest: true, ..UNCOMPRESSED };

@@ -14,6 +14,7 @@ fn a_split_read_of_the_clock_does_not_miss_a_timestamp() {
         disk_kib_max: 0,
         drop_oldest: false,
         open_files_max: 256,
+        on_demand: 0,
     };
     let first = Round {
         processes: vec![vec![Op::Put { key: 0, len: 1502 }]],

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use greenwave_segment::simulation::{Faults, Machine, Process, Schedule, Unsynced, clock};
-use greenwave_segment::{Compression, Error, Log, Options, WhenFull, WriteBatch};
+use greenwave_segment::{Compression, Error, LoadIndex, Log, Options, WhenFull, WriteBatch};
 
 use crate::model::{Key, Model, View};
 use greenwave_testkit::random::Random;
@@ -33,6 +33,8 @@ pub(crate) struct Totals {
     pub(crate) compacted_segments: u64,
     pub(crate) deltas: u64,
     pub(crate) dictionaries: u64,
+    /// Segments whose part of the index was not read on opening.
+    pub(crate) unread_segments: u64,
 }
 
 impl std::ops::AddAssign for Totals {
@@ -45,6 +47,7 @@ impl std::ops::AddAssign for Totals {
         self.compacted_segments += other.compacted_segments;
         self.deltas += other.deltas;
         self.dictionaries += other.dictionaries;
+        self.unread_segments += other.unread_segments;
     }
 }
 
@@ -105,6 +108,7 @@ pub(crate) fn options(settings: &LogSettings) -> Options {
         disk_bytes_max: (settings.disk_kib_max > 0).then(|| u64::from(settings.disk_kib_max) << 10),
         when_full: if settings.drop_oldest { WhenFull::DropOldest } else { WhenFull::Refuse },
         open_files_max: settings.open_files_max,
+        load_index: if settings.on_demand == 0 { LoadIndex::OnOpen } else { LoadIndex::OnDemand },
         clock,
         ..Options::default()
     }
@@ -126,7 +130,13 @@ pub(crate) fn process(
     ops: &[Op],
     recorder: &SharedRecorder,
 ) {
-    let open = || Log::open_simulated(machine, DIR, options(&settings));
+    let open = || {
+        let opened = Log::open_simulated(machine, DIR, options(&settings.of(who)));
+        if let Ok(log) = &opened {
+            recorder.borrow_mut().totals.unread_segments += log.stats().unread_segments;
+        }
+        opened
+    };
     let mut view = View::default();
     recorder.borrow().model.require_acknowledged(&mut view);
     let mut log = match open() {
@@ -493,9 +503,11 @@ pub(crate) fn check_reopened(
     let mut view = View::default();
     recorder.borrow().model.require_acknowledged(&mut view);
     let mut first: Option<BTreeMap<Key, Option<Vec<u8>>>> = None;
-    for compacted in [false, false, true, true] {
+    for (opening, compacted) in [false, false, true, true].into_iter().enumerate() {
         let process = machine.process();
-        let log = Log::open_simulated(&process, DIR, options(&script.settings))
+        // Both ways of reading the index find the same values.
+        let settings = LogSettings { on_demand: (opening % 2) as u8, ..script.settings };
+        let log = Log::open_simulated(&process, DIR, options(&settings))
             .map_err(|error| format!("cannot be opened afterwards: {error}"))?;
         if compacted {
             log.compact().map_err(|error| format!("cannot be compacted afterwards: {error}"))?;
@@ -556,5 +568,6 @@ fn smaller(script: &Script) -> Vec<Script> {
     push(&|s| s.settings.compressed = false);
     push(&|s| s.settings.chain_depth_max = 0);
     push(&|s| s.settings.open_files_max = 256);
+    push(&|s| s.settings.on_demand = 0);
     all
 }

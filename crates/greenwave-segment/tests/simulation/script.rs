@@ -29,6 +29,15 @@ pub(crate) struct LogSettings {
     pub(crate) disk_kib_max: u16,
     pub(crate) drop_oldest: bool,
     pub(crate) open_files_max: u32,
+    /// Processes that read the index as needed: bit `n` is that of process `n`.
+    pub(crate) on_demand: u8,
+}
+
+impl LogSettings {
+    /// Returns the settings of a process.
+    pub(crate) fn of(self, process: usize) -> Self {
+        Self { on_demand: self.on_demand >> (process % 8) & 1, ..self }
+    }
 }
 
 /// Crash in a round.
@@ -82,6 +91,8 @@ impl Script {
             disk_kib_max: if budget { 20 + r.below(40) as u16 } else { 0 },
             drop_oldest,
             open_files_max: if r.chance(30) { 1 + r.below(3) as u32 } else { 256 },
+            // From a generator of its own, so that the rest of a script does not depend on it.
+            on_demand: on_demand(&mut Random::new(!seed)),
         };
         let keys = [3, 8, 24][r.below(3) as usize];
         let rounds = 1 + r.below(3);
@@ -113,6 +124,11 @@ impl Script {
         script.settings.disk_kib_max = 16 + (seed % 8) as u16;
         script
     }
+}
+
+/// Chooses the processes that read the index as needed, often none: they store no deltas.
+fn on_demand(r: &mut Random) -> u8 {
+    if r.chance(40) { 0 } else { r.next_u64() as u8 }
 }
 
 impl Round {
