@@ -1,5 +1,5 @@
-//! Fills a directory with records, to measure what a large cache costs: a path, a number of records,
-//! and the most seconds to spend. The options are those of the cache's disk backend.
+//! Fills a directory with records, to measure the cost of a large cache. The arguments are a path,
+//! the number of records, and the maximum time in seconds.
 //!
 //! ```console
 //! $ cargo run --release -p greenwave-segment --example fill_directory -- DIR 1000000 300

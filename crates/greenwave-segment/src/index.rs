@@ -32,7 +32,7 @@ const NO_SLOT: SlotId = SlotId::MAX;
 
 /// Number of parts of the hash table that a bulk insert fills one after another.
 const PARTS: usize = 64;
-/// Maximum number of keys that are remembered as complete.
+/// Maximum number of keys in the set of complete ones.
 const COMPLETE_MAX: usize = 1 << 16;
 /// Maximum number of entries in a bulk insert.
 const BULK_MAX: usize = 256 << 10;

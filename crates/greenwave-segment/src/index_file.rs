@@ -256,7 +256,7 @@ impl IndexFile {
         Ok(Block::check(&header, &self.body))
     }
 
-    /// Returns the size of the header and all blocks read so far that verify, in bytes.
+    /// Returns the size of the header and of the blocks that were read and verify, in bytes.
     pub(crate) fn good_len(&self) -> u64 {
         self.good_len
     }

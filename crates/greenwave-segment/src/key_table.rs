@@ -32,8 +32,8 @@
 //! | 88 | 8 | size of the values when decompressed |
 //! | 96 | 8 | XXH3-64 of bytes 0 to 96, with the segment's id as seed |
 //!
-//! Of several records of a key in the segment, the table has the one that wins, and the trailer
-//! counts only that one. A segment with deltas or dictionaries has no table. Nor has one with too
+//! Of several records of a key in the segment, the table has the winner, and the trailer counts
+//! only the winner. A segment with deltas or dictionaries has no table. Nor has one with too
 //! many keys for a page, which chosen keys cannot cause, since the seed is random.
 //!
 //! The file is not synced, so each page is verified when it is read. If one does not verify, the
@@ -64,7 +64,7 @@ const ENTRY_BYTES: usize = 12;
 const PAGE_BYTES_MAX: usize = 1024;
 /// Maximum number of entries in a page.
 const PAGE_ENTRIES_MAX: usize = (PAGE_BYTES_MAX - PAGE_HEADER_BYTES) / ENTRY_BYTES;
-/// Mean number of entries in a page. The probability that one of a thousand pages overflows is
+/// Mean number of entries in a page. Among a thousand pages, the probability of an overflow is
 /// below a thousandth.
 const PAGE_ENTRIES_MEAN: usize = 48;
 /// Attempts at building a table whose pages do not overflow.

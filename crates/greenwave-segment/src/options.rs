@@ -30,9 +30,9 @@ pub struct Options {
     /// Maximum size of a value before compression in bytes; default 1 GiB. Reads allocate no more
     /// than this.
     pub value_bytes_max: u32,
-    /// Maximum number of segments, and of index files that are read as needed, that are open at
-    /// once; at least 1, default 256. Closed ones are reopened when they are read. Up to 6 more files are open for the segment being written, and
-    /// while files are listed, read on opening, or locked.
+    /// Maximum number of open segments, including index files that are read on demand; at least 1,
+    /// default 256. Closed ones are reopened when they are read. Up to 6 more files are open for
+    /// the segment being written, and while files are listed, read on opening, or locked.
     pub open_files_max: u32,
     /// Whether opening reads the whole index. Default: [`LoadIndex::OnOpen`].
     pub load_index: LoadIndex,
@@ -85,10 +85,10 @@ pub enum WhenFull {
 pub enum LoadIndex {
     /// All of it on opening. For processes that read many values.
     OnOpen,
-    /// As needed, so that opening takes time for each segment and not for each key. The first read
-    /// of a key then costs a system call or two for each sealed segment. Whatever needs all keys
-    /// reads the rest: lists of keys, compaction, and dropping the oldest values. No deltas are
-    /// stored. Applies to segments that were sealed by a log with this option.
+    /// When keys are read, so that opening takes time for each segment and not for each key. The
+    /// first read of a key then costs a system call or two for each sealed segment. Lists of keys,
+    /// compaction, and dropping the oldest values read the rest. No deltas are stored. Applies to
+    /// segments that were sealed by a log with this option.
     OnDemand,
 }
 

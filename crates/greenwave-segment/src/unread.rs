@@ -2,9 +2,9 @@
 //! segments, or all records of these segments.
 //!
 //! Records may be applied to the index in any order and more than once. So a key is complete once
-//! its record in each unread segment was applied, and a segment once all its records were. Whatever
-//! removes entries from the index (compaction, dropping the oldest values) reads all segments
-//! before, so that a record that was found earlier cannot bring an entry back.
+//! its record in each unread segment was applied, and a segment once all its records were.
+//! Compaction and dropping the oldest values, which remove entries from the index, read all
+//! segments before, so that a record that was found earlier cannot bring an entry back.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ const TRIES_MAX: usize = 64;
 /// Result of completing a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Completion {
-    /// The entry of the key is the one that opening the whole index would have.
+    /// The entry of the key is equal to its entry in the whole index.
     Complete,
     /// Completing it would have to wait for the disk.
     WouldBlock,

@@ -76,7 +76,7 @@ fn values_are_found_without_reading_the_index() {
     let read_only = Log::open_read_only(dir.path(), on_demand()).unwrap();
     assert_eq!(read_only.stats().unread_segments, unread);
     check_values(&read_only);
-    // A log that reads everything on opening finds the same, and ignores the tables.
+    // A log that reads everything on opening finds equal values, and ignores the tables.
     let other = Log::open(dir.path(), Options { load_index: LoadIndex::OnOpen, ..on_demand() }).unwrap();
     assert_eq!((other.stats().unread_segments, other.stats().entries), (0, ENTRIES - 1));
     check_values(&other);

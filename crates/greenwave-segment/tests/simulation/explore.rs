@@ -28,7 +28,7 @@ const SETTINGS: LogSettings = LogSettings {
     on_demand: 0,
 };
 
-/// The second process reads the index as needed, and so does the one that has filled the log.
+/// The second process reads the index on demand, and so did the process that filled the log.
 const ON_DEMAND: LogSettings = LogSettings { on_demand: 0b10, ..SETTINGS };
 
 /// Two programs to interleave, and the settings of their logs.

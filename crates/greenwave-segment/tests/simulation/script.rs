@@ -91,7 +91,7 @@ impl Script {
             disk_kib_max: if budget { 20 + r.below(40) as u16 } else { 0 },
             drop_oldest,
             open_files_max: if r.chance(30) { 1 + r.below(3) as u32 } else { 256 },
-            // From a generator of its own, so that the rest of a script does not depend on it.
+            // From a second generator, so that the rest of a script does not depend on it.
             on_demand: on_demand(&mut Random::new(!seed)),
         };
         let keys = [3, 8, 24][r.below(3) as usize];
