@@ -102,7 +102,42 @@ pub struct Request {
     pub context: Vec<String>,
     /// Runs the tests of the request, for agents that cannot run them themselves.
     pub tester: Option<Tester>,
+    /// Chooses the files that no tool shows to a model.
+    pub withheld: Withheld,
 }
+
+/// Chooses files by their paths, which are relative to the directory of a request. By default,
+/// none.
+#[derive(Debug, Clone, Copy)]
+pub struct Withheld(fn(&str) -> bool);
+
+impl Withheld {
+    /// Chooses the files whose paths satisfy a function.
+    #[must_use]
+    pub fn new(is_withheld: fn(&str) -> bool) -> Self {
+        Self(is_withheld)
+    }
+
+    /// Returns whether a file is chosen.
+    #[must_use]
+    pub fn contains(&self, path: &str) -> bool {
+        (self.0)(path)
+    }
+}
+
+impl Default for Withheld {
+    fn default() -> Self {
+        Self(|_| false)
+    }
+}
+
+impl PartialEq for Withheld {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::fn_addr_eq(self.0, other.0)
+    }
+}
+
+impl Eq for Withheld {}
 
 impl Request {
     /// Creates a request. `directory` is the worktree, and `temporary` a directory outside of it
@@ -125,6 +160,7 @@ impl Request {
             temporary: temporary.into(),
             context: Vec::new(),
             tester: None,
+            withheld: Withheld::default(),
         }
     }
 
@@ -144,6 +180,12 @@ impl Request {
     #[must_use]
     pub fn with_context(self, context: Vec<String>) -> Self {
         Self { context, ..self }
+    }
+
+    /// Sets the files that no tool shows to a model.
+    #[must_use]
+    pub fn withholding(self, withheld: Withheld) -> Self {
+        Self { withheld, ..self }
     }
 
     /// Sets the tester, which runs the tests of the request for its agent.

@@ -145,7 +145,7 @@ impl Session for HttpAgent {
         let tester = request.tester.clone();
         let conversation = Conversation::new(&server.options, &files, &request.prompt, tester.is_some());
         let turn = server.turn(&conversation).await?;
-        Ok(Answer::stream(Arc::clone(server), conversation, (directory, tester), turn))
+        Ok(Answer::stream(Arc::clone(server), conversation, (directory, tester, request.withheld), turn))
     }
 
     fn is_open(&self) -> bool {

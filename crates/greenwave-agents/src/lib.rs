@@ -73,7 +73,7 @@ mod scripted;
 mod tester;
 mod wait_on;
 
-pub use agent::{Agent, Preflight, Request, Session};
+pub use agent::{Agent, Preflight, Request, Session, Withheld};
 pub use coding_program::{CodingProgram, ProgramOptions};
 pub use command::CommandAgent;
 pub use error::Error;

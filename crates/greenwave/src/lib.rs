@@ -156,6 +156,7 @@ mod test_runner;
 mod tests;
 mod transcript;
 mod tree;
+mod trusted_owner;
 mod trusted_path;
 mod unfinished;
 mod user_edits;

@@ -9,6 +9,7 @@ use greenwave_testing::Test;
 use crate::error::{Error, chain};
 use crate::git::UserRepository;
 use crate::repository_marker::nearest_marker;
+use crate::trusted_owner::is_trusted_above;
 
 /// Maximum size of a manifest, in bytes.
 const MANIFEST_BYTES_MAX: u64 = 64 << 20;
@@ -120,6 +121,7 @@ fn escaped(path: &str) -> String {
 fn workspace_root(project: &Path) -> Option<PathBuf> {
     let declares = |above: &Path, manifest: &WorkspaceManifest| {
         project.join(manifest.of_package).is_file()
+            && is_trusted_above(&above.join(manifest.file), project)
             && read_regular_text(above.join(manifest.file), MANIFEST_BYTES_MAX)
                 .is_ok_and(|text| text.contains(manifest.text))
     };

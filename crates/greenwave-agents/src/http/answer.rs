@@ -16,7 +16,7 @@ use super::tools::{self, ToolResult};
 use super::turn::{Piece, Turn};
 use crate::http_options::HttpMode;
 use crate::tester::Tester;
-use crate::{AgentEvent, Error, ResponseStream};
+use crate::{AgentEvent, Error, ResponseStream, Withheld};
 
 /// Maximum number of times that the request of a turn after the first one is repeated.
 const REPEATS_MAX: u32 = 8;
@@ -32,6 +32,7 @@ pub(super) struct Answer {
     /// Directory in which tools work. `None` for an answer without tools.
     directory: Option<Dir>,
     tester: Option<Tester>,
+    withheld: Withheld,
     /// `None` before the request of the next turn is sent.
     turn: Option<Turn>,
     pieces: VecDeque<Piece>,
@@ -50,7 +51,7 @@ impl Answer {
     pub(super) fn stream(
         server: Arc<Server>,
         conversation: Conversation,
-        (directory, tester): (Option<Dir>, Option<Tester>),
+        (directory, tester, withheld): (Option<Dir>, Option<Tester>, Withheld),
         turn: Turn,
     ) -> ResponseStream {
         let answer = Self {
@@ -58,6 +59,7 @@ impl Answer {
             conversation,
             directory,
             tester,
+            withheld,
             turn: Some(turn),
             pieces: VecDeque::new(),
             events: VecDeque::new(),
@@ -168,7 +170,7 @@ impl Answer {
         }
         let mut results = Vec::with_capacity(calls.len());
         for call in &calls {
-            let result = run(&directory, self.tester.as_ref(), call).await;
+            let result = run(&directory, self.tester.as_ref(), self.withheld, call).await;
             results.push(result.map_err(|source| Error::InvalidAnswer {
                 server: options.server().to_owned(),
                 source: source.into(),
@@ -201,15 +203,20 @@ pub(super) fn directory(mode: HttpMode, path: &std::path::Path) -> Result<Option
 
 /// Runs a tool. One that changes files blocks the thread for a moment: on another one, it could
 /// continue after the answer was dropped.
-async fn run(directory: &Dir, tester: Option<&Tester>, call: &ToolCall) -> Result<ToolResult, JoinError> {
+async fn run(
+    directory: &Dir,
+    tester: Option<&Tester>,
+    withheld: Withheld,
+    call: &ToolCall,
+) -> Result<ToolResult, JoinError> {
     if let Some(tester) = tester.filter(|_| call.name == tools::TEST) {
         return Ok(tools::tested(tester.run().await));
     }
     if tools::changes_files(&call.name) {
-        return Ok(tools::run(directory, &call.name, &call.arguments));
+        return Ok(tools::run(directory, withheld, &call.name, &call.arguments));
     }
     let (directory, call) = (directory.clone(), call.clone());
-    tokio::task::spawn_blocking(move || tools::run(&directory, &call.name, &call.arguments)).await
+    tokio::task::spawn_blocking(move || tools::run(&directory, withheld, &call.name, &call.arguments)).await
 }
 
 fn sum(one: ModelUsage, other: ModelUsage) -> ModelUsage {

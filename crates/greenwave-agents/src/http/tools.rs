@@ -9,6 +9,8 @@ use std::path::{Component, Path};
 use greenwave_dir::Dir;
 use serde_json::{Map, Value, json};
 
+use crate::Withheld;
+
 /// Maximum size of a result, in bytes.
 const RESULT_BYTES_MAX: usize = 32 * 1024;
 /// Directories that no tool enters: the state of version control and of greenwave.
@@ -114,13 +116,13 @@ pub(super) struct ToolResult {
 
 /// Runs a tool in a directory. All paths are resolved below its handle, and no link is followed out
 /// of it. A failure is a result, which the model can act on.
-pub(super) fn run(directory: &Dir, name: &str, arguments: &str) -> ToolResult {
+pub(super) fn run(directory: &Dir, withheld: Withheld, name: &str, arguments: &str) -> ToolResult {
     let parsed: Value =
         serde_json::from_str(if arguments.trim().is_empty() { "{}" } else { arguments }).unwrap_or_default();
     let target = ["path", "text"].iter().find_map(|key| parsed.get(key)?.as_str());
     let target = target.unwrap_or_default().to_owned();
     let done = match &parsed {
-        Value::Object(arguments) => call(directory, name, &Arguments(arguments)),
+        Value::Object(arguments) => call(directory, withheld, name, &Arguments(arguments)),
         _ => Err("the arguments are not a JSON object".to_owned()),
     };
     match done {
@@ -154,11 +156,15 @@ pub(super) fn tested(text: Option<String>) -> ToolResult {
     ToolResult { text: cut(text), is_error, target: String::new(), touched: None }
 }
 
-fn call(directory: &Dir, name: &str, arguments: &Arguments<'_>) -> Result<Done, String> {
+fn call(directory: &Dir, withheld: Withheld, name: &str, arguments: &Arguments<'_>) -> Result<Done, String> {
+    if matches!(name, "read" | "edit") && withheld.contains(arguments.path()?) {
+        return Err(format!("cannot {name} {:?}: it probably holds secrets", arguments.path()?));
+    }
     match name {
         "list" => files::list(directory, arguments.path_or_root()?).map(Done::looked),
         "search" => {
-            search::search(directory, arguments.path_or_root()?, arguments.text("text")?).map(Done::looked)
+            let (path, text) = (arguments.path_or_root()?, arguments.text("text")?);
+            search::search(directory, withheld, path, text).map(Done::looked)
         }
         "read" => {
             let (from, lines) = (arguments.number("from")?, arguments.number("lines")?);

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::tree::File;
 
-/// Number of repositories that are made, raised by `cargo xtask long run-races`.
+/// Number of repositories that are made, raised by the variable.
 fn rounds() -> usize {
     std::env::var("GREENWAVE_PATH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
 }

@@ -31,7 +31,7 @@ pub(super) fn files(patterns: &[String], tree: &Tree, project: &str) -> Vec<Stri
 }
 
 /// Returns whether a file probably holds secrets, by its name.
-fn is_withheld(path: &str) -> bool {
+pub(super) fn is_withheld(path: &str) -> bool {
     let extension = path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, end)| end);
     is_secret(path) && !extension.is_some_and(|extension| SOURCES.contains(&extension))
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use greenwave_agents::{Acceptance, Error as AgentError, HttpMode, Request, ResponseStream, TestCalls};
+use greenwave_agents::{
+    Acceptance, Error as AgentError, HttpMode, Request, ResponseStream, TestCalls, Withheld,
+};
 use greenwave_storage::{AttemptOutcome, NewAttempt, Transcript};
 use greenwave_streaming::{Cap, Error as StreamError, Files, Limits, Pull};
 use greenwave_testing::EntryKind;
@@ -193,6 +195,7 @@ impl Stage<'_> {
         )
         .in_root(self.active.workspace.root())
         .with_context(self.context())
+        .withholding(Withheld::new(context::is_withheld))
         .with_tester(tester)
         .continuing(session);
         ctx.steps.pass("request").await;

@@ -3,6 +3,7 @@
 use greenwave_dir::{Dir, FileKind};
 
 use super::{HIDDEN, describe};
+use crate::Withheld;
 
 /// Maximum number of lines that are found.
 const FOUND_MAX: usize = 200;
@@ -16,16 +17,20 @@ const LINE_BYTES_MAX: usize = 300;
 const OF_OTHERS: [&str; 5] = ["node_modules", "target", ".venv", "venv", "__pycache__"];
 
 /// Returns the lines below a path that contain a text, as `path:line: text`.
-pub(super) fn search(directory: &Dir, path: &str, text: &str) -> Result<String, String> {
+pub(super) fn search(directory: &Dir, withheld: Withheld, path: &str, text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains('\n') {
         return Err("invalid value for `text`: expected a text on one line".to_owned());
     }
     let mut found = Vec::new();
     let is_file = !path.is_empty() && directory.metadata(path).is_ok_and(|metadata| metadata.is_file());
+    if is_file && withheld.contains(path) {
+        return Err(format!("cannot search {path:?}: it probably holds secrets"));
+    }
     if is_file {
         search_file(directory, path, text, &mut found);
     } else {
         let mut files = files_below(directory, path)?;
+        files.retain(|file| !withheld.contains(file));
         files.sort_unstable();
         for file in files {
             if found.len() >= FOUND_MAX {

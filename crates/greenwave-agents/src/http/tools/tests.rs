@@ -5,6 +5,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
 
+fn run(directory: &Dir, name: &str, arguments: &str) -> ToolResult {
+    super::run(directory, Withheld::default(), name, arguments)
+}
+
 fn directory() -> (tempfile::TempDir, Dir) {
     let temporary = tempfile::tempdir().unwrap();
     let root = temporary.path();
@@ -135,4 +139,30 @@ fn definitions_are_schemas_with_their_required_parameters() {
         (*name, &schema["required"], &schema["properties"]["from"]["type"]),
         ("read", &json!(["path"]), &json!("integer"))
     );
+}
+
+#[test]
+fn files_that_are_withheld_are_listed_and_not_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    for path in [".env", "a.txt", "sub/.env"] {
+        let path = directory.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "KEY=hidden\n").unwrap();
+    }
+    let dir = Dir::open(directory.path()).unwrap();
+    let withheld = Withheld::new(|path| path.ends_with(".env"));
+    let run = |name: &str, arguments: Value| super::run(&dir, withheld, name, &arguments.to_string());
+    for path in [".env", "sub/.env", "./.env", "sub/../.env"] {
+        for (name, more) in [("read", json!({})), ("search", json!({ "text": "KEY" }))] {
+            let mut arguments = more;
+            arguments["path"] = path.into();
+            let result = run(name, arguments);
+            assert!(result.is_error && !result.text.contains("hidden"), "{name} {path}: {result:?}");
+        }
+        let result = run("edit", json!({ "path": path, "search": "KEY", "replace": "X" }));
+        assert!(result.is_error, "{path}: {result:?}");
+    }
+    assert_eq!(run("search", json!({ "text": "KEY" })).text, "a.txt:1: KEY=hidden");
+    assert_eq!(run("search", json!({ "text": "KEY", "path": "sub" })).text, "[not found]");
+    assert_eq!(run("list", json!({ "path": "sub" })).text, ".env");
 }
