@@ -1,9 +1,9 @@
 //! Looks for problems of a plan before a run, without asking an agent or running a test.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use greenwave_agents::ApiKeySource;
 use greenwave_dir::read_regular;
@@ -72,23 +72,42 @@ impl Problem {
 /// exist or are empty, and files that several independent features name.
 pub fn preflight(plan: &Plan, environment: &Environment) -> Vec<Problem> {
     let path = environment.get("PATH");
-    let mut problems: Vec<Problem> =
-        plan.agents.iter().filter_map(|(name, agent)| check_agent(plan, name, agent, environment)).collect();
+    let features = plan.features.iter().map(|feature| (feature.id.as_str(), feature)).collect();
+    let mut search = Search { plan, path, features, programs: HashMap::new() };
+    let used: BTreeSet<&String> = plan.features.iter().flat_map(|feature| plan.agents_of(feature)).collect();
+    let agents = plan.agents.iter();
+    let mut problems: Vec<Problem> = agents
+        .filter_map(|(name, agent)| check_agent(plan, name, (agent, used.contains(name)), environment))
+        .collect();
     for feature in &plan.features {
         for test in &feature.tests {
-            problems.extend(check_program(plan, feature, "tests", test, path));
-            problems.extend(check_paths(plan, feature, test));
+            problems.extend(search.check_program(feature, "tests", test));
+            problems.extend(search.check_paths(feature, test));
         }
         if let Some(review) = &feature.review {
-            problems.extend(check_program(plan, feature, "review", review, path));
+            problems.extend(search.check_program(feature, "review", review));
         }
     }
-    problems.extend(shared_files(plan));
+    problems.extend(search.shared_files());
     problems
 }
 
-fn check_agent(plan: &Plan, name: &str, agent: &AgentSpec, environment: &Environment) -> Option<Problem> {
-    let is_used = plan.features.iter().any(|feature| plan.agents_of(feature).any(|agent| agent == name));
+/// A plan with what is looked up for each of its features.
+struct Search<'a> {
+    plan: &'a Plan,
+    /// Value of the variable `PATH`.
+    path: Option<&'a OsStr>,
+    features: HashMap<&'a str, &'a Feature>,
+    /// Whether a program exists, by its name, the directory of the test and the variable `PATH`.
+    programs: HashMap<(String, PathBuf, Option<OsString>), bool>,
+}
+
+fn check_agent(
+    plan: &Plan,
+    name: &str,
+    (agent, is_used): (&AgentSpec, bool),
+    environment: &Environment,
+) -> Option<Problem> {
     let path = environment.get("PATH");
     let (program, key) = match agent {
         AgentSpec::Scripted { .. } => return None,
@@ -154,73 +173,122 @@ fn check_sandbox(confine: ConfineMode, name: &str, agent: &AgentSpec) -> Option<
     })
 }
 
-fn check_program(
-    plan: &Plan,
-    feature: &Feature,
-    field: &'static str,
-    test: &Test,
-    path: Option<&OsStr>,
-) -> Option<Problem> {
-    let program = test.command.first()?;
-    // The feature or one of its dependencies can create a path inside the project.
-    if program.contains('/') && !program.starts_with('/') {
-        return None;
-    }
-    // A fixed value of the test replaces the variable.
-    let path = test.set.get("PATH").map(OsStr::new).or(path);
-    // Setup commands can create directories that the variable names relative to the copy.
-    let is_relative = |path: &OsStr| std::env::split_paths(path).any(|entry| entry.is_relative());
-    if !plan.setup.is_empty() && path.is_some_and(is_relative) {
-        return None;
-    }
-    if has_program(program, &plan.project.join(&test.directory), path) {
-        return None;
-    }
-    let subject = Subject::Feature { id: feature.id.clone(), field };
-    let message = format!("cannot find program `{program}` of test `{}`", test.name);
-    Some(Problem::error(
-        subject,
-        "missing-program",
-        message,
-        format!("install `{program}`, or correct the command"),
-    ))
-}
-
-/// Returns the problems of the test files that a command names.
-fn check_paths(plan: &Plan, feature: &Feature, test: &Test) -> Vec<Problem> {
-    let subject = || Subject::Feature { id: feature.id.clone(), field: "tests" };
-    // `python -m unittest tests.test_add.Adding` names a module, which the red test looks for.
-    let is_module = |path: &str| !path.contains('/') && !path.ends_with(".py") && runs_unittest(test);
-    let named = protection::named_tests(test).filter(|path| has_suffix(path) && !is_module(path));
-    let named: Vec<String> = named.collect();
-    // A dependency that may change tests can create them.
-    let may_appear = || {
-        let dependencies = feature.depends_on.iter();
-        let mut dependencies =
-            dependencies.flat_map(|id| plan.features.iter().filter(move |other| other.id == *id));
-        !feature.may_edit.is_empty() || dependencies.any(|other| !other.may_edit.is_empty())
-    };
-    if named.is_empty() || may_appear() {
-        return Vec::new();
-    }
-    let mut problems = Vec::new();
-    for path in named {
-        let file = plan.project.join(&path);
-        match read_regular(&file, TEST_FILE_BYTES_MAX) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !file.is_symlink() => {
-                let message = format!("test `{}` names `{path}`, which does not exist", test.name);
-                let hint = "correct the path, or create the test: agents may not write it".to_owned();
-                problems.push(Problem::error(subject(), "missing-test", message, hint));
-            }
-            Ok(content) if lists_nothing(&path, test, &content) => {
-                let message = format!("test `{}` names `{path}`, which contains no test", test.name);
-                let hint = "add a test to the file, or name another one".to_owned();
-                problems.push(Problem::error(subject(), "empty-test", message, hint));
-            }
-            _ => {}
+impl Search<'_> {
+    fn check_program(&mut self, feature: &Feature, field: &'static str, test: &Test) -> Option<Problem> {
+        let program = test.command.first()?;
+        // The feature or one of its dependencies can create a path inside the project.
+        if program.contains('/') && !program.starts_with('/') {
+            return None;
         }
+        // A fixed value of the test replaces the variable.
+        let path = test.set.get("PATH").map(OsStr::new).or(self.path);
+        // Setup commands can create directories that the variable names relative to the copy.
+        let is_relative = |path: &OsStr| std::env::split_paths(path).any(|entry| entry.is_relative());
+        if !self.plan.setup.is_empty() && path.is_some_and(is_relative) {
+            return None;
+        }
+        if self.has_program(program, &test.directory, path) {
+            return None;
+        }
+        let subject = Subject::Feature { id: feature.id.clone(), field };
+        let message = format!("cannot find program `{program}` of test `{}`", test.name);
+        Some(Problem::error(
+            subject,
+            "missing-program",
+            message,
+            format!("install `{program}`, or correct the command"),
+        ))
     }
-    problems
+
+    /// Returns the problems of the test files that a command names.
+    fn check_paths(&self, feature: &Feature, test: &Test) -> Vec<Problem> {
+        let subject = || Subject::Feature { id: feature.id.clone(), field: "tests" };
+        // `python -m unittest tests.test_add.Adding` names a module, which the red test looks for.
+        let is_module = |path: &str| !path.contains('/') && !path.ends_with(".py") && runs_unittest(test);
+        let named = protection::named_tests(test).filter(|path| has_suffix(path) && !is_module(path));
+        let named: Vec<String> = named.collect();
+        // A dependency that may change tests can create them.
+        let may_appear = || {
+            let mut dependencies = feature.depends_on.iter().filter_map(|id| self.features.get(id.as_str()));
+            !feature.may_edit.is_empty() || dependencies.any(|other| !other.may_edit.is_empty())
+        };
+        if named.is_empty() || may_appear() {
+            return Vec::new();
+        }
+        let mut problems = Vec::new();
+        for path in named {
+            let file = self.plan.project.join(&path);
+            match read_regular(&file, TEST_FILE_BYTES_MAX) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && !file.is_symlink() => {
+                    let message = format!("test `{}` names `{path}`, which does not exist", test.name);
+                    let hint = "correct the path, or create the test: agents may not write it".to_owned();
+                    problems.push(Problem::error(subject(), "missing-test", message, hint));
+                }
+                Ok(content) if lists_nothing(&path, test, &content) => {
+                    let message = format!("test `{}` names `{path}`, which contains no test", test.name);
+                    let hint = "add a test to the file, or name another one".to_owned();
+                    problems.push(Problem::error(subject(), "empty-test", message, hint));
+                }
+                _ => {}
+            }
+        }
+        problems
+    }
+
+    /// Returns whether the program of a test in a directory of the project exists.
+    fn has_program(&mut self, program: &str, directory: &Path, path: Option<&OsStr>) -> bool {
+        let key = (program.to_owned(), directory.to_owned(), path.map(OsStr::to_owned));
+        let directory = self.plan.project.join(directory);
+        *self.programs.entry(key).or_insert_with(|| has_program(program, &directory, path))
+    }
+
+    /// Returns a note for each file that features name which do not depend on each other.
+    fn shared_files(&self) -> Vec<Problem> {
+        let mut named: BTreeMap<String, Vec<&Feature>> = BTreeMap::new();
+        for feature in &self.plan.features {
+            for path in paths_in(&feature.prompt) {
+                named.entry(path).or_default().push(feature);
+            }
+        }
+        let mut problems = Vec::new();
+        for (path, features) in named {
+            let features = &features[..features.len().min(COMPARED_MAX)];
+            let independent = features.iter().enumerate().find_map(|(at, feature)| {
+                let other = features[at + 1..].iter().find(|other| {
+                    !self.depends(&feature.id, &other.id) && !self.depends(&other.id, &feature.id)
+                })?;
+                Some((&feature.id, &other.id))
+            });
+            if problems.len() == SHARED_MAX {
+                break;
+            }
+            if let Some((one, other)) = independent {
+                problems.push(Problem {
+                    subject: Subject::Feature { id: other.clone(), field: "prompt" },
+                    code: "shared-file",
+                    message: format!(
+                        "features `{one}` and `{other}` both name `{path}` and may conflict in it"
+                    ),
+                    hint: Some(format!("let one depend on the other: depends_on = [\"{one}\"]")),
+                    is_error: false,
+                });
+            }
+        }
+        problems
+    }
+
+    /// Returns whether a feature depends on another, directly or indirectly.
+    fn depends(&self, feature: &str, other: &str) -> bool {
+        let (mut waiting, mut seen) = (vec![feature], BTreeSet::new());
+        while let Some(id) = waiting.pop() {
+            if seen.insert(id)
+                && let Some(feature) = self.features.get(id)
+            {
+                waiting.extend(feature.depends_on.iter().map(String::as_str));
+            }
+        }
+        feature != other && seen.contains(other)
+    }
 }
 
 fn has_suffix(path: &str) -> bool {
@@ -242,39 +310,6 @@ fn lists_nothing(path: &str, test: &Test, content: &[u8]) -> bool {
     is_pytest && path.ends_with(".py") && !has_test
 }
 
-/// Returns a note for each file that features name which do not depend on each other.
-fn shared_files(plan: &Plan) -> Vec<Problem> {
-    let mut named: BTreeMap<String, Vec<&Feature>> = BTreeMap::new();
-    for feature in &plan.features {
-        for path in paths_in(&feature.prompt) {
-            named.entry(path).or_default().push(feature);
-        }
-    }
-    let mut problems = Vec::new();
-    for (path, features) in named {
-        let features = &features[..features.len().min(COMPARED_MAX)];
-        let independent = features.iter().enumerate().find_map(|(at, feature)| {
-            let other = features[at + 1..].iter().find(|other| {
-                !depends(plan, &feature.id, &other.id) && !depends(plan, &other.id, &feature.id)
-            })?;
-            Some((&feature.id, &other.id))
-        });
-        if problems.len() == SHARED_MAX {
-            break;
-        }
-        if let Some((one, other)) = independent {
-            problems.push(Problem {
-                subject: Subject::Feature { id: other.clone(), field: "prompt" },
-                code: "shared-file",
-                message: format!("features `{one}` and `{other}` both name `{path}` and may conflict in it"),
-                hint: Some(format!("let one depend on the other: depends_on = [\"{one}\"]")),
-                is_error: false,
-            });
-        }
-    }
-    problems
-}
-
 /// Returns the paths of source files that a prompt names.
 fn paths_in(prompt: &str) -> BTreeSet<String> {
     let is_part = |character: char| character.is_alphanumeric() || "/_-.".contains(character);
@@ -292,19 +327,6 @@ fn paths_in(prompt: &str) -> BTreeSet<String> {
         word.contains('/') && !word.starts_with('/') && has_suffix && !is_test_file(word)
     };
     words.filter(is_path).map(|word| word.trim_start_matches("./").to_owned()).collect()
-}
-
-/// Returns whether a feature depends on another, directly or indirectly.
-fn depends(plan: &Plan, feature: &str, other: &str) -> bool {
-    let (mut waiting, mut seen) = (vec![feature], BTreeSet::new());
-    while let Some(id) = waiting.pop() {
-        if seen.insert(id)
-            && let Some(feature) = plan.features.iter().find(|feature| feature.id == id)
-        {
-            waiting.extend(feature.depends_on.iter().map(String::as_str));
-        }
-    }
-    feature != other && seen.contains(other)
 }
 
 /// Returns whether a program exists and can be executed.
@@ -415,6 +437,23 @@ mod tests {
         assert_eq!(problems(&[], vec![pytest.clone()]).first().map(|found| found.0), Some("missing-test"));
         pytest.may_edit = vec!["tests/**".to_owned()];
         assert_eq!(problems(&[], vec![pytest]), []);
+    }
+
+    #[test]
+    fn a_program_is_searched_for_in_each_directory_and_path() {
+        let mut inside = feature("a", "p", &["tool"]);
+        inside.tests[0].set.insert("PATH".to_owned(), "bin".to_owned());
+        let mut below = inside.clone();
+        (below.id, below.tests[0].directory) = ("b".to_owned(), "sub".into());
+        let project = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir_all(project.path().join("bin")).expect("a directory");
+        std::fs::write(project.path().join("bin/tool"), "").expect("a file");
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(project.path().join("bin/tool"), mode).expect("a mode");
+        let features = vec![inside.clone(), below, inside];
+        let plan = Plan { project: project.path().to_owned(), features, ..Plan::default() };
+        let found = preflight(&plan, &Environment::new(std::env::vars_os()));
+        assert_eq!(found.iter().map(Problem::feature).collect::<Vec<_>>(), [Some("b")]);
     }
 
     #[test]

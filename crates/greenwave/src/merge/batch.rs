@@ -123,12 +123,15 @@ impl MergeQueue {
             }
             let edits = tree::changes(&trunk.tree, &edited);
             let Ok(taken) = tree::join(&joined.files, &edits, store).await? else { continue };
-            let mut files = joined.files.clone();
-            tree::apply(&mut files, &taken);
-            let Ok(changes) = tree::join(&files, &candidate.own, store).await? else { continue };
+            // Without edits, the files are changed in place.
+            let without = (!taken.is_empty()).then(|| joined.files.clone());
+            tree::apply(&mut joined.files, &taken);
+            let Ok(changes) = tree::join(&joined.files, &candidate.own, store).await? else {
+                joined.files = without.unwrap_or(joined.files);
+                continue;
+            };
             trunk.tree = edited;
-            tree::apply(&mut files, &changes);
-            joined.files = files;
+            tree::apply(&mut joined.files, &changes);
             joined.features.push((candidate, changes));
         }
         Ok((!joined.features.is_empty()).then_some(joined))
