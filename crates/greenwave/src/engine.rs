@@ -21,7 +21,7 @@ use greenwave_scheduler::{
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
 use greenwave_telemetry::{Dashboard, MetricsSnapshot};
-use greenwave_testing::{Environment, Harnesses, Runner, TraceMode, TraceStatus};
+use greenwave_testing::{Environment, Harnesses, Runner, StateSeal, TraceMode, TraceStatus};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
@@ -237,16 +237,12 @@ impl Engine {
         let tests = tests(&settings, &state_dir)?;
         let state_home = Arc::new(StateHome::new(&plan.project, state_dir, adapters::caches(&settings)));
         let store = adapters::store_of_run(&settings, &state_home)?;
-        let journal = RunJournal::open_guarded(Arc::clone(&state_home), seal)?;
-        if let Some(branch) = &branch {
-            branch_owner::claim(branch, &plan, &journal)?;
-        }
         let ctx = RunContext {
             definitions: plan.features.iter().map(green_record::definition).collect(),
             flusher: Flusher::new(store.clone()),
             attempts: Attempts::new(store.clone(), &adapters::attempts_namespace(seal.as_ref())),
             approvals: Approvals::new(Arc::clone(&state_home), seal),
-            journal,
+            journal: open_journal(&state_home, seal, branch.as_ref(), &plan)?,
             state_home,
             tests,
             project: destination(&copies.root, vec![lock, lock_of_copies], &steps)?,
@@ -537,6 +533,20 @@ fn copy_options(plan: &Plan, settings: &Settings, root: &ProjectRoot, starter: S
         time_max: settings.agent.time_limit,
         starter,
     }
+}
+
+/// Opens the journal, in which the plan is the owner of its branch.
+fn open_journal(
+    state_home: &Arc<StateHome>,
+    seal: Option<StateSeal>,
+    branch: Option<&ResultBranch>,
+    plan: &Plan,
+) -> Result<RunJournal, Error> {
+    let journal = RunJournal::open_guarded(Arc::clone(state_home), seal)?;
+    if let Some(branch) = branch {
+        branch_owner::claim(branch, plan, &journal)?;
+    }
+    Ok(journal)
 }
 
 /// Returns the branch of the results, if the plan asks for one.
