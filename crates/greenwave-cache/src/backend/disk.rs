@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use greenwave_segment::{Compression, Log, Nowait, WhenFull};
+use greenwave_segment::{Compression, LoadIndex, Log, Nowait, WhenFull};
 
 use super::{Backend, Capabilities};
 use crate::{BoxError, Error, Key};
@@ -102,7 +102,8 @@ impl DiskBackend {
         Ok(*blake3::hash(&fingerprint).as_bytes())
     }
 
-    /// Returns the statistics of the segment log.
+    /// Returns the statistics of the segment log. The number of entries is an upper bound if
+    /// `unread_segments` is not 0.
     pub fn stats(&self) -> greenwave_segment::Stats {
         self.log.stats()
     }
@@ -129,6 +130,8 @@ impl DiskOptions {
             when_full: WhenFull::DropOldest,
             segment_bytes_max: 16 << 20,
             value_bytes_max: VALUE_BYTES_MAX,
+            // Most processes read a few results of many.
+            load_index: LoadIndex::OnDemand,
             ..Default::default()
         }
     }
@@ -183,7 +186,12 @@ impl Backend for DiskBackend {
     }
 
     async fn list(&self) -> Result<Vec<Key>, BoxError> {
-        let keys = self.run_blocking(|log| log.refresh().map(|()| log.keys_with_prefix(b""))).await?;
+        let work = |log: &Log| {
+            log.load_index()?;
+            log.refresh()?;
+            Ok(log.keys_with_prefix(b""))
+        };
+        let keys = self.run_blocking(work).await?;
         Ok(keys.into_iter().filter_map(|key| Some(Key::from_bytes(key.try_into().ok()?))).collect())
     }
 
@@ -200,7 +208,7 @@ impl Backend for DiskBackend {
     }
 
     async fn close(&self) -> Result<(), BoxError> {
-        self.run_blocking(|log| log.compact().map(drop)).await?;
+        self.run_blocking(|log| log.compact_if_due().map(drop)).await?;
         self.flush().await
     }
 
