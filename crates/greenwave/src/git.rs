@@ -182,6 +182,14 @@ pub(crate) fn text(command: &mut Command, operation: &'static str) -> Result<Str
     Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
 }
 
+/// Returns whether the repository that git finds from a directory is the one of its worktree.
+fn has_own_worktree(directory: &Path, top: &Path) -> bool {
+    let git_dir = |from: &Path| {
+        text(command(from).args(["rev-parse", "--absolute-git-dir"]), "find the repository").ok()
+    };
+    git_dir(directory).is_some_and(|found| git_dir(top) == Some(found))
+}
+
 /// Returns the value of a configuration variable.
 pub(crate) fn config(directory: &Path, name: &str) -> Option<String> {
     text(command(directory).args(["config", "--get", name]), "read the configuration").ok()
@@ -191,7 +199,8 @@ impl UserRepository {
     /// Describes the repository that tracks files of a directory. Returns `None` without one.
     ///
     /// # Errors
-    /// [`Error::Git`] if git cannot be run or refuses the repository.
+    /// [`Error::Git`] if git cannot be run or refuses the repository, or if its settings name a
+    /// worktree elsewhere: such settings would make the directories beside the project a part of it.
     pub(crate) fn of(directory: &Path) -> Result<Option<Self>, Error> {
         let Some(marked) = nearest_marker(directory) else { return Ok(None) };
         let operation = "read the repository";
@@ -199,6 +208,10 @@ impl UserRepository {
         let paths = text(command(directory).args(paths), operation)?;
         let [top, common] = paths.lines().collect::<Vec<_>>()[..] else { return Ok(None) };
         let top = PathBuf::from(top);
+        if marked != top && !has_own_worktree(directory, &top) {
+            let words = format!("`core.worktree` of {} names {}", marked.display(), top.display());
+            return Err(Error::Git { operation, source: std::io::Error::other(words) });
+        }
         // A repository far above, such as one of the home directory, may not track the project.
         if directory.canonicalize().ok().as_ref() != Some(&top) {
             let tracked = output(command(directory).args(["ls-files", "-z", "--", "."]), operation)?;

@@ -277,7 +277,31 @@ fn a_bare_repository_in_a_project_is_none() {
     let test = dir.greenwave(["test", "--affected", "HEAD", "--dry-run"]).within(&dir.path("project/part"));
     test.run().with_code(2);
     dir.write("plan.toml", plan);
-    let finished = dir.run_plan().with_code(0);
-    let notes = Report::of(&finished).notes("no-git").join(" ");
-    assert!(!started.exists(), "{notes}");
+    dir.run_plan().with_code(0);
+    assert!(!started.exists());
+}
+
+/// A project that is handed over with its `.git` can name a worktree elsewhere. Were it believed,
+/// the directories beside the project would be in the copies, and changes of them merged.
+#[test]
+fn a_worktree_elsewhere_makes_no_directory_a_part_of_the_project() {
+    for has_repository_above in [false, true] {
+        let dir = TestDir::with_project().with("private/notes", "precious").with("project/a.txt", "a\n");
+        git(&dir, &["init", "-q"]);
+        git(&dir, &["add", "-f", "a.txt"]);
+        git(&dir, &["commit", "-qm", "first"]);
+        if has_repository_above {
+            for args in [["init", "-q", ".."].as_slice(), &["-C", "..", "add", "-f", "private"]] {
+                git(&dir, args);
+            }
+        }
+        git(&dir, &["config", "core.worktree", "../.."]);
+        let script = "echo changed > ../private/notes; cat ../private/notes > seen.txt; echo x > one.txt";
+        dir.write("plan.toml", shell_plan::plan(&[ShellFeature::new("one", script, "test -f one.txt")]));
+        let events = dir.run_plan().with_code(0).events();
+        let base = events.iter().find(|event| event["event"] == "base").unwrap();
+        let note = base["note"].as_str().unwrap();
+        assert!(note.contains("`core.worktree` of "), "{note}");
+        assert_eq!(dir.read("private/notes"), "precious");
+    }
 }
