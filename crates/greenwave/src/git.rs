@@ -200,7 +200,7 @@ impl UserRepository {
     ///
     /// # Errors
     /// [`Error::Git`] if git cannot be run or refuses the repository, or if its settings name a
-    /// worktree elsewhere: such settings would make the directories beside the project a part of it.
+    /// worktree elsewhere. They would make the directories beside the project a part of it.
     pub(crate) fn of(directory: &Path) -> Result<Option<Self>, Error> {
         let Some(marked) = nearest_marker(directory) else { return Ok(None) };
         let operation = "read the repository";
