@@ -210,7 +210,7 @@ impl UserRepository {
         let top = PathBuf::from(top);
         if marked != top && !has_own_worktree(directory, &top) {
             let words = format!("`core.worktree` of {} names {}", marked.display(), top.display());
-            return Err(Error::Git { operation, source: std::io::Error::other(words) });
+            return Err(Error::Git { operation, source: io::Error::other(words) });
         }
         // A repository far above, such as one of the home directory, may not track the project.
         if directory.canonicalize().ok().as_ref() != Some(&top) {
