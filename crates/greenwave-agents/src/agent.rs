@@ -85,6 +85,8 @@ pub struct Request {
     pub feature: String,
     /// Number of the attempt for this feature, from 1.
     pub attempt: u32,
+    /// Number of the answer among those that the attempt asks for, from 1.
+    pub candidate: u32,
     /// The prompt text.
     pub prompt: String,
     /// Id of an earlier session for this feature, which the agent continues if it can.
@@ -153,6 +155,7 @@ impl Request {
         Self {
             feature: feature.into(),
             attempt,
+            candidate: 1,
             prompt: prompt.into(),
             session: None,
             root: directory.clone(),
@@ -162,6 +165,12 @@ impl Request {
             tester: None,
             withheld: Withheld::default(),
         }
+    }
+
+    /// Sets the number of the answer among those that the attempt asks for, from 1.
+    #[must_use]
+    pub fn as_candidate(self, candidate: u32) -> Self {
+        Self { candidate, ..self }
     }
 
     /// Sets the directory that the agent may change, which contains `directory`.

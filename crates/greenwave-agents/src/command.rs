@@ -26,8 +26,6 @@ use crate::{Agent, AgentEvent, Error, Preflight, Request, ResponseStream, Sessio
 
 /// Maximum size of a chunk in bytes.
 const CHUNK_BYTES_MAX: usize = 16 * 1024;
-/// Maximum time limit: ten years, which can be added to any clock without overflow.
-const TIME_LIMIT_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Maximum number of bytes of standard error included in an error. The end is included.
 const STDERR_BYTES_MAX: usize = 2 * 1024;
 /// Time without output after which a pipe counts as ended, once the program has exited. A process
@@ -44,7 +42,7 @@ const PROMPT_PLACEHOLDERS: [&str; 2] = ["prompt", "prompt_file"];
 /// empty then. It inherits the whole environment of this process, including credentials, with these
 /// variables added:
 ///
-/// - `GREENWAVE_FEATURE` and `GREENWAVE_ATTEMPT`, as in the [`Request`];
+/// - `GREENWAVE_FEATURE`, `GREENWAVE_ATTEMPT` and `GREENWAVE_CANDIDATE`, as in the [`Request`];
 /// - `GREENWAVE_PROMPT_FILE`, a file with the prompt that only its owner can read (mode 0600). It
 ///   is removed when the program has ended;
 /// - `TMPDIR`, the request's directory for temporary files, and `PWD`, the working directory;
@@ -67,13 +65,15 @@ pub struct CommandAgent {
 }
 
 impl CommandAgent {
+    /// Maximum time limit: ten years, which can be added to any clock without overflow.
+    pub(crate) const TIME_LIMIT_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
     /// Creates an agent that runs `command` (program and arguments), with a time limit for each
     /// response.
     pub fn new(command: Vec<String>, time_limit: Duration) -> Self {
-        let time_limit = time_limit.min(TIME_LIMIT_MAX);
         Self {
             command,
-            time_limit,
+            time_limit: time_limit.min(Self::TIME_LIMIT_MAX),
             supervisor: None,
             variables: Vec::new(),
             sandbox: None,
@@ -136,7 +136,12 @@ impl CommandAgent {
         Ok((Child::start_piped(Some(supervisor), spawn)?, private))
     }
 
-    fn program(&self) -> String {
+    /// Sets the time limit for each response.
+    pub(crate) fn with_time_limit(self, time_limit: Duration) -> Self {
+        Self { time_limit: time_limit.min(Self::TIME_LIMIT_MAX), ..self }
+    }
+
+    pub(crate) fn program(&self) -> String {
         self.command.first().cloned().unwrap_or_default()
     }
 
@@ -168,6 +173,7 @@ impl CommandAgent {
             match name {
                 "feature" => request.feature.as_str().into(),
                 "attempt" => request.attempt.to_string().into(),
+                "candidate" => request.candidate.to_string().into(),
                 "prompt" => request.prompt.as_str().into(),
                 "prompt_file" => prompt_file.to_string_lossy(),
                 _ => request.directory.to_string_lossy(),
@@ -189,6 +195,7 @@ impl CommandAgent {
         command.env("TMPDIR", &request.temporary);
         command.env("GREENWAVE_FEATURE", &request.feature);
         command.env("GREENWAVE_ATTEMPT", request.attempt.to_string());
+        command.env("GREENWAVE_CANDIDATE", request.candidate.to_string());
         command.env("GREENWAVE_PROMPT_FILE", prompt_file.as_os_str());
         command
     }
@@ -230,13 +237,7 @@ impl Agent for CommandAgent {
 #[async_trait]
 impl Session for CommandAgent {
     async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
-        let prompt_file = self.write_prompt_file(request)?;
-        let started = self.start(request, self.command(request, prompt_file.path()));
-        let (mut child, private) = started.map_err(|source| self.start_error(request, source))?;
-        let pipes = (child.take_stdin(), child.take_stdout(), child.take_stderr());
-        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
-            return Err(self.start_error(request, io::Error::other("standard streams are not pipes")));
-        };
+        let (response, stdin) = self.launch(request)?;
         if placeholder::contains(self.arguments(), &PROMPT_PLACEHOLDERS) {
             drop(stdin);
         } else {
@@ -244,6 +245,25 @@ impl Session for CommandAgent {
             // whole prompt.
             tokio::spawn(write_prompt(stdin, request.prompt.clone()));
         }
+        Ok(self.output.decode(self.program(), response))
+    }
+
+    fn is_open(&self) -> bool {
+        true
+    }
+}
+
+impl CommandAgent {
+    /// Starts the program for a request. Returns its output, which is not decoded, and its standard
+    /// input. Dropping the output kills the program.
+    pub(crate) fn launch(&self, request: &Request) -> Result<(ResponseStream, ChildStdin), Error> {
+        let prompt_file = self.write_prompt_file(request)?;
+        let started = self.start(request, self.command(request, prompt_file.path()));
+        let (mut child, private) = started.map_err(|source| self.start_error(request, source))?;
+        let pipes = (child.take_stdin(), child.take_stdout(), child.take_stderr());
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+            return Err(self.start_error(request, io::Error::other("standard streams are not pipes")));
+        };
         let running = Running {
             child,
             private,
@@ -264,11 +284,7 @@ impl Session for CommandAgent {
             let continues = !matches!(event, Ok(AgentEvent::End) | Err(_));
             Some((event, continues.then_some(running)))
         }));
-        Ok(self.output.decode(self.program(), response))
-    }
-
-    fn is_open(&self) -> bool {
-        true
+        Ok((response, stdin))
     }
 }
 

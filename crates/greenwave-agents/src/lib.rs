@@ -50,6 +50,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod acp;
 mod agent;
 mod callback;
 mod coding_program;
@@ -73,6 +74,7 @@ mod scripted;
 mod tester;
 mod wait_on;
 
+pub use acp::AcpAgent;
 pub use agent::{Agent, Preflight, Request, Session, Withheld};
 pub use coding_program::{CodingProgram, ProgramOptions};
 pub use command::CommandAgent;

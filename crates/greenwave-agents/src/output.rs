@@ -179,12 +179,12 @@ impl Decoder {
 }
 
 /// Returns the text at a path of keys.
-fn text<'v>(value: &'v Value, path: &[&str]) -> Option<&'v str> {
+pub(crate) fn text<'v>(value: &'v Value, path: &[&str]) -> Option<&'v str> {
     at(value, path)?.as_str()
 }
 
 /// Returns the number at a path of keys, or 0.
-fn count(value: &Value, path: &[&str]) -> u64 {
+pub(crate) fn count(value: &Value, path: &[&str]) -> u64 {
     at(value, path).and_then(Value::as_u64).unwrap_or(0)
 }
 
@@ -218,7 +218,7 @@ fn tool_call(name: &str, input: &Value, changes_file: bool, reports: &mut Vec<Re
 }
 
 /// Returns the first line of a text, cut to a length that fits a line of output.
-fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     let line = text.trim_start().lines().next().unwrap_or_default();
     let end = (0..=TARGET_BYTES_MAX.min(line.len())).rev().find(|end| line.is_char_boundary(*end));
     line[..end.unwrap_or(0)].to_owned()

@@ -1,14 +1,15 @@
 //! Replaces placeholders in the arguments of an agent's command.
 //!
 //! Arguments are often code in another language, full of braces: JSON, shell, a template. So only
-//! `{feature}`, `{attempt}`, `{prompt_file}`, `{directory}` and `{prompt}` are placeholders, and
-//! all other braces are literal. Two opening braces before a name mean a literal one:
-//! `{{prompt}}` is the text `{prompt}`.
+//! `{feature}`, `{attempt}`, `{candidate}`, `{prompt_file}`, `{directory}` and `{prompt}` are
+//! placeholders, and all other braces are literal. Two opening braces before a name mean a literal
+//! one: `{{prompt}}` is the text `{prompt}`.
 
 use std::borrow::Cow;
 
 /// The placeholders that an argument of an agent's command may contain.
-pub const PLACEHOLDERS: [&str; 5] = ["{feature}", "{attempt}", "{prompt_file}", "{directory}", "{prompt}"];
+pub const PLACEHOLDERS: [&str; 6] =
+    ["{feature}", "{attempt}", "{candidate}", "{prompt_file}", "{directory}", "{prompt}"];
 
 /// Minimum similarity (Jaro-Winkler, 0 to 1) of a name in braces that counts as misspelt.
 const SIMILARITY_MIN: f64 = 0.85;
@@ -189,8 +190,8 @@ mod tests {
         let error = UnknownPlaceholder { name: "model".to_owned() };
         assert_eq!(
             error.to_string(),
-            "unknown placeholder `{model}`: expected `{feature}`, `{attempt}`, `{prompt_file}`, \
-             `{directory}`, `{prompt}`; write `{{model}}` for the text itself"
+            "unknown placeholder `{model}`: expected `{feature}`, `{attempt}`, `{candidate}`, \
+             `{prompt_file}`, `{directory}`, `{prompt}`; write `{{model}}` for the text itself"
         );
     }
 

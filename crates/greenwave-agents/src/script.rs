@@ -7,7 +7,9 @@
 //! {"end": true}                                           the response is complete
 //! ```
 //!
-//! `expects` is optional. A response without an `end` line is replayed as one that breaks off.
+//! `expects` is optional. A response without an `end` line is replayed as one that breaks off. A
+//! response with `"candidate": 2` answers the second of several requests of an attempt; the others
+//! get the response without that key.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read};
@@ -25,11 +27,14 @@ const VERSION: u32 = 1;
 /// Maximum size of a script, in bytes.
 const SCRIPT_BYTES_MAX: u64 = 64 << 20;
 
+/// The feature, the attempt and the candidate that a response answers.
+type ResponseKey = (String, u32, u32);
+
 /// Recorded responses by feature and attempt.
 #[derive(Debug, Clone)]
 pub struct Script {
     name: String,
-    responses: BTreeMap<(String, u32), Recording>,
+    responses: BTreeMap<ResponseKey, Recording>,
     fingerprint: [u8; 32],
 }
 
@@ -52,6 +57,7 @@ struct ScriptHeader {
 struct ScriptLine {
     feature: Option<String>,
     attempt: Option<u32>,
+    candidate: Option<u32>,
     #[serde(default)]
     expects: Vec<String>,
     after_ms: Option<u64>,
@@ -145,8 +151,9 @@ impl Script {
         self.fingerprint
     }
 
-    pub(crate) fn response(&self, feature: &str, attempt: u32) -> Result<&Recording, Error> {
-        self.responses.get(&(feature.to_owned(), attempt)).ok_or_else(|| Error::NoRecording {
+    pub(crate) fn response(&self, feature: &str, attempt: u32, candidate: u32) -> Result<&Recording, Error> {
+        let get = |candidate| self.responses.get(&(feature.to_owned(), attempt, candidate));
+        get(candidate).or_else(|| get(1)).ok_or_else(|| Error::NoRecording {
             name: self.name.clone(),
             feature: feature.to_owned(),
             attempt,
@@ -154,19 +161,20 @@ impl Script {
         })
     }
 
-    fn add(&mut self, line: ScriptLine, current: &mut Option<(String, u32)>) -> Result<(), LineError> {
+    fn add(&mut self, line: ScriptLine, current: &mut Option<ResponseKey>) -> Result<(), LineError> {
         match line {
             ScriptLine {
                 feature: Some(feature),
                 attempt: Some(attempt),
+                candidate,
                 expects,
                 after_ms: None,
                 text: None,
                 end: None,
             } => {
-                let key = (feature, attempt);
+                let key = (feature, attempt, candidate.unwrap_or(1));
                 if self.responses.contains_key(&key) {
-                    let (feature, attempt) = key;
+                    let (feature, attempt, _) = key;
                     return Err(LineError::Duplicate { feature, attempt });
                 }
                 *current = Some(key.clone());
@@ -176,6 +184,7 @@ impl Script {
             ScriptLine {
                 feature: None,
                 attempt: None,
+                candidate: None,
                 after_ms: Some(after),
                 text: Some(text),
                 end: None,
@@ -189,7 +198,13 @@ impl Script {
                 Ok(())
             }
             ScriptLine {
-                feature: None, attempt: None, after_ms: None, text: None, end: Some(true), ..
+                feature: None,
+                attempt: None,
+                candidate: None,
+                after_ms: None,
+                text: None,
+                end: Some(true),
+                ..
             } => {
                 let key = current.take().ok_or(LineError::NoResponse)?;
                 self.responses.entry(key).or_default().complete = true;
@@ -200,12 +215,12 @@ impl Script {
     }
 
     fn nearest(&self, feature: &str) -> String {
-        let attempts: Vec<_> = self.responses.keys().filter(|(other, _)| other == feature).collect();
-        if let Some((_, last)) = attempts.last() {
+        let attempts: Vec<_> = self.responses.keys().filter(|(other, ..)| other == feature).collect();
+        if let Some((_, last, _)) = attempts.last() {
             return format!("its last recorded attempt is {last}");
         }
         let nearness = |other: &str| (strsim::normalized_levenshtein(feature, other) * 1000.0) as u32;
-        let names = self.responses.keys().map(|(other, _)| other.as_str());
+        let names = self.responses.keys().map(|(other, ..)| other.as_str());
         match names.max_by_key(|other| nearness(other)) {
             Some(other) => format!("the nearest recorded feature is `{other}`"),
             None => "it has no answers".to_owned(),

@@ -44,7 +44,7 @@ impl Agent for ScriptedAgent {
 #[async_trait]
 impl Session for ScriptedAgent {
     async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
-        let recording = self.script.response(&request.feature, request.attempt)?;
+        let recording = self.script.response(&request.feature, request.attempt, request.candidate)?;
         if let Some(missing) = recording.expects.iter().find(|text| !request.prompt.contains(*text)) {
             return Err(Error::PromptMismatch {
                 name: self.script.name().to_owned(),

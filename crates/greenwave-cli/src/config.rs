@@ -25,7 +25,7 @@ pub(crate) use origin::{ConfigError, Origin, ValueError};
 /// Prefix of the environment variables that are settings.
 pub(crate) const VARIABLE: &str = "GREENWAVE_";
 /// Variables with the prefix that are not settings.
-const OTHER_VARIABLES: [&str; 13] = [
+const OTHER_VARIABLES: [&str; 14] = [
     "GREENWAVE_PROFILE",
     "GREENWAVE_REQUIRE_SERVICES",
     // A run sets these for its tests, which may be runs themselves.
@@ -34,6 +34,7 @@ const OTHER_VARIABLES: [&str; 13] = [
     // Set for agents.
     "GREENWAVE_FEATURE",
     "GREENWAVE_ATTEMPT",
+    "GREENWAVE_CANDIDATE",
     "GREENWAVE_PROMPT_FILE",
     // Set for the command `notify` of a plan.
     "GREENWAVE_PLAN",

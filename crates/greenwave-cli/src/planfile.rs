@@ -6,7 +6,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use greenwave::{
-    AgentSpec, BaseKind, Exchanges, Feature, Guards, Plan, PlanError, PlanLocation, Problem, ResultKind, Test,
+    AgentSpec, BaseKind, Candidates, Exchanges, Feature, Guards, Plan, PlanError, PlanLocation, Problem,
+    ResultKind, Test,
 };
 
 use crate::diagnostic::{Diagnostic, Document};
@@ -224,7 +225,7 @@ pub(crate) fn agents(
 }
 
 /// Keys of a feature whose locations errors name.
-const LOCATED: [&str; 13] = [
+const LOCATED: [&str; 14] = [
     "id",
     "was",
     "title",
@@ -232,6 +233,7 @@ const LOCATED: [&str; 13] = [
     "prompt",
     "agent",
     "fallback",
+    "candidates",
     "attempts",
     "resources",
     "tests",
@@ -255,15 +257,16 @@ fn feature(mut table: Table<'_>, hold: bool) -> Result<(Feature, FeatureLocation
     let agent = table.required_text("agent")?;
     fields.insert("agent", agent.at);
     let fallback = table.texts("fallback")?.map(|names| plain(names.value));
+    let candidates = candidates(&mut table)?;
     let attempts_max = table.count("attempts", 1)?.map_or(ATTEMPTS, |attempts| attempts.value);
     let (resources, _) = split(table.counts("resources")?);
     let mut tests = Vec::new();
     for entry in table.tables("tests")? {
         tests.push(test(entry, &id.value, tests.len())?);
     }
-    let review = match table.table("review")? {
-        Some(review) => Some(test(review, &id.value, 0)?),
-        None => None,
+    let (review, reviewer) = match table.table("review")? {
+        Some(review) => read_review(review, &id.value)?,
+        None => (None, None),
     };
     let hold = table.flag("hold")?.unwrap_or(hold);
     let (red, may_edit) = (table.expression("red")?, table.patterns("may_edit")?);
@@ -280,16 +283,39 @@ fn feature(mut table: Table<'_>, hold: bool) -> Result<(Feature, FeatureLocation
         prompt,
         agent,
         fallback,
+        candidates,
         tests,
         attempts_max,
         resources,
         review,
+        reviewer,
         hold,
         red,
         may_edit,
         ..Feature::default()
     };
     Ok((feature, locations))
+}
+
+/// Reads the review of a feature: a command, an agent, or both.
+fn read_review(mut table: Table<'_>, feature: &str) -> Result<(Option<Test>, Option<String>), Diagnostic> {
+    let agent = table.text("agent")?.map(|agent| agent.value);
+    let is_command = table.keys().iter().any(|key| key.value != "agent");
+    if agent.is_some() && !is_command {
+        table.finish()?;
+        return Ok((None, agent));
+    }
+    Ok((Some(test(table, feature, 0)?), agent))
+}
+
+/// Reads `candidates`: a number of answers, or a list of agents.
+fn candidates(table: &mut Table<'_>) -> Result<Option<Candidates>, Diagnostic> {
+    if table.is_list("candidates") {
+        let names = table.texts("candidates")?;
+        return Ok(names.map(|names| Candidates::Agents(plain(names.value))));
+    }
+    let count = table.count("candidates", 1)?;
+    Ok(count.map(|count| Candidates::Count(count.value)))
 }
 
 /// Reads `guards`: `"auto"`, `"off"`, or a list of tests. Reads the changes of the list of

@@ -229,6 +229,14 @@ impl Progress {
             Event::Fallback { feature, agent, instead_of, reason, .. } => {
                 line(feature, "fallback", format!("agent `{agent}` takes over from `{instead_of}`: {reason}"))
             }
+            Event::Candidate { feature, .. } => line(feature, "answer", candidate_text(event)),
+            Event::Chosen { feature, candidate, of, agent, reason, .. } => {
+                line(feature, "chosen", format!("candidate {candidate} of {of}, agent `{agent}`: {reason}"))
+            }
+            Event::Reviewed { feature, agent, approved, reason, .. } => {
+                let verdict = if *approved { "approves".to_owned() } else { format!("refuses: {reason}") };
+                line(feature, "reviewed", format!("agent `{agent}` {verdict}"))
+            }
             Event::NeedsYou { feature, .. } => line(feature, "needs you", needs_text(event)),
             Event::Adopted { feature } => line(feature, "adopted", "its tests pass".to_owned()),
             Event::Refused { feature, attempt, reason, .. } => {
@@ -259,6 +267,13 @@ fn waiting_text(event: &Event) -> String {
     let delay = seconds.filter(|seconds| *seconds > 0.0);
     let delay = delay.map(|seconds| format!("; next try in {seconds:.0} s"));
     format!("{reason}{}", delay.unwrap_or_default())
+}
+
+/// Returns the description of one of several answers.
+fn candidate_text(event: &Event) -> String {
+    let Event::Candidate { candidate, of, agent, status, reason, .. } = event else { return String::new() };
+    let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("candidate {candidate} of {of}, agent `{agent}`: {status}{reason}")
 }
 
 /// Returns the reason why a feature needs the user, and what helps.

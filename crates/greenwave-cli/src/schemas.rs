@@ -119,6 +119,21 @@ fallback = ["two"]
 wait_max = "1h"
 prices = { input = 1.25, cached = 0.125, output = 10 }
 
+[agents.six]
+kind = "acp"
+command = ["true"]
+time_limit = 90
+fallback = ["two"]
+wait_max = "1h"
+wait_on = { exit = [75], output = ["later"] }
+confine = "mount"
+network = "open"
+writable = ["/x"]
+readable = ["/x"]
+hidden = ["/y"]
+env = { A = "1" }
+prices = { input = 1.25, cached = 0.125, output = 10 }
+
 [agents.two]
 kind = "scripted"
 script = "answers.json"
@@ -133,13 +148,14 @@ depends_on = []
 prompt = "Write it."
 agent = "one"
 fallback = ["two", "three"]
+candidates = ["one", "two"]
 attempts = 2
 resources = { gpu = 1 }
 hold = false
 red = "missing"
 may_edit = ["tests/**"]
 tests = [{ command = ["true"] }]
-review = { command = ["true"] }
+review = { command = ["true"], agent = "two" }
 "#;
 
 /// Settings with tests that have every key.
@@ -209,12 +225,15 @@ fn the_schema_of_plans_has_the_keys_that_are_accepted() {
         ("[agents.one.prices]", "/$defs/agent/oneOf/0/properties/prices"),
         ("agent `four`", "/$defs/agent/oneOf/3"),
         ("agent `five`", "/$defs/agent/oneOf/4"),
+        ("agent `six`", "/$defs/agent/oneOf/5"),
+        ("[agents.six.wait_on]", "/$defs/agent/oneOf/5/properties/wait_on"),
+        ("[agents.six.prices]", "/$defs/agent/oneOf/5/properties/prices"),
         ("[agents.four.prices]", "/$defs/agent/oneOf/3/properties/prices"),
         ("[agents.five.prices]", "/$defs/agent/oneOf/4/properties/prices"),
         ("[budget]", "/properties/budget"),
         ("[[features]]", "/$defs/feature"),
         ("[[features.tests]]", "/$defs/test"),
-        ("[features.review]", "/$defs/test"),
+        ("[features.review]", "/$defs/review"),
     ];
     check_keys(PLAN, &pointers);
     Schema::parse(PLAN).check(&json_of(EVERY_KEY)).unwrap();

@@ -26,6 +26,8 @@ pub enum AttemptOutcome {
     /// The attempt produced nothing that could be tested, such as no usable answer.
     #[default]
     Aborted,
+    /// Another answer to the same attempt was chosen.
+    NotChosen,
 }
 
 /// Words of the author of an attempt, such as a coding agent, and its exit. All texts are
@@ -366,6 +368,7 @@ impl Attempt {
             AttemptOutcome::Passed => 0,
             AttemptOutcome::Failed => 1,
             AttemptOutcome::Aborted => 2,
+            AttemptOutcome::NotChosen => 3,
         };
         record.text(&self.feature).number(self.number).number(outcome).text(&self.reason).text(&self.note);
         let Transcript { words, stderr, exit } = &self.transcript;
@@ -397,6 +400,7 @@ impl Attempt {
             0 => AttemptOutcome::Passed,
             1 => AttemptOutcome::Failed,
             2 => AttemptOutcome::Aborted,
+            3 => AttemptOutcome::NotChosen,
             _ => return None,
         };
         let (reason, note) = (record.text()?, record.text()?);

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use greenwave_agents::{Agent, AgentPool, AgentPoolOptions, CommandAgent, Script, ScriptedAgent};
+use greenwave_agents::{AcpAgent, Agent, AgentPool, AgentPoolOptions, CommandAgent, Script, ScriptedAgent};
 use greenwave_cache::Secret;
 use greenwave_cache::{DiskBackend, DiskOptions, FileLeases, MemoryBackend, Tier, Tiered, TieredOptions};
 use greenwave_dir::Dir;
@@ -17,7 +17,7 @@ use crate::confinement::{RunConfinement, agents as known_agents};
 use crate::error::Error;
 use crate::http_agent::HttpAgents;
 use crate::mask::AddedSecrets;
-use crate::plan::{AgentSpec, CommandSpec, Plan};
+use crate::plan::{AgentProtocol, AgentSpec, CommandSpec, Plan};
 use crate::recovering_tier::RecoveringTier;
 use crate::settings::{Compression, Settings};
 use crate::state_dir;
@@ -82,7 +82,11 @@ pub(crate) fn agents(
                 };
                 let variables = variables.iter().cloned().chain(removed).chain(set).chain(own);
                 let agent = agent.with_variables(variables);
-                Arc::new(agent.confined_by(sandbox))
+                let agent = agent.confined_by(sandbox);
+                match spec.protocol {
+                    AgentProtocol::Pipe => Arc::new(agent),
+                    AgentProtocol::Acp => Arc::new(AcpAgent::new(agent, time_max)),
+                }
             }
         };
         agents.insert(name.clone(), sessions(name, agent, settings));

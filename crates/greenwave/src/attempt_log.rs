@@ -27,7 +27,8 @@ pub struct StoredAttempt {
     pub feature: String,
     /// Number of the attempt in the store, from 1. Counts the attempts of all runs.
     pub number: u32,
-    /// `passed`, `failed` (its tests), or `aborted` (nothing could be tested).
+    /// `passed`, `failed` (its tests), `aborted` (nothing could be tested), or `not chosen`
+    /// (another candidate was).
     pub outcome: &'static str,
     /// Why it was refused, in one line. Empty if it passed.
     pub reason: String,
@@ -209,6 +210,7 @@ impl AttemptLog {
                 AttemptOutcome::Passed => "passed",
                 AttemptOutcome::Failed => "failed",
                 AttemptOutcome::Aborted => "aborted",
+                AttemptOutcome::NotChosen => "not chosen",
             },
             reason: attempt.reason,
             test_output: attempt.note,

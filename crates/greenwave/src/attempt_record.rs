@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::candidate::CandidateRecord;
 use crate::state::Failure;
 use crate::tree::Change;
 
@@ -29,7 +30,8 @@ pub(crate) struct AttemptRecord {
     /// The agent that has taken over from the feature's own.
     #[serde(default)]
     pub(crate) agent: Option<String>,
-    /// Whether the answer to the attempt is complete. Then `changes` holds it.
+    /// Whether the answer to the attempt is complete. Then `changes` holds it, or `candidates`
+    /// does.
     pub(crate) answered: bool,
     /// Feedback for the attempt's prompt.
     pub(crate) feedback: String,
@@ -37,6 +39,12 @@ pub(crate) struct AttemptRecord {
     pub(crate) failing: BTreeSet<String>,
     /// Changes of the feature up to this attempt.
     pub(crate) changes: Vec<Change>,
+    /// Whether the reviewer has approved the answer.
+    #[serde(default)]
+    pub(crate) is_reviewed: bool,
+    /// The complete answers to an attempt that asks for several, until one is chosen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) candidates: Vec<CandidateRecord>,
     /// The last answer, if it was tested and refused.
     #[serde(default)]
     pub(crate) refused: Option<RefusedAnswer>,
@@ -63,6 +71,8 @@ impl AttemptRecord {
             feedback: String::new(),
             failing: BTreeSet::new(),
             changes: Vec::new(),
+            is_reviewed: false,
+            candidates: Vec::new(),
             refused: None,
         }
     }

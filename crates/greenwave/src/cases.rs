@@ -20,7 +20,7 @@ static LINE: LazyLock<Regex> = LazyLock::new(|| {
 
 /// The single tests that the tests of a feature ran before the code existed, and in the last
 /// attempt. By the index of the test in the feature.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct CaseLog {
     red: BTreeMap<usize, Cases>,
     last: BTreeMap<usize, Cases>,

@@ -176,6 +176,12 @@ impl RunContext {
         self.plan.agents_of(self.feature(id)).nth(fallbacks)
     }
 
+    /// Returns the names of the agents that an attempt at a feature asks, after a number of
+    /// fallbacks.
+    pub(crate) fn candidates(&self, id: FeatureId, fallbacks: usize) -> Vec<&String> {
+        self.plan.candidates_of(self.feature(id), fallbacks, self.settings.run.candidates)
+    }
+
     /// Returns the hash of a feature's definition.
     pub(crate) fn definition(&self, id: FeatureId) -> &str {
         &self.definitions[id.index()]

@@ -1,6 +1,7 @@
 //! Continues the attempts of an earlier run, and records them for the next one.
 
 use crate::attempt_record::{AttemptRecord, RefusedAnswer};
+use crate::candidate::{Candidate, CandidateRecord};
 use crate::context::RunContext;
 use crate::disk_full;
 use crate::error::{Error, chain};
@@ -16,25 +17,71 @@ use crate::tree::{self, Change, Tree};
 /// Those of the store and the workspace.
 pub(crate) async fn restore(
     ctx: &RunContext,
+    id: FeatureId,
     active: &mut ActiveFeature,
     record: &AttemptRecord,
 ) -> Result<bool, Error> {
+    // The changes of an attempt with several answers are those of the last one.
+    let answered = record.answered && record.candidates.is_empty();
     active.feedback.clone_from(&record.feedback);
     active.failing.clone_from(&record.failing);
+    active.is_reviewed = answered && record.is_reviewed;
     if let Some(refused) = &record.refused {
         active.refused = restore_refused(ctx, &active.base, refused).await;
     }
     let mut base = active.base.clone();
     let mut files = base.clone();
     for change in &record.changes {
-        if let Err(error) = restore_file(ctx, &mut base, &mut files, change, record.answered).await {
+        if let Err(error) = restore_file(ctx, &mut base, &mut files, change, answered).await {
             tracing::warn!(%error, path = change.path, "cannot restore the files of an attempt");
             return Ok(false);
         }
     }
     active.reset_to(files, &ctx.store).await?;
     active.base = base;
-    Ok(record.answered)
+    restore_candidates(ctx, id, active, &record.candidates).await?;
+    let agents = ctx.candidates(id, active.fallbacks).len();
+    let has_all = active.candidates.len() == agents && active.candidates.iter().any(Candidate::is_answered);
+    Ok(answered || record.answered && has_all)
+}
+
+/// Restores the complete answers to an attempt that asks for several.
+async fn restore_candidates(
+    ctx: &RunContext,
+    id: FeatureId,
+    active: &mut ActiveFeature,
+    records: &[CandidateRecord],
+) -> Result<(), Error> {
+    let agents = ctx.candidates(id, active.fallbacks);
+    for record in records.iter().filter(|record| record.is_of(&agents)) {
+        let changes = match record.answer() {
+            Ok(changes) => changes,
+            Err(reason) => {
+                active.candidates.push(record.unusable(reason));
+                continue;
+            }
+        };
+        let Some((base, files)) = restore_answer(ctx, &active.base, changes).await else { continue };
+        let mut candidate = record.pending(ctx, id, active)?;
+        if let Some(restored) = candidate.active() {
+            restored.reset_to(files, &ctx.store).await?;
+            restored.base = base;
+        }
+        active.candidates.push(candidate.answered());
+    }
+    Ok(())
+}
+
+/// Returns the base and the files of an answer. Returns `None` if they cannot be restored.
+async fn restore_answer(ctx: &RunContext, base: &Tree, changes: &[Change]) -> Option<(Tree, Tree)> {
+    let (mut base, mut files) = (base.clone(), base.clone());
+    for change in changes {
+        if let Err(error) = restore_file(ctx, &mut base, &mut files, change, true).await {
+            tracing::warn!(%error, path = change.path, "cannot restore the files of a candidate");
+            return None;
+        }
+    }
+    Some((base, files))
 }
 
 /// Returns the files of a refused answer, and its failure, for comparison with later answers.
@@ -88,6 +135,8 @@ pub(crate) async fn record(
         feedback: active.feedback.clone(),
         failing: active.failing.clone(),
         changes: tree::changes(&active.base, active.workspace.tree()),
+        is_reviewed: active.is_reviewed,
+        candidates: active.candidates.iter().filter_map(Candidate::record).collect(),
         refused: active.refused.as_ref().map(|(files, failure)| RefusedAnswer {
             changes: tree::changes(&active.base, files),
             failure: failure.clone(),
@@ -116,7 +165,7 @@ pub(crate) async fn write_unsaved(ctx: &RunContext) {
 }
 
 async fn write(ctx: &RunContext, id: FeatureId, record: &AttemptRecord) -> Result<(), Error> {
-    if !record.changes.is_empty() {
+    if !record.changes.is_empty() || record.candidates.iter().any(CandidateRecord::has_changes) {
         ctx.steps.pass("flush before an attempt is recorded").await;
         ctx.flusher.flush().await?;
     }

@@ -326,6 +326,23 @@ impl Engine {
         self.ctx.ids().filter_map(record).collect()
     }
 
+    /// Returns the feature, the attempt and the number of each candidate that is recorded.
+    #[cfg(test)]
+    pub(crate) fn recorded_candidates(&self) -> BTreeSet<(usize, u32, u32)> {
+        use crate::attempt_record::AttemptRecord;
+        let records = self.ctx.journal.finished().unwrap_or_default();
+        let record = |id: FeatureId| {
+            let record = records.get(&AttemptRecord::key(&self.ctx.feature(id).id))?;
+            Some((id.index(), AttemptRecord::decode(record)?))
+        };
+        let records = self.ctx.ids().filter_map(record);
+        let candidates = records.flat_map(|(id, record)| {
+            let attempt = record.attempt;
+            record.candidates.into_iter().map(move |candidate| (id, attempt, candidate.number()))
+        });
+        candidates.collect()
+    }
+
     /// Returns a handle that stops the run.
     ///
     /// A stopped run kills its programs and waits for them. [`run`](Engine::run) then returns with

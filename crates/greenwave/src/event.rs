@@ -189,6 +189,52 @@ pub enum Event {
         /// Why the other agent does not go on.
         reason: String,
     },
+    /// One of several answers to an attempt is complete, or its agent cannot answer.
+    Candidate {
+        /// Id of the feature.
+        feature: String,
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// Number of the answer, from 1.
+        candidate: u32,
+        /// Number of answers that the attempt asks for.
+        of: u32,
+        /// Name of the agent.
+        agent: String,
+        /// `answered`; `unusable` for an answer that cannot be tested; `waiting` if the provider of
+        /// the agent limits requests; `unavailable` for an agent that cannot work.
+        status: &'static str,
+        /// Why the answer cannot be used, or why there is no answer.
+        reason: Option<String>,
+    },
+    /// One of several answers to an attempt was chosen. The others are stored as attempts.
+    Chosen {
+        /// Id of the feature.
+        feature: String,
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// Number of the answer, from 1.
+        candidate: u32,
+        /// Number of answers that the attempt asked for.
+        of: u32,
+        /// Name of the agent.
+        agent: String,
+        /// Why it was chosen.
+        reason: String,
+    },
+    /// The reviewer of a feature has decided about an answer.
+    Reviewed {
+        /// Id of the feature.
+        feature: String,
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// Name of the reviewing agent.
+        agent: String,
+        /// Whether it approves the change.
+        approved: bool,
+        /// The first line of its reasons. Empty if it approves.
+        reason: String,
+    },
     /// A feature cannot continue before the user does something.
     NeedsYou {
         /// Id of the feature.

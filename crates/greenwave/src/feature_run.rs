@@ -52,7 +52,7 @@ impl FeatureRun {
 
     /// Returns the resources that the first stage of a feature holds.
     pub(crate) fn first_needs(ctx: &RunContext, id: FeatureId) -> Needs {
-        resources::needs(&ctx.plan, ctx.feature(id), Phase::Red, ctx.is_crowded())
+        resources::needs(&ctx.plan, ctx.feature(id), Phase::Red, 1, ctx.is_crowded())
     }
 
     /// Runs the next stage, and returns the scheduler's next step for the feature.
@@ -94,7 +94,7 @@ impl FeatureRun {
         let phase = self.state.phase().after(PhaseEvent::AncestorFailed, self.policy());
         self.report.reason = Some(format!("depends on `{}`, which failed", self.ctx.feature(ancestor).id));
         if phase.is_final() {
-            self.state.end(phase);
+            drop(self.state.end(phase));
         }
         self.queue.set_standing(self.id, self.standing());
     }
@@ -114,7 +114,7 @@ impl FeatureRun {
     pub(crate) async fn fail_if_running(&mut self, error: &FeatureError) {
         if self.state.phase() != Phase::Failed && !self.is_held() {
             let details = self.details();
-            self.state.end(Phase::Failed);
+            drop(self.state.end(Phase::Failed));
             self.set_working(false);
             self.report_failure(error, details).await;
         }
@@ -135,7 +135,11 @@ impl FeatureRun {
     fn policy(&self) -> FeaturePolicy {
         let feature = self.ctx.feature(self.id);
         let attempts_max = self.before_round.saturating_add(feature.attempts_max);
-        FeaturePolicy { attempts_max, review: feature.review.is_some(), hold: holds(&self.ctx, self.id) }
+        FeaturePolicy {
+            attempts_max,
+            review: feature.review.is_some() || feature.reviewer.is_some(),
+            hold: holds(&self.ctx, self.id),
+        }
     }
 
     async fn perform(&mut self) -> Result<StageResult, FeatureError> {
@@ -183,8 +187,8 @@ impl FeatureRun {
 
     async fn complete(&mut self, event: PhaseEvent) -> Step<(), FeatureError> {
         if event == PhaseEvent::TestsFailed && self.ctx.scope.red_only {
-            if let Some(workspace) = self.state.end(Phase::Red) {
-                workspace.remove();
+            if let Some(active) = self.state.end(Phase::Red) {
+                active.remove().await;
             }
             self.set_working(false);
             return Step::Done(());
@@ -197,9 +201,14 @@ impl FeatureRun {
                 Err(error) => self.end_with(error.into()).await,
             };
         }
+        let before = self.state.phase();
         let phase = self.enter(event).await;
         let recorded = match phase {
             Phase::Testing(attempt) => self.record_attempt(attempt, true).await,
+            // The next run asks no reviewer again who has approved it.
+            _ if matches!(before, Phase::Testing(_) | Phase::Reviewing(_)) && self.has_settled() => {
+                self.record_attempt(phase.attempt(), true).await
+            }
             Phase::Green(_) => self.forget_attempts().await,
             _ => Ok(()),
         };
@@ -219,13 +228,21 @@ impl FeatureRun {
             self.continue_with(record.agent.as_deref());
         }
         let answered = match &mut self.state {
-            FeatureState::Active(active) => continuation::restore(&self.ctx, active, &record).await?,
+            FeatureState::Active(active) => {
+                continuation::restore(&self.ctx, self.id, active, &record).await?
+            }
             FeatureState::Waiting { .. } | FeatureState::Ended(_) => false,
         };
         let (feature, attempt) = (self.ctx.feature(self.id).id.clone(), record.attempt);
         self.ctx.emit(Event::Continued { feature, attempt, answered, new_round }).await;
         let phase = self.enter(PhaseEvent::Continued(attempt)).await;
         Ok(if answered { self.enter(PhaseEvent::Answered).await } else { phase })
+    }
+
+    /// Returns whether the current answer was chosen among several or approved by a reviewer, which
+    /// the next run need not repeat.
+    fn has_settled(&self) -> bool {
+        matches!(&self.state, FeatureState::Active(active) if active.chosen.is_some() || active.is_reviewed)
     }
 
     /// Records for the next run that the feature continues at an attempt.
@@ -348,7 +365,7 @@ impl FeatureRun {
         let policy = self.policy();
         let phase = before.after(event, policy);
         self.report.attempts = self.report.attempts.max(phase.attempt());
-        let workspace = match &mut self.state {
+        let ended = match &mut self.state {
             FeatureState::Active(active) if !phase.is_final() => {
                 active.phase = phase;
                 active.attempts_max = policy.attempts_max;
@@ -371,9 +388,8 @@ impl FeatureRun {
                 self.ctx.emit(needs_you).await;
             }
         }
-        if let Some(workspace) = workspace {
-            workspace.tear_down().await;
-            workspace.remove();
+        if let Some(active) = ended {
+            active.remove().await;
         }
         phase
     }
@@ -382,13 +398,16 @@ impl FeatureRun {
     fn waiting_event(&self, phase: Phase) -> Option<Event> {
         let FeatureState::Active(active) = &self.state else { return None };
         let feature = self.ctx.feature(self.id);
-        let agent = self.ctx.agent(self.id, active.fallbacks).unwrap_or(&feature.agent);
+        let agent = active.agent.as_ref().or_else(|| self.ctx.agent(self.id, active.fallbacks));
+        let agent = agent.unwrap_or(&feature.agent);
         let remaining = self.ctx.gates.get(agent).map(Gate::remaining);
         let (reason, seconds) = match (phase, &active.waits_for) {
-            (Phase::Paused(_), Some(Wait::Agent { message, .. })) => {
+            (Phase::Paused(_) | Phase::ReviewPaused(_), Some(Wait::Agent { message, .. })) => {
                 (format!("agent `{agent}` is unavailable: {message}"), remaining)
             }
-            (Phase::Paused(_), _) => (format!("agent `{agent}` is unavailable"), remaining),
+            (Phase::Paused(_) | Phase::ReviewPaused(_), _) => {
+                (format!("agent `{agent}` is unavailable"), remaining)
+            }
             (Phase::Blocked(_), Some(Wait::User { path, .. })) => {
                 (format!("your change of `{path}` overlaps with this feature"), None)
             }
@@ -436,7 +455,7 @@ impl FeatureRun {
             Phase::Green(_) => Standing::Green,
             Phase::Failed | Phase::Skipped => Standing::Failed,
             Phase::Red | Phase::Held(_) if matches!(self.state, FeatureState::Ended(_)) => Standing::Failed,
-            Phase::Paused(_) => Standing::Paused,
+            Phase::Paused(_) | Phase::ReviewPaused(_) => Standing::Paused,
             Phase::Held(_) | Phase::Blocked(_) => Standing::Blocked,
             _ => Standing::Working,
         }
@@ -454,27 +473,25 @@ impl FeatureRun {
 
     async fn fail(&mut self, error: &FeatureError) {
         let details = self.details();
-        let workspace = self.state.end(Phase::Failed);
+        let active = self.state.end(Phase::Failed);
         self.set_working(false);
         if self.ctx.scope.fail_fast {
             self.queue.stop_waiting();
         }
         self.report_failure(error, details).await;
-        if let Some(workspace) = workspace {
-            workspace.tear_down().await;
-            workspace.remove();
+        if let Some(active) = active {
+            active.remove().await;
         }
     }
 
     /// Ends a feature in this run that waits for the approval of the user.
     async fn leave_held(&mut self, error: &FeatureError) {
-        let workspace = self.state.end(self.state.phase());
+        let active = self.state.end(self.state.phase());
         self.queue.set_standing(self.id, self.standing());
         self.report.reason = Some(error.to_string());
         self.report.hint = error.hint().map(str::to_owned);
-        if let Some(workspace) = workspace {
-            workspace.tear_down().await;
-            workspace.remove();
+        if let Some(active) = active {
+            active.remove().await;
         }
     }
 
@@ -499,7 +516,14 @@ impl FeatureRun {
     }
 
     fn needs(&self, phase: Phase) -> Needs {
-        resources::needs(&self.ctx.plan, self.ctx.feature(self.id), phase, self.ctx.is_crowded())
+        let fallbacks = match &self.state {
+            FeatureState::Active(active) => active.fallbacks,
+            FeatureState::Waiting { .. } | FeatureState::Ended(_) => 0,
+        };
+        let agents = self.ctx.candidates(self.id, fallbacks).len();
+        let requests = resources::requests_max(&self.ctx.settings, agents);
+        let (feature, is_crowded) = (self.ctx.feature(self.id), self.ctx.is_crowded());
+        resources::needs(&self.ctx.plan, feature, phase, requests, is_crowded)
     }
 }
 

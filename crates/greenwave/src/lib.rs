@@ -76,6 +76,7 @@ mod boxed;
 mod branch;
 mod branch_owner;
 mod budget;
+mod candidate;
 mod cases;
 mod clean;
 mod confine;
@@ -187,8 +188,8 @@ pub use greenwave_testing::{
 };
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
 pub use plan::{
-    AgentSpec, BaseKind, CommandSpec, Edits, Exchanges, Feature, FeatureId, Guards, HttpSpec, Plan,
-    PlanError, PlanLocation, ResultKind, check_expression, nearest,
+    AgentProtocol, AgentSpec, BaseKind, Candidates, CommandSpec, Edits, Exchanges, Feature, FeatureId,
+    Guards, HttpSpec, Plan, PlanError, PlanLocation, ResultKind, check_expression, nearest,
 };
 pub use preflight::{Problem, preflight, preflight_sandboxes};
 pub use protection::{INSTRUCTION_FILES, PROTECTED_FILES};

@@ -112,6 +112,8 @@ pub(crate) struct AgentLines {
     live: Arc<LiveFeed>,
     feature: String,
     attempt: u32,
+    /// Number of the answer, if the attempt asks for several.
+    candidate: Option<u32>,
     words: Line,
     stderr: Line,
 }
@@ -125,9 +127,10 @@ struct Line {
 }
 
 impl AgentLines {
-    pub(crate) fn new(live: Arc<LiveFeed>, feature: &str, attempt: u32) -> Self {
+    /// `candidate` is the number of the answer, if the attempt asks for several.
+    pub(crate) fn new(live: Arc<LiveFeed>, feature: &str, attempt: u32, candidate: Option<u32>) -> Self {
         let (words, stderr) = (Line::default(), Line::default());
-        Self { live, feature: feature.to_owned(), attempt, words, stderr }
+        Self { live, feature: feature.to_owned(), attempt, candidate, words, stderr }
     }
 
     /// Publishes the lines that an event of the agent completes.
@@ -155,6 +158,10 @@ impl AgentLines {
         if text.is_empty() {
             return;
         }
+        let text = match self.candidate {
+            Some(candidate) => format!("[{candidate}] {text}"),
+            None => text,
+        };
         self.live.add_line(&self.feature, &text);
         let (at, feature) = (self.live.seconds(), &self.feature);
         let line = json!({"at": at, "feature": feature, "attempt": self.attempt, "text": text});

@@ -20,8 +20,12 @@ pub enum Phase {
     Paused(u32),
     /// Running the tests on the answer of attempt `n`.
     Testing(u32),
-    /// Running the review command on the answer of attempt `n`.
+    /// Running the review command on the answer of attempt `n`, or asking the agent that reviews
+    /// it.
     Reviewing(u32),
+    /// The review of attempt `n` waits because the reviewing agent's provider limits requests or is
+    /// overloaded.
+    ReviewPaused(u32),
     /// The answer of attempt `n` waits for the approval of the user before its merge.
     Held(u32),
     /// The answer of attempt `n` waits to be merged into the project, in a batch with others.
@@ -102,6 +106,8 @@ impl Phase {
             (P::Red, E::Adopted) => P::Green(0),
             (P::Prompting(n), E::Overloaded) => P::Paused(n),
             (P::Paused(n), E::Released) => P::Prompting(n),
+            (P::Reviewing(n), E::Overloaded) => P::ReviewPaused(n),
+            (P::ReviewPaused(n), E::Released) => P::Reviewing(n),
             (P::Queued(n) | P::Merging(n), E::Overlapped) => P::Blocked(n),
             (P::Blocked(n), E::Released) => P::Queued(n),
             (P::Prompting(n), E::Answered) => P::Testing(n),
@@ -131,6 +137,7 @@ impl Phase {
             | Phase::Paused(n)
             | Phase::Testing(n)
             | Phase::Reviewing(n)
+            | Phase::ReviewPaused(n)
             | Phase::Held(n)
             | Phase::Queued(n)
             | Phase::Merging(n)
@@ -142,7 +149,10 @@ impl Phase {
 
     /// Returns whether the feature only waits in the phase.
     pub(crate) fn is_wait(self) -> bool {
-        matches!(self, Phase::Paused(_) | Phase::Held(_) | Phase::Queued(_) | Phase::Blocked(_))
+        matches!(
+            self,
+            Phase::Paused(_) | Phase::ReviewPaused(_) | Phase::Held(_) | Phase::Queued(_) | Phase::Blocked(_)
+        )
     }
 
     /// Returns whether no event leads out of the phase.
@@ -153,7 +163,7 @@ impl Phase {
     /// Returns the phase's name in output: its colour, where it has one.
     pub fn label(self) -> &'static str {
         match self {
-            Phase::Waiting | Phase::Paused(_) | Phase::Blocked(_) => "waiting",
+            Phase::Waiting | Phase::Paused(_) | Phase::ReviewPaused(_) | Phase::Blocked(_) => "waiting",
             Phase::Checking => "checking",
             Phase::Red => "red",
             Phase::Prompting(_) | Phase::Testing(_) => "yellow",

@@ -202,6 +202,8 @@ pub struct CommandSpec {
     pub wait_on: WaitOn,
     /// Maximum time that a feature waits for that, and then fails. `None` for one hour.
     pub wait_max: Option<Duration>,
+    /// Protocol of the program's standard streams.
+    pub protocol: AgentProtocol,
     /// The coding program that the command starts, whose output is read for its result, its usage
     /// and its session. `None` for a program whose standard output is its answer.
     pub program: Option<CodingProgram>,
@@ -215,6 +217,17 @@ pub struct CommandSpec {
     pub confinement: ConfineOptions,
     /// Prices of its model, for usage whose cost the agent does not report.
     pub prices: Option<Prices>,
+}
+
+/// Protocol of the standard streams of an agent that is a program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AgentProtocol {
+    /// The prompt is the input, and the answer or a report the output.
+    #[default]
+    Pipe,
+    /// The Agent Client Protocol (<https://agentclientprotocol.com>).
+    Acp,
 }
 
 /// Source of the work of an agent.
@@ -249,6 +262,9 @@ pub struct Feature {
     pub agent: String,
     /// Agents that take over, in this order. `None` for those of the agent.
     pub fallback: Option<Vec<String>>,
+    /// The answers that each attempt asks for, of which the best one is chosen. `None` for the
+    /// number in the settings.
+    pub candidates: Option<Candidates>,
     /// Tests that must fail before the feature is written and pass after.
     pub tests: Vec<Test>,
     /// Maximum number of attempts, at least 1.
@@ -257,6 +273,9 @@ pub struct Feature {
     pub resources: BTreeMap<String, u32>,
     /// Command that must succeed before the merge. Runs in the feature's workspace.
     pub review: Option<Test>,
+    /// Agent that must approve the change before the merge, after the command of `review`. It reads
+    /// a copy.
+    pub reviewer: Option<String>,
     /// Whether the merge waits for the approval of the user, see [`decide`](crate::decide).
     pub hold: bool,
     /// Regular expression that the output of the failing tests must match before the code exists.
@@ -265,6 +284,30 @@ pub struct Feature {
     /// Patterns of tests and other protected files that the agent may change, in the syntax of
     /// `.gitignore`.
     pub may_edit: Vec<String>,
+}
+
+/// The answers that an attempt asks for, at least one and at most
+/// [`CANDIDATES_MAX`](Candidates::CANDIDATES_MAX).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Candidates {
+    /// This number of answers of the agent that works on the feature.
+    Count(u32),
+    /// One answer of each of these agents. An agent may be named several times. A
+    /// [fallback](Feature::fallback) works alone.
+    Agents(Vec<String>),
+}
+
+impl Candidates {
+    /// Maximum number of answers that an attempt asks for.
+    pub const CANDIDATES_MAX: u32 = 16;
+
+    /// Returns the number of answers.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Count(count) => *count as usize,
+            Self::Agents(agents) => agents.len(),
+        }
+    }
 }
 
 impl Default for Feature {
@@ -280,10 +323,12 @@ impl Default for Feature {
             prompt: String::new(),
             agent: String::new(),
             fallback: None,
+            candidates: None,
             tests: Vec::new(),
             attempts_max: 1,
             resources: BTreeMap::new(),
             review: None,
+            reviewer: None,
             hold: false,
             red: None,
             may_edit: Vec::new(),
@@ -296,6 +341,33 @@ impl Plan {
     pub(crate) fn agents_of<'a>(&'a self, feature: &'a Feature) -> impl Iterator<Item = &'a String> {
         let fallback = feature.fallback.as_ref().or_else(|| self.fallbacks.get(&feature.agent));
         std::iter::once(&feature.agent).chain(fallback.into_iter().flatten())
+    }
+
+    /// Returns the names of the agents that an attempt at a feature asks, after a number of
+    /// fallbacks. `count` is the number of answers of features that do not set it.
+    pub(crate) fn candidates_of<'a>(
+        &'a self,
+        feature: &'a Feature,
+        fallbacks: usize,
+        count: u32,
+    ) -> Vec<&'a String> {
+        let agent = self.agents_of(feature).nth(fallbacks).unwrap_or(&feature.agent);
+        let answers = |count: u32| count.clamp(1, Candidates::CANDIDATES_MAX) as usize;
+        match &feature.candidates {
+            Some(Candidates::Agents(agents)) if fallbacks == 0 => agents.iter().collect(),
+            Some(Candidates::Agents(_)) => vec![agent],
+            Some(Candidates::Count(count)) => vec![agent; answers(*count)],
+            None => vec![agent; answers(count)],
+        }
+    }
+
+    /// Returns the agents that a feature may ask, some of them more than once.
+    pub(crate) fn agents_asked<'a>(&'a self, feature: &'a Feature) -> impl Iterator<Item = &'a String> {
+        let candidates = match &feature.candidates {
+            Some(Candidates::Agents(agents)) => &agents[..],
+            _ => &[],
+        };
+        self.agents_of(feature).chain(candidates).chain(&feature.reviewer)
     }
 }
 

@@ -74,7 +74,8 @@ pub fn preflight(plan: &Plan, environment: &Environment) -> Vec<Problem> {
     let path = environment.get("PATH");
     let features = plan.features.iter().map(|feature| (feature.id.as_str(), feature)).collect();
     let mut search = Search { plan, path, features, programs: HashMap::new() };
-    let used: BTreeSet<&String> = plan.features.iter().flat_map(|feature| plan.agents_of(feature)).collect();
+    let used: BTreeSet<&String> =
+        plan.features.iter().flat_map(|feature| plan.agents_asked(feature)).collect();
     let agents = plan.agents.iter();
     let mut problems: Vec<Problem> = agents
         .filter_map(|(name, agent)| check_agent(plan, name, (agent, used.contains(name)), environment))

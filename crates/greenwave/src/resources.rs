@@ -18,12 +18,13 @@ pub(crate) const AGENTS: &str = ":agents";
 /// The merge queue, one unit.
 const MERGE: &str = ":merge";
 
-/// Returns the resources that a feature holds in a phase.
+/// Returns the resources that a feature holds in a phase, in which it has a number of requests in
+/// flight if it has any.
 ///
 /// A merge runs the tests of other features, too, so it holds what any of them needs. In a crowded
 /// run, with more features than can be in progress, a feature that is ready to be merged makes room
 /// for others.
-pub(crate) fn needs(plan: &Plan, feature: &Feature, phase: Phase, is_crowded: bool) -> Needs {
+pub(crate) fn needs(plan: &Plan, feature: &Feature, phase: Phase, requests: u32, is_crowded: bool) -> Needs {
     let tests = |features: &[Feature]| {
         let mut units: BTreeMap<&str, u32> = BTreeMap::new();
         for (name, needed) in features.iter().flat_map(|feature| &feature.resources) {
@@ -35,12 +36,25 @@ pub(crate) fn needs(plan: &Plan, feature: &Feature, phase: Phase, is_crowded: bo
     };
     let outside = |needs: Needs| if is_crowded { needs.without_task_slot() } else { needs };
     match phase {
-        Phase::Prompting(_) => Needs::nothing().of(AGENTS, 1),
+        Phase::Prompting(_) => Needs::nothing().of(AGENTS, requests),
         Phase::Held(_) | Phase::Queued(_) | Phase::Blocked(_) => outside(Needs::nothing()),
         Phase::Merging(_) => outside(tests(&plan.features).of(MERGE, 1)),
-        Phase::Paused(_) => Needs::nothing(),
+        Phase::Paused(_) | Phase::ReviewPaused(_) => Needs::nothing(),
+        Phase::Reviewing(_) if feature.reviewer.is_some() => {
+            let needs = match feature.review {
+                Some(_) => tests(std::slice::from_ref(feature)),
+                None => Needs::nothing(),
+            };
+            needs.of(AGENTS, 1)
+        }
         _ => tests(std::slice::from_ref(feature)),
     }
+}
+
+/// Returns the number of requests that a feature may have in flight, given the number of agents
+/// that it asks.
+pub(crate) fn requests_max(settings: &Settings, agents: usize) -> u32 {
+    u32::try_from(agents).unwrap_or(u32::MAX).clamp(1, settings.parallel.agents.max(1))
 }
 
 /// Returns the limits of a run.

@@ -121,6 +121,7 @@ mod tests {
             P::Paused(1),
             P::Testing(1),
             P::Reviewing(1),
+            P::ReviewPaused(1),
             P::Held(1),
             P::Queued(1),
             P::Merging(1),
@@ -133,7 +134,12 @@ mod tests {
             // A new phase has to be added to the list above.
             match phase {
                 P::Waiting | P::Checking | P::Red | P::Prompting(_) | P::Paused(_) | P::Testing(_) => {}
-                P::Reviewing(_) | P::Held(_) | P::Queued(_) | P::Merging(_) | P::Blocked(_) => {}
+                P::Reviewing(_)
+                | P::ReviewPaused(_)
+                | P::Held(_)
+                | P::Queued(_)
+                | P::Merging(_)
+                | P::Blocked(_) => {}
                 P::Green(_) | P::Failed | P::Skipped => {}
             }
             let label = phase.label();

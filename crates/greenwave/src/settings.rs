@@ -47,7 +47,7 @@ pub struct Settings {
 }
 
 /// Settings of runs of plans.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RunSettings {
     /// Directory of the working copies. `None` for `greenwave` in `$XDG_STATE_HOME`, or else in
     /// `~/.local/state`.
@@ -58,8 +58,24 @@ pub struct RunSettings {
     pub copies: CopyMode,
     /// Command that runs when a feature needs the user, for plans that name none. Empty for none.
     pub notify: Vec<String>,
+    /// Number of answers that an attempt asks for, from 1 to 16, for features that do not set it.
+    /// Other numbers count as the nearest of these.
+    pub candidates: u32,
     /// Ability of this process to mount overlays. `None` without a separate mount namespace.
     pub overlays: Option<Overlays>,
+}
+
+impl Default for RunSettings {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            confine: ConfineMode::default(),
+            copies: CopyMode::default(),
+            notify: Vec::new(),
+            candidates: 1,
+            overlays: None,
+        }
+    }
 }
 
 /// Settings for a project's tests (`greenwave test`).

@@ -1,8 +1,10 @@
 //! The work of each phase: confirms that the tests fail, requests an answer, tests and reviews it.
 
+mod agent_review;
 mod agent_tests;
 mod answer;
 mod approval;
+mod candidates;
 mod context;
 mod needed_files;
 mod pause;
@@ -16,6 +18,7 @@ use std::path::Path;
 use greenwave_storage::{AttemptOutcome, NewAttempt, Store};
 use greenwave_testing::{FailureText, Outcome, Status, Test};
 
+use crate::candidate::Candidate;
 use crate::context::RunContext;
 use crate::error::{Error, FeatureError};
 use crate::feedback::{FileChange, describe_progress, failure_text};
@@ -29,6 +32,7 @@ use crate::test_results::{add_counts, run_test};
 use crate::tree::{self, Change, File};
 
 pub(crate) use approval::holds;
+use verdict::Verdict;
 
 /// Maximum number of changed files that are compared for a prompt.
 const CHANGED_FILES_MAX: usize = 20;
@@ -49,13 +53,19 @@ impl Stage<'_> {
     pub(crate) async fn perform(&mut self) -> Result<StageResult, FeatureError> {
         match self.active.phase {
             Phase::Red => self.confirm_failing().await,
+            Phase::Prompting(attempt) if self.asks_several() => self.request_candidates(attempt).await,
             Phase::Prompting(attempt) => self.request(attempt).await,
+            Phase::Testing(attempt) if !self.active.candidates.is_empty() => self.choose(attempt).await,
             Phase::Testing(attempt) => self.test(attempt).await,
-            Phase::Reviewing(_) => self.review().await,
+            Phase::Reviewing(attempt) => self.review(attempt).await,
             Phase::Held(attempt) => self.wait_for_approval(attempt).await,
             Phase::Queued(_) => self.queue.wait_in_line(self.id, self.active, self.report).await,
             Phase::Merging(_) => self.queue.merge(self.id, self.active, self.report).await,
-            Phase::Paused(_) => self.wait_for_agent().await,
+            Phase::ReviewPaused(_) => self.wait_for_agent().await,
+            Phase::Paused(_) => {
+                let waited = self.wait_for_agent().await;
+                self.leave_out_unavailable(waited).await
+            }
             Phase::Blocked(_) => self.queue.wait_for_user(self.active).await,
             phase @ (Phase::Waiting | Phase::Checking | Phase::Green(_) | Phase::Failed | Phase::Skipped) => {
                 Err(FeatureError::Internal(format!("phase {phase:?} has no stage")))
@@ -101,43 +111,55 @@ impl Stage<'_> {
 
     /// Runs the tests on the agent's answer.
     async fn test(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
-        if let Some(refused) = self.refuse_protected().await? {
-            return Ok(refused);
+        match self.judge().await? {
+            Verdict::Passed => {
+                if !self.was_held() {
+                    self.record_attempt(AttemptOutcome::Passed, String::new(), String::new()).await?;
+                }
+                Ok(StageResult::Completed(PhaseEvent::Passed))
+            }
+            Verdict::Refused { reason, feedback } => Ok(StageResult::Refused { reason, feedback }),
+            Verdict::Failed { reason, feedback, .. } => {
+                tracing::debug!(feature = self.feature().id, attempt, reason, "attempt refused");
+                let note = self.active.test_output.clone();
+                self.record_attempt(AttemptOutcome::Failed, reason.clone(), note).await?;
+                Ok(StageResult::Refused { reason, feedback })
+            }
+        }
+    }
+
+    /// Runs the tests on the answer in the workspace.
+    async fn judge(&mut self) -> Result<Verdict, FeatureError> {
+        if let Some((reason, feedback)) = self.refuse_protected().await? {
+            return Ok(Verdict::Refused { reason, feedback });
         }
         self.active.workspace.restore_included().await?;
         let Some((test, outcome)) = self.run_tests("yellow").await? else {
-            if let Some(refused) = self.refuse_missing_case() {
-                return Ok(refused);
-            }
-            if !self.was_held() {
-                self.record_attempt(AttemptOutcome::Passed, String::new(), String::new()).await?;
-            }
-            return Ok(StageResult::Completed(PhaseEvent::Passed));
+            return Ok(self.refuse_missing_case().unwrap_or(Verdict::Passed));
         };
         self.active.test_output = self.ctx.shown(&outcome.output);
         let reason = describe_status(&test, &outcome);
-        tracing::debug!(feature = self.feature().id, attempt, reason, "attempt refused");
-        let note = self.active.test_output.clone();
-        self.record_attempt(AttemptOutcome::Failed, reason.clone(), note).await?;
         // The test may have failed because parts of files in the answer were ignored.
         let ignored = self.active.partial.iter().map(|problem| format!("\n\nNot taken: {problem}."));
         let ignored: String = ignored.collect();
         let feedback = self.describe_failure(&reason, &outcome.output).await?;
-        Ok(StageResult::Refused { feedback: format!("{feedback}{ignored}"), reason })
+        let at = self.feature().tests.iter().position(|other| other.name == test).unwrap_or_default();
+        let failed = outcome.count.map(|count| count.failed);
+        Ok(Verdict::Failed { reason, feedback: format!("{feedback}{ignored}"), at, failed })
     }
 
-    async fn review(&mut self) -> Result<StageResult, FeatureError> {
+    async fn review(&mut self, attempt: u32) -> Result<StageResult, FeatureError> {
         let ctx = self.ctx;
-        let Some(review) = &ctx.feature(self.id).review else {
-            return Ok(StageResult::Completed(PhaseEvent::Passed));
-        };
         if self.was_held() {
             // The review approved exactly this answer in an earlier run.
             return Ok(StageResult::Completed(PhaseEvent::Passed));
         }
+        let Some(review) = &ctx.feature(self.id).review else {
+            return self.review_by_agent(attempt).await;
+        };
         let outcome = self.run_test(review, "review").await?;
         if outcome.status == Status::Passed || outcome.status == Status::NoTests {
-            return Ok(StageResult::Completed(PhaseEvent::Passed));
+            return self.review_by_agent(attempt).await;
         }
         self.check_review(review, &outcome)?;
         self.active.test_output = self.ctx.shown(&outcome.output);
@@ -174,7 +196,14 @@ impl Stage<'_> {
 
     /// Returns the name of the agent that works on the feature.
     fn agent(&self) -> &String {
-        self.ctx.agent(self.id, self.active.fallbacks).unwrap_or(&self.ctx.feature(self.id).agent)
+        let agent = self.active.agent.as_ref();
+        let agent = agent.or_else(|| self.ctx.agent(self.id, self.active.fallbacks));
+        agent.unwrap_or(&self.ctx.feature(self.id).agent)
+    }
+
+    /// Returns whether an attempt asks for several answers.
+    fn asks_several(&self) -> bool {
+        self.ctx.candidates(self.id, self.active.fallbacks).len() > 1 || !self.active.candidates.is_empty()
     }
 
     /// Returns the configuration of that agent.
@@ -182,9 +211,11 @@ impl Stage<'_> {
         self.ctx.plan.agents.get(self.agent())
     }
 
-    /// Returns whether another agent would take over.
+    /// Returns whether another agent would take over, or the answer of another candidate can be
+    /// used.
     fn has_fallback(&self) -> bool {
         self.ctx.agent(self.id, self.active.fallbacks + 1).is_some()
+            || self.active.candidates.iter().any(Candidate::is_answered)
     }
 
     /// Runs the feature's tests in its workspace, and returns the first that does not pass.
@@ -209,16 +240,20 @@ impl Stage<'_> {
         phase: &'static str,
     ) -> Result<Option<(String, Outcome)>, FeatureError> {
         let ctx = self.ctx;
-        let mut passed = None;
+        let (mut passed, mut outputs) = (None, Vec::new());
         for (index, test) in ctx.feature(self.id).tests.iter().enumerate() {
             let outcome = self.run_test(test, phase).await?;
             self.active.cases.record(phase, index, &outcome);
             if !outcome.passed() {
                 return Ok(Some((test.name.clone(), outcome)));
             }
+            if phase == "yellow" {
+                outputs.push(ctx.shown(&outcome.output));
+            }
             passed = add_counts(passed, outcome.count.map(|count| count.passed));
         }
         self.report.tests = passed;
+        self.active.passing_output = outputs.join("\n");
         Ok(None)
     }
 

@@ -7,6 +7,7 @@ use greenwave_storage::{AttemptFigures, Store, Transcript};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::candidate::Candidate;
 use crate::cases::CaseLog;
 use crate::error::Error;
 use crate::event::AttemptDetails;
@@ -52,12 +53,25 @@ pub(crate) struct ActiveFeature {
     pub(crate) session: Option<String>,
     /// Output of the test that failed in the last attempt, cleaned and bounded.
     pub(crate) test_output: String,
+    /// Output of the tests that passed in the last attempt, cleaned and bounded.
+    pub(crate) passing_output: String,
+    /// Whether the reviewer has approved the current answer.
+    pub(crate) is_reviewed: bool,
     /// Number of the last attempt. Counts the attempts of earlier runs.
     pub(crate) attempts_max: u32,
     /// Tests that failed at the last attempt, by the names that their runner prints.
     pub(crate) failing: BTreeSet<String>,
     /// Files of the last answer that was tested and refused, and the failure.
     pub(crate) refused: Option<(Tree, Failure)>,
+    /// The agent that gets the request, if the plan does not decide that alone: the agent of a
+    /// candidate.
+    pub(crate) agent: Option<String>,
+    /// Number of the candidate that this is, if it is one.
+    pub(crate) candidate: Option<u32>,
+    /// The answers to the attempt, if it asks for several, until one of them is chosen.
+    pub(crate) candidates: Vec<Candidate>,
+    /// Number of the candidate that was chosen last.
+    pub(crate) chosen: Option<u32>,
     /// Files of the current answer, from its end until it is refused.
     pub(crate) answer: Option<Tree>,
     /// Permission to send the next request, obtained while the feature was paused.
@@ -118,10 +132,11 @@ impl FeatureState {
         }
     }
 
-    /// Ends the feature in a final phase, and returns the workspace for removal.
-    pub(crate) fn end(&mut self, phase: Phase) -> Option<Workspace> {
+    /// Ends the feature in a final phase, and returns what it leaves for removal.
+    #[must_use]
+    pub(crate) fn end(&mut self, phase: Phase) -> Option<Box<ActiveFeature>> {
         match std::mem::replace(self, FeatureState::Ended(phase)) {
-            FeatureState::Active(active) => Some(active.workspace),
+            FeatureState::Active(active) => Some(active),
             FeatureState::Waiting { .. } | FeatureState::Ended(_) => None,
         }
     }
@@ -142,9 +157,15 @@ impl ActiveFeature {
             fallbacks: 0,
             session: None,
             test_output: String::new(),
+            passing_output: String::new(),
+            is_reviewed: false,
             attempts_max: 1,
             failing: BTreeSet::new(),
             refused: None,
+            agent: None,
+            candidate: None,
+            candidates: Vec::new(),
+            chosen: None,
             answer: None,
             admission: None,
             place: None,
@@ -157,6 +178,7 @@ impl ActiveFeature {
     /// was refused before has the same files and failed in the same way.
     pub(crate) fn refuse_answer(&mut self, reason: &str) -> bool {
         let failure = || Failure { reason: reason.to_owned(), tests: self.failing.clone() };
+        self.is_reviewed = false;
         let answer = self.answer.take().map(|files| (files, failure()));
         let is_repeated = answer.is_some() && answer == self.refused;
         // An attempt without a testable answer is no evidence about the code.
@@ -164,9 +186,25 @@ impl ActiveFeature {
         is_repeated
     }
 
+    /// Removes the workspaces of the candidates.
+    pub(crate) async fn discard_candidates(&mut self) {
+        for candidate in std::mem::take(&mut self.candidates) {
+            candidate.discard().await;
+        }
+        self.agent = None;
+    }
+
+    /// Removes the workspaces.
+    pub(crate) async fn remove(mut self) {
+        self.discard_candidates().await;
+        self.workspace.tear_down().await;
+        self.workspace.remove();
+    }
+
     /// Leaves the feature to its next agent, which gets the feedback of the last attempt.
     pub(crate) fn take_over(&mut self) {
         self.fallbacks += 1;
+        self.chosen = None;
         (self.session, self.admission, self.place) = (None, None, None);
         (self.paused_since, self.waits_for) = (None, None);
     }

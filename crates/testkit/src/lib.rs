@@ -6,6 +6,7 @@
 //! crate would see two versions of it.
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a failed step fails the test")]
 
+pub mod acp;
 pub mod disk;
 pub mod http;
 pub mod random;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "test helpers may unwrap")]
 
+mod acp;
 mod command;
 mod http;
 mod http_hostile;

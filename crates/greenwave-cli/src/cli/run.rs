@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use greenwave::{
-    AgentSpec, CopyMode, Dashboard, Engine, Environment, Event, Exchanges, INSTRUCTION_FILES,
-    MetricsEndpoint, MetricsServer, MetricsSource, PROTECTED_FILES, Plan, Problem, Report, ResultKind,
-    RunScope, Settings, copy_method, nearest, preflight, preflight_sandboxes,
+    AgentSpec, Candidates, CopyMode, Dashboard, Engine, Environment, Event, Exchanges, Feature,
+    INSTRUCTION_FILES, MetricsEndpoint, MetricsServer, MetricsSource, PROTECTED_FILES, Plan, Problem, Report,
+    ResultKind, RunScope, Settings, copy_method, nearest, preflight, preflight_sandboxes,
 };
 use greenwave_testing::TraceStatus;
 
@@ -160,10 +160,28 @@ fn check(args: &RunArgs, scope: &RunScope) -> Result<Exit, CliError> {
     }
     let count = plural(scope.select(&file.plan).map_or(0, |selected| selected.len()), "feature");
     output::line(&format!("{}: {count}, no problem found", file.plan.name));
+    let several = several_answers(&file.plan, config.settings.run.candidates);
+    several.iter().for_each(|line| output::line(line));
     output::line(&copies_text(method));
     output::line(&tracing_text(TraceStatus::Off.as_str()));
     output::line(&protected(&file.plan));
     Ok(Exit::SUCCESS)
+}
+
+/// Describes the features whose attempts ask for several answers. `usual` is the number of answers
+/// of features that do not set it.
+fn several_answers(plan: &Plan, usual: u32) -> Vec<String> {
+    let describe = |feature: &Feature| {
+        let agents: Vec<String> = match &feature.candidates {
+            Some(Candidates::Agents(agents)) => agents.clone(),
+            Some(Candidates::Count(count)) => vec![feature.agent.clone(); *count as usize],
+            None => vec![feature.agent.clone(); usual as usize],
+        };
+        let named: Vec<String> = agents.iter().map(|agent| format!("`{agent}`")).collect();
+        (agents.len() > 1)
+            .then(|| format!("{} asks for {} answers: {}", feature.id, agents.len(), named.join(", ")))
+    };
+    plan.features.iter().filter_map(describe).collect()
 }
 
 /// Describes the files that agents may not change.

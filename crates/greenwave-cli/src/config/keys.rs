@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use greenwave::{Compression, ConfineMode, CopyMode, KeySource, Settings, nearest};
+use greenwave::{Candidates, Compression, ConfineMode, CopyMode, KeySource, Settings, nearest};
 use greenwave_testing::{IncompleteMode, TraceMode, is_server};
 use toml::de::DeValue;
 
@@ -166,6 +166,17 @@ pub(super) const KEYS: &[Key] = &[
         },
         show: |settings| format!("{:?}", settings.run.notify),
     },
+    key!(
+        "run.candidates",
+        "a whole number from 1 to 16",
+        u64::MAX,
+        |value: &DeValue<'_>| {
+            let count = u32::try_from(whole(value)?).ok()?;
+            (1..=Candidates::CANDIDATES_MAX).contains(&count).then_some(count)
+        },
+        ToString::to_string,
+        run.candidates
+    ),
     key!("metrics.enabled", flag, metrics.enabled),
     key!(
         "metrics.address",

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use greenwave::{AgentSpec, CodingProgram, CommandSpec, Edits, ProgramOptions, WaitOn};
+use greenwave::{AgentProtocol, AgentSpec, CodingProgram, CommandSpec, Edits, ProgramOptions, WaitOn};
 
 use super::{confinement, http_agent, spending};
 use crate::diagnostic::{Diagnostic, Document};
@@ -27,6 +27,11 @@ pub(super) fn read(
             let edits = choice(document, &mut table, "edits", &choices)?;
             AgentSpec::Command(CommandSpec { command, edits, ..common(document, &mut table, dir)? })
         }
+        "acp" => {
+            let command = beside_plan(command(&mut table)?, dir, project);
+            let common = common(document, &mut table, dir)?;
+            AgentSpec::Command(CommandSpec { command, protocol: AgentProtocol::Acp, ..common })
+        }
         name if let Some(program) = CodingProgram::by_name(name) => {
             let options = ProgramOptions {
                 model: table.text("model")?.map(|model| model.value),
@@ -50,7 +55,7 @@ pub(super) fn read(
             let kinds = programs.iter().chain(&http_agent::KINDS).map(|kind| format!("{kind:?}"));
             let kinds = kinds.collect::<Vec<_>>().join(", ");
             let message = format!(
-                "invalid value `{other:?}` for `kind`: expected \"scripted\", \"command\", or one of {kinds}"
+                "invalid value `{other:?}` for `kind`: expected \"scripted\", \"command\", \"acp\", or one of {kinds}"
             );
             return Err(document.error(kind.at, message));
         }

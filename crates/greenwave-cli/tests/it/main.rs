@@ -3,14 +3,17 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is test code")]
 
+mod acp_agents;
 mod agent_edits;
 mod agent_output;
+mod agent_reviews;
 mod agent_rounds;
 mod approvals;
 mod attempts;
 mod base_builds;
 mod batches;
 mod board;
+mod candidates;
 mod cargo_products;
 mod cargo_verdicts;
 mod cases;

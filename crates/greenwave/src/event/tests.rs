@@ -55,6 +55,16 @@ fn next(event: &Event) -> Option<Event> {
             Event::Fallback { feature, attempt, agent, instead_of, reason }
         }
         Event::Fallback { .. } => {
+            let (agent, reason) = ("one".to_owned(), Some(reason));
+            Event::Candidate { feature, attempt, candidate: 1, of: 2, agent, status: "unusable", reason }
+        }
+        Event::Candidate { .. } => {
+            Event::Chosen { feature, attempt, candidate: 2, of: 2, agent: "other".to_owned(), reason }
+        }
+        Event::Chosen { .. } => {
+            Event::Reviewed { feature, attempt, agent: "critic".to_owned(), approved: false, reason }
+        }
+        Event::Reviewed { .. } => {
             Event::NeedsYou { feature, attempt, kind: "login", reason, action: "log in".to_owned() }
         }
         Event::NeedsYou { .. } => Event::Adopted { feature },

@@ -14,7 +14,9 @@ impl FeatureRun {
             error,
             FeatureError::Agent(_) | FeatureError::NeedsLogin { .. } | FeatureError::AgentUnavailable { .. }
         );
-        if !is_of_agent || !self.take_over(&chain(error)).await {
+        // An error in a review is one of the reviewer.
+        let is_of_writer = matches!(self.state.phase(), Phase::Prompting(_) | Phase::Paused(_));
+        if !is_of_agent || !is_of_writer || !self.take_over(&chain(error)).await {
             return None;
         }
         Some(match self.state.phase() {
@@ -30,6 +32,7 @@ impl FeatureRun {
         let (Some(before), Some(agent)) = (before, self.ctx.agent(self.id, active.fallbacks + 1)) else {
             return false;
         };
+        active.discard_candidates().await;
         active.take_over();
         let (agent, instead_of) = (agent.clone(), before.clone());
         self.report.agent = Some(agent.clone());

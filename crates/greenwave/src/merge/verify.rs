@@ -183,6 +183,31 @@ impl MergeQueue {
         Ok(Blame::Flaky)
     }
 
+    /// Returns the guards, which are found and run if they were not before.
+    ///
+    /// # Errors
+    /// Fails if a guard of the plan cannot be run at all.
+    pub(crate) async fn guards(
+        &self,
+        id: FeatureId,
+        report: &mut FeatureReport,
+    ) -> Result<Vec<Test>, FeatureError> {
+        let ctx = &self.ctx;
+        let mut trunk = self.trunk.lock().await;
+        if !trunk.guards.is_ready() {
+            let mut workspace = match trunk.workspace.take() {
+                Some(workspace) => workspace,
+                None => self.new_workspace()?,
+            };
+            workspace.prepare(&trunk.tree, &ctx.store).await?;
+            let run = GuardRun { ctx, id, report, root: workspace.root() };
+            let prepared = trunk.guards.prepare(run).await;
+            trunk.workspace = Some(workspace);
+            prepared?;
+        }
+        Ok(trunk.guards.tests())
+    }
+
     async fn note(&self, id: FeatureId, code: &'static str, message: String) {
         let feature = Some(self.ctx.feature(id).id.clone());
         self.ctx.emit(Event::Note { code, feature, message, hint: None }).await;

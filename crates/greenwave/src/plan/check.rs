@@ -6,7 +6,7 @@ use greenwave_agents::{ApiKeySource, check_placeholders};
 use greenwave_scheduler::{Graph, GraphBuilder};
 
 use super::error::{FEATURES_MAX, ID_BYTES_MAX, PlanError};
-use super::{AgentSpec, CommandSpec, Feature, FeatureId, HttpSpec, Plan};
+use super::{AgentSpec, Candidates, CommandSpec, Feature, FeatureId, HttpSpec, Plan};
 use crate::{included, mask};
 
 /// Maximum pace of a scripted agent.
@@ -137,6 +137,14 @@ impl Plan {
             }
             agents.push(name);
         }
+        let candidates = match &feature.candidates {
+            Some(Candidates::Agents(names)) => &names[..],
+            _ => &[],
+        };
+        let mut others = candidates.iter().chain(&feature.reviewer);
+        if let Some(name) = others.find(|name| !self.agents.contains_key(*name)) {
+            return Err(unknown("agent", name, &mut self.agents.keys().map(String::as_str)));
+        }
         for (name, &wanted) in &feature.resources {
             let Some(&limit) = self.resources.get(name) else {
                 return Err(unknown("resource", name, &mut self.resources.keys().map(String::as_str)));
@@ -207,6 +215,8 @@ fn check_contents(feature: &Feature) -> Result<(), PlanError> {
         ("tests", "[]".to_owned(), "at least one test, which shows that the feature is done")
     } else if feature.attempts_max == 0 {
         ("attempts", "0".to_owned(), "a whole number from 1")
+    } else if let Some(candidates) = feature.candidates.as_ref().filter(|it| !has_valid_count(it)) {
+        ("candidates", candidates.count().to_string(), "1 to 16 answers: a number, or a list of agents")
     } else if feature.tests.iter().any(|test| test.command.is_empty()) {
         ("tests", "{ command = [] }".to_owned(), "commands with a program")
     } else if feature.review.iter().any(|review| review.command.is_empty()) {
@@ -221,6 +231,10 @@ fn check_contents(feature: &Feature) -> Result<(), PlanError> {
         return Ok(());
     };
     Err(PlanError::Incomplete { feature: feature.id.clone(), field, value, expected })
+}
+
+fn has_valid_count(candidates: &Candidates) -> bool {
+    (1..=Candidates::CANDIDATES_MAX as usize).contains(&candidates.count())
 }
 
 /// Returns whether a test's directory is inside the project. Does not resolve symbolic links.

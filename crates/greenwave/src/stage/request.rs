@@ -57,7 +57,7 @@ struct CompleteAnswer {
 }
 
 /// Why an answer cannot be used.
-enum Unusable {
+pub(super) enum Unusable {
     /// The attempt is refused for this reason.
     Answer(String),
     /// The feature fails.
@@ -68,7 +68,7 @@ enum Unusable {
 
 impl Unusable {
     /// Returns why a request failed, given an error of the agent.
-    fn request(error: AgentError) -> Self {
+    pub(super) fn request(error: AgentError) -> Self {
         match error {
             AgentError::Overloaded { line: message, retry_after, is_unreachable, .. }
             | AgentError::ServerUnavailable { message, retry_after, is_unreachable, .. } => {
@@ -197,8 +197,26 @@ impl Stage<'_> {
         .with_context(self.context())
         .withholding(Withheld::new(context::is_withheld))
         .with_tester(tester)
-        .continuing(session);
+        .continuing(session)
+        .as_candidate(self.active.candidate.unwrap_or(1));
         ctx.steps.pass("request").await;
+        let (answer, (time_max, started)) = self.open_answer(&request, acceptance).await?;
+        let limits = Limits {
+            stream_bytes_max: Some(ctx.settings.agent.answer_limit),
+            total: Some(time_max.saturating_sub(started.elapsed())),
+            ..Limits::default()
+        };
+        self.take_files(attempt, (answer, calls), limits, (time_max, started)).await
+    }
+
+    /// Sends a request to the agent. Returns the answer, with the time limit and the start of the
+    /// request.
+    pub(super) async fn open_answer(
+        &self,
+        request: &Request,
+        acceptance: &Acceptance,
+    ) -> Result<(ResponseStream, (Duration, Instant)), Unusable> {
+        let ctx = self.ctx;
         let agent = self.agent();
         let Some(pool) = ctx.agents.get(agent) else {
             return Err(FeatureError::Internal(format!("agent `{agent}` is not set up")).into());
@@ -212,27 +230,22 @@ impl Stage<'_> {
         // The time limit does not include the wait for a session, which other answers may hold
         // long.
         let (time_max, started) = (self.time_limit(), Instant::now());
-        let answer = match timeout(time_max, session.send(&request)).await {
-            Ok(Ok(answer)) => self.wait_on().watch(self.reporting(answer, acceptance)),
-            Ok(Err(error)) => {
-                return Err(self.needs_login(&error).unwrap_or_else(|| Unusable::request(error)));
+        match timeout(time_max, session.send(request)).await {
+            Ok(Ok(answer)) => {
+                let answer = self.wait_on().watch(self.reporting(answer, acceptance));
+                Ok((answer, (time_max, started)))
             }
+            Ok(Err(error)) => Err(self.needs_login(&error).unwrap_or_else(|| Unusable::request(error))),
             Err(_) => {
                 let time_max = format_duration(time_max);
                 let reason = format!("the answer did not begin within {time_max} (agent.time_limit)");
-                return Err(Unusable::Answer(reason));
+                Err(Unusable::Answer(reason))
             }
-        };
-        let limits = Limits {
-            stream_bytes_max: Some(ctx.settings.agent.answer_limit),
-            total: Some(time_max.saturating_sub(started.elapsed())),
-            ..Limits::default()
-        };
-        self.take_files(attempt, (answer, calls), limits, (time_max, started)).await
+        }
     }
 
     /// Returns the files that a model server gets with the prompt, relative to the project.
-    fn context(&self) -> Vec<String> {
+    pub(super) fn context(&self) -> Vec<String> {
         let workspace = &self.active.workspace;
         match self.agent_spec() {
             Some(AgentSpec::Http(spec)) => {
@@ -254,7 +267,8 @@ impl Stage<'_> {
         let recorder = Arc::new(Mutex::new(Recorder::new()));
         let recording = Arc::clone(&recorder);
         let live = self.ctx.live.get().cloned();
-        let mut lines = live.map(|live| AgentLines::new(live, &self.feature().id, attempt));
+        let candidate = self.active.candidate;
+        let mut lines = live.map(|live| AgentLines::new(live, &self.feature().id, attempt, candidate));
         let answer = ResponseStream::new(answer.inspect(move |event| {
             recording.lock().observe(event);
             if let Some(lines) = &mut lines {
@@ -313,7 +327,7 @@ impl Stage<'_> {
 
     /// Returns the end of the feature if the agent is a coding program that is not logged in. More
     /// attempts would fail in the same way.
-    fn needs_login(&self, error: &AgentError) -> Option<Unusable> {
+    pub(super) fn needs_login(&self, error: &AgentError) -> Option<Unusable> {
         let agent = self.agent();
         let Some(AgentSpec::Command(CommandSpec { program, .. })) = self.ctx.plan.agents.get(agent) else {
             return None;
@@ -372,12 +386,14 @@ impl Stage<'_> {
         }
         let (tree, taken) = (draft.tree, draft.taken);
         if let Err(error) = self.active.workspace.reset(&tree, store).await {
-            if disk_full::is_full(&error) {
+            if disk_full::is_full(&error) && self.active.candidate.is_none() {
                 self.save_unwritten(attempt, &tree);
             }
             return Err(error.into());
         }
-        self.publish(attempt, taken, &not_taken).await;
+        if self.active.candidate.is_none() {
+            self.publish(attempt, taken, &not_taken).await;
+        }
         self.active.partial = not_taken.into_iter().map(describe_not_taken).chain(remarks).collect();
         Ok(())
     }
@@ -452,7 +468,7 @@ impl Stage<'_> {
     }
 
     /// Publishes the files of an agent's work, and the parts of its answer that were not taken.
-    async fn publish(&self, attempt: u32, taken: Vec<TakenFile>, not_taken: &[NotTaken]) {
+    pub(super) async fn publish(&self, attempt: u32, taken: Vec<TakenFile>, not_taken: &[NotTaken]) {
         let feature = &self.feature().id;
         for TakenFile { path, change, from, bytes, executable } in taken {
             let feature = feature.clone();
@@ -527,7 +543,7 @@ impl Stage<'_> {
         recorded.map(drop).map_err(Error::store("write to"))
     }
 
-    fn time_limit(&self) -> Duration {
+    pub(super) fn time_limit(&self) -> Duration {
         let set = self.agent_spec().and_then(AgentSpec::time_max);
         set.unwrap_or(self.ctx.settings.agent.time_limit)
     }

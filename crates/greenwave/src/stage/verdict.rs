@@ -9,13 +9,37 @@ use super::Stage;
 use crate::error::{Error, FeatureError};
 use crate::protection::{FileChange, Protection};
 use crate::red::{self, FailedTest, Obstacle, ProjectNames};
-use crate::state::StageResult;
 use crate::tree::{self, Change, File, Tree};
 
 /// Minimum number of deleted files that can be most of a project.
 const DELETED_MIN: usize = 10;
 /// Maximum number of refused files that the next prompt names.
 const VIOLATIONS_MAX: usize = 20;
+
+/// Result of the tests of an answer.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// All tests pass.
+    Passed,
+    /// The answer changes what it may not change, or a single test no longer runs.
+    Refused {
+        /// One line for the user.
+        reason: String,
+        /// Text for the next prompt.
+        feedback: String,
+    },
+    /// A test failed.
+    Failed {
+        /// One line for the user.
+        reason: String,
+        /// Text for the next prompt.
+        feedback: String,
+        /// Index of the test in the feature.
+        at: usize,
+        /// Number of single tests that failed, if the runner counts them.
+        failed: Option<u32>,
+    },
+}
 
 impl Stage<'_> {
     /// Checks that a test which failed before the code exists is red.
@@ -54,8 +78,8 @@ impl Stage<'_> {
     }
 
     /// Refuses an attempt that changes protected files, or files that cannot be merged, and
-    /// restores them. The other changes stay.
-    pub(super) async fn refuse_protected(&mut self) -> Result<Option<StageResult>, FeatureError> {
+    /// restores them. The other changes stay. Returns the reason and the feedback.
+    pub(super) async fn refuse_protected(&mut self) -> Result<Option<(String, String)>, FeatureError> {
         let ctx = self.ctx;
         let protection = Protection::new(self.feature(), &ctx.protection);
         let mut violations: Vec<(Change, String)> = Vec::new();
@@ -98,7 +122,7 @@ impl Stage<'_> {
         tree::apply(&mut restored, &inverse);
         make_room(&mut restored, &inverse);
         self.active.workspace.reset(&restored, &self.ctx.store).await?;
-        Ok(Some(StageResult::Refused { reason, feedback }))
+        Ok(Some((reason, feedback)))
     }
 
     /// Returns the files that an attempt deletes if they are most of the project's. That is an
@@ -119,12 +143,13 @@ impl Stage<'_> {
     }
 
     /// Refuses an attempt after which a single test no longer runs that ran before.
-    pub(super) fn refuse_missing_case(&self) -> Option<StageResult> {
+    pub(super) fn refuse_missing_case(&self) -> Option<Verdict> {
         if !self.feature().may_edit.is_empty() {
             return None;
         }
         let problem = self.active.cases.missing()?;
-        Some(StageResult::refused(format!("{problem}: every test that ran before must still run and pass")))
+        let reason = format!("{problem}: every test that ran before must still run and pass");
+        Some(Verdict::Refused { feedback: reason.clone(), reason })
     }
 
     async fn violation(&self, protection: &Protection<'_>, change: &Change) -> Result<Option<String>, Error> {

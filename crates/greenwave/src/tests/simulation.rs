@@ -69,6 +69,7 @@ fn feature(answers: &[Answer]) -> FeatureScript {
         depends_on: vec![],
         attempts_max: 4,
         answers: answers.to_vec(),
+        rivals: vec![],
         connect: Connect::Opens,
         overloads: 0,
         red: Red::Fails,
@@ -317,6 +318,34 @@ fn held_features_wait_for_decisions() {
 #[test]
 fn a_stopped_run_waits_for_its_writes() {
     run::stop_during_a_write(&script(vec![feature(&[Answer::Good])])).unwrap();
+}
+
+/// The best of several answers is merged, and a run that is interrupted between them asks for none
+/// of them twice.
+#[test]
+fn the_best_of_several_answers_is_merged() {
+    use Answer as A;
+    let first = [A::Good, A::Bad, A::Garbage, A::Protected, A::Unguarded, A::Shared, A::TestBroken];
+    let rivals = [&[A::Good][..], &[A::Unguarded, A::Bad], &[A::RefusesForGood, A::Good], &[A::Refuses]];
+    let mut scripts = Vec::new();
+    for first in first {
+        for rivals in rivals {
+            let feature = FeatureScript { rivals: rivals.to_vec(), ..feature(&[first, Answer::Good]) };
+            scripts.push(Script { guard: Guard::Passes, ..script(vec![feature]) });
+        }
+    }
+    let coverage = check(&scripts);
+    assert!(coverage.green > scripts.len() / 2, "{coverage:?}");
+    let overloaded =
+        FeatureScript { overloads: 3, rivals: vec![A::Bad, A::Good], ..feature(&[A::Unguarded]) };
+    check(&[script(vec![overloaded.clone(), feature(&[A::Good])])]);
+    let every = if is_long() { 1 } else { 3 };
+    let bad = FeatureScript { review: true, rivals: vec![A::Bad, A::Good], ..feature(&[A::Bad, A::Shared]) };
+    let plan = Script { guard: Guard::Passes, agents: 3, ..script(vec![bad]) };
+    check(&interrupted(&plan, every));
+    let held = FeatureScript { hold: Hold::Rejected, rivals: vec![A::Garbage], ..feature(&[A::Good]) };
+    check(&interrupted(&script(vec![held]), 2 * every));
+    check(&interrupted(&script(vec![overloaded]), 2 * every));
 }
 
 /// An overloaded agent delays its feature, at the cost of no attempt.

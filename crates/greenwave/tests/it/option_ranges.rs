@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use greenwave::{
-    AgentSpec, CommandSpec, Compression, Engine, Environment, Feature, Plan, Prices, Settings, Test, chain,
+    AgentSpec, Candidates, CommandSpec, Compression, Engine, Environment, Feature, Plan, Prices, Settings,
+    Test, chain,
 };
 
 const DURATIONS: [Duration; 3] = [Duration::ZERO, Duration::from_nanos(1), Duration::MAX];
@@ -93,6 +94,7 @@ fn of_settings(changes: &mut Vec<(String, Change)>) {
     each(changes, "parallel.workers", counts, |setup, value| setup.settings.parallel.workers = value);
     each(changes, "parallel.agents", counts, |setup, value| setup.settings.parallel.agents = value);
     each(changes, "parallel.features", counts, |setup, value| setup.settings.parallel.features = value);
+    each(changes, "run.candidates", counts, |setup, value| setup.settings.run.candidates = value);
     each(changes, "storage.memory_limit", [0, 1, u64::MAX], |setup, value| {
         setup.settings.storage.memory_limit = value;
     });
@@ -125,6 +127,9 @@ fn of_settings(changes: &mut Vec<(String, Change)>) {
 fn of_plans(changes: &mut Vec<(String, Change)>) {
     let counts = [0, 1, u32::MAX];
     each(changes, "attempts", counts, |setup, value| setup.plan.features[0].attempts_max = value);
+    each(changes, "candidates", counts, |setup, value| {
+        setup.plan.features[0].candidates = Some(Candidates::Count(value));
+    });
     each(changes, "units of a plan", counts, |setup, value| {
         setup.plan.resources.insert("unit".to_owned(), value);
     });

@@ -67,6 +67,49 @@ pub(super) fn answer(feature: &FeatureScript, attempt: u32) -> Answer {
     feature.answers[(attempt as usize - 1).min(feature.answers.len() - 1)]
 }
 
+/// Returns the answer of a candidate to an attempt, both from 1.
+pub(super) fn answer_of(feature: &FeatureScript, attempt: u32, candidate: u32) -> Answer {
+    match candidate.checked_sub(2) {
+        Some(rival) => feature.rivals[rival as usize],
+        None => answer(feature, attempt),
+    }
+}
+
+/// Returns the answer that is chosen for an attempt. An attempt without an answer that passes ends
+/// like one with the answer that is returned.
+fn chosen(script: &Script, feature: &FeatureScript, attempt: u32) -> Answer {
+    use Answer as A;
+    let all = || (1..=1 + feature.rivals.len() as u32).map(|at| answer_of(feature, attempt, at));
+    if let Some(panic) = all().find(|answer| matches!(answer, A::TestPanics | A::CallPanics)) {
+        return panic;
+    }
+    let rank = |answer: &Answer| {
+        let breaks_guard = *answer == A::Unguarded && script.guard == Guard::Passes;
+        (breaks_guard, matches!(answer, A::Shared | A::Deletes))
+    };
+    let passes = |answer: &Answer| {
+        let passes = matches!(answer, A::Good | A::Shared | A::Breaks(_) | A::Deletes | A::Flaky);
+        passes || matches!(answer, A::Unguarded | A::BadJoined | A::Unreviewed)
+    };
+    if let Some(best) = all().filter(passes).min_by_key(rank) {
+        return best;
+    }
+    // The agent cannot work, the answer cannot be used, its test cannot run.
+    let is_out = |answer: &Answer| *answer == A::RefusesForGood;
+    let is_unusable = |answer: &Answer| {
+        matches!(answer, A::Garbage | A::Edit | A::Diff | A::Nested | A::Outside | A::Refuses)
+            || matches!(answer, A::BreaksOff | A::BreaksOffLate | A::CallHangs | A::StreamPanics)
+            || *answer == A::StreamHangs
+    };
+    let mut tested = all().filter(|answer| !is_out(answer) && !is_unusable(answer));
+    match (tested.next(), all().find(is_unusable)) {
+        (Some(A::TestBroken), _) => tested.find(|answer| *answer != A::TestBroken).unwrap_or(A::TestBroken),
+        (Some(other), _) => other,
+        (None, Some(unusable)) => unusable,
+        (None, None) => A::RefusesForGood,
+    }
+}
+
 /// Predicts the end of a feature whose dependencies are green.
 fn alone(script: &Script, at: usize) -> End {
     let feature = &script.features[at];
@@ -74,7 +117,7 @@ fn alone(script: &Script, at: usize) -> End {
         Hold::No => merged(script, at, 1),
         // The order of merges does not matter to an answer that is not merged.
         Hold::Undecided if feature.connect == Connect::FailsOnce => End::AnyOrHeld,
-        Hold::Undecided => match first_held(feature) {
+        Hold::Undecided => match first_held(script, feature) {
             Some(_) if is_tried(feature) => End::Held,
             _ if !script.interruptions.is_empty() => End::AnyOrHeld,
             _ => End::Failed,
@@ -82,9 +125,11 @@ fn alone(script: &Script, at: usize) -> End {
         // Decisions can come after the run.
         _ if !script.waits_for_approval() => End::AnyOrHeld,
         Hold::Approved => merged(script, at, 1),
-        Hold::Rejected => match first_held(feature) {
+        Hold::Rejected => match first_held(script, feature) {
             // The file that breaks a test stays in the workspace.
-            Some(attempt) if matches!(answer(feature, attempt), Answer::Breaks(_) | Answer::Unguarded) => {
+            Some(attempt)
+                if matches!(chosen(script, feature, attempt), Answer::Breaks(_) | Answer::Unguarded) =>
+            {
                 End::Any
             }
             Some(attempt) if is_tried(feature) && feature.connect == Connect::Opens => {
@@ -101,9 +146,9 @@ fn is_tried(feature: &FeatureScript) -> bool {
 }
 
 /// Returns the first attempt whose answer passes before its merge.
-fn first_held(feature: &FeatureScript) -> Option<u32> {
+fn first_held(script: &Script, feature: &FeatureScript) -> Option<u32> {
     for attempt in 1..=feature.attempts_max {
-        match answer(feature, attempt) {
+        match chosen(script, feature, attempt) {
             Answer::Good
             | Answer::Shared
             | Answer::Breaks(_)
@@ -148,13 +193,14 @@ fn merged(script: &Script, at: usize, first: u32) -> End {
     let rivals = features.filter(|&other| other != at && sharing(other) && !is_related(other)).count();
     let last = first - 1 + feature.attempts_max;
     for attempt in first..=last {
-        match answer(feature, attempt) {
+        match chosen(script, feature, attempt) {
             Answer::Good | Answer::Deletes | Answer::Flaky => return End::Green,
             Answer::Unguarded if script.guard != Guard::Passes => return End::Green,
             Answer::Shared => {
                 // Each rival can be merged first, which costs an attempt.
                 let left = (last - attempt) as usize;
-                let goes_on = (attempt..=last).all(|attempt| answer(feature, attempt) == Answer::Shared);
+                let goes_on =
+                    (attempt..=last).all(|attempt| chosen(script, feature, attempt) == Answer::Shared);
                 return if rivals == 0 || (left >= rivals && goes_on) { End::Green } else { End::Any };
             }
             Answer::Unreviewed if !feature.review => return End::Green,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use greenwave_testing::Test;
 
 use super::model;
-use super::script::{Answer, Guard, Hold, Interruption, Script};
+use super::script::{Answer, FeatureScript, Guard, Hold, Interruption, Script};
 use super::world::{
     ANSWER_MAX, GUARD, LINES, SimulatedAgent, SimulatedTests, TEST_MAX, UNITS, World, is_done,
 };
@@ -19,8 +19,8 @@ use crate::mask::Mask;
 use crate::setup::Starter;
 use crate::steps::Steps;
 use crate::{
-    AgentSpec, CommandSpec, Decision, Edits, Event, Feature, Guards, Plan, Report, ResultKind, RunScope,
-    Settings, adapters, decide,
+    AgentSpec, Candidates, CommandSpec, Decision, Edits, Event, Feature, Guards, Plan, Report, ResultKind,
+    RunScope, Settings, adapters, decide,
 };
 
 /// Coverage of a simulation: the number of runs, steps and ends.
@@ -162,6 +162,7 @@ fn plan(world: &World) -> Plan {
         attempts_max: feature.attempts_max,
         resources: [("unit".to_owned(), feature.units)].into(),
         hold: feature.hold != Hold::No,
+        candidates: Some(Candidates::Count(1 + feature.rivals.len() as u32)),
         review: feature.review.then(|| test(&format!("review{at}"))),
         ..Feature::default()
     });
@@ -217,7 +218,8 @@ fn open(world: &Arc<World>) -> Result<Engine, crate::Error> {
 /// Returns an upper bound of the virtual time of a run: all its work in sequence.
 fn time_max(script: &Script) -> Duration {
     let count = script.features.len() as u32;
-    let attempts: u32 = script.features.iter().map(|feature| feature.attempts_max + 1).sum();
+    let answers = |feature: &FeatureScript| (feature.attempts_max + 1) * (1 + feature.rivals.len() as u32);
+    let attempts: u32 = script.features.iter().map(answers).sum();
     attempts * (ANSWER_MAX + (count + 4) * TEST_MAX) + Duration::from_secs(60)
 }
 
@@ -399,7 +401,9 @@ fn check_approval(world: &World, feature: usize) {
     let hold = world.script.features[feature].hold;
     let problem = {
         let observed = world.observed.lock();
-        let (requested, rejected) = (observed.requested.get(&feature), observed.rejected.get(&feature));
+        let requested = observed.requested.iter().filter(|((other, _), _)| *other == feature);
+        let requested = requested.map(|(_, attempt)| attempt).max();
+        let rejected = observed.rejected.get(&feature);
         match hold {
             Hold::No => None,
             _ if !observed.approved.contains(&feature) => Some("without the user's approval"),

@@ -145,6 +145,8 @@ pub(super) struct FeatureScript {
     pub(super) attempts_max: u32,
     /// Answers by attempt. The last one repeats.
     pub(super) answers: Vec<Answer>,
+    /// Answers of further candidates, the same at each attempt.
+    pub(super) rivals: Vec<Answer>,
     pub(super) connect: Connect,
     /// Number of requests that find the agent overloaded, before the first answer.
     pub(super) overloads: u32,
@@ -304,6 +306,8 @@ impl Script {
                     script.features[at].answers.remove(0);
                 }
             });
+            with(&|script| script.features[at].rivals.clear());
+            with(&|script| script.features[at].rivals.truncate(1));
             with(&|script| script.features[at].connect = Connect::Opens);
             with(&|script| script.features[at].overloads = 0);
             with(&|script| script.features[at].red = Red::Fails);
@@ -371,6 +375,7 @@ fn feature(random: &mut Random, at: usize, count: usize) -> FeatureScript {
         depends_on,
         attempts_max: [1, 2, 3, 4, 4, 5, 6, 8][random.index(8)],
         answers,
+        rivals: rivals(random),
         connect: match rarely {
             0 => Connect::Fails,
             1 => Connect::Hangs,
@@ -397,6 +402,14 @@ fn feature(random: &mut Random, at: usize, count: usize) -> FeatureScript {
             _ => Hold::No,
         },
     }
+}
+
+/// Returns answers of further candidates that do not pass, so that the first one is chosen if it
+/// passes.
+fn rivals(random: &mut Random) -> Vec<Answer> {
+    let kinds = [Answer::Bad, Answer::Garbage, Answer::Refuses, Answer::RefusesForGood, Answer::BreaksOff];
+    let count = if random.chance(15) { 1 + random.index(2) } else { 0 };
+    (0..count).map(|_| kinds[random.index(kinds.len())]).collect()
 }
 
 impl fmt::Display for Script {

@@ -100,12 +100,14 @@ pub(super) struct Observed {
     unguarded: bool,
     /// Merged file of each green feature.
     pub(super) green: BTreeMap<usize, String>,
-    /// Last attempt that was requested, by feature.
-    pub(super) requested: BTreeMap<usize, u32>,
-    /// Features that were requested in this run.
-    pub(super) requested_now: BTreeSet<usize>,
+    /// Last attempt that was requested, by feature and candidate.
+    pub(super) requested: BTreeMap<(usize, u32), u32>,
+    /// Features and candidates that were requested in this run.
+    pub(super) requested_now: BTreeSet<(usize, u32)>,
     /// Attempt whose answer is recorded at the start of this run, by feature.
     pub(super) recorded: BTreeMap<usize, u32>,
+    /// Features, attempts and candidates whose answers are recorded at the start of this run.
+    pub(super) recorded_candidates: BTreeSet<(usize, u32, u32)>,
     /// Features that failed in an earlier run, so that a new round of attempts begins.
     pub(super) failed_before: BTreeSet<usize>,
     /// Features that failed in this run.
@@ -226,6 +228,7 @@ impl World {
         (observed.steps, observed.dead, observed.interrupted) = (0, false, false);
         observed.requested_now.clear();
         observed.recorded = engine.recorded_answers();
+        observed.recorded_candidates = engine.recorded_candidates();
         observed.started.clear();
         if self.script.forgetful.contains(&run) {
             observed.results.clear();
@@ -292,5 +295,7 @@ pub(super) fn is_done(text: &str) -> bool {
 
 /// Returns the index of the feature in the name of a test or of an agent.
 fn number(name: &str) -> usize {
+    // The workspace of a candidate has its number behind a tilde.
+    let name = name.split('~').next().unwrap_or_default();
     name.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
 }

@@ -10,7 +10,7 @@ use greenwave_agents::{Agent, AgentEvent, Error as AgentError, Request, Response
 use tokio::time::sleep;
 
 use super::super::model;
-use super::super::script::{Answer, Connect, Script};
+use super::super::script::{Answer, Connect, FeatureScript, Script};
 use super::World;
 
 /// The agent of one feature.
@@ -47,7 +47,7 @@ impl Session for SimulatedAgent {
     async fn send(&mut self, request: &Request) -> Result<Stream, AgentError> {
         let (world, feature) = (Arc::clone(&self.world), self.feature);
         let script = &world.script.features[feature];
-        let answer = model::answer(script, request.attempt);
+        let answer = model::answer_of(script, request.attempt, request.candidate);
         let token = self.check_request(request);
         if let Some(error) = self.overload() {
             return Err(error);
@@ -130,8 +130,9 @@ impl SimulatedAgent {
         let feature = self.feature;
         self.world.check_active(feature, &request.directory);
         let mut observed = self.world.observed.lock();
-        let before = observed.requested.insert(feature, request.attempt).unwrap_or(0);
-        let is_first = observed.requested_now.insert(feature);
+        let candidate = (feature, request.candidate);
+        let before = observed.requested.insert(candidate, request.attempt).unwrap_or(0);
+        let is_first = observed.requested_now.insert(candidate);
         // An attempt that was interrupted, or that found the agent overloaded, is requested again.
         // A failed connection is an attempt that does not reach the agent.
         let is_again = request.attempt == before && (is_first || observed.overloads.contains_key(&feature));
@@ -144,9 +145,15 @@ impl SimulatedAgent {
             let violation = format!("f{feature}: the answer to attempt {} was paid already", request.attempt);
             observed.violations.push(violation);
         }
+        if observed.recorded_candidates.contains(&(feature, request.attempt, request.candidate)) {
+            let violation = format!("f{feature}: candidate {} was paid already", request.candidate);
+            observed.violations.push(violation);
+        }
         let script = &self.world.script.features[feature];
         let expected = match request.attempt {
             1 => None,
+            // Another answer may have been chosen.
+            _ if !script.rivals.is_empty() => None,
             attempt => expected_words(model::answer(script, attempt - 1)),
         };
         if let Some(words) = expected.filter(|words| !request.prompt.contains(words)) {
@@ -237,7 +244,8 @@ fn text(script: &Script, feature: usize, answer: Answer, token: u64, directory: 
         text.push_str("```\n\n");
     }
     text.push_str(&further_files(feature, answer, token, directory));
-    if script.features[feature].answers.contains(&Answer::Unguarded) {
+    let FeatureScript { answers, rivals, .. } = &script.features[feature];
+    if answers.contains(&Answer::Unguarded) || rivals.contains(&Answer::Unguarded) {
         let breaks = if answer == Answer::Unguarded { "yes" } else { "no" };
         text.push_str(&format!("```text guard-f{feature}.txt\n{breaks}\n```\n\n"));
     }
