@@ -30,7 +30,7 @@ const CANCEL_MAX: Duration = Duration::from_secs(2);
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// An agent that starts a program which speaks the Agent Client Protocol, version 1, in lines of
-/// JSON. Each request has a program of its own, in the request's directory, because the program is
+/// JSON. Each request has its own program, in the request's directory, because the program is
 /// confined to it.
 ///
 /// The program changes files itself; this client offers it neither files nor terminals. Requests
@@ -115,7 +115,7 @@ struct Connection {
     /// `None` after the end of the output.
     lines: Option<BufferedSplitter<Lines>>,
     turn: Turn,
-    /// What remains to be done before more output is read.
+    /// Reactions that are due before more output is read.
     actions: VecDeque<Action>,
     deadline: Instant,
     time_limit: Duration,

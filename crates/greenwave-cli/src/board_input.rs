@@ -44,7 +44,7 @@ impl BoardInput {
         std::future::pending().await
     }
 
-    /// Does what a key demands.
+    /// Carries out the command of a key.
     pub(crate) async fn press(&mut self, key: Key, progress: &mut Progress) {
         match progress.press(key) {
             Demand::Quit => {

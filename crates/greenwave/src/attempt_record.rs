@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::candidate::CandidateRecord;
+use crate::candidate_record::CandidateRecord;
 use crate::state::Failure;
 use crate::tree::Change;
 

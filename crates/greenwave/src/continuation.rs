@@ -1,12 +1,13 @@
 //! Continues the attempts of an earlier run, and records them for the next one.
 
 use crate::attempt_record::{AttemptRecord, RefusedAnswer};
-use crate::candidate::{Candidate, CandidateRecord};
+use crate::candidate_record::CandidateRecord;
 use crate::context::RunContext;
 use crate::disk_full;
 use crate::error::{Error, chain};
+use crate::new_candidate::new_candidate;
 use crate::plan::FeatureId;
-use crate::state::{ActiveFeature, Failure};
+use crate::state::{ActiveFeature, Candidate, Failure};
 use crate::tree::{self, Change, Tree};
 
 /// Prepares a feature, whose workspace holds its base, for the attempt that a record describes.
@@ -57,12 +58,12 @@ async fn restore_candidates(
         let changes = match record.answer() {
             Ok(changes) => changes,
             Err(reason) => {
-                active.candidates.push(record.unusable(reason));
+                active.candidates.push(Candidate::unusable(record, reason));
                 continue;
             }
         };
         let Some((base, files)) = restore_answer(ctx, &active.base, changes).await else { continue };
-        let mut candidate = record.pending(ctx, id, active)?;
+        let mut candidate = new_candidate(ctx, id, active, record.number, record.agent.clone())?;
         if let Some(restored) = candidate.active() {
             restored.reset_to(files, &ctx.store).await?;
             restored.base = base;

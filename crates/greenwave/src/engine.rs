@@ -338,7 +338,7 @@ impl Engine {
         let records = self.ctx.ids().filter_map(record);
         let candidates = records.flat_map(|(id, record)| {
             let attempt = record.attempt;
-            record.candidates.into_iter().map(move |candidate| (id, attempt, candidate.number()))
+            record.candidates.into_iter().map(move |candidate| (id, attempt, candidate.number))
         });
         candidates.collect()
     }

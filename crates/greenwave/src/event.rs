@@ -204,7 +204,7 @@ pub enum Event {
         /// `answered`; `unusable` for an answer that cannot be tested; `waiting` if the provider of
         /// the agent limits requests; `unavailable` for an agent that cannot work.
         status: &'static str,
-        /// Why the answer cannot be used, or why there is no answer.
+        /// Why the answer cannot be used or is missing.
         reason: Option<String>,
     },
     /// One of several answers to an attempt was chosen. The others are stored as attempts.

@@ -113,7 +113,7 @@ pub fn isolate_git(command: &mut Command) {
 /// Keeps a call of git from starting hooks, monitors, transports and pagers, and from asking.
 ///
 /// Of the directories in `PATH`, git is searched only in those where neither an agent nor a clone
-/// can create programs. The same holds for filters of the user. Has to be called before arguments
+/// can create programs. The same holds for filters of the user. Must be called before arguments
 /// are added.
 pub fn restrict_git(command: &mut Command, project: &Path) {
     command.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0").env("GIT_NO_LAZY_FETCH", "1");

@@ -93,7 +93,7 @@ pub fn preflight(plan: &Plan, environment: &Environment) -> Vec<Problem> {
     problems
 }
 
-/// A plan with what is looked up for each of its features.
+/// A plan with lookups that are done once for all its features.
 struct Search<'a> {
     plan: &'a Plan,
     /// Value of the variable `PATH`.

@@ -131,7 +131,7 @@ mod tests {
             P::Skipped,
         ];
         for phase in phases {
-            // A new phase has to be added to the list above.
+            // Add a new phase to the list above.
             match phase {
                 P::Waiting | P::Checking | P::Red | P::Prompting(_) | P::Paused(_) | P::Testing(_) => {}
                 P::Reviewing(_)

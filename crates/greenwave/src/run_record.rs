@@ -82,7 +82,7 @@ pub struct RecordedRun {
 }
 
 impl RunRecords {
-    /// Opens the records of a project. Returns `None` if there is no directory for them.
+    /// Opens the records of a project. Returns `None` without a directory for them.
     ///
     /// # Errors
     /// [`Error::Io`], also if the project has a link in the place of the directory.
@@ -102,7 +102,7 @@ impl RunRecords {
         self.names.len()
     }
 
-    /// Reads a record. Number 1 is the newest. Returns `None` if there is no such record.
+    /// Reads a record. Number 1 is the newest. Returns `None` if it does not exist.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read.

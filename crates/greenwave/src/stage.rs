@@ -18,7 +18,6 @@ use std::path::Path;
 use greenwave_storage::{AttemptOutcome, NewAttempt, Store};
 use greenwave_testing::{FailureText, Outcome, Status, Test};
 
-use crate::candidate::Candidate;
 use crate::context::RunContext;
 use crate::error::{Error, FeatureError};
 use crate::feedback::{FileChange, describe_progress, failure_text};
@@ -27,7 +26,7 @@ use crate::merge::MergeQueue;
 use crate::phase::{Phase, PhaseEvent};
 use crate::plan::{AgentSpec, Feature, FeatureId};
 use crate::report::FeatureReport;
-use crate::state::{ActiveFeature, StageResult};
+use crate::state::{ActiveFeature, Candidate, StageResult};
 use crate::test_results::{add_counts, run_test};
 use crate::tree::{self, Change, File};
 

@@ -1,5 +1,7 @@
 //! The state of one feature during a run.
 
+mod candidate;
+
 use std::collections::BTreeSet;
 
 use greenwave_agents::{Admission, Place};
@@ -7,7 +9,6 @@ use greenwave_storage::{AttemptFigures, Store, Transcript};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::candidate::Candidate;
 use crate::cases::CaseLog;
 use crate::error::Error;
 use crate::event::AttemptDetails;
@@ -15,6 +16,8 @@ use crate::green_record::GreenRecord;
 use crate::phase::{Phase, PhaseEvent};
 use crate::tree::{File, Tree};
 use crate::workspace::Workspace;
+
+pub(crate) use candidate::{Candidate, CandidateState};
 
 /// State of a feature.
 #[derive(Debug)]

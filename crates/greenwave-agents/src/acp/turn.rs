@@ -11,7 +11,7 @@ use crate::{AgentEvent, Request};
 /// Version of the protocol (<https://agentclientprotocol.com/protocol/initialization>).
 const PROTOCOL: u64 = 1;
 
-/// What a message demands.
+/// A reaction to a message.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Action {
     /// Send a message to the agent.

@@ -1,4 +1,4 @@
-//! Tells a server that does not keep to its protocol from one that cannot be reached.
+//! Distinguishes a server that violates its protocol from one that cannot be reached.
 
 use std::error::Error as StdError;
 use std::io;

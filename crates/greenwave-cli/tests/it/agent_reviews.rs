@@ -10,7 +10,7 @@ use crate::shell_plan::Report;
 use crate::test_dir::TestDir;
 
 /// Returns a plan with a writer and a reviewer, which are not confined, and one feature. Both note
-/// their requests. The prompts of the reviewer are kept.
+/// their requests. The prompts of the reviewer are recorded.
 fn directory(writer: &str, reviewer: &str, feature: &str) -> TestDir {
     let plan = format!(
         "project = \"project\"\nconfine = \"off\"\n\

@@ -42,7 +42,7 @@ fn a_held_feature_is_merged_by_the_next_run_after_its_approval() {
     assert_eq!((report.count("needs_you"), report.count("failed"), report.count("skipped")), (1, 0, 0));
     assert!(!dir.path("project/one.txt").exists());
 
-    // Nothing is repeated while there is no decision.
+    // Nothing is repeated before the decision.
     let report = Report::of(&dir.run_plan().with_code(3));
     assert_eq!((report.requests(), lines(&dir, "reviews"), report.count("needs_you")), (0, 1, 1));
 

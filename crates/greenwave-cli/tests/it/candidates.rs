@@ -1,4 +1,4 @@
-//! Attempts that ask for several answers, of which the best is chosen.
+//! Attempts that ask for several answers and choose the best.
 
 use std::fs;
 

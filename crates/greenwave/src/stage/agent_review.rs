@@ -1,6 +1,6 @@
 //! Lets an agent review an answer that has passed its tests.
 //!
-//! The reviewer works in a copy of its own, which is thrown away, so that nothing that it writes is
+//! The reviewer works in its own copy, which is thrown away, so that nothing that it writes is
 //! merged. Its answer begins with a line that approves or refuses.
 
 use std::sync::Arc;

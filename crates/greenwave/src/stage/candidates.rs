@@ -1,6 +1,6 @@
 //! Asks for several answers to an attempt, and chooses one of them.
 //!
-//! Each answer has a working copy of its own. Complete answers are recorded, so that the next run
+//! Each answer has its own working copy. Complete answers are recorded, so that the next run
 //! asks for the others only. When all are complete, the tests choose, then the guards, then the
 //! size of the change.
 
@@ -15,17 +15,17 @@ use greenwave_storage::AttemptOutcome;
 use super::verdict::Verdict;
 use super::{Stage, answer};
 use crate::attempt_record::AttemptRecord;
-use crate::candidate::{Candidate, CandidateState};
 use crate::context::RunContext;
 use crate::continuation;
 use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
 use crate::merge::MergeQueue;
+use crate::new_candidate::new_candidate;
 use crate::phase::PhaseEvent;
 use crate::plan::FeatureId;
 use crate::report::FeatureReport;
 use crate::resources;
-use crate::state::{ActiveFeature, StageResult};
+use crate::state::{ActiveFeature, Candidate, CandidateState, StageResult};
 use crate::tree;
 use rank::{Class, Judged, Rank, describe_choice, describe_rejection, lines_between};
 
@@ -64,7 +64,7 @@ impl Stage<'_> {
             if active.candidates.iter().any(|candidate| candidate.number == number) {
                 continue;
             }
-            let mut candidate = Candidate::new(ctx, id, active, number, agent.clone())?;
+            let mut candidate = new_candidate(ctx, id, active, number, agent.clone())?;
             let session = active.session.take_if(|_| active.chosen == Some(number));
             if let Some(own) = candidate.active() {
                 own.workspace.start_from(&active.base, active.workspace.tree(), &ctx.store).await?;

@@ -146,8 +146,8 @@ fn files_that_are_withheld_are_listed_and_not_shown() {
     let directory = tempfile::tempdir().unwrap();
     for path in [".env", "a.txt", "sub/.env"] {
         let path = directory.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, "KEY=hidden\n").unwrap();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "KEY=hidden\n").unwrap();
     }
     let dir = Dir::open(directory.path()).unwrap();
     let withheld = Withheld::new(|path| path.ends_with(".env"));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::error::{FeatureError, chain};
 use crate::stage::verdict::Verdict;
 
-/// What decides between the answers, in this order. The smallest is chosen.
+/// The criteria for an answer, in their order. The smallest is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     pub(super) class: Class,
