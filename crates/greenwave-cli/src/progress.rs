@@ -196,13 +196,7 @@ impl Progress {
             Some(format!("  {feature}{padding}  {word}  {text}").trim_end().to_owned())
         };
         match event {
-            Event::Started { plan, features, workers, agents, agent_kinds } => Some(format!(
-                "{plan}: {}, {} agents ({}), {}",
-                plural(*features, "feature"),
-                agent_kinds.join(" and "),
-                plural(*agents as usize, "concurrent request"),
-                plural(*workers as usize, "test worker"),
-            )),
+            Event::Started { .. } => Some(started_text(event)),
             Event::Confinement { .. } => confinement_text(event),
             Event::Copies { method } => Some(copies_text(method)),
             Event::Tracing { status } => Some(tracing_text(status)),
@@ -259,6 +253,18 @@ impl Progress {
             other => Some(format!("  {other:?}")),
         }
     }
+}
+
+/// Returns the size of a run and its limits.
+fn started_text(event: &Event) -> String {
+    let Event::Started { plan, features, workers, agents, agent_kinds } = event else { return String::new() };
+    format!(
+        "{plan}: {}, {} agents ({}), {}",
+        plural(*features, "feature"),
+        agent_kinds.join(" and "),
+        plural(*agents as usize, "concurrent request"),
+        plural(*workers as usize, "test worker"),
+    )
 }
 
 /// Returns the reason why a feature waits, and for how long.

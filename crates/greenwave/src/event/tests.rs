@@ -16,13 +16,7 @@ fn next(event: &Event) -> Option<Event> {
     let (feature, test, reason) = ("a".to_owned(), "t".to_owned(), "why".to_owned());
     let (attempt, details) = (1, AttemptDetails { words: "words".to_owned(), ..AttemptDetails::default() });
     Some(match event {
-        Event::Started { .. } => Event::Confinement {
-            strength: "landlock",
-            landlock: Some(7),
-            reason: None,
-            shared_processes: Some(reason),
-            agents: [("codex".to_owned(), "off")].into(),
-        },
+        Event::Started { .. } => confinement(reason),
         Event::Confinement { .. } => Event::Copies { method: "overlay" },
         Event::Copies { .. } => Event::Tracing { status: "off" },
         Event::Tracing { .. } => Event::Base { commit: None, uncommitted: 2, note: Some(reason) },
@@ -75,6 +69,16 @@ fn next(event: &Event) -> Option<Event> {
         Event::Note { .. } => Event::Skipped { feature, because: "b".to_owned() },
         Event::Skipped { .. } => return None,
     })
+}
+
+fn confinement(reason: String) -> Event {
+    Event::Confinement {
+        strength: "landlock",
+        landlock: Some(7),
+        reason: None,
+        shared_processes: Some(reason),
+        agents: [("codex".to_owned(), "off")].into(),
+    }
 }
 
 fn started() -> Event {

@@ -351,17 +351,17 @@ fn shortened(text: &str, bytes_max: usize) -> String {
 mod tests {
     use super::*;
 
-    fn check(text: &str, expected: Option<Decision>) {
-        assert_eq!(decision_in(text), expected, "{text:?}");
+    fn check(text: &str, expected: Option<&Decision>) {
+        assert_eq!(decision_in(text).as_ref(), expected, "{text:?}");
     }
 
     #[test]
     fn the_first_line_decides() {
-        let refused = |reasons: &str| Some(Decision::Refused(reasons.to_owned()));
-        check("APPROVE", Some(Decision::Approved));
-        check("\n **APPROVE**\r\nFine.", Some(Decision::Approved));
-        check("REFUSE\n\nIt is slow.\n", refused("It is slow."));
-        check("REFUSE:", refused(""));
+        let refused = |reasons: &str| Decision::Refused(reasons.to_owned());
+        check("APPROVE", Some(&Decision::Approved));
+        check("\n **APPROVE**\r\nFine.", Some(&Decision::Approved));
+        check("REFUSE\n\nIt is slow.\n", Some(&refused("It is slow.")));
+        check("REFUSE:", Some(&refused("")));
         for neither in ["", "I think APPROVE", "APPROVE it", "approve", "REFUSED\nno", "Fine.\nAPPROVE"] {
             check(neither, None);
         }

@@ -43,7 +43,7 @@ pub(super) fn lines_between(before: &[u8], after: &[u8]) -> usize {
         return before.len().abs_diff(after.len()) / 80 + 1;
     };
     let patch = diffy::create_patch(before, after);
-    let lines = patch.hunks().iter().flat_map(|hunk| hunk.lines());
+    let lines = patch.hunks().iter().flat_map(diffy::Hunk::lines);
     lines.filter(|line| !matches!(line, diffy::Line::Context(_))).count()
 }
 
