@@ -73,6 +73,7 @@ const STEPS: &[Step] = &[
         ]),
     },
     Step { job: Job::Services, name: "field --check", action: Task(|| field::field(&[], 5, true)) },
+    Step { job: Job::Services, name: "field --edits", action: Task(field::field_edits) },
     // Features only add: each crate compiles without them, and with each alone.
     Step { job: Job::Lint, name: "features", action: Task(features::features) },
     // Features only add: a crate that does not use a feature compiles beside one that enables it.

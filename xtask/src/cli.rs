@@ -68,6 +68,9 @@ pub(crate) enum Command {
         /// Compare the verdicts of the projects for CI with a debug build, without measuring
         #[arg(long)]
         check: bool,
+        /// Edit small generated projects, and check that no result is stale and few tests run again
+        #[arg(long, conflicts_with_all = ["projects", "minutes", "check"])]
+        edits: bool,
     },
     /// Run a plan with real coding programs from npm, answered by a scripted server
     Live {
@@ -132,9 +135,11 @@ mod tests {
         check("long kills --rounds=7", Some(Command::Long { runs: vec!["kills".into()], rounds: Some(7) }));
         check(
             "field --minutes 5 click",
-            Some(Command::Field { projects: vec!["click".into()], minutes: 5, check: false }),
+            Some(Command::Field { projects: vec!["click".into()], minutes: 5, check: false, edits: false }),
         );
-        check("field --check", Some(Command::Field { projects: vec![], minutes: 60, check: true }));
+        let field = |check, edits| Some(Command::Field { projects: vec![], minutes: 60, check, edits });
+        check("field --check", field(true, false));
+        check("field --edits", field(false, true));
         check("live codex", Some(Command::Live { programs: vec!["codex".into()] }));
         check("fuzz", Some(Command::Fuzz { targets: vec![], seconds: 60 }));
         check("demo-script --check", Some(Command::DemoScript { check: true }));

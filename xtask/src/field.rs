@@ -4,7 +4,9 @@
 //! `target/field`, and are used again.
 
 mod checkout;
+mod edits;
 mod list;
+mod projects;
 mod trial;
 mod verdicts;
 
@@ -70,6 +72,15 @@ pub(crate) fn field(wanted: &[String], minutes: u64, check: bool) -> Result<Stri
         let _ = write!(summary, ", not reached in {minutes} min: {}", left.join(", "));
     }
     if problems == 0 { Ok(summary) } else { Err(format!("{summary}, {problems} differences").into()) }
+}
+
+/// Edits small projects, and checks that no result is stale and that few tests run again. Projects
+/// with a result of this commit are skipped.
+///
+/// # Errors
+/// If a result is stale, too many tests run again, or a project cannot be run.
+pub(crate) fn field_edits() -> Result<String> {
+    Ok(format!("field --edits: {}", edits::edits(&build(true)?, &commit()?)?))
 }
 
 /// The program that is tried.
