@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "test helpers may unwrap")]
 
 mod acp;
+mod backends;
 mod command;
 mod http;
 mod http_hostile;
