@@ -216,10 +216,14 @@ fn http_is_found_through_other_packages() {
     let workspace = TestWorkspace::new().package("greenwave-pooling", &["sdk"]).package("sdk", &["ureq"]);
     check(workspace, "greenwave-pooling -> sdk -> ureq: no HTTP below layer 3");
     let workspace =
-        TestWorkspace::new().package("greenwave-agents", &["server"]).package("server", &["hyper"]);
-    check(workspace, "greenwave-agents -> server -> hyper: only greenwave-telemetry serves HTTP");
-    let workspace =
-        TestWorkspace::new().package("greenwave-agents", &["dev:server"]).package("server", &["hyper"]);
+        TestWorkspace::new().package("greenwave-agents", &["server"]).package("server", &["axum"]);
+    check(workspace, "greenwave-agents -> server -> axum: only greenwave-telemetry serves HTTP");
+    let workspace = TestWorkspace::new().package("greenwave", &["server"]).package("server", &["hyper"]);
+    check(workspace, "greenwave -> server -> hyper: only greenwave-telemetry serves HTTP");
+    let workspace = TestWorkspace::new()
+        .package("greenwave", &["dev:server"])
+        .package("server", &["hyper"])
+        .package("greenwave-agents", &["hyper"]);
     assert_eq!(workspace.violations(), [""; 0]);
 }
 
