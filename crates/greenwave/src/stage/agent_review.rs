@@ -12,7 +12,7 @@ use humantime::format_duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::request::Unusable;
+use super::request::{OpenAnswer, Unusable};
 use super::{Stage, context};
 use crate::error::{Error, FeatureError};
 use crate::event::Event;
@@ -168,7 +168,11 @@ impl Stage<'_> {
         self.ctx.steps.pass("request a review").await;
         let acceptance = admission.acceptance();
         let words = match self.open_answer(&request, &acceptance).await {
-            Ok((answer, _)) => self.read_words(attempt, answer, started).await,
+            Ok(OpenAnswer { answer, session, .. }) => {
+                let words = self.read_words(attempt, answer, started).await;
+                drop(session);
+                words
+            }
             Err(unusable) => Err(unusable),
         };
         drop(reserved);

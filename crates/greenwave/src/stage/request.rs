@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use greenwave_agents::{
-    Acceptance, Error as AgentError, HttpMode, Request, ResponseStream, TestCalls, Withheld,
+    Acceptance, Error as AgentError, HttpMode, PooledSession, Request, ResponseStream, TestCalls, Withheld,
 };
 use greenwave_storage::{AttemptOutcome, NewAttempt, Transcript};
 use greenwave_streaming::{Cap, Error as StreamError, Files, Limits, Pull};
@@ -54,6 +54,16 @@ struct CompleteAnswer {
     /// Remarks about blocks that may be meant as files, but name none.
     remarks: Vec<String>,
     bytes: u64,
+}
+
+/// An answer that has begun.
+pub(super) struct OpenAnswer {
+    pub(super) answer: ResponseStream,
+    /// The session that answers. The pool lends it again once it is dropped.
+    pub(super) session: PooledSession,
+    time_max: Duration,
+    /// Start of the request.
+    started: Instant,
 }
 
 /// Why an answer cannot be used.
@@ -200,22 +210,24 @@ impl Stage<'_> {
         .continuing(session)
         .as_candidate(self.active.candidate.unwrap_or(1));
         ctx.steps.pass("request").await;
-        let (answer, (time_max, started)) = self.open_answer(&request, acceptance).await?;
+        let OpenAnswer { answer, session, time_max, started } =
+            self.open_answer(&request, acceptance).await?;
         let limits = Limits {
             stream_bytes_max: Some(ctx.settings.agent.answer_limit),
             total: Some(time_max.saturating_sub(started.elapsed())),
             ..Limits::default()
         };
-        self.take_files(attempt, (answer, calls), limits, (time_max, started)).await
+        let taken = self.take_files(attempt, (answer, calls), limits, (time_max, started)).await;
+        drop(session);
+        taken
     }
 
-    /// Sends a request to the agent. Returns the answer, with the time limit and the start of the
-    /// request.
+    /// Sends a request to the agent.
     pub(super) async fn open_answer(
         &self,
         request: &Request,
         acceptance: &Acceptance,
-    ) -> Result<(ResponseStream, (Duration, Instant)), Unusable> {
+    ) -> Result<OpenAnswer, Unusable> {
         let ctx = self.ctx;
         let agent = self.agent();
         let Some(pool) = ctx.agents.get(agent) else {
@@ -233,7 +245,7 @@ impl Stage<'_> {
         match timeout(time_max, session.send(request)).await {
             Ok(Ok(answer)) => {
                 let answer = self.wait_on().watch(self.reporting(answer, acceptance));
-                Ok((answer, (time_max, started)))
+                Ok(OpenAnswer { answer, session, time_max, started })
             }
             Ok(Err(error)) => Err(self.needs_login(&error).unwrap_or_else(|| Unusable::request(error))),
             Err(_) => {
