@@ -10,7 +10,7 @@ use crate::process::{cargo, output_of, root};
 
 const TARGET: &str = "x86_64-apple-darwin";
 
-/// Stands for a C compiler of the target. A check links nothing, so the objects of C libraries may
+/// Replaces a C compiler of the target. A check links nothing, so the objects of C libraries may
 /// be empty. Preprocessing shows build scripts the kind of the compiler.
 const COMPILER: &str = r#"#!/bin/sh
 object=

@@ -19,8 +19,8 @@ use super::verdicts::Report;
 use crate::Result;
 use crate::process::output_of;
 
-/// A result is stored only if the files that its test reads are at rest, so that their timestamps
-/// prove that they have not changed since.
+/// A result is stored only if the files that its test reads are no longer racy: their timestamps
+/// prove then that they have not changed since.
 const REST: Duration = Duration::from_millis(2100);
 
 /// Findings of one project.

@@ -66,7 +66,7 @@ const COMMANDS: LocalProject = LocalProject {
     ],
 };
 
-/// Packages with a script of npm each, of which one needs the other.
+/// Packages with a script of npm each. One needs another.
 const NPM: LocalProject = LocalProject {
     name: "npm",
     files: &[
@@ -109,7 +109,7 @@ const NPM: LocalProject = LocalProject {
     ],
 };
 
-/// Two crates, of which one needs the other.
+/// Two crates. One needs the other.
 const CARGO: LocalProject = LocalProject {
     name: "cargo",
     files: &[

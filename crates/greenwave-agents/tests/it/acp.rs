@@ -142,7 +142,7 @@ async fn a_session_is_loaded_if_the_agent_can() {
         let agent = place.agent(&agent_script(capabilities, "say new; done_ end_turn"), LONG);
         let events = events(&agent, &place.request().continuing(Some("old".to_owned()))).await;
         let events: Vec<AgentEvent> = events.into_iter().map(Result::unwrap).collect();
-        // What the agent repeats from the earlier turn is left out.
+        // Repetitions of the earlier turn are left out.
         let expected =
             [AgentEvent::Started(session.to_owned()), AgentEvent::Message("new".into()), AgentEvent::End];
         assert_eq!(events, expected);

@@ -1,5 +1,5 @@
-//! What every backend of agents does with the same behaviour: a table with a row for each case and
-//! a column for each backend. A cell that is not tested has the reason in its place.
+//! The behaviour of every backend of agents: a table with a row for each case and a column for each
+//! backend. A cell that is not tested has the reason in its place.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -90,7 +90,7 @@ enum Cell {
 }
 
 impl Backend {
-    /// Returns whether the agent is a program of its own.
+    /// Returns whether the agent is a program.
     fn is_program(self) -> bool {
         matches!(self, Self::Command | Self::Program(_) | Self::Acp)
     }
@@ -133,7 +133,7 @@ fn cell(case: Case, backend: Backend) -> Cell {
     }
 }
 
-/// What is left of a response.
+/// The result of a response.
 #[derive(Debug, Default)]
 struct Answer {
     text: Vec<u8>,
@@ -601,7 +601,7 @@ async fn check(case: Case, backend: Backend) {
         Case::WritesAFile | Case::EditsAFile | Case::DeletesAFile => check_work(case, backend).await,
         Case::AnswersNothing => check_nothing(backend).await,
         Case::LimitedForSeconds | Case::LimitedUntilADate | Case::Overloaded => {
-            check_limit(case, backend).await
+            check_limit(case, backend).await;
         }
         Case::DisconnectsAtEveryChunk => check_disconnect(backend).await,
         Case::MalformedChunk => check_malformed(backend).await,
@@ -614,7 +614,7 @@ async fn check(case: Case, backend: Backend) {
     }
 }
 
-/// Runs the table. Prints it, so that `--nocapture` shows what is tested and what is not.
+/// Runs the table. Prints it, so that `--nocapture` shows which cells are tested.
 #[tokio::test]
 async fn every_backend_passes_every_case_that_applies() {
     let mut tested = 0;
