@@ -136,11 +136,15 @@ fn a_test_that_exceeds_its_time_limit_is_killed_with_its_children() {
 
 #[test]
 fn a_process_in_another_session_is_left_behind() {
-    let test = "[[test]]\nname = \"t\"\ncommand = \"setsid sleep 3 >/dev/null 2>&1 &\"\n";
+    // The test ends once the process has started: before, it has no name that can be read.
+    let started = "$TMPDIR/started";
+    let process = format!("setsid sh -c 'touch {started}; exec sleep 3' >/dev/null 2>&1 &");
+    let command = format!("{process} until test -e {started}; do sleep 0.01; done");
+    let test = format!("[[test]]\nname = \"t\"\ncommand = \"{command}\"\n");
     let dir = TestDir::empty().with("p/greenwave.toml", test);
     let ran = greenwave(&dir, "p", []).run().with_code(0);
-    // The process may not have started its program yet.
-    let names = ["sleep", "setsid", "sh"];
+    // The process may not have started its last program yet.
+    let names = ["sleep", "touch", "sh"];
     let is_named = |name| ran.stdout.contains(&format!("left processes behind: {name} (end them"));
     assert!(names.into_iter().any(is_named), "{}", ran.stdout);
     assert!(!ran.stdout.contains("clock"), "{}", ran.stdout);
