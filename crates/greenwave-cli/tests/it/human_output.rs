@@ -116,7 +116,7 @@ command = "test -e ../second || { touch ../second; exit 1; }"
 [[test]]
 name = "leaves a process"
 inputs = ["/in.txt"]
-command = "setsid sleep 3 >/dev/null 2>&1 &"
+command = "setsid sleep 3 >/dev/null 2>&1 & sleep 0.3"
 
 [[test]]
 name = "slow"
