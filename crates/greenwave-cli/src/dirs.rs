@@ -1,9 +1,9 @@
 //! Finds the project directory and the directory of test results.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
+use greenwave::TrustedOwners;
 use greenwave_testing::RESULTS_VARIABLE;
 
 use crate::config::Config;
@@ -25,35 +25,18 @@ pub(crate) fn project_dir(named: Option<&Path>) -> Result<PathBuf, CliError> {
     let trusted = TrustedOwners::of(&here);
     let is_project = |dir: &&Path| {
         let file = dir.join(SETTINGS_FILE);
-        file.is_file() && (*dir == here || trusted.own(&file))
+        file.is_file() && (*dir == here || is_trusted(trusted, &file))
     };
     Ok(here.ancestors().find(is_project).unwrap_or(&here).to_owned())
 }
 
-/// The users whose files above the working directory decide what runs: the user of this process,
-/// root, and the owner of the working directory, who could put the same file there.
-struct TrustedOwners([u32; 3]);
-
-impl TrustedOwners {
-    fn of(directory: &Path) -> Self {
-        let user = rustix::process::geteuid().as_raw();
-        let owner = std::fs::metadata(directory).map_or(user, |found| found.uid());
-        Self([user, 0, owner])
-    }
-
-    /// Returns whether they own a file, and the link to it if it is one. Warns otherwise.
-    fn own(&self, file: &Path) -> bool {
-        let owners = [file.symlink_metadata(), file.metadata()].map(|found| found.ok().map(|it| it.uid()));
-        match owners.into_iter().find(|owner| !owner.is_some_and(|owner| self.0.contains(&owner))) {
-            None => true,
-            Some(owner) => {
-                static WARNED: Once = Once::new();
-                let error = CliError::ForeignSettings { path: file.to_owned(), owner };
-                WARNED.call_once(|| output::warn("settings are passed over", &error));
-                false
-            }
-        }
-    }
+/// Returns whether trusted users own a settings file above the working directory. Warns otherwise.
+fn is_trusted(owners: TrustedOwners, file: &Path) -> bool {
+    let Err(owner) = owners.check(file) else { return true };
+    static WARNED: Once = Once::new();
+    let error = CliError::ForeignSettings { path: file.to_owned(), owner };
+    WARNED.call_once(|| output::warn("settings are passed over", &error));
+    false
 }
 
 /// Returns the directory of test results: the setting `cache.directory`, or else the default

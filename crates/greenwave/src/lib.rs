@@ -206,4 +206,5 @@ pub use settings::{
 };
 pub use spending::{BudgetExceeded, BudgetLimits, Prices, format_dollars};
 pub use test_files::is_test_file;
+pub use trusted_owner::TrustedOwners;
 pub use trusted_path::trusted_path;

@@ -3,18 +3,37 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Returns whether a file in or above a directory may say what belongs to it. Above, the file must
-/// belong to the user, to root, or to the owner of the directory, who could put it in there as
-/// well. If it is a link, its target must, too.
-pub(crate) fn is_trusted_above(file: &Path, directory: &Path) -> bool {
-    if file.parent() == Some(directory) {
-        return true;
+/// The users whose files above a directory decide what belongs to it or runs in it: the user of
+/// this process, root, and the owner of the directory, who could put the same file in there.
+#[derive(Debug, Clone, Copy)]
+pub struct TrustedOwners([u32; 3]);
+
+impl TrustedOwners {
+    /// Returns the trusted users for a directory.
+    #[must_use]
+    pub fn of(directory: &Path) -> Self {
+        let user = rustix::process::geteuid().as_raw();
+        let owner = directory.metadata().map_or(user, |found| found.uid());
+        Self([user, 0, owner])
     }
-    let owner = directory.metadata().map(|found| found.uid());
-    let user = rustix::process::geteuid().as_raw();
-    let is_trusted = |uid: u32| uid == user || uid == 0 || owner.as_ref().is_ok_and(|owner| *owner == uid);
-    let entry = file.symlink_metadata().is_ok_and(|found| is_trusted(found.uid()));
-    entry && file.metadata().map_or(true, |found| is_trusted(found.uid()))
+
+    /// Returns whether they own an entry, and its target if it is a link that leads somewhere.
+    ///
+    /// # Errors
+    /// The first owner who is not trusted; `None` if the entry does not exist.
+    pub fn check(self, path: &Path) -> Result<(), Option<u32>> {
+        let entry = path.symlink_metadata().map_err(|_| None)?.uid();
+        let target = path.metadata().map_or(entry, |found| found.uid());
+        match [entry, target].into_iter().find(|owner| !self.0.contains(owner)) {
+            None => Ok(()),
+            Some(owner) => Err(Some(owner)),
+        }
+    }
+}
+
+/// Returns whether a file in or above a directory may say what belongs to it.
+pub(crate) fn is_trusted_above(file: &Path, directory: &Path) -> bool {
+    file.parent() == Some(directory) || TrustedOwners::of(directory).check(file).is_ok()
 }
 
 #[cfg(test)]

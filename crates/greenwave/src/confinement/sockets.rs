@@ -1,9 +1,9 @@
 //! Finds the sockets of running programs in directories where sessions of users have them: those of
-//! terminals, editors and agents of keys, which no variable has to name.
+//! terminal multiplexers, editors and SSH agents. No variable has to name them.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Directories with the sockets of sessions.
@@ -12,7 +12,7 @@ const DIRECTORIES: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/run/user"];
 const SOCKETS_MAX: usize = 200;
 
 /// Returns the sockets that programs have bound in such a directory, except for those below one of
-/// the `permitted` paths.
+/// the `permitted` paths. Those of this user come first, so that other users cannot push them out.
 pub(super) fn of_sessions(permitted: &[&Path]) -> Vec<PathBuf> {
     // Systems without `/proc` have no such list.
     bound(&fs::read("/proc/net/unix").unwrap_or_default(), permitted)
@@ -26,7 +26,9 @@ fn bound(table: &[u8], permitted: &[&Path]) -> Vec<PathBuf> {
     };
     let lines = table.split(|byte| *byte == b'\n').skip(1);
     let mut paths: Vec<PathBuf> = lines.filter_map(path_of).filter(is_of_session).filter(is_socket).collect();
-    paths.sort();
+    let user = rustix::process::geteuid().as_raw();
+    let is_foreign = |path: &PathBuf| path.symlink_metadata().map_or(true, |found| found.uid() != user);
+    paths.sort_by_cached_key(|path| (is_foreign(path), path.clone()));
     paths.dedup();
     paths.truncate(SOCKETS_MAX);
     paths
