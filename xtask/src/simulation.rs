@@ -1,6 +1,12 @@
 //! Runs the tests of the segment log and of the stores above it on simulated machines, in a release
 //! build, with as many rounds as CI has time for.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
 use crate::Result;
 use crate::process::{cargo, output_of};
 
@@ -12,6 +18,9 @@ const SETTINGS: [(&str, &str); 4] = [
     ("GREENWAVE_SIMULATION_COPIES", "5000"),
 ];
 
+/// The package of the segment log.
+const LOG: &str = "greenwave-segment";
+
 /// Packages above the segment log, with the number of their schedules.
 const ABOVE: [(&str, &str); 2] = [("greenwave-storage", "20000"), ("greenwave-cache", "5000")];
 
@@ -21,15 +30,15 @@ const ABOVE: [(&str, &str); 2] = [("greenwave-storage", "20000"), ("greenwave-ca
 /// # Errors
 /// If a test fails; the message includes its seed and the shrunk script.
 pub(crate) fn simulation() -> Result<String> {
-    let mut command =
-        cargo(["test", "--release", "--package=greenwave-segment", "--test=simulation", "--", "--nocapture"]);
-    command.envs(SETTINGS);
-    let printed = output_of(&mut command)?;
+    let programs = build()?;
+    let printed = output_of(Command::new(program_of(&programs, LOG)?).arg("--nocapture").envs(SETTINGS))?;
     let schedules = printed.lines().filter(|line| line.contains(" schedules of seeds ")).count();
     if schedules != 2 {
         return Err(format!("the random schedules did not run:\n{printed}").into());
     }
-    ABOVE.iter().try_for_each(|(package, seeds)| run_schedules(package, seeds))?;
+    for (package, seeds) in ABOVE {
+        run_schedules(package, program_of(&programs, package)?, seeds)?;
+    }
     let [(_, stores), (_, caches)] = ABOVE;
     let [(_, seeds), (_, dropping), (_, preemptions), (_, copies)] = SETTINGS;
     Ok(format!(
@@ -38,11 +47,34 @@ pub(crate) fn simulation() -> Result<String> {
     ))
 }
 
+/// Builds the tests of all three packages, and returns their programs by package. In one build, the
+/// packages share their dependencies, which three builds would compile with other features each.
+fn build() -> Result<BTreeMap<String, PathBuf>> {
+    let mut command = cargo(["test", "--release", "--no-run", "--test=simulation"]);
+    command.arg("--package").arg(LOG);
+    for (package, _) in ABOVE {
+        command.args(["--package", package]);
+    }
+    let messages = output_of(command.arg("--message-format=json-render-diagnostics"))?;
+    let programs = messages.lines().filter_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let manifest = Path::new(message["manifest_path"].as_str()?);
+        let package = manifest.parent()?.file_name()?.to_string_lossy().into_owned();
+        let is_test = message["target"]["name"] == "simulation";
+        message["executable"].as_str().filter(|_| is_test).map(|program| (package, program.into()))
+    });
+    Ok(programs.collect())
+}
+
+fn program_of<'a>(programs: &'a BTreeMap<String, PathBuf>, package: &str) -> Result<&'a Path> {
+    let program = programs.get(package).map(PathBuf::as_path);
+    program.ok_or_else(|| format!("`cargo test` built no simulation of {package}").into())
+}
+
 /// Runs the random schedules of a package.
-fn run_schedules(package: &str, seeds: &str) -> Result<()> {
-    let mut command =
-        cargo(["test", "--release", "--package", package, "--test=simulation", "--", "--nocapture"]);
-    let printed = output_of(command.env("GREENWAVE_SIMULATION_SEEDS", seeds))?;
+fn run_schedules(package: &str, program: &Path, seeds: &str) -> Result<()> {
+    let mut command = Command::new(program);
+    let printed = output_of(command.arg("--nocapture").env("GREENWAVE_SIMULATION_SEEDS", seeds))?;
     if printed.contains(&format!("{seeds} schedules ")) {
         return Ok(());
     }
