@@ -24,8 +24,8 @@ const CRATES: [&str; 8] = [
 
 /// Features whose clients of servers take longer to compile than all the rest. The steps `unified`
 /// and `object` compile them.
-const CLIENTS: [&str; 7] =
-    ["memcached", "redis", "redis-tls", "object", "object-s3", "object-gcs", "object-azure"];
+const CLIENTS: [&str; 8] =
+    ["memcached", "redis", "redis-tls", "object", "object-https", "object-s3", "object-gcs", "object-azure"];
 
 /// Features that the step `unified` compiles, and that are not combined with others, because their
 /// packages are not among [`CRATES`].

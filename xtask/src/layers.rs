@@ -101,6 +101,10 @@ const SERVER: &str = "greenwave-telemetry";
 /// count.
 const SERVICE_CLIENTS: &[&str] = &["object_store"];
 
+/// Crates that choose the implementation of TLS of their client of a service, which is a feature of
+/// the client of HTTP beneath it. Only a direct dependency can enable it.
+const TLS_CHOOSERS: (&[&str], &str) = (&["greenwave-cache", "greenwave-storage"], "reqwest");
+
 /// Command lines, configuration files and terminal drawing: for the program only.
 const USER_INTERFACE: &[&str] = &["clap", "toml", "toml_edit", "indicatif", "console"];
 
@@ -256,11 +260,16 @@ fn check_default(package: &Package, it: &Dependency) -> Option<String> {
 fn check_paths(workspace: &Workspace, package: &Package, layer: Layer) -> Vec<String> {
     let mut rules: Vec<(Vec<&str>, Vec<&str>, &str)> = Vec::new();
     if layer <= Layer::Library {
-        rules.push((
-            [HTTP_CLIENTS, HTTP_SERVERS].concat(),
-            SERVICE_CLIENTS.to_vec(),
-            "no HTTP below layer 3",
-        ));
+        let (choosers, client) = TLS_CHOOSERS;
+        let mut forbidden = [HTTP_CLIENTS, HTTP_SERVERS].concat();
+        let mut boundaries = SERVICE_CLIENTS.to_vec();
+        if choosers.contains(&package.name.as_str()) {
+            forbidden.retain(|name| *name != client);
+            boundaries.push(client);
+        } else {
+            boundaries.extend(choosers);
+        }
+        rules.push((forbidden, boundaries, "no HTTP below layer 3"));
     } else if layer < Layer::Tool && package.name != SERVER {
         // HTTP clients are built from the same parts as servers.
         let (reader, library) = HTTP_ERROR_READER;

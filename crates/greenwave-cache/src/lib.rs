@@ -82,6 +82,7 @@
 //! | `memcached` | no | `MemcachedBackend` | no further crate |
 //! | `object` | no | `ObjectBackend` in a directory that machines share | compiles `object_store` |
 //! | `object-s3`, `object-gcs`, `object-azure` | no | `ObjectBackend` on S3, Google Cloud Storage or Azure | compiles an HTTP client |
+//! | `object-https` | no | the client of these services | enabled by them; rustls with ring |
 //! | `serde` | no | `PayloadFormat`: values as payloads, in JSON or MessagePack | compiles `serde_json` and `rmp-serde` |
 //! | `sha256` | no | `HashAlgorithm::Sha256` for keys | compiles `sha2` |
 //! | `simulation` | no | `DiskBackend::open_simulated`, for tests on the simulated machine of greenwave-segment | compiles `corosensei` |

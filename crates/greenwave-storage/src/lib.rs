@@ -38,6 +38,7 @@
 //! | `segment` | yes | [`SegmentColdTier`] | compiles libzstd |
 //! | `object` | no | `ObjectColdTier`: one object per key, in a local directory or in memory | the crate `object_store`, and libzstd |
 //! | `object-s3`, `object-gcs`, `object-azure` | no | `ObjectColdTier` on these services | an HTTP client with TLS: a minute of compiling |
+//! | `object-https` | no | the client of these services | enabled by them; rustls with ring |
 //! | `simulation` | no | `SegmentColdTier::open_simulated`, for tests on the simulated machine of greenwave-segment | the crate `corosensei` |
 //! | `conformance` | no | the module `conformance`: tests that every cold tier must pass | none |
 //!

@@ -216,6 +216,11 @@ fn http_is_found_through_other_packages() {
     let workspace = TestWorkspace::new().package("greenwave-pooling", &["sdk"]).package("sdk", &["ureq"]);
     check(workspace, "greenwave-pooling -> sdk -> ureq: no HTTP below layer 3");
     let workspace =
+        TestWorkspace::new().package("greenwave-cache", &["reqwest?", "sdk"]).package("sdk", &["ureq"]);
+    check(workspace, "greenwave-cache -> sdk -> ureq: no HTTP below layer 3");
+    let workspace = TestWorkspace::new().package("greenwave-scheduler", &["reqwest?"]);
+    check(workspace, "greenwave-scheduler -> reqwest: no HTTP below layer 3");
+    let workspace =
         TestWorkspace::new().package("greenwave-agents", &["server"]).package("server", &["axum"]);
     check(workspace, "greenwave-agents -> server -> axum: only greenwave-telemetry serves HTTP");
     let workspace = TestWorkspace::new().package("greenwave", &["server"]).package("server", &["hyper"]);

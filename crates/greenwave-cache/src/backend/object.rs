@@ -51,7 +51,8 @@ impl ObjectBackend {
     ///
     /// `settings` are the configuration keys of the builders in `object_store`, such as
     /// `aws_access_key_id` and `aws_endpoint`, in any case; unknown keys are ignored. Neither reads
-    /// the environment nor contacts the service.
+    /// the environment nor contacts the service. Services are reached over TLS with the
+    /// process's default provider of rustls; without one, ring becomes the default.
     ///
     /// # Errors
     ///
@@ -66,6 +67,8 @@ impl ObjectBackend {
         let failed = |source: BoxError| Error::backend("open the object store".to_owned())(source);
         let parsed = Url::parse(url).map_err(|error| failed(error.into()))?;
         let settings = settings.into_iter().map(|(name, value)| (name.as_ref().to_lowercase(), value));
+        #[cfg(feature = "object-https")]
+        provide_cryptography();
         let (store, location) = parse_url_opts(&parsed, settings).map_err(|error| failed(error.into()))?;
         let root = options.prefix.split(['/', ':']).filter(|level| !level.is_empty());
         let scheme = parsed.scheme();
@@ -77,6 +80,14 @@ impl ObjectBackend {
         };
         Ok(Self { state: Arc::new(state) })
     }
+}
+
+/// Makes ring the process's default implementation of TLS, unless another one is: the client of
+/// object_store uses the default.
+#[cfg(feature = "object-https")]
+fn provide_cryptography() {
+    // An error means that there is a default already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 impl ObjectState {

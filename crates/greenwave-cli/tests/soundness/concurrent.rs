@@ -10,7 +10,7 @@ use crate::directory::ProbeDirectory;
 use crate::probe::{Expect, Probe};
 use crate::steps::{BEGUN, GO, Step, perform};
 use crate::tools::{Caching, TestRun, Tool};
-use crate::trial::Outcome;
+use crate::trial::{Outcome, stale};
 
 /// Runs a test that waits in the middle, and performs steps while it waits.
 pub(crate) fn with_steps(
@@ -90,7 +90,7 @@ pub(crate) fn two_runs(tool: &Tool, probe: &Probe, directory: &ProbeDirectory) -
         return Err(format!("the first run failed: {}", first.output).into());
     }
     if second.passed != truth.passed {
-        return Ok(Outcome::Stale);
+        return Ok(stale(&second, &truth));
     }
     if probe.expect != Expect::Cached {
         return Ok(Outcome::Fresh);

@@ -100,7 +100,7 @@ fn check_after_record(probe: &Probe, count: &AtomicUsize) -> Result<Completion, 
     }
     match try_after_record(probe)? {
         None => Ok(Completion::ignored_with("the result is not stored")),
-        Some(Outcome::Stale) => Err(Outcome::Stale.to_string().into()),
+        Some(Outcome::Stale(runs)) => Err(format!("a stale result\n{runs}").into()),
         Some(outcome) if probe.expect == probe::Expect::Cached && outcome != Outcome::Cached => {
             Err(format!("expected a cached result, found: {outcome}").into())
         }

@@ -21,8 +21,8 @@ pub(crate) enum Outcome {
     Cached,
     /// The first result was not stored, for a reason. The second verdict was correct.
     NotStored(String),
-    /// The second verdict was wrong.
-    Stale,
+    /// The second verdict was wrong. The text has the output of both runs.
+    Stale(String),
     /// Two simultaneous runs executed the test once, or twice, with correct verdicts.
     RanOnce,
     RanTwice,
@@ -39,9 +39,13 @@ impl Outcome {
         let is_expected = match expect {
             Expect::Cached => matches!(self, Outcome::Cached | Outcome::RanOnce),
             Expect::NotStored => matches!(self, Outcome::NotStored(_)),
-            Expect::Rerun => *self != Outcome::Stale,
+            Expect::Rerun => !matches!(self, Outcome::Stale(_)),
         };
-        if is_expected { Ok(()) } else { Err(format!("expected {expect:?}, found: {self}").into()) }
+        match self {
+            _ if is_expected => Ok(()),
+            Outcome::Stale(runs) => Err(format!("expected {expect:?}, found: {self}\n{runs}").into()),
+            _ => Err(format!("expected {expect:?}, found: {self}").into()),
+        }
     }
 }
 
@@ -51,7 +55,7 @@ impl fmt::Display for Outcome {
             Outcome::Fresh => f.write_str("fresh"),
             Outcome::Cached => f.write_str("cached"),
             Outcome::NotStored(reason) => write!(f, "not cached: {reason}"),
-            Outcome::Stale => f.write_str("**stale**"),
+            Outcome::Stale(_) => f.write_str("**stale**"),
             Outcome::RanOnce => f.write_str("ran once for both"),
             Outcome::RanTwice => f.write_str("ran twice"),
             Outcome::NotTried => f.write_str("not tried"),
@@ -127,9 +131,16 @@ fn try_in(tool: &Tool, probe: &Probe, directory: &ProbeDirectory) -> Result<Outc
     Ok(outcome(directory, first, &second, &truth))
 }
 
+/// Returns the outcome of runs whose verdicts differ. A run that failed for want of time looks like
+/// a stale result, and only its output tells.
+pub(crate) fn stale(second: &TestRun, truth: &TestRun) -> Outcome {
+    let shown = |run: &TestRun| format!("passed: {}, output:\n{}", run.passed, run.output);
+    Outcome::Stale(format!("second run: {}\nuncached run: {}", shown(second), shown(truth)))
+}
+
 fn outcome(directory: &ProbeDirectory, first: TestRun, second: &TestRun, truth: &TestRun) -> Outcome {
     if second.passed != truth.passed {
-        return Outcome::Stale;
+        return stale(second, truth);
     }
     match (first.not_stored, second.was_cached) {
         // The path of the temporary directory differs each time.

@@ -111,7 +111,8 @@ impl ObjectColdTier {
     ///
     /// `settings` are the configuration keys of the builders in `object_store`, such as
     /// `aws_access_key_id` and `aws_endpoint`; unknown keys are ignored. Neither reads the
-    /// environment nor contacts the service.
+    /// environment nor contacts the service. Services are reached over TLS with the process's
+    /// default provider of rustls; without one, ring becomes the default.
     ///
     /// # Errors
     ///
@@ -125,10 +126,20 @@ impl ObjectColdTier {
         options.check()?;
         let failed = |source: BoxError| Error::cold(format!("open {url}"))(source);
         let parsed = Url::parse(url).map_err(|error| failed(error.into()))?;
+        #[cfg(feature = "object-https")]
+        provide_cryptography();
         let (store, root) = parse_url_opts(&parsed, settings).map_err(|error| failed(error.into()))?;
         let contexts = Arc::default();
         Ok(Self { state: Arc::new(ObjectTierState { store, root, options, contexts }) })
     }
+}
+
+/// Makes ring the process's default implementation of TLS, unless another one is: the client of
+/// object_store uses the default.
+#[cfg(feature = "object-https")]
+fn provide_cryptography() {
+    // An error means that there is a default already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 impl ObjectOptions {
