@@ -37,6 +37,12 @@ const WORKLOAD_BYTES: u64 = (FEATURES * FILES * FILE_BYTES) as u64;
 /// `parallel.agents` and the size of files.
 const OVERHEAD_MB: u64 = 26;
 
+/// Number of features whose answers are one large file each, and bytes of each file: a megabyte less
+/// than `agent.answer_limit` of all profiles. One such file is in memory at a time, however many
+/// answers have one.
+const LARGE_FEATURES: usize = 4;
+const LARGE_BYTES: usize = 15_000_000;
+
 /// Resident memory that a plan of one small file may use, in units of 10⁶ bytes.
 const BASE_MB_MAX: u64 = 36;
 
@@ -95,12 +101,21 @@ pub(crate) fn profiles() -> Result<String> {
         let values = values(&program, directory.path(), &profile)?;
         violations.extend(page::compare(&page, &profile, &values));
         let limits = ProfileLimits::of(&profile, &values)?;
-        let plan = write_workload(directory.path())?;
+        let plan = write_workload(&directory.path().join("many"), FEATURES, FILES, FILE_BYTES)?;
+        let large_plan = write_workload(&directory.path().join("large"), LARGE_FEATURES, 1, LARGE_BYTES)?;
         let small = write_small_plan(directory.path())?;
         let base_mb = figures(&program, &small, &profile)?.memory_peak_mb;
+        let large = figures(&program, &large_plan, &profile)?;
         let figures = figures(&program, &plan, &profile)?;
         violations.extend(compare(&limits, base_mb, &figures));
-        summary.push(format!("{profile} {} of {} MB", figures.memory_peak_mb, limit_mb(&limits, base_mb)));
+        violations.extend(compare_large(&limits, base_mb, &large));
+        summary.push(format!(
+            "{profile} {} of {} MB, {} of {} MB with large files",
+            figures.memory_peak_mb,
+            limit_mb(&limits, base_mb),
+            large.memory_peak_mb,
+            limit_mb(&limits, base_mb),
+        ));
     }
     if violations.is_empty() {
         return Ok(format!("profiles: {}", summary.join(", ")));
@@ -201,15 +216,15 @@ fn bytes(text: &str) -> Result<u64> {
 
 /// Writes a plan whose agents are programs that print large files, and whose tests check that the
 /// files exist.
-fn write_workload(directory: &Path) -> Result<PathBuf> {
-    fs::create_dir(directory.join("project"))?;
+fn write_workload(directory: &Path, features: usize, files: usize, file_bytes: usize) -> Result<PathBuf> {
+    fs::create_dir_all(directory.join("project"))?;
     let mut plan = "name = \"profiles\"\nproject = \"project\"\n".to_owned();
-    for feature in 0..FEATURES {
+    for feature in 0..features {
         let id = format!("f{feature:02}");
         let answer = directory.join(format!("{id}.md"));
-        fs::write(&answer, generate_answer(&id, feature as u64))?;
+        fs::write(&answer, generate_answer(&id, feature as u64, files, file_bytes))?;
         let answer = Value::from(answer.to_str().ok_or("the name of the temporary directory is not UTF-8")?);
-        let test = format!("test -f {id}/0.txt && test -f {id}/{}.txt", FILES - 1);
+        let test = format!("test -f {id}/0.txt && test -f {id}/{}.txt", files - 1);
         write!(
             plan,
             "\n[agents.{id}]\nkind = \"command\"\ncommand = [\"cat\", {answer}]\n\n[[features]]\nid = \"{id}\"\n\
@@ -233,18 +248,18 @@ fn write_small_plan(directory: &Path) -> Result<PathBuf> {
 
 /// Generates an answer whose files compress about as well as source code and share nothing with
 /// other answers.
-fn generate_answer(id: &str, seed: u64) -> String {
+fn generate_answer(id: &str, seed: u64, files: usize, file_bytes: usize) -> String {
     const WORDS: [&str; 16] = [
         "let ", "fn ", "match ", "self.", "Some(", ")?;\n", "    ", "{\n", "}\n", " => ", "&mut ", "impl ",
         "u64", "x", "(", ", ",
     ];
-    let mut answer = String::with_capacity(FILES * (FILE_BYTES + 100));
+    let mut answer = String::with_capacity(files * (file_bytes + 100));
     // The generator of Knuth's MMIX. Its upper bits choose words; one word in sixteen is a random
     // number.
     let mut state = seed;
-    for file in 0..FILES {
+    for file in 0..files {
         let _ = writeln!(answer, "```text {id}/{file}.txt");
-        let end = answer.len() + FILE_BYTES;
+        let end = answer.len() + file_bytes;
         while answer.len() < end {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             match state >> 60 {
@@ -292,6 +307,26 @@ impl Figures {
 
 fn limit_mb(limits: &ProfileLimits, base_mb: u64) -> u64 {
     limits.memory_bytes_max / 1_000_000 + base_mb + OVERHEAD_MB
+}
+
+/// Compares the figures of answers of one large file with the limits of their profile and returns
+/// the violations.
+fn compare_large(limits: &ProfileLimits, base_mb: u64, figures: &Figures) -> Vec<String> {
+    let (profile, limit_mb) = (&limits.profile, limit_mb(limits, base_mb));
+    let mut violations = Vec::new();
+    if figures.green != LARGE_FEATURES {
+        let green = figures.green;
+        violations.push(format!(
+            "{profile}: {green} features with large files green; expected all {LARGE_FEATURES}"
+        ));
+    }
+    if figures.memory_peak_mb == 0 || figures.memory_peak_mb > limit_mb {
+        violations.push(format!(
+            "{profile}: {} MB resident at the peak with large files; expected at most {limit_mb} MB",
+            figures.memory_peak_mb
+        ));
+    }
+    violations
 }
 
 /// Compares the figures of a run with the limits of its profile and returns the violations.

@@ -62,7 +62,7 @@ fn main() {
     unsafe { secrets::hide_passwords_in_arguments() };
     output::log_warnings();
     if cli.makes_copies() {
-        allocator::limit_heaps();
+        allocator::limit_retained();
         // SAFETY: as above.
         unsafe { mount_namespace::enter(|| cli.copy_mode()) };
     }

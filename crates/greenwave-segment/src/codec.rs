@@ -4,6 +4,7 @@
 mod idle;
 
 use std::collections::HashMap;
+use std::io::Cursor;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -250,10 +251,12 @@ impl Codec {
         let mut frame = Frame::new(header, key, &[]);
         let start = frame.bytes.len();
         // The buffer holds nine tenths of the value, so zstd stops early on a value that gains
-        // less.
-        frame.bytes.resize(start + value.len() / 10 * 9, 0);
-        let compressed = contexts.compress(level, value, &mut frame.bytes[start..]);
-        frame.bytes.truncate(start + compressed?);
+        // less. It is not initialised: pages that zstd does not write take no memory.
+        frame.bytes.reserve_exact(value.len() / 10 * 9);
+        let mut buffer = Cursor::new(frame.bytes);
+        buffer.set_position(start as u64);
+        contexts.compress(level, value, &mut buffer)?;
+        frame.bytes = buffer.into_inner();
         Some(frame)
     }
 
@@ -310,7 +313,7 @@ impl Drop for Codec {
 
 impl ZstdContexts {
     /// Compresses into `buffer`; `None` if the buffer is too small or memory is exhausted.
-    fn compress(&self, level: i32, value: &[u8], buffer: &mut [u8]) -> Option<usize> {
+    fn compress(&self, level: i32, value: &[u8], buffer: &mut Cursor<Vec<u8>>) -> Option<usize> {
         let pooled = self.compressors.lock().pop();
         let mut compressor = match pooled {
             Some(compressor) => compressor,

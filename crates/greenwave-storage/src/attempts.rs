@@ -62,6 +62,8 @@ pub struct AttemptFigures {
 pub struct NewAttempt {
     /// Contents of the files by path.
     pub files: BTreeMap<String, Bytes>,
+    /// Blob ids of further files by path, whose contents this store has put since it was opened.
+    pub stored: BTreeMap<String, BlobId>,
     /// Blob ids before the attempt, by path, of files that it changed or removed.
     pub base: BTreeMap<String, BlobId>,
     /// Outcome of the attempt.
@@ -139,9 +141,9 @@ impl Attempts {
     ///
     /// Returns the errors of [`Store::put`].
     pub async fn record(&self, feature: &str, attempt: NewAttempt) -> Result<Attempt, Error> {
-        let NewAttempt { files, base: old, outcome, reason, note, transcript, figures } = attempt;
-        let before = self.latest(feature).await?;
-        let mut ids = BTreeMap::new();
+        let NewAttempt { files, stored: mut ids, base: old, outcome, reason, note, transcript, figures } =
+            attempt;
+        let before = if files.is_empty() { None } else { self.latest(feature).await? };
         for (path, contents) in files {
             let base = before.as_ref().and_then(|attempt| attempt.files.get(&path));
             let id = match base {

@@ -9,6 +9,9 @@ const SHORT_BYTES_MAX: usize = 32;
 /// Bytes that are initialised ahead of the end for short chunks.
 const ROOM_BYTES: usize = 512;
 
+/// A block larger than this gives up the room behind it, which short blocks reuse, in bytes.
+const REUSED_BYTES_MAX: usize = 64 << 10;
+
 /// A buffer that grows at the end, shrinks at the front and hands out shared blocks.
 ///
 /// Some memory after the end is initialised ahead of time. Short chunks (tokens) are then copied by
@@ -71,6 +74,12 @@ impl PartialUnit {
     /// Splits off the first `bytes` bytes without a copy.
     pub(crate) fn take(&mut self, bytes: usize) -> Bytes {
         self.used -= bytes;
+        if self.used == 0 && bytes > REUSED_BYTES_MAX {
+            // The room behind a large block would keep the block in memory.
+            let mut block = std::mem::take(&mut self.bytes);
+            block.truncate(bytes);
+            return block.freeze();
+        }
         self.bytes.split_to(bytes).freeze()
     }
 

@@ -341,6 +341,12 @@ impl<'a> Unit<'a> {
         }
     }
 
+    /// Returns the size of the block that [`bytes`](Self::bytes) keeps in memory, in bytes.
+    #[must_use]
+    pub fn block_bytes(&self) -> usize {
+        self.batch.block.len()
+    }
+
     /// Returns the content, borrowed if it is contiguous in the block.
     #[must_use]
     #[inline]

@@ -20,13 +20,14 @@ pub(crate) fn file_at(root: &Dir, path: &str) -> Result<Option<File>, Error> {
 
 /// Returns the current state of the file at a path, see [`file_at`].
 pub(crate) fn state_of(root: &Dir, path: impl AsRef<Path>) -> io::Result<Option<File>> {
-    let state = read_file(root, path.as_ref())?;
-    Ok(state.map(|(kind, content)| File { kind, blob: BlobId::of(&content) }))
+    let state = look_at(root, path.as_ref(), hash)?;
+    Ok(state.map(|(kind, blob)| File { kind, blob }))
 }
 
 /// Stores the current content of a file, and returns its state, see [`file_at`].
 pub(crate) async fn capture_file(root: &Dir, path: &str, store: &Store) -> Result<Option<File>, Error> {
-    let read = read_file(root, Path::new(path)).map_err(Error::io("read", root.path().join(path)))?;
+    let read = look_at(root, Path::new(path), |root, path, kind| read(root, path, kind))
+        .map_err(Error::io("read", root.path().join(path)))?;
     let Some((kind, content)) = read else { return Ok(None) };
     let blob = store.put_blob(content).await.map_err(Error::store("write to"))?;
     Ok(Some(File { kind, blob }))
@@ -42,8 +43,12 @@ pub(crate) fn kind_of(metadata: &Metadata) -> Option<EntryKind> {
     }
 }
 
-/// Returns the kind and the content of a file, see [`file_at`].
-fn read_file(root: &Dir, path: &Path) -> io::Result<Option<(EntryKind, Bytes)>> {
+/// Returns the kind of a file and what a function reads of it, see [`file_at`].
+fn look_at<T>(
+    root: &Dir,
+    path: &Path,
+    look: impl Fn(&Dir, &Path, EntryKind) -> io::Result<T>,
+) -> io::Result<Option<(EntryKind, T)>> {
     let is_gone =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
     let kind = match root.metadata(path) {
@@ -52,11 +57,22 @@ fn read_file(root: &Dir, path: &Path) -> io::Result<Option<(EntryKind, Bytes)>> 
         Err(error) => return Err(error),
     };
     let Some(kind) = kind else { return Ok(None) };
-    match read(root, path, kind) {
+    match look(root, path, kind) {
         // An editor that saves by rename leaves no file for a moment.
         Err(error) if is_gone(&error) || refused(&error).is_some() => Ok(None),
-        content => Ok(Some((kind, content?))),
+        seen => Ok(Some((kind, seen?))),
     }
+}
+
+/// Returns the hash of a file's content, or of a link's target.
+fn hash(root: &Dir, path: &Path, kind: EntryKind) -> io::Result<BlobId> {
+    if kind == EntryKind::Symlink {
+        return Ok(BlobId::of(&read(root, path, kind)?));
+    }
+    // The file does not pass through memory as a whole.
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(root.open_file(path, Access::Read, 0)?)?;
+    Ok(BlobId::from_bytes(*hasher.finalize().as_bytes()))
 }
 
 /// Returns a file's content, or a link's target.

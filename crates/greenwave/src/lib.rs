@@ -108,6 +108,7 @@ mod guarded_write;
 mod guards;
 mod http_agent;
 mod included;
+mod large_files;
 mod live_feed;
 #[cfg(test)]
 #[cfg(target_os = "linux")]

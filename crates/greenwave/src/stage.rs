@@ -269,17 +269,16 @@ impl Stage<'_> {
         note: String,
     ) -> Result<(), Error> {
         let ctx = self.ctx;
-        let (mut files, mut base) = (BTreeMap::new(), BTreeMap::new());
+        let (mut stored, mut base) = (BTreeMap::new(), BTreeMap::new());
         for change in tree::changes(&self.active.base, self.active.workspace.tree()) {
             base.extend(change.before.map(|file| (change.path.clone(), file.blob)));
-            if let Some(file) = change.after {
-                files.insert(change.path, tree::content(&ctx.store, &file.blob).await?);
-            }
+            stored.extend(change.after.map(|file| (change.path, file.blob)));
         }
         ctx.steps.pass("record an attempt").await;
         let transcript = self.active.transcript.clone();
         let figures = self.active.figures;
-        let attempt = NewAttempt { files, base, outcome, reason, note, transcript, figures };
+        let attempt =
+            NewAttempt { stored, base, outcome, reason, note, transcript, figures, ..NewAttempt::default() };
         let recorded = ctx.attempts.record(&self.feature().id, attempt).await;
         recorded.map_err(Error::store("write to"))?;
         ctx.flusher.flush().await

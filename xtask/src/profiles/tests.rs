@@ -55,6 +55,23 @@ fn every_violation_is_reported() {
     check(|limits, it| (limits.codec, it.storage_codec) = ("none".into(), "none".into()), "bytes on disk");
 }
 
+#[test]
+fn large_files_have_a_limit_of_their_own() {
+    let limit_mb = 10 + BASE_MB + OVERHEAD_MB;
+    let check = |green, memory_peak_mb, expected: &[&str]| {
+        let figures = Figures { green, memory_peak_mb, ..figures() };
+        let violations = compare_large(&limits(), BASE_MB, &figures);
+        assert_eq!(violations.len(), expected.len(), "{violations:?}");
+        for (violation, expected) in violations.iter().zip(expected) {
+            assert!(violation.contains(expected), "{violation}");
+        }
+    };
+    check(LARGE_FEATURES, limit_mb, &[]);
+    check(LARGE_FEATURES - 1, limit_mb, &["features with large files green"]);
+    check(LARGE_FEATURES, limit_mb + 1, &["resident at the peak with large files"]);
+    check(LARGE_FEATURES, 0, &["resident at the peak with large files"]);
+}
+
 fn read(shown: &str) -> Result<ProfileLimits> {
     ProfileLimits::of("small", &read_values("small", shown)?)
 }
@@ -106,7 +123,8 @@ fn the_last_event_is_the_report() {
 
 #[test]
 fn answers_have_the_documented_size_and_differ() {
-    let (one, other) = (generate_answer("f00", 0), generate_answer("f01", 1));
+    let answer = |id, seed| generate_answer(id, seed, FILES, FILE_BYTES);
+    let (one, other) = (answer("f00", 0), answer("f01", 1));
     assert!((FILES * FILE_BYTES..FILES * (FILE_BYTES + 200)).contains(&one.len()), "{}", one.len());
     assert_eq!(one.matches("```text f00/").count(), FILES);
     assert_eq!(one.matches("```").count(), 2 * FILES);

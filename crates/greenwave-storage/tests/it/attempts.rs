@@ -50,6 +50,29 @@ async fn attempts_are_numbered_and_survive_reopening() {
 }
 
 #[tokio::test]
+async fn stored_files_are_part_of_an_attempt() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = on_disk(dir.path());
+    let blob = store.put_blob(Bytes::from_static(b"stored\n")).await.unwrap();
+    let draft = NewAttempt {
+        stored: BTreeMap::from([("stored.txt".to_owned(), blob)]),
+        ..new_attempt(AttemptOutcome::Passed, &[("new.txt", "new\n")])
+    };
+    Attempts::new(store.clone(), "attempts").record("both", draft).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+
+    let store = on_disk(dir.path());
+    let attempts = Attempts::new(store.clone(), "attempts");
+    // The attempt protects the contents.
+    let keep = attempts.blobs().await.unwrap();
+    store.sweep(&keep).await.unwrap();
+    let files = attempts.latest_passing_files("both").await.unwrap().unwrap();
+    let texts = files.iter().map(|(path, content)| (path.as_str(), &content[..]));
+    assert_eq!(texts.collect::<Vec<_>>(), [("new.txt", &b"new\n"[..]), ("stored.txt", b"stored\n")]);
+}
+
+#[tokio::test]
 async fn features_with_unusual_names_stay_separate() {
     let attempts = Attempts::new(small(Arc::default()), "a/b");
     for feature in ["x", "x/1", "x%2F1", "%", "日本"] {
@@ -204,6 +227,7 @@ async fn an_attempt_holds_what_its_author_said_and_the_files_before_it() {
     base.insert("a.txt".to_owned(), store.put_blob(old).await.unwrap());
     base.insert("gone.txt".to_owned(), store.put_blob(gone).await.unwrap());
     let draft = NewAttempt {
+        stored: BTreeMap::new(),
         files: [("a.txt".to_owned(), Bytes::from_static(b"two\n"))].into(),
         base,
         outcome: AttemptOutcome::Failed,

@@ -21,6 +21,7 @@ use crate::answer::{self, EditProblem, FilePatch, PatchKind};
 use crate::confine::{self, PathError, PathProblem};
 use crate::error::Error;
 use crate::event::FileChange;
+use crate::large_files;
 use crate::tree::{self, File, Tree};
 
 /// Languages of blocks that usually hold commands or output, not files.
@@ -43,13 +44,32 @@ const NO_FILES: [&str; 12] = [
 #[derive(Debug)]
 pub(super) enum AnswerPart {
     /// A whole file. Its content is in the store.
-    File { path: String, blob: BlobId },
+    File { path: String, content: StoredContent },
     /// Search/replace blocks.
     Edit { path: Option<String>, text: String },
     /// A diff.
     Diff { path: Option<String>, text: String },
     /// A part that cannot be used, with the reason.
     Unusable { path: Option<String>, reason: String },
+}
+
+/// A content that was put into the store, with what a tree needs to know of it. It is read again
+/// only to compare it with another, because it can be many megabytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StoredContent {
+    blob: BlobId,
+    bytes: usize,
+    /// Whether it begins with `#!`.
+    is_script: bool,
+}
+
+impl StoredContent {
+    async fn put(store: &Store, content: Bytes) -> Result<Self, Error> {
+        let (bytes, is_script) = (content.len(), content.starts_with(b"#!"));
+        let blob = store.put_blob(content).await.map_err(Error::store("write to"))?;
+        large_files::record(blob, bytes);
+        Ok(Self { blob, bytes, is_script })
+    }
 }
 
 /// A file that was taken from an agent's work.
@@ -124,7 +144,7 @@ impl<'a> Draft<'a> {
     /// [`PartError`] if the part does not fit.
     pub(super) async fn apply(&mut self, part: &AnswerPart) -> Result<(), PartError> {
         match part {
-            AnswerPart::File { path, blob } => self.take_file(path, blob).await,
+            AnswerPart::File { path, content } => self.take_file(path, *content).await,
             AnswerPart::Edit { path, text } => self.take_edit(path.as_deref(), text).await,
             AnswerPart::Diff { path, text } => self.take_diff(path.as_deref(), text).await,
             AnswerPart::Unusable { path, reason } => {
@@ -147,7 +167,7 @@ impl<'a> Draft<'a> {
             Ok(Some(NotTaken { path: Some(path.to_owned()), reason: reason.to_owned() }))
         };
         let shown = "the agent edited this file directly, and the edit is used";
-        if let AnswerPart::File { path, blob } = part
+        if let AnswerPart::File { path, content: StoredContent { blob, .. } } = part
             && let Ok(path) = self.within(path)
         {
             let now = self.tree.get(&path).copied();
@@ -191,11 +211,11 @@ impl<'a> Draft<'a> {
         }
     }
 
-    async fn take_file(&mut self, path: &str, blob: &BlobId) -> Result<(), PartError> {
+    async fn take_file(&mut self, path: &str, content: StoredContent) -> Result<(), PartError> {
         let path = self.inside(path)?;
-        let content = tree::content(self.store, blob).await?;
-        if let Some(file) = self.tree.get(&path).copied()
-            && let (Some(before), Ok(after)) = (self.text(&file).await?, std::str::from_utf8(&content))
+        if let Some(file) = self.tree.get(&path).copied().filter(|file| file.blob != content.blob)
+            && let Some(before) = self.text(&file).await?
+            && let Ok(after) = std::str::from_utf8(&tree::content(self.store, &content.blob).await?)
             && let Some((comment, lost)) = answer::lost_lines(&before, after)
         {
             let reason = format!(
@@ -204,7 +224,8 @@ impl<'a> Draft<'a> {
             );
             return Err(PartError::Problem { path: Some(path), reason });
         }
-        self.put(&path, content, None).await
+        self.insert(&path, content, None, None);
+        Ok(())
     }
 
     async fn take_edit(&mut self, path: Option<&str>, text: &str) -> Result<(), PartError> {
@@ -280,8 +301,6 @@ impl<'a> Draft<'a> {
         self.put_from(path, content, executable, None).await
     }
 
-    /// Puts a file into the tree. A new file that begins with `#!` becomes executable, because an
-    /// answer has no other way to say so.
     async fn put_from(
         &mut self,
         path: &str,
@@ -289,8 +308,16 @@ impl<'a> Draft<'a> {
         executable: Option<bool>,
         from: Option<String>,
     ) -> Result<(), PartError> {
+        let content = StoredContent::put(self.store, content).await?;
+        self.insert(path, content, executable, from);
+        Ok(())
+    }
+
+    /// Inserts a file into the tree. A new file that begins with `#!` becomes executable, because
+    /// an answer has no other way to say so.
+    fn insert(&mut self, path: &str, content: StoredContent, executable: Option<bool>, from: Option<String>) {
+        let StoredContent { blob, bytes, is_script } = content;
         let old = self.tree.get(path).copied();
-        let is_script = content.starts_with(b"#!");
         let kind = match (executable, old) {
             (Some(true), _) => EntryKind::Executable,
             (Some(false), _) => EntryKind::Regular,
@@ -298,8 +325,6 @@ impl<'a> Draft<'a> {
             (None, None) if is_script => EntryKind::Executable,
             (None, None) => EntryKind::Regular,
         };
-        let bytes = content.len();
-        let blob = self.store.put_blob(content).await.map_err(Error::store("write to"))?;
         self.tree.insert(path.to_owned(), File { kind, blob });
         let change = match (&from, old) {
             (Some(_), _) => FileChange::Renamed,
@@ -307,7 +332,6 @@ impl<'a> Draft<'a> {
             (None, None) => FileChange::Created,
         };
         self.report(path.to_owned(), change, from, bytes, kind == EntryKind::Executable);
-        Ok(())
     }
 
     fn report(
@@ -393,10 +417,8 @@ pub(super) async fn part_of(unit: &Unit<'_>, store: &Store) -> Result<Option<Ans
         )),
         // A whole file in which comments replace lines, or which merely has such comments.
         UnitKind::File | UnitKind::Edit => {
-            // Copied, because a slice would keep the whole chunk of the answer in memory.
-            let content = Bytes::copy_from_slice(&unit.bytes());
-            let blob = store.put_blob(content).await.map_err(Error::store("write to"))?;
-            Ok(path.map(|path| AnswerPart::File { path, blob }))
+            let content = StoredContent::put(store, owned_content(unit)).await?;
+            Ok(path.map(|path| AnswerPart::File { path, content }))
         }
         UnitKind::Ambiguous => unusable(format!(
             "{name} holds fences as long as the one around it, so its end is unclear; answer with a longer \
@@ -404,6 +426,13 @@ pub(super) async fn part_of(unit: &Unit<'_>, store: &Store) -> Result<Option<Ans
         )),
         _ => Ok(None),
     }
+}
+
+/// Returns the content of a unit. It is copied if a slice would keep much more of the answer in
+/// memory than itself.
+fn owned_content(unit: &Unit<'_>) -> Bytes {
+    let content = unit.bytes();
+    if content.len() >= unit.block_bytes() / 10 * 9 { content } else { Bytes::copy_from_slice(&content) }
 }
 
 /// Returns a remark about a block that may be meant as a file, but names none.

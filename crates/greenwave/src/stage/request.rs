@@ -29,6 +29,7 @@ use crate::disk_full;
 use crate::error::{Error, FeatureError, chain};
 use crate::event::Event;
 use crate::git_copies;
+use crate::large_files::PrintedFile;
 use crate::live_feed::AgentLines;
 use crate::phase::PhaseEvent;
 use crate::plan::{AgentSpec, CommandSpec, Edits};
@@ -302,9 +303,11 @@ impl Stage<'_> {
         (time_max, started): (Duration, Instant),
     ) -> Result<CompleteAnswer, Unusable> {
         let file_bytes_max = usize::try_from(self.ctx.settings.agent.answer_limit).unwrap_or(usize::MAX);
-        let mut units = Pull::new(answer.into_text(), Files::new(Cap::error(file_bytes_max.min(1 << 30))))
-            .with_budget(self.ctx.answers.clone())
-            .with_limits(limits);
+        let printed = PrintedFile::default();
+        let mut units =
+            Pull::new(printed.watch(answer.into_text()), Files::new(Cap::error(file_bytes_max.min(1 << 30))))
+                .with_budget(self.ctx.answers.clone())
+                .with_limits(limits);
         let mut answer = CompleteAnswer::default();
         let mut is_first = true;
         loop {
@@ -332,6 +335,8 @@ impl Stage<'_> {
                     return Err(Unusable::Answer(reason));
                 }
             }
+            drop(batch);
+            printed.end();
         }
         answer.bytes = units.stats().bytes;
         Ok(answer)

@@ -19,6 +19,7 @@ use tokio::sync::RwLock;
 use crate::error::Error;
 use crate::file_state::file_at;
 use crate::guarded_write;
+use crate::large_files;
 use crate::steps::Steps;
 use crate::tree::{self, Change};
 use crate::workspace::owner;
@@ -97,13 +98,17 @@ pub(crate) async fn apply(destination: &Destination, changes: &[Change], store: 
     // Removals come first, because a file can make room for a directory.
     let (removed, written): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.after.is_none());
     for change in removed.into_iter().chain(written) {
+        let mut turn = None;
         let content = match change.after {
-            Some(file) => Some((file.kind, tree::content(store, &file.blob).await?)),
+            Some(file) => {
+                turn = large_files::turn_for_blob(&file.blob).await;
+                Some((file.kind, tree::content(store, &file.blob).await?))
+            }
             None => None,
         };
         bytes += content.as_ref().map_or(0, |(_, content)| content.len());
         batch.push((change.clone(), content));
-        if bytes >= BATCH_BYTES_MAX {
+        if bytes >= BATCH_BYTES_MAX || turn.is_some() {
             write_batch(destination, std::mem::take(&mut batch)).await?;
             bytes = 0;
         }

@@ -17,6 +17,7 @@ use super::listing::{self, IgnoreRules, ListedFile, Listing, SpecialFile};
 use crate::copies::BaseStamps;
 use crate::error::Error;
 use crate::file_state;
+use crate::large_files;
 use crate::tree::{self, Change, File, Tree};
 
 /// Maximum size of a file that a scan takes, in bytes.
@@ -214,8 +215,12 @@ impl Workspace {
         for change in &changes {
             if let Some(file) = change.after {
                 let path = self.root().join(&change.path);
+                let size = self.dir().metadata(&change.path).map_or(0, |found| found.len());
+                let size = usize::try_from(size).unwrap_or(usize::MAX);
+                let _turn = large_files::turn_for(size).await;
                 let read = file_state::read(self.dir(), &change.path, file.kind);
                 let content = read.map_err(Error::io("read", &path))?;
+                large_files::record(file.blob, content.len());
                 let stored = store.put_blob(content).await.map_err(Error::store("write to"))?;
                 if stored != file.blob {
                     let source =

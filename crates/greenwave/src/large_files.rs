@@ -1,0 +1,123 @@
+//! Lets one large file at a time into memory.
+//!
+//! A file is in memory as a whole while an agent prints it, while it is compressed for the store,
+//! and while it is written into a working copy. Without turns, each feature of a run would hold one.
+//! The limit is that of the process, so all its runs share the turn.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use greenwave_storage::BlobId;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Size from which a file is large, in bytes. A model that prints a file of this size takes an hour.
+const LARGE_BYTES_MIN: usize = 1 << 20;
+
+static TURN: Semaphore = Semaphore::const_new(1);
+/// Contents that are large, as far as this process has stored them.
+static LARGE: Mutex<BTreeSet<BlobId>> = Mutex::new(BTreeSet::new());
+
+/// The turn of a large file, until it is dropped. Whoever holds one takes no other.
+pub(crate) type Turn = SemaphorePermit<'static>;
+
+/// Waits for the turn of a file of this size. A file that is not large needs none.
+pub(crate) async fn turn_for(bytes: usize) -> Option<Turn> {
+    if bytes < LARGE_BYTES_MIN { None } else { TURN.acquire().await.ok() }
+}
+
+/// Waits for the turn of a stored content. One that is not known to be large needs none.
+pub(crate) async fn turn_for_blob(blob: &BlobId) -> Option<Turn> {
+    let is_large = LARGE.lock().contains(blob);
+    turn_for(if is_large { LARGE_BYTES_MIN } else { 0 }).await
+}
+
+/// Records the size of a content that was stored.
+pub(crate) fn record(blob: BlobId, bytes: usize) {
+    if bytes >= LARGE_BYTES_MIN {
+        LARGE.lock().insert(blob);
+    }
+}
+
+/// The file that an answer is printing. Its reader waits for the turn once the file is large.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PrintedFile(Arc<Printed>);
+
+#[derive(Debug, Default)]
+struct Printed {
+    /// Bytes since the end of the last file.
+    bytes: AtomicUsize,
+    turn: Mutex<Option<Turn>>,
+}
+
+impl PrintedFile {
+    /// Passes an answer on. Waits before a chunk that makes the current file large.
+    pub(crate) fn watch<E, S: Stream<Item = Result<Bytes, E>>>(
+        &self,
+        answer: S,
+    ) -> impl Stream<Item = Result<Bytes, E>> + use<E, S> {
+        let printed = self.clone();
+        answer.then(move |chunk| {
+            let printed = printed.clone();
+            async move {
+                if let Ok(chunk) = &chunk {
+                    printed.grow(chunk.len()).await;
+                }
+                chunk
+            }
+        })
+    }
+
+    /// Ends the current file, which is in the store.
+    pub(crate) fn end(&self) {
+        // Relaxed: one task reads the answer.
+        self.0.bytes.store(0, Ordering::Relaxed);
+        self.0.turn.lock().take();
+    }
+
+    async fn grow(&self, bytes: usize) {
+        let bytes = self.0.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let has_turn = self.0.turn.lock().is_some();
+        if !has_turn && let Some(turn) = turn_for(bytes).await {
+            *self.0.turn.lock() = Some(turn);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::{FutureExt, stream};
+
+    use super::*;
+
+    fn chunk(bytes: usize) -> Result<Bytes, ()> {
+        Ok(Bytes::from(vec![0; bytes]))
+    }
+
+    // One test, because all tests of a process share the turn.
+    #[tokio::test]
+    async fn one_large_file_is_in_memory_at_a_time() {
+        let (one, other) = (PrintedFile::default(), PrintedFile::default());
+        let chunks = || stream::iter([chunk(10), chunk(LARGE_BYTES_MIN), chunk(10)]);
+        let (mut first, mut second) = (pin!(one.watch(chunks())), Box::pin(other.watch(chunks())));
+        assert_eq!(first.next().await, Some(chunk(10)));
+        assert_eq!(first.next().await, Some(chunk(LARGE_BYTES_MIN)));
+        assert_eq!(second.next().await, Some(chunk(10)), "a small part needs no turn");
+        assert_eq!(second.next().now_or_never(), None, "the second file is large as well");
+        let (small, large) = (BlobId::of(b"small"), BlobId::of(b"large"));
+        record(small, 10);
+        record(large, LARGE_BYTES_MIN);
+        assert!(turn_for_blob(&small).await.is_none());
+        assert!(turn_for_blob(&large).now_or_never().is_none(), "the first file has the turn");
+        assert_eq!(first.next().await, Some(chunk(10)), "the file with the turn goes on");
+        one.end();
+        assert!(second.next().await.is_some());
+        drop((other, second));
+        assert!(turn_for_blob(&large).await.is_some(), "a dropped answer gives up its turn");
+    }
+}
