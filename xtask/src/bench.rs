@@ -45,6 +45,10 @@ fn suites() -> Result<Vec<String>> {
         let Ok(entries) = fs::read_dir(root().join(directory)) else { continue };
         for entry in entries {
             let path = entry?.path();
+            // A suite of several files has a directory as well.
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
             let name = path.file_stem().and_then(|name| name.to_str());
             names.extend(name.map(|name| format!("{prefix}{name}")));
         }

@@ -12,13 +12,13 @@ use std::time::Instant;
 
 use greenwave_benches::{Page, Row, is_measuring};
 
-use crate::project::{Project, disk_mb};
+use crate::project::{Project, disk_mb, number};
 use crate::run::{Mode, Run, build_greenwave};
 
 const ABOUT: &str = "
-A git project of 1 GB in 20,000 files, half text and half random, for 8 features (`COPIES_FILES` and
-`COPIES_MB` change the size). One run per row and round, each in new directories of one file system.
-Files are in the page cache.
+A git project, half text and half random, for 8 features. `COPIES_MB`, `COPIES_FILES` and
+`COPIES_ROUNDS` set its size and the number of rounds; the rows *size* and *files* have them. One run
+per row and round, each in new directories of one file system. Files are in the page cache.
 
 *8 copies*: from the start until 8 agents have begun to work, each in a copy of its own. With
 greenwave, this includes reading, hashing and storing the project, the red test of each feature, and
@@ -38,6 +38,7 @@ agent, test, commit, merge, removal.";
 
 /// Number of features, and of copies.
 const FEATURES: usize = 8;
+/// Number of rounds, unless `COPIES_ROUNDS` says otherwise.
 const ROUNDS: usize = 3;
 
 /// Expectations, from the issue that introduced the suite: a further copy takes at most 0.3 s and
@@ -82,7 +83,7 @@ fn main() {
     let mut rivals = vec![(Vec::new(), Vec::new()); RIVALS.len()];
     let mut modes: Vec<Measured> = Mode::ALL.into_iter().map(Measured::new).collect();
     let mut loops = Vec::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..number("COPIES_ROUNDS", ROUNDS) {
         for ((seconds, megabytes), (_, line)) in rivals.iter_mut().zip(RIVALS) {
             let project = Project::create();
             let started = Instant::now();
@@ -105,6 +106,9 @@ fn main() {
     }
     modes.into_iter().for_each(|mode| rows.extend(mode.rows(plain)));
     rows.push(Row::new("shell loop over worktrees, whole run", "s", loops));
+    let (files, megabytes) = project::size();
+    rows.push(Row::new("size", "MB", [megabytes as f64]));
+    rows.push(Row::new("files", "files", [files as f64]));
     Page { suite: "versus-copies", about: ABOUT, rows }.publish();
 }
 

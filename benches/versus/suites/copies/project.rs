@@ -8,9 +8,10 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-/// Number of files, and size of all, unless variables say otherwise.
-const FILES: usize = 20_000;
-const MEGABYTES: usize = 1_000;
+/// Number of files, and size of all, unless variables say otherwise. The suite makes the project a
+/// dozen times in each round, and ends in minutes with this size.
+const FILES: usize = 2_000;
+const MEGABYTES: usize = 100;
 /// Number of files in a directory.
 const DIRECTORY_FILES: usize = 100;
 
@@ -25,7 +26,7 @@ impl Project {
         let directory = tempfile::Builder::new().prefix("greenwave-bench-").tempdir();
         let project = Self { directory: directory.expect("a temporary directory can be created") };
         fs::create_dir(project.copies()).expect("a directory can be created");
-        let (files, megabytes) = (number("COPIES_FILES", FILES), number("COPIES_MB", MEGABYTES));
+        let (files, megabytes) = size();
         write_files(&project.root(), files, megabytes * 1_000_000 / files);
         project.git(&["init", "-q", "-b", "main"]);
         project.git(&["config", "user.name", "Bench"]);
@@ -57,8 +58,19 @@ impl Project {
     }
 }
 
-fn number(variable: &str, default: usize) -> usize {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+/// Returns the number of files of the project, and the size of all in units of 10⁶ bytes.
+pub(crate) fn size() -> (usize, usize) {
+    (number("COPIES_FILES", FILES), number("COPIES_MB", MEGABYTES))
+}
+
+/// Returns the number in a variable, which is at least 1.
+///
+/// # Panics
+/// If the variable has anything else.
+pub(crate) fn number(variable: &str, default: usize) -> usize {
+    let Ok(text) = std::env::var(variable) else { return default };
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.unwrap_or_else(|| panic!("invalid value {text:?} for {variable}: expected a number from 1"))
 }
 
 /// Writes files that share no content. Every other one compresses like source code.

@@ -12,6 +12,8 @@ use crate::project::{Project, disk_mb};
 
 /// Time between two looks at the agents.
 const POLL: Duration = Duration::from_millis(5);
+/// Time after which a run whose agents have not all begun counts as stuck.
+const BEGUN_MAX: Duration = Duration::from_secs(1800);
 
 /// A value of the setting `run.copies`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,13 @@ impl Run {
         while !has_begun() {
             if child.try_wait().expect("the run can be waited for").is_some() {
                 return None;
+            }
+            if started.elapsed() > BEGUN_MAX {
+                child.kill().expect("the run can be stopped");
+                // Agents that outlive it end.
+                fs::write(directory.join("go"), "").expect("a file can be written");
+                let events = fs::read_to_string(&events).unwrap_or_default();
+                panic!("the agents have not begun after {BEGUN_MAX:?}: {events}");
             }
             std::thread::sleep(POLL);
         }
