@@ -1,4 +1,4 @@
-//! Keeps the allocator from spreading a run's memory over many heaps, and from retaining large blocks.
+//! Keeps the allocator from spreading memory over many heaps, and from retaining large blocks.
 
 /// Maximum number of heaps, one for each thread of the runtime. By default, glibc has eight for
 /// each processor, and the threads that read and write files get their own.

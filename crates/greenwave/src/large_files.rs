@@ -1,8 +1,8 @@
 //! Lets one large file at a time into memory.
 //!
 //! A file is in memory as a whole while an agent prints it, while it is compressed for the store,
-//! and while it is written into a working copy. Without turns, each feature of a run would hold one.
-//! The limit is that of the process, so all its runs share the turn.
+//! and while it is written into a working copy. Without turns, each feature of a run would hold
+//! one. The memory is that of the process, so all its runs share the turn.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use greenwave_storage::BlobId;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Size from which a file is large, in bytes. A model that prints a file of this size takes an hour.
+/// Size from which a file is large, in bytes. A model takes an hour to print a file of this size.
 const LARGE_BYTES_MIN: usize = 1 << 20;
 
 static TURN: Semaphore = Semaphore::const_new(1);
 /// Contents that are large, as far as this process has stored them.
 static LARGE: Mutex<BTreeSet<BlobId>> = Mutex::new(BTreeSet::new());
 
-/// The turn of a large file, until it is dropped. Whoever holds one takes no other.
+/// The turn of a large file, until it is dropped. A task that holds one must not wait for another.
 pub(crate) type Turn = SemaphorePermit<'static>;
 
 /// Waits for the turn of a file of this size. A file that is not large needs none.
