@@ -264,7 +264,7 @@ impl Confinement {
         base: &Self,
     ) -> Result<PreparedConfinement, Error> {
         strength.available()?;
-        let visible = || cache.0.get_or_init(|| rules::VisiblePaths::new(&base.resolve())).as_ref();
+        let visible = || cache.of(base).as_ref().ok();
         rules::Rules::new(&self.resolve(), strength, visible).map(PreparedConfinement)
     }
 
@@ -366,7 +366,18 @@ fn first_absent(path: &Path) -> Option<PathBuf> {
 /// The paths that commands of one sandbox can read under [`Strength::Mount`], found when the first
 /// command starts.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct VisibleCache(Arc<OnceLock<Option<rules::VisiblePaths>>>);
+pub(crate) struct VisibleCache(Arc<OnceLock<Result<rules::VisiblePaths, String>>>);
+
+impl VisibleCache {
+    fn of(&self, base: &Confinement) -> &Result<rules::VisiblePaths, String> {
+        self.0.get_or_init(|| rules::VisiblePaths::new(&base.resolve()))
+    }
+
+    /// Returns the reason why commands can read more than these paths.
+    pub(crate) fn problem(&self, base: &Confinement) -> Option<String> {
+        self.of(base).as_ref().err().cloned()
+    }
+}
 
 impl PartialEq for VisibleCache {
     /// The content follows from the confinement.

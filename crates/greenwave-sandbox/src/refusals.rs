@@ -1,5 +1,5 @@
 //! Seccomp filters that refuse calls by which a command reaches other processes, the user's kernel
-//! objects or the network.
+//! objects or the network, or leaves programs that run with the rights of the user.
 //!
 //! The kernel permits a process to change the limits, the priority and the processors of every
 //! process of the same user, by its number. A limit of processor time kills. Neither mounts nor
@@ -8,7 +8,7 @@
 use greenwave_process::Setup;
 use libc::{c_int, c_long, sock_filter};
 
-use crate::bpf::{argument, finish, if_equal, instruction, load, unless_equal};
+use crate::bpf::{argument, finish, if_any, if_equal, instruction, load, unless_any, unless_equal};
 
 /// An architecture of system calls, as a filter sees it (`AUDIT_ARCH_…` of `linux/audit.h`), with
 /// the numbers of its calls. An architecture without constants here has the number 0, and all of
@@ -23,7 +23,21 @@ struct Architecture {
     network: [c_long; 3],
     /// `ioctl`.
     requests: c_long,
+    /// Calls with the mode of a file, and 0 for those that the architecture does not have: `chmod`,
+    /// `fchmod`, `fchmodat`, `fchmodat2`, `mknod`, `mknodat`, `open`, `openat`, `creat`.
+    modes: [c_long; 9],
+    /// `openat2`, whose mode is in memory.
+    open_in_memory: c_long,
 }
+
+/// Calls with a mode that only some architectures have: `chmod`, `mknod`, `open`, `creat`.
+#[cfg(target_arch = "x86_64")]
+const OLD_MODES: [c_long; 4] = [libc::SYS_chmod, libc::SYS_mknod, libc::SYS_open, libc::SYS_creat];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD_MODES: [c_long; 4] = [0; 4];
+/// `fchmodat2` and `openat2`, which have one number on all architectures.
+const FCHMODAT2: c_long = 452;
+const OPENAT2: c_long = 437;
 
 const NATIVE: Architecture = Architecture {
     name: if cfg!(target_arch = "x86_64") {
@@ -45,6 +59,18 @@ const NATIVE: Architecture = Architecture {
     keyrings: [libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl],
     network: [libc::SYS_socket, 0, libc::SYS_io_uring_setup],
     requests: libc::SYS_ioctl,
+    modes: [
+        OLD_MODES[0],
+        libc::SYS_fchmod,
+        libc::SYS_fchmodat,
+        FCHMODAT2,
+        OLD_MODES[1],
+        libc::SYS_mknodat,
+        OLD_MODES[2],
+        libc::SYS_openat,
+        OLD_MODES[3],
+    ],
+    open_in_memory: OPENAT2,
 };
 /// The architecture of programs for 32 bits on the same machine.
 const COMPATIBLE: Architecture = if cfg!(target_arch = "x86_64") {
@@ -54,6 +80,8 @@ const COMPATIBLE: Architecture = if cfg!(target_arch = "x86_64") {
         keyrings: [286, 287, 288],
         network: [359, 102, 425],
         requests: 54,
+        modes: [15, 94, 306, FCHMODAT2, 14, 297, 5, 295, 8],
+        open_in_memory: OPENAT2,
     }
 } else if cfg!(target_arch = "aarch64") {
     Architecture {
@@ -62,9 +90,19 @@ const COMPATIBLE: Architecture = if cfg!(target_arch = "x86_64") {
         keyrings: [309, 310, 311],
         network: [281, 102, 425],
         requests: 54,
+        modes: [15, 94, 333, FCHMODAT2, 14, 324, 5, 322, 8],
+        open_in_memory: OPENAT2,
     }
 } else {
-    Architecture { name: 0, processes: [0; 7], keyrings: [0; 3], network: [0; 3], requests: 0 }
+    Architecture {
+        name: 0,
+        processes: [0; 7],
+        keyrings: [0; 3],
+        network: [0; 3],
+        requests: 0,
+        modes: [0; 9],
+        open_in_memory: 0,
+    }
 };
 /// The bit by which the x32 ABI marks its calls, whose numbers here are otherwise the same.
 const X32_CALL: u32 = 0x4000_0000;
@@ -73,6 +111,10 @@ const LOCAL: [c_int; 2] = [libc::AF_UNIX, libc::AF_NETLINK];
 /// Requests that put characters into the input of a terminal: `TIOCSTI` and `TIOCLINUX`, which
 /// pastes the selection. The shell that reads them there is not confined.
 const TYPING: [u32; 2] = [0x5412, 0x541c];
+/// Bits of a mode with which a program runs as the owner or the group of its file.
+const IDENTITY_BITS: u32 = libc::S_ISUID | libc::S_ISGID;
+/// Flags with which a call that opens a file creates one: `O_CREAT` and `__O_TMPFILE`.
+const CREATING: u32 = 0o100 | 0o20_000_000;
 /// `PRIO_PROCESS` of `sys/resource.h`.
 const PRIORITY_OF_PROCESS: u32 = 0;
 /// `IOPRIO_WHO_PROCESS` of `linux/ioprio.h`.
@@ -96,6 +138,9 @@ pub(crate) struct Refusals {
     pub(crate) typing: bool,
     /// Whether sockets other than local ones fail with `EACCES`, and rings with `ENOSYS`.
     pub(crate) internet: bool,
+    /// Whether files get no set-user-id and set-group-id bits: such modes fail with `EPERM`. Calls
+    /// whose mode no filter can see, and rings, fail with `ENOSYS`.
+    pub(crate) identity_bits: bool,
 }
 
 /// The condition under which a call fails. Only the lower halves of arguments are compared: the
@@ -113,6 +158,11 @@ enum Condition {
     NotLocal,
     /// The second argument is a request that types into a terminal.
     Types,
+    /// The argument with this number is a mode with one of the [`IDENTITY_BITS`].
+    SetsIdentity(usize),
+    /// The argument with this number has one of the [`CREATING`] flags, and the next one is a mode
+    /// with one of the [`IDENTITY_BITS`]. Without such a flag, the kernel ignores the mode.
+    CreatesWithIdentity(usize),
 }
 
 /// A call with the error that it gets under a condition.
@@ -180,11 +230,38 @@ impl Refusals {
             (ring, Condition::Always, libc::ENOSYS),
         ];
         let network = network.into_iter().filter(|(number, ..)| self.internet && *number != 0);
+        let modes = self.modes(architecture);
         let rule =
             |(number, condition, error): (c_long, _, _)| Rule { number: number as u32, condition, error };
-        let mut rules: Vec<Rule> = refused.chain(network).map(rule).collect();
+        let mut rules: Vec<Rule> = refused.chain(network).chain(modes).map(rule).collect();
         rules.sort_unstable_by_key(|rule| rule.number);
+        rules.dedup_by_key(|rule| rule.number);
         rules
+    }
+
+    /// Returns the rules on modes of files.
+    fn modes(self, architecture: &Architecture) -> Vec<(c_long, Condition, c_int)> {
+        use Condition::{Always, CreatesWithIdentity, SetsIdentity};
+        if !self.identity_bits {
+            return Vec::new();
+        }
+        let conditions = [
+            SetsIdentity(1),
+            SetsIdentity(1),
+            SetsIdentity(2),
+            SetsIdentity(2),
+            SetsIdentity(1),
+            SetsIdentity(2),
+            CreatesWithIdentity(1),
+            CreatesWithIdentity(2),
+            SetsIdentity(1),
+        ];
+        let seen = architecture.modes.into_iter().zip(conditions);
+        let seen = seen.map(|(number, condition)| (number, condition, libc::EPERM));
+        // A ring opens files as well, with a mode in memory.
+        let unseen = [architecture.open_in_memory, architecture.network[2]];
+        let unseen = unseen.map(|number| (number, Always, libc::ENOSYS));
+        seen.chain(unseen).filter(|(number, ..)| *number != 0).collect()
     }
 }
 
@@ -246,6 +323,19 @@ impl Rule {
                 let [one, two] = TYPING;
                 vec![load(argument(1)), if_equal(one, 1), unless_equal(two, 1), refuse, allow]
             }
+            Condition::SetsIdentity(mode) => {
+                vec![load(argument(mode)), if_any(IDENTITY_BITS, 1), allow, refuse]
+            }
+            Condition::CreatesWithIdentity(flags) => {
+                vec![
+                    load(argument(flags)),
+                    unless_any(CREATING, 2),
+                    load(argument(flags + 1)),
+                    if_any(IDENTITY_BITS, 1),
+                    allow,
+                    refuse,
+                ]
+            }
         }
     }
 }
@@ -259,7 +349,14 @@ mod tests {
     const REFUSED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 
     fn each_architecture(check: impl Fn(&[sock_filter], &Architecture, u32)) {
-        let all = Refusals { limits: true, scheduling: true, keyrings: true, typing: true, internet: true };
+        let all = Refusals {
+            limits: true,
+            scheduling: true,
+            keyrings: true,
+            typing: true,
+            internet: true,
+            identity_bits: true,
+        };
         let program = all.filter();
         check(&program, &NATIVE, 0);
         check(&program, &COMPATIBLE, 0);
@@ -327,11 +424,45 @@ mod tests {
     }
 
     #[test]
+    fn modes_that_lend_an_identity_are_refused() {
+        // Positions of the modes among the arguments.
+        let positions = [1, 1, 2, 2, 1, 2, 2, 3, 1];
+        each_architecture(|program, architecture, bit| {
+            for (number, position) in architecture.modes.into_iter().zip(positions) {
+                if number == 0 {
+                    continue;
+                }
+                let call = |mode: u64, flags: u32| {
+                    let mut arguments = [0; 6];
+                    arguments[position - 1] = u64::from(flags);
+                    arguments[position] = mode;
+                    run(program, architecture.name, number as u32 | bit, arguments)
+                };
+                let opens = [architecture.modes[6], architecture.modes[7]].contains(&number);
+                for creating in [libc::O_CREAT, libc::O_TMPFILE, libc::O_CREAT | libc::O_WRONLY] {
+                    let creating = creating as u32;
+                    let modes = [0o4755, 0o2755, 0o6000, 1 << 32 | 0o4000];
+                    assert_eq!(modes.map(|mode| call(mode, creating)), [REFUSED; 4], "call {number}");
+                    assert_eq!([0, 0o755, 0o1777].map(|mode| call(mode, creating)), [ALLOWED; 3]);
+                }
+                // A mode that the kernel ignores.
+                let opened = call(0o4755, (libc::O_RDWR | libc::O_DIRECTORY) as u32);
+                assert_eq!(opened, if opens { ALLOWED } else { REFUSED }, "call {number}");
+            }
+            let unseen = [architecture.open_in_memory, architecture.network[2]];
+            let absent = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+            let called = unseen.map(|number| run(program, architecture.name, number as u32 | bit, [0; 6]));
+            assert_eq!(called, [absent; 2]);
+        });
+    }
+
+    #[test]
     fn other_calls_are_allowed() {
         each_architecture(|program, architecture, bit| {
             let network = architecture.network;
             let ruled = architecture.processes.into_iter().chain(architecture.keyrings).chain(network);
-            let ruled: Vec<c_long> = ruled.chain([architecture.requests]).collect();
+            let ruled = ruled.chain([architecture.requests, architecture.open_in_memory]);
+            let ruled: Vec<c_long> = ruled.chain(architecture.modes).collect();
             for number in (0..600).filter(|number| !ruled.contains(&c_long::from(*number))) {
                 assert_eq!(run(program, architecture.name, number | bit, [9; 6]), ALLOWED, "call {number}");
             }

@@ -83,6 +83,16 @@ impl Sandbox {
         self.strength
     }
 
+    /// Returns the reason if a command can read a [hidden](Confinement::hidden) file that somebody
+    /// replaces, or creates beside a hidden path, while the command runs: an old kernel, or too
+    /// many files beside hidden paths. Otherwise commands cannot, and under [`Strength::Landlock`]
+    /// they do not start. Lists the visible paths, as for the first command.
+    #[must_use]
+    pub fn replaced_files_problem(&self) -> Option<String> {
+        let is_mounted = self.strength == Strength::Mount;
+        is_mounted.then(|| self.visible.problem(&self.confinement)).flatten()
+    }
+
     /// Creates the [private directory](Confinement::private_in) of one command at `path`, which
     /// must not exist and must be one of the command's writable paths or in one of them.
     /// `directory` is the working directory of the command. Returns the sandbox of the command with

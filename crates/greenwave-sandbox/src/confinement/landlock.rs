@@ -12,7 +12,7 @@ use ::landlock::{
 use greenwave_process::{BeforeExec, Setup};
 
 use super::super::{Confinement, Network, Strength, unavailable};
-use super::visible::{PATHS_MAX, visible};
+use super::visible::{PATHS_MAX, too_many, visible};
 use super::{DEVICES, DROPPED, SHARED_MEMORY, opens_disks};
 use crate::refusals::Refusals;
 use crate::{Error, rights, seccomp};
@@ -36,8 +36,7 @@ impl PathRules {
         let failed = |error: String| unavailable(Strength::Landlock, &error);
         let readable = visible(confinement, opens_disks())?;
         if readable.len() > PATHS_MAX {
-            let count = readable.len();
-            return Err(failed(format!("{count} files lie beside the hidden ones, more than {PATHS_MAX}")));
+            return Err(failed(too_many(readable.len())));
         }
         let rules = rules(confinement, &readable).map_err(|error| failed(error.to_string()))?;
         let rules = Option::from(rules).ok_or_else(|| failed("the kernel does not support it".to_owned()))?;
@@ -48,7 +47,14 @@ impl PathRules {
     pub(super) fn attach(&self, command: &mut impl BeforeExec) -> io::Result<()> {
         command.before_exec(Setup::NoNewPrivileges);
         let internet = self.network == Network::None;
-        let refusals = Refusals { limits: true, scheduling: true, keyrings: true, typing: true, internet };
+        let refusals = Refusals {
+            limits: true,
+            scheduling: true,
+            keyrings: true,
+            typing: true,
+            internet,
+            identity_bits: true,
+        };
         command.before_exec(Setup::FilterCalls { filter: refusals.filter(), on_processes: false });
         command.before_exec(Setup::Restrict(self.rules.try_clone()?));
         let dropped = DROPPED.iter().fold(0, |mask, number| mask | 1 << number);

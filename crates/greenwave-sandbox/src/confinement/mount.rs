@@ -142,7 +142,7 @@ impl MountPlan {
         setups.push(Setup::NoNewPrivileges);
         let on_processes = Refusals { limits: true, scheduling: true, ..Refusals::default() };
         setups.push(Setup::FilterCalls { filter: on_processes.filter(), on_processes: true });
-        let others = Refusals { keyrings: true, typing: true, ..Refusals::default() };
+        let others = Refusals { keyrings: true, typing: true, identity_bits: true, ..Refusals::default() };
         setups.push(Setup::FilterCalls { filter: others.filter(), on_processes: false });
         if let Some(rules) = &self.rules {
             setups.push(Setup::Restrict(rules.try_clone()?));

@@ -31,10 +31,10 @@ const SHARED_MEMORY: &str = "/dev/shm";
 /// Capabilities that a confined command does not have, by number (`linux/capability.h`): reading
 /// any file by handle, immutable files, the configuration of networks, packets of other processes,
 /// shared memory of other users, modules, raw devices, `chroot`, `ptrace`, process accounting,
-/// administration, rebooting, the clock, terminals, device nodes, audit, security modules, the
-/// kernel log, suspending, BPF and checkpoints.
-const DROPPED: [u8; 25] =
-    [2, 9, 12, 13, 15, 16, 17, 18, 19, 20, 21, 22, 25, 26, 27, 30, 32, 33, 34, 35, 36, 37, 38, 39, 40];
+/// administration, rebooting, the clock, terminals, device nodes, audit, capabilities of files,
+/// security modules, the kernel log, suspending, BPF and checkpoints.
+const DROPPED: [u8; 26] =
+    [2, 9, 12, 13, 15, 16, 17, 18, 19, 20, 21, 22, 25, 26, 27, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40];
 
 /// Returns whether this user can open a raw device of the machine, which holds every file: root,
 /// and members of a group such as `disk`.

@@ -16,8 +16,8 @@ pub(super) enum Rules {}
 pub(super) enum VisiblePaths {}
 
 impl VisiblePaths {
-    pub(super) fn new(_: &Confinement) -> Option<Self> {
-        None
+    pub(super) fn new(_: &Confinement) -> Result<Self, String> {
+        Err("it requires Linux".to_owned())
     }
 }
 

@@ -33,12 +33,18 @@ pub(super) const PATHS_MAX: usize = 20_000;
 pub(in crate::confinement) struct VisiblePaths(Box<[u8]>);
 
 impl VisiblePaths {
-    /// Returns `None` if Landlock or a list of the files is not available: mounts alone hide then.
-    pub(in crate::confinement) fn new(confinement: &Confinement) -> Option<Self> {
-        ReadRules::available().ok()?;
-        let paths = visible(confinement, false).ok().filter(|paths| paths.len() <= PATHS_MAX)?;
+    /// Lists the paths.
+    ///
+    /// # Errors
+    /// The reason why Landlock or the list is not available: mounts alone hide then.
+    pub(in crate::confinement) fn new(confinement: &Confinement) -> Result<Self, String> {
+        ReadRules::available().map_err(|error| error.to_string())?;
+        let paths = visible(confinement, false).map_err(|error| error.to_string())?;
+        if paths.len() > PATHS_MAX {
+            return Err(too_many(paths.len()));
+        }
         let strings = paths.iter().flat_map(|path| [path.as_os_str().as_bytes(), &[0]]);
-        Some(Self(strings.collect::<Vec<_>>().concat().into()))
+        Ok(Self(strings.collect::<Vec<_>>().concat().into()))
     }
 
     fn iter(&self) -> impl Iterator<Item = &Path> {
@@ -70,6 +76,11 @@ impl VisiblePaths {
         }
         Ok(Option::from(rules))
     }
+}
+
+/// Says that more paths are visible than rules permit.
+pub(super) fn too_many(count: usize) -> String {
+    format!("{count} files lie beside the hidden ones, more than {PATHS_MAX}")
 }
 
 /// The hidden paths, and the visible ones inside of them.

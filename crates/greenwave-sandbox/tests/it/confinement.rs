@@ -131,6 +131,7 @@ fn an_unprivileged_user_is_confined_as_well() {
         "confinement::a_confined_command_writes_its_copy_only_and_reads_no_secrets",
         "confinement::writable_and_readable_paths_inside_of_hidden_ones_remain",
         "confinement::the_rest_of_the_system_is_out_of_reach",
+        "confinement::no_file_lends_the_identity_of_the_user",
     ];
     let mut command = Command::new(&program);
     command.args(["--exact", "--nocapture"]).args(tests);
@@ -144,7 +145,7 @@ fn an_unprivileged_user_is_confined_as_well() {
         }
     };
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("3 passed"), "{text}");
+    assert!(output.status.success() && text.contains("4 passed"), "{text}");
 }
 
 /// Members of a group such as `disk` can open raw devices. Runs a test with such a device, in a
@@ -404,6 +405,68 @@ fn handles_abstract_sockets_and_set_user_id_programs_are_no_way_out() {
     }
 }
 
+/// Prints one word per way in which a file gets an identity to lend: bits of its mode, or
+/// capabilities. Then prints a mode that it may set.
+const IDENTITIES: &str = r#"
+import ctypes, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+SUID, SGID = 0o4755, 0o2755
+def way(name, act):
+    path = "made-" + name
+    try:
+        act(path)
+    except OSError:
+        pass
+    try:
+        if os.stat(path).st_mode & 0o6000:
+            print("IDENTITY", name)
+    except OSError:
+        pass
+def touch(path):
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o755))
+    return path
+for bits in (SUID, SGID):
+    end = oct(bits)
+    way("chmod" + end, lambda path: os.chmod(touch(path), bits))
+    way("fchmod" + end, lambda path: os.fchmod(os.open(touch(path), os.O_RDONLY), bits))
+    way("fchmodat" + end, lambda path: libc.fchmodat(-100, touch(path).encode(), bits, 0))
+    way("fchmodat2" + end, lambda path: libc.syscall(452, -100, touch(path).encode(), bits, 0))
+    way("open" + end, lambda path: os.open(path, os.O_CREAT | os.O_WRONLY, bits))
+    way("creat" + end, lambda path: libc.creat(path.encode(), bits))
+    way("mknod" + end, lambda path: os.mknod(path, 0o100000 | bits))
+    how = ctypes.create_string_buffer(struct.pack("QQQ", os.O_CREAT | os.O_WRONLY, bits, 0))
+    way("openat2" + end, lambda path: libc.syscall(437, -100, path.encode(), how, 24))
+    def unnamed(path):
+        opened = os.open(".", 0o20200000 | os.O_WRONLY, bits)
+        libc.linkat(-100, b"/proc/self/fd/%d" % opened, -100, path.encode(), 0x400)
+    way("tmpfile" + end, unnamed)
+    way("directory" + end, lambda path: (os.mkdir(path), os.chmod(path, bits)))
+if libc.syscall(425, 1, ctypes.create_string_buffer(256)) != -1:
+    print("RING")
+capability = struct.pack("<IIIII", 0x02000001, 1 << 7, 0, 0, 0)
+try:
+    os.setxattr(touch("capable"), "security.capability", capability)
+    print("CAPABILITY")
+except OSError:
+    pass
+os.chmod(touch("plain"), 0o1755)
+os.chmod("plain", 0o644)
+print(oct(os.stat("plain").st_mode & 0o7777))
+"#;
+
+#[test]
+fn no_file_lends_the_identity_of_the_user() {
+    if Command::new("python3").arg("-V").output().is_err() {
+        return;
+    }
+    for strength in strengths() {
+        let machine = Machine::new();
+        fs::write(machine.path("copy/identities.py"), IDENTITIES).unwrap();
+        let done = machine.run(&machine.confinement(), strength, "python3 identities.py");
+        assert_eq!(done, "0o644\n", "{strength:?}");
+    }
+}
+
 /// Prints one word per change of an entry beside a script, which must not be possible.
 const CHANGES_BESIDE: &str = r#"
     cd ../tools
@@ -610,8 +673,13 @@ fn a_private_home_takes_new_files_and_returns_changed_copies() {
     let names = ".agent.json .netrc .new.json .ssh .ssh-not extra link plain".replace(' ', "\n");
     assert_eq!(output, format!("text\nnew\n{names}\n"));
     assert_eq!(fs::read_to_string(machine.path("home/.agent.json")).unwrap(), "old");
+    // The command cannot set these bits itself.
+    let copy = machine.path("one/.agent.json");
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o6640)).unwrap();
     private.write_back().unwrap();
     assert_eq!(fs::read_to_string(machine.path("home/.agent.json")).unwrap(), "new\n");
+    let mode = fs::metadata(machine.path("home/.agent.json")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o640, "{mode:o}");
     assert_eq!(fs::read_to_string(machine.path("home/.new.json")).unwrap(), "first\n");
     assert!(!machine.path("home/extra").exists() && !machine.path("home/.tmp").exists());
     // A file that somebody else has changed meanwhile stays, and a link is not followed.
