@@ -149,6 +149,13 @@ pub trait Harness: Debug + Send + Sync + 'static {
         false
     }
 
+    /// Creates the files that the build tool would create in the project while it builds, such as a
+    /// lock file. A build repeats if an input of its tests changes meanwhile.
+    ///
+    /// Only called before [`build`](Self::build). A failure is left to the build to report. A
+    /// harness whose tool creates no inputs needs no implementation.
+    async fn prepare_build(&self, _request: &BuildRequest<'_>) {}
+
     /// Builds the programs of all tests in a directory; `None` if the harness builds nothing.
     ///
     /// Only called for directories of tests that [need a build](Self::needs_build). Programs that

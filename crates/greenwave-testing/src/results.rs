@@ -10,6 +10,7 @@ pub(crate) mod lookup_inputs;
 pub(crate) mod more_reads;
 pub(crate) mod outcome;
 pub(crate) mod outputs;
+mod path_table;
 pub(crate) mod readers;
 pub(crate) mod record;
 pub(crate) mod state;

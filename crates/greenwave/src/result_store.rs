@@ -74,6 +74,9 @@ pub enum ResultStoreError {
 pub struct ResultStoreStats {
     /// Number of entries: results, and the lists of dependencies that lead to them.
     pub entries: usize,
+    /// Whether the number of entries is exact. Otherwise it is an upper bound: an entry that was
+    /// replaced or removed may count again, because not all keys were read.
+    pub is_exact: bool,
     /// Number of damaged entries.
     pub damaged: usize,
     /// Size on disk, in bytes.
@@ -183,18 +186,19 @@ impl ResultStore {
             entries += self.cache.get_many(keys).await.into_iter().flatten().count();
         }
         let damaged = self.cache.quarantined().len();
-        Ok(ResultStoreStats { entries, damaged, disk_bytes: self.disk.stats().disk_bytes })
+        let disk_bytes = self.disk.stats().disk_bytes;
+        Ok(ResultStoreStats { entries, is_exact: true, damaged, disk_bytes })
     }
 
-    /// Returns the size of the store. Does not verify entries.
-    ///
-    /// # Errors
-    /// [`ResultStoreError::Entries`] if the entries cannot be listed.
-    pub fn stats(&self) -> impl Future<Output = Result<ResultStoreStats, ResultStoreError>> + Send {
-        boxed(async {
-            let entries = self.keys("list").await?.len();
-            Ok(ResultStoreStats { entries, damaged: 0, disk_bytes: self.disk.stats().disk_bytes })
-        })
+    /// Returns the size of the store when it was opened. Does not read or verify entries.
+    pub fn stats(&self) -> ResultStoreStats {
+        let disk = self.disk.stats();
+        ResultStoreStats {
+            entries: usize::try_from(disk.entries).unwrap_or(usize::MAX),
+            is_exact: disk.unread_segments == 0,
+            damaged: 0,
+            disk_bytes: disk.disk_bytes,
+        }
     }
 
     /// Removes all entries on disk, and returns their number. Entries on the server expire there.

@@ -42,7 +42,7 @@ pub(super) struct CacheArgs {
 /// Runs the command.
 pub(super) async fn cache(command: CacheCommand) -> Result<Exit, CliError> {
     match command {
-        CacheCommand::Stats(args) => stats(&args).await,
+        CacheCommand::Stats(args) => stats(&args),
         CacheCommand::Clear(args) => clear(&args).await,
         CacheCommand::Verify(args) => verify(&args).await,
         CacheCommand::Warm(args) => test::warm(*args).await,
@@ -57,11 +57,12 @@ fn open(args: &CacheArgs) -> Result<(Config, PathBuf, ResultStore), CliError> {
     Ok((config, dir, results))
 }
 
-async fn stats(args: &CacheArgs) -> Result<Exit, CliError> {
+fn stats(args: &CacheArgs) -> Result<Exit, CliError> {
     let (config, dir, results) = open(args)?;
-    let stats = results.stats().await?;
+    let stats = results.stats();
     output::answer(&format!(
-        "{}, {} of {}, in {}",
+        "{}{}, {} of {}, in {}",
+        if stats.is_exact { "" } else { "at most " },
         plural(stats.entries, "record"),
         size(stats.disk_bytes),
         size(config.settings.testing.disk_limit),

@@ -106,3 +106,37 @@ fn a_test_that_reads_build_output_is_affected_by_every_source() {
     assert_eq!(verdict(&affected, "a::runs"), (false, false));
     assert!(verdicts(&affected).iter().all(|(name, ..)| name != "a::plain"));
 }
+
+#[test]
+fn an_edit_in_one_chain_of_packages_runs_the_documentation_tests_of_that_chain_only() {
+    let (chains, length) = (['a', 'b', 'c'], 2);
+    let packages = || chains.iter().flat_map(|chain| (0..length).map(move |at| (chain, at)));
+    let members: Vec<String> = packages().map(|(chain, at)| format!("\"{chain}{at}\"")).collect();
+    let mut dir = TestDir::empty()
+        .with("p/Cargo.toml", format!("[workspace]\nresolver = \"2\"\nmembers = [{}]\n", members.join(", ")))
+        .with("p/.gitignore", "target\n");
+    for (chain, at) in packages() {
+        let (name, below) = (format!("{chain}{at}"), format!("{chain}{}", at.max(1) - 1));
+        let depends = format!("[lib]\ntest = false\n[dependencies]\n{below} = {{ path = \"../{below}\" }}\n");
+        let (depends, value) = match at {
+            0 => ("[lib]\ntest = false\n".to_owned(), "0".to_owned()),
+            _ => (depends, format!("{below}::value() + 1")),
+        };
+        let source = format!(
+            "/// ```\n/// assert_eq!({name}::value(), {at});\n/// ```\npub fn value() -> u32 {{ {value} }}\n"
+        );
+        dir = dir.with(&format!("p/{name}/Cargo.toml"), manifest(&name) + &depends);
+        dir = dir.with(&format!("p/{name}/src/lib.rs"), source);
+    }
+    run(&dir, &[]).with_code(0);
+    until("all is cached", || verdicts(&run(&dir, &[])).iter().all(|(_, passed, cached)| *passed && *cached));
+    let ran = |finished: &Finished| {
+        let ran = verdicts(finished).into_iter().filter(|(_, _, cached)| !cached);
+        ran.map(|(name, passed, _)| (name, passed)).collect::<std::collections::BTreeSet<_>>()
+    };
+    let both = |passed: bool| [("b0 (doc)".to_owned(), passed), ("b1 (doc)".to_owned(), passed)].into();
+    dir.write("p/b0/src/lib.rs", dir.read("p/b0/src/lib.rs").replace("{ 0 }", "{ 2 - 2 }"));
+    assert_eq!(ran(&run(&dir, &[]).with_code(0)), both(true));
+    dir.write("p/b0/src/lib.rs", dir.read("p/b0/src/lib.rs").replace("{ 2 - 2 }", "{ 7 }"));
+    assert_eq!(ran(&run(&dir, &[]).with_code(1)), both(false));
+}

@@ -96,6 +96,29 @@ fn main() {
 "#;
 
 #[test]
+fn a_workspace_without_a_lock_file_is_built_once() {
+    let calls = |dir: &TestDir| {
+        let (finished, calls) = first_run_with_calls(dir);
+        finished.with_code(0);
+        let builds = calls.lines().filter(|call| *call == "test").count();
+        let locks = calls.lines().filter(|call| *call == "generate-lockfile").count();
+        (builds, locks)
+    };
+    let project = || {
+        let files = TestDir::empty().with("p/Cargo.toml", package("p", "[lib]\ndoctest = false\n"));
+        files.with("p/src/lib.rs", "#[test]\nfn t() {}\n")
+    };
+    let dir = project();
+    assert_eq!(calls(&dir), (1, 1));
+    assert!(dir.read("p/Cargo.lock").contains("name = \"p\""));
+    assert_eq!(calls(&project().with("p/Cargo.lock", LOCK)), (1, 0));
+    // The lock file of a member of a workspace is that of the workspace.
+    let member = project().with("Cargo.toml", "[workspace]\nmembers = [\"p\"]\n").with("Cargo.lock", LOCK);
+    assert_eq!(calls(&member), (1, 0));
+    assert_eq!(member.read("Cargo.lock"), LOCK);
+}
+
+#[test]
 fn programs_see_the_variables_that_cargo_sets() {
     use std::os::unix::fs::PermissionsExt;
     let config = "[env]\nAPP_MODE = \"test\"\nCARGO = \"no\"\nAPP_FILE = { value = \"Cargo.toml\", relative = true }\n\

@@ -93,3 +93,55 @@ fn arguments_go_to_go_test() {
     // Neither result is the other's.
     assert_eq!(run(&[]), [(false, false)]);
 }
+
+#[test]
+fn modules_below_modules_and_in_workspaces_have_the_verdicts_of_go_test() {
+    if !has_go() {
+        return;
+    }
+    let module = |name: &str| format!("module example.test/{name}\n\ngo 1.19\n");
+    let uses_b = "package a\n\nimport (\n\t\"testing\"\n\n\t\"example.test/b\"\n)\n\n\
+        func TestX(t *testing.T) { if b.V != 1 { t.Fatal() } }\n";
+    let dir = TestDir::empty()
+        .with("home/x", "")
+        .with("p/go.mod", module("root"))
+        .with("p/x_test.go", test_file("root", "", ""))
+        .with("p/below/go.mod", module("below"))
+        .with("p/below/x_test.go", test_file("below", "", "t.Fatal()"))
+        .with("p/below/deep/x_test.go", test_file("deep", "", ""))
+        .with("p/w/go.work", "go 1.19\n\nuse (\n\t./a\n\t./b\n)\n")
+        .with("p/w/a/go.mod", module("a"))
+        .with("p/w/a/x_test.go", uses_b)
+        .with("p/w/b/go.mod", module("b"))
+        .with("p/w/b/b.go", "package b\n\nconst V = 1\n")
+        .with("p/w/outside/go.mod", module("outside"))
+        .with("p/w/outside/x_test.go", test_file("outside", "", ""));
+    let packages = ["", "below", "below/deep", "w/a", "w/outside"];
+    let by_go = |variables: &[(&str, &str)]| -> Vec<(String, bool)> {
+        let verdict = |package: &&str| {
+            let mut go = Command::new("go");
+            go.args(["test", "."]).current_dir(dir.path("p").join(package)).env("HOME", dir.path("home"));
+            go.env("XDG_CACHE_HOME", dir.path("cache")).envs(variables.iter().copied());
+            let name = if package.is_empty() { "go:.".to_owned() } else { format!("go:./{package}") };
+            unit(&name, go.output().unwrap().status.success())
+        };
+        packages.iter().map(verdict).collect()
+    };
+    let with_tests = |variables: &[(&str, &str)]| {
+        let mut units = units(&dir, variables);
+        units.retain(|(name, _)| !name.contains("without tests"));
+        units.sort();
+        units
+    };
+    let passed = |units: &[(String, bool)]| units.iter().map(|(_, passed)| *passed).collect::<Vec<_>>();
+    let expected = by_go(&[]);
+    assert_eq!(passed(&expected), [true, false, true, true, false]);
+    assert_eq!(with_tests(&[]), expected);
+    let without = [("GOWORK", "off")];
+    let expected = by_go(&without);
+    assert_eq!(passed(&expected), [true, false, true, false, true]);
+    assert_eq!(with_tests(&without), expected);
+    // An edit in a module of the workspace re-runs the modules that import it.
+    dir.write("p/w/b/b.go", "package b\n\nconst V = 2\n");
+    assert_eq!(passed(&with_tests(&[])), [true, false, true, false, false]);
+}

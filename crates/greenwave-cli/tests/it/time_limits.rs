@@ -1,4 +1,4 @@
-//! `greenwave test` after the time limit of a test has changed.
+//! `greenwave test` after the time limit of a test, or the number of its retries, has changed.
 
 use crate::program::{Finished, Program, until};
 use crate::test_dir::TestDir;
@@ -100,4 +100,28 @@ fn equal_tests_with_different_limits_have_their_own_verdicts() {
         };
         assert_eq!([status("long"), status("short")], ["passed", "timed_out"]);
     }
+}
+
+#[test]
+fn a_failure_is_not_used_after_retries_were_added() {
+    let (dir, keep) = (project(), ["--keep-failures"]);
+    let with_retries = |retries: u32| {
+        declare(
+            &dir,
+            "60s",
+            &format!("inputs = [\"test.sh\"]\noutputs = [\"count\"]\nretries = {retries}\n"),
+        );
+    };
+    // The state of the counter is no dependency.
+    dir.write("p/test.sh", "echo x >> count; [ $(wc -l < count) = 4 ]\n");
+    with_retries(0);
+    check(&dir, &keep, "failed", false);
+    check(&dir, &keep, "failed", true);
+    with_retries(1);
+    check(&dir, &keep, "failed", false);
+    check(&dir, &keep, "failed", true);
+    with_retries(0);
+    check(&dir, &keep, "failed", true);
+    with_retries(2);
+    check(&dir, &keep, "passed", false);
 }

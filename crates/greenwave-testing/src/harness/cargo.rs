@@ -9,6 +9,7 @@ mod failures;
 mod features;
 mod functions;
 mod known_metadata;
+mod lock_file;
 mod metadata;
 pub(crate) mod products;
 mod run_time;
@@ -111,6 +112,10 @@ impl Harness for CargoHarness {
 
     fn needs_build(&self, _test: &Test) -> bool {
         true
+    }
+
+    async fn prepare_build(&self, request: &BuildRequest<'_>) {
+        lock_file::create_missing(request, &self.known).await;
     }
 
     async fn build(&self, request: &BuildRequest<'_>) -> Result<Option<Arc<dyn BuildOutput>>, Error> {

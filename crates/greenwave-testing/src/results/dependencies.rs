@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::results::path_table::{NumberSet, Table};
 use crate::results::readers::PathsByReader;
 use crate::results::state::{StateDirectory, StateFile};
 use crate::{Error, Manifest, Status};
@@ -34,24 +35,29 @@ pub(crate) const TREE: &str = " (all files of the project)";
 /// The text before each of these patterns.
 pub(crate) const TREE_PATTERN: &str = " !";
 
-/// Maximum number of paths in the log, over all manifests and sets of discovered dependencies.
+/// Maximum number of paths in the log: those of manifests, those of the tables, and the ranges of
+/// the sets.
 const PATHS_MAX: usize = 1_000_000;
 
 /// The dependencies of the last runs of each test.
 ///
 /// Tests of one kind have mostly the same inputs and discovered dependencies, so each set is
-/// saved once, and tests refer to it by its hash.
+/// saved once, and tests refer to it by its hash. The sets of different tests differ in few paths,
+/// so a path is saved once, too.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct DependencyLog {
     /// Last run and last run whose result was stored, by name.
     tests: BTreeMap<String, (DependencyRecord, Option<DependencyRecord>)>,
     /// Hashes of input files by path, for each manifest, by the hash of the manifest.
     manifests: BTreeMap<String, BTreeMap<String, String>>,
-    /// States of discovered dependencies, by the hash of the set.
-    discovered: BTreeMap<String, ObservedStates>,
-    /// Programs that read the dependencies, by the hash of the set.
-    #[serde(default)]
-    readers: BTreeMap<String, PathsByReader>,
+    /// Discovered dependencies, each with its state.
+    observed: Table<(String, String)>,
+    /// Sets of discovered dependencies, by the hash of the set.
+    discovered: BTreeMap<String, NumberSet>,
+    /// Paths with a reader.
+    read: Table<String>,
+    /// The paths that each program read, by the hash of all of them.
+    readers: BTreeMap<String, BTreeMap<String, NumberSet>>,
     #[serde(skip)]
     is_changed: bool,
 }
@@ -165,8 +171,8 @@ impl DependencyLog {
         &'n self,
         matches: impl Fn(&Path) -> bool + 'n,
     ) -> impl Iterator<Item = &'n str> {
-        let has_match =
-            |(_, states): &(&String, &ObservedStates)| states.keys().any(|path| matches(Path::new(path)));
+        let accessed = self.observed.matches(|(path, _)| matches(Path::new(path)));
+        let has_match = |(_, set): &(&String, &NumberSet)| set.has_any(&accessed);
         let matching: HashSet<&String> =
             self.discovered.iter().filter(has_match).map(|(hash, _)| hash).collect();
         let tests = self.tests.iter().filter(move |(_, (last, _))| matching.contains(&last.discovered));
@@ -174,27 +180,35 @@ impl DependencyLog {
     }
 
     /// Returns the discovered dependencies of a run, each with its state.
-    pub(crate) fn discovered_by(&self, run: &DependencyRecord) -> impl Iterator<Item = (&String, &String)> {
-        self.discovered.get(&run.discovered).into_iter().flatten()
+    pub(crate) fn discovered_by(&self, run: &DependencyRecord) -> impl Iterator<Item = &(String, String)> {
+        let set = self.discovered.get(&run.discovered);
+        set.into_iter().flat_map(|set| self.observed.elements(set))
     }
 
     /// Returns the command line of the process that was the first to read a dependency of a run.
     pub(crate) fn reader_of(&self, run: &DependencyRecord, difference: &Difference) -> Option<&str> {
         let (path, readers) = (difference.path()?, self.readers.get(&run.readers)?);
-        let reads = |(_, paths): &(&String, &Vec<String>)| paths.iter().any(|read| read == path);
+        let is_read = self.read.matches(|read| read == path);
+        let reads = |(_, paths): &(&String, &NumberSet)| paths.has_any(&is_read);
         readers.iter().find(reads).map(|(command, _)| command.as_str())
     }
 
     /// Records the last run of a test. `inputs` is the manifest of its inputs.
-    pub(crate) fn put(&mut self, test: &str, run: DependencyRecord, inputs: &Manifest) {
+    pub(crate) fn put(&mut self, test: &str, mut run: DependencyRecord, inputs: &Manifest) {
         if !self.manifests.contains_key(&run.inputs) {
             self.manifests.insert(run.inputs.clone(), input_hashes(inputs));
         }
+        let (states, readers) =
+            (std::mem::take(&mut run.discovered_states), std::mem::take(&mut run.paths_by_reader));
         if !self.discovered.contains_key(&run.discovered) {
-            self.discovered.insert(run.discovered.clone(), (*run.discovered_states).clone());
+            let states = states.iter().map(|(path, state)| (path.clone(), state.clone()));
+            self.discovered.insert(run.discovered.clone(), self.observed.add(states));
         }
         if !self.readers.contains_key(&run.readers) {
-            self.readers.insert(run.readers.clone(), (*run.paths_by_reader).clone());
+            let sets = readers
+                .iter()
+                .map(|(command, paths)| (command.clone(), self.read.add(paths.iter().cloned())));
+            self.readers.insert(run.readers.clone(), sets.collect());
         }
         let last_stored = if run.is_stored() {
             Some(run.clone())
@@ -243,7 +257,9 @@ impl DependencyLog {
                 check(true, Difference::Added(path.into()));
             }
         }
-        for (path, state) in self.discovered_by(then) {
+        let mut observed: Vec<&(String, String)> = self.discovered_by(then).collect();
+        observed.sort_unstable();
+        for (path, state) in observed {
             check(
                 now.discovered_states.get(path).is_some_and(|now| now != state),
                 Difference::Discovered(path.into()),
@@ -260,24 +276,38 @@ impl DependencyLog {
         if !self.is_changed {
             return Ok(());
         }
-        let runs = || self.tests.values().flat_map(|(last, stored)| [Some(last), stored.as_ref()]).flatten();
-        let inputs: HashSet<&String> = runs().map(|run| &run.inputs).collect();
-        let discovered: HashSet<&String> = runs().map(|run| &run.discovered).collect();
-        let mut paths = 0;
-        for (sets, referenced) in [(&mut self.manifests, inputs), (&mut self.discovered, discovered)] {
-            sets.retain(|hash, set| {
-                paths += set.len();
-                referenced.contains(hash) && paths <= PATHS_MAX
-            });
-        }
-        let readers: HashSet<String> = runs().map(|run| run.readers.clone()).collect();
-        self.readers.retain(|hash, set| {
-            paths += set.values().map(Vec::len).sum::<usize>();
-            readers.contains(hash) && paths <= PATHS_MAX
-        });
+        self.remove_unused();
         state.save_json(StateFile::DependencyLog, &self)?;
         self.is_changed = false;
         Ok(())
+    }
+
+    /// Removes sets without a run that refers to them, and sets beyond [`PATHS_MAX`].
+    fn remove_unused(&mut self) {
+        let Self { tests, manifests, observed, discovered, read, readers, .. } = self;
+        let runs = || tests.values().flat_map(|(last, stored)| [Some(last), stored.as_ref()]).flatten();
+        let is_used: HashSet<&String> =
+            runs().flat_map(|run| [&run.inputs, &run.discovered, &run.readers]).collect();
+        let mut paths = 0;
+        manifests.retain(|hash, set| {
+            paths += set.len();
+            is_used.contains(hash) && paths <= PATHS_MAX
+        });
+        let mut marks = observed.marks();
+        discovered.retain(|hash, set| {
+            let is_used = is_used.contains(hash);
+            paths += if is_used { set.mark(&mut marks) + set.range_count() } else { 0 };
+            is_used && paths <= PATHS_MAX
+        });
+        let mut marks = read.marks();
+        readers.retain(|hash, sets| {
+            let is_used = is_used.contains(hash);
+            let size = |set: &NumberSet| set.mark(&mut marks) + set.range_count();
+            paths += if is_used { sets.values().map(size).sum() } else { 0 };
+            is_used && paths <= PATHS_MAX
+        });
+        observed.compact(discovered.values_mut());
+        read.compact(readers.values_mut().flat_map(BTreeMap::values_mut));
     }
 }
 

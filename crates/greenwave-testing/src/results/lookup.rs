@@ -14,7 +14,7 @@ use crate::results::key;
 use crate::results::key_chain::{KeyChain, STEPS_MAX};
 use crate::results::more_reads::MoreReads;
 use crate::results::outcome::Outcome;
-use crate::results::record::{self, StoredRecord};
+use crate::results::record::{self, StoredRecord, StoredResult};
 use crate::results::written::{WrittenFiles, WrittenSet};
 
 /// The cache of results.
@@ -39,6 +39,8 @@ pub(crate) struct LookupQuery<'a> {
     pub(crate) states: &'a PathStates,
     /// Time limit of the test. A result that took longer is no hit.
     pub(crate) time_max: Duration,
+    /// Retries of the test. A failure after fewer of them is no hit.
+    pub(crate) retries: u32,
 }
 
 /// The outcome of a lookup.
@@ -52,11 +54,19 @@ pub(crate) enum Lookup {
     Hit(Outcome, KeyChain),
     /// No record is stored under the last key.
     Miss(KeyChain),
-    /// The result under the last key was determined under another time limit, and would differ
-    /// under the current one.
+    /// The result under the last key was determined under other limits, and could differ under the
+    /// current ones.
     OverLimit(KeyChain),
     /// The result must not be used, for example because its record cannot be decoded.
     Corrupt,
+}
+
+impl LookupQuery<'_> {
+    /// Returns the outcome of a stored result; `None` if the test could end in another
+    /// way under its current limits.
+    pub(crate) fn outcome(&self, stored: StoredResult, key: &Key) -> Option<Outcome> {
+        stored.outcome_under(key, self.time_max, self.retries)
+    }
 }
 
 impl ResultCache {
@@ -86,10 +96,10 @@ impl ResultCache {
                 match record.map(|record| decoder.decode(&record)) {
                     None => misses.push((at, chain)),
                     Some(Some(StoredRecord::Result(stored))) => {
-                        let outcome = stored.outcome(chain.last());
-                        let holds = outcome.holds_under(queries[at].time_max);
-                        found[at] =
-                            Some(if holds { Lookup::Hit(outcome, chain) } else { Lookup::OverLimit(chain) });
+                        found[at] = Some(match queries[at].outcome(stored, chain.last()) {
+                            Some(outcome) => Lookup::Hit(outcome, chain),
+                            None => Lookup::OverLimit(chain),
+                        });
                     }
                     Some(Some(StoredRecord::Dependencies(set))) => {
                         open.push((at, chain.then(set, queries[at].states)));
@@ -104,9 +114,6 @@ impl ResultCache {
             }
         }
         for (at, outcome, chain) in self.lookup_traces(&misses, queries).await {
-            if !outcome.holds_under(queries[at].time_max) {
-                continue;
-            }
             found[at] = Some(Lookup::Hit(outcome, chain));
         }
         misses.retain(|(at, _)| found[*at].is_none());
@@ -140,10 +147,10 @@ impl ResultCache {
         let resolve = |(at, chain): (usize, KeyChain)| {
             let record = records.next().flatten();
             let outcome = match record.as_ref().and_then(StoredRecord::decode) {
-                Some(StoredRecord::Result(stored)) => Some(stored.outcome(chain.last())),
+                Some(StoredRecord::Result(stored)) => queries[at].outcome(stored, chain.last()),
                 _ => None,
             };
-            match outcome.filter(|outcome| outcome.holds_under(queries[at].time_max)) {
+            match outcome {
                 Some(outcome) => (at, Lookup::Hit(outcome, chain)),
                 None => (at, Lookup::Miss(chain)),
             }

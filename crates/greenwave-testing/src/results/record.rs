@@ -43,6 +43,22 @@ pub(crate) struct StoredResult {
     duration: Duration,
     age: Duration,
     coarse: Option<String>,
+    retries: u32,
+}
+
+/// A result to store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewResult<'a> {
+    pub(crate) status: Status,
+    /// Attempts after the first one.
+    pub(crate) retries: u32,
+    pub(crate) count: Option<TestCount>,
+    pub(crate) cases: &'a [CaseReport],
+    pub(crate) output: &'a [u8],
+    pub(crate) outputs: &'a [OutputFile],
+    pub(crate) duration: Duration,
+    /// The reason why the key is coarse.
+    pub(crate) coarse: Option<&'a str>,
 }
 
 /// The first line of a stored result.
@@ -53,6 +69,9 @@ struct Summary {
     /// The reason why the key is coarse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     coarse: Option<String>,
+    /// Attempts after the first one, 0 for a pass.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    retries: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     cases: Vec<StoredCase>,
     /// Length of the output, if files follow it.
@@ -72,6 +91,14 @@ const TRACES: u8 = b'T';
 const SAME_AS: u8 = b'S';
 
 impl StoredResult {
+    /// Returns the outcome of a test that did not run, from the result of `key`. `None` if the test
+    /// could end in another way under this time limit, or with this number of retries.
+    pub(crate) fn outcome_under(self, key: &Key, time_max: Duration, retries: u32) -> Option<Outcome> {
+        let is_pass = self.status == Status::Passed;
+        let has_tried = is_pass || self.retries >= retries;
+        Some(self.outcome(key)).filter(|outcome| has_tried && outcome.holds_under(time_max))
+    }
+
     /// Converts the result of `key` to the outcome of a test that did not run.
     pub(crate) fn outcome(self, key: &Key) -> Outcome {
         Outcome {
@@ -92,30 +119,31 @@ impl StoredResult {
     }
 }
 
-/// Returns the record of a result. `coarse` is the reason why its key is coarse.
-pub(crate) fn result(
-    status: Status,
-    count: Option<TestCount>,
-    cases: &[CaseReport],
-    output: &[u8],
-    outputs: &[OutputFile],
-    duration: Duration,
-    coarse: Option<String>,
-) -> Record {
-    let summary = Summary {
-        status,
-        count: count.map(|count| (count.passed, count.failed)),
-        coarse,
-        cases: cases.iter().map(encode_case).collect(),
-        output_len: (!outputs.is_empty()).then_some(output.len()),
-        outputs: outputs.iter().map(|file| (file.clone(), file.content.is_some())).collect(),
-    };
-    let mut payload = vec![RESULT];
-    payload.extend(serde_json::to_vec(&summary).expect("numbers and texts serialize to JSON"));
-    payload.push(b'\n');
-    payload.extend_from_slice(output);
-    outputs.iter().filter_map(|file| file.content.as_ref()).for_each(|content| payload.extend(content));
-    new(duration, payload)
+impl NewResult<'_> {
+    /// Returns the record of the result.
+    pub(crate) fn record(&self) -> Record {
+        let Self { status, retries, count, cases, output, outputs, duration, coarse } = *self;
+        let summary = Summary {
+            status,
+            count: count.map(|count| (count.passed, count.failed)),
+            coarse: coarse.map(str::to_owned),
+            retries,
+            cases: cases.iter().map(encode_case).collect(),
+            output_len: (!outputs.is_empty()).then_some(output.len()),
+            outputs: outputs.iter().map(|file| (file.clone(), file.content.is_some())).collect(),
+        };
+        let mut payload = vec![RESULT];
+        payload.extend(serde_json::to_vec(&summary).expect("numbers and texts serialize to JSON"));
+        payload.push(b'\n');
+        payload.extend_from_slice(output);
+        outputs.iter().filter_map(|file| file.content.as_ref()).for_each(|content| payload.extend(content));
+        new(duration, payload)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn encode_case(case: &CaseReport) -> StoredCase {
@@ -182,6 +210,7 @@ impl StoredRecord {
                     status: summary.status,
                     count: summary.count.map(|(passed, failed)| TestCount { passed, failed }),
                     coarse: summary.coarse,
+                    retries: summary.retries,
                     cases: summary.cases.into_iter().map(decode_case).collect(),
                     output,
                     outputs,
@@ -204,8 +233,11 @@ pub(crate) fn check_payload(payload: &[u8]) {
         StoredRecord::Dependencies(set) => dependencies(set),
         StoredRecord::Traces(keys) => traces(keys),
         StoredRecord::SameAs(key) => same_as(key),
-        StoredRecord::Result(StoredResult { status, count, cases, output, outputs, coarse, .. }) => {
-            result(*status, *count, cases, output, outputs, Duration::ZERO, coarse.clone())
+        StoredRecord::Result(stored) => {
+            let StoredResult { status, count, cases, output, outputs, coarse, retries, .. } = stored;
+            let (duration, coarse) = (Duration::ZERO, coarse.as_deref());
+            let (status, retries, count) = (*status, *retries, *count);
+            NewResult { status, retries, count, cases, output, outputs, duration, coarse }.record()
         }
     };
     let shown = |record: &Record| match StoredRecord::decode(record) {
@@ -268,7 +300,17 @@ mod tests {
             content: content.map(Bytes::from_static),
         };
         let outputs = [file("a", Some(b"one")), file("large", None), file("b", Some(b"two"))];
-        let mut record = result(Status::Passed, None, &[], b"text\n", &outputs, Duration::ZERO, None);
+        let result = NewResult {
+            status: Status::Passed,
+            retries: 0,
+            count: None,
+            cases: &[],
+            output: b"text\n",
+            outputs: &outputs,
+            duration: Duration::ZERO,
+            coarse: None,
+        };
+        let mut record = result.record();
         let decoded = |record: &Record| match StoredRecord::decode(record) {
             Some(StoredRecord::Result(stored)) => Some((stored.output, stored.outputs)),
             _ => None,

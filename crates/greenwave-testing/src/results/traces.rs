@@ -150,7 +150,7 @@ impl ResultCache {
         let results = referring.into_iter().zip(targets).zip(records);
         let decoded = |(((at, chain), target), record): (((usize, KeyChain), Key), Option<_>)| {
             match StoredRecord::decode(&record?)? {
-                StoredRecord::Result(stored) => Some((at, stored.outcome(&target), chain)),
+                StoredRecord::Result(stored) => Some((at, queries[at].outcome(stored, &target)?, chain)),
                 _ => None,
             }
         };

@@ -509,11 +509,10 @@ impl TestJob<'_> {
             }
             match StoredRecord::decode(&record) {
                 Some(StoredRecord::Result(stored)) if self.is_built(&chain) => {
-                    let outcome = stored.outcome(chain.last());
-                    if !outcome.holds_under(self.test.time_max) {
-                        return self.run_and_replace(&chain).await;
-                    }
-                    return Ok(outcome.into());
+                    return match self.prepared.query().outcome(stored, chain.last()) {
+                        Some(outcome) => Ok(outcome.into()),
+                        None => self.run_and_replace(&chain).await,
+                    };
                 }
                 Some(StoredRecord::Dependencies(set)) => {
                     chain = chain.then(set, &self.prepared.snapshot.states);

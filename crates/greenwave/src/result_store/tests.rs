@@ -1,4 +1,7 @@
-//! Tests of servers that a store of test results does not use.
+//! Tests of servers that a store of test results does not use, and of its size.
+
+use bytes::Bytes;
+use greenwave_cache::{Backend, Key};
 
 use crate::result_store::{ResultStore, ResultStoreError};
 use crate::{Settings, result_keys::ResultKeys};
@@ -9,6 +12,46 @@ fn problem(address: &str) -> Option<ResultStoreError> {
     settings.remote = address.to_owned();
     let mut store = ResultStore::open(directory.path(), &settings, &ResultKeys::default()).unwrap();
     store.take_remote_problem()
+}
+
+/// Returns bytes that do not compress.
+fn noise(seed: u8) -> Bytes {
+    let mut bytes = vec![0; 3 << 20];
+    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+    bytes.into()
+}
+
+#[tokio::test]
+async fn the_size_of_a_large_store_is_told_without_reading_its_keys() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || {
+        let settings = Settings::default().testing;
+        ResultStore::open(directory.path(), &settings, &ResultKeys::default()).unwrap()
+    };
+    let put = |range: std::ops::Range<u8>, salt: u8| async move {
+        let store = open();
+        for number in range {
+            store.disk.put(&Key::from_bytes([number; 32]), noise(number ^ salt), None).await.unwrap();
+        }
+        store.disk.flush().await.unwrap();
+    };
+    let exact = || async { open().disk.list().await.unwrap().len() };
+    put(0..2, 0).await;
+    let small = open().stats();
+    assert_eq!((small.entries, small.is_exact), (2, true));
+    put(2..12, 0).await;
+    let store = open();
+    let large = store.stats();
+    assert_eq!((large.entries, large.is_exact), (exact().await, false));
+    assert!(large.disk_bytes > 36 << 20, "{large:?}");
+    assert!(store.disk.stats().unread_segments > 0);
+    // Each replaced entry that is in another segment counts again until all keys are read.
+    put(0..3, 128).await;
+    let store = open();
+    let replaced = store.stats();
+    assert_eq!((exact().await, replaced.entries, replaced.is_exact), (12, 15, false));
+    store.disk.list().await.unwrap();
+    assert_eq!((store.stats().entries, store.stats().is_exact), (12, true));
 }
 
 #[test]

@@ -25,6 +25,11 @@ impl KnownMetadata {
         self.0.lock().insert(directory, (began, metadata));
     }
 
+    /// Returns whether a directory is the root of a workspace with metadata from discovery.
+    pub(super) fn is_root(&self, directory: &Path) -> bool {
+        self.0.lock().get(directory).is_some_and(|(_, metadata)| metadata.workspace_root == directory)
+    }
+
     /// Removes the metadata of a workspace. Returns it if no manifest and no setting has changed
     /// since it was requested.
     pub(super) fn take(&self, directory: &Path, environment: &Environment) -> Option<Metadata> {

@@ -65,11 +65,31 @@ pub(super) fn turbo_outputs(project: &Project, root: &Path) -> Vec<String> {
     let lists = tasks(&configuration).into_iter().flatten();
     let lists = lists.filter_map(|(_, task)| task.get("outputs").and_then(Value::as_array));
     let mut patterns: Vec<String> = lists.flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-    // Patterns that leave the package or exclude files name no output.
-    patterns.retain(|pattern| !pattern.starts_with(['!', '/', '$']) && !pattern.contains(".."));
+    patterns.retain(|pattern| is_inside(pattern));
     patterns.sort();
     patterns.dedup();
     patterns
+}
+
+/// Returns the outputs that `nx.json` declares for the targets of all packages, as patterns
+/// relative to a package.
+pub(super) fn nx_outputs(project: &Project, root: &Path) -> Vec<String> {
+    let Some(Some(configuration)) = read(project, root, &[NX]) else { return Vec::new() };
+    let targets = configuration.get("targetDefaults").and_then(Value::as_object);
+    let lists = targets.into_iter().flatten().filter_map(|(_, target)| target.get("outputs")?.as_array());
+    let in_package = |output: &Value| Some(output.as_str()?.strip_prefix("{projectRoot}/")?.to_owned());
+    let paths = lists.flatten().filter_map(in_package).filter(|path| is_inside(path));
+    // A path without a wildcard is that of a file or of a directory.
+    let mut patterns: Vec<String> = paths.flat_map(|path| [format!("{path}/"), path]).collect();
+    patterns.retain(|pattern| !pattern.ends_with("//") && !pattern.ends_with("*/"));
+    patterns.sort();
+    patterns.dedup();
+    patterns
+}
+
+/// Returns whether the path of an output is in its package and excludes nothing.
+fn is_inside(path: &str) -> bool {
+    !path.is_empty() && !path.starts_with(['!', '/', '$', '{']) && !path.contains("..")
 }
 
 /// Returns whether a tool is installed for a workspace or on the PATH, or declared as a dependency.

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::builds::{builds_first, is_available, nx_builds_first, turbo_builds_first, turbo_outputs};
+use super::builds::{
+    builds_first, is_available, nx_builds_first, nx_outputs, turbo_builds_first, turbo_outputs,
+};
 use super::manager::Manager;
 use super::outputs::{is_generated, written_directories};
 use super::package::Package;
@@ -231,6 +233,7 @@ impl Units<'_> {
         let mut outputs = Vec::new();
         let own = self.packages.get_key_value(directory).map(|(path, package)| (*path, package));
         let turbo = if is_whole { turbo_outputs(self.project, directory) } else { Vec::new() };
+        let nx = if is_whole { nx_outputs(self.project, directory) } else { Vec::new() };
         for (path, package) in own.into_iter().chain(members) {
             let is_free = |path: &PathBuf| {
                 is_generated(path) || !self.project.files().iter().any(|file| file.starts_with(path))
@@ -247,7 +250,7 @@ impl Units<'_> {
             };
             let base = pattern(path);
             let base = base.trim_end_matches('/');
-            outputs.extend(turbo.iter().map(directory_of).map(|glob| format!("{base}/{glob}")));
+            outputs.extend(turbo.iter().chain(&nx).map(directory_of).map(|glob| format!("{base}/{glob}")));
         }
         outputs.sort();
         outputs.dedup();

@@ -20,7 +20,7 @@ use crate::results::key_chain::KeyChain;
 use crate::results::lookup::ResultCache;
 use crate::results::outcome::{CacheDecision, Outcome, Status};
 use crate::results::outputs::{self, OutputFile};
-use crate::results::record;
+use crate::results::record::{self, NewResult};
 use crate::results::written::{WrittenSet, first_written};
 use crate::run::blocking::blocking;
 use crate::run::options::IncompleteMode;
@@ -73,15 +73,18 @@ impl Commit<'_> {
             found.reject_written(&written);
         }
         let coarse = self.coarse_reason(&attempt, discovered.as_ref());
-        let result = record::result(
-            process.status,
-            process.count,
-            &process.cases(),
-            &process.output,
-            &outputs,
-            process.duration,
-            coarse.clone(),
-        );
+        let is_pass = process.status == Status::Passed;
+        let result = NewResult {
+            status: process.status,
+            retries: if is_pass { 0 } else { attempt.attempts.saturating_sub(1) },
+            count: process.count,
+            cases: &process.cases(),
+            output: &process.output,
+            outputs: &outputs,
+            duration: process.duration,
+            coarse: coarse.as_deref(),
+        };
+        let result = result.record();
         let dependencies = workspace.wants_explanations().then(|| {
             let new = discovered.as_ref().map(|found| &found.new);
             let all: Vec<_> = self.chain.dependencies().iter().chain(new).cloned().collect();

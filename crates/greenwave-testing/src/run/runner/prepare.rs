@@ -13,6 +13,7 @@ use super::Runner;
 use crate::harness::LaunchSpec;
 use crate::results::key::{self, KeyMode};
 use crate::results::lookup::LookupQuery;
+use crate::run::options::REPETITIONS_MAX;
 use crate::run::toolchain::{PROBED, resolve};
 use crate::run::workspace::Workspace;
 use crate::{Error, Test};
@@ -31,6 +32,8 @@ pub(crate) struct Prepared<'a> {
     pub(super) written: Key,
     /// Time limit of the test.
     time_max: Duration,
+    /// Retries of the test.
+    retries: u32,
 }
 
 /// A program and the fingerprints that identify it.
@@ -59,6 +62,7 @@ impl Prepared<'_> {
             written: self.written,
             states: &self.snapshot.states,
             time_max: self.time_max,
+            retries: self.retries,
         }
     }
 }
@@ -159,6 +163,7 @@ impl Runner {
             traces,
             written,
             time_max: test.time_max,
+            retries: test.retries.min(REPETITIONS_MAX),
         }
     }
 
