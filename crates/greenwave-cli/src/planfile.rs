@@ -63,9 +63,12 @@ impl PlanFile {
     pub(crate) fn read(path: &Path) -> Result<Self, CliError> {
         let document =
             Document::read(path).map_err(|source| CliError::ReadPlan { path: path.to_owned(), source })?;
-        let settings_error = is_settings_file(&document)
-            .then(|| document.error(0..0, "cannot read a settings file as a plan: it has no `[[features]]`"));
-        Self::parse(document).map_err(|error| CliError::Plan(Box::new(settings_error.unwrap_or(error))))
+        let copy = document.clone();
+        Self::parse(document).map_err(|error| {
+            let message = "cannot read a settings file as a plan: it has no `[[features]]`";
+            let settings_error = is_settings_file(&copy).then(|| copy.error(0..0, message));
+            CliError::Plan(Box::new(settings_error.unwrap_or(error)))
+        })
     }
 
     pub(crate) fn parse(document: Document) -> Result<Self, Diagnostic> {
@@ -244,8 +247,7 @@ const LOCATED: [&str; 14] = [
 
 /// Reads a feature. `hold` applies to features that do not set it.
 fn feature(mut table: Table<'_>, hold: bool) -> Result<(Feature, FeatureLocations), Diagnostic> {
-    let location =
-        |name: &'static str| table.keys().into_iter().find(|key| key.value == name).map(|key| (name, key.at));
+    let location = |name: &'static str| table.location(name).map(|at| (name, at));
     let mut fields: BTreeMap<_, _> = LOCATED.into_iter().filter_map(location).collect();
     let at = table.at();
     let id = table.required_text("id")?;

@@ -88,6 +88,11 @@ impl<'a> Table<'a> {
         self.entries.iter().map(located).collect()
     }
 
+    /// Returns the location of a key that has not been taken.
+    pub(crate) fn location(&self, key: &str) -> Option<Range<usize>> {
+        self.entries.get(key).map(|(at, _)| at.clone())
+    }
+
     fn take(&mut self, key: &str) -> Option<Spanned<DeValue<'a>>> {
         self.entries.remove(key).map(|(_, value)| value)
     }

@@ -176,6 +176,8 @@ pub(crate) struct MemoryTier {
     reads: LruCache<BlobId, u32>,
     /// Number of blobs that the cold tier lacks.
     dirty_blobs: u64,
+    /// Number of names whose change the cold tier lacks.
+    dirty_names: usize,
     /// Contents put without a name that the cold tier has not recorded yet.
     unnamed: BTreeSet<BlobId>,
     /// Generation of the cold tier in which the clean names were read.
@@ -201,6 +203,7 @@ impl MemoryTier {
             names: LruCache::unbounded(),
             reads: LruCache::sparse(COUNTED_MAX),
             dirty_blobs: 0,
+            dirty_names: 0,
             unnamed: BTreeSet::new(),
             generation: 0,
             used_bytes: 0,
@@ -324,7 +327,9 @@ impl MemoryTier {
         requires: RequiredBlobs,
         dirty: bool,
     ) {
+        self.dirty_names += usize::from(dirty);
         if let Some(named) = self.names.get_mut(name) {
+            self.dirty_names -= usize::from(named.dirty);
             *named = NameEntry { blob, requires, dirty };
         } else {
             self.names.put(name.into(), NameEntry { blob, requires, dirty });
@@ -340,23 +345,43 @@ impl MemoryTier {
 
     /// Returns the unwritten changes of names with this prefix, and whether each name exists.
     pub(crate) fn dirty_names(&self, prefix: &str) -> Vec<(Arc<str>, bool)> {
-        let dirty = self.names.iter().filter(|(name, named)| named.dirty && name.starts_with(prefix));
+        let dirty = self.unwritten_names().filter(|(name, _)| name.starts_with(prefix));
         dirty.map(|(name, named)| (name.clone(), named.blob.is_some())).collect()
     }
 
     /// Returns the blobs that unwritten names refer to.
     pub(crate) fn dirty_references(&self) -> impl Iterator<Item = BlobId> {
-        self.names.iter().filter(|(_, named)| named.dirty).filter_map(|(_, named)| named.blob)
+        self.unwritten_names().filter_map(|(_, named)| named.blob)
+    }
+
+    /// Returns the unwritten changes of names, the newest first. Looks no further than the oldest
+    /// of them, since a store that flushes often has many more names in memory.
+    fn unwritten_names(&self) -> impl Iterator<Item = (&Arc<str>, &NameEntry)> {
+        self.names.iter().filter(|(_, named)| named.dirty).take(self.dirty_names)
+    }
+
+    /// Returns the contents that the cold tier lacks, the oldest first. Looks no further than the
+    /// oldest of them.
+    fn unwritten_blobs(&self) -> impl Iterator<Item = (&BlobId, &CachedBlob)> {
+        let count = usize::try_from(self.dirty_blobs).unwrap_or(usize::MAX);
+        let newest_first: Vec<_> = self.blobs.iter().filter(|(_, blob)| blob.dirty).take(count).collect();
+        newest_first.into_iter().rev()
     }
 
     /// Returns whether contents must be spilled.
     pub(crate) fn exceeds_threshold(&self) -> bool {
-        self.used_bytes > self.high_bytes
+        self.exceeds_threshold_with(0)
     }
 
-    /// Drops contents that the cold tier has, the oldest first, down to the low mark. If that is
-    /// not enough, returns a batch to write first.
-    pub(crate) fn free_space(&mut self, batch_bytes_max: u64, skipped: &Skipped) -> Batch {
+    /// Returns whether contents must be spilled once `incoming` bytes are added.
+    pub(crate) fn exceeds_threshold_with(&self, incoming: u64) -> bool {
+        self.used_bytes + incoming > self.high_bytes
+    }
+
+    /// Drops contents that the cold tier has, the oldest first, down to the low mark less
+    /// `incoming` bytes. If that is not enough, returns a batch to write first.
+    pub(crate) fn free_space_for(&mut self, incoming: u64, batch_bytes_max: u64, skipped: &Skipped) -> Batch {
+        let low_bytes = self.low_bytes.saturating_sub(incoming);
         self.spilling = true;
         // Names are limited to a share, because a large number of them would leave no room for
         // contents.
@@ -369,7 +394,7 @@ impl MemoryTier {
             }
         }
         let mut passed_over = 0;
-        while self.used_bytes > self.low_bytes
+        while self.used_bytes > low_bytes
             && let Some((id, blob)) = self.blobs.peek_lru()
         {
             let id = *id;
@@ -384,13 +409,9 @@ impl MemoryTier {
             }
         }
         if self.blobs.is_empty() {
-            self.drop_clean_names(|memory| memory.used_bytes > memory.low_bytes);
+            self.drop_clean_names(|memory| memory.used_bytes > low_bytes);
         }
-        if self.used_bytes <= self.low_bytes {
-            Batch::default()
-        } else {
-            self.dirty(batch_bytes_max, skipped)
-        }
+        if self.used_bytes <= low_bytes { Batch::default() } else { self.dirty(batch_bytes_max, skipped) }
     }
 
     fn drop_clean_names(&mut self, needed: impl Fn(&Self) -> bool) {
@@ -409,8 +430,8 @@ impl MemoryTier {
         let (mut bytes, mut is_full) = (0, false);
         let mut rejected = Vec::new();
         let mut left = self.dirty_blobs;
-        for (id, blob) in self.blobs.iter().rev().filter(|(_, blob)| blob.dirty) {
-            if left == 0 || is_full {
+        for (id, blob) in self.unwritten_blobs() {
+            if is_full {
                 break;
             }
             left -= 1;
@@ -446,8 +467,10 @@ impl MemoryTier {
         if unnamed.next().is_some() {
             return;
         }
-        let names = self.names.iter().rev().filter(|(_, named)| named.dirty);
-        let names = names
+        let newest_first: Vec<_> = self.unwritten_names().collect();
+        let names = newest_first
+            .into_iter()
+            .rev()
             .filter(|(name, named)| {
                 let requires_stored =
                     named.requires.as_ref().is_none_or(|requires| requires.iter().all(stored));
@@ -459,8 +482,7 @@ impl MemoryTier {
                 requires: named.requires.clone(),
             });
         batch.names = names.take(BATCH_NAMES_MAX).collect();
-        let dirty_names = self.names.iter().filter(|(_, named)| named.dirty).count();
-        batch.last = batch.names.len() == dirty_names;
+        batch.last = batch.names.len() == self.dirty_names;
     }
 
     /// Marks contents that the cold tier rejected on their own.
@@ -484,6 +506,7 @@ impl MemoryTier {
         for NameChange { name, blob, .. } in &batch.names {
             // The name may have changed again while it was written.
             if let Some(named) = self.names.peek_mut(name).filter(|named| named.blob == *blob) {
+                self.dirty_names -= usize::from(named.dirty);
                 (named.dirty, named.requires) = (false, None);
             }
         }
@@ -558,6 +581,37 @@ mod tests {
         assert_eq!(memory.counts(), (1, 0, 0));
         memory.put_blob(id, bytes, DeltaBase::None);
         assert_eq!(memory.counts(), (1, 0, 1));
+    }
+
+    #[test]
+    fn unwritten_changes_are_counted_and_written_in_their_order() {
+        let mut memory = MemoryTier::new(&StoreOptions::default(), false);
+        let id = |index: u8| BlobId::of(&[index]);
+        let put = |memory: &mut MemoryTier, index: u8| {
+            memory.put_blob(id(index), Bytes::copy_from_slice(&[index]), DeltaBase::None);
+            memory.put_name(&index.to_string(), Some(id(index)), true);
+        };
+        (0..3).for_each(|index| put(&mut memory, index));
+        let written = memory.dirty(u64::MAX, &Skipped::default());
+        memory.written(&written);
+        assert!(memory.dirty(u64::MAX, &Skipped::default()).is_empty());
+        (3..6).for_each(|index| put(&mut memory, index));
+        // Names that are changed again, removed, or read from the cold tier.
+        memory.put_name("4", Some(id(5)), true);
+        memory.put_name("0", None, true);
+        memory.put_name("read", Some(id(0)), false);
+        // Contents that are read are newer than unwritten ones.
+        (0..3).for_each(|index| drop(memory.blob(&id(index))));
+        let batch = memory.dirty(u64::MAX, &Skipped::default());
+        let blobs: Vec<BlobId> = batch.blobs.iter().map(|blob| blob.id).collect();
+        let names: Vec<&str> = batch.names.iter().map(|change| &*change.name).collect();
+        assert_eq!((blobs, batch.last), (vec![id(3), id(4), id(5)], true));
+        assert_eq!(names, ["3", "5", "4", "0"]);
+        let first = memory.dirty(1, &Skipped::default());
+        assert_eq!(first.blobs.iter().map(|blob| blob.id).collect::<Vec<_>>(), [id(3)]);
+        memory.written(&batch);
+        assert!(memory.dirty(u64::MAX, &Skipped::default()).is_empty());
+        assert_eq!((memory.dirty_names, memory.dirty_blobs), (0, 0));
     }
 
     #[test]

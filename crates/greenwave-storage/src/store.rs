@@ -137,6 +137,7 @@ impl Store {
         check_name(name)?;
         self.check_size(&contents)?;
         let (id, contents) = identify(contents).await?;
+        self.make_room(contents.len()).await;
         {
             let mut memory = self.state.memory.lock();
             let base = base.map_or_else(|| memory.base_of_name(name, &id), DeltaBase::Blob);
@@ -171,6 +172,7 @@ impl Store {
     async fn put_unnamed(&self, contents: Bytes, base: DeltaBase) -> Result<BlobId, Error> {
         self.check_size(&contents)?;
         let (id, contents) = identify(contents).await?;
+        self.make_room(contents.len()).await;
         {
             let mut memory = self.state.memory.lock();
             memory.put_blob(id, contents, base);

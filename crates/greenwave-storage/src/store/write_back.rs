@@ -11,6 +11,9 @@ use crate::{BlobId, Error, Store};
 /// Approximate size of a batch of writes to the cold tier.
 const BATCH_BYTES_MAX: u64 = 4 << 20;
 
+/// Contents from this size on are put only after others were spilled, in bytes.
+const ROOM_BYTES_MIN: usize = 1 << 20;
+
 /// Number of consecutive failures, with entries tried one by one, after which the whole cold tier
 /// is considered to have failed. A put gives up sooner than a flush, because the next put tries
 /// again.
@@ -40,13 +43,36 @@ impl Store {
         if !self.state.memory.lock().exceeds_threshold() {
             return Ok(());
         }
-        self.write_while(PUT_FAILURES_MAX, |memory, skipped| memory.free_space(BATCH_BYTES_MAX, skipped))
-            .await?;
+        self.free_space_for(0).await
+    }
+
+    /// Moves contents to the cold tier until there is room for `incoming` bytes. The caller holds
+    /// the spill lock.
+    async fn free_space_for(&self, incoming: u64) -> Result<(), Error> {
+        let next = |memory: &mut MemoryTier, skipped: &Skipped| {
+            memory.free_space_for(incoming, BATCH_BYTES_MAX, skipped)
+        };
+        self.write_while(PUT_FAILURES_MAX, next).await?;
         if self.state.options.reclaim {
             // Takes milliseconds. Waiting for it keeps the next put from outrunning it.
             tokio::task::spawn_blocking(reclaim).await.map_err(|_| Error::Shutdown)?;
         }
         Ok(())
+    }
+
+    /// Moves other contents to the cold tier before large ones are put, so that both are not in
+    /// memory at once. Small contents are put first, because a spill for each of them would write
+    /// smaller batches.
+    pub(super) async fn make_room(&self, bytes: usize) {
+        let incoming = bytes as u64;
+        if bytes < ROOM_BYTES_MIN || !self.state.memory.lock().exceeds_threshold_with(incoming) {
+            return;
+        }
+        let _guard = self.state.spill_lock.lock().await;
+        if let Err(error) = self.free_space_for(incoming).await {
+            // The put reports it if its own contents cannot be written.
+            tracing::debug!(%error, "cannot make room for large contents");
+        }
     }
 
     /// Writes everything that the cold tier does not have yet.

@@ -157,6 +157,24 @@ async fn a_flush_skips_entries_that_the_tier_rejects() {
     assert!(other.list("").await.unwrap().is_empty());
 }
 
+#[tokio::test]
+async fn large_contents_are_put_after_others_were_spilled() {
+    let memory_bytes_max = 4 << 20;
+    let options = StoreOptions { memory_bytes_max, ..StoreOptions::default() };
+    let store = Store::open(options, Arc::new(MemoryColdTier::default())).unwrap();
+    let large = |index: u8| Bytes::from(vec![index; 3 << 19]);
+    let mut ids = Vec::new();
+    for index in 0..8 {
+        ids.push(store.put_blob(large(index)).await.unwrap());
+    }
+    let stats = store.stats();
+    assert!(stats.memory_bytes_peak <= memory_bytes_max, "{stats:?}");
+    assert!(stats.spilled_blobs > 0, "{stats:?}");
+    for (index, id) in (0..).zip(&ids) {
+        assert_eq!(store.get_blob(id).await.unwrap(), Some(large(index)));
+    }
+}
+
 fn budget(dir: &std::path::Path, disk_bytes_max: u64) -> Store {
     let options = SegmentOptions { disk_bytes_max: Some(disk_bytes_max), ..SegmentOptions::default() };
     let cold = SegmentColdTier::open(dir, options).unwrap();
