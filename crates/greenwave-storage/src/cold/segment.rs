@@ -4,6 +4,7 @@
 use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,6 +33,9 @@ const VALUE_BYTES_MAX: u32 = 1 << 30;
 /// with one sync for all. Larger contents are written one by one and flushed beforehand, because a
 /// batch is encoded in memory before it is written.
 const TOGETHER_BYTES_MAX: usize = 2 << 20;
+/// Sizes of contents that are written without a copy. A batch, which takes that, is limited to a
+/// gibibyte together with its keys.
+const SHARED_BYTES: Range<usize> = (1 << 20)..(512 << 20);
 
 /// Configuration of a [`SegmentColdTier`].
 #[derive(Debug, Clone, Copy)]
@@ -264,7 +268,15 @@ impl SegmentTierState {
         }
         let sketch = sketch();
         let similar = sketch.and_then(|sketch| self.find_similar(&sketch));
-        self.log.put_delta(key, value, similar.as_deref().unwrap_or_default())?;
+        match similar {
+            Some(similar) => self.log.put_delta(key, value, &similar)?,
+            // A batch shares the value, and a put copies it if it is not compressed.
+            None if SHARED_BYTES.contains(&value.len()) => {
+                let batch = WriteBatch::new().put_bytes(key.clone(), value.clone());
+                self.log.write(&batch)?;
+            }
+            None => self.log.put(key, value)?,
+        }
         self.record_sketch(key, sketch);
         Ok(())
     }
