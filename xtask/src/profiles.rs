@@ -268,7 +268,9 @@ fn generate_answer(id: &str, seed: u64, files: usize, file_bytes: usize) -> Stri
             match state >> 60 {
                 15 => drop(write!(answer, "{:08x} ", state >> 28 & 0xffff_ffff)),
                 // Large files have long lines: each line costs time for the dashboard.
-                word if file_bytes >= LARGE_BYTES => answer.push_str(WORDS[word as usize].trim_end()),
+                word if file_bytes >= LARGE_BYTES && state >> 40 & 0x3ff > 0 => {
+                    answer.push_str(WORDS[word as usize].trim_end_matches('\n'));
+                }
                 word => answer.push_str(WORDS[word as usize]),
             }
         }
