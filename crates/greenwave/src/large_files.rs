@@ -2,31 +2,72 @@
 //!
 //! A file is in memory as a whole while an agent prints it, while it is compressed for the store,
 //! and while it is written into a working copy. Without turns, each feature of a run would hold
-//! one. The memory is that of the process, so all its runs share the turn.
+//! one. The memory is that of the process, so all its runs share the turn. An agent that stops in
+//! the middle of a file loses its turn to the next one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use greenwave_storage::BlobId;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 
 /// Size from which a file is large, in bytes. A model takes an hour to print a file of this size.
 const LARGE_BYTES_MIN: usize = 1 << 20;
 
+/// Time after which a turn ends if another one is waited for.
+const TURN_TIME_MAX: Duration = Duration::from_secs(10);
+
 static TURN: Semaphore = Semaphore::const_new(1);
+/// The start of the turn that lasts, which identifies it.
+static CURRENT: Mutex<Option<Arc<Instant>>> = Mutex::new(None);
 /// Contents that are large, as far as this process has stored them.
 static LARGE: Mutex<BTreeSet<BlobId>> = Mutex::new(BTreeSet::new());
 
 /// The turn of a large file, until it is dropped. A task that holds one must not wait for another.
-pub(crate) type Turn = SemaphorePermit<'static>;
+#[derive(Debug)]
+pub(crate) struct Turn(Arc<Instant>);
+
+impl Turn {
+    async fn acquire() -> Option<Self> {
+        loop {
+            match timeout(TURN_TIME_MAX, TURN.acquire()).await {
+                Ok(permit) => {
+                    permit.ok()?.forget();
+                    let start = Arc::new(Instant::now());
+                    *CURRENT.lock() = Some(Arc::clone(&start));
+                    return Some(Self(start));
+                }
+                Err(_) => end_turn(|start| start.elapsed() >= TURN_TIME_MAX),
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Another turn may have taken the place of this one.
+        end_turn(|start| Arc::ptr_eq(start, &self.0));
+    }
+}
+
+/// Ends the turn that lasts if it meets a condition.
+fn end_turn(is_over: impl Fn(&Arc<Instant>) -> bool) {
+    let mut current = CURRENT.lock();
+    if current.as_ref().is_some_and(is_over) {
+        *current = None;
+        TURN.add_permits(1);
+    }
+}
 
 /// Waits for the turn of a file of this size. A file that is not large needs none.
 pub(crate) async fn turn_for(bytes: usize) -> Option<Turn> {
-    if bytes < LARGE_BYTES_MIN { None } else { TURN.acquire().await.ok() }
+    if bytes < LARGE_BYTES_MIN { None } else { Turn::acquire().await }
 }
 
 /// Waits for the turn of a stored content. One that is not known to be large needs none.
@@ -119,5 +160,15 @@ mod tests {
         assert!(second.next().await.is_some());
         drop((other, second));
         assert!(turn_for_blob(&large).await.is_some(), "a dropped answer gives up its turn");
+
+        tokio::time::pause();
+        let stopped = turn_for_blob(&large).await;
+        let started = Instant::now();
+        let next = turn_for_blob(&large).await;
+        assert!(started.elapsed() >= TURN_TIME_MAX, "the turn of a stopped agent ends");
+        drop(stopped);
+        assert!(turn_for_blob(&large).now_or_never().is_none(), "it ended once");
+        drop(next);
+        assert!(turn_for_blob(&large).now_or_never().is_some());
     }
 }
