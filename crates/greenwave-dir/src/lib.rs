@@ -48,6 +48,7 @@
 
 mod dir;
 mod entries;
+mod folded;
 mod metadata;
 mod operations;
 mod permissions;
@@ -59,6 +60,7 @@ mod temporary;
 
 pub use dir::Dir;
 pub use entries::DirEntry;
+pub use folded::folded_name;
 pub use metadata::{FileKind, Metadata};
 pub use operations::Access;
 pub use refused::{Refused, refused};

@@ -14,10 +14,12 @@ use crate::append::Appender;
 use crate::batch::WriteBatch;
 use crate::check::{CheckReport, Checker};
 use crate::compact::{CompactionStats, Compactor};
+use crate::descriptors::Descriptors;
 use crate::dictionary::Trainer;
 use crate::disk::Disk;
 use crate::hold::{self, Hold};
 use crate::inner::Inner;
+use crate::manifest::Manifest;
 use crate::read::{Nowait, Reader};
 use crate::recover::Recovery;
 use crate::refresh::Refresher;
@@ -67,6 +69,13 @@ impl Log {
         options: Options,
     ) -> Result<Self, Error> {
         Self::create(Disk::Simulated(process.clone()), dir.as_ref(), options)
+    }
+
+    /// Returns whether `dir` holds a log, without opening or changing it: whether it has the
+    /// manifest of one. Another log may be removed, or be created, at any time.
+    pub fn exists(dir: impl AsRef<Path>) -> bool {
+        let manifest = Manifest::new(&Disk::Os, &Descriptors::new(1), dir.as_ref());
+        matches!(manifest.read(), Ok(Some(_)))
     }
 
     /// Returns a fingerprint of the segments in `dir` without opening any of them. It stays the

@@ -54,6 +54,9 @@ pub(crate) const OPENED: u64 = 1;
 pub(crate) const CLOSED: u64 = 2;
 /// The file is rewritten when it has this many entries and more than half of them are obsolete.
 const ENTRIES_MAX: u64 = 4096;
+/// A larger file counts as damaged: somebody else has written it. It has room for 2,796,000
+/// entries, and a log with as many segments would have a rewritten one.
+const BYTES_MAX: u64 = 64 << 20;
 
 /// The manifest file, opened on first use.
 #[derive(Debug)]
@@ -157,7 +160,11 @@ impl Manifest {
     }
 
     fn listed(&self, file: &File) -> io::Result<Option<ManifestContents>> {
-        let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+        let len = file.len()?;
+        if len > BYTES_MAX {
+            return Ok(None);
+        }
+        let len = usize::try_from(len).map_err(io::Error::other)?;
         let mut bytes = vec![0; len];
         let read = file.read_at(&mut bytes, 0)?;
         bytes.truncate(read);

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::candidate_record::CandidateRecord;
+use crate::green_record;
 use crate::state::Failure;
 use crate::tree::Change;
 
@@ -78,8 +79,13 @@ impl AttemptRecord {
     }
 
     /// Returns the key in the journal.
-    pub(crate) fn key(feature: &str) -> String {
-        format!("{PREFIX}{feature}")
+    pub(crate) fn key(feature: &str, definition: &str) -> String {
+        format!("{PREFIX}{}", green_record::name(feature, definition))
+    }
+
+    /// Returns the id of the feature in a key.
+    pub(crate) fn feature_of(key: &str) -> Option<&str> {
+        Some(key.strip_prefix(PREFIX)?.rsplit_once('/')?.0)
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

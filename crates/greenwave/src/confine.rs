@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use greenwave_dir::folded_name;
+
 /// Directories that agents must not write to, because other programs run or trust their content.
 const RESERVED: [&str; 4] = [".git", ".hg", ".jj", ".greenwave"];
 
@@ -62,8 +64,7 @@ pub(crate) fn plain(path: &str) -> Result<String, PathError> {
         return refuse(PathProblem::NoFileName);
     }
     // On a file system that ignores case, `.GIT` names `.git`.
-    if let Some(part) = parts.iter().find(|part| RESERVED.iter().any(|name| part.eq_ignore_ascii_case(name)))
-    {
+    if let Some(part) = parts.iter().find(|part| RESERVED.contains(&folded_name(part).as_str())) {
         return refuse(PathProblem::Reserved((*part).to_owned()));
     }
     Ok(parts.join("/"))
@@ -148,7 +149,10 @@ mod tests {
         assert_eq!(problem("."), PathProblem::NoFileName);
         assert_eq!(problem("src/"), PathProblem::NoFileName);
         assert_eq!(problem("a\nb"), PathProblem::NoFileName);
-        assert_eq!(problem("x/.Git/hooks/pre-commit"), PathProblem::Reserved(".Git".to_owned()));
+        for name in [".Git", ".g\u{200d}it", ".git ", ".git::$INDEX_ALLOCATION", "GIT~1"] {
+            let path = format!("x/{name}/hooks/pre-commit");
+            assert_eq!(problem(&path), PathProblem::Reserved(name.to_owned()));
+        }
     }
 
     #[test]

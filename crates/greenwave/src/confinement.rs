@@ -179,6 +179,21 @@ impl RunConfinement {
         Some(shared.to_string())
     }
 
+    /// Returns a note if agents or tests can read hidden files that are replaced during the run.
+    pub(crate) fn note(&self) -> Option<Event> {
+        // The strength may be available and the list of files may not.
+        let problem = self.sandboxes.lock().iter().find_map(Sandbox::replaced_files_problem)?;
+        Some(Event::Note {
+            code: "replaced-files",
+            feature: None,
+            message: format!(
+                "agents and tests can read a hidden file, such as `.env`, that is replaced or created during \
+                 the run: {problem}"
+            ),
+            hint: Some("see docs/confinement.md for what is hidden".to_owned()),
+        })
+    }
+
     /// Returns what agents and tests can change in the project in spite of the confinement.
     pub(crate) fn exposure(&self, plan: &Plan) -> Option<Exposure> {
         let is_off = |agent| own_mode(agent) == Some(ConfineMode::Off);

@@ -22,6 +22,7 @@ use crate::disk_full::DiskFull;
 use crate::event::Event;
 use crate::excerpt::Excerpt;
 use crate::fixed_ports::FixedPorts;
+use crate::green_record;
 use crate::live_feed::LiveFeed;
 use crate::mask::Mask;
 use crate::notify::Notifier;
@@ -64,8 +65,8 @@ pub(crate) struct RunContext {
     pub(crate) selected: BTreeSet<FeatureId>,
     /// Notes about the plan, published at the start.
     pub(crate) notes: Vec<Problem>,
-    /// Event with the confinement of agents and tests, published at the start.
-    pub(crate) confined: Option<Event>,
+    /// Events about the confinement of agents and tests, published at the start.
+    pub(crate) confined: Vec<Event>,
     /// Changes of the project that agents and tests can make. `None` if they can change nothing.
     pub(crate) exposure: Option<Exposure>,
     /// Directories outside of the project in which they can change modes and times.
@@ -185,5 +186,15 @@ impl RunContext {
     /// Returns the hash of a feature's definition.
     pub(crate) fn definition(&self, id: FeatureId) -> &str {
         &self.definitions[id.index()]
+    }
+
+    /// Returns the key in the journal of a feature's record as green.
+    pub(crate) fn green_key(&self, id: FeatureId) -> String {
+        green_record::key(&self.feature(id).id, self.definition(id))
+    }
+
+    /// Returns the key in the journal of the attempt at which a feature continues.
+    pub(crate) fn attempt_key(&self, id: FeatureId) -> String {
+        AttemptRecord::key(&self.feature(id).id, self.definition(id))
     }
 }

@@ -171,8 +171,7 @@ async fn write(ctx: &RunContext, id: FeatureId, record: &AttemptRecord) -> Resul
         ctx.flusher.flush().await?;
     }
     ctx.steps.pass("record where to continue").await;
-    let key = AttemptRecord::key(&ctx.feature(id).id);
-    ctx.journal.record(&key, &record.encode())?;
+    ctx.journal.record(&ctx.attempt_key(id), &record.encode())?;
     ctx.steps.pass("continue").await;
     Ok(())
 }

@@ -107,13 +107,29 @@ pub(crate) fn base_directory(settings: &Settings, environment: &Environment) -> 
 
 /// Returns how working copies would be made: `overlay`, `reflink` or `copy`.
 ///
+/// Returns `None` if only trying would tell, and the settings name a directory that has no working
+/// copies: they may be those of a project that somebody has cloned, and nothing is created there.
+///
 /// # Errors
 /// Returns [`Error::NoRunDirectory`] or [`Error::RunDirectory`] if they have no directory, and
 /// [`Error::CopyMode`] if they cannot be made as the settings demand.
-pub fn copy_method(settings: &Settings, environment: &Environment) -> Result<&'static str, Error> {
+pub fn copy_method(settings: &Settings, environment: &Environment) -> Result<Option<&'static str>, Error> {
+    if settings.run.copies == CopyMode::Copy {
+        return Ok(Some(CopyMethod::Copy.as_str()));
+    }
     let path = base_directory(settings, environment)?;
-    let base = Dir::create(&path, 0o700).map_err(|source| Error::RunDirectory { path, source })?;
-    CopyMethod::choose(settings.run.copies, settings.run.overlays, &base).map(CopyMethod::as_str)
+    let failed = |source| Error::RunDirectory { path: path.clone(), source };
+    let base = if settings.run.directory.is_none() {
+        Dir::create(&path, 0o700).map_err(failed)?
+    } else {
+        match Dir::open(&path) {
+            Ok(base) if !leftovers::names(&base)?.is_empty() => base,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => return Ok(None),
+        }
+    };
+    let method = CopyMethod::choose(settings.run.copies, settings.run.overlays, &base)?;
+    Ok(Some(method.as_str()))
 }
 
 impl Copies {

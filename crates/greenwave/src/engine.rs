@@ -155,7 +155,8 @@ impl Engine {
         let problems = preflight(&plan, &environment).into_iter();
         let problems = problems.chain(preflight_sandboxes(&plan, settings.run.confine));
         let notes = problems.filter(|problem| !problem.is_error).collect();
-        let (confined, exposure) = (confinement.event(&plan), confinement.exposure(&plan));
+        let confined = [confinement.event(&plan)].into_iter().chain(confinement.note()).collect();
+        let exposure = confinement.exposure(&plan);
         let exposed = if exposure.is_some() { confinement.exposed(&plan) } else { Default::default() };
         let (steps, supervisor) = (Steps::default(), environment.supervisor().cloned());
         let starter = Starter { supervisor, sandbox };
@@ -169,7 +170,7 @@ impl Engine {
         };
         let mut engine = Self::assemble(plan, settings, agents, steps, mask, (&copies, starter), runner)?;
         engine.change_context(|ctx| {
-            (ctx.notes, ctx.confined) = (notes, Some(confined));
+            (ctx.notes, ctx.confined) = (notes, confined);
             (ctx.exposure, ctx.exposed) = (exposure, exposed);
         });
         Ok(engine)
@@ -260,7 +261,7 @@ impl Engine {
             scope: RunScope::default(),
             selected: (0..plan.features.len()).map(FeatureId::from_index).collect(),
             notes: Vec::new(),
-            confined: None,
+            confined: Vec::new(),
             exposure: None,
             exposed: Vec::new(),
             left_processes: Mutex::default(),
@@ -319,8 +320,7 @@ impl Engine {
         use crate::attempt_record::AttemptRecord;
         let records = self.ctx.journal.finished().unwrap_or_default();
         let record = |id: FeatureId| {
-            let key = AttemptRecord::key(&self.ctx.feature(id).id);
-            let record = AttemptRecord::decode(records.get(&key)?)?;
+            let record = AttemptRecord::decode(records.get(&self.ctx.attempt_key(id))?)?;
             record.answered.then_some((id.index(), record.attempt))
         };
         self.ctx.ids().filter_map(record).collect()
@@ -332,7 +332,7 @@ impl Engine {
         use crate::attempt_record::AttemptRecord;
         let records = self.ctx.journal.finished().unwrap_or_default();
         let record = |id: FeatureId| {
-            let record = records.get(&AttemptRecord::key(&self.ctx.feature(id).id))?;
+            let record = records.get(&self.ctx.attempt_key(id))?;
             Some((id.index(), AttemptRecord::decode(record)?))
         };
         let records = self.ctx.ids().filter_map(record);
@@ -367,8 +367,8 @@ impl Engine {
         let started = Instant::now();
         let ctx = &self.ctx;
         ctx.emit(started_event(ctx)).await;
-        if let Some(confined) = ctx.confined.clone() {
-            ctx.emit(confined).await;
+        for event in &ctx.confined {
+            ctx.emit(event.clone()).await;
         }
         ctx.emit(Event::Copies { method: ctx.copies.method().as_str() }).await;
         ctx.emit(Event::Tracing { status: TraceStatus::Off.as_str() }).await;

@@ -258,7 +258,7 @@ impl FeatureRun {
     async fn forget_attempts(&self) -> Result<(), Error> {
         let feature = &self.ctx.feature(self.id).id;
         self.ctx.steps.pass("forget the attempts").await;
-        if let Err(error) = self.ctx.journal.forget(&AttemptRecord::key(feature)) {
+        if let Err(error) = self.ctx.journal.forget(&self.ctx.attempt_key(self.id)) {
             tracing::warn!(feature, error = chain(&error), "cannot remove the record of attempts");
         }
         if holds(&self.ctx, self.id) {

@@ -1,9 +1,11 @@
 //! Removes what earlier runs have recorded about features.
 
+use bytes::Bytes;
+
 use crate::approval::forget_held;
 use crate::attempt_record::AttemptRecord;
 use crate::error::Error;
-use crate::green_record::definition;
+use crate::green_record::{self, definition};
 use crate::merge::BatchRecord;
 use crate::plan::Plan;
 use crate::receipts::Receipts;
@@ -20,7 +22,8 @@ pub struct Forgotten {
     pub attempts: Option<u32>,
 }
 
-/// Removes the records of features, so that the next run starts them from the beginning.
+/// Removes the records of features, so that the next run starts them from the beginning. That
+/// includes records of features with these ids in other plans of the project.
 ///
 /// The project's files, the cached test results and the stored answers stay. Returns what was
 /// removed, in the order of `features`.
@@ -43,19 +46,19 @@ pub fn forget(plan: &Plan, settings: &Settings, features: &[String]) -> Result<V
     let records = journal.finished()?;
     let mut forgotten = Vec::new();
     for feature in features {
-        let key = AttemptRecord::key(feature);
-        let attempt = records.get(&key);
         let is_in_batch = BatchRecord::forget(&journal, feature)?;
-        let green = records.contains_key(feature) || is_in_batch;
-        if records.contains_key(feature) {
-            journal.forget(feature)?;
-        }
-        if attempt.is_some() {
-            journal.forget(&key)?;
+        // With any tests: in other plans, and before the tests were changed.
+        let of_feature = |key: &str| green_record::feature_of(key) == Some(feature.as_str());
+        let attempt_of_feature = |key: &str| AttemptRecord::feature_of(key) == Some(feature.as_str());
+        let green: Vec<&String> = records.keys().filter(|key| of_feature(key)).collect();
+        let attempts = records.iter().filter(|(key, _)| attempt_of_feature(key));
+        let attempts: Vec<(&String, &Bytes)> = attempts.collect();
+        for key in green.iter().copied().chain(attempts.iter().map(|(key, _)| *key)) {
+            journal.forget(key)?;
         }
         forget_held(&plan.project, feature)?;
-        let attempts = attempt.and_then(|bytes| AttemptRecord::decode(bytes)).map(|record| record.attempt);
-        forgotten.push(Forgotten { green, attempts });
+        let numbers = attempts.iter().filter_map(|(_, bytes)| Some(AttemptRecord::decode(bytes)?.attempt));
+        forgotten.push(Forgotten { green: !green.is_empty() || is_in_batch, attempts: numbers.max() });
     }
     Ok(forgotten)
 }

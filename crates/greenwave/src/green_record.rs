@@ -21,7 +21,15 @@ pub(crate) struct GreenRecord {
     /// Commit of the changes, if the results of the plan go to a branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) commit: Option<String>,
+    /// Full name of that branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) branch: Option<String>,
 }
+
+/// First part of the keys of green features in the journal. Ids of features have no slash.
+const PREFIX: &str = "green/";
+/// Number of digits of a definition in a key.
+const DEFINITION_DIGITS: usize = 32;
 
 impl GreenRecord {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -32,6 +40,25 @@ impl GreenRecord {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
     }
+}
+
+/// Returns the key in the journal of a feature with this [`definition`].
+///
+/// Two plans of a project can have features with equal ids. Features with equal definitions are one
+/// and the same, in whichever plan they are.
+pub(crate) fn key(feature: &str, definition: &str) -> String {
+    format!("{PREFIX}{}", name(feature, definition))
+}
+
+/// Returns the last part of the keys of a feature's records.
+pub(crate) fn name(feature: &str, definition: &str) -> String {
+    let digits = definition.get(..DEFINITION_DIGITS).unwrap_or(definition);
+    format!("{feature}/{digits}")
+}
+
+/// Returns the id of the feature in a key.
+pub(crate) fn feature_of(key: &str) -> Option<&str> {
+    Some(key.strip_prefix(PREFIX)?.rsplit_once('/')?.0)
 }
 
 /// Returns the hash of what identifies a feature across runs: its id and its tests.

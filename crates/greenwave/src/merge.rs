@@ -155,8 +155,15 @@ impl MergeQueue {
     pub(crate) async fn adopt(&self, id: FeatureId) -> Result<(), Error> {
         self.ctx.steps.pass("record an adopted feature").await;
         let definition = self.ctx.definition(id).to_owned();
-        let record = GreenRecord { definition, attempts: 0, merged: Vec::new(), written: true, commit: None };
-        self.ctx.journal.record(&self.ctx.feature(id).id, &record.encode())?;
+        let record = GreenRecord {
+            definition,
+            attempts: 0,
+            merged: Vec::new(),
+            written: true,
+            commit: None,
+            branch: None,
+        };
+        self.ctx.journal.record(&self.ctx.green_key(id), &record.encode())?;
         self.add_resumed(id).await;
         Ok(())
     }

@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use greenwave_cache::{BoxError, DiskBackend, DiskOptions, FileLeases, Key, Tier, Tiered, TieredOptions};
+use greenwave_cache::{
+    BoxError, DiskBackend, DiskOptions, FileLeases, Key, Leases, Tier, Tiered, TieredOptions,
+};
 use greenwave_dir::Dir;
 use greenwave_testing::SCHEMA;
 
@@ -24,7 +26,8 @@ const LEASES: &str = "leases";
 #[derive(Debug)]
 pub struct ResultStore {
     directory: PathBuf,
-    disk: DiskBackend,
+    /// `None` if the directory holds no results and none may be put there.
+    disk: Option<DiskBackend>,
     cache: Tiered,
     remote_problem: Option<ResultStoreError>,
 }
@@ -100,15 +103,28 @@ impl ResultStore {
         keys: &ResultKeys,
     ) -> Result<Self, ResultStoreError> {
         let failed = |source: BoxError| ResultStoreError::Open { path: directory.to_owned(), source };
-        let options = DiskOptions { disk_bytes_max: Some(settings.disk_limit), ..DiskOptions::default() };
+        let disk_bytes_max = Some(settings.disk_limit);
+        let options = DiskOptions { disk_bytes_max, ..DiskOptions::default() };
         // Files in it are opened by their paths.
         let checked = Dir::create(directory, 0o700).and_then(|directory| directory.check_entries());
         checked.map_err(|error| failed(error.into()))?;
         let disk = DiskBackend::open(directory, options).map_err(|error| failed(error.into()))?;
         Self::create_lock_directories(directory).map_err(|error| failed(error.into()))?;
         let leases = FileLeases::open(Self::leases_path(directory)).map_err(|error| failed(error.into()))?;
-        let tier = Tier::new("disk", Arc::new(disk.clone()));
-        let mut tiers = vec![Tier { secrets: keys.directory_secrets(), ..tier }];
+        Ok(Self::with(directory, Some((disk, leases)), settings, keys))
+    }
+
+    fn with(
+        directory: &Path,
+        disk: Option<(DiskBackend, FileLeases)>,
+        settings: &TestingSettings,
+        keys: &ResultKeys,
+    ) -> Self {
+        let (disk, leases) = disk.unzip();
+        let tier = |disk: &DiskBackend| Tier::new("disk", Arc::new(disk.clone()));
+        let tier = disk.as_ref().map(tier);
+        let mut tiers: Vec<Tier> =
+            tier.into_iter().map(|tier| Tier { secrets: keys.directory_secrets(), ..tier }).collect();
         let remote_problem = match remote::tier(settings, keys) {
             Ok(tier) => {
                 tiers.extend(tier.map(|tier| Tier { secrets: keys.remote_secrets(), ..tier }));
@@ -118,11 +134,31 @@ impl ResultStore {
         };
         let options = TieredOptions {
             age_max: Some(settings.ttl),
-            leases: Some(Arc::new(leases)),
+            leases: leases.map(|leases| Arc::new(leases) as Arc<dyn Leases>),
             ..TieredOptions::new(SCHEMA)
         };
         let cache = Tiered::new(tiers, options);
-        Ok(Self { directory: directory.to_owned(), disk, cache, remote_problem })
+        Self { directory: directory.to_owned(), disk, cache, remote_problem }
+    }
+
+    /// Opens the store like [`open`](Self::open), but creates nothing. If the directory does not
+    /// exist or holds no results, the store has the server only.
+    ///
+    /// A command that only shows something uses it: the settings of a project that somebody has
+    /// cloned may name any directory.
+    ///
+    /// # Errors
+    /// [`ResultStoreError::Open`].
+    pub fn open_existing(
+        directory: &Path,
+        settings: &TestingSettings,
+        keys: &ResultKeys,
+    ) -> Result<Self, ResultStoreError> {
+        if DiskBackend::exists(directory) {
+            Self::open(directory, settings, keys)
+        } else {
+            Ok(Self::with(directory, None, settings, keys))
+        }
     }
 
     /// Returns why the server that the settings name is not used, and leaves `None` behind.
@@ -160,9 +196,10 @@ impl ResultStore {
         directory.join(LEASES)
     }
 
-    /// Returns the file in which projects share the hashes of files outside of all projects.
-    pub fn files_path(&self) -> PathBuf {
-        self.directory.join("files")
+    /// Returns the file in which projects share the hashes of files outside of all projects. `None`
+    /// if the store has no directory.
+    pub fn files_path(&self) -> Option<PathBuf> {
+        self.disk.is_some().then(|| self.directory.join("files"))
     }
 
     /// Returns the cache, for a test runner.
@@ -186,13 +223,15 @@ impl ResultStore {
             entries += self.cache.get_many(keys).await.into_iter().flatten().count();
         }
         let damaged = self.cache.quarantined().len();
-        let disk_bytes = self.disk.stats().disk_bytes;
+        let disk_bytes = self.disk_bytes();
         Ok(ResultStoreStats { entries, is_exact: true, damaged, disk_bytes })
     }
 
     /// Returns the size of the store when it was opened. Does not read or verify entries.
     pub fn stats(&self) -> ResultStoreStats {
-        let disk = self.disk.stats();
+        let Some(disk) = self.disk.as_ref().map(DiskBackend::stats) else {
+            return ResultStoreStats { is_exact: true, ..ResultStoreStats::default() };
+        };
         ResultStoreStats {
             entries: usize::try_from(disk.entries).unwrap_or(usize::MAX),
             is_exact: disk.unread_segments == 0,
@@ -211,17 +250,23 @@ impl ResultStore {
 
     async fn remove_all(&self) -> Result<usize, ResultStoreError> {
         use greenwave_cache::Backend;
+        let Some(disk) = &self.disk else { return Ok(0) };
         let keys = self.keys("list").await?;
         for key in &keys {
-            self.disk.remove(key).await.map_err(self.failed("clear"))?;
+            disk.remove(key).await.map_err(self.failed("clear"))?;
         }
-        self.disk.close().await.map_err(self.failed("clear"))?;
+        disk.close().await.map_err(self.failed("clear"))?;
         Ok(keys.len())
     }
 
     async fn keys(&self, operation: &'static str) -> Result<Vec<Key>, ResultStoreError> {
         use greenwave_cache::Backend;
-        self.disk.list().await.map_err(self.failed(operation))
+        let Some(disk) = &self.disk else { return Ok(Vec::new()) };
+        disk.list().await.map_err(self.failed(operation))
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.disk.as_ref().map_or(0, |disk| disk.stats().disk_bytes)
     }
 
     fn failed(&self, operation: &'static str) -> impl Fn(BoxError) -> ResultStoreError + use<> {

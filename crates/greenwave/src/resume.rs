@@ -1,6 +1,6 @@
 //! Finds features that earlier runs made green, and finishes merges that were interrupted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::attempt_record::AttemptRecord;
 use crate::branch::ResultBranch;
@@ -45,16 +45,17 @@ impl Default for Resumed {
 pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
     rename_records(ctx)?;
     let finished_now = finish_batch(ctx).await?;
+    finish_merges_of_others(ctx).await?;
     let records = ctx.journal.finished()?;
     let mut features: BTreeMap<FeatureId, Resumed> = ctx.ids().map(|id| (id, Resumed::default())).collect();
     let is_up_to_date = |feature: &Resumed| matches!(feature.state, FeatureState::Ended(Phase::Green(_)));
     for &id in ctx.dependencies.in_order() {
-        let name = &ctx.feature(id).id;
-        let attempt = records.get(&AttemptRecord::key(name)).and_then(|bytes| AttemptRecord::decode(bytes));
+        let (name, key) = (&ctx.feature(id).id, ctx.green_key(id));
+        let attempt = records.get(&ctx.attempt_key(id)).and_then(|bytes| AttemptRecord::decode(bytes));
         if let Some(feature) = features.get_mut(&id) {
             feature.attempt = attempt.filter(|attempt| attempt.definition == ctx.definition(id));
         }
-        let Some(record) = records.get(name).and_then(|bytes| GreenRecord::decode(bytes)) else { continue };
+        let Some(record) = records.get(&key).and_then(|bytes| GreenRecord::decode(bytes)) else { continue };
         let is_merged = match &ctx.branch {
             // An adopted feature has no commit.
             Some(branch) => {
@@ -62,18 +63,19 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
                     || finish_commit(ctx, branch, &record).await
                     || is_in_files(ctx, &record)
             }
-            None => record.commit.is_none() && finish_merge(ctx, name, &record).await?,
+            // The results of a plan with this feature are on a branch.
+            None if record.commit.is_some() => continue,
+            None => finish_merge(ctx, name, &record).await?,
         };
         if !is_merged {
             ctx.steps.pass("forget an interrupted merge").await;
-            ctx.journal.forget(name)?;
+            ctx.journal.forget(&key)?;
             continue;
         }
-        // The record stays in the journal: the user may revert the change of the tests.
         if record.definition != ctx.definition(id) {
             continue;
         }
-        let was_written = record.written && !finished_now.contains(name);
+        let was_written = record.written && !finished_now.contains(&key);
         let mut report = FeatureReport::default();
         // Results on a branch are not in the project's files, where cached results are looked up.
         let is_in_files = ctx.branch.is_none();
@@ -110,19 +112,37 @@ fn rename_records(ctx: &RunContext) -> Result<(), Error> {
     for (id, was) in renamed {
         let feature = ctx.feature(id);
         let before = green_record::definition(&Feature { id: was.to_owned(), ..feature.clone() });
-        let green = records.get(was).and_then(|bytes| GreenRecord::decode(bytes));
-        let attempt = records.get(&AttemptRecord::key(was)).and_then(|bytes| AttemptRecord::decode(bytes));
+        let (old, new) = (green_record::key(was, &before), ctx.green_key(id));
+        let green = records.get(&old).and_then(|bytes| GreenRecord::decode(bytes));
         let is_new = |key: &str| !records.contains_key(key);
-        if let Some(record) = green.filter(|record| record.definition == before && is_new(&feature.id)) {
+        if let Some(record) = green.filter(|record| record.definition == before && is_new(&new)) {
             let record = GreenRecord { definition: ctx.definition(id).to_owned(), ..record };
-            ctx.journal.record(&feature.id, &record.encode())?;
-            ctx.journal.forget(was)?;
+            ctx.journal.record(&new, &record.encode())?;
+            ctx.journal.forget(&old)?;
         }
-        let key = AttemptRecord::key(&feature.id);
-        if let Some(record) = attempt.filter(|record| record.definition == before && is_new(&key)) {
+        let (old, new) = (AttemptRecord::key(was, &before), ctx.attempt_key(id));
+        let attempt = records.get(&old).and_then(|bytes| AttemptRecord::decode(bytes));
+        if let Some(record) = attempt.filter(|record| record.definition == before && is_new(&new)) {
             let record = AttemptRecord { definition: ctx.definition(id).to_owned(), ..record };
-            ctx.journal.record(&key, &record.encode())?;
-            ctx.journal.forget(&AttemptRecord::key(was))?;
+            ctx.journal.record(&new, &record.encode())?;
+            ctx.journal.forget(&old)?;
+        }
+    }
+    Ok(())
+}
+
+/// Finishes or reverts merges into the project that were interrupted, of features that this plan
+/// does not have: those of other plans, and those whose tests were changed since.
+async fn finish_merges_of_others(ctx: &RunContext) -> Result<(), Error> {
+    let own: BTreeSet<String> = ctx.ids().map(|id| ctx.green_key(id)).collect();
+    for (key, bytes) in ctx.journal.finished()? {
+        let (Some(feature), Some(record)) = (green_record::feature_of(&key), GreenRecord::decode(&bytes))
+        else {
+            continue;
+        };
+        let is_open = !record.written && record.commit.is_none() && !own.contains(&key);
+        if is_open && !finish_merge(ctx, feature, &record).await? {
+            ctx.journal.forget(&key)?;
         }
     }
     Ok(())
@@ -132,10 +152,10 @@ fn rename_records(ctx: &RunContext) -> Result<(), Error> {
 /// the user's `HEAD`. Moves the branch if the run was interrupted just before.
 async fn finish_commit(ctx: &RunContext, branch: &ResultBranch, record: &GreenRecord) -> bool {
     let Some(commit) = record.commit.clone() else { return false };
-    let (branch, written) = (branch.clone(), record.written);
+    let (branch, is_open) = (branch.clone(), !record.written && record.branch.as_ref() == Some(&branch.name));
     let is_there = ctx.blocking(move || {
         branch.contains(&commit)
-            || (!written && branch.advance(&commit, &commit).is_ok() && branch.contains(&commit))
+            || (is_open && branch.advance(&commit, &commit).is_ok() && branch.contains(&commit))
     });
     is_there.await
 }
@@ -158,7 +178,8 @@ async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> 
     if !finish_changes(ctx, feature, &record.merged).await? {
         return Ok(false);
     }
-    ctx.journal.record(feature, &GreenRecord { written: true, ..record.clone() }.encode())?;
+    let key = green_record::key(feature, &record.definition);
+    ctx.journal.record(&key, &GreenRecord { written: true, ..record.clone() }.encode())?;
     Ok(true)
 }
 

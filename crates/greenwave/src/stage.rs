@@ -77,7 +77,7 @@ impl Stage<'_> {
         self.active.reset_to(self.queue.tree().await, &self.ctx.store).await?;
         if self.run_tests("checking").await?.is_some() {
             self.ctx.steps.pass("forget a feature").await;
-            self.ctx.journal.forget(&self.feature().id)?;
+            self.ctx.journal.forget(&self.ctx.green_key(self.id))?;
             return Ok(StageResult::refused("it was green in an earlier run, and its tests fail now"));
         }
         self.queue.add_resumed(self.id).await;

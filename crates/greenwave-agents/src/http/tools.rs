@@ -6,7 +6,7 @@ mod search;
 use std::io;
 use std::path::{Component, Path};
 
-use greenwave_dir::Dir;
+use greenwave_dir::{Dir, folded_name};
 use serde_json::{Map, Value, json};
 
 use crate::Withheld;
@@ -239,7 +239,7 @@ fn checked(path: &str) -> Result<&str, String> {
     if !is_inside {
         return Err(format!("invalid path {path:?}: expected a path relative to the project, without `..`"));
     }
-    if plain.split('/').any(|part| HIDDEN.iter().any(|hidden| part.eq_ignore_ascii_case(hidden))) {
+    if plain.split('/').any(|part| HIDDEN.contains(&folded_name(part).as_str())) {
         return Err(format!("invalid path {path:?}: the directory is not part of the project's files"));
     }
     Ok(plain)

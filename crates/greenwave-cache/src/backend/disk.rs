@@ -102,6 +102,11 @@ impl DiskBackend {
         Ok(*blake3::hash(&fingerprint).as_bytes())
     }
 
+    /// Returns whether a directory holds results, without opening or changing it.
+    pub fn exists(dir: impl AsRef<Path>) -> bool {
+        Log::exists(dir)
+    }
+
     /// Returns the statistics of the segment log. The number of entries is an upper bound if
     /// `unread_segments` is not 0.
     pub fn stats(&self) -> greenwave_segment::Stats {

@@ -49,11 +49,12 @@ pub(super) async fn cache(command: CacheCommand) -> Result<Exit, CliError> {
     }
 }
 
+/// Opens the stored results. Creates no directory.
 fn open(args: &CacheArgs) -> Result<(Config, PathBuf, ResultStore), CliError> {
     let mut config = Config::load(&args.project, &args.set.overrides(None, [])?)?;
     let dir = results_dir(&config)?;
     let keys = result_keys(&args.project, &mut config)?;
-    let results = ResultStore::open(&dir, &config.settings.testing, &keys)?;
+    let results = ResultStore::open_existing(&dir, &config.settings.testing, &keys)?;
     Ok((config, dir, results))
 }
 

@@ -30,7 +30,7 @@ use crate::random_token::random_token;
 use crate::run_trace::RunTrace;
 use crate::signals::StopOnSignal;
 use crate::supervisor;
-use crate::text::plural;
+use crate::text::{plural, printable};
 use crate::user_key::user_key;
 
 #[derive(Debug, Args)]
@@ -162,7 +162,13 @@ fn check(args: &RunArgs, scope: &RunScope) -> Result<Exit, CliError> {
     output::line(&format!("{}: {count}, no problem found", file.plan.name));
     let several = several_answers(&file.plan, config.settings.run.candidates);
     several.iter().for_each(|line| output::line(line));
-    output::line(&copies_text(method));
+    match (method, &config.settings.run.directory) {
+        (None, Some(directory)) => output::line(&format!(
+            "Copies: chosen when a run creates {}",
+            printable(&directory.display().to_string())
+        )),
+        (method, _) => output::lines(method.map(copies_text)),
+    }
     output::line(&tracing_text(TraceStatus::Off.as_str()));
     output::line(&protected(&file.plan));
     Ok(Exit::SUCCESS)

@@ -261,6 +261,35 @@ fn a_renamed_feature_stays_green() {
     assert!(dir.run_plan().with_code(2).stderr.contains("for `was` in feature `one`"));
 }
 
+/// Two plans of one project have a feature with the same id and other tests.
+#[test]
+fn plans_with_equal_ids_keep_their_records_apart() {
+    let dir = TestDir::with_project();
+    let feature = |file: &str| {
+        let (script, test) = (format!("answer {file}.txt x"), format!("test -f {file}.txt"));
+        ShellFeature::new("one", &script, &test)
+    };
+    let run = |file: &str, code: i32| {
+        write_plan(&dir, &[feature(file)]);
+        fs::rename(dir.path("plan.toml"), dir.path(&format!("{file}.toml"))).unwrap();
+        let plan = format!("{file}.toml");
+        let finished = dir.greenwave(["run", &plan, "--no-metrics", "--format", "json"]).run();
+        // Without receipts, only the journal has the record.
+        let _ = fs::remove_dir_all(dir.path(STATE).join("greenwave/green"));
+        Report::of(&finished.with_code(code)).requests()
+    };
+    assert_eq!((run("a", 0), run("b", 0)), (1, 1));
+    assert_eq!((run("a", 0), run("b", 0)), (0, 0), "both stay green");
+    // The records of attempts are separate as well.
+    write_plan(&dir, &[ShellFeature::new("one", "answer c.txt x", "false")]);
+    dir.run_plan().with_code(1);
+    assert_eq!(run("a", 0), 0);
+    let forget = |plan: &str| dir.greenwave(["forget", plan, "one"]).run().with_code(0).stdout;
+    let forgotten = forget("b.toml");
+    assert_eq!(forgotten, "one: no longer green, attempts start again from 1 (were at 2)\n");
+    assert_eq!(forget("a.toml"), "one: nothing is recorded\n");
+}
+
 #[test]
 fn a_forgotten_feature_starts_again() {
     let dir = TestDir::with_project();

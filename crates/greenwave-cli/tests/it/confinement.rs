@@ -430,3 +430,77 @@ fn a_system_without_namespaces_of_processes_is_named() {
     let stdout = &finished.with_code(0).stdout;
     assert!(stdout.contains(expected), "{stdout}");
 }
+
+/// Connects to sockets, and prints the letters of the ones that answer.
+const CONNECTIONS: &str = r#"python3 - <<'end'
+import os, socket
+found = ""
+for letter, path in zip("abcd", os.environ["SOCKETS"].split()):
+    try:
+        socket.socket(socket.AF_UNIX).connect(path)
+        found += letter
+    except OSError:
+        pass
+print('```text path="one.txt"\nanswered:' + found + '\n```')
+end"#;
+
+/// Returns the letters of the sockets that an agent under mounts reaches: two that a program has
+/// bound in `/tmp`, one of the bus of the session, and one beside the project. `lines` begin the
+/// plan, with `TMP` for the directory of the first two.
+fn reached_sockets(lines: &str) -> String {
+    use std::os::unix::net::UnixListener;
+
+    let (dir, outside) = (dir(), tempfile::tempdir_in("/tmp").unwrap());
+    let tmp = outside.path().canonicalize().unwrap();
+    fs::create_dir_all(tmp.join("sub")).unwrap();
+    fs::create_dir_all(dir.path("session")).unwrap();
+    let bus = dir.path("session/bus");
+    let paths = [tmp.join("agent.1"), tmp.join("sub/editor"), bus.clone(), dir.path("other/database")];
+    let _listeners = paths.each_ref().map(|path| UnixListener::bind(path).unwrap());
+    let listed = paths.map(|path| path.display().to_string()).join(" ");
+    let agent = format!("export SOCKETS='{listed}'\n{CONNECTIONS}");
+    let plan = shell_plan::plan(&[ShellFeature::new("one", &agent, "test -f one.txt")]);
+    let lines = lines.replace("TMP", &tmp.display().to_string());
+    dir.write("plan.toml", format!("confine = \"mount\"\n{lines}\n{plan}"));
+    let run = plan_of(&dir).variable("XDG_RUNTIME_DIR", dir.path("session"));
+    run.variable("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={},guid=1", bus.display()))
+        .run()
+        .with_code(0);
+    let answer = dir.read("project/one.txt");
+    answer.trim().strip_prefix("answered:").unwrap_or(&answer).to_owned()
+}
+
+#[test]
+fn sockets_of_the_session_are_out_of_reach_of_mounts() {
+    if !strengths(&dir()).contains(&"mount") || Command::new("python3").arg("-V").output().is_err() {
+        return;
+    }
+    // Tests have their directories in `/tmp` by default, where all sockets count as the session's.
+    let beside = if std::env::temp_dir().starts_with("/tmp") { "" } else { "d" };
+    assert_eq!(reached_sockets(""), beside);
+    assert_eq!(reached_sockets("readable = [\"TMP/agent.1\"]"), format!("a{beside}"));
+    assert_eq!(reached_sockets("writable = [\"TMP\"]"), format!("ab{beside}"));
+}
+
+#[test]
+fn too_many_files_beside_a_hidden_one_are_said() {
+    let dir = dir();
+    let run = |dir: &TestDir| {
+        dir.write("plan.toml", format!("confine = \"mount\"\n{}", shell_plan::plan(&[plain()])));
+        let finished = plan_of(dir).run();
+        let is_note = |event: &&Value| event["event"] == "note" && event["code"] == "replaced-files";
+        let note = finished.events().iter().find(is_note).map(|note| note["message"].to_string());
+        note.unwrap_or_default()
+    };
+    if !strengths(&dir).contains(&"mount") {
+        return;
+    }
+    let before = run(&dir);
+    for number in 0..20_001 {
+        fs::File::create(dir.path(&format!("other/{number}"))).unwrap();
+    }
+    let after = run(&dir);
+    assert!(after.contains("files lie beside the hidden ones, more than 20000"), "{after}");
+    // Old kernels have another reason.
+    assert!(before.is_empty() || !before.contains("more than 20000"), "{before}");
+}

@@ -261,6 +261,75 @@ fn commands_that_only_show_something_run_no_code_of_the_project() {
     }
 }
 
+/// Writes a project whose settings name `directory` for results, for working copies and as a server
+/// of results.
+fn write_project_with_directory(dir: &TestDir, directory: &Path) {
+    let plan = shell_plan::plan(&[ShellFeature::new("f", "true", "false")]);
+    dir.write("p/plan.toml", plan.replace("project = \"project\"", "project = \".\""));
+    let directory = directory.display();
+    let settings = format!(
+        "[cache]\ndirectory = \"{directory}\"\n[run]\ndirectory = \"{directory}\"\n\
+         [testing]\nremote = \"file://{directory}\"\n\
+         [[test]]\nname = \"t\"\ncommand = [\"true\"]\n"
+    );
+    dir.write("p/greenwave.toml", settings);
+}
+
+/// Returns the paths, kinds, sizes and times of everything at and below a path.
+fn all_paths(path: &Path) -> String {
+    let found = Command::new("find").arg(path).args(["-printf", "%p %y %s %T@ %C@\n"]).output().unwrap();
+    String::from_utf8(found.stdout).unwrap()
+}
+
+#[test]
+fn commands_that_only_show_something_write_nothing_where_the_settings_of_a_project_lead() {
+    let commands: &[&[&str]] = &[
+        &["cache", "stats"],
+        &["cache", "verify"],
+        &["cache", "clear"],
+        &["test", "--dry-run"],
+        &["test", "--explain", "t"],
+        &["test", "--why-not-cached"],
+        &["history"],
+        &["doctor"],
+        &["attempts", "plan.toml"],
+        &["graph", "plan.toml"],
+        &["profile", "show"],
+        &["clean", "--dry-run"],
+        &["run", "--check", "plan.toml"],
+    ];
+    for args in commands {
+        for exists in [false, true] {
+            let dir = TestDir::empty();
+            let outside = dir.path("outside");
+            if exists {
+                for name in ["letter", "manifest", "lock", "index", "0000000000000001.seg", "sub/file"] {
+                    dir.write(&format!("outside/{name}"), "precious");
+                }
+            }
+            write_project_with_directory(&dir, &outside);
+            let before = all_paths(&outside);
+            let done = dir.greenwave(args.iter().copied()).within(&dir.path("p")).run();
+            assert!(matches!(done.status.code(), Some(0 | 2)), "{args:?}: {}", done.describe());
+            assert_eq!(before, all_paths(&outside), "{args:?}: {}", done.describe());
+        }
+    }
+}
+
+#[test]
+fn commands_that_only_show_something_use_a_directory_that_tests_have_filled() {
+    let dir = TestDir::empty();
+    write_project_with_directory(&dir, &dir.path("outside"));
+    let run = |args: &[&str]| dir.greenwave(args.iter().copied()).within(&dir.path("p")).run().with_code(0);
+    let before = run(&["cache", "stats"]).stdout;
+    assert!(before.starts_with("0 records, 0 B of "), "{before}");
+    let _ = run(&["test"]);
+    let after = run(&["cache", "stats"]).stdout;
+    assert!(!after.starts_with("0 records"), "{after}");
+    let shown = run(&["test", "--dry-run"]).stdout;
+    assert!(shown.contains("cached"), "{shown}");
+}
+
 #[test]
 fn results_on_a_server_are_believed_only_with_the_key() {
     let Some(server) = Server::redis() else { return };

@@ -15,8 +15,8 @@ use crate::context::RunContext;
 use crate::error::{Error, FeatureError};
 use crate::event::Event;
 use crate::file_state;
-use crate::green_record::GreenRecord;
-use crate::plan::Feature;
+use crate::green_record::{self, GreenRecord};
+use crate::plan::{Feature, FeatureId};
 use crate::run_journal::RunJournal;
 use crate::spending::format_dollars;
 use crate::tree::{self, Change};
@@ -39,13 +39,22 @@ pub(crate) struct BatchRecord {
 }
 
 impl BatchRecord {
-    /// Key in the journal. Ids of features have no slash.
+    /// Key in the journal of a batch whose results go into the project, and start of the keys of
+    /// others. Ids of features have no slash.
     const KEY: &str = "merge/batch";
 
+    /// Returns the key of a batch whose results go to a branch, or into the project.
+    fn key(branch: Option<&ResultBranch>) -> String {
+        match branch {
+            Some(branch) => format!("{}/{}", Self::KEY, branch.name),
+            None => Self::KEY.to_owned(),
+        }
+    }
+
     /// Reads the record of a batch that was interrupted, if there is one.
-    fn read(journal: &RunJournal) -> Result<Option<Self>, Error> {
+    fn read(journal: &RunJournal, key: &str) -> Result<Option<Self>, Error> {
         let records = journal.finished()?;
-        Ok(records.get(Self::KEY).and_then(|bytes| Self::decode(bytes)))
+        Ok(records.get(key).and_then(|bytes| Self::decode(bytes)))
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -58,19 +67,22 @@ impl BatchRecord {
     }
 
     fn write(&self, ctx: &RunContext) -> Result<(), Error> {
-        ctx.journal.record(Self::KEY, &self.encode())
+        ctx.journal.record(&Self::key(ctx.branch.as_ref()), &self.encode())
     }
 
-    /// Removes a feature from the record of an interrupted batch, if there is one.
+    /// Removes a feature from the records of interrupted batches, if there are any.
     ///
     /// # Errors
     /// Those of the journal.
     pub(crate) fn forget(journal: &RunJournal, feature: &str) -> Result<bool, Error> {
-        let Some(mut record) = Self::read(journal)? else { return Ok(false) };
-        let is_removed = record.features.remove(feature).is_some();
-        if is_removed {
-            let text = serde_json::to_vec(&record).expect("strings, numbers and lists always serialise");
-            journal.record(Self::KEY, &text)?;
+        let mut is_removed = false;
+        let records = journal.finished()?;
+        for (key, bytes) in records.iter().filter(|(key, _)| key.starts_with(Self::KEY)) {
+            let Some(mut record) = Self::decode(bytes) else { continue };
+            if record.features.remove(feature).is_some() {
+                is_removed = true;
+                journal.record(key, &record.encode())?;
+            }
         }
         Ok(is_removed)
     }
@@ -89,13 +101,13 @@ impl MergeQueue {
             (Some(branch), features) => self.write_commits(branch, features).await?,
             (None, [(feature, changes)]) => {
                 let record = self.record_of(feature, changes);
-                let id = &self.ctx.feature(feature.id).id;
-                self.write_recorded(changes, || self.record(id, &record), || self.ctx.journal.forget(id))
-                    .await?
+                let key = self.ctx.green_key(feature.id);
+                let forget = || self.ctx.journal.forget(&key);
+                self.write_recorded(changes, || self.record(&key, &record), forget).await?
             }
             (None, features) => {
                 let record = self.batch_of(features, tree::changes(before, &joined.files), None);
-                let forget = || self.ctx.journal.forget(BatchRecord::KEY);
+                let forget = || self.ctx.journal.forget(&BatchRecord::key(None));
                 self.write_recorded(&record.changes, || record.write(&self.ctx), forget).await?
             }
         };
@@ -105,12 +117,12 @@ impl MergeQueue {
         for (feature, changes) in &joined.features {
             if self.ctx.branch.is_none() {
                 let record = GreenRecord { written: true, ..self.record_of(feature, changes) };
-                self.record(&self.ctx.feature(feature.id).id, &record)?;
+                self.record(&self.ctx.green_key(feature.id), &record)?;
                 self.ctx.receipts.write(self.ctx.definition(feature.id), changes);
             }
         }
         if joined.features.len() > 1 {
-            self.ctx.journal.forget(BatchRecord::KEY)?;
+            self.ctx.journal.forget(&BatchRecord::key(self.ctx.branch.as_ref()))?;
         }
         self.ctx.steps.pass("publish a merge").await;
         for ((feature, changes), Verified { retested, cached }) in joined.features.iter().zip(verified) {
@@ -167,21 +179,22 @@ impl MergeQueue {
             let message = message(feature, candidate);
             let commit = branch.commit(parent, changes, message, &ctx.store).await?;
             parent = Some(commit.clone());
-            let record = GreenRecord { commit: Some(commit), ..self.record_of(candidate, changes) };
-            records.push((&feature.id, record));
+            let (commit, branch) = (Some(commit), Some(branch.name.clone()));
+            let record = GreenRecord { commit, branch, ..self.record_of(candidate, changes) };
+            records.push((candidate.id, record));
         }
         let commit_of =
-            |record: Option<&(&String, GreenRecord)>| record.and_then(|(_, it)| it.commit.clone());
+            |record: Option<&(FeatureId, GreenRecord)>| record.and_then(|(_, it)| it.commit.clone());
         let (Some(first), Some(last)) = (commit_of(records.first()), commit_of(records.last())) else {
             return Ok(true);
         };
         ctx.steps.pass("record a merge").await;
         let batch = self.batch_of(features, Vec::new(), Some((first.clone(), last.clone())));
         match &records[..] {
-            [(id, record)] => self.record(id, record)?,
+            [(id, record)] => self.record(&self.ctx.green_key(*id), record)?,
             _ => {
-                let with_commit = |(id, record): &(&String, GreenRecord)| {
-                    ((*id).clone(), GreenRecord { written: true, ..record.clone() })
+                let with_commit = |(id, record): &(FeatureId, GreenRecord)| {
+                    (ctx.feature(*id).id.clone(), GreenRecord { written: true, ..record.clone() })
                 };
                 BatchRecord { features: records.iter().map(with_commit).collect(), ..batch }.write(ctx)?;
             }
@@ -189,12 +202,15 @@ impl MergeQueue {
         ctx.steps.pass("write a merge").await;
         let tip = branch.clone();
         if let Err(error) = ctx.blocking(move || tip.advance(&first, &last)).await {
-            let key = if let [(id, _)] = &records[..] { id.as_str() } else { BatchRecord::KEY };
-            ctx.journal.forget(key)?;
+            let key = match &records[..] {
+                [(id, _)] => ctx.green_key(*id),
+                _ => BatchRecord::key(Some(branch)),
+            };
+            ctx.journal.forget(&key)?;
             return Err(error.into());
         }
         for (id, record) in records {
-            self.record(id, &GreenRecord { written: true, ..record })?;
+            self.record(&ctx.green_key(id), &GreenRecord { written: true, ..record })?;
         }
         Ok(true)
     }
@@ -207,6 +223,7 @@ impl MergeQueue {
             merged: changes.to_vec(),
             written: false,
             commit: None,
+            branch: None,
         }
     }
 
@@ -220,11 +237,12 @@ impl MergeQueue {
             let record = GreenRecord { written: true, ..self.record_of(feature, changes) };
             (self.ctx.feature(feature.id).id.clone(), record)
         };
-        BatchRecord { version: VERSION, features: features.iter().map(record).collect(), changes, commits }
+        let features = features.iter().map(record).collect();
+        BatchRecord { version: VERSION, features, changes, commits }
     }
 
-    fn record(&self, id: &str, record: &GreenRecord) -> Result<(), Error> {
-        self.ctx.journal.record(id, &record.encode())
+    fn record(&self, key: &str, record: &GreenRecord) -> Result<(), Error> {
+        self.ctx.journal.record(key, &record.encode())
     }
 }
 
@@ -242,12 +260,22 @@ fn message(feature: &Feature, candidate: &Candidate) -> String {
     message
 }
 
-/// Finishes a batch that was interrupted, or reverts it. Returns the features that are green by it.
+/// Finishes batches that were interrupted, or reverts them: one of this plan, and one of any plan
+/// whose results go into the project. Returns the keys of the features that are green by it.
 ///
 /// # Errors
 /// Fails if the journal or the project cannot be read or written.
 pub(crate) async fn finish_batch(ctx: &RunContext) -> Result<BTreeSet<String>, Error> {
-    let Some(record) = BatchRecord::read(&ctx.journal)? else { return Ok(BTreeSet::new()) };
+    let keys = [None, ctx.branch.as_ref()].map(BatchRecord::key);
+    let mut green = BTreeSet::new();
+    for key in BTreeSet::from(keys) {
+        green.extend(finish_batch_of(ctx, &key).await?);
+    }
+    Ok(green)
+}
+
+async fn finish_batch_of(ctx: &RunContext, key: &str) -> Result<BTreeSet<String>, Error> {
+    let Some(record) = BatchRecord::read(&ctx.journal, key)? else { return Ok(BTreeSet::new()) };
     let is_merged = match (&record.commits, &ctx.branch) {
         (Some((first, last)), Some(branch)) => {
             let (branch, first, last) = (branch.clone(), first.clone(), last.clone());
@@ -262,11 +290,12 @@ pub(crate) async fn finish_batch(ctx: &RunContext) -> Result<BTreeSet<String>, E
     let mut green = BTreeSet::new();
     if is_merged {
         for (feature, record) in &record.features {
-            ctx.journal.record(feature, &record.encode())?;
-            green.insert(feature.clone());
+            let key = green_record::key(feature, &record.definition);
+            ctx.journal.record(&key, &record.encode())?;
+            green.insert(key);
         }
     }
     ctx.steps.pass("forget an interrupted batch").await;
-    ctx.journal.forget(BatchRecord::KEY)?;
+    ctx.journal.forget(key)?;
     Ok(green)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use greenwave_dir::folded_name;
 use greenwave_inputs::Selection;
 
 use super::{matches, names, patterns};
@@ -182,7 +183,8 @@ pub(super) struct TrustedFiles {
     of_plan: AnyCase,
 }
 
-/// Patterns that match paths whatever their case, since some file systems ignore it.
+/// Patterns that match paths whatever their case, and other spellings for which some file system
+/// finds the same file.
 #[derive(Debug)]
 struct AnyCase {
     patterns: Option<Selection>,
@@ -200,8 +202,15 @@ impl AnyCase {
         let is_in = |selection: &Option<Selection>, path: &str| {
             selection.as_ref().is_some_and(|selection| matches(selection, path))
         };
-        is_in(&self.patterns, path) || is_in(&self.in_lower_case, &path.to_lowercase())
+        is_in(&self.patterns, path)
+            || is_in(&self.in_lower_case, &path.to_lowercase())
+            || is_in(&self.in_lower_case, &folded(path))
     }
+}
+
+/// Folds each name in a path.
+fn folded(path: &str) -> String {
+    path.split('/').map(folded_name).collect::<Vec<_>>().join("/")
 }
 
 /// The lists without patterns of a plan. They take milliseconds to compile.
@@ -250,6 +259,9 @@ mod tests {
         let paths =
             [".envrc", "a/flake.nix", ".cursorrules", "sub/.GDBINIT", ".bundle/config", "vercel.json"];
         for path in paths.into_iter().chain(["jenkinsfile", "CodeOwners", ".crush.json", "sub/.mcp.json"]) {
+            assert!(files.reason(path, "").is_some(), "{path}");
+        }
+        for path in [".vſcode/tasks.json", ".en\u{ad}vrc", "sub/.envrc.", ".envrc:stream", "git~1/config"] {
             assert!(files.reason(path, "").is_some(), "{path}");
         }
         for path in ["src/main.rs", "docs/flake.md", "cursor.rs", "a.nix", "bundle/config"] {

@@ -46,7 +46,7 @@ pub(super) struct Loaded {
 pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliError> {
     let mut config = load_config(project, args)?;
     let environment = supervisor::environment();
-    let guard = guard(project, &config);
+    let guard = guard(project, &config, args);
     let environment = environment.guarded_by(guard);
     let environment = if args.is_inspection() { environment.inspecting() } else { environment };
     let file = std::mem::take(&mut config.tests);
@@ -260,7 +260,7 @@ fn open(
         Commands::Tests(harnesses, waiting) => (true, harnesses, Some(waiting)),
         Commands::Listings(harnesses, waiting) => (false, harnesses, waiting),
     };
-    let results = if settings.cache.enabled { open_results(config) } else { None };
+    let results = if settings.cache.enabled { open_results(config, args) } else { None };
     let dir = results_dir(config).ok().and_then(|dir| std::path::absolute(dir).ok());
     // The default profile is made for runs of plans. Tests use all CPUs unless somebody chose a
     // number.
@@ -281,7 +281,7 @@ fn open(
         jobserver: jobserver::outer().or_else(|| Jobserver::new(workers).ok()),
         // Tests see the same directories and ports with and without a cache.
         ports: dir.as_deref().map(ResultStore::ports_path),
-        files: results.as_ref().map(ResultStore::files_path),
+        files: results.as_ref().and_then(ResultStore::files_path),
         guard: environment.guard().cloned(),
         results: dir,
         harnesses,
@@ -311,14 +311,14 @@ fn open(
 /// Returns the guard of tests: they can neither read the user's key nor change stored results.
 ///
 /// A run inside another run needs none, since the outer guard holds for its tests as well.
-fn guard(project: &Path, config: &Config) -> Option<Arc<LazyGuard>> {
+fn guard(project: &Path, config: &Config, args: &TestArgs) -> Option<Arc<LazyGuard>> {
     let is_inner = TraceStatus::of(TraceMode::WhenPossible) == TraceStatus::TracedByOuter;
     if is_inner || !config.settings.testing.protect_state {
         return None;
     }
     let guard = private_dirs().into_iter().fold(Guard::new(), Guard::hidden);
     let results = results_dir(config).ok().and_then(|dir| std::path::absolute(dir).ok());
-    if let (Some(results), true) = (&results, config.settings.cache.enabled) {
+    if let (Some(results), true) = (&results, config.settings.cache.enabled && !args.is_inspection()) {
         // Opening the store reports an error.
         let _ = ResultStore::create_lock_directories(results);
     }
@@ -334,12 +334,18 @@ fn guard(project: &Path, config: &Config) -> Option<Arc<LazyGuard>> {
 }
 
 /// Opens the store of results. If that fails, prints one warning, and tests run without. A server
-/// that cannot be used is one warning, too, and tests run with the directory only.
-fn open_results(config: &Config) -> Option<ResultStore> {
+/// that cannot be used is one warning, too, and tests run with the directory only. An inspection
+/// creates no store.
+fn open_results(config: &Config, args: &TestArgs) -> Option<ResultStore> {
     static WARNED: Once = Once::new();
     let opened = results_dir(config).and_then(|dir| {
-        ResultStore::open(&dir, &config.settings.testing, &config.settings.result_keys)
-            .map_err(CliError::Results)
+        let (testing, keys) = (&config.settings.testing, &config.settings.result_keys);
+        let opened = if args.is_inspection() {
+            ResultStore::open_existing(&dir, testing, keys)
+        } else {
+            ResultStore::open(&dir, testing, keys)
+        };
+        opened.map_err(CliError::Results)
     });
     let warn = |consequence: &str, error: CliError| WARNED.call_once(|| output::warn(consequence, &error));
     let mut store = opened.map_err(|error| warn("running without cached results", error)).ok()?;
