@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 
 use crate::process::{cargo, output_of, shown};
-use crate::{Result, defaults, features, field, layers, loom, profiles, simulation, soundness, tidy};
+use crate::{Result, defaults, dist, features, field, layers, loom, profiles, simulation, soundness, tidy};
 
 /// A group of steps that CI runs on a separate machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -73,6 +73,7 @@ const STEPS: &[Step] = &[
     },
     Step { job: Job::Services, name: "field --check", action: Task(|| field::field(&[], 5, true)) },
     Step { job: Job::Services, name: "field --edits", action: Task(field::field_edits) },
+    Step { job: Job::Services, name: "dist --check", action: Task(dist::check) },
     // Features only add: each crate compiles without them, and with each alone.
     Step { job: Job::Lint, name: "features", action: Task(features::features) },
     // Features only add: a crate that does not use a feature compiles beside one that enables it.

@@ -72,6 +72,18 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with_all = ["projects", "minutes", "check"])]
         edits: bool,
     },
+    /// Package the program: archives, an install script, npm packages and wheels
+    Dist {
+        /// Targets of the programs [default: x86_64-unknown-linux-musl]
+        #[arg(long = "target", value_name = "TARGET")]
+        targets: Vec<String>,
+        /// Directory from which the install script downloads archives
+        #[arg(long)]
+        url: Option<String>,
+        /// Package a debug build for this system, install each package offline, and run it
+        #[arg(long, conflicts_with_all = ["targets", "url"])]
+        check: bool,
+    },
     /// Run a plan with real coding programs from npm, answered by a scripted server
     Live {
         /// Programs: claude, codex [default: both]

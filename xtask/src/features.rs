@@ -30,11 +30,12 @@ const CLIENTS: [&str; 8] =
 /// Features that the step `unified` compiles, and that are not combined with others, because their
 /// packages are not among [`CRATES`].
 #[cfg(test)]
-const UNIFIED: [(&str, &str); 8] = [
+const UNIFIED: [(&str, &str); 9] = [
     ("greenwave-agents", "http"),
     ("greenwave", "http-agents"),
     ("greenwave", "remote"),
     ("greenwave", "remote-objects"),
+    ("greenwave-cli", "completions"),
     ("greenwave-cli", "http-agents"),
     ("greenwave-cli", "mcp"),
     ("greenwave-cli", "remote"),

@@ -9,6 +9,7 @@ mod ci;
 mod cli;
 mod defaults;
 mod demo_script;
+mod dist;
 mod features;
 mod field;
 mod fuzz;
@@ -48,6 +49,8 @@ fn main() -> ExitCode {
         Command::Long { runs, rounds } => long::long(&runs, rounds),
         Command::Field { edits: true, .. } => field::field_edits(),
         Command::Field { projects, minutes, check, .. } => field::field(&projects, minutes, check),
+        Command::Dist { check: true, .. } => dist::check(),
+        Command::Dist { targets, url, .. } => dist::dist(&targets, url.as_deref()),
         Command::Live { programs } => live::live(&programs),
         Command::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
         Command::Loom => loom::loom(),

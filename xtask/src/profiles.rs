@@ -129,7 +129,13 @@ pub(crate) fn profiles() -> Result<String> {
 /// Builds the program with its default features, as the check of public projects does, so that the
 /// two share their build.
 pub(crate) fn build() -> Result<PathBuf> {
+    build_with(&[])
+}
+
+/// Builds the program with more arguments of `cargo build`.
+pub(crate) fn build_with(args: &[&str]) -> Result<PathBuf> {
     let mut command = cargo(["build", "--locked", "--package=greenwave-cli"]);
+    command.args(args);
     command.arg("--message-format=json-render-diagnostics");
     let messages = output_of(&mut command)?;
     let mut built =

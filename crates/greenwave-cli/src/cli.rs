@@ -4,6 +4,8 @@ mod approve;
 mod attempts;
 mod cache;
 mod clean;
+#[cfg(feature = "completions")]
+mod completions;
 mod dashboard;
 mod demo;
 mod doctor;
@@ -75,6 +77,13 @@ enum Command {
     /// Show the effective settings.
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
+    /// Print a script that completes commands and options in a shell.
+    #[cfg(feature = "completions")]
+    Completions(completions::CompletionsArgs),
+    /// Write man pages to a directory, for packages.
+    #[cfg(feature = "completions")]
+    #[command(hide = true)]
+    Man(completions::ManArgs),
 }
 
 impl Cli {
@@ -114,6 +123,10 @@ impl Cli {
             Command::Graph(args) => graph::graph(&args),
             Command::Schema(args) => Ok(schema::schema(&args)),
             Command::Profile(profile::ProfileCommand::Show(args)) => profile::show(&args),
+            #[cfg(feature = "completions")]
+            Command::Completions(args) => completions::completions(&args),
+            #[cfg(feature = "completions")]
+            Command::Man(args) => completions::man(&args),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::test_dir::TestDir;
 
 #[test]
 fn each_command_has_help() {
-    let commands: [&[&str]; 25] = [
+    let commands: [&[&str]; 27] = [
         &[],
         &["demo"],
         &["run"],
@@ -30,6 +30,8 @@ fn each_command_has_help() {
         &["schema"],
         &["profile"],
         &["profile", "show"],
+        &["completions"],
+        &["man"],
         &["help", "help"],
     ];
     for command in commands {
