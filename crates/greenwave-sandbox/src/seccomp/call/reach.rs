@@ -25,7 +25,7 @@ pub(super) const NUMBERS: &[c_long] = &[
 ];
 
 /// Requests of `ptrace` that start to trace another process (`linux/ptrace.h`).
-pub(in super::super) const PTRACE_STARTS: [u32; 2] = [libc::PTRACE_ATTACH, libc::PTRACE_SEIZE];
+pub(in super::super) const PTRACE_STARTS: [u32; 2] = [libc::PTRACE_ATTACH as _, libc::PTRACE_SEIZE as _];
 /// Families of sockets whose peers have addresses that are reported. Sockets of other families are
 /// reported when they are created.
 pub(in super::super) const ADDRESSED: [c_int; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
