@@ -122,5 +122,6 @@ async fn put_results(directory: &Path, results: u64) -> Result<()> {
         let (key, record) = record(number);
         backend.put(&key, record.encode(&key), None).await?;
     }
-    Ok(backend.close().await?)
+    backend.close().await?;
+    Ok(())
 }

@@ -52,7 +52,11 @@ impl Builds {
         let Some(harness) = tests.first().map(|test| context.runner.harness(test)) else { return Ok(()) };
         let (project, environment) = (context.project.root(), context.runner.environment());
         let request = BuildRequest { project, directory, environment, tests: &tests };
-        guarded(harness, async { Ok(harness.prepare_build(&request).await) }).await?;
+        let prepared = async {
+            harness.prepare_build(&request).await;
+            Ok(())
+        };
+        guarded(harness, prepared).await?;
         let mut before = context.project.snapshot_after(Instant::now()).await?;
         for attempt in 1.. {
             let built = guarded(harness, async { harness.build(&request).await }).await?;
