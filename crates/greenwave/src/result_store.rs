@@ -154,7 +154,12 @@ impl ResultStore {
         settings: &TestingSettings,
         keys: &ResultKeys,
     ) -> Result<Self, ResultStoreError> {
-        if DiskBackend::exists(directory) {
+        // Anything else in its place is an error.
+        let is_in_the_way = match std::fs::symlink_metadata(directory) {
+            Ok(metadata) => !metadata.is_dir(),
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        };
+        if is_in_the_way || DiskBackend::exists(directory) {
             Self::open(directory, settings, keys)
         } else {
             Ok(Self::with(directory, None, settings, keys))

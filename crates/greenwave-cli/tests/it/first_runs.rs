@@ -1,5 +1,5 @@
 //! `greenwave test` in a project of pytest for the first time: the process that collects the tests
-//! runs them, too.
+//! runs them, too, if they share a process in every run.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::pytest::{FAILS, PASSES, Suite};
 use crate::test_command::verdicts;
 
 /// A suite whose `conftest.py` appends a letter to the file that is returned when a process of
-/// pytest starts and when it ends.
+/// pytest starts and when it ends, which is a hook of the session of all files.
 fn suite_with_log(files: &[(&str, &str)]) -> Option<(Suite, PathBuf)> {
     let suite = Suite::new(files)?;
     let log = suite.dir.path("log");
@@ -45,6 +45,17 @@ fn one_process_collects_and_runs() {
         assert_eq!(ran, expected);
         assert_eq!(fs::read_to_string(log).unwrap(), "se");
     }
+}
+
+#[test]
+fn an_edit_after_the_first_run_leaves_the_files_before_it_cached() {
+    let files = [("test_a.py", PASSES), ("test_b.py", PASSES), ("test_c.py", PASSES)];
+    let Some(suite) = Suite::new(&files) else { return };
+    suite.greenwave(&["--jobs", "1"]).run().with_code(0);
+    suite.dir.write("p/test_b.py", format!("{PASSES}# An edit.\n"));
+    let second = verdicts(&suite.greenwave(&["--jobs", "1", "--format", "json"]).run().with_code(0));
+    let cached: Vec<(&str, bool)> = second.iter().map(|it| (it.0.as_str(), it.2)).collect();
+    assert_eq!(cached, [("py:test_a.py", true), ("py:test_b.py", false), ("py:test_c.py", false)]);
 }
 
 #[test]
@@ -87,7 +98,9 @@ fn an_input_that_changes_after_the_collection_has_read_it_is_not_missed() {
          \x20   signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n\
          \x20   with open({process:?}, 'w') as file:\n\
          \x20       file.write(f'{{os.getpid()}}.')\n\
-         \x20   signal.sigwait([signal.SIGUSR1])\n"
+         \x20   signal.sigwait([signal.SIGUSR1])\n\
+         def pytest_unconfigure():\n\
+         \x20   pass\n"
     );
     suite.dir.write("p/conftest.py", text);
     let has_ended = AtomicBool::new(false);

@@ -23,8 +23,8 @@ const PLUGIN: &str = include_str!("batch.py");
 /// Module name of the plugin, which must not collide with a module of the project.
 pub(super) const PLUGIN_NAME: &str = "greenwave_batch";
 /// A pytest plugin that runs each file in a forked process.
-const FORKS: &str = include_str!("forks.py");
-const FORKS_NAME: &str = "greenwave_forks";
+pub(super) const FORKS: &str = include_str!("forks.py");
+pub(super) const FORKS_NAME: &str = "greenwave_forks";
 /// File that this plugin creates after each file had a process to itself.
 const APART: &str = "apart";
 /// File that the plugin writes.

@@ -4,6 +4,7 @@ import json
 import os
 
 import greenwave_collection as collecting
+import greenwave_forks as forks
 import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -58,11 +59,21 @@ class Continued(collecting.Collection):
             if collecting.COVERAGE_FILE is not None:
                 os.environ["COVERAGE_FILE"] = collecting.COVERAGE_FILE
 
+    def shares_process(self, session):
+        """Returns whether the results of all files depend on all of them in any case.
+
+        Otherwise this process must not run them: it has imported every file, so an edit of one
+        would run all again.
+        """
+        if any(forks.is_shared(plugin) for plugin in session.config.pluginmanager.get_plugins()):
+            return True
+        return len({collecting.path_of(item) for item in session.items}) == 1
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session):
         if not self.waits or not session.items:
             return None
-        if self.errors:
+        if self.errors or not self.shares_process(session):
             # Runs nothing, as a collection does.
             session.config.option.collectonly = True
             return None

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::batch::{PLUGIN_NAME, write_module, write_plugin};
+use super::batch::{FORKS, FORKS_NAME, PLUGIN_NAME, write_module, write_plugin};
 use super::{PREFIX, collection, is_file};
 use crate::harness::continuation::Continuation;
 use crate::harness::discovery::SINGLE_TESTS_VARIABLE;
@@ -37,6 +37,7 @@ impl Continuation for PytestContinuation {
     ) -> Result<LaunchSpec, Error> {
         write_module(directory, COLLECTION_NAME, collection::SCRIPT)?;
         write_module(directory, WAITING_NAME, WAITING)?;
+        write_module(directory, FORKS_NAME, FORKS)?;
         let variable = write_plugin(collection, directory, environment)?;
         // The words of the user come last, since theirs may be files.
         let [module, pytest, own @ ..] = PREFIX;
