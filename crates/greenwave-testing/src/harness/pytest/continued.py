@@ -62,8 +62,8 @@ class Continued(collecting.Collection):
     def shares_process(self, session):
         """Returns whether the results of all files depend on all of them in any case.
 
-        Otherwise this process must not run them: it has imported every file, so an edit of one
-        would run all again.
+        Otherwise other processes run them, one per worker. This one has imported every file, so an
+        edit of one would run all again.
         """
         if any(forks.is_shared(plugin) for plugin in session.config.pluginmanager.get_plugins()):
             return True
