@@ -11,7 +11,7 @@ use std::process::Command;
 
 use cargo_metadata::MetadataCommand;
 
-use crate::process::{cargo, output_of, root};
+use crate::process::{cargo, host, output_of, root};
 use crate::{Result, profiles};
 
 /// Target of the packages if none is named. Its programs are static: they run on any distribution.
@@ -81,13 +81,18 @@ pub(crate) fn dist(targets: &[String], url: Option<&str>) -> Result<String> {
 /// # Errors
 /// If a package cannot be made or installed, or if its program does not run.
 pub(crate) fn check() -> Result<String> {
-    let program = profiles::build_with(&["--features=completions"])?;
+    let program = runnable()?;
     let directory = tempfile::tempdir()?;
     let release = Release::read(directory.path().join("packages"))?;
     let build = release.assemble(&host()?, &program)?;
     release.pack(std::slice::from_ref(&build), None)?;
     let installed = check::install_each(&release, &build, directory.path())?;
     Ok(format!("dist: {} install the program offline", installed.join(", ")))
+}
+
+/// Builds a program for this system that prints its completions, without optimisation.
+fn runnable() -> Result<PathBuf> {
+    profiles::build_with(&["--features=completions"])
 }
 
 /// Builds the program for a target, optimised and with all features.
@@ -100,13 +105,6 @@ fn build(target: &str) -> Result<PathBuf> {
     );
     output_of(&mut command).map_err(|error| format!("{error}\nhint: {hint}"))?;
     Ok(root().join("target").join(target).join("dist/greenwave"))
-}
-
-/// Returns the target of this system's compiler.
-fn host() -> Result<String> {
-    let version = output_of(Command::new("rustc").arg("-vV"))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.ok_or("`rustc -vV` does not name a host")?.to_owned())
 }
 
 impl Release {
@@ -146,7 +144,7 @@ impl Release {
         }
         fs::copy(root().join("README.md"), build.tree.join("README.md"))?;
         // The program of another processor does not run here, and its command line is the same.
-        let native = if build.processor() == std::env::consts::ARCH { program } else { &self.native()? };
+        let native = if build.processor() == std::env::consts::ARCH { program } else { &runnable()? };
         output_of(Command::new(native).arg("man").arg(share.join("man/man1")))?;
         for (shell, place) in SHELLS {
             let script = output_of(Command::new(native).args(["completions", shell]))?;
@@ -155,11 +153,6 @@ impl Release {
             fs::write(place, script)?;
         }
         Ok(build)
-    }
-
-    /// Returns a program that runs on this system.
-    fn native(&self) -> Result<PathBuf> {
-        profiles::build_with(&["--features=completions"])
     }
 
     /// Makes all packages. Returns the names of their files.

@@ -1,8 +1,10 @@
 //! Runs other programs, cargo above all, and captures their output.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
 
 use crate::Result;
 
@@ -17,6 +19,32 @@ pub(crate) fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Comma
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root()).stdin(Stdio::null());
     command
+}
+
+/// Returns the target of this system's compiler.
+///
+/// # Errors
+/// If rustc cannot be run.
+pub(crate) fn host() -> Result<String> {
+    let version = output_of(Command::new("rustc").arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.ok_or("`rustc -vV` does not name a host")?.to_owned())
+}
+
+/// Runs a command of cargo that builds, and returns the programs of the target with this name and
+/// kind, each with the directory of its package.
+///
+/// # Errors
+/// If the build fails.
+pub(crate) fn built(command: &mut Command, name: &str, kind: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let messages = output_of(command.arg("--message-format=json-render-diagnostics"))?;
+    let program = |line: &str| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let package = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
+        let is_wanted = message["target"]["name"] == name && message["target"]["kind"][0] == kind;
+        message["executable"].as_str().filter(|_| is_wanted).map(|program| (package, program.into()))
+    };
+    Ok(messages.lines().filter_map(program).collect())
 }
 
 /// Runs a command and returns its standard output.

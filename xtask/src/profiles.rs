@@ -13,7 +13,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::Result;
-use crate::process::{cargo, output_of, root};
+use crate::process::{built, cargo, output_of, root};
 
 /// Directory of the shipped profiles.
 const PROFILES: &str = "crates/greenwave-cli/profiles";
@@ -135,16 +135,9 @@ pub(crate) fn build() -> Result<PathBuf> {
 /// Builds the program with more arguments of `cargo build`.
 pub(crate) fn build_with(args: &[&str]) -> Result<PathBuf> {
     let mut command = cargo(["build", "--locked", "--package=greenwave-cli"]);
-    command.args(args);
-    command.arg("--message-format=json-render-diagnostics");
-    let messages = output_of(&mut command)?;
-    let mut built =
-        messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter_map(|message| {
-            let is_program =
-                message["target"]["name"] == "greenwave" && message["target"]["kind"][0] == "bin";
-            message["executable"].as_str().map(PathBuf::from).filter(|_| is_program)
-        });
-    Ok(built.next().ok_or("`cargo build` built no program `greenwave`")?)
+    let programs = built(command.args(args), "greenwave", "bin")?;
+    let (_, program) = programs.into_iter().next().ok_or("`cargo build` built no program `greenwave`")?;
+    Ok(program)
 }
 
 fn shipped() -> Result<Vec<String>> {

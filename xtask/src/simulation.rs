@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
-
 use crate::Result;
-use crate::process::{cargo, output_of};
+use crate::process::{built, cargo, output_of};
 
 /// Variables that set the number of rounds.
 const SETTINGS: [(&str, &str); 4] = [
@@ -55,15 +53,9 @@ fn build() -> Result<BTreeMap<String, PathBuf>> {
     for (package, _) in ABOVE {
         command.args(["--package", package]);
     }
-    let messages = output_of(command.arg("--message-format=json-render-diagnostics"))?;
-    let programs = messages.lines().filter_map(|line| {
-        let message: Value = serde_json::from_str(line).ok()?;
-        let manifest = Path::new(message["manifest_path"].as_str()?);
-        let package = manifest.parent()?.file_name()?.to_string_lossy().into_owned();
-        let is_test = message["target"]["name"] == "simulation";
-        message["executable"].as_str().filter(|_| is_test).map(|program| (package, program.into()))
-    });
-    Ok(programs.collect())
+    let name = |package: PathBuf| Some(package.file_name()?.to_string_lossy().into_owned());
+    let programs = built(&mut command, "simulation", "test")?.into_iter();
+    Ok(programs.filter_map(|(package, program)| Some((name(package)?, program))).collect())
 }
 
 fn program_of<'a>(programs: &'a BTreeMap<String, PathBuf>, package: &str) -> Result<&'a Path> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use cargo_metadata::{CargoOpt, Dependency, DependencyKind, Metadata, MetadataCommand, Package, PackageId};
 
 use crate::Result;
-use crate::process::{output_of, root};
+use crate::process::{host, root};
 
 /// The packages of the workspace and the graph of what each is built from.
 #[derive(Debug)]
@@ -23,12 +23,10 @@ impl Workspace {
     /// # Errors
     /// If rustc or cargo fails, for example because `Cargo.lock` is out of date.
     pub(crate) fn load() -> Result<Self> {
-        let version = output_of(std::process::Command::new("rustc").arg("-vV"))?;
-        let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-        let host = host.ok_or("`rustc -vV` does not name a host")?;
+        let host = host()?;
         let mut command = MetadataCommand::new();
         command.current_dir(root()).features(CargoOpt::AllFeatures);
-        command.other_options(["--locked", "--filter-platform", host].map(str::to_owned));
+        command.other_options(["--locked", "--filter-platform", &host].map(str::to_owned));
         Ok(Self::new(command.exec()?))
     }
 
