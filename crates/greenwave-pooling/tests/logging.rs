@@ -1,6 +1,6 @@
-//! Logs of values whose formatting panics. This test has a process of its own: `tracing` decides once
-//! for all threads whether an event is of interest, and a thread without a subscriber that reaches
-//! the event at the same moment can turn it off for this one.
+//! Logs of values whose formatting panics. This test has a process of its own: `tracing` decides
+//! once for all threads whether an event is of interest, and a thread without a subscriber that
+//! reaches the event at the same moment can turn it off for this one.
 
 use std::fmt;
 use std::sync::Arc;

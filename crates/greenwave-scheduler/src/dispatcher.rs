@@ -28,6 +28,8 @@ const WORKERS: &str = "workers";
 pub struct Dispatcher {
     limits: Arc<Limits>,
     tasks: Vec<Task>,
+    /// Number of tasks of the graph. Added ones follow.
+    graph_tasks: usize,
     /// Dependants of all tasks, concatenated; `Task::dependants` is a range in it.
     dependants: Vec<TaskId>,
     /// Dependants added during the run.
@@ -59,6 +61,8 @@ struct Wants {
     units: Box<[UnitsNeeded]>,
     /// Whether the stage counts under `tasks_max`.
     has_task_slot: bool,
+    /// Whether the stage overtakes only those that lack units which it takes.
+    is_background: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -112,6 +116,7 @@ impl Dispatcher {
             pools: Arc::new(numbers),
             limits: Arc::new(limits),
             tasks: Vec::with_capacity(graph.len()),
+            graph_tasks: graph.len(),
             dependants: Vec::new(),
             added: HashMap::new(),
             needs: Arc::default(),
@@ -232,6 +237,7 @@ impl Dispatcher {
         let (dependants, took) = (none..none, Duration::ZERO);
         self.tasks.push(Task { state, rank, dependants, wants, overtaken: 0, has_slot: false, took });
         (self.stats.tasks, self.stats.waiting) = (self.stats.tasks + 1, self.stats.waiting + 1);
+        self.stats.added += 1;
         open.iter().for_each(|before| self.added.entry(*before).or_default().push(task));
         self.add_dependency(task, before);
         match after.iter().find_map(|after| self.failed_ancestor(*after)) {
@@ -368,7 +374,8 @@ impl Dispatcher {
             Some(&number) => number,
             None => {
                 let units = Arc::make_mut(&mut self.pools).resolve(needs)?;
-                let wants = Wants { units, has_task_slot: needs.has_task_slot() };
+                let (has_task_slot, is_background) = (needs.has_task_slot(), needs.is_background());
+                let wants = Wants { units, has_task_slot, is_background };
                 self.free.extend(self.pools.limits[self.free.len()..].iter().map(|&units| i64::from(units)));
                 Arc::make_mut(&mut self.wants).push(wants);
                 self.classes.extend([Class::default(), Class::default()]);
@@ -433,7 +440,10 @@ impl Dispatcher {
         self.give_slot_back(id);
         self.tasks[id.index()].state = state;
         match state {
-            TaskState::Done => self.stats.done += 1,
+            TaskState::Done => {
+                self.stats.done += 1;
+                self.stats.added_done += usize::from(id.index() >= self.graph_tasks);
+            }
             TaskState::Failed => self.stats.failed += 1,
             _ => self.stats.skipped += 1,
         }

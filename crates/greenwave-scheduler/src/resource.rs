@@ -45,6 +45,7 @@ enum Need {
     Shared(String),
     Exclusive(String),
     NoTaskSlot,
+    Background,
 }
 
 impl Needs {
@@ -78,6 +79,20 @@ impl Needs {
     #[must_use]
     pub fn without_task_slot(self) -> Self {
         self.and(Need::NoTaskSlot)
+    }
+
+    /// Counts the stage as overtaking only stages that lack units which it takes, see
+    /// [`Limits::overtakes_max`](crate::Limits::overtakes_max). For stages of low rank that use
+    /// what others leave: many short ones, one after another, would otherwise reserve resources for
+    /// a stage that waits for something else.
+    #[must_use]
+    pub fn in_background(self) -> Self {
+        self.and(Need::Background)
+    }
+
+    /// Returns whether the stage is [in the background](Self::in_background).
+    pub(crate) fn is_background(&self) -> bool {
+        self.0.contains(&Need::Background)
     }
 
     /// Returns whether the stage needs one of the slots under `tasks_max`.
@@ -124,7 +139,7 @@ impl ResourcePools {
         let mut wants: Vec<UnitsNeeded> = Vec::new();
         for need in needs.0.iter() {
             let (number, units) = match need {
-                Need::Units(_, 0) | Need::NoTaskSlot => continue,
+                Need::Units(_, 0) | Need::NoTaskSlot | Need::Background => continue,
                 Need::Units(name, units) => {
                     (self.number(name).ok_or_else(|| (name.clone(), *units, 0))?, *units)
                 }

@@ -8,6 +8,10 @@ use std::time::Duration;
 pub struct ScheduleStats {
     /// Tasks in the graph, including added ones.
     pub tasks: usize,
+    /// Added tasks.
+    pub added: usize,
+    /// Added tasks that succeeded.
+    pub added_done: usize,
     /// Stages started.
     pub started: usize,
     /// Stages running now.

@@ -16,7 +16,8 @@ use std::sync::{Arc, OnceLock};
 use greenwave_agents::{AgentPool, Preflight};
 use greenwave_dir::Dir;
 use greenwave_scheduler::{
-    Durations, Executor, Graph, OnFailure, Progress, ScheduleStats, Stopper, TaskId, TaskOutcome,
+    Durations, Executor, Graph, Job, OnFailure, Progress, ScheduleStats, Stopper, TaskId, TaskOutcome,
+    TaskSender,
 };
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
@@ -460,7 +461,10 @@ impl Engine {
         };
         let needs = |task: TaskId| FeatureRun::first_needs(ctx, feature_id(task));
         let expected = |task: TaskId| durations.estimate(&duration_key(self.graph.id(task)));
-        let report = self.executor.run(&self.graph, expected, &run.done, needs, stage, observe).await?;
+        let (tasks, added) = TaskSender::channel();
+        run.queue.add_tasks_to(tasks);
+        let job = Job::new().expected(expected).already_done(&run.done).needs(needs).observe(observe);
+        let report = self.executor.run_job(&self.graph, job.new_tasks(added), stage).await?;
         for event in delayed.into_inner() {
             ctx.emit(event).await;
         }

@@ -314,6 +314,13 @@ pub enum FeatureError {
 }
 
 impl FeatureError {
+    /// Creates the error of a panic.
+    pub(crate) fn of_panic(panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Self::Internal(format!("panicked: {}", text.as_deref().unwrap_or("no message")))
+    }
+
     /// Returns the kind of the reason if only the user can remove it, see
     /// [`Event::NeedsYou`](crate::Event::NeedsYou).
     pub(crate) fn needs_you(&self) -> Option<&'static str> {

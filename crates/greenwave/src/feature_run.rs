@@ -72,7 +72,7 @@ impl FeatureRun {
             () = stopped, if !is_merge => Ok(Err(FeatureError::Stopped)),
             performed = AssertUnwindSafe(self.perform()).catch_unwind() => performed,
         };
-        let result = performed.unwrap_or_else(|panic| Err(FeatureError::Internal(panic_text(&*panic))));
+        let result = performed.unwrap_or_else(|panic| Err(FeatureError::of_panic(&*panic)));
         let result = self.adopt_if_passing(result).await;
         self.ctx.steps.pass("end a stage").await;
         self.ctx.note_restored_state().await;
@@ -525,10 +525,4 @@ impl FeatureRun {
         let (feature, is_crowded) = (self.ctx.feature(self.id), self.ctx.is_crowded());
         resources::needs(&self.ctx.plan, feature, phase, requests, is_crowded)
     }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("panicked: {}", text.as_deref().unwrap_or("no message"))
 }

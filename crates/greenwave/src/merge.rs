@@ -4,17 +4,20 @@
 //! writes it so that a kill at any moment leaves nothing half done.
 
 mod batch;
+mod chain;
 mod joined;
 mod line;
+mod spare_copies;
 mod standing;
+mod test_pool;
 mod verdict;
 mod verify;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use greenwave_testing::Outcome;
+use greenwave_scheduler::TaskSender;
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
@@ -31,15 +34,18 @@ use crate::tree::{self, Change, Conflict, Tree};
 use crate::user_edits;
 use crate::workspace::Workspace;
 use line::{Candidate, MergeLine, Turn};
+use spare_copies::SpareCopies;
 pub(crate) use standing::Standing;
 use standing::Standings;
+use test_pool::Helpers;
 use verdict::MergeVerdict;
 pub(crate) use write::{BatchRecord, finish_batch};
 
 /// Maximum number of times that a merge starts again because the user changes its files.
 const JOIN_TRIES_MAX: usize = 20;
 
-/// Name of the working copy in which merges are tested.
+/// Name of the working copy in which merges are tested first. Those of further workers have a
+/// number behind it.
 pub(crate) const MERGE_COPY: &str = ".merge";
 
 /// A queue of merges, with the current state of the project.
@@ -53,6 +59,10 @@ pub(crate) struct MergeQueue {
     changes: Mutex<BTreeMap<FeatureId, Vec<Change>>>,
     trunk: AsyncMutex<Trunk>,
     line: Mutex<MergeLine>,
+    /// Working copies of the workers that help to test merges.
+    spare: Arc<SpareCopies>,
+    /// Adds tasks for them to the run, once it has begun.
+    tasks: OnceLock<TaskSender<(), FeatureError>>,
 }
 
 /// The project as the run has made it.
@@ -75,16 +85,6 @@ struct Trunk {
 struct Verified {
     retested: usize,
     cached: usize,
-}
-
-impl Verified {
-    fn add(&mut self, outcome: &Outcome) {
-        if outcome.is_cached() {
-            self.cached += 1;
-        } else {
-            self.retested += 1;
-        }
-    }
 }
 
 impl MergeQueue {
@@ -116,7 +116,19 @@ impl MergeQueue {
             changes: Mutex::new(changes),
             trunk: AsyncMutex::new(trunk),
             line: Mutex::new(MergeLine::new(standings, has_green)),
+            spare: Arc::default(),
+            tasks: OnceLock::new(),
         }
+    }
+
+    /// Lets merges use the workers that no feature needs.
+    pub(crate) fn add_tasks_to(&self, tasks: TaskSender<(), FeatureError>) {
+        // Only the start of the run sets it.
+        let _ = self.tasks.set(tasks);
+    }
+
+    fn helpers(&self) -> Helpers {
+        Helpers { copies: Arc::clone(&self.spare), tasks: self.tasks.get().cloned() }
     }
 
     /// Returns the current files of the project. Waits for the merge in progress.
@@ -313,18 +325,13 @@ impl MergeQueue {
         Ok(StageResult::Completed(PhaseEvent::Released))
     }
 
-    /// Removes the workspace of the queue.
+    /// Removes the workspaces of the queue.
     pub(crate) async fn close(&self) {
+        self.spare.remove().await;
         if let Some(workspace) = self.trunk.lock().await.workspace.take() {
             workspace.tear_down().await;
             workspace.remove();
         }
-    }
-
-    fn new_workspace(&self) -> Result<Workspace, Error> {
-        let workspace = Workspace::in_copies(&self.ctx.copies, MERGE_COPY, &self.ctx.project.in_flight)?;
-        workspace.add_hashes(&*self.ctx.tests);
-        Ok(workspace)
     }
 
     /// Refuses an attempt whose changes conflict with the project.
@@ -351,6 +358,13 @@ impl MergeQueue {
             format!("{reason}. Answer with the file as it should be after both changes.\n\n{marked}");
         Ok(StageResult::Refused { reason, feedback })
     }
+}
+
+/// Creates a working copy for tests of merges.
+fn new_workspace(ctx: &RunContext, name: &str) -> Result<Workspace, Error> {
+    let workspace = Workspace::in_copies(&ctx.copies, name, &ctx.project.in_flight)?;
+    workspace.add_hashes(&*ctx.tests);
+    Ok(workspace)
 }
 
 /// Returns the changes of files that nobody else has changed, and that the others leave room for.

@@ -51,6 +51,12 @@ pub(crate) fn needs(plan: &Plan, feature: &Feature, phase: Phase, requests: u32,
     }
 }
 
+/// Returns the resources of a worker that helps to test a merge, while no feature needs it. The
+/// merge holds those of the tests.
+pub(crate) fn helper_needs() -> Needs {
+    Needs::nothing().of(WORKERS, 1).without_task_slot().in_background()
+}
+
 /// Returns the number of requests that a feature may have in flight, given the number of agents
 /// that it asks.
 pub(crate) fn requests_max(settings: &Settings, agents: usize) -> u32 {

@@ -111,3 +111,47 @@ fn a_feature_with_a_dependant_does_not_wait_for_others() {
     let report = Report::of(&dir.run_plan().with_code(0));
     assert_eq!(not_green(&report), [""; 0]);
 }
+
+/// Runs an unconfined plan with two workers, whose scripts meet in files outside of their copies.
+fn run_on_two_workers(features: &[ShellFeature], lines: &str) {
+    let plan = format!("{lines}\n{}", shell_plan::unconfined(features));
+    let dir = TestDir::with_project().with("plan.toml", plan);
+    let args = ["run", "plan.toml", "--no-metrics", "--format", "json", "--workers", "2"];
+    let report = Report::of(&dir.greenwave(args).run().with_code(0));
+    assert_eq!(not_green(&report), [""; 0]);
+    assert_eq!(report.notes("flaky-test"), [""; 0], "a test failed beside another one");
+}
+
+/// Returns a script that fails before its feature exists, and has a part that only runs on the
+/// files of a batch.
+fn on_the_batch(id: &str, script: &str) -> String {
+    format!("test -f {id}.txt || exit 1; test -f left.txt -a -f right.txt || exit 0; out=../../..; {script}")
+}
+
+/// On the batch, each of two tests waits until the other one runs, in another directory.
+#[test]
+fn tests_of_a_batch_run_beside_each_other_in_copies_of_their_own() {
+    let meets = |own: &str, other: &str| {
+        let here = format!("stat -c %i . > $out/{own}.new; mv $out/{own}.new $out/{own}");
+        let wait = format!("until test -f $out/{other}; do sleep 0.01; done");
+        let script = format!("{here}; {wait}; ! cmp -s $out/{own} $out/{other}");
+        ShellFeature::new(own, &format!("answer {own}.txt x"), &on_the_batch(own, &script))
+    };
+    run_on_two_workers(&[meets("left", "right"), meets("right", "left")], "");
+}
+
+/// Tests that need the same resource fail if they overlap, and so does the second test of a feature
+/// if it starts before the first one has ended.
+#[test]
+fn tests_of_a_batch_that_exclude_each_other_run_one_after_another() {
+    let locks = "mkdir $out/lock || exit 1; sleep 0.2; rmdir $out/lock";
+    let of = |id: &str, script: &str| {
+        ShellFeature::new(id, &format!("answer {id}.txt x"), &on_the_batch(id, script))
+    };
+    let locked = |id: &str| of(id, locks).lines("resources = { lock = 1 }");
+    let first = "[[features.tests]]\nname = \"first\"\n\
+                 command = [\"sh\", \"-c\", \"sleep 0.2; touch built.done\"]\n";
+    let built = of("built", "test -f built.done").lines(first);
+    let features = [locked("left"), locked("right"), locked("third"), built];
+    run_on_two_workers(&features, "resources = { lock = 1 }");
+}

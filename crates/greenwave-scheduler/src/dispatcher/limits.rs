@@ -19,7 +19,8 @@ pub struct Limits {
     /// starts as soon as the current holders and stages of higher rank have ended. Other stages
     /// continue. While `tasks_max` is exhausted, only the next slot is reserved, and tasks in
     /// progress continue. Of several stages with the same needs, only the one of highest rank is
-    /// counted.
+    /// counted. Stages [in the background](crate::Needs::in_background) overtake only stages that
+    /// lack units which they take.
     pub overtakes_max: u32,
     /// Effect of a failure on tasks that do not depend on the failed one.
     pub on_failure: OnFailure,

@@ -44,8 +44,11 @@ impl Dispatcher {
         }
         let task = self.preferred(class, first, &blocked);
         let chosen = (self.tasks[task.index()].rank, Reverse(task));
+        let by = self.class_of(task);
         for (above, class) in blocked.into_iter().filter(|(above, _)| *above > chosen) {
-            self.overtake(above, class, 0);
+            if self.competes(by, class) {
+                self.overtake(above, class, 0);
+            }
         }
         Some(task)
     }
@@ -63,8 +66,10 @@ impl Dispatcher {
         let mut passed = Vec::new();
         while let Some((first, class)) = heads.pop() {
             if self.fits(class) && !self.is_reserved(class, &reserved) {
-                for (above, class, slots) in passed {
-                    self.overtake(above, class, slots);
+                for (above, passed, slots) in passed {
+                    if self.competes(class, passed) {
+                        self.overtake(above, passed, slots);
+                    }
                 }
                 return Some(first.1.0);
             }
@@ -79,6 +84,16 @@ impl Dispatcher {
     /// Returns true if a task was overtaken as often as allowed.
     fn is_at_overtake_limit(&self, (_, Reverse(task)): RankedTask) -> bool {
         self.tasks[task.index()].overtaken >= self.limits.overtakes_max
+    }
+
+    /// Returns false if a stage in the background takes nothing that a blocked one of another class
+    /// lacks.
+    fn competes(&self, class: usize, blocked: usize) -> bool {
+        let wants = &self.wants[class / 2];
+        let takes = |pool: usize| wants.units.iter().any(|&(other, _)| other == pool);
+        let mut lacking = self.wants[blocked / 2].units.iter();
+        !wants.is_background
+            || lacking.any(|&(pool, units)| i64::from(units) > self.free[pool] && takes(pool))
     }
 
     /// Counts that a task of lower rank starts before the first task of a class.

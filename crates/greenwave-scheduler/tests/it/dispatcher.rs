@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Action, DispatchEvent, Dispatcher, Graph, GraphBuilder, Limits, Needs, OnFailure, Resources, TaskId,
-    TaskState,
+    Action, Addition, DispatchEvent, Dispatcher, Graph, GraphBuilder, Limits, Needs, OnFailure, Resources,
+    TaskId, TaskState,
 };
 use proptest::prelude::*;
 
@@ -192,6 +192,46 @@ fn a_task_that_waits_without_a_slot_makes_room_for_another() {
     assert_eq!(handle(DispatchEvent::Next(a, &works)), (vec![], 1));
     assert_eq!(handle(DispatchEvent::Done(b)), (vec![Action::Start(a)], 1));
     assert_eq!(handle(DispatchEvent::Done(a)), (vec![], 0));
+}
+
+/// Starts 40 short stages, one after another, while a task waits for a lock that another one holds.
+/// Returns how often the task was overtaken, and whether a task of lower rank starts afterwards.
+fn starts_beside_a_blocked_task(short: &Needs, blocked_workers: u32) -> (u32, bool) {
+    let mut graph = GraphBuilder::new();
+    graph.task("holder", 2).task("blocked", blocked_workers);
+    let graph = graph.build().unwrap();
+    let [holder, blocked] = ["holder", "blocked"].map(|id| graph.find(id).unwrap());
+    let limits = Limits { resources: Resources::new([("workers", 3)]), ..Limits::default() };
+    let needs = |task| Needs::nothing().of("workers", *graph.payload(task)).exclusive("lock");
+    let mut dispatcher = Dispatcher::new(&graph, limits, &[3, 2], needs).unwrap();
+    let mut actions = Vec::new();
+    dispatcher.handle(Duration::ZERO, DispatchEvent::Begin, &mut actions).unwrap();
+    let addition = Addition { id: "short", rank: 0, needs: short, after: &[], before: &[] };
+    let added = dispatcher.add(Duration::ZERO, addition, &mut actions).unwrap();
+    assert_eq!(actions, [Action::Start(holder), Action::Start(added)]);
+    for _ in 0..40 {
+        actions.clear();
+        dispatcher.handle(Duration::ZERO, DispatchEvent::Next(added, short), &mut actions).unwrap();
+    }
+    let overtaken = dispatcher.overtaken(blocked);
+    dispatcher.handle(Duration::ZERO, DispatchEvent::Done(added), &mut actions).unwrap();
+    actions.clear();
+    let one = Needs::nothing().of("workers", 1);
+    let other = Addition { id: "other", rank: 1, needs: &one, after: &[], before: &[] };
+    let other = dispatcher.add(Duration::ZERO, other, &mut actions).unwrap();
+    let is_started = actions == [Action::Start(other)];
+    let stats = dispatcher.stats();
+    assert_eq!((stats.added, stats.added_done, stats.done), (2, is_started.into(), is_started.into()));
+    (overtaken, is_started)
+}
+
+#[test]
+fn stages_in_the_background_reserve_nothing_for_tasks_that_wait_for_something_else() {
+    let short = Needs::nothing().of("workers", 1);
+    assert_eq!(starts_beside_a_blocked_task(&short, 1), (16, false), "the worker is reserved");
+    assert_eq!(starts_beside_a_blocked_task(&short.clone().in_background(), 1), (0, true));
+    // It lacks the workers that they take, and must not starve.
+    assert_eq!(starts_beside_a_blocked_task(&short.in_background(), 3), (16, false));
 }
 
 #[test]

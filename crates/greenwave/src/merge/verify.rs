@@ -4,11 +4,16 @@
 //! shows whether they are to blame; with them, whether the test is flaky.
 
 use std::path::Path;
+use std::time::Duration;
 
 use greenwave_testing::{Outcome, Test};
+use tokio::time::Instant;
 
+use super::chain::Chain;
 use super::joined::Joined;
-use super::{MergeQueue, Trunk, Verified};
+use super::test_pool::{Failure, PHASE, TestPool};
+use super::{MERGE_COPY, MergeQueue, Trunk, Verified, new_workspace};
+use crate::context::RunContext;
 use crate::error::FeatureError;
 use crate::event::Event;
 use crate::feedback::failure_text;
@@ -16,16 +21,54 @@ use crate::guards::GuardRun;
 use crate::plan::FeatureId;
 use crate::report::FeatureReport;
 use crate::state::StageResult;
-use crate::test_results::{repeat_test, run_test};
+use crate::test_results::repeat_test;
 use crate::tree::Tree;
 use crate::workspace::Workspace;
-
-/// Label of the phase under which results are reported.
-const PHASE: &str = "merging";
 
 /// The features that are merged, and the files with their changes.
 pub(super) struct Merge<'a> {
     pub(super) joined: &'a mut Joined,
+}
+
+/// A candidate, and the files that its tests run on.
+struct CandidateRun<'r, 'm> {
+    merge: &'r mut Merge<'m>,
+    trunk: &'r mut Trunk,
+    workspace: &'r mut Workspace,
+    /// Time that it took to write the files.
+    preparation: Duration,
+    /// Counts of each feature's tests.
+    verified: Vec<Verified>,
+}
+
+impl CandidateRun<'_, '_> {
+    /// Adds the counts of tests that have run.
+    fn add(&mut self, pool: &TestPool) {
+        for (at, (run, cached)) in pool.take_counts() {
+            let (_, report) = self.merge.feature(at);
+            (report.tests_run, report.tests_cached) = (report.tests_run + run, report.tests_cached + cached);
+            self.verified[at].retested += run as usize;
+            self.verified[at].cached += cached as usize;
+        }
+    }
+
+    /// Records the results of guards that have passed. Returns a refusal, and records nothing, if
+    /// one has run fewer single tests than before, unless each feature may change tests and so
+    /// remove some.
+    fn record_guards(&mut self, ctx: &RunContext, passed: &[(&Test, Outcome)]) -> Option<StageResult> {
+        let mut features = self.merge.joined.features.iter();
+        let may_edit = features.all(|(feature, _)| !ctx.feature(feature.id).may_edit.is_empty());
+        for (test, outcome) in passed.iter().filter(|_| !may_edit) {
+            if let Some(problem) = self.trunk.guards.missing_case(test, outcome) {
+                let reason = format!("after merging, {problem} in test `{}`", test.name);
+                return Some(StageResult::refused(reason));
+            }
+        }
+        for (test, outcome) in passed {
+            self.trunk.guards.record(test, outcome);
+        }
+        None
+    }
 }
 
 impl Merge<'_> {
@@ -52,6 +95,9 @@ enum Blame {
     Flaky,
 }
 
+/// Counts of the tests of a candidate, or its refusal.
+type Verification = Result<Vec<Verified>, StageResult>;
+
 impl MergeQueue {
     /// Runs all tests that must pass on the candidate. Tests whose inputs are unchanged have cached
     /// results. Returns the counts of each feature's tests; the first counts those of green
@@ -60,10 +106,10 @@ impl MergeQueue {
         &self,
         mut merge: Merge<'_>,
         trunk: &mut Trunk,
-    ) -> Result<Result<Vec<Verified>, StageResult>, FeatureError> {
+    ) -> Result<Verification, FeatureError> {
         let mut workspace = match trunk.workspace.take() {
             Some(workspace) => workspace,
-            None => self.new_workspace()?,
+            None => new_workspace(&self.ctx, MERGE_COPY)?,
         };
         let verified = self.verify_in(&mut merge, trunk, &mut workspace).await;
         trunk.workspace = Some(workspace);
@@ -75,78 +121,97 @@ impl MergeQueue {
         merge: &mut Merge<'_>,
         trunk: &mut Trunk,
         workspace: &mut Workspace,
-    ) -> Result<Result<Vec<Verified>, StageResult>, FeatureError> {
+    ) -> Result<Verification, FeatureError> {
         let ctx = &self.ctx;
+        let started = Instant::now();
         workspace.prepare(merge.candidate(), &ctx.store).await?;
-        let count = merge.joined.features.len();
-        let mut verified = vec![Verified::default(); count];
-        let own: Vec<FeatureId> = merge.joined.features.iter().map(|(feature, _)| feature.id).collect();
-        let own = own.into_iter().enumerate();
-        for (at, owner) in own.chain(trunk.green.iter().map(|&owner| (0, owner))) {
-            for test in &ctx.feature(owner).tests {
-                let of = format!("`{}` of `{}`", test.name, ctx.feature(owner).id);
-                let (id, report) = merge.feature(at);
-                let outcome = run_test(ctx, id, report, test, workspace.root(), PHASE).await?;
-                verified[at].add(&outcome);
-                if outcome.passed() {
-                    continue;
-                }
-                // Without the changes, the features' own tests are red.
-                let without = trunk.green.contains(&owner).then_some(&trunk.tree);
-                if let Blame::Changes(outcome) = self.blame(merge, at, without, workspace, test, &of).await? {
-                    return Ok(Err(refused(&of, &outcome, &[workspace.root(), ctx.project.dir.path()])));
-                }
-            }
+        let mut run =
+            CandidateRun { preparation: started.elapsed(), verified: Vec::new(), merge, trunk, workspace };
+        run.verified = vec![Verified::default(); run.merge.joined.features.len()];
+        let (first, _) = run.merge.feature(0);
+        let own = run.merge.joined.features.iter().map(|(feature, _)| feature.id).enumerate();
+        let own = own.filter_map(|(at, id)| Chain::of_feature(ctx, id, (at, id)));
+        let green = run.trunk.green.iter().filter_map(|&id| Chain::of_feature(ctx, id, (0, first)));
+        let chains = own.chain(green).collect();
+        if let Some(refusal) = self.run_chains(&mut run, chains).await? {
+            return Ok(Err(refusal));
         }
-        Ok(self.verify_guards(merge, trunk, workspace, &mut verified[0]).await?.map_or(Ok(verified), Err))
+        Ok(match self.verify_guards(&mut run).await? {
+            Some(refusal) => Err(refusal),
+            None => Ok(run.verified),
+        })
+    }
+
+    /// Runs the tests of a candidate. Returns a refusal if the changes broke one. Results of guards
+    /// that pass are recorded, unless a single test is missing.
+    async fn run_chains(
+        &self,
+        run: &mut CandidateRun<'_, '_>,
+        chains: Vec<Chain>,
+    ) -> Result<Option<StageResult>, FeatureError> {
+        let count = chains.len();
+        let pool = TestPool::new(&self.ctx, self.helpers(), run.merge.candidate().clone(), chains);
+        loop {
+            let failure = pool.run(run.workspace.root(), run.preparation).await;
+            run.add(&pool);
+            let (number, test) = match failure {
+                None => break,
+                Some(Failure::Broken(error)) => return Err(error),
+                Some(Failure::Test(number, test)) => (number, test),
+            };
+            let refusal = self.judge_failure(run, pool.chain(number), test).await?;
+            if refusal.is_some() {
+                return Ok(refusal);
+            }
+            pool.pass_over(number);
+        }
+        let passed = (0..count).filter_map(|at| Some((&pool.chain(at).tests[0], pool.take_passed(at)?)));
+        Ok(run.record_guards(&self.ctx, &passed.collect::<Vec<_>>()))
+    }
+
+    /// Decides about a test that failed on the candidate. Returns a refusal if the changes broke
+    /// it.
+    async fn judge_failure(
+        &self,
+        run: &mut CandidateRun<'_, '_>,
+        chain: &Chain,
+        test: usize,
+    ) -> Result<Option<StageResult>, FeatureError> {
+        let ctx = &self.ctx;
+        let test = &chain.tests[test];
+        let of = match chain.owner {
+            Some(owner) => format!("`{}` of `{}`", test.name, ctx.feature(owner).id),
+            None => format!("`{}`, which passed before,", test.name),
+        };
+        // Without the changes, the features' own tests are red.
+        let is_new = chain.owner.is_some_and(|owner| !run.trunk.green.contains(&owner));
+        let without = (!is_new).then_some(&run.trunk.tree);
+        match self.blame(run.merge, chain.at, without, run.workspace, test, &of).await? {
+            Blame::Changes(outcome) => {
+                let roots = [run.workspace.root(), ctx.project.dir.path()];
+                return Ok(Some(refused(&of, &outcome, &roots)));
+            }
+            Blame::BrokenBefore if chain.owner.is_none() => run.trunk.guards.remove(test),
+            Blame::BrokenBefore | Blame::Flaky => {}
+        }
+        Ok(None)
     }
 
     /// Runs the guards. Returns a refusal if the changes broke one.
     async fn verify_guards(
         &self,
-        merge: &mut Merge<'_>,
-        trunk: &mut Trunk,
-        workspace: &mut Workspace,
-        verified: &mut Verified,
+        run: &mut CandidateRun<'_, '_>,
     ) -> Result<Option<StageResult>, FeatureError> {
         let ctx = &self.ctx;
-        if !trunk.guards.is_ready() {
-            workspace.prepare(&trunk.tree, &ctx.store).await?;
-            let (id, report) = merge.feature(0);
-            trunk.guards.prepare(GuardRun { ctx, id, report, root: workspace.root() }).await?;
-            workspace.prepare(merge.candidate(), &ctx.store).await?;
+        let (first, _) = run.merge.feature(0);
+        if !run.trunk.guards.is_ready() {
+            run.workspace.prepare(&run.trunk.tree, &ctx.store).await?;
+            let (id, report) = run.merge.feature(0);
+            run.trunk.guards.prepare(GuardRun { ctx, id, report, root: run.workspace.root() }).await?;
+            run.workspace.prepare(run.merge.candidate(), &ctx.store).await?;
         }
-        // A feature that may change tests may remove some.
-        let mut features = merge.joined.features.iter();
-        let may_edit = features.all(|(feature, _)| !ctx.feature(feature.id).may_edit.is_empty());
-        let mut outcomes = Vec::new();
-        for test in trunk.guards.tests() {
-            let of = format!("`{}`, which passed before,", test.name);
-            let (id, report) = merge.feature(0);
-            let outcome = run_test(ctx, id, report, &test, workspace.root(), PHASE).await?;
-            verified.add(&outcome);
-            if !outcome.passed() {
-                match self.blame(merge, 0, Some(&trunk.tree), workspace, &test, &of).await? {
-                    Blame::Changes(outcome) => {
-                        return Ok(Some(refused(&of, &outcome, &[workspace.root(), ctx.project.dir.path()])));
-                    }
-                    Blame::BrokenBefore => {
-                        trunk.guards.remove(&test);
-                        continue;
-                    }
-                    Blame::Flaky => continue,
-                }
-            }
-            if let Some(problem) = trunk.guards.missing_case(&test, &outcome).filter(|_| !may_edit) {
-                let reason = format!("after merging, {problem} in test `{}`", test.name);
-                return Ok(Some(StageResult::refused(reason)));
-            }
-            outcomes.push((test, outcome));
-        }
-        for (test, outcome) in &outcomes {
-            trunk.guards.record(test, outcome);
-        }
-        Ok(None)
+        let guards = run.trunk.guards.tests().into_iter();
+        self.run_chains(run, guards.map(|test| Chain::of_guard(test, first)).collect()).await
     }
 
     /// Repeats a test that failed on the candidate: first on the files `without` the changes, if
@@ -197,7 +262,7 @@ impl MergeQueue {
         if !trunk.guards.is_ready() {
             let mut workspace = match trunk.workspace.take() {
                 Some(workspace) => workspace,
-                None => self.new_workspace()?,
+                None => new_workspace(ctx, MERGE_COPY)?,
             };
             workspace.prepare(&trunk.tree, &ctx.store).await?;
             let run = GuardRun { ctx, id, report, root: workspace.root() };

@@ -143,6 +143,43 @@ fn three_features_are_interrupted_at_every_step() {
     check(&interrupted(&script, Interruption::ALL.len()));
 }
 
+/// The tests of a merge run beside each other, unless they need the same resource.
+#[test]
+fn tests_of_a_batch_use_all_workers() {
+    let batch = |units| {
+        // Their tests run again on the merge.
+        let feature = FeatureScript { units, ..feature(&[Answer::Flaky]) };
+        Script { workers: 3, agents: 6, ..script(vec![feature; 6]) }
+    };
+    let coverage = check(&[batch(0)]);
+    assert!(coverage.merge_tests_beside > 0, "{coverage:?}");
+    let coverage = check(&[batch(1)]);
+    assert_eq!(coverage.merge_tests_beside, 0, "{coverage:?}");
+    let alone = Script { workers: 1, ..batch(0) };
+    assert_eq!(check(&[alone]).merge_tests_beside, 0);
+}
+
+/// A batch that several workers test ends as if one of them had tested it, with all answers and
+/// interruptions.
+#[test]
+fn batches_on_several_workers_end_as_the_model_predicts() {
+    let bad = [Answer::BadJoined, Answer::Flaky, Answer::Unguarded, Answer::Breaks(0)];
+    let mut coverage = Coverage::default();
+    for first in bad {
+        for second in bad {
+            let of = |answer| feature(&[answer, Answer::Good]);
+            let features =
+                vec![of(Answer::Good), of(Answer::Shared), of(first), of(Answer::Good), of(second)];
+            let plan = Script { workers: 4, agents: 5, guard: Guard::Passes, ..script(features) };
+            coverage.add(&check(std::slice::from_ref(&plan)));
+            if first == second {
+                coverage.add(&check(&interrupted(&plan, 4 * Interruption::ALL.len())));
+            }
+        }
+    }
+    assert!(coverage.merge_tests_beside > 0, "{coverage:?}");
+}
+
 /// Merges a batch, one of whose features breaks the test of another, and interrupts the run. In the
 /// second script, features that wait for their merge make room for others.
 #[test]

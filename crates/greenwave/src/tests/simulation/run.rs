@@ -31,6 +31,8 @@ pub(super) struct Coverage {
     pub(super) steps: usize,
     pub(super) interrupted: usize,
     pub(super) batches_finished: usize,
+    /// Number of tests of merges that started beside another one.
+    pub(super) merge_tests_beside: usize,
     pub(super) green: usize,
     pub(super) failed: usize,
     pub(super) skipped: usize,
@@ -49,6 +51,7 @@ impl Coverage {
         self.steps += other.steps;
         self.interrupted += other.interrupted;
         self.batches_finished += other.batches_finished;
+        self.merge_tests_beside += other.merge_tests_beside;
         self.green += other.green;
         self.failed += other.failed;
         self.skipped += other.skipped;
@@ -88,6 +91,7 @@ pub(super) fn run(script: &Script) -> Result<Coverage, String> {
         last = ended;
     }
     coverage.batches_finished = world.observed.lock().batches_finished;
+    coverage.merge_tests_beside = world.observed.lock().merge_tests_beside;
     for feature in last.iter().flat_map(|report| &report.features) {
         match feature.phase {
             "green" => coverage.green += 1,

@@ -122,6 +122,10 @@ pub(super) struct Observed {
     connected: BTreeSet<usize>,
     requesting: usize,
     testing: usize,
+    /// Directories in which a test runs, and whether it needs the resource for a merge.
+    running: BTreeMap<PathBuf, bool>,
+    /// Number of tests of merges that started beside another one.
+    pub(super) merge_tests_beside: usize,
     units: u32,
     results: BTreeMap<(String, String), Outcome>,
 }

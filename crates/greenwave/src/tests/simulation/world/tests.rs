@@ -1,6 +1,6 @@
 //! The simulated test runner.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ pub(in super::super) struct SimulatedTests(pub(in super::super) Arc<World>);
 impl TestRunner for SimulatedTests {
     async fn run(&self, root: &Path, test: &Test) -> Result<Outcome, TestError> {
         let world = &*self.0;
+        let _running = world.enter(root, test);
         if test.name == GUARD {
             return Ok(world.run_guard(root).await);
         }
@@ -63,6 +64,7 @@ impl TestRunner for SimulatedTests {
 
     async fn run_again(&self, root: &Path, test: &Test) -> Result<Outcome, TestError> {
         let world = &*self.0;
+        let _running = world.enter(root, test);
         let worker = world.held(|observed| &mut observed.testing, world.script.workers, "tests");
         let outcome = match &*test.name {
             GUARD => Ok(world.run_guard(root).await),
@@ -85,6 +87,25 @@ impl TestRunner for SimulatedTests {
 }
 
 impl World {
+    /// Notes that a test runs in a directory. No two run in one, and none of those of a merge runs
+    /// beside another that needs the resource.
+    fn enter(&self, root: &Path, test: &Test) -> RunningTest<'_> {
+        let units = if test.name == GUARD { 0 } else { self.script.features[number(&test.name)].units };
+        let mut observed = self.observed.lock();
+        let (others, has_units) = (observed.running.clone(), is_merge(root) && units > 0);
+        if others.contains_key(root) {
+            observed.violations.push(format!("two tests run in {}", root.display()));
+        }
+        if is_merge(root) && others.keys().any(|other| is_merge(other)) {
+            observed.merge_tests_beside += 1;
+        }
+        if has_units && others.values().any(|&units| units) {
+            observed.violations.push("two tests of a merge use the resource".to_owned());
+        }
+        observed.running.insert(root.to_owned(), has_units);
+        RunningTest(self, root.to_owned())
+    }
+
     /// Runs the guard of the plan.
     async fn run_guard(&self, root: &Path) -> Outcome {
         let is_broken =
@@ -105,9 +126,9 @@ impl World {
         let shared = Self::file(root, "shared.txt").unwrap_or_default();
         let shared: Vec<_> =
             shared.lines().filter(|line| line.starts_with(&format!("f{feature}#"))).collect();
-        let joined = root.ends_with(".merge") || root == self.project;
+        let joined = is_merge(root) || root == self.project;
         let joined = own.as_ref().is_some_and(|text| text.contains("joined")).then_some(joined);
-        let is_flaky = root.ends_with(".merge") && own.as_ref().is_some_and(|text| text.starts_with("flaky"));
+        let is_flaky = is_merge(root) && own.as_ref().is_some_and(|text| text.starts_with("flaky"));
         format!("{own:?} {broken:?} {shared:?} {joined:?} {is_flaky}")
     }
 
@@ -135,8 +156,8 @@ impl World {
             Some("panics") => panic!("the test runner panics"),
             Some("broken") => return Err(broken()),
             Some("unreviewed") if test.name.starts_with("review") => Status::Failed(ExitReason::Code(3)),
-            Some("joined") if root.ends_with(".merge") => Status::Failed(ExitReason::Code(2)),
-            Some("flaky") if root.ends_with(".merge") && !is_repeated => Status::Failed(ExitReason::Code(5)),
+            Some("joined") if is_merge(root) => Status::Failed(ExitReason::Code(2)),
+            Some("flaky") if is_merge(root) && !is_repeated => Status::Failed(ExitReason::Code(5)),
             // A merge has lost the line of this answer in the shared file.
             Some("good") if lacks_line(feature, root) => Status::Failed(ExitReason::Code(4)),
             Some("good" | "unreviewed" | "joined" | "flaky") => {
@@ -156,6 +177,15 @@ impl World {
             self.violation(format!("{} changed while the test of f{feature} ran", root.display()));
         }
         Ok(outcome(status, took))
+    }
+}
+
+/// A test that runs in a directory.
+struct RunningTest<'a>(&'a World, PathBuf);
+
+impl Drop for RunningTest<'_> {
+    fn drop(&mut self) {
+        self.0.observed.lock().running.remove(&self.1);
     }
 }
 
@@ -183,6 +213,11 @@ fn outcome(status: Status, duration: Duration) -> Outcome {
         left_behind: Vec::new(),
         outputs: [].into(),
     }
+}
+
+/// Returns whether a directory is one of those in which merges are tested.
+fn is_merge(root: &Path) -> bool {
+    root.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".merge"))
 }
 
 /// Returns whether a feature's line is missing in the shared file although its file claims it.
