@@ -1,7 +1,7 @@
 //! `greenwave test` on files of pytest that share processes, ports or results: the verdicts of one
 //! process in pytest's order count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use crate::program::until;
@@ -117,4 +117,76 @@ fn a_collection_of_any_size_is_complete() {
     let Some(suite) = Suite::new(&all) else { return };
     let found = suite.greenwave(&["--format", "json", "test_777.py"]).run().with_code(0);
     assert_eq!(found.report().iter().filter(|line| line["event"] == "test").count(), 1);
+}
+
+/// A file that writes down whether it runs in a process forked from one with the plugin.
+fn forked(name: &str) -> String {
+    format!(
+        "import os, sys, lib\n\
+         def test_{name}():\n\
+         \x20   with open('../log/{name}', 'w') as log:\n\
+         \x20       log.write('%d %s' % (os.getpid(), 'greenwave_forks' in sys.modules))\n\
+         \x20   assert lib.x\n"
+    )
+}
+
+#[test]
+fn after_the_first_run_each_file_runs_alone_in_a_forked_process() {
+    let names = ["a", "b", "c", "d"];
+    let texts = names.map(|name| (format!("tests/test_{name}.py"), forked(name)));
+    let mut files = vec![("lib.py", "x = 1\n"), ("tests/conftest.py", ""), ("pytest.ini", "[pytest]\n")];
+    files.extend(texts.iter().map(|(file, text)| (file.as_str(), text.as_str())));
+    let Some(suite) = Suite::new(&files) else { return };
+    suite.dir.write("log/empty", "");
+    // Without version control, any file beside the tests may be a cache, and its directory counts.
+    assert!(Command::new("git").args(["init", "-q"]).arg(suite.dir.path("p")).status().unwrap().success());
+    // Results of files younger than the run are not stored.
+    let settle = || until("all results are cached", || suite.run().iter().all(|(.., cached)| *cached));
+    let ran = || {
+        let all = suite.run();
+        assert!(all.iter().all(|(_, passed, _)| *passed), "{all:?}");
+        settle();
+        let ran = all.into_iter().filter(|(.., cached)| !cached);
+        ran.map(|(name, ..)| name.trim_start_matches("py:tests/test_").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(ran().len(), 4);
+    suite.dir.write("p/lib.py", "x = 2\n");
+    assert_eq!(ran(), ["a.py", "b.py", "c.py", "d.py"]);
+    let logs: BTreeSet<String> = names.map(|name| suite.dir.read(&format!("log/{name}"))).into();
+    assert!(logs.len() == 4 && logs.iter().all(|log| log.ends_with(" True")), "{logs:?}");
+
+    // Each file depends on what it uses itself, in whatever order the files ran.
+    suite.dir.write("p/tests/test_a.py", &forked("a").replace("x\n", "x == 2\n"));
+    assert_eq!(ran(), ["a.py"]);
+    suite.dir.write("p/tests/data.txt", "1\n");
+    suite.dir.write("p/tests/test_e.py", PASSES);
+    assert_eq!(ran(), ["e.py"]);
+    std::fs::remove_file(suite.dir.path("p/tests/test_b.py")).unwrap();
+    assert_eq!(ran(), [String::new(); 0]);
+    // A new file that takes the place of a module does count.
+    suite.dir.write("p/tests/lib.py", "x = 2\n");
+    assert_eq!(ran(), ["a.py", "c.py", "d.py"]);
+}
+
+#[test]
+fn a_file_that_fails_leaves_the_others_their_own_dependencies() {
+    let names = ["a", "b", "c"].map(|name| format!("test_{name}.py"));
+    let test = |word: &str| format!("import lib\ndef test_x():\n    assert {word}lib.x\n");
+    let mut files = vec![("lib.py", "x = 1\n".to_owned())];
+    files.extend(names.iter().map(|name| (name.as_str(), test(""))));
+    let files: Vec<(&str, &str)> = files.iter().map(|(file, text)| (*file, text.as_str())).collect();
+    let Some(suite) = Suite::new(&files) else { return };
+    let settle = |failing: &str| {
+        let is_settled =
+            |(name, passed, cached): &(String, bool, bool)| *cached || (!passed && name == failing);
+        until("the passes are cached", || suite.run().iter().all(is_settled));
+    };
+    settle("");
+    suite.dir.write("p/lib.py", "x = 2\n");
+    suite.dir.write("p/test_b.py", &test("not "));
+    suite.check(&[("py:test_a.py", true), ("py:test_b.py", false), ("py:test_c.py", true)]);
+    settle("py:test_b.py");
+    suite.dir.write("p/test_b.py", &test(""));
+    let found: Vec<bool> = suite.run().into_iter().map(|(_, _, cached)| cached).collect();
+    assert_eq!(found, [true, false, true]);
 }

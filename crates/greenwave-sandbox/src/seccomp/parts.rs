@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::TraceParts;
 
+/// The device that discards what is written to it.
+const NULL_DEVICE: &str = "/dev/null";
+
 /// The parts of a running command.
 ///
 /// A part observes a path if a call between its announcement and the next one does. A part that
@@ -72,6 +75,9 @@ impl Parts {
         }
         // The call may fail, or succeed, because of the state of the path.
         self.observe(path);
+        if path == Path::new(NULL_DEVICE) {
+            return;
+        }
         add(&mut self.changed, path, self.current);
         if let Some(directory) = path.parent() {
             add(&mut self.changed_entries, directory, self.current);
@@ -149,6 +155,16 @@ mod tests {
         assert_eq!(closure(&parts, 3), [0, 3]);
         assert_eq!(closure(&parts, 4), [0, 1, 4]);
         assert_eq!(closure(&parts, 5), [0, 1, 4, 5]);
+    }
+
+    #[test]
+    fn a_write_to_the_null_device_changes_nothing() {
+        let mut parts = parts();
+        for part in ["/own/parts/1", "/own/parts/2"] {
+            parts.announce(part.as_bytes());
+            parts.change(Path::new(NULL_DEVICE), false);
+        }
+        assert_eq!(closure(&parts, 2), [0, 2]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 import json
 import os
 import sys
+from importlib.machinery import FileFinder
 
 import pytest
 
@@ -10,6 +11,8 @@ TEXT_CHARS_MAX = 200_000
 # Limit of the number of single tests in one file.
 CASES_MAX = 100_000
 HERE = os.path.dirname(os.path.abspath(__file__))
+# A process that runs one of several files changes this before its session begins.
+output = os.path.join(HERE, "results")
 paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
 if paths[0] == HERE:
     del os.environ["PYTHONPATH"]
@@ -23,6 +26,47 @@ if options.startswith(own):
         os.environ["PYTEST_ADDOPTS"] = options[len(own) :].strip()
 # Last instead of removed, since worker processes import the plugin, too.
 sys.path[:] = [path for path in sys.path if path != HERE] + [HERE]
+
+# Parts of the paths of installed packages, whose names are many and seldom change.
+INSTALLED = ("site-packages", "dist-packages")
+PREFIXES = tuple(os.path.join(os.path.realpath(path), "") for path in (sys.prefix, sys.base_prefix, HERE))
+
+
+class Names:
+    """The names in a directory, each of which is looked up when it is asked for."""
+
+    def __init__(self, directory):
+        self.directory = directory
+
+    def __contains__(self, name):
+        return os.path.lexists(os.path.join(self.directory, name))
+
+
+def is_installed(directory):
+    parts = directory.split(os.sep)
+    return any(name in parts for name in INSTALLED) or os.path.join(directory, "").startswith(PREFIXES)
+
+
+def look_names_up():
+    """Makes imports look for the files of a module instead of listing directories.
+
+    Otherwise the result of a file would depend on all names in its directory, and a new test would
+    run all others beside it again.
+    """
+    list_names = FileFinder._fill_cache
+
+    def fill_cache(finder):
+        directory = os.path.abspath(finder.path or os.getcwd())
+        if is_installed(directory):
+            list_names(finder)
+        else:
+            finder._path_cache = finder._relaxed_path_cache = Names(directory)
+
+    FileFinder._fill_cache = fill_cache
+
+
+if hasattr(FileFinder, "_fill_cache"):
+    look_names_up()
 
 
 def pytest_configure(config):
@@ -62,7 +106,7 @@ class Results:
         self.root = str(getattr(config, "rootpath", None) or config.rootdir)
         self.words = {}
         self.files = {}
-        self.output = os.path.join(HERE, "results")
+        self.output = output
 
     def pytest_sessionstart(self):
         # Stays empty if the process ends before its session.

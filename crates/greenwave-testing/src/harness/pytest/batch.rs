@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use greenwave_dir::Dir;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::harness::batch::{Batch, BatchCommand, BatchResult};
 use crate::harness::junit::xml::CASES_MAX;
@@ -25,6 +25,8 @@ pub(super) const PLUGIN_NAME: &str = "greenwave_batch";
 /// A pytest plugin that runs each file in a forked process.
 pub(super) const FORKS: &str = include_str!("forks.py");
 pub(super) const FORKS_NAME: &str = "greenwave_forks";
+/// File with the files that this plugin runs.
+const WORDS: &str = "words";
 /// File that this plugin creates after each file had a process to itself.
 const APART: &str = "apart";
 /// File that the plugin writes.
@@ -58,9 +60,10 @@ impl Batch for PytestBatch {
         // The plugin imports the other one.
         write_module(directory, FORKS_NAME, FORKS)?;
         let variables = vec![write_plugin(first, directory, environment)?];
-        let mut arguments = arguments(first, tests);
-        let at = arguments.len() - tests.len();
-        arguments.splice(at..at, ["-p", FORKS_NAME].map(OsString::from));
+        let words = Words::of(tests);
+        write_file(directory, WORDS, &serde_json::to_vec(&words).unwrap_or_default())?;
+        let mut arguments = arguments(first, &[]);
+        arguments.extend(["-p", FORKS_NAME].into_iter().chain(words.directories).map(OsString::from));
         Ok(Some(BatchCommand { arguments, variables }))
     }
 
@@ -165,9 +168,12 @@ pub(super) fn write_plugin(
 }
 
 pub(super) fn write_module(directory: &Path, name: &str, source: &str) -> Result<(), Error> {
-    let module = Path::new(name).with_extension("py");
-    let written = Dir::open(directory).and_then(|dir| dir.replace_file(&module, source.as_bytes(), 0o600));
-    written.map_err(Error::io("write", directory.join(module)))
+    write_file(directory, &format!("{name}.py"), source.as_bytes())
+}
+
+fn write_file(directory: &Path, name: &str, content: &[u8]) -> Result<(), Error> {
+    let written = Dir::open(directory).and_then(|dir| dir.replace_file(name, content, 0o600));
+    written.map_err(Error::io("write", directory.join(name)))
 }
 
 /// Returns the module path that contains the plugin, followed by that of the test.
@@ -200,6 +206,31 @@ fn arguments(first: &Test, tests: &[&Test]) -> Vec<OsString> {
 /// there were none (<https://docs.pytest.org/en/stable/reference/exit-codes.html>).
 fn has_finished(status: Status) -> bool {
     matches!(status, Status::Passed | Status::NoTests | Status::Failed(ExitReason::Code(1 | 2 | 5)))
+}
+
+/// What the plugin runs.
+#[derive(Debug, PartialEq, Serialize)]
+struct Words<'t> {
+    /// Paths of the files, relative to the working directory.
+    files: Vec<&'t str>,
+    /// Directories of the files. pytest finds the same settings with them as with the files.
+    directories: Vec<&'t str>,
+}
+
+impl<'t> Words<'t> {
+    fn of(tests: &[&'t Test]) -> Self {
+        let files: Vec<&str> =
+            tests.iter().filter_map(|test| test.command.last()).map(String::as_str).collect();
+        let mut directories: Vec<&str> = Vec::new();
+        for file in &files {
+            let directory = file.rsplit_once('/').map_or(".", |(directory, _)| directory);
+            let directory = if directory.is_empty() { "/" } else { directory };
+            if !directories.contains(&directory) {
+                directories.push(directory);
+            }
+        }
+        Self { files, directories }
+    }
 }
 
 /// The results of a session.
@@ -307,6 +338,15 @@ mod tests {
         let tests = [test("a.py"), test("b.py"), test("c.py")];
         let results = PytestBatch.results(&tests.each_ref(), status, directory.path());
         results.into_iter().map(|result| Some(result?.output)).collect()
+    }
+
+    #[test]
+    fn the_words_have_each_directory_once() {
+        let test = |file: &str| Test::new(file, ["python3", "-m", "pytest", file]);
+        let tests = [test("a.py"), test("d/e/b.py"), test("./c.py"), test("d/e/f.py"), test("/g.py")];
+        let words = Words::of(&tests.each_ref());
+        assert_eq!(words.files, ["a.py", "d/e/b.py", "./c.py", "d/e/f.py", "/g.py"]);
+        assert_eq!(words.directories, [".", "d/e", "/"]);
     }
 
     #[test]

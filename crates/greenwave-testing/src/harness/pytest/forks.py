@@ -5,6 +5,7 @@ import ctypes
 import fcntl
 import json
 import os
+import pathlib
 import random
 import re
 import stat
@@ -31,6 +32,24 @@ HARMLESS = ("_pytest", "greenwave_", "_hypothesis_pytestplugin", "anyio", "pytes
 WIDE = ("session", "package")
 
 
+class Words:
+    """The files to run, relative to the working directory.
+
+    The command line has their directories instead: what this process examines belongs to the
+    results of all files, and pytest examines its arguments.
+    """
+
+    files = []
+    directories = 0
+
+    @classmethod
+    def read(cls):
+        with open(os.path.join(HERE, "words"), encoding="utf-8") as file:
+            words = json.load(file)
+        cls.files = words["files"]
+        cls.directories = len(words["directories"])
+
+
 def announce(number):
     try:
         os.stat(os.path.join(HERE, "parts", str(number)))
@@ -53,12 +72,48 @@ def is_shared(plugin):
     return False
 
 
+class KnownFiles:
+    """Answers whether the files to run exist, where pytest asks for that, without looking."""
+
+    ANSWERS = {"exists": True, "is_file": True, "is_dir": False}
+
+    def __init__(self):
+        self.files = {os.path.abspath(word) for word in Words.files}
+        self.methods = {name: getattr(pathlib.Path, name) for name in self.ANSWERS}
+
+    def answering(self, name):
+        def method(path, *args, **options):
+            caller = sys._getframe(1).f_globals.get("__name__", "")
+            if caller.startswith("_pytest.") and str(path) in self.files:
+                return self.ANSWERS[name]
+            return self.methods[name](path, *args, **options)
+
+        return method
+
+    def __enter__(self):
+        for name in self.ANSWERS:
+            setattr(pathlib.Path, name, self.answering(name))
+
+    def __exit__(self, *error):
+        for name, method in self.methods.items():
+            setattr(pathlib.Path, name, method)
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config):
+    # The files `conftest.py` beside and above the files, as if the command line named them.
+    Words.read()
+    early_config.known_args_namespace.file_or_dir = list(Words.files)
+    with KnownFiles():
+        yield
+
+
 def may_fork(config, words):
     option = config.option
     uses_workers = getattr(option, "numprocesses", None) or getattr(option, "dist", "no") != "no"
     if uses_workers or getattr(option, "usepdb", False) or getattr(option, "trace", False):
         return False
-    if len(words) < 2 or not all(os.path.isfile(word) for word in words):
+    if len(words) < 2:
         return False
     return not any(is_shared(plugin) for plugin in config.pluginmanager.get_plugins())
 
@@ -118,6 +173,21 @@ def has_children():
             return True
 
 
+def name_files(config, words):
+    """Sets the files to run, in the place of their directories."""
+    config.args = list(words)
+    config.option.file_or_dir = list(words)
+    sys.argv[-Words.directories :] = words
+    params = config.invocation_params
+    args = (*params.args[: -Words.directories], *words)
+    config.invocation_params = type(params)(args=args, plugins=params.plugins, dir=params.dir)
+
+
+def output_of(number):
+    # Not in the directory of the plugins: a file that tries to import a missing module lists that.
+    return os.path.join(HERE, "outputs", str(number))
+
+
 def run_file(config, number, word):
     """Runs a file in this process, and ends it."""
     import _pytest.main
@@ -130,12 +200,11 @@ def run_file(config, number, word):
         os.mkdir(temporary)
         os.environ["TMPDIR"] = temporary
         tempfile.tempdir = None
-        config.args = [word]
-        config.option.file_or_dir = [word]
+        name_files(config, [word])
         cache = getattr(config, "cache", None)
         if cache is not None:
             cache._cachedir = type(cache._cachedir)(os.path.join(temporary, "pytest_cache"))
-        config.pluginmanager.get_plugin("greenwave_results").output = os.path.join(HERE, "results-%d" % number)
+        sys.modules["greenwave_batch"].output = output_of(number)
         code = int(_pytest.main.wrap_session(config, _pytest.main._main))
         config._ensure_unconfigure()
         atexit._run_exitfuncs()
@@ -150,7 +219,7 @@ def collect(words):
     merged = {"is_stopped": False, "files": {}}
     for number in range(1, len(words) + 1):
         try:
-            with open(os.path.join(HERE, "results-%d" % number), encoding="utf-8", errors="surrogateescape") as file:
+            with open(output_of(number), encoding="utf-8", errors="surrogateescape") as file:
                 results = json.load(file)
         except (OSError, ValueError):
             continue
@@ -160,18 +229,24 @@ def collect(words):
         json.dump(merged, out)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config):
-    words = [str(word) for word in config.args]
+def separates(config, words):
+    """Returns whether this process can run each file in a process of its own."""
     try:
-        if not may_fork(config, words) or not has_one_thread() or has_channels(config):
-            return None
-        if not become_reaper():
-            return None
+        can_fork = may_fork(config, words) and has_one_thread() and not has_channels(config)
+        return can_fork and become_reaper()
     except Exception:
         # A plugin has attributes that raise errors.
+        return False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    words = Words.files
+    if not separates(config, words):
+        name_files(config, words)
         return None
     codes = []
+    os.mkdir(os.path.join(HERE, "outputs"))
     is_apart = not has_children()
     for number, word in enumerate(words, 1):
         announce(number)

@@ -1,5 +1,6 @@
 //! Runs each batch of tests in a separate task, and sends the results to the coordinator.
 
+mod processes;
 mod serial;
 
 use std::any::Any;
@@ -19,17 +20,17 @@ use greenwave_scheduler::{Needs, Stage, Step};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use self::processes::{OneProcess, Processes, StartedProcess, Verdict, Verdicts};
 use super::builds::Builds;
 use super::company::Company;
 use super::context::SuiteContext;
-use crate::harness::BatchResult;
 use crate::harness::batch_plan::can_share;
 use crate::results::history::TestStatistics;
 use crate::results::key_chain::KeyChain;
 use crate::results::lookup::Lookup;
 use crate::results::outcome::{CacheDecision, Outcome, Source};
+use crate::run::runner::TestRun;
 use crate::run::runner::prepare::Prepared;
-use crate::run::runner::{AttemptResult, TestRun};
 use crate::run::test_id::TestId;
 use crate::run::workspace::{Built, Workspace};
 use crate::{Error, Test};
@@ -414,25 +415,26 @@ impl ProjectWorkspace<'_> {
     ) -> Result<OneProcess, Error> {
         let SuiteContext { runner, .. } = &*self.inputs.context;
         let Some((_, prepared, _)) = wanted.first() else { return Ok(OneProcess::default()) };
-        let mut started = self.start_process(ids, prepared, processes).await?;
+        let Some(first) = self.start_process(ids, prepared, processes).await? else {
+            return Ok(OneProcess::default());
+        };
         // Files can depend on each other through their process: the verdict in one process counts.
-        if started.as_ref().is_some_and(StartedProcess::failed_apart) {
-            started = self.start_process(ids, prepared, Processes::Shared).await?;
-        }
-        let Some(started) = started else { return Ok(OneProcess::default()) };
-        let StartedProcess { attempt, mut results, ran_apart } = started;
+        let again = match first.failed_apart_up_to(ids) {
+            Some(end) => Some((end, self.start_process(&ids[..end], prepared, Processes::Shared).await?)),
+            None => None,
+        };
+        let verdicts = Verdicts { ids, first, again };
         let mut ran = OneProcess::default();
         // Commit concurrently, because all results wait for the same snapshot.
-        let committing = wanted.into_iter().filter_map(|(id, prepared, chain)| {
-            let result = results.remove(&id)?;
-            if !result.passed {
-                ran.failed.push((id, result));
-                return None;
+        let committing = wanted.into_iter().filter_map(|(id, prepared, chain)| match verdicts.of(id)? {
+            Verdict::Passed(attempt) => {
+                let test = self.inputs.context.test(id);
+                Some(async move { (id, runner.commit_batched(self, test, &prepared, &chain, attempt).await) })
             }
-            let part = ids.iter().position(|other| *other == id).filter(|_| ran_apart);
-            let part = part.and_then(|at| u32::try_from(at + 1).ok());
-            let (attempt, test) = (attempt.share(result, part), self.inputs.context.test(id));
-            Some(async move { (id, runner.commit_batched(self, test, &prepared, &chain, attempt).await) })
+            Verdict::Failed(result) => {
+                ran.failed.push((id, result));
+                None
+            }
         });
         let committing: Vec<_> = committing.collect();
         ran.passed = join_all(committing).await;
@@ -501,53 +503,6 @@ fn batch_key<'p>(tests: impl IntoIterator<Item = &'p Prepared<'p>>) -> Key {
 
 /// A test without a cached result, ready to run.
 type Missing<'a> = (TestId, Prepared<'a>, KeyChain);
-
-/// The processes of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Processes {
-    /// All tests share the process, as in the harness's own runner.
-    Shared,
-    /// All tests share the process that has collected them, if it waits, and else a new one.
-    Continued,
-    /// Each test has a separate process if the harness supports that.
-    Apart,
-}
-
-/// The outcome of running several tests in one process.
-struct StartedProcess {
-    attempt: AttemptResult,
-    results: HashMap<TestId, BatchResult>,
-    /// Whether each test had a separate process, so that tests could not influence each other.
-    ran_apart: bool,
-}
-
-impl StartedProcess {
-    fn new(
-        ids: &[TestId],
-        attempt: AttemptResult,
-        results: Vec<Option<BatchResult>>,
-        ran_apart: bool,
-    ) -> Self {
-        let results = ids.iter().zip(results).filter_map(|(id, result)| Some((*id, result?)));
-        Self { attempt, results: results.collect(), ran_apart }
-    }
-
-    /// Returns whether a test failed in a separate process.
-    fn failed_apart(&self) -> bool {
-        self.ran_apart && self.results.values().any(|result| !result.passed)
-    }
-}
-
-/// The results of several tests in one process.
-#[derive(Default)]
-struct OneProcess {
-    /// Tests that passed.
-    passed: Results,
-    /// Tests that failed there.
-    failed: Vec<(TestId, BatchResult)>,
-    /// Whether other processes ran at the same time.
-    had_company: bool,
-}
 
 /// Maximum time to wait for the processes of tests after a run has ended or was stopped.
 pub(super) const ENDING_TIME_MAX: Duration = Duration::from_secs(5);

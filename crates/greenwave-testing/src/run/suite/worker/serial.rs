@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::{OneProcess, Processes, ProjectWorkspace, Results, StartedProcess};
+use super::processes::{OneProcess, Processes, StartedProcess};
+use super::{ProjectWorkspace, Results};
 use crate::harness::batch_plan::can_share;
 use crate::results::outcome::{CacheDecision, ExitReason, Interference, Outcome, Source, Status};
 use crate::run::runner::TestRun;
