@@ -57,6 +57,7 @@
 
 pub mod codec;
 mod content_hashes;
+mod creation;
 mod dir_cache;
 mod discovered_deps;
 mod error;

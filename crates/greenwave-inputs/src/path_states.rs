@@ -7,12 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use greenwave_dir::open_regular;
 use parking_lot::Mutex;
 
 use crate::codec::path_bytes;
+use crate::creation::created;
 use crate::discovered_deps::{AccessKind, DiscoveredDeps};
 use crate::loaded_program;
 use crate::maintained::{Known, MaintainedFiles, Names, Observed};
@@ -255,7 +255,7 @@ impl PathStates {
             uncached.push(directory.to_owned());
         }
         for directory in uncached.into_iter().rev() {
-            let arrived = fs::symlink_metadata(&directory).map_or(0, |it| latest_arrival(&it));
+            let arrived = fs::symlink_metadata(&directory).map_or(0, |it| latest_arrival(&directory, &it));
             latest = latest.max(arrived);
             arrivals.insert(directory, latest);
         }
@@ -441,13 +441,13 @@ impl PathStates {
             self.read_file(absolute, &stamp, flags)
         } else if !metadata.is_dir() {
             // Writing to a pipe changes its timestamps. Only its arrival matters.
-            (PathState::Other, arrival(&metadata, &stamp))
+            (PathState::Other, arrival(absolute, &metadata, &stamp))
         } else if kind == AccessKind::Names {
             let names = hash_names(absolute, |path, is_dir| self.is_output(path, is_dir));
             (names.map_or(PathState::Unreadable, PathState::Directory), changed)
         } else {
             // The access depends on the existence of the directory, and not on its names.
-            (PathState::Directory([0; 32]), arrival(&metadata, &stamp))
+            (PathState::Directory([0; 32]), arrival(absolute, &metadata, &stamp))
         }
     }
 
@@ -479,19 +479,17 @@ impl PathStates {
 
 /// Returns when a directory, pipe or socket was created, renamed or given other permissions, as
 /// opposed to a change of its content.
-fn arrival(metadata: &fs::Metadata, stamp: &FileStamp) -> i64 {
-    let created = metadata.created().ok().and_then(|created| created.duration_since(UNIX_EPOCH).ok());
-    let created = created.map(|since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
+fn arrival(path: &Path, metadata: &fs::Metadata, stamp: &FileStamp) -> i64 {
     let moved = if stamp.changed > stamp.modified { stamp.changed } else { 0 };
-    created.map_or(stamp.changed, |created| created.max(moved))
+    created(path, metadata).map_or(stamp.changed, |created| created.max(moved))
 }
 
 /// Returns the [`arrival`] of a directory plus the granularity of timestamps if it was renamed. A
 /// directory that was just created needs no margin, because its files are as young.
-fn latest_arrival(directory: &fs::Metadata) -> i64 {
+fn latest_arrival(path: &Path, directory: &fs::Metadata) -> i64 {
     let stamp = FileStamp::from_metadata(directory);
     let tick = i64::try_from(CLOCK_TICK.as_nanos()).unwrap_or(0);
-    let arrived = arrival(directory, &stamp);
+    let arrived = arrival(path, directory, &stamp);
     if stamp.changed > stamp.modified { arrived.max(stamp.changed.saturating_add(tick)) } else { arrived }
 }
 

@@ -79,18 +79,52 @@ def pytest_configure(config):
         config.pluginmanager.register(Siblings(config, version), "greenwave_siblings")
 
 
+class Entry:
+    """An entry of a directory that leads to a named file."""
+
+    def __init__(self, directory, name):
+        self.name = name
+        self.path = os.path.join(directory, name)
+
+    def is_dir(self, *, follow_symlinks=True):
+        return os.path.isdir(self.path)
+
+    def is_file(self, *, follow_symlinks=True):
+        return os.path.isfile(self.path)
+
+
 class Siblings:
     """Keeps pytest from examining files that the command line does not name.
 
-    To find a named file, pytest asks for each other name in its directory whether it is a
+    To find a named file, pytest lists its directory, and asks for each other name whether it is a
     directory or a virtual environment, so that the result would depend on all of them.
     """
+
+    # Modules of pytest that list the directories of named files.
+    LISTING = ("_pytest.main", "_pytest.python")
 
     def __init__(self, config, version):
         # Node ids follow the name of the file.
         words = [str(word).split("::")[0] for word in config.args]
         # Version 7 needs `__init__.py` for the fixtures of packages.
         self.names_files = version >= 8 and bool(words) and all(os.path.isfile(word) for word in words)
+        self.paths = [os.path.abspath(word) for word in words]
+
+    def entries(self, path, sort_key=lambda entry: entry.name):
+        directory = os.path.join(str(path), "")
+        inside = [word[len(directory) :] for word in self.paths if word.startswith(directory)]
+        names = {word.split(os.sep)[0] for word in inside}
+        return sorted((Entry(str(path), name) for name in names), key=sort_key)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_collection(self):
+        modules = [sys.modules[name] for name in self.LISTING if self.names_files and name in sys.modules]
+        replaced = [(module, module.scandir) for module in modules if hasattr(module, "scandir")]
+        for module, _ in replaced:
+            module.scandir = self.entries
+        yield
+        for module, scandir in replaced:
+            module.scandir = scandir
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_ignore_collect(self, collection_path):

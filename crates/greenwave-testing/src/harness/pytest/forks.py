@@ -3,9 +3,11 @@
 import atexit
 import ctypes
 import fcntl
+import gc
 import json
 import os
 import pathlib
+import pdb  # noqa: F401 (pytest imports it in each process)
 import random
 import re
 import stat
@@ -247,6 +249,8 @@ def pytest_cmdline_main(config):
         return None
     codes = []
     os.mkdir(os.path.join(HERE, "outputs"))
+    # Collections of garbage in a forked process examine its own objects only.
+    gc.freeze()
     is_apart = not has_children()
     for number, word in enumerate(words, 1):
         announce(number)
