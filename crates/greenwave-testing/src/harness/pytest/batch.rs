@@ -208,7 +208,7 @@ fn has_finished(status: Status) -> bool {
     matches!(status, Status::Passed | Status::NoTests | Status::Failed(ExitReason::Code(1 | 2 | 5)))
 }
 
-/// What the plugin runs.
+/// The files that the plugin runs.
 #[derive(Debug, PartialEq, Serialize)]
 struct Words<'t> {
     /// Paths of the files, relative to the working directory.

@@ -54,12 +54,12 @@ impl StartedProcess {
 pub(super) struct Verdicts<'b> {
     pub(super) ids: &'b [TestId],
     pub(super) first: StartedProcess,
-    /// How many of the tests ran again, in one process, after one of them had failed apart; and
-    /// that process, if it could be started.
+    /// The process in which the first tests ran again after one of them had failed apart, and their
+    /// number. `None` instead of the process if it could not be started.
     pub(super) again: Option<(usize, Option<StartedProcess>)>,
 }
 
-/// What the processes of a batch show about a test.
+/// The verdict on a test of a batch.
 pub(super) enum Verdict {
     Passed(AttemptResult),
     Failed(BatchResult),
@@ -68,8 +68,8 @@ pub(super) enum Verdict {
 impl Verdicts<'_> {
     /// Returns the verdict on a test; `None` if it did not clearly pass or fail.
     ///
-    /// The process that several tests share decides. What a test depends on is known better from
-    /// the process that it had to itself, if it passed there as well.
+    /// The process that several tests share decides. The dependencies of a test are those of its
+    /// separate process, if it passed there as well.
     pub(super) fn of(&self, id: TestId) -> Option<Verdict> {
         let at = self.ids.iter().position(|other| *other == id)?;
         let decides = match &self.again {
