@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use greenwave_process::BeforeExec;
 
 use crate::aliases::Mounts;
+use crate::links::ResolvedDirs;
 use crate::{Error, links};
 
 mod private_dir;
@@ -270,14 +271,16 @@ impl Confinement {
 
     /// Resolves symbolic links, and drops paths that do not exist or need no rule.
     pub(crate) fn resolve(&self) -> Self {
+        // The paths share most of their directories.
+        let links = ResolvedDirs::default();
         let existing = |paths: &[PathBuf]| -> Vec<PathBuf> {
-            let mut paths: Vec<_> = paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
+            let mut paths: Vec<_> = paths.iter().filter_map(|path| links.resolve(path)).collect();
             paths.sort();
             paths.dedup();
             paths
         };
         let (all, mut hidden) = (existing(&self.writable), existing(&self.hidden));
-        let replaceable = Replaceable { writable: &all, hidden: &hidden };
+        let replaceable = Replaceable { writable: &all, hidden: &hidden, links: &links };
         let mut writable = existing(&replaceable.without(&self.writable));
         let readable = existing(&replaceable.without(&self.readable));
         let mut additions = Vec::new();
@@ -299,7 +302,7 @@ impl Confinement {
         let mut covered = mounts.with_aliases(existing(&self.covered));
         hidden.retain(|path| !is_shown(path));
         covered.retain(|path| !is_shown(path));
-        let absent: Vec<PathBuf> = self.hidden.iter().filter_map(|path| first_absent(path)).collect();
+        let absent: Vec<PathBuf> = self.hidden.iter().filter_map(|path| first_absent(path, &links)).collect();
         let mut absent = mounts.with_aliases(absent);
         absent.retain(|path| !writable.iter().any(|writable| path.starts_with(writable)));
         Self {
@@ -327,6 +330,7 @@ struct Replaceable<'a> {
     writable: &'a [PathBuf],
     /// Resolved.
     hidden: &'a [PathBuf],
+    links: &'a ResolvedDirs,
 }
 
 impl Replaceable<'_> {
@@ -344,21 +348,22 @@ impl Replaceable<'_> {
             })
         };
         let is_linked = || links::on_path(path).iter().any(|link| leads(link));
-        path.canonicalize().is_ok_and(|resolved| leads(&resolved) || resolved != path && is_linked())
+        let resolved = self.links.resolve(path);
+        resolved.is_some_and(|resolved| leads(&resolved) || resolved != path && is_linked())
     }
 }
 
 /// Returns the first part of a path that does not exist, in its resolved directory. `None` if the
 /// path exists.
-fn first_absent(path: &Path) -> Option<PathBuf> {
+fn first_absent(path: &Path, links: &ResolvedDirs) -> Option<PathBuf> {
     let (mut below, mut above) = (path, path.parent()?);
     if path.symlink_metadata().is_ok() {
         return None;
     }
     loop {
-        match above.canonicalize() {
-            Ok(directory) => return Some(directory.join(below.file_name()?)),
-            Err(_) => (below, above) = (above, above.parent()?),
+        match links.resolve(above) {
+            Some(directory) => return Some(directory.join(below.file_name()?)),
+            None => (below, above) = (above, above.parent()?),
         }
     }
 }

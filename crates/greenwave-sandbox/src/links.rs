@@ -1,6 +1,7 @@
 //! Finds the symbolic links that a path leads through.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
@@ -37,6 +38,38 @@ pub(crate) fn on_path(path: &Path) -> Vec<PathBuf> {
     links
 }
 
+/// Resolves paths like [`Path::canonicalize`], and each directory on them once. For paths that are
+/// resolved at one moment, since it does not see later changes.
+#[derive(Debug, Default)]
+pub(crate) struct ResolvedDirs(RefCell<HashMap<PathBuf, Option<PathBuf>>>);
+
+impl ResolvedDirs {
+    /// Returns the path without symbolic links, or `None` if it does not exist.
+    pub(crate) fn resolve(&self, path: &Path) -> Option<PathBuf> {
+        let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+        // Only a directory has such a path.
+        let text = path.as_os_str().as_encoded_bytes();
+        let is_directory = text.ends_with(b"/") || text.ends_with(b"/.");
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return path.canonicalize().ok();
+        };
+        if !path.is_absolute() || is_directory || !path.components().all(is_plain) {
+            return path.canonicalize().ok();
+        }
+        let next = self.resolve_directory(parent)?.join(name);
+        if next.symlink_metadata().ok()?.is_symlink() { next.canonicalize().ok() } else { Some(next) }
+    }
+
+    fn resolve_directory(&self, path: &Path) -> Option<PathBuf> {
+        if let Some(resolved) = self.0.borrow().get(path) {
+            return resolved.clone();
+        }
+        let resolved = self.resolve(path);
+        self.0.borrow_mut().insert(path.to_owned(), resolved.clone());
+        resolved
+    }
+}
+
 /// Puts the names in a path before others.
 fn push_front(rest: &mut VecDeque<OsString>, path: &Path) {
     for component in path.components().rev() {
@@ -67,5 +100,38 @@ mod tests {
         assert_eq!(on_path(&root.join("real/deep")), Vec::<PathBuf>::new());
         symlink("loop", root.join("loop")).unwrap();
         assert_eq!(on_path(&root.join("loop")).len(), LINKS_MAX);
+    }
+    #[test]
+    fn paths_are_resolved_as_by_the_system() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fs::create_dir_all(root.join("real/deep")).unwrap();
+        fs::write(root.join("real/file"), "").unwrap();
+        let targets = ["real", "../real/deep", "absent", "loop", "real/file", ".."];
+        for (name, target) in ["link", "real/up", "dangling", "loop", "to-file", "parent"].iter().zip(targets)
+        {
+            symlink(target, root.join(name)).unwrap();
+        }
+        symlink(root.join("link/up"), root.join("absolute")).unwrap();
+        let names =
+            ["real", "link", "deep", "up", "file", "to-file", "dangling", "loop", "absolute", "..", "x"];
+        let links = ResolvedDirs::default();
+        let mut paths = vec![PathBuf::from("/"), PathBuf::new(), PathBuf::from("."), PathBuf::from("src")];
+        for first in names {
+            for second in names {
+                let two = root.join(first).join(second);
+                paths.extend(
+                    ["", "/", "/.", "//x"].map(|end| PathBuf::from(format!("{}{end}", two.display()))),
+                );
+                paths.extend([root.join(first), two.join("file"), two.join("deep")]);
+            }
+        }
+        let mut found = 0;
+        for path in &paths {
+            let expected = path.canonicalize().ok();
+            assert_eq!(links.resolve(path), expected, "{}", path.display());
+            found += usize::from(expected.is_some());
+        }
+        assert!(found > 20 && found < paths.len(), "{found} of {} exist", paths.len());
     }
 }

@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use greenwave_agents::{AgentPool, Preflight};
 use greenwave_dir::Dir;
 use greenwave_scheduler::{
-    Durations, Executor, Graph, Job, OnFailure, Progress, ScheduleStats, Stopper, TaskId, TaskOutcome,
+    Durations, Executor, Graph, Job, Needs, OnFailure, Progress, ScheduleStats, Stopper, TaskId, TaskOutcome,
     TaskSender,
 };
 use greenwave_storage::Attempts;
@@ -459,7 +459,11 @@ impl Engine {
             let (features, index) = (Arc::clone(&run.features), stage.task.index());
             async move { features[index].lock().await.run_stage().await }
         };
-        let needs = |task: TaskId| FeatureRun::first_needs(ctx, feature_id(task));
+        let needs = |task: TaskId| {
+            // The locks are free, because no feature has started.
+            let feature = run.features[task.index()].try_lock();
+            feature.map_or_else(|_| Needs::nothing(), |feature| feature.first_needs())
+        };
         let expected = |task: TaskId| durations.estimate(&duration_key(self.graph.id(task)));
         let (tasks, added) = TaskSender::channel();
         run.queue.add_tasks_to(tasks);

@@ -51,8 +51,13 @@ impl FeatureRun {
     }
 
     /// Returns the resources that the first stage of a feature holds.
-    pub(crate) fn first_needs(ctx: &RunContext, id: FeatureId) -> Needs {
-        resources::needs(&ctx.plan, ctx.feature(id), Phase::Red, 1, ctx.is_crowded())
+    pub(crate) fn first_needs(&self) -> Needs {
+        let ctx = &self.ctx;
+        let is_new = matches!(self.state, FeatureState::Waiting { record: None });
+        let apart = if is_new { resources::copy_needs(&ctx.plan) } else { None };
+        let with_tests =
+            || resources::needs(&ctx.plan, ctx.feature(self.id), Phase::Red, 1, ctx.is_crowded());
+        apart.unwrap_or_else(with_tests)
     }
 
     /// Runs the next stage, and returns the scheduler's next step for the feature.
@@ -166,6 +171,11 @@ impl FeatureRun {
             Some(record) => {
                 self.enter(PhaseEvent::Resumed).await;
                 self.stage()?.check_resumed(&record).await
+            }
+            None if resources::copy_needs(&self.ctx.plan).is_some() => {
+                self.set_working(true);
+                self.stage()?.prepare().await?;
+                Ok(StageResult::Completed(PhaseEvent::Started))
             }
             None => {
                 self.enter(PhaseEvent::Started).await;

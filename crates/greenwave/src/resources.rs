@@ -15,6 +15,8 @@ pub(crate) const OWN_PREFIX: char = ':';
 pub(crate) const WORKERS: &str = ":workers";
 /// Requests in flight to agents.
 pub(crate) const AGENTS: &str = ":agents";
+/// Working copies that are made at the same time.
+const COPIES: &str = ":copies";
 /// The merge queue, one unit.
 const MERGE: &str = ":merge";
 
@@ -51,6 +53,12 @@ pub(crate) fn needs(plan: &Plan, feature: &Feature, phase: Phase, requests: u32,
     }
 }
 
+/// Returns the resources of the stage that makes the working copy of a feature, while the workers
+/// run tests. `None` if commands set up the copy: they work like tests, and need the same.
+pub(crate) fn copy_needs(plan: &Plan) -> Option<Needs> {
+    plan.setup.is_empty().then(|| Needs::nothing().of(COPIES, 1))
+}
+
 /// Returns the resources of a worker that helps to test a merge, while no feature needs it. The
 /// merge holds those of the tests.
 pub(crate) fn helper_needs() -> Needs {
@@ -66,7 +74,8 @@ pub(crate) fn requests_max(settings: &Settings, agents: usize) -> u32 {
 /// Returns the limits of a run.
 pub(crate) fn limits(plan: &Plan, settings: &Settings) -> Limits {
     let own = [(WORKERS, settings.parallel.workers), (AGENTS, settings.parallel.agents), (MERGE, 1)];
-    let own = own.into_iter().map(|(name, units)| (name.to_owned(), units));
+    let own = own.into_iter().chain([(COPIES, settings.parallel.workers)]);
+    let own = own.map(|(name, units)| (name.to_owned(), units));
     let of_plan = plan.resources.iter().map(|(name, units)| (name.clone(), *units));
     let tasks_max = settings.parallel.features as usize;
     Limits { resources: Resources::new(of_plan.chain(own)), tasks_max, ..Limits::default() }

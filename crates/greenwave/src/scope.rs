@@ -1,6 +1,6 @@
 //! Selects how much of a plan a run does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::plan::{FeatureId, Plan, PlanError, nearest};
 
@@ -24,13 +24,14 @@ impl RunScope {
     /// # Errors
     /// [`PlanError::UnknownSelection`] for an id that the plan does not have.
     pub fn select(&self, plan: &Plan) -> Result<BTreeSet<FeatureId>, PlanError> {
-        let position = |id: &str| plan.features.iter().position(|feature| feature.id == id);
         if self.only.is_empty() {
             return Ok((0..plan.features.len()).map(FeatureId::from_index).collect());
         }
+        let ids = plan.features.iter().map(|feature| feature.id.as_str());
+        let positions: HashMap<&str, usize> = ids.zip(0..).collect();
         let (mut selected, mut waiting) = (BTreeSet::new(), self.only.clone());
         while let Some(id) = waiting.pop() {
-            let Some(index) = position(&id) else {
+            let Some(&index) = positions.get(id.as_str()) else {
                 let mut ids = plan.features.iter().map(|feature| feature.id.as_str());
                 return Err(PlanError::UnknownSelection { nearest: nearest(&id, &mut ids), name: id });
             };

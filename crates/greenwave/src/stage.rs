@@ -86,10 +86,19 @@ impl Stage<'_> {
         Ok(StageResult::Completed(PhaseEvent::Passed))
     }
 
-    /// Runs the tests before any code is written. They must fail, or they prove nothing.
-    pub(crate) async fn confirm_failing(&mut self) -> Result<StageResult, FeatureError> {
+    /// Writes the files that the feature starts from into its workspace.
+    pub(crate) async fn prepare(&mut self) -> Result<(), FeatureError> {
         let base = self.queue.base_of(self.id).await?;
         self.active.reset_to(base, &self.ctx.store).await?;
+        self.active.is_prepared = true;
+        Ok(())
+    }
+
+    /// Runs the tests before any code is written. They must fail, or they prove nothing.
+    pub(crate) async fn confirm_failing(&mut self) -> Result<StageResult, FeatureError> {
+        if !self.active.is_prepared {
+            self.prepare().await?;
+        }
         match self.run_tests("red").await? {
             None => {
                 let tests = self.feature().tests.iter().map(|test| test.name.clone()).collect();

@@ -36,6 +36,8 @@ pub(crate) struct ActiveFeature {
     pub(crate) phase: Phase,
     /// Private copy of the project.
     pub(crate) workspace: Workspace,
+    /// Whether the workspace has the files that the feature starts from.
+    pub(crate) is_prepared: bool,
     /// Files that the workspace started from.
     pub(crate) base: Tree,
     /// Why the last attempt was refused, for the next prompt.
@@ -150,6 +152,7 @@ impl ActiveFeature {
         Self {
             phase,
             workspace,
+            is_prepared: false,
             base: Tree::new(),
             feedback: String::new(),
             red: String::new(),

@@ -24,9 +24,11 @@ struct Task {
 impl QueueWaits {
     /// Begins to measure. Tasks that are `done` do not run.
     pub(super) fn new(graph: &Graph<FeatureId>, done: &[TaskId], now: Instant) -> Self {
+        let mut is_done = vec![false; graph.len()];
+        done.iter().for_each(|task| is_done[task.index()] = true);
         let task = |id: TaskId| {
-            let missing = graph.dependencies(id).iter().filter(|it| !done.contains(it)).count();
-            let ready_since = (missing == 0 && !done.contains(&id)).then_some(now);
+            let missing = graph.dependencies(id).iter().filter(|it| !is_done[it.index()]).count();
+            let ready_since = (missing == 0 && !is_done[id.index()]).then_some(now);
             Task { missing, dependants: graph.dependants(id).to_vec(), ready_since }
         };
         Self { tasks: graph.tasks().map(task).collect() }
