@@ -71,6 +71,21 @@ const STEPS: &[Step] = &[
             "--test=object",
         ]),
     },
+    // The client of the Remote Execution API is no default member. With the other members, the
+    // dependencies are shared.
+    Step {
+        job: Job::Services,
+        name: "remote",
+        action: Cargo(&[
+            "test",
+            "--workspace",
+            "--exclude=xtask",
+            "--exclude=greenwave-benches",
+            "--exclude=greenwave-versus",
+            "--features=greenwave-cli/remote-reapi",
+            "--test=reapi",
+        ]),
+    },
     Step { job: Job::Services, name: "field --check", action: Task(|| field::field(&[], 5, true)) },
     Step { job: Job::Services, name: "field --edits", action: Task(field::field_edits) },
     Step { job: Job::Services, name: "dist --check", action: Task(dist::check) },

@@ -13,10 +13,11 @@ const SETTINGS: &str = "[[test]]\nname = \"passes\"\ncommand = [\"true\"]\ninput
 
 /// Arguments of the program, the exit code, and a part of its standard error. An address of a
 /// server that cannot be used fails no test.
-const EXPECTED: [(&[&str], i32, &str); 4] = [
+const EXPECTED: [(&[&str], i32, &str); 5] = [
     (&["test", "--remote", "redis://:hunter2@127.0.0.1:1"], 0, "the feature `remote` is disabled"),
     (&["test", "--remote", "memcached://127.0.0.1:1"], 0, "--features remote"),
     (&["test", "--remote", "s3://bucket/results"], 0, "the feature `remote` is disabled"),
+    (&["test", "--remote", "grpc://127.0.0.1:1"], 0, "--features remote-reapi"),
     (&["mcp"], 2, "--features mcp"),
 ];
 

@@ -30,16 +30,18 @@ const CLIENTS: [&str; 8] =
 /// Features that the step `unified` compiles, and that are not combined with others, because their
 /// packages are not among [`CRATES`].
 #[cfg(test)]
-const UNIFIED: [(&str, &str); 9] = [
+const UNIFIED: [(&str, &str); 11] = [
     ("greenwave-agents", "http"),
     ("greenwave", "http-agents"),
     ("greenwave", "remote"),
     ("greenwave", "remote-objects"),
+    ("greenwave", "remote-reapi"),
     ("greenwave-cli", "completions"),
     ("greenwave-cli", "http-agents"),
     ("greenwave-cli", "mcp"),
     ("greenwave-cli", "remote"),
     ("greenwave-cli", "remote-objects"),
+    ("greenwave-cli", "remote-reapi"),
 ];
 
 /// Checks every combination.

@@ -14,7 +14,7 @@ use crate::source::{code, contains_word, files_below, has_extension, is_test_or_
 use crate::workspace::{Workspace, directory, enabled_by_default};
 
 /// Every package, its layer, and the workspace's packages that it may depend on.
-const LAYERS: [(&str, Layer, &[&str]); 20] = [
+const LAYERS: [(&str, Layer, &[&str]); 21] = [
     (DIR, Layer::Foundation, &[]),
     (SEGMENT, Layer::Foundation, &[DIR]),
     ("greenwave-process", Layer::Foundation, &[]),
@@ -44,6 +44,7 @@ const LAYERS: [(&str, Layer, &[&str]); 20] = [
         ],
     ),
     ("greenwave-telemetry", Layer::Service, &[]),
+    (REMOTE, Layer::Service, &["greenwave-cache", "greenwave-retry"]),
     (
         "greenwave",
         Layer::Engine,
@@ -61,6 +62,7 @@ const LAYERS: [(&str, Layer, &[&str]); 20] = [
             "greenwave-agents",
             "greenwave-testing",
             "greenwave-telemetry",
+            REMOTE,
         ],
     ),
     ("greenwave-cli", Layer::Program, &["greenwave", "greenwave-testing", DIR]),
@@ -78,6 +80,10 @@ const DIR: &str = "greenwave-dir";
 
 /// Servers, disks and other code that the tests of several crates share. A dev-dependency only.
 const TESTKIT: &str = "greenwave-testkit";
+
+/// The client of the Remote Execution API, which is nothing without its heavy dependency. So it is
+/// heavy itself, and no default member.
+const REMOTE: &str = "greenwave-remote";
 
 /// No restriction.
 const ANYTHING: &[&str] = &["*"];
@@ -99,7 +105,7 @@ const SERVER: &str = "greenwave-telemetry";
 
 /// Clients of whole services, behind a feature each. The protocol that they use internally does not
 /// count.
-const SERVICE_CLIENTS: &[&str] = &["object_store"];
+const SERVICE_CLIENTS: &[&str] = &["object_store", "tonic"];
 
 /// Crates that choose the implementation of TLS of their client of a service, which is a feature of
 /// the client of HTTP beneath it. Only a direct dependency can enable it.
@@ -125,6 +131,7 @@ const HEAVY: &[&str] = &[
     "opendal",
     "reqwest",
     "tonic",
+    REMOTE,
     "openssl",
     "async-nats",
     "rusqlite",
@@ -184,6 +191,7 @@ pub(crate) fn layers() -> Result<String> {
     let workspace = Workspace::load()?;
     let mut violations = check_packages(&workspace);
     violations.extend(check_chosen(&workspace));
+    violations.extend(check_default_members(&workspace));
     let (built, slow) = default_build::check()?;
     violations.extend(slow);
     for package in workspace.members() {
@@ -244,7 +252,8 @@ fn check_dependency(package: &Package, layer: Layer, allowed: &[&str], it: &Depe
     if to == SEGMENT && layer == Layer::Library && !it.optional {
         return Some(format!("{from} depends on {to} without a feature: persistence is optional"));
     }
-    if layer < Layer::Program && HEAVY.contains(&to.as_str()) && !it.optional {
+    let is_heavy = HEAVY.contains(&to.as_str()) && from.as_str() != REMOTE;
+    if layer < Layer::Program && is_heavy && !it.optional {
         return Some(format!("{from} depends on {to} without a feature: heavy dependencies are optional"));
     }
     None
@@ -301,6 +310,20 @@ fn check_chosen(workspace: &Workspace) -> Vec<String> {
         |name: &str| members.iter().any(|member| member.dependencies.iter().any(|it| it.name == name));
     let unused = CHOSEN.into_iter().filter(|name| !is_used(name));
     unused.map(|name| format!("no member of the workspace depends on {name} directly")).collect()
+}
+
+/// Checks that plain `cargo build` and `cargo test` include every crate but the client of the
+/// Remote Execution API.
+fn check_default_members(workspace: &Workspace) -> Vec<String> {
+    let defaults = workspace.default_members();
+    let is_wrong = |member: &&Package| {
+        let is_crate = directory(member).parent().is_some_and(|parent| parent.ends_with("crates"));
+        (is_crate && member.name.as_str() != REMOTE) != defaults.contains(&member.name.as_str())
+    };
+    let wrong = workspace.members().into_iter().filter(is_wrong);
+    wrong
+        .map(|member| format!("{}: the default members are all crates except {REMOTE}", member.name))
+        .collect()
 }
 
 /// Applies a rule about product code to the files of a crate. The rule gets the name of the

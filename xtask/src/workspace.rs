@@ -50,6 +50,11 @@ impl Workspace {
         members
     }
 
+    /// Returns the names of the members that cargo builds if none is named.
+    pub(crate) fn default_members(&self) -> Vec<&str> {
+        self.metadata.workspace_default_packages().into_iter().map(|package| package.name.as_str()).collect()
+    }
+
     /// Returns the shortest dependency path from a package to one of the `wanted` packages, as
     /// package names.
     ///

@@ -25,9 +25,13 @@ pub(crate) use origin::{ConfigError, Origin, ValueError};
 /// Prefix of the environment variables that are settings.
 pub(crate) const VARIABLE: &str = "GREENWAVE_";
 /// Variables with the prefix that are not settings.
-const OTHER_VARIABLES: [&str; 14] = [
+const OTHER_VARIABLES: [&str; 17] = [
     "GREENWAVE_PROFILE",
     "GREENWAVE_REQUIRE_SERVICES",
+    // Identify the user to a server, and are in no file.
+    "GREENWAVE_REMOTE_HEADER",
+    "GREENWAVE_REMOTE_TOKEN",
+    "GREENWAVE_REMOTE_TOKEN_COMMAND",
     // A run sets these for its tests, which may be runs themselves.
     "GREENWAVE_PORT_FIRST",
     "GREENWAVE_PORT_COUNT",

@@ -36,6 +36,7 @@ mod run_trace;
 #[cfg(test)]
 mod schemas;
 mod secrets;
+mod server_login;
 mod signals;
 mod supervisor;
 mod terminal_text;

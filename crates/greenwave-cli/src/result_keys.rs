@@ -12,6 +12,7 @@ use crate::config::{Config, Origin};
 use crate::error::CliError;
 use crate::key_error::{KEY, KeyError};
 use crate::output;
+use crate::server_login::server_login;
 use crate::user_key::{resolved, user_key};
 
 /// Maximum size of a file with a key, in bytes.
@@ -64,6 +65,7 @@ pub(crate) fn result_keys(project: &Path, config: &mut Config) -> Result<ResultK
     let text =
         |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     keys.object_store = ObjectStoreSettings::from_variables(std::env::vars_os().filter_map(text));
+    keys.login = server_login(config)?;
     for source in &config.settings.testing.remote_key {
         keys.remote.extend(read(source, project)?);
     }

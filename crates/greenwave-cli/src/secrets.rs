@@ -6,6 +6,7 @@
 use std::ffi::OsStr;
 
 use crate::password::mask_passwords;
+use crate::server_login::TOKEN;
 
 /// Moves the environment to other memory, and overwrites the memory that the kernel shows.
 ///
@@ -73,8 +74,11 @@ pub(crate) unsafe fn hide_passwords_in_arguments() {
 #[cfg(not(target_os = "linux"))]
 pub(crate) unsafe fn hide_passwords_in_arguments() {}
 
-/// Returns whether a variable is a setting that holds a password.
+/// Returns whether a variable is a setting that holds a password or a token.
 pub(crate) fn is_secret_setting(name: &OsStr, value: &OsStr) -> bool {
+    if name == TOKEN {
+        return true;
+    }
     let mut masked = value.as_encoded_bytes().to_vec();
     mask_passwords(&mut masked);
     name.as_encoded_bytes().starts_with(crate::config::VARIABLE.as_bytes())
@@ -90,6 +94,7 @@ mod tests {
         let check = |name: &str, value: &str| is_secret_setting(OsStr::new(name), OsStr::new(value));
         assert!(check("GREENWAVE_TESTING_REMOTE", "redis://:pw@host"));
         assert!(!check("GREENWAVE_TESTING_REMOTE", "redis://host"));
+        assert!(check("GREENWAVE_REMOTE_TOKEN", "secret"));
         assert!(!check("DATABASE", "postgres://me:pw@host"));
     }
 }

@@ -55,6 +55,7 @@
 //! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
 //! | `remote` | no | test results on a Redis server, also over TLS, or memcached; without it, such a server is [`ResultStoreError::NoRemote`] | redis, rustls with ring (C) |
+//! | `remote-reapi` | no | `remote`, and test results on a server of the Remote Execution API | tonic, prost |
 //! | `http-agents` | no | [`AgentSpec::Http`]: agents that are model servers; without it, such an agent is [`Error::NoHttp`] | reqwest, rustls with ring (C and assembly) |
 //! | `conformance` | no | the module `conformance`, which fuzz targets use | none |
 //!
@@ -196,7 +197,7 @@ pub use plan::{
 pub use preflight::{Problem, preflight, preflight_sandboxes};
 pub use protection::{INSTRUCTION_FILES, PROTECTED_FILES};
 pub use report::{BranchReport, FeatureReport, Report, Totals, Usage};
-pub use result_keys::{KeySource, ObjectStoreSettings, RemoteKey, ResultKeys};
+pub use result_keys::{KeySource, LoginToken, ObjectStoreSettings, RemoteKey, ResultKeys, ServerLogin};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
 pub use run_control::RunControl;
 pub use run_record::{RecordedRun, RunRecords};

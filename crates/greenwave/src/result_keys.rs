@@ -70,6 +70,37 @@ pub struct ResultKeys {
     pub remote: Vec<RemoteKey>,
     /// Settings of the client of an object store.
     pub object_store: ObjectStoreSettings,
+    /// The header that identifies the user to a server of the Remote Execution API.
+    pub login: Option<ServerLogin>,
+}
+
+/// A header that identifies the user to a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerLogin {
+    /// Name of the header in lower case. `None` for `authorization`, where a value without a space
+    /// is sent as `Bearer VALUE`.
+    pub header: Option<String>,
+    /// Value of the header.
+    pub token: LoginToken,
+}
+
+/// Value of the header of a [`ServerLogin`]. `Debug` output omits a text.
+#[derive(Clone, PartialEq, Eq)]
+pub enum LoginToken {
+    /// The value itself.
+    Text(String),
+    /// A program and its arguments, whose first line of output is the value. It runs when the
+    /// client connects, and again when the server calls the value invalid.
+    Command(Vec<String>),
+}
+
+impl fmt::Debug for LoginToken {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => out.write_str("Text"),
+            Self::Command(words) => out.debug_tuple("Command").field(&words.first()).finish(),
+        }
+    }
 }
 
 /// Settings of the client of an object store, by name, such as `AWS_ACCESS_KEY_ID`. `Debug` output

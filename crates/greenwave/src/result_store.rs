@@ -57,7 +57,7 @@ pub enum ResultStoreError {
     NoRemote {
         /// Scheme of the server's address, such as `redis`.
         scheme: String,
-        /// The feature, `remote` or `remote-objects`.
+        /// The feature: `remote`, `remote-objects` or `remote-reapi`.
         feature: &'static str,
     },
     /// The entries of the store cannot be listed or removed.

@@ -87,8 +87,8 @@ pub struct TestingSettings {
     /// Maximum size of the results on disk, in bytes. The oldest are evicted first.
     pub disk_limit: u64,
     /// Address of a server that shares results, such as `redis://host:6379`,
-    /// `memcached://host:11211`, `s3://bucket/directory` or `file:///directory`. Empty for no
-    /// server.
+    /// `memcached://host:11211`, `grpc://host:9092`, `s3://bucket/directory` or
+    /// `file:///directory`. Empty for no server.
     pub remote: String,
     /// Whether results are written to the server as well as read.
     pub remote_write: bool,

@@ -55,8 +55,7 @@ impl Server {
     /// installed and not required.
     #[must_use]
     pub fn redis_tls() -> Option<Self> {
-        if !program("openssl").is_file() {
-            service::skip("openssl is not installed");
+        if !has_openssl() {
             return None;
         }
         Self::start("redis-server", create_certificates, |port, directory| {
@@ -165,6 +164,22 @@ impl Server {
         })
     }
 
+    /// Starts buildbox-casd, a server of the Remote Execution API with a cache of results and
+    /// content-addressed storage. Returns `None` if it is not installed and not required.
+    #[must_use]
+    pub fn casd() -> Option<Self> {
+        Self::start(
+            "buildbox-casd",
+            |_| true,
+            |port, directory| {
+                let mut command = Command::new(program("buildbox-casd"));
+                command.args(["--log-level", "error", "--quota-high", "2G", "--bind"]);
+                command.arg(format!("127.0.0.1:{port}")).arg(directory.join("cache"));
+                command
+            },
+        )
+    }
+
     fn start(name: &str, prepare: fn(&Path) -> bool, build_command: BuildCommand) -> Option<Self> {
         if !program(name).is_file() {
             service::skip(&format!("{name} is not installed"));
@@ -240,6 +255,29 @@ impl Server {
         let status = Command::new("kill").args(["-STOP", &self.child.id().to_string()]).status();
         assert!(status.unwrap().success());
     }
+}
+
+fn has_openssl() -> bool {
+    let is_installed = program("openssl").is_file();
+    if !is_installed {
+        service::skip("openssl is not installed");
+    }
+    is_installed
+}
+
+/// Creates the certificate of an authority, `ca.pem`, and a certificate of the loopback that it
+/// signs, `server.pem` with `server.key`. Returns `None` if openssl is not installed and not
+/// required.
+///
+/// # Panics
+/// If openssl fails.
+#[must_use]
+pub fn certificates() -> Option<tempfile::TempDir> {
+    let directory = tempfile::tempdir().unwrap();
+    has_openssl().then(|| {
+        assert!(create_certificates(directory.path()), "cannot create certificates");
+        directory
+    })
 }
 
 /// Creates an authority, and a certificate of the loopback that it signs.

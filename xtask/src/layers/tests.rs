@@ -138,6 +138,33 @@ fn a_workspace_without_violations_passes() {
 }
 
 #[test]
+fn the_client_of_remote_execution_is_optional() {
+    let workspace = || {
+        let protocol = TestWorkspace::new().package("tonic", &["hyper"]);
+        protocol.package("greenwave-remote", &["tonic", "greenwave-cache"])
+    };
+    assert_eq!(workspace().package("greenwave", &["greenwave-remote?"]).violations(), [""; 0]);
+    check(
+        workspace().package("greenwave", &["greenwave-remote"]),
+        "greenwave depends on greenwave-remote without a feature: heavy dependencies are optional",
+    );
+    check(
+        TestWorkspace::new().package("greenwave-agents", &["tonic"]),
+        "greenwave-agents depends on tonic without a feature: heavy dependencies are optional",
+    );
+}
+
+#[test]
+fn plain_cargo_builds_all_crates_but_the_client_of_remote_execution() {
+    let without = TestWorkspace::new().package("greenwave-cache", &[]);
+    assert_eq!(check_default_members(&without.workspace()), [""; 0]);
+    // The packages of these workspaces are all default members.
+    let with = TestWorkspace::new().package("greenwave-cache", &[]).package("greenwave-remote", &["tonic"]);
+    let expected = "greenwave-remote: the default members are all crates except greenwave-remote";
+    assert_eq!(check_default_members(&with.workspace()), [expected]);
+}
+
+#[test]
 fn the_libraries_of_layer_2_do_not_depend_on_each_other() {
     let workspace = TestWorkspace::new().package("greenwave-cache", &["greenwave-storage"]);
     check(

@@ -198,7 +198,7 @@ pub(super) const KEYS: &[Key] = &[
     key!("testing.disk_limit", bytes from 1048576, testing.disk_limit),
     Key {
         name: "testing.remote",
-        expected: "an address like \"redis://host:6379\", \"memcached://host:11211\", \"s3://bucket/directory\" or \"file:///directory\", or \"\" for none",
+        expected: "an address like \"redis://host:6379\", \"memcached://host:11211\", \"grpc://host:9092\", \"s3://bucket/directory\" or \"file:///directory\", or \"\" for none",
         max: u64::MAX,
         set: |settings, value| {
             let address = value.as_str()?;
@@ -308,8 +308,18 @@ pub(crate) fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 /// Schemes of the accepted server addresses.
-const REMOTES: [&str; 8] =
-    ["redis://", "rediss://", "unix://", "memcached://", "file:///", "s3://", "gs://", "az://"];
+const REMOTES: [&str; 10] = [
+    "redis://",
+    "rediss://",
+    "unix://",
+    "memcached://",
+    "grpc://",
+    "grpcs://",
+    "file:///",
+    "s3://",
+    "gs://",
+    "az://",
+];
 
 /// Returns a number from 0 to 1, given as a number or a percentage.
 fn share(value: &DeValue<'_>) -> Option<f64> {

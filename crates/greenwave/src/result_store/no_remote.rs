@@ -10,6 +10,10 @@ use crate::settings::TestingSettings;
 pub(super) fn tier(settings: &TestingSettings, _keys: &ResultKeys) -> Result<Option<Tier>, ResultStoreError> {
     match settings.remote.as_str() {
         "" => Ok(None),
-        address => Err(ResultStoreError::NoRemote { scheme: scheme(address), feature: "remote" }),
+        address => {
+            let scheme = scheme(address);
+            let feature = if scheme.starts_with("grpc") { "remote-reapi" } else { "remote" };
+            Err(ResultStoreError::NoRemote { scheme, feature })
+        }
     }
 }

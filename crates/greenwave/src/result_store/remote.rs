@@ -1,5 +1,8 @@
-//! The tier of a store of test results that machines share: a Redis or memcached server, or an
-//! object store.
+//! The tier of a store of test results that machines share: a Redis or memcached server, a server
+//! of the Remote Execution API, or an object store.
+
+#[cfg_attr(not(feature = "remote-reapi"), path = "remote/no_reapi.rs")]
+mod reapi;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +50,8 @@ pub(super) fn tier(settings: &TestingSettings, keys: &ResultKeys) -> Result<Opti
         let options = RemoteOptions { timeout: OBJECT_TIMEOUT, ..options };
         let backend = ObjectBackend::open(address, keys.object_store.iter(), &options).map_err(failed)?;
         Tier::new(name, Arc::new(backend))
+    } else if scheme == "grpc" || scheme == "grpcs" {
+        Tier::new("remote execution", reapi::backend(address, keys)?)
     } else {
         Tier::new("redis", Arc::new(RedisBackend::new(address, options).map_err(failed)?))
     };
