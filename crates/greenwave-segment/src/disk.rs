@@ -172,6 +172,12 @@ impl File {
         Ok(self.read_at(buf, offset)? == buf.len())
     }
 
+    /// Returns the offset of the first byte from `offset` on that is not in a hole of the file. May
+    /// return an earlier one, and one beyond the end if there is none.
+    pub(crate) fn next_data(&self, offset: u64) -> u64 {
+        on_file!(self, next_data(offset))
+    }
+
     /// Fills the buffer without waiting for the disk; returns `false` if that is impossible.
     pub(crate) fn read_at_nowait(&self, buf: &mut [u8], offset: u64) -> bool {
         on_file!(self, read_at_nowait(buf, offset))

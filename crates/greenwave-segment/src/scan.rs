@@ -178,13 +178,19 @@ pub(crate) fn is_record(
     }))
 }
 
-/// Hashes the bytes `from .. len`, or fewer if the file has been truncated.
+/// Hashes the bytes `from .. len`, or fewer if the file has been truncated. Holes of the file do not
+/// count, so that a file without content costs nothing, however long it is.
 pub(crate) fn hash_range(segment: &Segment, from: u64, len: u64) -> Result<u64, Error> {
     let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
     let mut hasher = Xxh3Default::new();
     let mut at = from;
-    while at < len {
+    loop {
+        at = at.max(segment.next_data(at));
+        if at >= len {
+            break;
+        }
         let step = (len - at).min(WINDOW_BYTES);
+        hasher.update(&at.to_le_bytes());
         let Some(bytes) = window.read(at, step)? else { break };
         hasher.update(bytes);
         at += step;
@@ -256,8 +262,14 @@ impl Window<'_> {
 
     /// Returns the offset of the next magic from `at` on, or the end of the file.
     fn next_magic(&mut self, mut at: u64) -> Result<u64, Error> {
+        // A magic does not begin in a hole, whose bytes are zero.
+        const { assert!(MAGIC[0] != 0) };
         let magic_len = MAGIC.len() as u64;
-        while at + magic_len <= self.len {
+        loop {
+            at = at.max(self.segment.next_data(at));
+            if at.saturating_add(magic_len) > self.len {
+                break;
+            }
             let step = (self.len - at).min(WINDOW_BYTES);
             let Some(bytes) = self.read(at, step)? else { break };
             if let Some(found) = bytes.windows(MAGIC.len()).position(|w| w == MAGIC) {

@@ -305,6 +305,10 @@ impl SimulatedFile {
         self.operation("read", |state, id| state.read(id, self.inode, buf, offset))
     }
 
+    pub(crate) fn next_data(&self, offset: u64) -> u64 {
+        offset
+    }
+
     pub(crate) fn read_at_nowait(&self, _: &mut [u8], _: u64) -> bool {
         false
     }

@@ -4,6 +4,9 @@
 //! about it, each in a sealed file in `.greenwave/approvals`. A decision counts for exactly the
 //! answer that it was made about. A file without a valid seal counts as missing, as everywhere in
 //! the state directory.
+//!
+//! The names of the files have the feature's id and definition: two plans of a project can have
+//! features with equal ids.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::green_record::definition;
+use crate::green_record::{self, definition};
 use crate::plan::{Feature, Plan};
 use crate::settings::Settings;
 use crate::state_home::StateHome;
@@ -26,6 +29,14 @@ use crate::tree::Change;
 const VERSION: u32 = 1;
 /// Name of the directory in the state directory.
 const NAME: &str = "approvals";
+/// Ending of the file with the answer that is held.
+const HELD: &str = "held";
+/// Ending of the file with the decision about it.
+const DECISION: &str = "decision";
+/// Ending of the file that exists if the user wants to approve a feature.
+const WANTED: &str = "wanted";
+/// Endings of all files about a feature.
+const ENDINGS: [&str; 3] = [HELD, DECISION, WANTED];
 /// Maximum size of a file, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Maximum size of a comment, in bytes. It becomes a part of a prompt.
@@ -89,7 +100,7 @@ impl Approvals {
     /// [`Error::Io`].
     pub(crate) fn hold(&self, feature: &str, held: &HeldAnswer) -> Result<(), Error> {
         let directory = self.directory()?;
-        let name = held_name(feature);
+        let name = held_name(feature, &held.definition);
         if read::<HeldAnswer>(&directory, self.seal.as_ref(), &name).as_ref() == Some(held) {
             return Ok(());
         }
@@ -100,7 +111,8 @@ impl Approvals {
     pub(crate) fn is_held(&self, feature: &str, held: &HeldAnswer) -> bool {
         let directory = self.directory();
         directory.is_ok_and(|directory| {
-            read(&directory, self.seal.as_ref(), &held_name(feature)).as_ref() == Some(held)
+            let name = held_name(feature, &held.definition);
+            read(&directory, self.seal.as_ref(), &name).as_ref() == Some(held)
         })
     }
 
@@ -109,8 +121,8 @@ impl Approvals {
     /// # Errors
     /// [`Error::Io`] if the directory cannot be opened.
     pub(crate) fn decision(&self, feature: &str, held: &HeldAnswer) -> Result<Option<Decision>, Error> {
-        let found: Option<DecisionRecord> =
-            read(&self.directory()?, self.seal.as_ref(), &decision_name(feature));
+        let name = decision_name(feature, &held.definition);
+        let found: Option<DecisionRecord> = read(&self.directory()?, self.seal.as_ref(), &name);
         Ok(found.filter(|found| found.about == *held).map(|found| found.decision))
     }
 
@@ -141,10 +153,12 @@ impl Approvals {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(crate) fn set_wanted(&self, feature: &str, is_wanted: bool) -> Result<(), Error> {
-        let (directory, name) = (self.directory()?, wanted_name(feature));
+    pub(crate) fn set_wanted(&self, feature: &str, definition: &str, is_wanted: bool) -> Result<(), Error> {
+        let directory = self.directory()?;
+        let key = green_record::name(feature, definition);
+        let name = file_name(&key, WANTED);
         if is_wanted {
-            return write(&directory, self.seal.as_ref(), &name, &feature);
+            return write(&directory, self.seal.as_ref(), &name, &key);
         }
         match directory.remove_file(&name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -154,22 +168,24 @@ impl Approvals {
         }
     }
 
-    /// Returns the features that the user wants to approve although the plan may not say so.
+    /// Returns the [names](green_record::name) of the features that the user wants to approve
+    /// although the plan may not say so.
     pub(crate) fn wanted(&self, project: &Path) -> BTreeSet<String> {
         let Some(directory) = existing(project).ok().flatten() else { return BTreeSet::new() };
         let entries = directory.entries().unwrap_or_default();
         let names = entries.iter().filter_map(|entry| entry.name.to_str());
         let features = names.filter_map(|name| {
-            let feature: String = read(&directory, self.seal.as_ref(), name)?;
-            (wanted_name(&feature) == name).then_some(feature)
+            let key: String = read(&directory, self.seal.as_ref(), name)?;
+            (file_name(&key, WANTED) == name).then_some(key)
         });
         features.collect()
     }
 
-    /// Removes what is stored about a feature.
-    pub(crate) fn forget(&self, feature: &str) {
+    /// Removes what is stored about a feature with a definition.
+    pub(crate) fn forget(&self, feature: &str, definition: &str) {
         if let Ok(directory) = self.directory() {
-            remove(&directory, feature);
+            let key = green_record::name(feature, definition);
+            ENDINGS.iter().for_each(|ending| remove(&directory, &file_name(&key, ending)));
         }
     }
 
@@ -213,7 +229,7 @@ fn decide_in(
     if let Decision::Reject { comment } = &mut decision {
         comment.truncate(comment.floor_char_boundary(COMMENT_BYTES_MAX));
     }
-    write(directory, seal, &decision_name(feature), &DecisionRecord { about, decision })?;
+    write(directory, seal, &decision_name(feature, definition), &DecisionRecord { about, decision })?;
     Ok(Some(attempt))
 }
 
@@ -230,14 +246,15 @@ pub fn held_features(plan: &Plan, settings: &Settings) -> Result<Vec<String>, Er
     Ok(plan.features.iter().filter(is_held).map(|feature| feature.id.clone()).collect())
 }
 
-/// Removes what is stored about a feature of a project.
+/// Removes what is stored about the features of a project with an id, whatever their definitions.
 ///
 /// # Errors
-/// [`Error::Io`] if the directory cannot be opened.
+/// [`Error::Io`] if the directory cannot be opened or read.
 pub(crate) fn forget_held(project: &Path, feature: &str) -> Result<(), Error> {
-    if let Some(directory) = existing(project)? {
-        remove(&directory, feature);
-    }
+    let Some(directory) = existing(project)? else { return Ok(()) };
+    let entries = directory.entries().map_err(Error::io("read", directory.path()))?;
+    let names = entries.iter().filter_map(|entry| entry.name.to_str());
+    names.filter(|name| feature_of(name) == Some(feature)).for_each(|name| remove(&directory, name));
     Ok(())
 }
 
@@ -248,7 +265,7 @@ fn held_answer(
     feature: &str,
     definition: &str,
 ) -> Option<HeldAnswer> {
-    let held: HeldAnswer = read(directory, seal, &held_name(feature))?;
+    let held: HeldAnswer = read(directory, seal, &held_name(feature, definition))?;
     (held.version == VERSION && held.definition == definition).then_some(held)
 }
 
@@ -262,16 +279,24 @@ fn existing(project: &Path) -> Result<Option<Dir>, Error> {
     }
 }
 
-fn held_name(feature: &str) -> String {
-    format!("{feature}.held")
+fn held_name(feature: &str, definition: &str) -> String {
+    file_name(&green_record::name(feature, definition), HELD)
 }
 
-fn wanted_name(feature: &str) -> String {
-    format!("{feature}.wanted")
+fn decision_name(feature: &str, definition: &str) -> String {
+    file_name(&green_record::name(feature, definition), DECISION)
 }
 
-fn decision_name(feature: &str) -> String {
-    format!("{feature}.decision")
+/// Returns the name of a file about a feature with a [name](green_record::name).
+fn file_name(key: &str, ending: &str) -> String {
+    format!("{}.{ending}", key.replace('/', "."))
+}
+
+/// Returns the id of the feature in the name of a file.
+fn feature_of(name: &str) -> Option<&str> {
+    let (key, ending) = name.rsplit_once('.')?;
+    let (feature, _) = key.rsplit_once('.')?;
+    ENDINGS.contains(&ending).then_some(feature)
 }
 
 /// Reads a file. A file that is missing, damaged or not sealed by the user is `None`.
@@ -294,15 +319,13 @@ fn write(directory: &Dir, seal: Option<&StateSeal>, name: &str, value: &impl Ser
     written.map_err(Error::io("write", directory.path().join(name)))
 }
 
-/// Removes the files of a feature. What stays is of no effect, since it is about an old answer.
-fn remove(directory: &Dir, feature: &str) {
-    for name in [held_name(feature), decision_name(feature), wanted_name(feature)] {
-        match directory.remove_file(&name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(%error, name, "cannot remove a decision");
-            }
-            _ => {}
+/// Removes a file. If it stays, it is of no effect, since it is about an old answer.
+fn remove(directory: &Dir, name: &str) {
+    match directory.remove_file(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, name, "cannot remove a decision");
         }
+        _ => {}
     }
 }
 

@@ -179,8 +179,31 @@ impl RunConfinement {
         Some(shared.to_string())
     }
 
+    /// Returns notes about what this system or this run does not hide.
+    pub(crate) fn notes(&self, plan: &Plan) -> impl Iterator<Item = Event> {
+        self.replaced_files_note().into_iter().chain(self.sockets_note(plan))
+    }
+
+    /// Returns a note if agents or tests that mounts confine reach sockets of programs, because
+    /// there are too many to hide.
+    fn sockets_note(&self, plan: &Plan) -> Option<Event> {
+        let count = self.places.sockets_left_out;
+        let uses_mounts = |agent| own_mode(agent) == Some(ConfineMode::Mount);
+        let is_mounted = self.strength == Some(Strength::Mount) || plan.agents.values().any(uses_mounts);
+        (is_mounted && count > 0).then(|| Event::Note {
+            code: "sockets-left-out",
+            feature: None,
+            message: format!(
+                "agents and tests can connect to {count} sockets of running programs in `/tmp` and other \
+                 directories of sessions, because only {} are hidden",
+                sockets::SOCKETS_MAX
+            ),
+            hint: Some("name the directories of the others in `hidden`".to_owned()),
+        })
+    }
+
     /// Returns a note if agents or tests can read hidden files that are replaced during the run.
-    pub(crate) fn note(&self) -> Option<Event> {
+    fn replaced_files_note(&self) -> Option<Event> {
         // The strength may be available and the list of files may not.
         let problem = self.sandboxes.lock().iter().find_map(Sandbox::replaced_files_problem)?;
         Some(Event::Note {

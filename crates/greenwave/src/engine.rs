@@ -156,7 +156,7 @@ impl Engine {
         let problems = preflight(&plan, &environment).into_iter();
         let problems = problems.chain(preflight_sandboxes(&plan, settings.run.confine));
         let notes = problems.filter(|problem| !problem.is_error).collect();
-        let confined = [confinement.event(&plan)].into_iter().chain(confinement.note()).collect();
+        let confined = [confinement.event(&plan)].into_iter().chain(confinement.notes(&plan)).collect();
         let exposure = confinement.exposure(&plan);
         let exposed = if exposure.is_some() { confinement.exposed(&plan) } else { Default::default() };
         let (steps, supervisor) = (Steps::default(), environment.supervisor().cloned());
@@ -398,7 +398,8 @@ impl Engine {
     async fn prepare(&self) -> Result<Run, Error> {
         let ctx = &self.ctx;
         let wanted = ctx.approvals.wanted(&ctx.plan.project);
-        for id in ctx.ids().filter(|id| wanted.contains(&ctx.feature(*id).id)) {
+        let name = |id: FeatureId| green_record::name(&ctx.feature(id).id, ctx.definition(id));
+        for id in ctx.ids().filter(|id| wanted.contains(&name(*id))) {
             ctx.steering.set_held(id, true);
         }
         let resumed = resume::resume(ctx).await?;

@@ -272,7 +272,7 @@ impl FeatureRun {
             tracing::warn!(feature, error = chain(&error), "cannot remove the record of attempts");
         }
         if holds(&self.ctx, self.id) {
-            self.ctx.approvals.forget(feature);
+            self.ctx.approvals.forget(feature, self.ctx.definition(self.id));
         }
         Ok(())
     }
@@ -341,7 +341,7 @@ impl FeatureRun {
             return self.end_with(error.into()).await;
         }
         if is_rejected {
-            self.ctx.approvals.forget(&self.ctx.feature(self.id).id);
+            self.ctx.approvals.forget(&self.ctx.feature(self.id).id, self.ctx.definition(self.id));
         }
         let phase = self.state.phase().after(PhaseEvent::Refused, self.policy());
         if phase == Phase::Failed {

@@ -16,7 +16,7 @@ use crate::trusted_path::trusted_path;
 /// Variables that point git to a repository, an index or objects, or that inject configuration.
 ///
 /// A caller that runs inside a hook or another git command has them set for its own repository.
-pub(crate) const LOCAL_VARIABLES: [&str; 16] = [
+pub(crate) const LOCAL_VARIABLES: [&str; 19] = [
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",
@@ -26,6 +26,7 @@ pub(crate) const LOCAL_VARIABLES: [&str; 16] = [
     "GIT_NAMESPACE",
     "GIT_PREFIX",
     "GIT_CEILING_DIRECTORIES",
+    "GIT_CONFIG",
     "GIT_CONFIG_PARAMETERS",
     "GIT_CONFIG_COUNT",
     "GIT_QUARANTINE_PATH",
@@ -33,6 +34,8 @@ pub(crate) const LOCAL_VARIABLES: [&str; 16] = [
     "GIT_GRAFT_FILE",
     "GIT_INTERNAL_SUPER_PREFIX",
     "GIT_REPLACE_REF_BASE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_IMPLICIT_WORK_TREE",
 ];
 
 /// Has git refuse directories that hold the files of a bare repository. A clone or an agent can

@@ -48,7 +48,7 @@ impl RunControl {
     pub fn set_held(&self, feature: &str, is_held: bool) -> Result<(), Error> {
         let Some(id) = self.id(feature) else { return Ok(()) };
         self.0.steering.set_held(id, is_held);
-        self.0.approvals.set_wanted(feature, is_held)
+        self.0.approvals.set_wanted(feature, self.0.definition(id), is_held)
     }
 
     /// Returns whether a feature waits, or will wait, for approval before its merge.

@@ -81,6 +81,54 @@ fn files_have_a_limited_size() {
 }
 
 #[test]
+fn manifests_have_a_limited_size() {
+    for manifest in ["package.json", "pyproject.toml", "setup.cfg", "tox.ini", "go.mod", "Cargo.toml"] {
+        let dir = TestDir::empty().with(&format!("project/{manifest}"), "").with("project/test_a.py", "");
+        // Discovery hashes it first, and continues without it.
+        extend(&dir, &format!("project/{manifest}"), 100 << 20);
+        let finished = limited(&dir, &["test", "--dry-run", "--project", "project"]);
+        let note = format!("{manifest} is skipped: the file is larger than 67108864 bytes");
+        assert!(finished.stderr.contains(&note), "{manifest}: {}", finished.describe());
+    }
+}
+
+/// Files of state that are too long count as damaged, so that everything runs again.
+#[test]
+fn state_has_a_limited_size() {
+    let tests = "[[test]]\nname = \"t\"\ncommand = [\"sh\", \"-c\", \"exit 3\"]\ninputs = []\n";
+    let made = || {
+        let dir = dir(&plan(1)).with("project/greenwave.toml", tests);
+        assert_eq!(limited(&dir, &["test", "--project", "project"]).status.code(), Some(1));
+        assert_eq!(limited(&dir, &["run", "plan.toml", "--no-metrics"]).status.code(), Some(1));
+        dir
+    };
+    let count = files_of_state(&made()).len();
+    assert!(count > 5, "{count} files of state");
+    for at in 0..count {
+        // Some names differ between runs.
+        let dir = made();
+        let Some(file) = files_of_state(&dir).into_iter().nth(at) else { continue };
+        let path = format!("project/.greenwave/{file}");
+        extend(&dir, &path, 500 << 30);
+        let test = limited(&dir, &["test", "--project", "project"]);
+        assert_eq!(test.status.code(), Some(1), "{file}: {}", test.describe());
+        let run = limited(&dir, &["run", "plan.toml", "--no-metrics"]);
+        assert!(matches!(run.status.code(), Some(1 | 2)), "{file}: {}", run.describe());
+        assert!(run.stderr.len() + test.stderr.len() < 4_000, "{file}: {}", run.describe());
+    }
+}
+
+/// Returns the regular files below the state directory.
+fn files_of_state(dir: &TestDir) -> Vec<String> {
+    let mut find = Command::new("find");
+    find.arg(dir.path("project/.greenwave")).args(["-type", "f", "-printf", "%P\\n"]);
+    let found = String::from_utf8(find.output().unwrap().stdout).unwrap();
+    let mut files: Vec<String> = found.lines().map(str::to_owned).collect();
+    files.sort();
+    files
+}
+
+#[test]
 fn files_have_a_limited_depth() {
     let nested = "[".repeat(1_000_000);
     let dir = dir(&plan(1));

@@ -289,6 +289,78 @@ fn variables_of_an_agent_load_nothing_outside_of_its_confinement() {
     assert_eq!(started(&dir), ["library"]);
 }
 
+/// A run may be started by a hook, or by another program that uses git. Its variables lead neither
+/// git nor agents to another repository, and name no program to the git of greenwave.
+#[test]
+fn variables_of_the_caller_lead_to_no_other_repository() {
+    let dir = TestDir::with_project().with("started/.keep", "").with("decoy/a.txt", "decoy\n");
+    fs::remove_file(dir.path("started/.keep")).unwrap();
+    for repository in ["../decoy", "."] {
+        must(&dir, &["-C", repository, "init", "-q"]);
+        must(&dir, &["-C", repository, "add", "-A"]);
+        must(&dir, &["-C", repository, "commit", "-qm", "start"]);
+    }
+    let trap = program(&dir, "programs/trap", "trap");
+    let at = |path: &str| dir.path("decoy").join(path).display().to_string();
+    let settings = format!("'core.fsmonitor={trap}' 'diff.external={trap}'");
+    let variables = [
+        ("GIT_DIR", at(".git")),
+        ("GIT_WORK_TREE", at("")),
+        ("GIT_COMMON_DIR", at(".git")),
+        ("GIT_INDEX_FILE", at(".git/index")),
+        ("GIT_OBJECT_DIRECTORY", at(".git/objects")),
+        ("GIT_CONFIG", at(".git/config")),
+        ("GIT_CONFIG_PARAMETERS", settings),
+        ("GIT_CONFIG_COUNT", "1".to_owned()),
+        ("GIT_CONFIG_KEY_0", "core.fsmonitor".to_owned()),
+        ("GIT_CONFIG_VALUE_0", trap.clone()),
+        ("GIT_NO_REPLACE_OBJECTS", "1".to_owned()),
+        ("GIT_EXTERNAL_DIFF", trap.clone()),
+        ("GIT_PAGER", trap.clone()),
+        ("GIT_EDITOR", trap.clone()),
+        ("GIT_SSH_COMMAND", trap),
+    ];
+    let script = "test -z \"$GIT_DIR$GIT_WORK_TREE$GIT_INDEX_FILE$GIT_CONFIG$GIT_CONFIG_PARAMETERS\" && \
+                  git add -A && git -c user.name=a -c user.email=a@a commit -qm mine --allow-empty && \
+                  echo x > one.txt";
+    let one = ShellFeature::new("one", script, "test -f one.txt");
+    dir.write("plan.toml", format!("result = \"branch\"\n{}", shell_plan::plan(&[one])));
+    let decoy = || all(&dir.path("decoy"));
+    let before = decoy();
+    for args in [&["run", "plan.toml", "--check"][..], &["run", "plan.toml", "--no-metrics"]] {
+        let run = dir.greenwave(args.iter().copied()).within(&dir.path(""));
+        let run = variables.iter().fold(run, |run, (name, value)| run.variable(name, value));
+        let done = run.run().with_code(0);
+        assert_eq!(decoy(), before, "{}", done.describe());
+        assert_eq!(started(&dir), [""; 0], "{}", done.describe());
+    }
+    must(&dir, &["cat-file", "-e", "greenwave/plan:one.txt"]);
+}
+
+/// Returns the paths and contents of all files below a directory.
+fn all(directory: &Path) -> Vec<String> {
+    let mut find = Command::new("find");
+    let found = find.arg(directory).args(["-type", "f", "-exec", "cksum", "{}", "+"]).output().unwrap();
+    let mut lines: Vec<String> =
+        String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn a_number_of_settings_that_git_cannot_have_is_an_error() {
+    let dir = TestDir::with_project();
+    dir.write("project/greenwave.toml", "[[test]]\nname = \"t\"\ncommand = [\"true\"]\n");
+    dir.write("project/.gitattributes", "*.txt filter=one\n");
+    must(&dir, &["init", "-q"]);
+    must(&dir, &["config", "filter.one.clean", "cat"]);
+    must(&dir, &["add", "-A"]);
+    must(&dir, &["commit", "-qm", "start"]);
+    let test = dir.greenwave(["test", "--affected", "HEAD", "--project", "project"]);
+    let done = test.variable("GIT_CONFIG_COUNT", usize::MAX.to_string()).run().with_code(2);
+    assert!(done.stderr.starts_with("error: "), "{}", done.describe());
+}
+
 /// Builds a library that leaves a file behind where it is loaded, and sets the variable `LOADED`.
 fn library(dir: &TestDir) -> String {
     let text = format!(

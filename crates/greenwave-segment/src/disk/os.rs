@@ -157,6 +157,23 @@ pub(super) mod file {
         false
     }
 
+    /// Uses the position of the file, which nothing else uses.
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    pub(in crate::disk) fn next_data(file: &File, offset: u64) -> u64 {
+        use rustix::fs::{SeekFrom, seek};
+        match seek(file, SeekFrom::Data(offset)) {
+            Ok(data) => data,
+            Err(rustix::io::Errno::NXIO) => u64::MAX,
+            // The file system does not know.
+            Err(_) => offset,
+        }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "macos")))]
+    pub(in crate::disk) fn next_data(_: &File, offset: u64) -> u64 {
+        offset
+    }
+
     pub(in crate::disk) fn set_len(file: &File, len: u64) -> io::Result<()> {
         file.set_len(len)
     }

@@ -190,3 +190,25 @@ fn links_in_the_directory_are_not_followed() {
         assert_eq!(std::fs::read_to_string(outside.path()).unwrap(), "precious", "{name:?}");
     }
 }
+
+/// Reading four tebibytes of zeros would take an hour. The file does not have them.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+#[test]
+fn holes_are_not_read() {
+    const LEN: u64 = 1 << 42;
+    let (dir, path, _) = segment();
+    let extend = || std::fs::File::options().write(true).open(&path).unwrap().set_len(LEN).unwrap();
+    extend();
+    let log = Log::open_read_only(dir.path(), Options::default()).unwrap();
+    assert_eq!(log.check().unwrap().problems.len(), 1);
+    drop(log);
+    assert_eq!(survivors(dir.path()), RECORDS);
+    let writer = Log::open(dir.path(), Options::default()).unwrap();
+    writer.put(b"new", b"value").unwrap();
+    extend();
+    let reader = Log::open(dir.path(), Options::default()).unwrap();
+    assert_eq!(reader.get(b"new").unwrap().unwrap(), "value");
+    writer.put(b"newer", b"value").unwrap();
+    reader.refresh().unwrap();
+    assert_eq!(reader.get(b"newer").unwrap().unwrap(), "value");
+}

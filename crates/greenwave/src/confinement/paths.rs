@@ -124,6 +124,8 @@ pub(super) struct Places {
     pub(super) home: Option<PathBuf>,
     pub(super) hidden: Vec<PathBuf>,
     pub(super) sockets: Vec<PathBuf>,
+    /// Number of sockets of sessions that are not hidden, because there are too many.
+    pub(super) sockets_left_out: usize,
     pub(super) readable: Vec<PathBuf>,
     pub(super) caches: Vec<PathBuf>,
     /// Directories in which programs are searched.
@@ -159,7 +161,9 @@ impl Places {
             places.hidden.extend(secrets_of_home(&home));
         }
         places.add_sockets(environment);
-        places.sockets.extend(sockets::of_sessions(&permitted(plan)));
+        let sessions = sockets::of_sessions(&permitted(plan));
+        places.sockets.extend(sessions.hidden);
+        places.sockets_left_out = sessions.left_out;
         let beside = root.parent().filter(|parent| holds_projects(parent)).map(Path::to_owned);
         // The person may create one during the run.
         places.hidden.extend([&root, &plan.project].map(|directory| directory.join(".env")));

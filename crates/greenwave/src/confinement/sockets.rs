@@ -9,16 +9,25 @@ use std::path::{Path, PathBuf};
 /// Directories with the sockets of sessions.
 const DIRECTORIES: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/run/user"];
 /// Maximum number of sockets that are hidden. Each is a mount for each command.
-const SOCKETS_MAX: usize = 200;
+pub(super) const SOCKETS_MAX: usize = 200;
+
+/// The sockets of sessions.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Sockets {
+    /// The sockets to hide.
+    pub(super) hidden: Vec<PathBuf>,
+    /// Number of further sockets, above [`SOCKETS_MAX`].
+    pub(super) left_out: usize,
+}
 
 /// Returns the sockets that programs have bound in such a directory, except for those below one of
 /// the `permitted` paths. Those of this user come first, so that other users cannot push them out.
-pub(super) fn of_sessions(permitted: &[&Path]) -> Vec<PathBuf> {
+pub(super) fn of_sessions(permitted: &[&Path]) -> Sockets {
     // Systems without `/proc` have no such list.
     bound(&fs::read("/proc/net/unix").unwrap_or_default(), permitted)
 }
 
-fn bound(table: &[u8], permitted: &[&Path]) -> Vec<PathBuf> {
+fn bound(table: &[u8], permitted: &[&Path]) -> Sockets {
     let is_socket = |path: &PathBuf| path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
     let is_of_session = |path: &PathBuf| {
         DIRECTORIES.iter().any(|directory| path.starts_with(directory))
@@ -30,8 +39,9 @@ fn bound(table: &[u8], permitted: &[&Path]) -> Vec<PathBuf> {
     let is_foreign = |path: &PathBuf| path.symlink_metadata().map_or(true, |found| found.uid() != user);
     paths.sort_by_cached_key(|path| (is_foreign(path), path.clone()));
     paths.dedup();
+    let left_out = paths.len().saturating_sub(SOCKETS_MAX);
     paths.truncate(SOCKETS_MAX);
-    paths
+    Sockets { hidden: paths, left_out }
 }
 
 /// Returns the absolute path in a line of the table, which begins in its eighth column.
@@ -58,8 +68,37 @@ mod tests {
         let _own = UnixListener::bind(at("own/s")).unwrap();
         let own = at("own");
         let found = of_sessions(&[&own]);
-        let found: Vec<_> = found.into_iter().filter(|path| path.starts_with(directory.path())).collect();
+        let found: Vec<_> =
+            found.hidden.into_iter().filter(|path| path.starts_with(directory.path())).collect();
         assert_eq!(found, [at("a b"), at("d")]);
+    }
+
+    /// The first sockets by path are hidden, those of the user before those of others.
+    #[test]
+    fn the_number_of_hidden_sockets_is_limited() {
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
+        let at = |number: usize| directory.path().join(format!("{number:03}"));
+        let foreign = directory.path().join("-foreign");
+        // Further names of one socket, which need no descriptors.
+        let _socket = UnixListener::bind(at(0)).unwrap();
+        let _foreign = UnixListener::bind(&foreign).unwrap();
+        (1..SOCKETS_MAX + 5).for_each(|number| fs::hard_link(at(0), at(number)).unwrap());
+        let line = |path: &Path| format!("f: 00000002 00000000 00010000 0001 01 1 {}\n", path.display());
+        let table = |count: usize| {
+            let own: String = (0..count).rev().map(|number| line(&at(number))).collect();
+            format!("Num\n{own}{}", line(&foreign)).into_bytes()
+        };
+        let own = |count: usize| (0..count).map(at);
+        let all = Sockets {
+            hidden: [foreign.clone()].into_iter().chain(own(SOCKETS_MAX - 1)).collect(),
+            left_out: 0,
+        };
+        assert_eq!(bound(&table(SOCKETS_MAX - 1), &[]), all);
+        assert_eq!(bound(&table(SOCKETS_MAX + 5), &[]), Sockets { left_out: 6, ..all });
+        if std::os::unix::fs::chown(&foreign, Some(1234), None).is_ok() {
+            let expected = Sockets { hidden: own(SOCKETS_MAX).collect(), left_out: 6 };
+            assert_eq!(bound(&table(SOCKETS_MAX + 5), &[]), expected);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod model;
 mod plans;
 mod run;
 mod script;
+mod two_plans;
 mod world;
 
 use run::Coverage;

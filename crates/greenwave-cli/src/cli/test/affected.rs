@@ -44,10 +44,11 @@ async fn git(project: &Path, settings: &[(OsString, String)], args: &[&str]) -> 
     let mut command = std::process::Command::new("git");
     greenwave::restrict_git(&mut command, project);
     command.arg("-C").arg(project).args(args);
-    // The settings of the user stay.
+    // The settings of the user stay. Git refuses too large a number of them.
     let own = std::env::var("GIT_CONFIG_COUNT").ok().and_then(|count| count.parse().ok()).unwrap_or(0_usize);
-    command.env("GIT_CONFIG_COUNT", (own + settings.len()).to_string());
-    for (at, (key, value)) in (own..).zip(settings) {
+    command.env("GIT_CONFIG_COUNT", own.saturating_add(settings.len()).to_string());
+    for (at, (key, value)) in settings.iter().enumerate() {
+        let at = own.saturating_add(at);
         command.env(format!("GIT_CONFIG_KEY_{at}"), key).env(format!("GIT_CONFIG_VALUE_{at}"), value);
     }
     let output = Command::from(command).output().await?;

@@ -104,7 +104,7 @@ pub(super) fn run(script: &Script) -> Result<Coverage, String> {
 }
 
 /// Creates the project of a script.
-fn create_project(script: &Script, project: &Path) {
+pub(super) fn create_project(script: &Script, project: &Path) {
     fs::create_dir_all(project.join("tests")).unwrap();
     fs::write(project.join("shared.txt"), format!("{}\n", LINES.join("\n"))).unwrap();
     for at in 0..script.features.len() {
@@ -143,13 +143,13 @@ fn is_predicted(world: &World, feature: usize) -> bool {
 }
 
 /// Creates a directory, in memory if possible, because runs sync many small files.
-fn directory() -> tempfile::TempDir {
+pub(super) fn directory() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() { tempfile::tempdir_in(memory).ok() } else { None };
     made.unwrap_or_else(|| tempfile::tempdir().unwrap())
 }
 
-fn plan(world: &World) -> Plan {
+pub(super) fn plan(world: &World) -> Plan {
     let agent = |_| {
         AgentSpec::Command(CommandSpec {
             command: vec!["simulated".to_owned()],
@@ -201,7 +201,12 @@ fn settings(script: &Script) -> Settings {
 }
 
 fn open(world: &Arc<World>) -> Result<Engine, crate::Error> {
-    let (plan, settings) = (plan(world), settings(&world.script));
+    open_plan(world, plan(world))
+}
+
+/// Opens an engine with a plan whose agents and tests are those of the world.
+pub(super) fn open_plan(world: &Arc<World>, plan: Plan) -> Result<Engine, crate::Error> {
+    let settings = settings(&world.script);
     let agent = |feature| SimulatedAgent { world: Arc::clone(world), feature };
     let pool = |at: usize| {
         let name = format!("a{at}");
@@ -228,7 +233,7 @@ fn time_max(script: &Script) -> Duration {
 }
 
 /// Runs the engine once. Returns `None` if the run was interrupted before its end.
-fn run_once(world: &Arc<World>, number: usize) -> Result<Option<Report>, String> {
+pub(super) fn run_once(world: &Arc<World>, number: usize) -> Result<Option<Report>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let runtime = runtime.unwrap();
     let result = runtime.block_on(async {
@@ -436,7 +441,7 @@ fn record_green(world: &World, feature: usize, text: &str) {
 }
 
 /// Checks the project between two runs: it holds the files of merged features and no others.
-fn check_project(world: &World) -> Result<(), String> {
+pub(super) fn check_project(world: &World) -> Result<(), String> {
     for feature in 0..world.script.features.len() {
         check_test(world, feature)?;
         let text = world.merged(&format!("f{feature}.txt"));
