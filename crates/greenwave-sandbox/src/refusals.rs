@@ -107,7 +107,11 @@ const COMPATIBLE: Architecture = if cfg!(target_arch = "x86_64") {
 /// The bit by which the x32 ABI marks its calls, whose numbers here are otherwise the same.
 const X32_CALL: u32 = 0x4000_0000;
 /// The families of sockets that stay without a network: Unix sockets and sockets to the kernel.
-const LOCAL: [c_int; 2] = [libc::AF_UNIX, libc::AF_NETLINK];
+pub(crate) const LOCAL: &[c_int] = &[libc::AF_UNIX, libc::AF_NETLINK];
+/// The families of sockets that a network namespace confines. Sockets of others, such as those of a
+/// virtual machine to its host (`AF_VSOCK`), reach the same from each namespace.
+pub(crate) const NAMESPACED: &[c_int] =
+    &[libc::AF_UNIX, libc::AF_NETLINK, libc::AF_INET, libc::AF_INET6, libc::AF_PACKET];
 /// Requests that put characters into the input of a terminal: `TIOCSTI` and `TIOCLINUX`, which
 /// pastes the selection. The shell that reads them there is not confined.
 const TYPING: [u32; 2] = [0x5412, 0x541c];
@@ -136,8 +140,9 @@ pub(crate) struct Refusals {
     pub(crate) keyrings: bool,
     /// Whether requests that type into a terminal fail with `EPERM`.
     pub(crate) typing: bool,
-    /// Whether sockets other than local ones fail with `EACCES`, and rings with `ENOSYS`.
-    pub(crate) internet: bool,
+    /// The only families of sockets, if they are limited. Others fail with `EACCES`, and rings with
+    /// `ENOSYS`.
+    pub(crate) families: Option<&'static [c_int]>,
     /// Whether files get no set-user-id and set-group-id bits: such modes fail with `EPERM`. Calls
     /// whose mode no filter can see, and rings, fail with `ENOSYS`.
     pub(crate) identity_bits: bool,
@@ -154,8 +159,8 @@ enum Condition {
     ChangesProcess,
     /// The first argument differs from a kind, or the second names a process.
     NotOwn(u32),
-    /// The first argument is not a local family.
-    NotLocal,
+    /// The first argument is none of these families.
+    NotFamily(&'static [c_int]),
     /// The second argument is a request that types into a terminal.
     Types,
     /// The argument with this number is a mode with one of the [`IDENTITY_BITS`].
@@ -225,11 +230,11 @@ impl Refusals {
             .chain(typing.map(|number| (number, Condition::Types)));
         let refused = refused.map(|(number, condition)| (number, condition, libc::EPERM));
         let network = [
-            (socket, Condition::NotLocal, libc::EACCES),
+            (socket, Condition::NotFamily(self.families.unwrap_or_default()), libc::EACCES),
             (multiplexer, Condition::Always, libc::EACCES),
             (ring, Condition::Always, libc::ENOSYS),
         ];
-        let network = network.into_iter().filter(|(number, ..)| self.internet && *number != 0);
+        let network = network.into_iter().filter(|(number, ..)| self.families.is_some() && *number != 0);
         let modes = self.modes(architecture);
         let rule =
             |(number, condition, error): (c_long, _, _)| Rule { number: number as u32, condition, error };
@@ -315,9 +320,10 @@ impl Rule {
                     refuse,
                 ]
             }
-            Condition::NotLocal => {
-                let [one, two] = LOCAL.map(|family| family as u32);
-                vec![load(argument(0)), if_equal(one, 1), unless_equal(two, 1), allow, refuse]
+            Condition::NotFamily(families) => {
+                let compare = |(at, family): (usize, &c_int)| if_equal(*family as u32, families.len() - at);
+                let compares = families.iter().enumerate().map(compare);
+                [load(argument(0))].into_iter().chain(compares).chain([refuse, allow]).collect()
             }
             Condition::Types => {
                 let [one, two] = TYPING;
@@ -354,7 +360,7 @@ mod tests {
             scheduling: true,
             keyrings: true,
             typing: true,
-            internet: true,
+            families: Some(LOCAL),
             identity_bits: true,
         };
         let program = all.filter();
@@ -404,10 +410,22 @@ mod tests {
             for (family, expected) in [(libc::AF_UNIX, ALLOWED), (libc::AF_NETLINK, ALLOWED)] {
                 assert_eq!(run(program, architecture.name, socket, [family as u64, 0, 0, 0, 0, 0]), expected);
             }
-            let internet = [libc::AF_INET as u64, 0, 0, 0, 0, 0];
+            let namespaced = Refusals { families: Some(NAMESPACED), ..Refusals::default() }.filter();
             let refused = libc::SECCOMP_RET_ERRNO | libc::EACCES as u32;
+            for (family, expected) in [
+                (libc::AF_INET, ALLOWED),
+                (libc::AF_INET6, ALLOWED),
+                (libc::AF_UNIX, ALLOWED),
+                (libc::AF_PACKET, ALLOWED),
+                (libc::AF_VSOCK, refused),
+                (libc::AF_BLUETOOTH, refused),
+            ] {
+                let arguments = [family as u64, 0, 0, 0, 0, 0];
+                assert_eq!(run(&namespaced, architecture.name, socket, arguments), expected, "{family}");
+                assert_eq!(run(&permissive, architecture.name, socket, arguments), ALLOWED, "{family}");
+            }
+            let internet = [libc::AF_INET as u64, 0, 0, 0, 0, 0];
             assert_eq!(run(program, architecture.name, socket, internet), refused);
-            assert_eq!(run(&permissive, architecture.name, socket, internet), ALLOWED);
         });
     }
 

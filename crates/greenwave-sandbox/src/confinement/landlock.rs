@@ -14,7 +14,7 @@ use greenwave_process::{BeforeExec, Setup};
 use super::super::{Confinement, Network, Strength, unavailable};
 use super::visible::{PATHS_MAX, too_many, visible};
 use super::{DEVICES, DROPPED, SHARED_MEMORY, opens_disks};
-use crate::refusals::Refusals;
+use crate::refusals::{LOCAL, Refusals};
 use crate::{Error, rights, seccomp};
 
 /// The newest version whose rights are used. Older kernels enforce the ones that they support.
@@ -46,13 +46,13 @@ impl PathRules {
 
     pub(super) fn attach(&self, command: &mut impl BeforeExec) -> io::Result<()> {
         command.before_exec(Setup::NoNewPrivileges);
-        let internet = self.network == Network::None;
+        let families = (self.network == Network::None).then_some(LOCAL);
         let refusals = Refusals {
             limits: true,
             scheduling: true,
             keyrings: true,
             typing: true,
-            internet,
+            families,
             identity_bits: true,
         };
         command.before_exec(Setup::FilterCalls { filter: refusals.filter(), on_processes: false });

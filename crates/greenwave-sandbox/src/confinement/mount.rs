@@ -27,7 +27,7 @@ use super::super::PrivateDir;
 use super::visible::VisiblePaths;
 use super::{Confinement, DEVICES, DROPPED, Network, SHARED_MEMORY, opens_disks};
 use crate::namespace::{attributes, c_path, mount, namespaces, own_processes};
-use crate::refusals::Refusals;
+use crate::refusals::{NAMESPACED, Refusals};
 use crate::rights::{Scope, scope_rules};
 use crate::seccomp;
 
@@ -142,7 +142,9 @@ impl MountPlan {
         setups.push(Setup::NoNewPrivileges);
         let on_processes = Refusals { limits: true, scheduling: true, ..Refusals::default() };
         setups.push(Setup::FilterCalls { filter: on_processes.filter(), on_processes: true });
-        let others = Refusals { keyrings: true, typing: true, identity_bits: true, ..Refusals::default() };
+        let families = (self.network != Network::Open).then_some(NAMESPACED);
+        let (keyrings, typing, identity_bits) = (true, true, true);
+        let others = Refusals { keyrings, typing, identity_bits, families, ..Refusals::default() };
         setups.push(Setup::FilterCalls { filter: others.filter(), on_processes: false });
         if let Some(rules) = &self.rules {
             setups.push(Setup::Restrict(rules.try_clone()?));

@@ -620,6 +620,25 @@ fn the_network_is_open_loopback_or_none() {
     }
 }
 
+/// A virtual machine reaches its host through sockets that no network namespace confines.
+#[test]
+fn the_host_of_a_virtual_machine_is_no_network() {
+    let script = "python3 -c 'import socket; socket.socket(40, socket.SOCK_STREAM); print(\"opened\")' \
+                  2> /dev/null; true";
+    for strength in strengths() {
+        let machine = Machine::new();
+        let run = |network| machine.run(&machine.confinement().network(network), strength, script);
+        if run(Network::Open) != "opened\n" {
+            eprintln!("skipped: no python3, or the kernel has no such sockets");
+            return;
+        }
+        assert_eq!(run(Network::None), "", "{strength:?}");
+        if strength == Strength::Mount {
+            assert_eq!(run(Network::Loopback), "");
+        }
+    }
+}
+
 #[test]
 fn a_confined_command_can_be_traced() {
     if Tracer::available().is_err() {
