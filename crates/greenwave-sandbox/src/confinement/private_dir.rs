@@ -152,10 +152,11 @@ impl PrivateDir {
             return Ok(());
         }
         let mut temporary = Dir::open(&self.original)?.temporary(".greenwave-", 0o600)?;
-        // The file lies outside of the confinement, where its user id would count.
-        temporary
-            .file()
-            .set_permissions(fs::Permissions::from_mode(metadata.permissions().mode() & 0o777))?;
+        // The file lies outside of the confinement, where its user id would count, and other users
+        // would find it writable.
+        let before = target.symlink_metadata().map_or(0, |found| found.permissions().mode() & 0o777);
+        let mode = metadata.permissions().mode() & (0o755 | before);
+        temporary.file().set_permissions(fs::Permissions::from_mode(mode))?;
         temporary.write_all(&after)?;
         temporary.replace(name)
     }
@@ -204,6 +205,24 @@ mod tests {
         let homes = Homes::new();
         fs::write(homes.at("temporary/home/state.json"), "new").unwrap();
         homes.check("new");
+    }
+
+    #[test]
+    fn a_copy_opens_no_file_to_other_users() {
+        for (before, copied, expected) in
+            [(0o644, 0o6777, 0o755), (0o600, 0o622, 0o600), (0o664, 0o660, 0o660), (0o640, 0o600, 0o600)]
+        {
+            let homes = Homes::new();
+            let set = |path: &str, mode: u32| {
+                fs::set_permissions(homes.at(path), fs::Permissions::from_mode(mode)).unwrap();
+            };
+            fs::write(homes.at("temporary/home/state.json"), "new").unwrap();
+            set("home/state.json", before);
+            set("temporary/home/state.json", copied);
+            homes.check("new");
+            let mode = homes.at("home/state.json").metadata().unwrap().permissions().mode() & 0o7777;
+            assert_eq!(mode, expected, "{before:o}, {copied:o}: {mode:o}");
+        }
     }
 
     #[test]
