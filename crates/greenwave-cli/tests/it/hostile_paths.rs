@@ -213,6 +213,26 @@ fn a_section_of_the_plan_changes_what_is_protected() {
 }
 
 #[test]
+fn a_check_of_the_plan_prints_what_is_protected() {
+    let printed = |section: &str| {
+        let dir = dir(feature());
+        dir.write("plan.toml", format!("{}\n{section}", dir.read("plan.toml")));
+        let text = dir.greenwave(["run", "--check", "plan.toml"]).run().with_code(0).stdout;
+        let (_, list) = text.split_once("Protected from agents").expect("the check prints the list");
+        let list = list.split_once("\n  ").unwrap().1.lines().next().unwrap();
+        list.split(' ').map(str::to_owned).collect::<Vec<_>>()
+    };
+    let usual = printed("");
+    for name in [".git*", ".greenwave", "greenwave.toml", ".vscode", ".envrc", ".husky", "build.rs", ".cargo"] {
+        assert!(usual.iter().any(|found| found == name), "{name} in {usual:?}");
+    }
+    let changed = printed("[protect]\nexcept = [\".envrc\"]\nfiles = [\"/ops\"]");
+    let added: Vec<_> = changed.iter().filter(|name| !usual.contains(name)).collect();
+    assert!(added.iter().any(|name| name.contains("ops")), "{added:?}");
+    assert!(added.iter().any(|name| name.contains(".envrc")) || !changed.iter().any(|name| name == ".envrc"));
+}
+
+#[test]
 fn tests_refuse_links_in_the_place_of_their_state() {
     let tests = "[[test]]\nname = \"t\"\ncommand = [\"true\"]\n";
     for (link, target) in [
