@@ -260,10 +260,15 @@ impl GitBase {
     }
 
     /// Removes the `.git` of a copy, and creates the directories of submodules. Git takes a
-    /// submodule whose directory does not exist for deleted.
+    /// submodule whose directory does not exist for deleted. A link or a file in its place stays.
     fn clear_repository(&self, copy: &Dir) -> Result<(), Error> {
         copy.remove_all(".git").map_err(Error::io("remove", copy.path().join(".git")))?;
-        for submodule in &self.submodules {
+        let is_other = |path: &Path| copy.metadata(path).is_ok_and(|found| !found.is_dir());
+        let is_free = |submodule: &&String| {
+            let above = Path::new(submodule).ancestors().filter(|path| !path.as_os_str().is_empty());
+            !above.into_iter().any(is_other)
+        };
+        for submodule in self.submodules.iter().filter(is_free) {
             let created = copy.create_subdirectory(submodule, 0o777);
             created.map_err(Error::io("create", copy.path().join(submodule)))?;
         }

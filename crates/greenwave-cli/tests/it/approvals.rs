@@ -187,6 +187,35 @@ fn features_of_two_plans_with_equal_ids_are_held_and_decided_apart() {
     assert_eq!(files_of(&dir, "one", "held").len(), 0);
 }
 
+#[test]
+fn neither_agents_nor_tests_approve_an_answer() {
+    for strength in ["mount", "landlock"] {
+        let dir = TestDir::with_project();
+        let (program, base) = (env!("CARGO_BIN_EXE_greenwave"), dir.path(""));
+        let approve_it = format!("(cd '{}'; '{program}' approve plan.toml one) 2>&1", base.display());
+        // The second attempt finds the answer of the first one held.
+        let script =
+            format!("said=$( {approve_it} ); echo \"$said\" > said.txt; echo $GREENWAVE_ATTEMPT > one.txt");
+        let test = format!("test -f one.txt && {{ {approve_it}; true; }}");
+        let one = ShellFeature::new("one", &script, &test).attempts(2).lines("hold = true");
+        dir.write("plan.toml", format!("confine = \"{strength}\"\n{}", shell_plan::plan(&[one])));
+        let first = dir.run_plan();
+        if first.stderr.contains("cannot confine") {
+            eprintln!("skipped: {strength}: {}", first.stderr);
+            continue;
+        }
+        assert_eq!(Report::of(&first.with_code(3)).phases(), [("one", "held")], "{strength}");
+        dir.greenwave(["reject", "plan.toml", "one"]).run().with_code(0);
+        for _ in 0..2 {
+            assert_eq!(Report::of(&dir.run_plan().with_code(3)).phases(), [("one", "held")], "{strength}");
+        }
+        approve(&dir, "one").with_code(0);
+        dir.run_plan().with_code(0);
+        let said = dir.read("project/said.txt");
+        assert!(said.contains("cannot approve `one`: no answer of it waits"), "{strength}: {said}");
+    }
+}
+
 /// `hold` of the plan applies to all features that do not set it.
 #[test]
 fn a_plan_can_hold_all_features() {

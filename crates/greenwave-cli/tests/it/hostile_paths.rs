@@ -223,7 +223,8 @@ fn a_check_of_the_plan_prints_what_is_protected() {
         list.split(' ').map(str::to_owned).collect::<Vec<_>>()
     };
     let usual = printed("");
-    for name in [".git*", ".greenwave", "greenwave.toml", ".vscode", ".envrc", ".husky", "build.rs", ".cargo"] {
+    for name in [".git*", ".greenwave", "greenwave.toml", ".vscode", ".envrc", ".husky", "build.rs", ".cargo"]
+    {
         assert!(usual.iter().any(|found| found == name), "{name} in {usual:?}");
     }
     let changed = printed("[protect]\nexcept = [\".envrc\"]\nfiles = [\"/ops\"]");

@@ -44,6 +44,32 @@ fn work_in_submodules_is_uncommitted_work() {
     assert_eq!(dir.read("project/one.txt"), "2\nnew\n");
 }
 
+/// A developer may put a link to another checkout in the place of a submodule, and so may an agent.
+#[test]
+fn a_link_in_the_place_of_a_submodule_is_not_followed() {
+    let dir = TestDir::with_project().with("elsewhere/a.txt", "1\n").with("project/below/b.txt", "1\n");
+    let script = "test -h library && rm -r below && ln -s ../elsewhere below && echo 2 > library/a.txt; \
+                  test $GREENWAVE_ATTEMPT = 1 || { rm below; mkdir below; echo x > one.txt; }";
+    let one = ShellFeature::new("one", script, "test -f one.txt").attempts(2);
+    dir.write("plan.toml", shell_plan::plan(&[one]));
+    git(&dir, &["-C", "../elsewhere", "init", "-q"]);
+    git(&dir, &["-C", "../elsewhere", "add", "-A"]);
+    git(&dir, &["-C", "../elsewhere", "commit", "-qm", "library"]);
+    let head = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(dir.path("elsewhere")).output();
+    let head = String::from_utf8(head.unwrap().stdout).unwrap();
+    git(&dir, &["init", "-q"]);
+    git(&dir, &["add", "keep.txt"]);
+    std::os::unix::fs::symlink("../elsewhere", dir.path("project/library")).unwrap();
+    for name in ["library", "below"] {
+        git(&dir, &["update-index", "--add", "--cacheinfo", &format!("160000,{},{name}", head.trim())]);
+    }
+    git(&dir, &["commit", "-qm", "start"]);
+    let report = Report::of(&dir.run_plan().with_code(0));
+    assert_eq!((report.phases(), report.rejections("one").len()), (vec![("one", "green")], 1));
+    assert_eq!((dir.read("elsewhere/a.txt"), dir.read("project/one.txt")), ("1\n".into(), "x\n".into()));
+    assert!(dir.path("project/library").is_symlink());
+}
+
 /// The commits of the results are gone after a squash, and their files are in the project.
 #[test]
 fn results_that_were_squashed_stay_green() {
