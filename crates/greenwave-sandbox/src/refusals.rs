@@ -159,7 +159,7 @@ enum Condition {
     ChangesProcess,
     /// The first argument differs from a kind, or the second names a process.
     NotOwn(u32),
-    /// The first argument is none of these families.
+    /// The first argument is a family that is not in this list.
     NotFamily(&'static [c_int]),
     /// The second argument is a request that types into a terminal.
     Types,

@@ -172,8 +172,8 @@ impl File {
         Ok(self.read_at(buf, offset)? == buf.len())
     }
 
-    /// Returns the offset of the first byte from `offset` on that is not in a hole of the file. May
-    /// return an earlier one, and one beyond the end if there is none.
+    /// Returns the offset of the first byte from `offset` on that is not in a hole of the file, or
+    /// an offset beyond the end. May return an earlier one.
     pub(crate) fn next_data(&self, offset: u64) -> u64 {
         on_file!(self, next_data(offset))
     }

@@ -178,8 +178,8 @@ pub(crate) fn is_record(
     }))
 }
 
-/// Hashes the bytes `from .. len`, or fewer if the file has been truncated. Holes of the file do not
-/// count, so that a file without content costs nothing, however long it is.
+/// Hashes the bytes `from .. len`, or fewer if the file has been truncated. Holes of the file are
+/// skipped, so that the time depends on its content and not on its length.
 pub(crate) fn hash_range(segment: &Segment, from: u64, len: u64) -> Result<u64, Error> {
     let mut window = Window { segment, len, start: 0, bytes: Vec::new() };
     let mut hasher = Xxh3Default::new();

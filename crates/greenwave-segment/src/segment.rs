@@ -197,8 +197,8 @@ impl Segment {
         self.file()?.read_at(buf, offset)
     }
 
-    /// Returns the offset of the first byte from `offset` on that is not in a hole of the file. May
-    /// return an earlier one, and one beyond the end if there is none.
+    /// Returns the offset of the first byte from `offset` on that is not in a hole of the file, or
+    /// an offset beyond the end. May return an earlier one.
     pub(crate) fn next_data(&self, offset: u64) -> u64 {
         self.file().map_or(offset, |file| file.next_data(offset))
     }

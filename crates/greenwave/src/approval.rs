@@ -181,7 +181,7 @@ impl Approvals {
         features.collect()
     }
 
-    /// Removes what is stored about a feature with a definition.
+    /// Removes the records of a feature with a definition.
     pub(crate) fn forget(&self, feature: &str, definition: &str) {
         if let Ok(directory) = self.directory() {
             let key = green_record::name(feature, definition);
@@ -246,7 +246,7 @@ pub fn held_features(plan: &Plan, settings: &Settings) -> Result<Vec<String>, Er
     Ok(plan.features.iter().filter(is_held).map(|feature| feature.id.clone()).collect())
 }
 
-/// Removes what is stored about the features of a project with an id, whatever their definitions.
+/// Removes the records of the features of a project with an id and any definition.
 ///
 /// # Errors
 /// [`Error::Io`] if the directory cannot be opened or read.

@@ -29,7 +29,7 @@ fn check(script: &Script, step: usize) -> Result<bool, String> {
     }
 }
 
-/// Returns a feature of which one file is merged and another is not.
+/// Returns a feature whose merge is incomplete: one file is written, and another is missing.
 fn partial(world: &World) -> Option<usize> {
     let shared = World::file(&world.project, "shared.txt").unwrap_or_default();
     (0..world.script.features.len()).find(|at| {
@@ -61,8 +61,8 @@ fn run_other(first: &World) -> Result<(), String> {
     }
 }
 
-/// A run finishes or reverts the interrupted merges of another plan, believes none of its records,
-/// and takes nothing from it.
+/// A run finishes or reverts the interrupted merges of another plan, and does not believe its
+/// records.
 #[test]
 fn another_plan_finishes_interrupted_merges() {
     let shared = || feature(&[Answer::Shared]);
