@@ -1,7 +1,6 @@
 //! Features that wait for the user's approval before their merge.
 
 use std::fs;
-use std::path::PathBuf;
 
 use crate::program::{Finished, until};
 use crate::shell_plan::{self, Report, ShellFeature};
@@ -25,16 +24,6 @@ fn lines(dir: &TestDir, name: &str) -> usize {
 
 fn approve(dir: &TestDir, feature: &str) -> Finished {
     dir.greenwave(["approve", "plan.toml", feature]).run()
-}
-
-/// Returns the files about approvals of a feature with this ending.
-fn files_of(dir: &TestDir, feature: &str, ending: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir.path("project/.greenwave/approvals")).unwrap();
-    let is_found = |path: &PathBuf| {
-        let name = path.file_name().unwrap().to_str().unwrap();
-        name.starts_with(&format!("{feature}.")) && name.ends_with(&format!(".{ending}"))
-    };
-    entries.map(|entry| entry.unwrap().path()).filter(is_found).collect()
 }
 
 /// A run in a pipe ends while a feature is held. Features that do not depend on it are green.
@@ -91,7 +80,7 @@ fn a_rejected_feature_gets_another_attempt_with_the_comment() {
     dir.write("plan.toml", shell_plan::unconfined(&features));
     dir.run_plan().with_code(3);
     approve(&dir, "one").with_code(0);
-    let decision = files_of(&dir, "one", "decision").remove(0);
+    let decision = dir.approvals("one", "decision").remove(0);
     let approval = fs::read(&decision).unwrap();
     let reject = ["reject", "plan.toml", "one", "--comment", "Say it louder.\nPlease."];
     let rejected = dir.greenwave(reject).run().with_code(0).stdout;
@@ -118,7 +107,7 @@ fn decisions_without_the_users_seal_do_not_count() {
     dir.write("plan.toml", shell_plan::unconfined(&[held(&dir, "echo x > one.txt")]));
     dir.run_plan().with_code(3);
     approve(&dir, "one").with_code(0);
-    let decision = files_of(&dir, "one", "decision").remove(0);
+    let decision = dir.approvals("one", "decision").remove(0);
     let mut sealed = fs::read(&decision).unwrap();
     let text = sealed.len() - 32;
     for changed in [&sealed[..text], &sealed[..text - 1]] {
@@ -151,7 +140,7 @@ fn only_held_features_can_be_decided() {
     assert!(error.contains("unknown feature `ones`; did you mean `one`?"), "{error}");
     // Of several features, all are decided or none.
     dir.greenwave(["approve", "plan.toml", "one", "two"]).run().with_code(2);
-    assert_eq!(files_of(&dir, "one", "decision").len(), 0);
+    assert_eq!(dir.approvals("one", "decision").len(), 0);
     // New tests make another feature.
     let changed = dir.read("plan.toml").replace("test -f one.txt", "test -e one.txt");
     dir.write("plan.toml", changed);
@@ -172,7 +161,7 @@ fn features_of_two_plans_with_equal_ids_are_held_and_decided_apart() {
     for name in ["plan.toml", "other.toml"] {
         assert_eq!(Report::of(&run(name).with_code(3)).phases(), [("one", "held")]);
     }
-    assert_eq!(files_of(&dir, "one", "held").len(), 2);
+    assert_eq!(dir.approvals("one", "held").len(), 2);
     approve(&dir, "one").with_code(0);
     dir.greenwave(["reject", "other.toml", "one", "--comment", "No."]).run().with_code(0);
     // The decision about one is neither lost nor taken for the other.
@@ -181,10 +170,10 @@ fn features_of_two_plans_with_equal_ids_are_held_and_decided_apart() {
     let report = Report::of(&run("plan.toml").with_code(0));
     assert_eq!((report.phases(), report.requests()), (vec![("one", "green")], 0));
     assert!(dir.path("project/a.txt").exists() && !dir.path("project/b.txt").exists());
-    assert_eq!(files_of(&dir, "one", "held").len(), 1);
+    assert_eq!(dir.approvals("one", "held").len(), 1);
     // Records of other plans are forgotten as well.
     dir.greenwave(["forget", "plan.toml", "one"]).run().with_code(0);
-    assert_eq!(files_of(&dir, "one", "held").len(), 0);
+    assert_eq!(dir.approvals("one", "held").len(), 0);
 }
 
 #[test]

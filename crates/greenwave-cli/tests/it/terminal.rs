@@ -57,8 +57,7 @@ fn a_run_waits_for_an_approval() {
     let dir = TestDir::with_project().with("plan.toml", format!("hold = true\n{plan}"));
     std::thread::scope(|scope| {
         let run = scope.spawn(|| on_terminal(dir.greenwave(["run", "plan.toml", "--no-metrics"])));
-        let held = dir.path("project/.greenwave/approvals/one.held");
-        until("the feature is held", || held.exists());
+        until("the feature is held", || !dir.approvals("one", "held").is_empty());
         dir.greenwave(["approve", "plan.toml", "one"]).run().with_code(0);
         let (finished, shown) = run.join().unwrap();
         finished.with_code(0);

@@ -61,6 +61,16 @@ impl TestDir {
         self.greenwave(["run", "plan.toml", "--no-metrics", "--format", "json"])
     }
 
+    /// Returns the files about approvals of a feature with this ending.
+    pub(crate) fn approvals(&self, feature: &str, ending: &str) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.path("project/.greenwave/approvals")) else { return Vec::new() };
+        let is_found = |path: &PathBuf| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.starts_with(&format!("{feature}.")) && name.ends_with(&format!(".{ending}"))
+        };
+        entries.map(|entry| entry.unwrap().path()).filter(is_found).collect()
+    }
+
     /// Returns the files below a path, without the state of greenwave and the build output of
     /// cargo.
     pub(crate) fn files(&self, path: &str) -> Files {

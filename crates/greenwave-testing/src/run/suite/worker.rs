@@ -429,7 +429,9 @@ impl ProjectWorkspace<'_> {
         let committing = wanted.into_iter().filter_map(|(id, prepared, chain)| match verdicts.of(id)? {
             Verdict::Passed(attempt) => {
                 let test = self.inputs.context.test(id);
-                Some(async move { (id, runner.commit_batched(self, test, &prepared, &chain, attempt).await) })
+                Some(
+                    async move { (id, runner.commit_batched(self, test, &prepared, &chain, *attempt).await) },
+                )
             }
             Verdict::Failed(result) => {
                 ran.failed.push((id, result));

@@ -61,7 +61,7 @@ pub(super) struct Verdicts<'b> {
 
 /// The verdict on a test of a batch.
 pub(super) enum Verdict {
-    Passed(AttemptResult),
+    Passed(Box<AttemptResult>),
     Failed(BatchResult),
 }
 
@@ -81,10 +81,11 @@ impl Verdicts<'_> {
             return Some(Verdict::Failed(result.clone()));
         }
         let apart = self.first.results.get(&id).filter(|first| first.passed);
-        Some(Verdict::Passed(match apart {
+        let attempt = match apart {
             Some(result) => self.first.passed(at, result),
             None => decides.passed(at, result),
-        }))
+        };
+        Some(Verdict::Passed(Box::new(attempt)))
     }
 }
 
