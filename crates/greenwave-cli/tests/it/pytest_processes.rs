@@ -156,13 +156,13 @@ fn after_the_first_run_each_file_runs_alone_in_a_forked_process() {
     assert!(logs.len() == 4 && logs.iter().all(|log| log.ends_with(" True")), "{logs:?}");
 
     // Each file depends on what it uses itself, in whatever order the files ran.
-    suite.dir.write("p/tests/test_a.py", &forked("a").replace("x\n", "x == 2\n"));
+    suite.dir.write("p/tests/test_a.py", forked("a").replace("x\n", "x == 2\n"));
     assert_eq!(ran(), ["a.py"]);
     suite.dir.write("p/tests/data.txt", "1\n");
     suite.dir.write("p/tests/test_e.py", PASSES);
     assert_eq!(ran(), ["e.py"]);
     std::fs::remove_file(suite.dir.path("p/tests/test_b.py")).unwrap();
-    assert_eq!(ran(), [String::new(); 0]);
+    assert_eq!(ran(), [""; 0]);
     // A new file that takes the place of a module does count.
     suite.dir.write("p/tests/lib.py", "x = 2\n");
     assert_eq!(ran(), ["a.py", "c.py", "d.py"]);
@@ -183,10 +183,10 @@ fn a_file_that_fails_leaves_the_others_their_own_dependencies() {
     };
     settle("");
     suite.dir.write("p/lib.py", "x = 2\n");
-    suite.dir.write("p/test_b.py", &test("not "));
+    suite.dir.write("p/test_b.py", test("not "));
     suite.check(&[("py:test_a.py", true), ("py:test_b.py", false), ("py:test_c.py", true)]);
     settle("py:test_b.py");
-    suite.dir.write("p/test_b.py", &test(""));
+    suite.dir.write("p/test_b.py", test(""));
     let found: Vec<bool> = suite.run().into_iter().map(|(_, _, cached)| cached).collect();
     assert_eq!(found, [true, false, true]);
 }
