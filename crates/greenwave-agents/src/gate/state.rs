@@ -122,9 +122,14 @@ impl GateState {
         self.refusals_in_row = 0;
         self.outages.reset();
         if permit.is_trial && permit.rank > self.limit {
-            self.limit = permit.rank.max(self.limit_after_trial).min(self.requests_max);
+            // If another request has ended meanwhile, the trial may have taken its place.
+            let has_replaced = self.last_end.is_some_and(|end| end > permit.sent);
+            let limit = if has_replaced { 0 } else { self.limit_after_trial };
+            self.limit = permit.rank.max(limit).min(self.requests_max);
             self.next_trial = now;
-            self.trials.reset();
+            if !has_replaced {
+                self.trials.reset();
+            }
         }
     }
 
