@@ -189,13 +189,15 @@ fn keys_approve_and_reject_features_that_are_held() {
 fn a_paused_run_begins_nothing() {
     let dir = TestDir::with_project();
     let tested = dir.path("tested");
-    let script = format!("while ! test -f {}; do sleep 0.02; done", dir.path("go-one").display());
+    let (begun, go) = (dir.path("begun"), dir.path("go-one"));
+    let script = format!("touch {}; while ! test -f {}; do sleep 0.02; done", begun.display(), go.display());
     let test = format!("test -f one.txt && touch {}", tested.display());
     let answered = dir.path("answered");
     let script = format!("{script}; answer one.txt x; touch {}", answered.display());
     dir.write("plan.toml", shell_plan::unconfined(&[ShellFeature::new("one", &script, &test)]));
     let mut board = run(&dir);
-    board.sees("> one  yellow");
+    // A feature is yellow shortly before its agent begins, and none begins during a pause.
+    until("the agent has begun", || begun.exists());
     board.press("p");
     board.sees("paused; p: resume");
     dir.write("go-one", "");
