@@ -89,6 +89,9 @@ pub enum Setup {
         /// Options of the file system.
         options: std::ffi::CString,
     },
+    /// Mounts the null device on a file, which hides it. Does nothing if the file is gone.
+    #[cfg(target_os = "linux")]
+    Cover(std::ffi::CString),
     /// Changes the attributes of a mount (`mount_setattr(2)`).
     #[cfg(target_os = "linux")]
     SetAttributes {

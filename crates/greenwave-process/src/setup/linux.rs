@@ -85,13 +85,9 @@ pub(super) fn apply(setup: &Setup) -> io::Result<()> {
         // A supervisor replaces it.
         Setup::OwnProcesses { .. } => Ok(()),
         Setup::Mount { source, target, kind, flags, options } => {
-            let (kind, options) = (pointer(kind), pointer(options));
-            // SAFETY: the pointers are null, or C strings that outlive the call and that it only
-            // reads.
-            let mounted =
-                unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, *flags, options.cast()) };
-            check(c_long::from(mounted))
+            mount(source, target, pointer(kind), *flags, pointer(options))
         }
+        Setup::Cover(path) => cover(path),
         Setup::SetAttributes { path, set, clear, recursive } => {
             set_attributes(path, *set, *clear, *recursive)
         }
@@ -101,6 +97,27 @@ pub(super) fn apply(setup: &Setup) -> io::Result<()> {
         Setup::LoopbackUp => loopback_up(),
         Setup::Enter(path) => Ok(rustix::process::chdir(path.as_c_str())?),
     }
+}
+
+/// Mounts a file system. `kind` and `options` are null, or C strings.
+fn mount(
+    source: &CStr,
+    target: &CStr,
+    kind: *const libc::c_char,
+    flags: c_ulong,
+    options: *const libc::c_char,
+) -> io::Result<()> {
+    // SAFETY: the pointers are null, or C strings that outlive the call and that it only reads.
+    check(c_long::from(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, options.cast()) }))
+}
+
+/// Mounts the null device on a file. Sockets of other programs disappear at any time.
+fn cover(path: &CStr) -> io::Result<()> {
+    let null = ptr::null();
+    mount(c"/dev/null", path, null, libc::MS_BIND, null).or_else(|error| {
+        let is_gone = rustix::fs::lstat(path).is_err_and(|error| error == Errno::NOENT);
+        if is_gone { Ok(()) } else { Err(error) }
+    })
 }
 
 /// Installs a seccomp filter on the calling thread and everything that it starts. It cannot be

@@ -189,6 +189,10 @@ impl<'a> Encoded<'a> {
                 self.number(13);
                 [target, path].into_iter().for_each(|text| self.block(text.to_bytes()));
             }
+            Setup::Cover(path) => {
+                self.number(14);
+                self.block(path.to_bytes());
+            }
             Setup::DropCapabilities(mask) => self.numbers(&[9, *mask]),
             Setup::LoopbackUp => self.number(10),
             Setup::Enter(path) => {
@@ -329,6 +333,7 @@ impl Decoder<'_> {
             11 => Setup::Enter(self.path()?),
             12 => Setup::Create { path: self.path()?, directory: self.number()? != 0 },
             13 => Setup::Link { target: self.path()?, path: self.path()? },
+            14 => Setup::Cover(self.path()?),
             _ => return Err(io::ErrorKind::InvalidData.into()),
         })
     }

@@ -183,7 +183,7 @@ impl Hidden {
     fn cover(&self, setups: &mut Vec<Setup>) -> Result<(), NulError> {
         let path = c_path(&self.path)?;
         if !self.is_directory {
-            setups.push(mount(c"/dev/null", &path, c"", libc::MS_BIND, c""));
+            setups.push(Setup::Cover(path));
             return Ok(());
         }
         let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;

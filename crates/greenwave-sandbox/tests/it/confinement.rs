@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -488,6 +489,22 @@ const CHANGES_BESIDE: &str = r#"
     mkdir .git 2> /dev/null && echo DIRECTORY
     mv ../tools ../moved 2> /dev/null && echo MOVED
     true"#;
+
+#[test]
+fn a_covered_socket_that_disappears_does_not_fail_the_start() {
+    let machine = Machine::new();
+    let socket = machine.path("home/socket");
+    let confinement = machine.confinement().covered(&socket);
+    for strength in strengths() {
+        let listener = UnixListener::bind(&socket).unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo started"]).current_dir(machine.path("copy")).stdin(Stdio::null());
+        confinement.prepare(strength).unwrap().attach(&mut command, &machine.path("copy")).unwrap();
+        drop(listener);
+        fs::remove_file(&socket).unwrap();
+        assert_eq!(command.output().unwrap().stdout, b"started\n", "{strength:?}");
+    }
+}
 
 #[test]
 fn entries_beside_a_script_stay_as_they_are() {
