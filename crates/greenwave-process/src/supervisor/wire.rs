@@ -189,14 +189,10 @@ impl<'a> Encoded<'a> {
                 self.number(13);
                 [target, path].into_iter().for_each(|text| self.block(text.to_bytes()));
             }
-            Setup::Cover(path) => {
-                self.number(14);
-                self.block(path.to_bytes());
-            }
             Setup::DropCapabilities(mask) => self.numbers(&[9, *mask]),
             Setup::LoopbackUp => self.number(10),
-            Setup::Enter(path) => {
-                self.number(11);
+            Setup::Enter(path) | Setup::Cover(path) => {
+                self.number(if matches!(setup, Setup::Enter(_)) { 11 } else { 14 });
                 self.block(path.to_bytes());
             }
         }
