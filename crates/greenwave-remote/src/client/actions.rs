@@ -106,7 +106,7 @@ impl Client {
         let is_sent = !file.contents.is_empty() || digest.bytes == 0;
         let content = Some(Bytes::from(file.contents)).filter(|_| is_sent);
         if content.as_ref().is_some_and(|content| !digest.matches(content)) {
-            self.report_damage(&format!("the blob {digest} is another one"));
+            self.report_damage(&format!("the content of the blob {digest} does not match its digest"));
             return None;
         }
         Some(OutputFile { path: file.path, digest, content })

@@ -185,7 +185,9 @@ async fn batch_read(session: &Session, digests: &[Digest]) -> Result<Blobs, Call
                 return Err(Status::new(Code::from_i32(status.code), status.message).into());
             }
             Some(digest) if digest.matches(&response.data) => blobs.push((digest, response.data.into())),
-            Some(digest) => damaged.push(format!("the blob {digest} is another one")),
+            Some(digest) => {
+                damaged.push(format!("the content of the blob {digest} does not match its digest"))
+            }
         }
     }
     Ok((blobs, damaged))

@@ -43,7 +43,7 @@ impl Client {
             if digest.matches(&blob) {
                 Ok(Some(blob.freeze()))
             } else {
-                Err(CallError::Damaged(format!("the blob {digest} is another one")))
+                Err(CallError::Damaged(format!("the content of the blob {digest} does not match its digest")))
             }
         };
         self.call("fetch a blob", timeout, read).await
