@@ -22,7 +22,7 @@ fn noise(seed: u8) -> Bytes {
 }
 
 #[tokio::test]
-async fn the_size_of_a_large_store_is_told_without_reading_its_keys() {
+async fn the_size_of_a_large_store_is_shown_without_reading_its_keys() {
     let directory = tempfile::tempdir().unwrap();
     let open = || {
         let settings = Settings::default().testing;
@@ -45,11 +45,13 @@ async fn the_size_of_a_large_store_is_told_without_reading_its_keys() {
     assert_eq!((large.entries, large.is_exact), (exact().await, false));
     assert!(large.disk_bytes > 36 << 20, "{large:?}");
     assert!(store.disk.as_ref().unwrap().stats().unread_segments > 0);
-    // Each replaced entry that is in another segment counts again until all keys are read.
+    // Each replaced entry that is in another segment counts again until all keys are read. How
+    // many of them are depends on when a thread closed the writer before it.
     put(0..3, 128).await;
     let store = open();
     let replaced = store.stats();
-    assert_eq!((exact().await, replaced.entries, replaced.is_exact), (12, 15, false));
+    assert_eq!((exact().await, replaced.is_exact), (12, false));
+    assert!((12..=15).contains(&replaced.entries), "{replaced:?}");
     store.disk.as_ref().unwrap().list().await.unwrap();
     assert_eq!((store.stats().entries, store.stats().is_exact), (12, true));
 }
