@@ -190,3 +190,19 @@ fn a_file_that_fails_leaves_the_others_their_own_dependencies() {
     let found: Vec<bool> = suite.run().into_iter().map(|(_, _, cached)| cached).collect();
     assert_eq!(found, [true, false, true]);
 }
+
+#[test]
+fn files_that_fail_are_repeated_in_forked_processes() {
+    let counts = "import os\nwith open('starts', 'a') as log:\n    log.write('+')\n";
+    let fails = "def test_fails():\n    one = 1\n    assert one == 2\n";
+    let names: Vec<String> = (0..8).map(|number| format!("test_{number}.py")).collect();
+    let mut files = vec![("conftest.py", counts), (".gitignore", "starts\n"), ("pytest.ini", "[pytest]\n")];
+    files.extend(names.iter().map(|name| (name.as_str(), fails)));
+    let Some(suite) = Suite::new(&files) else { return };
+    let finished = suite.greenwave(&["--jobs", "1"]).run().with_code(1);
+    assert!(finished.stdout.contains("8 tests: 8 failed"), "{}", finished.stdout);
+    assert_eq!(finished.stdout.matches("assert 1 == 2").count(), 8, "{}", finished.stdout);
+    // One process collects, one runs all files, and one forks a process for each.
+    let starts = std::fs::read_to_string(suite.dir.path("p/starts")).unwrap();
+    assert!((1..=3).contains(&starts.len()), "{starts}");
+}

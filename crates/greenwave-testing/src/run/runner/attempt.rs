@@ -96,8 +96,9 @@ impl AttemptResult {
             };
             Arc::new(self.accesses.accesses.iter().filter(observes).cloned().collect())
         });
+        let status = if share.passed { Status::Passed } else { Status::Failed(ExitReason::Code(1)) };
         let process = ProcessResult {
-            status: Status::Passed,
+            status,
             count: Some(share.count),
             cases: share.cases,
             output: share.output.into(),

@@ -43,8 +43,14 @@ impl StartedProcess {
         Some(ids.iter().rposition(has_failed).filter(|_| self.ran_apart)? + 1)
     }
 
-    /// Returns the attempt of the test at a position, which has passed.
-    fn passed(&self, at: usize, result: &BatchResult) -> AttemptResult {
+    /// Returns the attempt of the test at a position if it failed in a separate process.
+    pub(super) fn failed_apart(&self, ids: &[TestId], id: TestId) -> Option<AttemptResult> {
+        let result = self.results.get(&id).filter(|result| self.ran_apart && !result.passed)?;
+        Some(self.part(ids.iter().position(|other| *other == id)?, result))
+    }
+
+    /// Returns the attempt of the test at a position.
+    fn part(&self, at: usize, result: &BatchResult) -> AttemptResult {
         let part = u32::try_from(at + 1).ok().filter(|_| self.ran_apart);
         self.attempt.share(result.clone(), part)
     }
@@ -82,8 +88,8 @@ impl Verdicts<'_> {
         }
         let apart = self.first.results.get(&id).filter(|first| first.passed);
         let attempt = match apart {
-            Some(result) => self.first.passed(at, result),
-            None => decides.passed(at, result),
+            Some(result) => self.first.part(at, result),
+            None => decides.part(at, result),
         };
         Some(Verdict::Passed(Box::new(attempt)))
     }

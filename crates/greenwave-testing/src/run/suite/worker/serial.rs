@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::processes::{OneProcess, Processes, StartedProcess};
 use super::{ProjectWorkspace, Results};
 use crate::harness::batch_plan::can_share;
@@ -16,6 +18,9 @@ use crate::{BatchResult, Error};
 /// Maximum expected duration of the tests before one that failed alone. If they take longer, the
 /// test fails without a run after them.
 const BEFORE_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// Minimum number of tests that run in processes which are forked from a common one.
+const FORKED_MIN: usize = 3;
 
 impl ProjectWorkspace<'_> {
     /// Returns whether the last result of a test depended on the tests before it.
@@ -85,7 +90,8 @@ impl ProjectWorkspace<'_> {
             open.retain(|id| !passed.contains(id));
             doubtful.extend(passed.into_iter().map(|id| (id, None)));
         }
-        let mut results = Results::new();
+        let mut results = self.failing_apart(&open).await.unwrap_or_default();
+        open.retain(|id| !results.iter().any(|(failed, _)| failed == id));
         for id in open {
             let run = if had_company && failed.len() == 1 {
                 let _alone = self.inputs.company.alone().await;
@@ -101,6 +107,31 @@ impl ProjectWorkspace<'_> {
         }
         results.extend(self.decide(doubtful, had_company).await);
         results
+    }
+
+    /// Returns the results of tests that fail in separate processes, too, if these can be forked
+    /// from a common one: starting one for each takes several times as long.
+    async fn failing_apart(&self, ids: &[TestId]) -> Result<Results, Error> {
+        let context = &self.inputs.context;
+        let may_be_retried = || ids.iter().any(|id| context.test(*id).retries > 0);
+        if ids.len() < FORKED_MIN || may_be_retried() {
+            return Ok(Results::new());
+        }
+        let missing = self.missing(ids).await?;
+        let Some((_, prepared, _)) = missing.first() else { return Ok(Results::new()) };
+        let companion = self.inputs.company.join().await;
+        let started = self.start_process(ids, prepared, Processes::Apart).await?;
+        drop(companion);
+        let Some(started) = started else { return Ok(Results::new()) };
+        let committing =
+            missing.iter().filter_map(|(id, prepared, chain)| {
+                let attempt = started.failed_apart(ids, *id)?;
+                let test = context.test(*id);
+                Some(async move {
+                    (*id, context.runner.commit_batched(self, test, prepared, chain, attempt).await)
+                })
+            });
+        Ok(join_all(committing.collect::<Vec<_>>()).await)
     }
 
     /// Decides on tests that failed with others and passed without them.
