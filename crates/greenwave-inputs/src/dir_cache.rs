@@ -12,8 +12,9 @@ use crate::Error;
 use crate::codec::{Header, path_bytes};
 use crate::manifest::{EntryKind, ManifestEntry, hash_file};
 use crate::seal::StateSeal;
-use crate::stamp::FileStamp;
-use crate::walk::{FoundFile, Listing, WalkRoots};
+use crate::selection::Selection;
+use crate::stamp::{FileStamp, now_ns};
+use crate::walk::{FoundFile, Listing, WalkRoots, list_below};
 
 const HEADER: Header = Header { magic: [0xF5, b'G', b'W', b'T'], version: 3 };
 const LINK: u8 = 1;
@@ -53,6 +54,22 @@ pub struct DurableDirectories {
     pub ignore_files: Vec<(PathBuf, FileStamp)>,
     /// The contents of the ignore files in memory.
     pub ignore_contents: Vec<(PathBuf, ManifestEntry)>,
+}
+
+/// Lists files like [`list_files`](crate::list_files), with the directories and ignore files whose
+/// stamps show later runs that the names are the same; `None` instead if they cannot trust the
+/// stamps.
+///
+/// # Errors
+/// Those of [`list_files`](crate::list_files).
+pub fn list_files_durably(
+    project: &Path,
+    selections: &[&Selection],
+) -> Result<(Vec<FoundFile>, Option<DurableDirectories>), Error> {
+    let (at, roots) = (now_ns(), WalkRoots::of(selections.iter().copied()));
+    let listing = list_below(project, &roots)?;
+    let durable = DirCache::of(project, &listing, &roots, at);
+    Ok((listing.files, durable.and_then(|cache| cache.durable_directories())))
 }
 
 impl DirCache {

@@ -78,7 +78,7 @@ pub mod text;
 mod walk;
 
 pub use content_hashes::{ContentHashes, SharedHashes};
-pub use dir_cache::{DirCache, DurableDirectories};
+pub use dir_cache::{DirCache, DurableDirectories, list_files_durably};
 pub use discovered_deps::{AccessKind, DiscoveredDeps};
 pub use error::Error;
 pub use maintained::MaintainedFiles;

@@ -100,6 +100,8 @@ pub use run::runner::Runner;
 pub use run::servers::is_server;
 pub use run::shard::{InvalidShard, Shard};
 pub use run::suite::report::{Audit, SuiteEvent, SuiteReport};
-pub use run::suite::{ChangedDependency, Explanation, Inspection, NotStored, Suite, SuiteBuilder};
+pub use run::suite::{
+    ChangedDependency, DiscoveredTests, Explanation, Inspection, NotStored, Suite, SuiteBuilder,
+};
 pub use run::test_id::TestId;
 pub use test::{HarnessName, JunitReports, Test};

@@ -58,10 +58,10 @@ pub(super) async fn test(args: &TestArgs) -> Result<Exit, CliError> {
     let started = Instant::now();
     let fast_path = FastPath::new(&project, args)?;
     if let Some(fast_path) = &fast_path
-        && let Some(record) = fast_path.check().await
+        && let Some(cached) = fast_path.check(&args.filters).await
     {
-        output::lines(tracing_note(&record.tracing));
-        output::line(&SuiteTotals::all_cached(record.tests, record.saved, started.elapsed()).to_string());
+        output::lines(tracing_note(&cached.tracing));
+        output::line(&SuiteTotals::all_cached(cached.tests, cached.saved, started.elapsed()).to_string());
         return Ok(Exit::SUCCESS);
     }
     let loaded = suite::load(&project, args).await?;
@@ -155,6 +155,7 @@ async fn init(project: &Path, args: &TestArgs) -> Result<Exit, CliError> {
     let environment = supervisor::environment();
     let config = Config::load(project, &args.overrides()?)?;
     let found = suite::discover(project, &environment, &config, args, (&Harnesses::builtin(), None)).await?;
+    let found = found.discovery;
     if found.tests.is_empty() {
         return Err(CliError::NoTests);
     }

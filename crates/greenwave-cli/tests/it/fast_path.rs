@@ -187,14 +187,32 @@ fn flags_that_need_results_take_the_slow_path() {
     project.runs_again(&["--no-cache"], 0);
     let verbose = project.run(&["--verbose"]).with_code(0);
     assert!(verbose.stdout.contains("cached   reads"), "{}", verbose.stdout);
-    let one = project.run(&["tool"]).with_code(0);
-    assert!(one.stdout.contains("1 test: 1 passed"), "{}", one.stdout);
     let json = project.run(&["--format", "json"]).with_code(0);
     assert_eq!(json.report().iter().filter(|event| event["cached"] == true).count(), 2);
     // Untraced results are separate.
     project.runs_again(&["--set", "testing.trace=false"], 0);
     let wrong = project.program(&[]).variable("GREENWAVE_NONSENSE", "1").run().with_code(2);
     assert!(wrong.stderr.contains("unknown variable `GREENWAVE_NONSENSE`"), "{}", wrong.stderr);
+}
+
+#[test]
+fn filters_choose_among_the_tests_of_the_record() {
+    let Some(project) = UpToDate::new() else { return };
+    let record = project.record();
+    for (filters, tests) in [(&["tool"] as &[_], "1 test: 1"), (&["tool", "ead"], "2 tests: 2")] {
+        let finished = project.run(filters).with_code(0);
+        assert!(
+            finished.stdout.contains(&format!("{tests} passed, all cached (saved ")),
+            "{}",
+            finished.stdout
+        );
+    }
+    let none = project.run(&["nothing"]).with_code(2);
+    assert!(none.stderr.contains("unknown test `nothing`"), "{}", none.stderr);
+    assert_eq!(project.record(), record, "a selection does not replace the record");
+    project.0.dir.write("p/in/a.txt", "2");
+    assert!(project.run(&["tool"]).with_code(0).stdout.contains("1 test: 1 passed"));
+    assert!(project.run(&["reads"]).with_code(1).stdout.contains("1 failed"));
 }
 
 #[test]

@@ -29,6 +29,7 @@ mod copies;
 mod demo;
 mod doctor;
 mod fast_path;
+mod fast_path_discovered;
 mod filters;
 mod first_runs;
 mod flaky_tests;

@@ -2,22 +2,24 @@
 //! changes.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use greenwave_dir::read_regular;
 use serde::{Deserialize, Serialize};
 
-use super::discovery::{Discovery, DiscoveryInputs, DiscoveryNote};
+use super::discovery::{Discovery, DiscoveryNote};
+use super::discovery_state::{DiscoveryState, HarnessFiles, add};
 use super::guarded::guarded;
-use super::project::{MANIFEST_BYTES_MAX, Project};
+use super::project::Project;
 use super::registry::Harnesses;
 use crate::boxed::boxed;
 use crate::results::state::{StateDirectory, StateFile};
 use crate::run::blocking::blocking;
-use crate::run::toolchain::resolve;
-use crate::{Environment, Error};
-use greenwave_inputs::{FileStamp, FoundFile, Selection, UserKey, codec, hash_file, list_files, now_ns};
+use crate::{Environment, Error, Harness};
+use greenwave_inputs::{
+    DurableDirectories, FileStamp, FoundFile, Selection, UserKey, codec, list_files, list_files_durably,
+    now_ns,
+};
 
 /// Version of the file of stored discoveries.
 const VERSION: u32 = 5;
@@ -36,7 +38,7 @@ struct StoredDiscovery {
 }
 
 /// The state that discovery depends on.
-struct DiscoveryState {
+struct ProjectState {
     files: Vec<PathBuf>,
     /// One key for each harness.
     keys: Vec<HarnessKey>,
@@ -51,9 +53,9 @@ struct HarnessKey {
 /// Discovers the tests of a project with each of the harnesses.
 ///
 /// A result is stored in the project's state directory, and reused while no file is added or
-/// removed, nothing that the harness's [`DiscoveryInputs`] name changes, and the running program,
-/// which contains the harnesses, stays the same file. The key seals it: a result that somebody else
-/// has put there is not used.
+/// removed, nothing that the harness's [`DiscoveryInputs`](crate::DiscoveryInputs) name changes,
+/// and the running program, which contains the harnesses, stays the same file. The key seals it: a
+/// result that somebody else has put there is not used.
 ///
 /// # Errors
 /// [`Error::Discover`] if a manifest is invalid or a harness's program fails; [`Error::Io`] if the
@@ -140,11 +142,23 @@ fn read_state(
     root: &Path,
     harnesses: &Harnesses,
     environment: &Environment,
-) -> Result<DiscoveryState, Error> {
+) -> Result<ProjectState, Error> {
     let found = list_files(root, &[&Selection::everything()])?;
+    let keys = keys(program, root, harnesses, environment, &found);
+    Ok(ProjectState { files: found.into_iter().map(|file| file.path).collect(), keys })
+}
+
+/// Computes the keys of all harnesses for the files of a project.
+fn keys(
+    program: Option<&Path>,
+    root: &Path,
+    harnesses: &Harnesses,
+    environment: &Environment,
+    found: &[FoundFile],
+) -> Vec<HarnessKey> {
     let mut names = blake3::Hasher::new();
     names.update(&VERSION.to_le_bytes());
-    for file in &found {
+    for file in found {
         add(&mut names, codec::path_bytes(&file.path));
     }
     let at = now_ns();
@@ -156,75 +170,44 @@ fn read_state(
         FileStamp::from_metadata(&metadata).encode(&mut identity);
     }
     add(&mut names, &identity);
-    let keys = harnesses.iter().map(|harness| {
-        let inputs = harness.discovery_inputs();
-        let (mut hasher, mut stamps, mut is_racy) = (names.clone(), Vec::new(), false);
-        for file in &found {
-            let name = file.path.file_name().unwrap_or_default();
-            if inputs.manifests.iter().any(|manifest| name == *manifest)
-                && let Ok((entry, _)) = hash_file(&root.join(&file.path))
-            {
-                hasher.update(&entry.hash);
-                let directory = root.join(file.path.parent().unwrap_or(&file.path));
-                let exist = inputs.checked.iter().map(|path| directory.join(path).exists().into());
-                hasher.update(&exist.collect::<Vec<u8>>());
-            }
-            if (inputs.is_source)(&file.path) {
-                is_racy |= !add_source(&mut stamps, root, file, at);
-            }
-        }
-        add_programs(&mut hasher, root, &inputs, environment);
-        add(&mut hasher, &stamps);
+    let key = |harness: &Arc<dyn Harness>| {
+        let (mut hasher, inputs) = (names.clone(), harness.discovery_inputs());
+        let files = HarnessFiles::of(&inputs, found);
+        let is_racy = !files.hash(&mut hasher, root, &inputs, environment, at);
         HarnessKey { key: hasher.finalize().to_hex().to_string(), is_racy }
-    });
-    Ok(DiscoveryState { keys: keys.collect(), files: found.iter().map(|file| file.path.clone()).collect() })
+    };
+    harnesses.iter().map(key).collect()
 }
 
-/// Adds the stamp of a source, or the content of one in memory. Returns whether this will show a
-/// later change of the source.
-fn add_source(stamps: &mut Vec<u8>, root: &Path, file: &FoundFile, at: i64) -> bool {
-    if !file.stamp.is_in_memory() {
-        file.stamp.encode(stamps);
-        return !file.stamp.is_racy(at);
-    }
-    let content = hash_file(&root.join(&file.path));
-    content.is_ok_and(|(entry, _)| {
-        stamps.extend(entry.hash);
-        true
-    })
+/// The state on which the stored discoveries of a project depend.
+#[derive(Debug)]
+pub(crate) struct StoredState {
+    /// Everything besides the names of files.
+    pub(crate) state: DiscoveryState,
+    /// The directories and ignore files whose stamps show whether the names are the same.
+    pub(crate) directories: DurableDirectories,
 }
 
-/// Adds the paths and stamps of a harness's programs, its settings, and the values of its
-/// variables.
-fn add_programs(
-    hasher: &mut blake3::Hasher,
+/// Returns the present state of a project if the stored discoveries of all harnesses belong to it,
+/// and if later runs will see its changes.
+pub(crate) fn stored_state(
+    directory: &StateDirectory,
     root: &Path,
-    inputs: &DiscoveryInputs,
+    harnesses: &Harnesses,
     environment: &Environment,
-) {
-    let path: Option<&OsStr> = environment.get("PATH");
-    for program in inputs.programs {
-        let path = resolve(program, root, path).unwrap_or_default();
-        let mut stamp = Vec::new();
-        if let Ok(metadata) = std::fs::metadata(&path) {
-            FileStamp::from_metadata(&metadata).encode(&mut stamp);
-        }
-        add(hasher, codec::path_bytes(&path));
-        add(hasher, &stamp);
-    }
-    for settings in (inputs.settings)(environment) {
-        add(hasher, &read_regular(settings, MANIFEST_BYTES_MAX).unwrap_or_default());
-    }
-    let variables: Vec<String> = inputs.variables.iter().map(|name| (*name).to_owned()).collect();
-    for (name, value) in environment.visible(&variables).into_iter().filter(|_| !variables.is_empty()) {
-        add(hasher, name.as_bytes());
-        add(hasher, value.as_encoded_bytes());
-    }
-}
-
-/// Adds a field with its length, so that fields cannot run into each other.
-fn add(hasher: &mut blake3::Hasher, field: &[u8]) {
-    hasher.update(&(field.len() as u64).to_le_bytes()).update(field);
+) -> Option<StoredState> {
+    let program = std::env::current_exe().ok()?;
+    let (found, directories) = list_files_durably(root, &[&Selection::everything()]).ok()?;
+    let files = harnesses.iter().map(|harness| HarnessFiles::of(&harness.discovery_inputs(), &found));
+    let state = DiscoveryState::read(files.collect(), root, harnesses, environment, now_ns())?;
+    // Read after the state, so that a change before it belongs to other keys than the stored ones.
+    let keys = keys(Some(&program), root, harnesses, environment, &found);
+    let stored: Stored = directory.load_json(StateFile::Discoveries);
+    let mut all = harnesses.iter().zip(keys);
+    let are_stored = all.all(|(harness, HarnessKey { key, .. })| {
+        stored.harnesses.get(harness.name()).is_some_and(|earlier| earlier.key == key)
+    });
+    are_stored.then_some(StoredState { state, directories: directories? })
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ const IGNORE: &str = ".gitignore";
 pub(crate) enum StateFile {
     /// Up-to-date record.
     UpToDate,
+    /// Up-to-date record of the commands that collect tests.
+    CollectionsUpToDate,
     /// Stat cache.
     StatCache,
     /// Directory cache.
@@ -47,8 +49,9 @@ pub(crate) enum StateFile {
 }
 
 impl StateFile {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         StateFile::UpToDate,
+        StateFile::CollectionsUpToDate,
         StateFile::StatCache,
         StateFile::DirCache,
         StateFile::DependencyLog,
@@ -72,6 +75,7 @@ impl StateFile {
     fn name(self) -> &'static str {
         match self {
             StateFile::UpToDate => "answer",
+            StateFile::CollectionsUpToDate => "collections",
             StateFile::StatCache => "index",
             StateFile::DirCache => "tree",
             StateFile::DependencyLog => "notes.json",

@@ -10,6 +10,10 @@
 //! of variables. Only files whose timestamps are not racy are recorded. Symbolic links and files in
 //! memory are compared by content.
 //!
+//! If the tests were discovered, the record also holds the dependencies of the discovery:
+//! manifests, programs, settings, and the stamps of all directories of the project. Commands that
+//! collect tests have a second record, which must be current, too.
+//!
 //! The file is sealed like all state. A project may come from someone who can write to its
 //! directory but not to the results, and who must not be able to forge a record.
 //! `docs/formats/state.md` describes the layout of the file.
@@ -30,6 +34,8 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Mode as FileMode, OFlags, openat, statat};
 
 use crate::boxed::boxed;
+use crate::harness::discover::StoredState;
+use crate::harness::discovery_state::DiscoveryState;
 use crate::results::key::{SCHEMA, inherited, resource_limits};
 use crate::results::lookup_inputs::LookupInputs;
 use crate::results::outcome::Source;
@@ -38,7 +44,7 @@ use crate::run::options::RunnerOptions;
 use crate::run::runner::Runner;
 use crate::run::runner::prepare::program_location;
 use crate::run::suite::report::SuiteReport;
-use crate::{Environment, Error, Test, TraceMode, TraceStatus};
+use crate::{Environment, Error, Harnesses, Test, TraceMode, TraceStatus};
 use greenwave_inputs::codec::{self, Header, Reader, Writer};
 use greenwave_inputs::{DiscoveredDeps, PathStates};
 use greenwave_inputs::{EntryKind, ManifestEntry};
@@ -46,7 +52,7 @@ use greenwave_inputs::{FileStamp, now_ms};
 use greenwave_inputs::{ProjectFiles, Snapshot};
 use greenwave_inputs::{StatCache, UserKey};
 
-const HEADER: Header = Header { magic: [0xF5, b'G', b'W', b'A'], version: 2 };
+const HEADER: Header = Header { magic: [0xF5, b'G', b'W', b'A'], version: 3 };
 /// Maximum size of a record, in bytes. That of 100,000 files has about 10 MB.
 const RECORD_BYTES_MAX: u64 = 1 << 30;
 /// Position of the digest of the key.
@@ -54,6 +60,10 @@ const KEY_DIGEST: Range<usize> = 8..40;
 const TRACE: u8 = 1;
 const STRICT: u8 = 2;
 const CACHE_FAILURES: u8 = 4;
+/// Marks of the origin of the tests.
+const DECLARED: u8 = 0;
+const DISCOVERED: u8 = 1;
+const COLLECTED: u8 = 2;
 /// Number of paths that a thread checks before it takes the next block.
 const BLOCK_PATHS: usize = 128;
 /// Maximum number of threads that check paths.
@@ -85,6 +95,8 @@ pub struct UpToDateRecord {
     /// Whether tests are traced now. The record holds only where the run that wrote it had the
     /// same.
     pub tracing: TraceStatus,
+    /// Encoded names of the tests, each with the duration of the run that produced its result.
+    names: Vec<u8>,
 }
 
 impl UpToDateRecord {
@@ -99,27 +111,67 @@ impl UpToDateRecord {
         *hasher.finalize().as_bytes()
     }
 
-    /// Returns the record of a project if everything that it depends on is unchanged.
+    /// Returns the record of a project if everything that it depends on is unchanged. `harnesses`
+    /// discover tests.
     ///
     /// Blocks the calling thread while it checks timestamps, on up to four threads in total. A
     /// missing, damaged or foreign record counts as outdated.
     pub fn check<'a>(
         project: &'a Path,
+        harnesses: &'a Harnesses,
         environment: &'a Environment,
         key: &'a RecordKey,
     ) -> impl Future<Output = Option<Self>> + Send + 'a {
-        boxed(Self::check_record(project, environment, key))
+        boxed(Self::check_all(project, harnesses, environment, key))
     }
 
-    async fn check_record(project: &Path, environment: &Environment, key: &RecordKey) -> Option<Self> {
+    /// Returns the number of tests with wanted names, and the total duration of the runs that
+    /// produced their results.
+    pub fn count(&self, mut is_wanted: impl FnMut(&str) -> bool) -> (usize, Duration) {
+        let (mut reader, mut count, mut saved) = (Reader(&self.names), 0, 0_u64);
+        while let (Some(name), Some(nanos)) = (reader.text(), reader.number()) {
+            if std::str::from_utf8(name).is_ok_and(&mut is_wanted) {
+                count += 1;
+                saved = saved.saturating_add(nanos);
+            }
+        }
+        (count, Duration::from_nanos(saved))
+    }
+
+    async fn check_all(
+        project: &Path,
+        harnesses: &Harnesses,
+        environment: &Environment,
+        key: &RecordKey,
+    ) -> Option<Self> {
         let root = project.canonicalize().ok()?;
         let state = StateDirectory::existing(&root, &key.user).ok()?;
-        let file = read_regular(state.path(StateFile::UpToDate), RECORD_BYTES_MAX).ok()?;
+        let (record, discovered) =
+            Self::check_record(&root, &state, StateFile::UpToDate, environment, key).await?;
+        if let Some(Discovered { state: discovery, has_collections }) = discovered {
+            if !discovery.is_current(&root, harnesses, environment) {
+                return None;
+            }
+            if has_collections {
+                Self::check_record(&root, &state, StateFile::CollectionsUpToDate, environment, key).await?;
+            }
+        }
+        Some(record)
+    }
+
+    async fn check_record(
+        root: &Path,
+        state: &StateDirectory,
+        name: StateFile,
+        environment: &Environment,
+        key: &RecordKey,
+    ) -> Option<(Self, Option<Discovered>)> {
+        let file = read_regular(state.path(name), RECORD_BYTES_MAX).ok()?;
         // Avoids hashing a long file that is outdated anyway.
         if file.get(KEY_DIGEST)? != key.digest() {
             return None;
         }
-        let body = RecordBody::decode(state.unseal(StateFile::UpToDate, &file)?)?;
+        let body = RecordBody::decode(state.unseal(name, &file)?)?;
         let index = Arc::new(Mutex::new(StatCache::decode(body.outside)?));
         // Another user's state directory is an error, which the full lookup reports.
         if state.directory().symlink_metadata().ok()?.uid() != rustix::process::geteuid().as_raw() {
@@ -129,20 +181,21 @@ impl UpToDateRecord {
         if body.dependencies.has_maintained() {
             runner.maintained().load(state.read(StateFile::Maintained).as_deref());
         }
-        if !body.is_current(&root, &runner, index) {
+        if !body.is_current(root, &runner, index) {
             return None;
         }
-        runner.tools().load(&state);
+        runner.tools().load(state);
         let mut are_same = true;
         for program in &body.programs {
-            let now = runner.tool_digest(&root, &program.test).await.ok();
+            let now = runner.tool_digest(root, &program.test).await.ok();
             are_same &= now == Some(program.digest);
         }
         // Versions that tools have just reported are valid even if the record is outdated. Without
         // them, the next check is slower but not wrong, so an error is ignored.
-        let _ = runner.tools().save(&state);
+        let _ = runner.tools().save(state);
         let tracing = runner.trace_status();
-        are_same.then_some(Self { tests: body.tests, saved: body.saved, tracing })
+        let RecordBody { tests, saved, discovered, .. } = body;
+        are_same.then(|| (Self { tests, saved, tracing, names: body.names.to_owned() }, discovered))
     }
 
     /// Writes the record of a run if all tests were cached passes and later changes would be
@@ -151,13 +204,12 @@ impl UpToDateRecord {
     /// # Errors
     /// [`Error::Inputs`] if the file cannot be written.
     pub(crate) fn record(
-        state: &StateDirectory,
-        project: &ProjectFiles,
-        tests: &[Test],
-        runner: &Runner,
+        state: (&StateDirectory, StateFile),
+        (project, tests, runner): (&ProjectFiles, &[Test], &Runner),
         report: &SuiteReport,
         key: &RecordKey,
         age_max: Duration,
+        discovered: Option<(StoredState, bool)>,
     ) -> Result<bool, Error> {
         let Some(lookup_inputs) = &report.lookup_inputs else { return Ok(false) };
         // Reading the whole project is the slow path.
@@ -167,7 +219,11 @@ impl UpToDateRecord {
         let Some((saved, oldest)) = all_cached(report).filter(|_| lookup_inputs.tests == tests.len()) else {
             return Ok(false);
         };
-        let Some(lasting) = project.durable_directories() else { return Ok(false) };
+        let Some(mut lasting) = project.durable_directories() else { return Ok(false) };
+        let discovered = discovered.map(|(StoredState { state, directories }, has_collections)| {
+            lasting = directories;
+            Discovered { state, has_collections }
+        });
         let Some((paths, mut contents)) = settled_paths(&lookup_inputs.snapshot, &lasting.directories) else {
             return Ok(false);
         };
@@ -182,6 +238,7 @@ impl UpToDateRecord {
         out.number(now_ms().saturating_add(saturating(valid_for.as_millis())));
         out.number(tests.len() as u64).number(saturating(saved.as_nanos()));
         put_names(&mut out, &declared);
+        put_discovered(&mut out, discovered.as_ref());
         put_lookup_inputs(&mut out, lookup_inputs, tests);
         out.text(&project.encode_external());
         out.count(contents.len());
@@ -194,7 +251,9 @@ impl UpToDateRecord {
         for block in blocks {
             put_stamped(&mut out, block);
         }
-        state.replace(StateFile::UpToDate, out.0)?;
+        put_results(&mut out, tests, report);
+        let (state, name) = state;
+        state.replace(name, out.0)?;
         Ok(true)
     }
 }
@@ -300,6 +359,8 @@ struct RecordBody<'b> {
     tests: usize,
     saved: Duration,
     declared: Vec<String>,
+    /// The dependencies of the discovery; `None` for declared tests.
+    discovered: Option<Discovered>,
     programs: Vec<Program>,
     dependencies: Arc<DiscoveredDeps>,
     states: [u8; 32],
@@ -311,6 +372,16 @@ struct RecordBody<'b> {
     ignores: &'b [u8],
     /// Encoded directories and input files with timestamps.
     blocks: Vec<&'b [u8]>,
+    /// Encoded names and durations of the tests.
+    names: &'b [u8],
+}
+
+/// The dependencies of a discovery.
+#[derive(Debug)]
+struct Discovered {
+    state: DiscoveryState,
+    /// Whether commands have collected tests, whose record counts as well.
+    has_collections: bool,
 }
 
 /// The program of some tests.
@@ -330,6 +401,14 @@ impl<'b> RecordBody<'b> {
         let (valid_until, tests) = (reader.number()?, usize::try_from(reader.number()?).ok()?);
         let saved = Duration::from_nanos(reader.number()?);
         let declared = reader.list(Reader::string)?;
+        let discovered = match reader.byte()? {
+            DECLARED => None,
+            kind @ (DISCOVERED | COLLECTED) => {
+                let state = DiscoveryState::decode(&mut reader)?;
+                Some(Discovered { state, has_collections: kind == COLLECTED })
+            }
+            _ => return None,
+        };
         let programs = reader.list(|reader| {
             let (word, directory) = (reader.string()?, reader.path()?);
             let env = reader.list(Reader::string)?;
@@ -344,6 +423,7 @@ impl<'b> RecordBody<'b> {
         })?;
         let ignores = reader.text()?;
         let blocks = reader.list(Reader::text)?;
+        let names = reader.text()?;
         let is_at_end = reader.0.is_empty();
         let decoded = Self {
             environment,
@@ -352,6 +432,7 @@ impl<'b> RecordBody<'b> {
             tests,
             saved,
             declared,
+            discovered,
             programs,
             dependencies,
             states,
@@ -359,6 +440,7 @@ impl<'b> RecordBody<'b> {
             contents,
             ignores,
             blocks,
+            names,
         };
         is_at_end.then_some(decoded)
     }
@@ -502,10 +584,32 @@ fn put_stamped(out: &mut Writer, paths: &[(impl AsRef<Path>, FileStamp)]) {
     out.text(&block.0);
 }
 
+/// Appends the names of all tests, with the durations of the runs that produced their results.
+fn put_results(out: &mut Writer, tests: &[Test], report: &SuiteReport) {
+    let mut results = Writer(Vec::with_capacity(40 * tests.len()));
+    for (test, result) in tests.iter().zip(&report.results) {
+        let duration = result.as_ref().and_then(|result| Some(result.as_ref().ok()?.duration));
+        let nanos = duration.unwrap_or_default().as_nanos();
+        results.text(test.name.as_bytes()).number(saturating(nanos));
+    }
+    out.text(&results.0);
+}
+
 fn put_names(out: &mut Writer, names: &[String]) {
     out.count(names.len());
     for name in names {
         out.text(name.as_bytes());
+    }
+}
+
+/// Appends the dependencies of a discovery.
+fn put_discovered(out: &mut Writer, discovered: Option<&Discovered>) {
+    match discovered {
+        None => drop(out.byte(DECLARED)),
+        Some(Discovered { state, has_collections }) => {
+            out.byte(if *has_collections { COLLECTED } else { DISCOVERED });
+            state.encode(out);
+        }
     }
 }
 

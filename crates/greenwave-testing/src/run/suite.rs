@@ -9,13 +9,13 @@ mod explain;
 mod lookup;
 pub(crate) mod report;
 mod schedule;
+mod up_to_date;
 mod worker;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use greenwave_cache::TieredStats;
 use greenwave_inputs::Snapshot;
@@ -33,13 +33,13 @@ use crate::results::history::Statistics;
 use crate::results::lookup::Lookup;
 use crate::results::outcome::Outcome;
 use crate::results::state::{StateDirectory, StateFile};
-use crate::results::up_to_date::{RecordKey, UpToDateRecord};
 use crate::run::options::SuiteOptions;
 use crate::run::test_id::TestId;
 use crate::{Error, Test, Timings};
 
 pub use self::builder::SuiteBuilder;
 pub use self::explain::{ChangedDependency, Explanation, NotStored};
+pub use self::up_to_date::DiscoveredTests;
 
 /// The result of a test as far as it can be known without running or building anything.
 #[derive(Debug)]
@@ -233,18 +233,6 @@ impl Suite {
         self.save();
         report.wall = started.elapsed();
         Ok(report)
-    }
-
-    /// Stores a record for [`UpToDateRecord::check`] if all tests of the project have a cached
-    /// result. Returns whether it was stored. The record expires when its oldest result reaches
-    /// `age_max`.
-    pub fn record_up_to_date(&self, report: &SuiteReport, key: &RecordKey, age_max: Duration) -> bool {
-        let SuiteContext { project, tests, runner } = &*self.context;
-        let stored = UpToDateRecord::record(&self.state, project, tests, runner, report, key, age_max);
-        stored.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot store the up-to-date record");
-            false
-        })
     }
 
     /// Explains why a test has a cached result or has none.

@@ -130,9 +130,9 @@ impl TestCall {
         let mut stopped = pin!(stopped);
         let fast_path = FastPath::new(&self.project, &args)?;
         if let Some(fast_path) = &fast_path
-            && let Some(record) = fast_path.check().await
+            && let Some(cached) = fast_path.check(&args.filters).await
         {
-            let finished = FinishedRun::all_cached(record.tests, record.saved, started.elapsed());
+            let finished = FinishedRun::all_cached(cached.tests, cached.saved, started.elapsed());
             return Ok(Ran::Finished(Box::new(finished)));
         }
         let prepared = tokio::select! {

@@ -4,6 +4,7 @@
 //! A record is stored when all tests of a project have cached passes. It holds everything that this
 //! depends on; the next run only checks that nothing of it has changed.
 
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,9 +12,12 @@ use std::time::Duration;
 
 use greenwave::{Environment, ResultStore, UserKey};
 use greenwave_dir::read_regular;
-use greenwave_testing::{RecordKey, Suite, SuiteReport, TraceMode, TraceStatus, UpToDateRecord};
+use greenwave_testing::{
+    DiscoveredTests, Harnesses, RecordKey, Suite, SuiteReport, TraceMode, TraceStatus, UpToDateRecord,
+};
 
 use super::args::TestArgs;
+use super::select::is_selected;
 use crate::config::{Overrides, VARIABLE};
 use crate::diagnostic::FILE_BYTES_MAX;
 use crate::dirs::default_results_dir;
@@ -32,13 +36,34 @@ pub(super) struct FastPath {
     fingerprint: [u8; 32],
 }
 
-/// The settings that a record needs. They exist only for projects that declare their tests and
-/// store results in the default directory.
+/// Tests of an up-to-date project.
+pub(super) struct AllCached {
+    pub(super) tests: usize,
+    /// Total duration of the runs that produced the results.
+    pub(super) saved: Duration,
+    pub(super) tracing: TraceStatus,
+}
+
+/// The settings that a record needs. They exist only for projects that store results in the default
+/// directory.
 pub(super) struct Recordable {
-    /// Text of the settings file.
-    pub(super) text: String,
+    /// Text of the settings file, if there is one.
+    pub(super) text: Option<String>,
     /// Maximum age of a result.
     pub(super) ttl: Duration,
+    pub(super) origin: Origin,
+}
+
+/// The origin of a project's tests.
+pub(super) enum Origin {
+    /// The settings file declares them.
+    Declared,
+    /// The harnesses have discovered them.
+    Discovered {
+        harnesses: Harnesses,
+        /// The commands that collected tests, if there were any, and the report of their run.
+        collections: Option<Box<(Suite, SuiteReport)>>,
+    },
 }
 
 impl FastPath {
@@ -61,12 +86,26 @@ impl FastPath {
         Ok(Some(Self { project: project.to_owned(), results, parts, fingerprint }))
     }
 
-    /// Returns the record if the project is up to date.
-    pub(super) async fn check(&self) -> Option<UpToDateRecord> {
+    /// Returns the number of selected tests, if the project is up to date and there are any.
+    pub(super) async fn check(&self, filters: &[String]) -> Option<AllCached> {
+        let record = self.record_of_project().await?;
+        let (tests, saved) = match filters {
+            [] => (record.tests, record.saved),
+            _ => record.count(|name| is_selected(name, filters)),
+        };
+        (tests > 0).then_some(AllCached { tests, saved, tracing: record.tracing })
+    }
+
+    async fn record_of_project(&self) -> Option<UpToDateRecord> {
         let user = user_key(&self.project).ok()?;
-        let text = read_regular(self.project.join(SETTINGS_FILE), FILE_BYTES_MAX).ok()?;
-        let key = self.key(&text, user);
-        UpToDateRecord::check(&self.project, &Environment::new(std::env::vars_os()), &key).await
+        let text = match read_regular(self.project.join(SETTINGS_FILE), FILE_BYTES_MAX) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(_) => return None,
+        };
+        let key = self.key(text.as_deref(), user);
+        let environment = Environment::new(std::env::vars_os());
+        UpToDateRecord::check(&self.project, &Harnesses::builtin(), &environment, &key).await
     }
 
     /// Stores a record if all tests of the run had cached passes.
@@ -75,21 +114,29 @@ impl FastPath {
         if ResultStore::fingerprint(&self.results) != Some(self.fingerprint) {
             return;
         }
-        if let Ok(user) = user_key(&self.project) {
-            suite.record_up_to_date(report, &self.key(recordable.text.as_bytes(), user), recordable.ttl);
-        }
+        let Ok(user) = user_key(&self.project) else { return };
+        let discovered = match &recordable.origin {
+            Origin::Declared => None,
+            Origin::Discovered { harnesses, collections } => Some(DiscoveredTests {
+                harnesses,
+                collections: collections.as_deref().map(|(suite, report)| (suite, report)),
+            }),
+        };
+        let key = self.key(recordable.text.as_ref().map(String::as_bytes), user);
+        suite.record_up_to_date(report, &key, recordable.ttl, discovered.as_ref());
     }
 
-    fn key(&self, text: &[u8], user: UserKey) -> RecordKey {
-        let parts = [text].into_iter().chain(self.parts.iter().map(Vec::as_slice));
+    fn key(&self, text: Option<&[u8]>, user: UserKey) -> RecordKey {
+        let has_settings: &[u8] = if text.is_some() { &[1] } else { &[0] };
+        let parts = [has_settings, text.unwrap_or_default()];
+        let parts = parts.into_iter().chain(self.parts.iter().map(Vec::as_slice));
         RecordKey { question: UpToDateRecord::question(parts), results: self.fingerprint, user }
     }
 }
 
 /// Returns whether a call prints only the closing line for an up-to-date project.
 fn is_plain(args: &TestArgs) -> bool {
-    args.filters.is_empty()
-        && args.arguments.is_empty()
+    args.arguments.is_empty()
         && args.affected.is_none()
         && !args.last_failed
         && args.shard.is_none()

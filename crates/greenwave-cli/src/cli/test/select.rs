@@ -28,7 +28,12 @@ pub(super) fn select(tests: &[Test], filters: &[String]) -> Result<Vec<TestId>, 
 
 /// Returns whether a test's name contains one of the filters. Without a filter, it does.
 pub(super) fn is_named(test: &Test, filters: &[String]) -> bool {
-    filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()))
+    is_selected(&test.name, filters)
+}
+
+/// Returns whether a name contains one of the filters. Without a filter, it does.
+pub(super) fn is_selected(name: &str, filters: &[String]) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
 }
 
 /// Returns the one test with this name, or else the one whose name contains it.

@@ -8,11 +8,12 @@ use std::time::SystemTime;
 use greenwave::{Environment, ResultStore, Test};
 use greenwave_testing::{
     Continuations, Discovery, DiscoveryNote, Guard, Harnesses, Inspection, Jobserver, LazyGuard,
-    ListingContext, Outcome, Quarantine, RunnerOptions, Suite, SuiteOptions, TestId, TraceMode, TraceStatus,
+    ListingContext, Outcome, Quarantine, RunnerOptions, Suite, SuiteOptions, SuiteReport, TestId, TraceMode,
+    TraceStatus,
 };
 
 use super::args::TestArgs;
-use super::fast_path::Recordable;
+use super::fast_path::{Origin, Recordable};
 use super::live;
 use super::select::is_named;
 use crate::config::Config;
@@ -52,7 +53,7 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
     let file = std::mem::take(&mut config.tests);
     let mut tests = file.tests;
     let is_declared = !tests.is_empty();
-    let (mut introduction, mut overview) = (Vec::new(), None);
+    let (mut introduction, mut found) = (Vec::new(), None);
     let (harnesses, waiting) = (Harnesses::builtin(), Continuations::default());
     if is_declared && !args.arguments.is_empty() {
         output::note(
@@ -60,10 +61,10 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
         );
     }
     if !is_declared {
-        let found = discover(project, &environment, &config, args, (&harnesses, Some(&waiting))).await?;
-        introduction = introduce(&found.notes, args);
-        overview = is_first_contact(args).then(|| found.overview(project)).transpose()?;
-        tests = found.tests;
+        let all = discover(project, &environment, &config, args, (&harnesses, Some(&waiting))).await?;
+        introduction = introduce(&all.discovery.notes, args);
+        tests.clone_from(&all.discovery.tests);
+        found = Some(all);
     }
     let retries = config.settings.testing.retries;
     for test in tests.iter_mut().filter(|test| !is_declared || file.without_retries.contains(&test.name)) {
@@ -78,23 +79,41 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
         environment,
         &config,
         args,
-        Commands::Tests(harnesses, waiting.clone()),
+        Commands::Tests(harnesses.clone(), waiting.clone()),
     )?;
     if suite.timings().is_empty() {
-        introduction.extend(overview.iter().flatten().map(|line| printable(&line.to_string())));
+        if let Some(found) = found.as_ref().filter(|_| is_first_contact(args)) {
+            let overview = found.discovery.overview(project)?;
+            introduction.extend(overview.iter().map(|line| printable(&line.to_string())));
+        }
     } else if !args.verbose {
         introduction.clear();
     }
     if args.verbose && is_declared && suite.has_foreign_state() {
         output::note(&DiscoveryNote::ForeignState.to_string());
     }
-    let settings = &config.settings;
-    let has_default_cache =
-        settings.cache.enabled && settings.cache.directory.is_none() && settings.testing.audit == 0.0;
-    let text = config.text.filter(|_| has_default_cache && is_declared);
-    let recordable = text.map(|text| Recordable { text, ttl: settings.testing.ttl });
     let flaky_fails = config.settings.testing.flaky_fails;
+    let recordable = recordable(config, found, harnesses);
     Ok(Loaded { suite: Arc::new(suite), introduction, recordable, quarantine, flaky_fails, waiting })
+}
+
+/// Returns the settings for an up-to-date record, if one may be stored for this project.
+fn recordable(config: Config, found: Option<Found>, harnesses: Harnesses) -> Option<Recordable> {
+    let Config { settings, text, .. } = config;
+    if !settings.cache.enabled || settings.cache.directory.is_some() || settings.testing.audit != 0.0 {
+        return None;
+    }
+    let origin = match found {
+        None => Origin::Declared,
+        Some(Found { discovery, collections }) => {
+            // A record would hide remarks that each run prints.
+            if !discovery.notes.iter().all(is_introduction) {
+                return None;
+            }
+            Origin::Discovered { harnesses, collections: collections.map(Box::new) }
+        }
+    };
+    Some(Recordable { text, ttl: settings.testing.ttl, origin })
 }
 
 /// Returns whether a call may introduce a project to somebody who has not run its tests before.
@@ -110,11 +129,17 @@ fn introduce(notes: &[DiscoveryNote], args: &TestArgs) -> Vec<String> {
     for note in notes {
         match note {
             DiscoveryNote::Interpreter { .. } => introduction.push(note.to_string()),
-            DiscoveryNote::ForeignState if !args.verbose => {}
+            _ if is_introduction(note) && !args.verbose => {}
             _ => output::note(&note.to_string()),
         }
     }
     introduction
+}
+
+/// Returns whether a run prints a note only for somebody who runs the tests for the first time, or
+/// asks for all notes.
+fn is_introduction(note: &DiscoveryNote) -> bool {
+    matches!(note, DiscoveryNote::Interpreter { .. } | DiscoveryNote::ForeignState)
 }
 
 /// Prints notes about entries of the quarantine that have no effect.
@@ -137,6 +162,13 @@ pub(super) fn load_config(project: &Path, args: &TestArgs) -> Result<Config, Cli
     Ok(config)
 }
 
+/// The tests that were discovered.
+pub(super) struct Found {
+    pub(super) discovery: Discovery,
+    /// The commands that collected tests, if there were any, and the report of their run.
+    collections: Option<(Suite, SuiteReport)>,
+}
+
 /// Discovers the tests of a project. With `--per-test`, each function is a test. Processes that can
 /// run the tests wait in `waiting`. A harness may keep results of the discovery for the build.
 pub(super) async fn discover(
@@ -145,7 +177,7 @@ pub(super) async fn discover(
     config: &Config,
     args: &TestArgs,
     (harnesses, waiting): (&Harnesses, Option<&Continuations>),
-) -> Result<Discovery, CliError> {
+) -> Result<Found, CliError> {
     let key = user_key(project)?;
     let mut found = greenwave_testing::discover(project, harnesses, environment, &key).await?;
     if !args.arguments.is_empty() {
@@ -155,33 +187,42 @@ pub(super) async fn discover(
         let kind = Commands::Listings(harnesses.clone(), waiting.cloned());
         run_commands(project, commands, environment, config, args, kind).await
     };
+    let mut collections = None;
     if args.per_test && !args.is_inspection() {
         found.collect_single_tests();
     }
     if !found.collections.is_empty() {
         let is_traced = matches!(TraceStatus::of(config.settings.testing.trace), TraceStatus::Traced);
         let commands = found.collection_commands(harnesses, project, is_traced);
-        let outcomes = run(&commands).await?;
+        let (outcomes, suite) = run(&commands).await?;
         let context = ListingContext::new(project, environment);
         found.collect(harnesses, &context.with(commands.iter().zip(outcomes.iter().map(Option::as_ref))));
+        collections = suite;
     }
-    if !args.per_test {
-        return Ok(found);
+    if args.per_test {
+        split(&mut found, project, environment, args, harnesses, run).await?;
     }
+    Ok(Found { discovery: found, collections })
+}
+
+/// Replaces tests by their functions.
+async fn split(
+    found: &mut Discovery,
+    project: &Path,
+    environment: &Environment,
+    args: &TestArgs,
+    harnesses: &Harnesses,
+    run: impl AsyncFn(&[Test]) -> Result<RanCommands, CliError>,
+) -> Result<(), CliError> {
     if args.is_inspection() {
         output::note("the single tests are not listed, which would run code of the project");
-        return Ok(found);
+        return Ok(());
     }
     let context = ListingContext::new(project, environment);
     let listings = found.listing_commands(harnesses, &context);
-    if listings.is_empty() {
-        found.split(harnesses, &context).await?;
-        return Ok(found);
-    }
-    let outcomes = run(&listings).await?;
+    let outcomes = if listings.is_empty() { Vec::new() } else { run(&listings).await?.0 };
     let context = context.with(listings.iter().zip(outcomes.iter().map(Option::as_ref)));
-    found.split(harnesses, &context).await?;
-    Ok(found)
+    Ok(found.split(harnesses, &context).await?)
 }
 
 /// Appends the arguments behind `--` to the commands of the one harness whose tests are selected.
@@ -208,6 +249,10 @@ fn add_arguments(found: &mut Discovery, harnesses: &Harnesses, args: &TestArgs) 
     Ok(())
 }
 
+/// The outcomes of commands that say which tests there are, and the suite that ran them with its
+/// report, unless this is an inspection.
+type RanCommands = (Vec<Option<Outcome>>, Option<(Suite, SuiteReport)>);
+
 /// Runs commands that say which tests there are, unless their results are cached. An inspection
 /// runs none.
 async fn run_commands(
@@ -217,7 +262,7 @@ async fn run_commands(
     config: &Config,
     args: &TestArgs,
     kind: Commands,
-) -> Result<Vec<Option<Outcome>>, CliError> {
+) -> Result<RanCommands, CliError> {
     let (commands, resources) = (commands.to_vec(), BTreeMap::new());
     let suite = open(project, commands, resources, environment.clone(), config, args, kind)?;
     if args.is_inspection() {
@@ -225,15 +270,16 @@ async fn run_commands(
             Ok(Inspection::Cached(outcome)) => Some(outcome),
             _ => None,
         };
-        return Ok(suite.inspect().await?.into_iter().map(cached).collect());
+        return Ok((suite.inspect().await?.into_iter().map(cached).collect(), None));
     }
     let signals = StopOnSignal::start(suite.stopper())?;
     let all: Vec<TestId> = suite.ids().collect();
     let report = suite.run(&all, |_| {}).await?;
-    match signals.finish() {
-        Some(code) => Err(CliError::Stopped { code }),
-        None => Ok(report.results.into_iter().map(|result| result?.ok()).collect()),
+    if let Some(code) = signals.finish() {
+        return Err(CliError::Stopped { code });
     }
+    let outcome = |result: &Option<Result<Outcome, _>>| result.as_ref()?.as_ref().ok().cloned();
+    Ok((report.results.iter().map(outcome).collect(), Some((suite, report))))
 }
 
 /// The commands of a suite, with the processes that wait to run tests.

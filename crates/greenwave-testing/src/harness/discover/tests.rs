@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 
 use super::*;
-use crate::{Harness, Summary, Test};
+use crate::{DiscoveryInputs, Harness, Summary, Test};
 
 /// A harness that finds one test and counts its discoveries.
 #[derive(Debug, Default)]
