@@ -34,6 +34,15 @@ const RUNS: &[Run] = &[
         rounds: 100,
     },
     Run {
+        name: "answer-names",
+        package: "greenwave",
+        features: "",
+        target: LIB,
+        tests: "stage::answer::check::",
+        variable: "GREENWAVE_ANSWER_ROUNDS",
+        rounds: 100_000,
+    },
+    Run {
         name: "engine-plans",
         package: "greenwave",
         features: "",

@@ -20,6 +20,7 @@ use greenwave::Event;
 use serde_json::{Value, json};
 
 use crate::report_file;
+use crate::terminal_text::safe_json;
 
 /// Groups of tracks, in the order in which viewers sort them.
 const FEATURES: u32 = 1;
@@ -226,7 +227,7 @@ impl<W: Write> Tracks<W> {
 
     fn write(&mut self, event: &Value) -> io::Result<()> {
         self.out.write_all(if std::mem::replace(&mut self.is_first, false) { b"[\n" } else { b",\n" })?;
-        serde_json::to_writer(&mut self.out, event).map_err(io::Error::from)
+        self.out.write_all(safe_json(&event.to_string()).as_bytes())
     }
 }
 

@@ -41,6 +41,12 @@ pub(crate) fn safe_output(text: &str) -> String {
     safe
 }
 
+/// Returns a text without colors, in which all other control characters are visible as in [`safe`].
+pub(crate) fn plain(text: &str) -> String {
+    // Nothing but colors is a sequence after the first step.
+    console::strip_ansi_codes(&safe(text)).into_owned()
+}
+
 /// Returns a JSON text in which the characters that [`safe`] replaces are escaped. JSON holds them
 /// in strings only, where an escape means the same.
 pub(crate) fn safe_json(json: &str) -> Cow<'_, str> {
@@ -112,7 +118,7 @@ fn is_unsafe(character: char) -> bool {
 
 /// Returns whether a character changes the direction of the text that follows (Unicode Standard
 /// Annex 9: embeddings, overrides and isolates).
-fn changes_direction(character: char) -> bool {
+pub(crate) fn changes_direction(character: char) -> bool {
     matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

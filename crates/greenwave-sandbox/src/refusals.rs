@@ -28,6 +28,8 @@ struct Architecture {
     modes: [c_long; 9],
     /// `openat2`, whose mode is in memory.
     open_in_memory: c_long,
+    /// `perf_event_open`.
+    sampling: c_long,
 }
 
 /// Calls with a mode that only some architectures have: `chmod`, `mknod`, `open`, `creat`.
@@ -71,6 +73,7 @@ const NATIVE: Architecture = Architecture {
         OLD_MODES[3],
     ],
     open_in_memory: OPENAT2,
+    sampling: libc::SYS_perf_event_open,
 };
 /// The architecture of programs for 32 bits on the same machine.
 const COMPATIBLE: Architecture = if cfg!(target_arch = "x86_64") {
@@ -82,6 +85,7 @@ const COMPATIBLE: Architecture = if cfg!(target_arch = "x86_64") {
         requests: 54,
         modes: [15, 94, 306, FCHMODAT2, 14, 297, 5, 295, 8],
         open_in_memory: OPENAT2,
+        sampling: 336,
     }
 } else if cfg!(target_arch = "aarch64") {
     Architecture {
@@ -92,6 +96,7 @@ const COMPATIBLE: Architecture = if cfg!(target_arch = "x86_64") {
         requests: 54,
         modes: [15, 94, 333, FCHMODAT2, 14, 324, 5, 322, 8],
         open_in_memory: OPENAT2,
+        sampling: 364,
     }
 } else {
     Architecture {
@@ -102,6 +107,7 @@ const COMPATIBLE: Architecture = if cfg!(target_arch = "x86_64") {
         requests: 0,
         modes: [0; 9],
         open_in_memory: 0,
+        sampling: 0,
     }
 };
 /// The bit by which the x32 ABI marks its calls, whose numbers here are otherwise the same.
@@ -123,6 +129,8 @@ const CREATING: u32 = 0o100 | 0o20_000_000;
 const PRIORITY_OF_PROCESS: u32 = 0;
 /// `IOPRIO_WHO_PROCESS` of `linux/ioprio.h`.
 const IO_PRIORITY_OF_PROCESS: u32 = 1;
+/// `PERF_FLAG_PID_CGROUP` of `linux/perf_event.h`: the number of a process is a descriptor.
+const SAMPLES_GROUP: u32 = 1 << 2;
 /// Maximum number of rules that are compared one by one.
 const RULES_PER_LEAF: usize = 3;
 
@@ -146,6 +154,9 @@ pub(crate) struct Refusals {
     /// Whether files get no set-user-id and set-group-id bits: such modes fail with `EPERM`. Calls
     /// whose mode no filter can see, and rings, fail with `ENOSYS`.
     pub(crate) identity_bits: bool,
+    /// Whether samples of the registers and stacks of other processes fail with `EPERM`: of a
+    /// process with a number, even the caller's, of groups, and of the whole system.
+    pub(crate) sampling: bool,
 }
 
 /// The condition under which a call fails. Only the lower halves of arguments are compared: the
@@ -168,6 +179,8 @@ enum Condition {
     /// The argument with this number has one of the [`CREATING`] flags, and the next one is a mode
     /// with one of the [`IDENTITY_BITS`]. Without such a flag, the kernel ignores the mode.
     CreatesWithIdentity(usize),
+    /// The second argument is not the number zero, or a flag in the fifth makes it a descriptor.
+    SamplesOther,
 }
 
 /// A call with the error that it gets under a condition.
@@ -178,10 +191,11 @@ struct Rule {
     error: c_int,
 }
 
-/// Returns the step that keeps a command from changing limits of processes by their numbers.
-pub(crate) fn refuse_limits() -> Setup {
-    let limits = Refusals { limits: true, ..Refusals::default() };
-    Setup::FilterCalls { filter: limits.filter(), on_processes: true }
+/// Returns the step that keeps a command from changing limits of processes by their numbers, and
+/// from sampling them. Landlock does not keep root from that.
+pub(crate) fn refuse_limits_and_samples() -> Setup {
+    let refusals = Refusals { limits: true, sampling: true, ..Refusals::default() };
+    Setup::FilterCalls { filter: refusals.filter(), on_processes: true }
 }
 
 impl Refusals {
@@ -222,12 +236,14 @@ impl Refusals {
         ];
         let keyrings = architecture.keyrings.map(|number| (number, Condition::Always));
         let limits = self.limits.then_some((limits, Condition::ChangesProcess));
+        let sampling = (self.sampling && architecture.sampling != 0).then_some(architecture.sampling);
         let typing = (self.typing && architecture.requests != 0).then_some(architecture.requests);
         let refused = limits
             .into_iter()
             .chain(scheduling.into_iter().filter(|_| self.scheduling))
             .chain(keyrings.into_iter().filter(|_| self.keyrings))
-            .chain(typing.map(|number| (number, Condition::Types)));
+            .chain(typing.map(|number| (number, Condition::Types)))
+            .chain(sampling.map(|number| (number, Condition::SamplesOther)));
         let refused = refused.map(|(number, condition)| (number, condition, libc::EPERM));
         let network = [
             (socket, Condition::NotFamily(self.families.unwrap_or_default()), libc::EACCES),
@@ -329,6 +345,16 @@ impl Rule {
                 let [one, two] = TYPING;
                 vec![load(argument(1)), if_equal(one, 1), unless_equal(two, 1), refuse, allow]
             }
+            Condition::SamplesOther => {
+                vec![
+                    load(argument(1)),
+                    unless_equal(0, 3),
+                    load(argument(4)),
+                    if_any(SAMPLES_GROUP, 1),
+                    allow,
+                    refuse,
+                ]
+            }
             Condition::SetsIdentity(mode) => {
                 vec![load(argument(mode)), if_any(IDENTITY_BITS, 1), allow, refuse]
             }
@@ -362,6 +388,7 @@ mod tests {
             typing: true,
             families: Some(LOCAL),
             identity_bits: true,
+            sampling: true,
         };
         let program = all.filter();
         check(&program, &NATIVE, 0);
@@ -430,6 +457,19 @@ mod tests {
     }
 
     #[test]
+    fn samples_of_other_processes_are_refused() {
+        each_architecture(|program, architecture, bit| {
+            let number = architecture.sampling as u32 | bit;
+            let call = |process: u64, flags: u64| {
+                run(program, architecture.name, number, [1, process, u64::MAX, u64::MAX, flags, 0])
+            };
+            // The kernel ignores the upper half of the number.
+            assert_eq!([call(0, 0), call(0, 8), call(1 << 32, 0)], [ALLOWED; 3]);
+            assert_eq!([call(9, 0), call(u64::MAX, 0), call(0, 4), call(9, 4)], [REFUSED; 4]);
+        });
+    }
+
+    #[test]
     fn typing_into_terminals_is_refused() {
         each_architecture(|program, architecture, bit| {
             let number = architecture.requests as u32 | bit;
@@ -479,7 +519,8 @@ mod tests {
         each_architecture(|program, architecture, bit| {
             let network = architecture.network;
             let ruled = architecture.processes.into_iter().chain(architecture.keyrings).chain(network);
-            let ruled = ruled.chain([architecture.requests, architecture.open_in_memory]);
+            let ruled =
+                ruled.chain([architecture.requests, architecture.open_in_memory, architecture.sampling]);
             let ruled: Vec<c_long> = ruled.chain(architecture.modes).collect();
             for number in (0..600).filter(|number| !ruled.contains(&c_long::from(*number))) {
                 assert_eq!(run(program, architecture.name, number | bit, [9; 6]), ALLOWED, "call {number}");

@@ -2,6 +2,7 @@
 
 use crate::attempt_log::{AttemptLog, StoredAttempt};
 use crate::error::chain;
+use crate::excerpt::visible_json;
 
 /// Maximum number of attempts of a feature that are shown, the newest ones.
 const ATTEMPTS_MAX: usize = 20;
@@ -15,7 +16,7 @@ pub(crate) async fn attempt_details(log: &AttemptLog, feature: &str) -> Option<S
         .inspect_err(|error| tracing::warn!(error = chain(error), "cannot read attempts for the dashboard"))
         .ok()?;
     attempts.iter_mut().for_each(shorten);
-    serde_json::to_string(&attempts).ok()
+    serde_json::to_string(&attempts).ok().map(|json| visible_json(&json))
 }
 
 fn shorten(attempt: &mut StoredAttempt) {

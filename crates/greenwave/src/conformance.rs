@@ -24,3 +24,12 @@ pub fn check_run_record(project: &Path, bytes: &[u8]) {
     }
     receipts::check(project, bytes);
 }
+
+/// Takes answers into a working copy, and compares the files that they write with a model. The
+/// input describes a tree, a plan and the answers.
+///
+/// # Panics
+/// If something is written that may not be, or a file that may be written is not.
+pub fn check_answer_names(input: &[u8]) {
+    crate::stage::check_answers(input);
+}

@@ -88,6 +88,21 @@ fn is_invisible(character: char) -> bool {
     matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
+/// Returns a JSON text in which characters that change the display are visible: control characters,
+/// and marks of bidirectional text. Those below U+0020 are escaped in JSON.
+pub(crate) fn visible_json(json: &str) -> String {
+    let mut visible = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character != '\n' && (character.is_control() || is_invisible(character)) {
+            visible.push('\\');
+            visible.extend(character.escape_unicode());
+        } else {
+            visible.push(character);
+        }
+    }
+    visible
+}
+
 /// Skips an escape sequence (ECMA-48) after its first character.
 fn skip_escape(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     match characters.peek() {
@@ -123,6 +138,14 @@ fn skip_control_sequence(characters: &mut std::iter::Peekable<std::str::Chars<'_
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_shows_what_changes_the_display() {
+        let json = serde_json::json!({"a\u{202e}": "\u{9b}2J\u{7f}\u{2066}é", "b": 1}).to_string();
+        let visible: serde_json::Value = serde_json::from_str(&visible_json(&json)).unwrap();
+        assert_eq!(visible["a\\u{202e}"], "\\u{9b}2J\\u{7f}\\u{2066}é");
+        assert_eq!(visible_json("{\"a\":\"b\"}"), "{\"a\":\"b\"}");
+    }
 
     #[test]
     fn escape_sequences_and_control_characters_are_removed() {

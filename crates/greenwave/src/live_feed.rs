@@ -39,7 +39,8 @@ impl LiveFeed {
     /// Starts the clock, and publishes the features of the run: id, title and dependencies.
     pub(crate) fn start(plan: &str, features: &[Value], mask: Mask) -> Self {
         let plan = json!({"at": 0, "event": {"event": "plan", "name": plan, "features": features}});
-        let (feed, started, plan) = (EventFeed::new(), Instant::now(), plan.to_string());
+        let (feed, started, plan) =
+            (EventFeed::new(), Instant::now(), excerpt::visible_json(&plan.to_string()));
         feed.publish(&plan);
         Self { feed, started, mask, plan, record: Mutex::new(None), newest: Mutex::default() }
     }
@@ -99,6 +100,7 @@ impl LiveFeed {
 
     fn push(&self, event: &Value) {
         let event = json!({"at": self.seconds(), "event": event}).to_string();
+        let event = excerpt::visible_json(&event);
         self.feed.publish(&event);
         if let Some(record) = &mut *self.record.lock() {
             record.write(&event);

@@ -7,6 +7,7 @@
 mod build_files;
 mod commands;
 mod inline;
+mod links;
 mod makefiles;
 mod manifests;
 mod trusted;
@@ -20,6 +21,8 @@ use crate::plan::{AgentSpec, Feature, Plan};
 use crate::project_root::ProjectRoot;
 use crate::test_files::{is_runner_settings, is_test_file};
 
+use links::Behind;
+pub(crate) use links::Links;
 pub(crate) use manifests::has_protected_parts;
 use trusted::TrustedFiles;
 pub use trusted::{INSTRUCTION_FILES, PROTECTED_FILES};
@@ -55,6 +58,8 @@ pub(crate) struct Protection<'r> {
     run: &'r RunProtection,
     /// Text that describes the feature.
     text: String,
+    /// Targets of links with protected names.
+    behind: Behind,
 }
 
 /// Files that a plan consists of and runs, relative to the root of the copies.
@@ -92,10 +97,11 @@ impl PlanFiles {
     }
 
     fn reason(&self, path: &str) -> Option<&'static str> {
-        if self.own.iter().any(|own| own == path) {
+        let is = |own: &String| own == path || trusted::folded(own) == trusted::folded(path);
+        if self.own.iter().any(is) {
             return Some("is part of the plan");
         }
-        self.programs.iter().any(|program| program == path).then_some("is run by the plan")
+        self.programs.iter().any(is).then_some("is run by the plan")
     }
 }
 
@@ -118,7 +124,34 @@ impl<'r> Protection<'r> {
             may_edit: patterns(&feature.may_edit),
             run,
             text: format!("{}\n{}", feature.title, feature.prompt),
+            behind: Behind::default(),
         }
+    }
+
+    /// Protects also the targets of links with protected names, and files that the commands of the
+    /// plan and its tests run through links.
+    pub(crate) fn with_links(mut self, links: &Links) -> Self {
+        let mut behind = Behind::default();
+        for link in links.keys().filter(|link| !self.may_edit(link)) {
+            let reason = match self.run.reason(link, &self.text) {
+                Some(_) if links::is_text(link) => continue,
+                None if is_runner_settings(link) => "chooses which tests run",
+                None => continue,
+                Some(reason) => reason,
+            };
+            behind.add(links, link, reason);
+        }
+        for program in self.run.plan.programs.iter().filter(|program| !self.may_edit(program)) {
+            behind.add(links, program, "is run by the plan");
+        }
+        for operand in self.operands.iter().filter(|it| !it.is_argument || it.is_test()) {
+            let is_product = !operand.is_test() && names(&self.text, &operand.path);
+            if !is_product && !self.may_edit(&operand.path) {
+                behind.add(links, &operand.path, "is named by the test's command");
+            }
+        }
+        self.behind = behind;
+        self
     }
 
     /// Returns whether the content of a changed file matters for [`violation`](Self::violation).
@@ -143,7 +176,7 @@ impl<'r> Protection<'r> {
         if let Some(reason) = self.run.reason(path, &self.text) {
             return Some(reason.to_owned());
         }
-        if let Some(problem) = self.operand_violation(change) {
+        if let Some(problem) = self.operand_violation(change).or_else(|| self.behind.reason(path)) {
             return Some(problem);
         }
         match change.before {

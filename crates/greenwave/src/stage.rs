@@ -30,6 +30,8 @@ use crate::state::{ActiveFeature, Candidate, StageResult};
 use crate::test_results::{add_counts, run_test};
 use crate::tree::{self, Change, File};
 
+#[cfg(feature = "conformance")]
+pub(crate) use answer::check::check as check_answers;
 pub(crate) use approval::holds;
 use verdict::Verdict;
 

@@ -2,6 +2,8 @@
 
 use toml::{Table, Value};
 
+use crate::terminal_text::changes_direction;
+
 /// Returns a value. Only texts of several lines take several lines.
 pub(super) fn value(value: &Value) -> String {
     match value {
@@ -56,7 +58,7 @@ fn escaped(character: char, is_in_lines: bool) -> String {
         '"' if !is_in_lines => "\\\"".to_owned(),
         '\n' if !is_in_lines => "\\n".to_owned(),
         '\t' | '\n' => character.to_string(),
-        other if other.is_control() => format!("\\u{:04X}", u32::from(other)),
+        other if other.is_control() || changes_direction(other) => format!("\\u{:04X}", u32::from(other)),
         other => other.to_string(),
     }
 }
@@ -76,7 +78,14 @@ mod tests {
         check("a = 1\nb = 1.5\nc = true\nd = 2026-11-30\ne = [1, [\"x\"]]\nf = { g = { h = -1 } }");
         check(r#"a = "\u0000\u007f\\ \" ' \r\n\t \u0085 ä""#);
         check(r#"a = "\n\"\"\"\"\" \\\n\"""#);
+        check("a = \"\\u202E\u{2066}\"");
         check("\"a b\" = \"\"\n\"\" = \"\\n\"\na-b = inf");
+    }
+
+    #[test]
+    fn a_written_value_reads_as_what_it_is() {
+        let table = toml::from_str::<Table>("a = \"x\u{202e}y\"").unwrap();
+        assert_eq!(entries(&table, &[]), "a = \"x\\u202Ey\"\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use greenwave::{BranchReport, Feature, Plan, Report};
 
+use crate::terminal_text::plain;
 use crate::text::plural;
 
 /// Maximum length of the text, in bytes. GitHub accepts 65,536 characters.
@@ -48,7 +49,7 @@ pub(super) fn body(plan: &Plan, report: &Report, branch: &BranchReport) -> Strin
     let open = report.features.iter().filter(|feature| feature.phase != "green");
     let open: Vec<String> = open
         .map(|feature| {
-            let reason = feature.reason.as_ref().map(|reason| format!(": {}", one_line(reason)));
+            let reason = feature.reason.as_ref().map(|reason| format!(": {}", code(reason)));
             format!("- `{}`, {}{}", feature.feature, feature.phase, reason.unwrap_or_default())
         })
         .collect();
@@ -64,7 +65,7 @@ pub(super) fn body(plan: &Plan, report: &Report, branch: &BranchReport) -> Strin
         lines.extend(feature.into_iter().flat_map(commands));
     }
     lines.push("```".to_owned());
-    let mut body = format!("{}\n", lines.join("\n"));
+    let mut body = plain(&format!("{}\n", lines.join("\n")));
     if body.len() > BODY_BYTES_MAX {
         body.truncate(body.floor_char_boundary(BODY_BYTES_MAX));
         body.push_str("\n…\n");
@@ -101,6 +102,12 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
+/// Returns a text that may hold words of an agent as code, where GitHub looks for no links, no
+/// mentions and no words that close issues.
+fn code(text: &str) -> String {
+    format!("`{}`", one_line(text).replace('`', "'"))
+}
+
 /// Makes a text fit into a cell of a table.
 fn one_line(text: &str) -> String {
     text.replace('\n', " ").replace('|', "\\|")
@@ -130,7 +137,7 @@ mod tests {
         let failed = FeatureReport {
             feature: "three".to_owned(),
             phase: "failed",
-            reason: Some("no\nluck".to_owned()),
+            reason: Some("no\nluck, `closes #1` @all \u{202e}".to_owned()),
             ..FeatureReport::default()
         };
         let features = vec![FeatureReport { phase: "green", ..FeatureReport::default() }, failed];
@@ -145,7 +152,7 @@ mod tests {
              \n\
              Not part of this branch:\n\
              \n\
-             - `three`, failed: no luck\n\
+             - `three`, failed: `no luck, 'closes #1' @all \\u{202e}`\n\
              \n\
              ## How to repeat\n\
              \n\

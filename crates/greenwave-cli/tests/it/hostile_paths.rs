@@ -213,6 +213,31 @@ fn a_section_of_the_plan_changes_what_is_protected() {
 }
 
 #[test]
+fn what_trusted_links_lead_to_is_not_the_agents_to_change() {
+    for (link, target, written) in [
+        (".envrc", "env/dev", "env/dev"),
+        (".vscode", "tools/editor", "tools/editor/tasks.json"),
+        ("CLAUDE.md", "docs/rules.txt", "docs/rules.txt"),
+        ("check.sh", "scripts/real.sh", "scripts/real.sh"),
+    ] {
+        let script = format!("answer {written} x; answer one.txt x");
+        let dir = dir(ShellFeature::new("one", &script, "test -f one.txt && ./check.sh"));
+        dir.write(&format!("project/{written}"), "#!/bin/sh\n");
+        fs::set_permissions(dir.path("project").join(written), fs::Permissions::from_mode(0o755)).unwrap();
+        symlink(target, dir.path("project").join(link)).unwrap();
+        if link != "check.sh" {
+            dir.write("project/check.sh", "#!/bin/sh\n");
+            fs::set_permissions(dir.path("project/check.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let report = Report::of(&dir.run_plan().with_code(1));
+        let rejections = report.rejections("one");
+        let expected = format!("`{written}` is what `{link}` leads to, which ");
+        assert!(rejections.len() == 1 && rejections[0].starts_with(&expected), "{rejections:?}");
+        assert_eq!(dir.read(&format!("project/{written}")), "#!/bin/sh\n");
+    }
+}
+
+#[test]
 fn a_check_of_the_plan_prints_what_is_protected() {
     let printed = |section: &str| {
         let dir = dir(feature());

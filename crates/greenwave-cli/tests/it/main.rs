@@ -17,6 +17,7 @@ mod candidates;
 mod cargo_products;
 mod cargo_verdicts;
 mod cases;
+mod channels;
 mod ci;
 mod clean;
 mod clock;

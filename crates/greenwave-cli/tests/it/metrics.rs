@@ -16,7 +16,7 @@ use crate::shell_plan::{self, Report, ShellFeature};
 use crate::test_dir::{STATE, TestDir};
 
 /// Sends a request and returns the whole response.
-fn get(address: &str, path: &str) -> String {
+pub(crate) fn get(address: &str, path: &str) -> String {
     get_as(address, path, "*/*")
 }
 
@@ -99,10 +99,10 @@ fn metrics_change_during_a_run() {
 const SECRET: &str = "ghp_0123456789abcdefghijklmnopqrstuvwxyz";
 
 /// The stream of events of a dashboard.
-struct Events(BufReader<TcpStream>);
+pub(crate) struct Events(BufReader<TcpStream>);
 
 impl Events {
-    fn open(address: &str) -> Self {
+    pub(crate) fn open(address: &str) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         write!(stream, "GET /events HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
@@ -110,7 +110,7 @@ impl Events {
     }
 
     /// Returns all lines up to the one with a text.
-    fn until(mut self, text: &str) -> String {
+    pub(crate) fn until(mut self, text: &str) -> String {
         let mut lines = String::new();
         loop {
             let start = lines.len();

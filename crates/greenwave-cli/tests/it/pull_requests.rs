@@ -66,7 +66,7 @@ fn the_text_has_evidence_and_nothing_is_pushed() {
     for part in [
         "# The first\n\n",
         "| `one`: The first | test `one` failed with exit code 1 | 1 | - |\n",
-        "- `two`, failed: failed after 1 attempt: ",
+        "- `two`, failed: `failed after 1 attempt: ",
         "git switch greenwave/plan\nsh -c 'test -f one.txt'\n",
     ] {
         assert!(text.contains(part), "{part:?} in {text}");

@@ -11,7 +11,7 @@ use crate::shell_plan::{self, ShellFeature};
 use crate::test_dir::TestDir;
 
 /// Runs a program with its standard output on a terminal. Returns everything that it wrote there.
-fn on_terminal(program: Program) -> (Finished, String) {
+pub(crate) fn on_terminal(program: Program) -> (Finished, String) {
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&controller).unwrap();
     unlockpt(&controller).unwrap();

@@ -54,6 +54,7 @@ impl PathRules {
             typing: true,
             families,
             identity_bits: true,
+            sampling: true,
         };
         command.before_exec(Setup::FilterCalls { filter: refusals.filter(), on_processes: false });
         command.before_exec(Setup::Restrict(self.rules.try_clone()?));

@@ -140,7 +140,7 @@ impl MountPlan {
             setups.push(Setup::LoopbackUp);
         }
         setups.push(Setup::NoNewPrivileges);
-        let on_processes = Refusals { limits: true, scheduling: true, ..Refusals::default() };
+        let on_processes = Refusals { limits: true, scheduling: true, sampling: true, ..Refusals::default() };
         setups.push(Setup::FilterCalls { filter: on_processes.filter(), on_processes: true });
         let families = (self.network != Network::Open).then_some(NAMESPACED);
         let (keyrings, typing, identity_bits) = (true, true, true);

@@ -8,7 +8,7 @@ use greenwave_process::Setup;
 
 use super::super::Guard;
 use crate::namespace::{attributes, c_path, mount, namespaces};
-use crate::refusals::refuse_limits;
+use crate::refusals::refuse_limits_and_samples;
 use crate::rights::{Scope, scope_rules};
 
 /// Capabilities that a guarded command does not have, by number (`linux/capability.h`): with them
@@ -42,7 +42,7 @@ pub(super) fn mounts(guard: &Guard, directory: &Path) -> Result<Vec<Setup>, NulE
         steps.push(mount(c"tmpfs", &c_path(path)?, c"tmpfs", flags, c"size=4k,mode=0555"));
     }
     steps.push(Setup::NoNewPrivileges);
-    steps.push(refuse_limits());
+    steps.push(refuse_limits_and_samples());
     steps.extend(scope_rules(Scope::Signal).map(Setup::Restrict));
     steps.push(Setup::DropCapabilities(DROPPED.iter().fold(0, |mask, number| mask | 1 << number)));
     // The working directory is still the one below the mounts.

@@ -11,7 +11,7 @@ use ::landlock::{
 use greenwave_process::{BeforeExec, Setup};
 
 use super::Guard;
-use crate::refusals::refuse_limits;
+use crate::refusals::refuse_limits_and_samples;
 use crate::rights::Scope;
 use crate::{Error, ReadRules, Strength, rights};
 
@@ -69,7 +69,7 @@ impl Rules {
             Self::Landlock(rules) => {
                 let rules = rules.try_clone().map_err(|error| unavailable(&error))?;
                 command.before_exec(Setup::NoNewPrivileges);
-                command.before_exec(refuse_limits());
+                command.before_exec(refuse_limits_and_samples());
                 command.before_exec(Setup::Restrict(rules));
             }
             Self::Mount(guard, rules) => {

@@ -184,7 +184,22 @@ fn is_record(name: &[u8]) -> bool {
     /// Ends of names of records.
     const ENDS: [&[u8]; 6] = [b"log", b"out", b"err", b"jsonl", b"count", b"pid"];
     /// Names of files that programs look for, beside those that end in `file`.
-    const TAKEN: [&[u8]; 4] = [b"configure", b"wscript", b"workspace", b"build"];
+    const TAKEN: [&[u8]; 14] = [
+        b"configure",
+        b"wscript",
+        b"workspace",
+        b"build",
+        b"dune",
+        b"dune-project",
+        b"dune-workspace",
+        b"sconstruct",
+        b"sconscript",
+        b"jamroot",
+        b"jamrules",
+        b"rules",
+        b"config",
+        b"crontab",
+    ];
     let mut parts = name.splitn(2, |byte| *byte == b'.');
     let (stem, end) = (parts.next().unwrap_or_default(), parts.next());
     let is_plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(byte);
@@ -257,6 +272,11 @@ mod tests {
             "WORKSPACE",
             "BUILD",
             "build",
+            "dune",
+            "dune-project",
+            "sconstruct",
+            "rules",
+            "config",
             "json.py",
             "conftest.py",
             "pytest.ini",

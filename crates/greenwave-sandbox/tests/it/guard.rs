@@ -184,6 +184,53 @@ fn other_processes_cannot_be_limited() {
     });
 }
 
+/// Opens an event that counts the time of a process. `sys.argv` has the number of the process and
+/// that of the call.
+const SAMPLE: &str = r#"
+import ctypes, os, struct, sys
+# A software event, the processor's clock, with samples of the next instruction.
+attributes = struct.pack("IIQQQ", 1, 128, 0, 1000, 1) + bytes(96)
+system = ctypes.CDLL(None, use_errno=True)
+process = int(sys.argv[1])
+event = system.syscall(int(sys.argv[2]), attributes, process, 0 if process == -1 else -1, -1, 0)
+sys.exit(0 if event >= 0 else 3)
+"#;
+
+#[test]
+fn other_processes_cannot_be_sampled() {
+    if !rustix::process::geteuid().is_root() {
+        // Without privileges, the kernel refuses samples of processes that cannot be traced.
+        return;
+    }
+    with_each(|places, guard| {
+        let mut outside = Command::new("sleep").arg("1000").spawn().unwrap();
+        let number = libc::SYS_perf_event_open.to_string();
+        let processes = [outside.id().to_string(), "-1".to_owned(), "0".to_owned()];
+        let codes = processes.map(|process| {
+            let arguments = ["-c", SAMPLE, &process, &number];
+            let control = Command::new("python3").args(arguments).status().unwrap();
+            let mut command = Command::new("python3");
+            command.args(arguments).current_dir(places.path("work"));
+            guard.attach(&mut command, &places.path("work")).unwrap();
+            // A kernel without events refuses the control, too.
+            control.success().then(|| command.status().unwrap().code())
+        });
+        outside.kill().unwrap();
+        outside.wait().unwrap();
+        let [other, all, own] = codes;
+        assert_eq!(
+            [other.unwrap_or(Some(3)), all.unwrap_or(Some(3))],
+            [Some(3); 2],
+            "{:?}",
+            guard.strength()
+        );
+        // Mounts take all capabilities, without which kernels refuse events by default.
+        if guard.strength() == Strength::Landlock {
+            assert_eq!(own.unwrap_or(Some(0)), Some(0), "{:?}", guard.strength());
+        }
+    });
+}
+
 #[test]
 fn guarded_commands_can_be_traced() {
     if Tracer::available().is_err() {

@@ -9,11 +9,11 @@ use super::{matches, names, patterns};
 
 /// Patterns of files that agents may not change unless a plan allows it, in the syntax of
 /// `.gitignore`: what starts programs on the user's machine or in CI, or chooses which ones, when
-/// somebody opens, builds or tests the project.
-pub const PROTECTED_FILES: [&str; 148] = [
+/// somebody opens, builds or tests the project. A file `.gitkeep` outside of the directories that
+/// these patterns match is not protected.
+pub const PROTECTED_FILES: [&str; 147] = [
     // Version control and its hooks.
     ".git*",
-    "!.gitkeep",
     ".hg*",
     ".husky",
     "lefthook.*",
@@ -208,9 +208,12 @@ impl AnyCase {
     }
 }
 
-/// Folds each name in a path.
-fn folded(path: &str) -> String {
-    path.split('/').map(folded_name).collect::<Vec<_>>().join("/")
+/// Folds each name in a path. A name of nothing but invisible characters stays, since a path that
+/// ends with a separator matches no pattern for files.
+pub(super) fn folded(path: &str) -> String {
+    let fold = |name: &str| Some(folded_name(name)).filter(|folded| !folded.is_empty());
+    let names = path.split('/').map(|name| fold(name).unwrap_or_else(|| name.to_owned()));
+    names.collect::<Vec<_>>().join("/")
 }
 
 /// The lists without patterns of a plan. They take milliseconds to compile.
@@ -233,9 +236,18 @@ impl TrustedFiles {
         }
     }
 
+    fn lists(&self, path: &str) -> bool {
+        // An exception in the patterns would also apply to directories of this name, and to their
+        // files.
+        match path.rsplit_once('/').unwrap_or(("", path)) {
+            (parent, ".gitkeep") => self.all.matches(parent) || self.of_plan.matches(path),
+            _ => self.all.matches(path),
+        }
+    }
+
     /// Returns why a path is protected from an agent with this prompt; `None` if it is not.
     pub(super) fn reason(&self, path: &str, prompt: &str) -> Option<&'static str> {
-        if !self.all.matches(path) {
+        if !self.lists(path) {
             return None;
         }
         if self.of_plan.matches(path) {
@@ -261,10 +273,28 @@ mod tests {
         for path in paths.into_iter().chain(["jenkinsfile", "CodeOwners", ".crush.json", "sub/.mcp.json"]) {
             assert!(files.reason(path, "").is_some(), "{path}");
         }
-        for path in [".vſcode/tasks.json", ".en\u{ad}vrc", "sub/.envrc.", ".envrc:stream", "git~1/config"] {
+        for path in [
+            ".vſcode/tasks.json",
+            ".en\u{ad}vrc",
+            "sub/.envrc.",
+            ".envrc:stream",
+            "git~1/config",
+            ".vscode /\u{200b}",
+        ] {
             assert!(files.reason(path, "").is_some(), "{path}");
         }
-        for path in ["src/main.rs", "docs/flake.md", "cursor.rs", "a.nix", "bundle/config"] {
+        for path in [".claude/commands/.gitkeep/x.md", ".gitkeep/x", ".github/.gitkeep", ".cursor/.gitkeep"] {
+            assert!(files.reason(path, "").is_some(), "{path}");
+        }
+        for path in [
+            "src/.gitkeep",
+            ".gitkeep",
+            "src/main.rs",
+            "docs/flake.md",
+            "cursor.rs",
+            "a.nix",
+            "bundle/config",
+        ] {
             assert_eq!(files.reason(path, ""), None, "{path}");
         }
     }

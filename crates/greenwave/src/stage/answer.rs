@@ -9,6 +9,9 @@
 //! such a file. Other blocks are reported. If the agent has changed nothing itself, its answer is
 //! its work, and a block that cannot be applied refuses the attempt.
 
+#[cfg(any(test, feature = "conformance"))]
+pub(crate) mod check;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 

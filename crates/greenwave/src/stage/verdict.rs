@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashSet};
 
 use greenwave_dir::refused;
-use greenwave_testing::{Outcome, Test};
+use greenwave_testing::{EntryKind, Outcome, Test};
 
 use super::Stage;
 use crate::error::{Error, FeatureError};
-use crate::protection::{FileChange, Protection};
+use crate::protection::{FileChange, Links, Protection};
 use crate::red::{self, FailedTest, Obstacle, ProjectNames};
 use crate::tree::{self, Change, File, Tree};
 
@@ -81,7 +81,8 @@ impl Stage<'_> {
     /// restores them. The other changes stay. Returns the reason and the feedback.
     pub(super) async fn refuse_protected(&mut self) -> Result<Option<(String, String)>, FeatureError> {
         let ctx = self.ctx;
-        let protection = Protection::new(self.feature(), &ctx.protection);
+        let links = self.links().await?;
+        let protection = Protection::new(self.feature(), &ctx.protection).with_links(&links);
         let mut violations: Vec<(Change, String)> = Vec::new();
         let changes = tree::changes(&self.active.base, self.active.workspace.tree());
         let removed: BTreeSet<&str> = tree::removed_by(&changes);
@@ -184,6 +185,29 @@ impl Stage<'_> {
                 ))
             }
         }
+    }
+
+    /// Returns the symbolic links of the files that the attempt started from, and those at the top
+    /// of the project that git ignores.
+    async fn links(&self) -> Result<Links, Error> {
+        let mut links = self.links_at_top();
+        for (path, file) in &self.active.base {
+            if file.kind == EntryKind::Symlink {
+                let target = tree::content(&self.ctx.store, &file.blob).await?;
+                links.insert(path.clone(), String::from_utf8_lossy(&target).into_owned());
+            }
+        }
+        Ok(links)
+    }
+
+    fn links_at_top(&self) -> Links {
+        let dir = &self.ctx.project.dir;
+        let entries = dir.entries().unwrap_or_default().into_iter();
+        let link = |entry: greenwave_dir::DirEntry| {
+            let target = dir.read_link(&entry.name).ok()?;
+            Some((entry.name.into_string().ok()?, target.to_str()?.to_owned()))
+        };
+        entries.filter_map(link).collect()
     }
 
     async fn content(&self, file: Option<File>) -> Result<Option<bytes::Bytes>, Error> {

@@ -39,6 +39,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output::error_text;
 use crate::signals::EndSignals;
+use crate::terminal_text::plain;
 
 /// Advice for the model, which the client may pass on.
 const INSTRUCTIONS: &str = "Runs this project's tests and caches their results by content. After each edit, \
@@ -135,7 +136,9 @@ impl ServerHandler for Server {
         let call = match call {
             Ok(call) => call,
             // A result rather than an error of the protocol, so that the model sees it.
-            Err(problem) => return Ok(CallToolResult::error(vec![ContentBlock::text(problem)]).into()),
+            Err(problem) => {
+                return Ok(CallToolResult::error(vec![ContentBlock::text(plain(&problem))]).into());
+            }
         };
         let (notifications, progress) = Notifications::start(context.meta.get_progress_token(), context.peer);
         let stopped = context.ct.cancelled_owned();

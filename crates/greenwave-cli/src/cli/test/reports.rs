@@ -11,7 +11,7 @@ use super::args::TestArgs;
 use crate::error::CliError;
 use crate::output;
 use crate::report_file;
-use crate::terminal_text::is_workflow;
+use crate::terminal_text::{is_workflow, safe_json};
 
 /// Checks that the requested reports can be written, before anything runs. Neither creates nor
 /// changes a file.
@@ -95,7 +95,7 @@ pub(super) fn annotate(run: &RunReport, project: &Path) {
 /// # Errors
 /// [`CliError::Report`] if it cannot be written.
 pub(super) fn write_timings(project: &Path, path: &Path, timings: &Timings) -> Result<(), CliError> {
-    write_text(project, path, &timings.to_json(), false)
+    write_text(project, path, &safe_json(&timings.to_json()), false)
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> CliError {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::session::{LastRun, Session};
 use crate::cli::test::call::TestCall;
 use crate::error::CliError;
+use crate::terminal_text::{plain, safe_json};
 
 /// Address of the report of the last run.
 pub(super) const REPORT: &str = "greenwave://report";
@@ -62,7 +63,10 @@ pub(super) fn output_address(test: &str) -> String {
 pub(super) async fn read(session: &Session, address: &str) -> Result<Option<Content>, CliError> {
     if address == REPORT {
         let report = session.last.lock().as_ref().map(report);
-        return Ok(report.map(|json| Content { text: json.to_string(), media_type: "application/json" }));
+        return Ok(report.map(|json| Content {
+            text: safe_json(&json.to_string()).into_owned(),
+            media_type: "application/json",
+        }));
     }
     let Some(test) = address.strip_prefix(OUTPUT).and_then(decoded) else { return Ok(None) };
     let found = {
@@ -74,7 +78,7 @@ pub(super) async fn read(session: &Session, address: &str) -> Result<Option<Cont
         Some(output) => Some(output),
         None => cached_output(session, &test).await?,
     };
-    Ok(output.map(|output| Content { text: shortened(&output), media_type: "text/plain" }))
+    Ok(output.map(|output| Content { text: plain(&shortened(&output)), media_type: "text/plain" }))
 }
 
 /// Returns the output of a test with a cached result.
