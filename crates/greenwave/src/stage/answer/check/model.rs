@@ -113,7 +113,9 @@ impl Model {
         }
         let lower = path.to_lowercase();
         let is_vague = UNSPECIFIED.iter().any(|part| lower.contains(part)) || lower.contains("check");
-        if !path.is_ascii() || is_vague || (exists && !self.protect.is_empty()) {
+        // An exception of a plan need not hold for other spellings.
+        let is_spelled = path != lower && self.protect.iter().any(|pattern| pattern.starts_with('!'));
+        if !path.is_ascii() || is_vague || is_spelled || (exists && !self.protect.is_empty()) {
             return Rule::Unspecified;
         }
         Rule::Permitted
