@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::dir_cache::{DirCache, DurableDirectories};
+use crate::discovered_deps::DiscoveredDeps;
 use crate::maintained::MaintainedFiles;
 use crate::manifest::Manifest;
 use crate::path_states::ObjectExists;
@@ -214,10 +215,10 @@ impl ProjectFiles {
         }
     }
 
-    /// Encodes the stat cache's entries of files outside the project, for
+    /// Encodes the stat cache's entries of dependencies, and of all files outside the project, for
     /// [`StatCache::decode`](crate::StatCache::decode).
-    pub fn encode_external(&self) -> Vec<u8> {
-        self.source.stat_cache.lock().encode_external()
+    pub fn encode_used(&self, dependencies: &DiscoveredDeps) -> Vec<u8> {
+        self.source.stat_cache.lock().encode_used(dependencies)
     }
 
     /// Returns the directories and ignore files of the latest snapshot, if later runs can trust

@@ -13,6 +13,7 @@ use greenwave_dir::read_regular;
 
 use crate::Error;
 use crate::codec::{Header, replace_file};
+use crate::discovered_deps::DiscoveredDeps;
 use crate::manifest::{EntryKind, ManifestEntry};
 use crate::seal::StateSeal;
 use crate::stamp::FileStamp;
@@ -83,14 +84,15 @@ impl StatCache {
         }
     }
 
-    /// Encodes the entries of absolute paths, for [`decode`](Self::decode).
-    pub(crate) fn encode_external(&self) -> Vec<u8> {
+    /// Encodes the entries of absolute paths and of dependencies, for [`decode`](Self::decode).
+    pub(crate) fn encode_used(&self, dependencies: &DiscoveredDeps) -> Vec<u8> {
         let external = self.entries.iter().filter(|(path, _)| path.is_absolute());
-        encode(&external.map(|(path, cached)| (path.clone(), *cached)).collect())
+        let own = dependencies.accesses.iter().filter_map(|(path, _)| self.entries.get_key_value(path));
+        encode(&external.chain(own).map(|(path, cached)| (path.clone(), *cached)).collect())
     }
 
-    /// Decodes what [`ProjectFiles::encode_external`](crate::ProjectFiles::encode_external) has
-    /// returned. Returns `None` if it is damaged.
+    /// Decodes what [`ProjectFiles::encode_used`](crate::ProjectFiles::encode_used) has returned.
+    /// Returns `None` if it is damaged.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         Some(Self { entries: decode(bytes)?, ..Self::default() })
     }

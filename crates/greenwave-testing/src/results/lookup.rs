@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use greenwave_cache::{Key, Record, Tiered};
 use greenwave_inputs::{DiscoveredDeps, PathStates, now_ms};
 
@@ -222,17 +221,19 @@ fn decode_reads(record: &Record) -> Option<MoreReads> {
 /// Decodes records. Tests often share a set of dependencies, so each set is decoded only once.
 #[derive(Default)]
 struct Decoder {
-    sets: HashMap<Bytes, Arc<DiscoveredDeps>>,
+    /// Decoded sets by the BLAKE3 hashes of their records, which are several kilobytes each.
+    sets: HashMap<[u8; 32], Arc<DiscoveredDeps>>,
 }
 
 impl Decoder {
     fn decode(&mut self, record: &Record) -> Option<StoredRecord> {
-        if let Some(set) = self.sets.get(&record.payload) {
+        let hash = *blake3::hash(&record.payload).as_bytes();
+        if let Some(set) = self.sets.get(&hash) {
             return Some(StoredRecord::Dependencies(Arc::clone(set)));
         }
         let decoded = StoredRecord::decode(record)?;
         if let StoredRecord::Dependencies(set) = &decoded {
-            self.sets.insert(record.payload.clone(), Arc::clone(set));
+            self.sets.insert(hash, Arc::clone(set));
         }
         Some(decoded)
     }

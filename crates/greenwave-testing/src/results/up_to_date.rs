@@ -18,7 +18,7 @@
 //! directory but not to the results, and who must not be able to forge a record.
 //! `docs/formats/state.md` describes the layout of the file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::CStr;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -46,7 +46,7 @@ use crate::run::runner::prepare::program_location;
 use crate::run::suite::report::SuiteReport;
 use crate::{Environment, Error, Harnesses, Test, TraceMode, TraceStatus};
 use greenwave_inputs::codec::{self, Header, Reader, Writer};
-use greenwave_inputs::{DiscoveredDeps, PathStates};
+use greenwave_inputs::{AccessKind, DiscoveredDeps, PathState, PathStates};
 use greenwave_inputs::{EntryKind, ManifestEntry};
 use greenwave_inputs::{FileStamp, now_ms};
 use greenwave_inputs::{ProjectFiles, Snapshot};
@@ -239,8 +239,9 @@ impl UpToDateRecord {
         out.number(tests.len() as u64).number(saturating(saved.as_nanos()));
         put_names(&mut out, &declared);
         put_discovered(&mut out, discovered.as_ref());
-        put_lookup_inputs(&mut out, lookup_inputs, tests);
-        out.text(&project.encode_external());
+        let dependencies = dependencies(lookup_inputs, &lasting.directories);
+        put_lookup_inputs(&mut out, lookup_inputs, tests, &dependencies);
+        out.text(&project.encode_used(&dependencies));
         out.count(contents.len());
         for (path, entry) in contents {
             out.path(path).byte(entry.kind as u8).bytes(&entry.hash);
@@ -364,7 +365,7 @@ struct RecordBody<'b> {
     programs: Vec<Program>,
     dependencies: Arc<DiscoveredDeps>,
     states: [u8; 32],
-    /// Encoded hashes of files outside the project.
+    /// Encoded hashes of files outside the project, and of discovered dependencies inside.
     outside: &'b [u8],
     /// Symbolic links and files in memory.
     contents: Vec<(PathBuf, ManifestEntry)>,
@@ -614,7 +615,12 @@ fn put_discovered(out: &mut Writer, discovered: Option<&Discovered>) {
 }
 
 /// Appends programs, and discovered dependencies with the digest of their states.
-fn put_lookup_inputs(out: &mut Writer, inputs: &LookupInputs, tests: &[Test]) {
+fn put_lookup_inputs(
+    out: &mut Writer,
+    inputs: &LookupInputs,
+    tests: &[Test],
+    dependencies: &Arc<DiscoveredDeps>,
+) {
     out.count(inputs.programs.len());
     for (id, digest) in &inputs.programs {
         let test = &tests[id.index()];
@@ -622,8 +628,19 @@ fn put_lookup_inputs(out: &mut Writer, inputs: &LookupInputs, tests: &[Test]) {
         put_names(out, &test.env);
         out.bytes(digest);
     }
-    let accesses = inputs.sets.iter().flat_map(|set| set.accesses.iter().cloned());
-    let dependencies = Arc::new(DiscoveredDeps::new(accesses));
     out.text(&dependencies.encode());
-    out.bytes(&inputs.snapshot.states.digest(&dependencies));
+    out.bytes(&inputs.snapshot.states.digest(dependencies));
+}
+
+/// Returns the discovered dependencies of all tests, without missing paths in directories whose
+/// stamps are compared: these show that a path is still missing.
+fn dependencies(inputs: &LookupInputs, directories: &[(PathBuf, FileStamp)]) -> Arc<DiscoveredDeps> {
+    let directories: HashSet<&Path> = directories.iter().map(|(path, _)| path.as_path()).collect();
+    let is_compared = |(path, kind): &(PathBuf, AccessKind)| {
+        matches!(kind, AccessKind::Content | AccessKind::Names | AccessKind::Repository)
+            && path.parent().is_some_and(|parent| directories.contains(parent))
+            && inputs.snapshot.states.state(path, *kind).0 == PathState::Absent
+    };
+    let all = DiscoveredDeps::new(inputs.sets.iter().flat_map(|set| set.accesses.iter().cloned()));
+    Arc::new(DiscoveredDeps::new(all.accesses.into_iter().filter(|access| !is_compared(access))))
 }
