@@ -106,6 +106,7 @@ impl Board {
         let last = match phase {
             "red" | "checking" => "running tests",
             "yellow" => "the agent is working",
+            "tests" => "the agent is writing tests",
             "held" => "waiting for your approval",
             _ => "",
         };
@@ -125,7 +126,7 @@ impl Board {
 fn activity(feature: &str, active: &Active, keys: Option<&BoardKeys>) -> (String, String, &'static str) {
     let Some(keys) = keys else { return (active.last.clone(), String::new(), "") };
     let (line, cost) = keys.activity(feature);
-    let line = line.filter(|_| active.phase == "yellow").map(|line| printable(&line));
+    let line = line.filter(|_| matches!(active.phase, "yellow" | "tests")).map(|line| printable(&line));
     let cost = if cost == 0 { String::new() } else { format!("{}  ", format_dollars(cost)) };
     let held = if active.phase != "held" && keys.is_held(feature) { "; held before its merge" } else { "" };
     let line = match active.phase {

@@ -7,7 +7,7 @@ pub(crate) fn color(word: &str) -> Style {
     match word {
         "red" | "failed" | "rejected" => Style::new().red(),
         "needs you" => Style::new().yellow().bold(),
-        "yellow" | "review" => Style::new().yellow(),
+        "yellow" | "review" | "tests" => Style::new().yellow(),
         "green" | "merged" => Style::new().green(),
         "held" => Style::new().yellow().bold(),
         "merging" | "checking" => Style::new().cyan(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use greenwave::{
     AgentSpec, BaseKind, Candidates, Exchanges, Feature, Guards, Plan, PlanError, PlanLocation, Problem,
-    ResultKind, Test,
+    ResultKind, Test, TestAgent,
 };
 
 use crate::diagnostic::{Diagnostic, Document};
@@ -228,7 +228,7 @@ pub(crate) fn agents(
 }
 
 /// Keys of a feature whose locations errors name.
-const LOCATED: [&str; 14] = [
+const LOCATED: [&str; 15] = [
     "id",
     "was",
     "title",
@@ -240,6 +240,7 @@ const LOCATED: [&str; 14] = [
     "attempts",
     "resources",
     "tests",
+    "test_agent",
     "review",
     "red",
     "may_edit",
@@ -266,6 +267,7 @@ fn feature(mut table: Table<'_>, hold: bool) -> Result<(Feature, FeatureLocation
     for entry in table.tables("tests")? {
         tests.push(test(entry, &id.value, tests.len())?);
     }
+    let test_agent = test_agent(&mut table)?;
     let (review, reviewer) = match table.table("review")? {
         Some(review) => read_review(review, &id.value)?,
         None => (None, None),
@@ -287,6 +289,7 @@ fn feature(mut table: Table<'_>, hold: bool) -> Result<(Feature, FeatureLocation
         fallback,
         candidates,
         tests,
+        test_agent,
         attempts_max,
         resources,
         review,
@@ -297,6 +300,19 @@ fn feature(mut table: Table<'_>, hold: bool) -> Result<(Feature, FeatureLocation
         ..Feature::default()
     };
     Ok((feature, locations))
+}
+
+/// Reads `test_agent`: the name of an agent, or a table with the name.
+fn test_agent(table: &mut Table<'_>) -> Result<Option<TestAgent>, Diagnostic> {
+    if !table.is_table("test_agent") {
+        let name = table.text("test_agent")?;
+        return Ok(name.map(|name| TestAgent { agent: name.value, may_write_code: false }));
+    }
+    let Some(mut table) = table.table("test_agent")? else { return Ok(None) };
+    let agent = table.required_text("agent")?.value;
+    let may_write_code = table.flag("may_write_code")?.unwrap_or(false);
+    table.finish()?;
+    Ok(Some(TestAgent { agent, may_write_code }))
 }
 
 /// Reads the review of a feature: a command, an agent, or both.

@@ -227,10 +227,8 @@ impl Progress {
             Event::Chosen { feature, candidate, of, agent, reason, .. } => {
                 line(feature, "chosen", format!("candidate {candidate} of {of}, agent `{agent}`: {reason}"))
             }
-            Event::Reviewed { feature, agent, approved, reason, .. } => {
-                let verdict = if *approved { "approves".to_owned() } else { format!("refuses: {reason}") };
-                line(feature, "reviewed", format!("agent `{agent}` {verdict}"))
-            }
+            Event::TestsWritten { feature, .. } => line(feature, "written", written_text(event)),
+            Event::Reviewed { feature, .. } => line(feature, "reviewed", reviewed_text(event)),
             Event::NeedsYou { feature, .. } => line(feature, "needs you", needs_text(event)),
             Event::Adopted { feature } => line(feature, "adopted", "its tests pass".to_owned()),
             Event::Refused { feature, attempt, reason, .. } => {
@@ -280,6 +278,20 @@ fn candidate_text(event: &Event) -> String {
     let Event::Candidate { candidate, of, agent, status, reason, .. } = event else { return String::new() };
     let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     format!("candidate {candidate} of {of}, agent `{agent}`: {status}{reason}")
+}
+
+/// Returns the description of tests that an agent has written.
+fn written_text(event: &Event) -> String {
+    let Event::TestsWritten { agent, files, .. } = event else { return String::new() };
+    let files: Vec<String> = files.iter().map(|file| printable(file)).collect();
+    format!("tests of agent `{agent}`: {}", files.join(", "))
+}
+
+/// Returns the decision of a reviewer.
+fn reviewed_text(event: &Event) -> String {
+    let Event::Reviewed { agent, approved, reason, .. } = event else { return String::new() };
+    let verdict = if *approved { "approves".to_owned() } else { format!("refuses: {reason}") };
+    format!("agent `{agent}` {verdict}")
 }
 
 /// Returns the reason why a feature needs the user, and what helps.
@@ -372,6 +384,7 @@ fn phase_text(phase: &str, attempt: u32) -> String {
     match phase {
         "red" => "running tests, which must fail".to_owned(),
         "yellow" => format!("attempt {attempt}"),
+        "tests" => format!("an agent writes the tests, attempt {attempt}"),
         "held" => "before the merge".to_owned(),
         "green" if attempt > 0 => format!("after {}", plural(attempt as usize, "attempt")),
         _ => String::new(),

@@ -168,6 +168,11 @@ impl<'a> Table<'a> {
         self.entries.get(key).is_some_and(|(_, value)| matches!(value.get_ref(), DeValue::Array(_)))
     }
 
+    /// Returns whether the value of a key is a table. Leaves the value.
+    pub(crate) fn is_table(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|(_, value)| matches!(value.get_ref(), DeValue::Table(_)))
+    }
+
     /// Takes a string that must exist.
     pub(crate) fn required_text(&mut self, key: &'static str) -> Result<Located<String>, Diagnostic> {
         self.text(key)?.ok_or_else(|| self.missing(key))

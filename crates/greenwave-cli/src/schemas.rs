@@ -155,6 +155,7 @@ hold = false
 red = "missing"
 may_edit = ["tests/**"]
 tests = [{ command = ["true"] }]
+test_agent = { agent = "two", may_write_code = true }
 review = { command = ["true"], agent = "two" }
 "#;
 
@@ -234,6 +235,7 @@ fn the_schema_of_plans_has_the_keys_that_are_accepted() {
         ("[[features]]", "/$defs/feature"),
         ("[[features.tests]]", "/$defs/test"),
         ("[features.review]", "/$defs/review"),
+        ("[features.test_agent]", "/$defs/test_agent"),
     ];
     check_keys(PLAN, &pointers);
     Schema::parse(PLAN).check(&json_of(EVERY_KEY)).unwrap();
@@ -252,6 +254,7 @@ fn the_schema_of_plans_accepts_plans_and_rejects_mistakes() {
         ("gpu = 1", "gpu = \"1\""),
         ("exit = [75]", "exit = 75"),
         ("except = ", "but = "),
+        ("test_agent = { agent", "test_agent = { name"),
     ] {
         let text = EVERY_KEY.replacen(valid, mistake, 1);
         assert_ne!(text, EVERY_KEY);

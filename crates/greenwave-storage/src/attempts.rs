@@ -28,6 +28,8 @@ pub enum AttemptOutcome {
     Aborted,
     /// Another answer to the same attempt was chosen.
     NotChosen,
+    /// The attempt wrote tests, and they fail as they must before the code exists.
+    Red,
 }
 
 /// Words of the author of an attempt, such as a coding agent, and its exit. All texts are
@@ -371,6 +373,7 @@ impl Attempt {
             AttemptOutcome::Failed => 1,
             AttemptOutcome::Aborted => 2,
             AttemptOutcome::NotChosen => 3,
+            AttemptOutcome::Red => 4,
         };
         record.text(&self.feature).number(self.number).number(outcome).text(&self.reason).text(&self.note);
         let Transcript { words, stderr, exit } = &self.transcript;
@@ -403,6 +406,7 @@ impl Attempt {
             1 => AttemptOutcome::Failed,
             2 => AttemptOutcome::Aborted,
             3 => AttemptOutcome::NotChosen,
+            4 => AttemptOutcome::Red,
             _ => return None,
         };
         let (reason, note) = (record.text()?, record.text()?);

@@ -27,8 +27,8 @@ pub struct StoredAttempt {
     pub feature: String,
     /// Number of the attempt in the store, from 1. Counts the attempts of all runs.
     pub number: u32,
-    /// `passed`, `failed` (its tests), `aborted` (nothing could be tested), or `not chosen`
-    /// (another candidate was).
+    /// `passed`, `failed` (its tests), `aborted` (nothing could be tested), `not chosen` (another
+    /// candidate was), or `red` (it wrote the tests, and they fail as they must).
     pub outcome: &'static str,
     /// Why it was refused, in one line. Empty if it passed.
     pub reason: String,
@@ -211,6 +211,7 @@ impl AttemptLog {
                 AttemptOutcome::Failed => "failed",
                 AttemptOutcome::Aborted => "aborted",
                 AttemptOutcome::NotChosen => "not chosen",
+                AttemptOutcome::Red => "red",
             },
             reason: attempt.reason,
             test_output: attempt.note,

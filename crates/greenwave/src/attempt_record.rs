@@ -11,6 +11,7 @@ use crate::candidate_record::CandidateRecord;
 use crate::green_record;
 use crate::state::Failure;
 use crate::tree::Change;
+use crate::written_tests::WrittenTests;
 
 /// Version of the record. A record of another version does not count.
 const VERSION: u32 = 1;
@@ -26,6 +27,9 @@ pub(crate) struct AttemptRecord {
     pub(crate) definition: String,
     /// Number of the attempt, from 1.
     pub(crate) attempt: u32,
+    /// Number of the first attempt at the code.
+    #[serde(default = "first")]
+    pub(crate) first_attempt: u32,
     /// Number of attempts before the current round. The plan sets the number of attempts per round.
     pub(crate) before_round: u32,
     /// The agent that has taken over from the feature's own.
@@ -43,12 +47,21 @@ pub(crate) struct AttemptRecord {
     /// Whether the reviewer has approved the answer.
     #[serde(default)]
     pub(crate) is_reviewed: bool,
+    /// The tests that an agent has written. Before they are accepted, the attempts are those at the
+    /// tests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tests: Option<WrittenTests>,
     /// The complete answers to an attempt that asks for several, until one is chosen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) candidates: Vec<CandidateRecord>,
     /// The last answer, if it was tested and refused.
     #[serde(default)]
     pub(crate) refused: Option<RefusedAnswer>,
+}
+
+/// Returns the number of the first attempt at the code of a feature whose tests the plan has.
+fn first() -> u32 {
+    1
 }
 
 /// An answer that was tested and refused.
@@ -66,6 +79,7 @@ impl AttemptRecord {
             version: VERSION,
             definition: definition.to_owned(),
             attempt,
+            first_attempt: first(),
             before_round,
             agent: None,
             answered: false,
@@ -73,6 +87,7 @@ impl AttemptRecord {
             failing: BTreeSet::new(),
             changes: Vec::new(),
             is_reviewed: false,
+            tests: None,
             candidates: Vec::new(),
             refused: None,
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use greenwave_agents::{AgentPool, Gate};
 use greenwave_storage::{Attempts, Store};
 use greenwave_streaming::{Budget, Fanout};
-use greenwave_testing::STATE_DIRECTORY;
+use greenwave_testing::{STATE_DIRECTORY, Test};
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
@@ -26,6 +26,7 @@ use crate::green_record;
 use crate::live_feed::LiveFeed;
 use crate::mask::Mask;
 use crate::notify::Notifier;
+use crate::phase::Phase;
 use crate::plan::{Feature, FeatureId, Plan};
 use crate::preflight::Problem;
 use crate::project_state::Exposure;
@@ -41,6 +42,7 @@ use crate::steering::Steering;
 use crate::steps::Steps;
 use crate::test_runner::TestRunner;
 use crate::workspace::Destination;
+use crate::written_tests::WrittenTests;
 
 /// Maximum size of a test's output that is stored and shown, in bytes.
 const OUTPUT_BYTES_MAX: usize = 32 * 1024;
@@ -110,6 +112,8 @@ pub(crate) struct RunContext {
     pub(crate) totals: Mutex<Totals>,
     /// The dependencies between the features.
     pub(crate) dependencies: Dependencies,
+    /// Tests that agents have written in this run or an earlier one, of each feature.
+    pub(crate) written: Vec<OnceLock<WrittenTests>>,
     /// Hash of each feature's definition, see [`definition`](crate::green_record::definition).
     pub(crate) definitions: Vec<String>,
 }
@@ -171,10 +175,40 @@ impl RunContext {
         &self.plan.features[id.index()]
     }
 
-    /// Returns the name of the agent that works on a feature after a number of fallbacks, or `None`
-    /// if the plan has fewer.
-    pub(crate) fn agent(&self, id: FeatureId, fallbacks: usize) -> Option<&String> {
-        self.plan.agents_of(self.feature(id)).nth(fallbacks)
+    /// Returns the tests of a feature: those of the plan, or those that an agent has written. There
+    /// are none before an agent has written them.
+    pub(crate) fn tests_of(&self, id: FeatureId) -> &[Test] {
+        match self.written_tests(id) {
+            Some(written) => &written.tests,
+            None => &self.feature(id).tests,
+        }
+    }
+
+    /// Returns the tests that an agent has written for a feature.
+    pub(crate) fn written_tests(&self, id: FeatureId) -> Option<&WrittenTests> {
+        self.written[id.index()].get()
+    }
+
+    /// Takes the tests that an agent has written for a feature, in this run or an earlier one. They
+    /// never change again in this run.
+    pub(crate) fn take_written_tests(&self, id: FeatureId, tests: WrittenTests) {
+        if self.feature(id).writing_agent().is_some() && self.written[id.index()].set(tests).is_err() {
+            tracing::debug!(feature = self.feature(id).id, "the tests are written already");
+        }
+    }
+
+    /// Returns whether an agent has to write the tests of a feature.
+    pub(crate) fn lacks_tests(&self, id: FeatureId) -> bool {
+        self.tests_of(id).is_empty() && self.feature(id).writing_agent().is_some()
+    }
+
+    /// Returns the name of the agent that works on a feature in a phase after a number of
+    /// fallbacks, or `None` if the plan has fewer.
+    pub(crate) fn agent(&self, id: FeatureId, phase: Phase, fallbacks: usize) -> Option<&String> {
+        match phase.is_about_tests() {
+            true => self.plan.test_agents_of(self.feature(id)).nth(fallbacks),
+            false => self.plan.agents_of(self.feature(id)).nth(fallbacks),
+        }
     }
 
     /// Returns the names of the agents that an attempt at a feature asks, after a number of

@@ -24,6 +24,7 @@ pub(crate) async fn restore(
 ) -> Result<bool, Error> {
     // The changes of an attempt with several answers are those of the last one.
     let answered = record.answered && record.candidates.is_empty();
+    active.first_attempt = record.first_attempt;
     active.feedback.clone_from(&record.feedback);
     active.failing.clone_from(&record.failing);
     active.is_reviewed = answered && record.is_reviewed;
@@ -133,6 +134,7 @@ pub(crate) async fn record(
     record: AttemptRecord,
 ) -> Result<(), Error> {
     let record = AttemptRecord {
+        first_attempt: active.first_attempt,
         feedback: active.feedback.clone(),
         failing: active.failing.clone(),
         changes: tree::changes(&active.base, active.workspace.tree()),
@@ -144,7 +146,7 @@ pub(crate) async fn record(
         }),
         ..record
     };
-    let written = write(ctx, id, &record).await;
+    let written = write(ctx, id, record.clone()).await;
     if let Err(error) = &written
         && disk_full::is_full(error)
     {
@@ -158,14 +160,15 @@ pub(crate) async fn record(
 pub(crate) async fn write_unsaved(ctx: &RunContext) {
     let unsaved = std::mem::take(&mut *ctx.unsaved.lock());
     for (id, record) in unsaved {
-        if let Err(error) = write(ctx, id, &record).await {
+        if let Err(error) = write(ctx, id, record).await {
             let (feature, error) = (&ctx.feature(id).id, chain(&error));
             tracing::warn!(feature, error, "the disk is full: an answer is lost");
         }
     }
 }
 
-async fn write(ctx: &RunContext, id: FeatureId, record: &AttemptRecord) -> Result<(), Error> {
+async fn write(ctx: &RunContext, id: FeatureId, record: AttemptRecord) -> Result<(), Error> {
+    let record = AttemptRecord { tests: ctx.written_tests(id).cloned(), ..record };
     if !record.changes.is_empty() || record.candidates.iter().any(CandidateRecord::has_changes) {
         ctx.steps.pass("flush before an attempt is recorded").await;
         ctx.flusher.flush().await?;

@@ -241,6 +241,7 @@ impl Engine {
         let store = adapters::store_of_run(&settings, &state_home)?;
         let ctx = RunContext {
             definitions: plan.features.iter().map(green_record::definition).collect(),
+            written: plan.features.iter().map(|_| OnceLock::new()).collect(),
             flusher: Flusher::new(store.clone()),
             attempts: Attempts::new(store.clone(), &adapters::attempts_namespace(seal.as_ref())),
             approvals: Approvals::new(Arc::clone(&state_home), seal),
@@ -315,14 +316,16 @@ impl Engine {
         dashboard::record(&self.ctx);
     }
 
-    /// Returns the attempt of each feature whose answer is recorded and not merged.
+    /// Returns the attempt of each feature whose answer is recorded and not merged. The answers of
+    /// candidates are those of [`recorded_candidates`](Self::recorded_candidates): an agent that
+    /// could not work has none, and is asked again.
     #[cfg(test)]
     pub(crate) fn recorded_answers(&self) -> BTreeMap<usize, u32> {
         use crate::attempt_record::AttemptRecord;
         let records = self.ctx.journal.finished().unwrap_or_default();
         let record = |id: FeatureId| {
             let record = AttemptRecord::decode(records.get(&self.ctx.attempt_key(id))?)?;
-            record.answered.then_some((id.index(), record.attempt))
+            (record.answered && record.candidates.is_empty()).then_some((id.index(), record.attempt))
         };
         self.ctx.ids().filter_map(record).collect()
     }

@@ -210,6 +210,12 @@ pub enum FeatureError {
         /// Name of the test.
         test: String,
     },
+    /// An agent writes the tests of the feature, and has not done so yet.
+    #[error("its tests are not written yet: agent `{agent}` writes them in a run")]
+    TestsNotWritten {
+        /// Name of the agent.
+        agent: String,
+    },
     /// A test failed before it could test anything, so it proves nothing.
     #[error("{role} `{test}` {problem}")]
     CouldNotRun {

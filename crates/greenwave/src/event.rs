@@ -98,7 +98,7 @@ pub enum Event {
     Phase {
         /// Id of the feature.
         feature: String,
-        /// Label of the phase: checking, red, yellow, review, held, merging or
+        /// Label of the phase: checking, tests, red, yellow, review, held, merging or
         /// green.
         phase: &'static str,
         /// Number of the attempt, from 1; 0 before the first.
@@ -221,6 +221,19 @@ pub enum Event {
         agent: String,
         /// Why it was chosen.
         reason: String,
+    },
+    /// An agent has written the tests of a feature, and they fail as they must.
+    TestsWritten {
+        /// Id of the feature.
+        feature: String,
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// Name of the agent.
+        agent: String,
+        /// Names of the tests, as the harnesses have found them.
+        tests: Vec<String>,
+        /// Paths of the files, relative to the project.
+        files: Vec<String>,
     },
     /// The reviewer of a feature has decided about an answer.
     Reviewed {

@@ -142,6 +142,7 @@ impl FeatureRun {
         let attempts_max = self.before_round.saturating_add(feature.attempts_max);
         FeaturePolicy {
             attempts_max,
+            writes_tests: self.ctx.lacks_tests(self.id),
             review: feature.review.is_some() || feature.reviewer.is_some(),
             hold: holds(&self.ctx, self.id),
         }
@@ -151,7 +152,8 @@ impl FeatureRun {
         self.ctx.state_home.check()?;
         if let Some(directory) = self.ctx.disk_full.directory() {
             let phase = self.state.phase();
-            if matches!(phase, Phase::Waiting | Phase::Prompting(_) | Phase::Paused(_)) {
+            if matches!(phase, Phase::Waiting | Phase::Prompting(_) | Phase::Writing(_)) || phase.is_paused()
+            {
                 return Err(FeatureError::DiskFull { directory });
             }
         }
@@ -172,7 +174,11 @@ impl FeatureRun {
                 self.enter(PhaseEvent::Resumed).await;
                 self.stage()?.check_resumed(&record).await
             }
-            None if resources::copy_needs(&self.ctx.plan).is_some() => {
+            None if self.ctx.lacks_tests(self.id) && self.ctx.scope.red_only => {
+                let agent = self.ctx.agent(self.id, Phase::Writing(1), 0).cloned().unwrap_or_default();
+                Err(FeatureError::TestsNotWritten { agent })
+            }
+            None if resources::copy_needs(&self.ctx.plan).is_some() || self.ctx.lacks_tests(self.id) => {
                 self.set_working(true);
                 self.stage()?.prepare().await?;
                 Ok(StageResult::Completed(PhaseEvent::Started))
@@ -212,9 +218,23 @@ impl FeatureRun {
             };
         }
         let before = self.state.phase();
+        if let (Phase::Confirming(attempt), PhaseEvent::TestsFailed) = (before, event) {
+            self.begin_code(attempt);
+        }
         let phase = self.enter(event).await;
+        if matches!(phase, Phase::Writing(_))
+            && let Some(record) = self.continues.take()
+        {
+            return match self.continue_attempts(record).await {
+                Ok(phase) => Step::Next(self.needs(phase)),
+                Err(error) => self.end_with(error.into()).await,
+            };
+        }
         let recorded = match phase {
-            Phase::Testing(attempt) => self.record_attempt(attempt, true).await,
+            Phase::Testing(attempt) | Phase::Confirming(attempt) => self.record_attempt(attempt, true).await,
+            Phase::Prompting(attempt) if matches!(before, Phase::Confirming(_)) => {
+                self.record_attempt(attempt, false).await
+            }
             // The next run asks no reviewer again who has approved it.
             _ if matches!(before, Phase::Testing(_) | Phase::Reviewing(_)) && self.has_settled() => {
                 self.record_attempt(phase.attempt(), true).await
@@ -226,6 +246,16 @@ impl FeatureRun {
             (Phase::Green(_), _) => Step::Done(()),
             (phase, Ok(())) => Step::Next(self.needs(phase)),
             (_, Err(error)) => self.end_with(error.into()).await,
+        }
+    }
+
+    /// Leaves the feature, whose tests were written in an attempt, to the agents that write the
+    /// code. They have all attempts of a round.
+    fn begin_code(&mut self, attempt: u32) {
+        self.before_round = attempt;
+        self.report.agent = None;
+        if let FeatureState::Active(active) = &mut self.state {
+            active.begin_code(attempt);
         }
     }
 
@@ -379,7 +409,7 @@ impl FeatureRun {
             FeatureState::Active(active) if !phase.is_final() => {
                 active.phase = phase;
                 active.attempts_max = policy.attempts_max;
-                if matches!(phase, Phase::Testing(_)) {
+                if matches!(phase, Phase::Testing(_) | Phase::Confirming(_)) {
                     active.answer = Some(active.workspace.tree().clone());
                 }
                 None
@@ -408,16 +438,14 @@ impl FeatureRun {
     fn waiting_event(&self, phase: Phase) -> Option<Event> {
         let FeatureState::Active(active) = &self.state else { return None };
         let feature = self.ctx.feature(self.id);
-        let agent = active.agent.as_ref().or_else(|| self.ctx.agent(self.id, active.fallbacks));
+        let agent = active.agent.as_ref().or_else(|| self.ctx.agent(self.id, phase, active.fallbacks));
         let agent = agent.unwrap_or(&feature.agent);
         let remaining = self.ctx.gates.get(agent).map(Gate::remaining);
         let (reason, seconds) = match (phase, &active.waits_for) {
-            (Phase::Paused(_) | Phase::ReviewPaused(_), Some(Wait::Agent { message, .. })) => {
+            (phase, Some(Wait::Agent { message, .. })) if phase.is_paused() => {
                 (format!("agent `{agent}` is unavailable: {message}"), remaining)
             }
-            (Phase::Paused(_) | Phase::ReviewPaused(_), _) => {
-                (format!("agent `{agent}` is unavailable"), remaining)
-            }
+            (phase, _) if phase.is_paused() => (format!("agent `{agent}` is unavailable"), remaining),
             (Phase::Blocked(_), Some(Wait::User { path, .. })) => {
                 (format!("your change of `{path}` overlaps with this feature"), None)
             }
@@ -465,7 +493,7 @@ impl FeatureRun {
             Phase::Green(_) => Standing::Green,
             Phase::Failed | Phase::Skipped => Standing::Failed,
             Phase::Red | Phase::Held(_) if matches!(self.state, FeatureState::Ended(_)) => Standing::Failed,
-            Phase::Paused(_) | Phase::ReviewPaused(_) => Standing::Paused,
+            phase if phase.is_paused() => Standing::Paused,
             Phase::Held(_) | Phase::Blocked(_) => Standing::Blocked,
             _ => Standing::Working,
         }

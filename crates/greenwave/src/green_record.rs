@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::Feature;
 use crate::tree::Change;
+use crate::written_tests::WrittenTests;
 
 /// A feature whose files were merged into the project, or were about to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub(crate) struct GreenRecord {
     /// Full name of that branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) branch: Option<String>,
+    /// The tests, if an agent has written them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tests: Option<WrittenTests>,
 }
 
 /// First part of the keys of green features in the journal. Ids of features have no slash.
@@ -64,9 +68,14 @@ pub(crate) fn feature_of(key: &str) -> Option<&str> {
 /// Returns the hash of what identifies a feature across runs: its id and its tests.
 ///
 /// A new prompt, title or agent does not change whether the tests pass, so it does not count. New
-/// tests make a new feature, whose tests must fail first.
+/// tests make a new feature, whose tests must fail first. If an agent writes the tests, it does so
+/// from the title and the prompt, so these count instead.
 pub(crate) fn definition(feature: &Feature) -> String {
     let tests: Vec<_> = feature.tests.iter().map(|test| (&test.command, &test.directory)).collect();
-    let text = serde_json::to_vec(&(&feature.id, tests)).unwrap_or_default();
+    let text = match feature.writing_agent() {
+        None => serde_json::to_vec(&(&feature.id, tests)),
+        Some(_) => serde_json::to_vec(&(&feature.id, tests, &feature.title, &feature.prompt)),
+    };
+    let text = text.unwrap_or_default();
     blake3::hash(&text).to_hex().to_string()
 }

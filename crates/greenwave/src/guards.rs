@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use greenwave_testing::{Outcome, Test};
 use humantime::format_duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::cases::Cases;
 use crate::context::RunContext;
@@ -18,12 +18,10 @@ use crate::event::Event;
 use crate::plan::{FeatureId, Guards};
 use crate::protection;
 use crate::report::FeatureReport;
-use crate::test_results::run_test;
+use crate::test_results::{discovered_tests, run_test};
 
 /// Maximum duration of the first run of all guards that were discovered.
 const DISCOVERED_TIME_MAX: Duration = Duration::from_secs(300);
-/// Maximum duration of the discovery.
-const DISCOVERY_TIME_MAX: Duration = Duration::from_secs(60);
 /// Maximum number of tests that a note names.
 const NAMES_MAX: usize = 5;
 
@@ -137,7 +135,7 @@ async fn first_run(
 async fn find(run: &GuardRun<'_>) -> Vec<Test> {
     let declared = &run.ctx.plan.declared;
     let found = if declared.is_empty() { discover(run).await } else { declared.clone() };
-    let features = || run.ctx.plan.features.iter().flat_map(|feature| &feature.tests);
+    let features = || run.ctx.ids().flat_map(|id| run.ctx.tests_of(id));
     let named: Vec<String> = features().flat_map(protection::named_tests).collect();
     let targets: Vec<&[String]> = features().filter_map(|test| cargo_target(&test.command)).collect();
     let is_of_feature = |test: &Test| {
@@ -151,21 +149,9 @@ async fn find(run: &GuardRun<'_>) -> Vec<Test> {
 
 /// Discovers the tests of the project.
 async fn discover(run: &GuardRun<'_>) -> Vec<Test> {
-    // Only the project, if the copy is the repository or workspace around it.
-    let root = &run.ctx.copies.root;
-    let project = run.root.join(&root.project);
-    match timeout(DISCOVERY_TIME_MAX, run.ctx.tests.discover(&project)).await {
-        Ok(Ok(mut tests)) => {
-            tests.iter_mut().for_each(|test| root.place(test));
-            tests
-        }
-        Ok(Err(error)) => {
-            note(run.ctx, "guards-not-found", format!("cannot discover the project's tests: {error}")).await;
-            Vec::new()
-        }
-        Err(_) => {
-            let time_max = format_duration(DISCOVERY_TIME_MAX);
-            let message = format!("discovering the project's tests took longer than {time_max}");
+    match discovered_tests(run.ctx, run.root).await {
+        Ok(tests) => tests,
+        Err(message) => {
             note(run.ctx, "guards-not-found", message).await;
             Vec::new()
         }

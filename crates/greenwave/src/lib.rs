@@ -165,6 +165,7 @@ mod trusted_path;
 mod unfinished;
 mod user_edits;
 mod workspace;
+mod written_tests;
 
 pub use approval::{Decision, decide, held_features};
 pub use attempt_log::{AttemptFiles, AttemptLog, StoredAttempt, StoredFile};
@@ -192,7 +193,7 @@ pub use greenwave_testing::{
 pub use phase::{FeaturePolicy, Phase, PhaseEvent};
 pub use plan::{
     AgentProtocol, AgentSpec, BaseKind, Candidates, CommandSpec, Edits, Exchanges, Feature, FeatureId,
-    Guards, HttpSpec, Plan, PlanError, PlanLocation, ResultKind, check_expression, nearest,
+    Guards, HttpSpec, Plan, PlanError, PlanLocation, ResultKind, TestAgent, check_expression, nearest,
 };
 pub use preflight::{Problem, preflight, preflight_sandboxes};
 pub use protection::{INSTRUCTION_FILES, PROTECTED_FILES};

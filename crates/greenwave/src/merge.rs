@@ -174,6 +174,7 @@ impl MergeQueue {
             written: true,
             commit: None,
             branch: None,
+            tests: self.ctx.written_tests(id).cloned(),
         };
         self.ctx.journal.record(&self.ctx.green_key(id), &record.encode())?;
         self.add_resumed(id).await;
@@ -224,7 +225,7 @@ impl MergeQueue {
             match turn {
                 Turn::Leads => return Ok(StageResult::Completed(PhaseEvent::Elected)),
                 Turn::Decided(decided) => {
-                    return self.conclude(active, report, &candidate.own, *decided).await;
+                    return self.conclude((id, active), report, &candidate.own, *decided).await;
                 }
                 Turn::Waits(until) => candidate.ready(until).await,
             }
@@ -252,7 +253,7 @@ impl MergeQueue {
             let turn = self.line.lock().turn(id);
             if let Turn::Decided(decided) = turn {
                 drop(trunk);
-                return self.conclude(active, report, &own, *decided).await;
+                return self.conclude((id, active), report, &own, *decided).await;
             }
             if !self.line.lock().has(id) {
                 return Err(FeatureError::Internal("a feature is merged outside of the line".to_owned()));
@@ -264,7 +265,7 @@ impl MergeQueue {
     /// Carries out the verdict on a feature.
     async fn conclude(
         &self,
-        active: &mut ActiveFeature,
+        (id, active): (FeatureId, &mut ActiveFeature),
         report: &mut FeatureReport,
         own: &[Change],
         (verdict, counts): (MergeVerdict, FeatureReport),
@@ -279,7 +280,7 @@ impl MergeQueue {
             }
             MergeVerdict::Conflict { trunk, conflict } => {
                 active.workspace.wake()?;
-                self.refuse_conflict(active, &trunk, own, &conflict).await
+                self.refuse_conflict((id, active), &trunk, own, &conflict).await
             }
             MergeVerdict::Refused { trunk, candidate, refusal } => {
                 active.workspace.wake()?;
@@ -340,11 +341,17 @@ impl MergeQueue {
     /// feature's files that nobody else has changed on top.
     async fn refuse_conflict(
         &self,
-        active: &mut ActiveFeature,
+        (id, active): (FeatureId, &mut ActiveFeature),
         trunk: &Tree,
         own: &[Change],
         conflict: &Conflict,
     ) -> Result<StageResult, FeatureError> {
+        if self.ctx.written_tests(id).is_some_and(|written| written.has(&conflict.path)) {
+            let problem = format!("was written for this feature, and by others: `{}`", conflict.path);
+            let hint = "forget the feature, so that its tests are written again (`greenwave forget`)";
+            let (test, hint) = (conflict.path.clone(), Some(hint.to_owned()));
+            return Err(FeatureError::CouldNotRun { role: "test", test, problem, hint });
+        }
         let undisputed = undisputed(trunk, own);
         let mut next = trunk.clone();
         tree::apply(&mut next, &undisputed);

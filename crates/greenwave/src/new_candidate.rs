@@ -30,6 +30,7 @@ pub(crate) fn new_candidate(
         failing: feature.failing.clone(),
         refused: feature.refused.clone(),
         attempts_max: feature.attempts_max,
+        first_attempt: feature.first_attempt,
         agent: Some(agent.clone()),
         candidate: Some(number),
         ..ActiveFeature::new(feature.phase, workspace)

@@ -12,6 +12,13 @@ pub enum Phase {
     Waiting,
     /// Running the tests of a feature that an earlier run made green, because their inputs changed.
     Checking,
+    /// A test agent is working on attempt `n`, in which it writes the feature's tests.
+    Writing(u32),
+    /// Attempt `n` at the tests waits because the provider of the test agent limits requests or is
+    /// overloaded.
+    WritingPaused(u32),
+    /// Finding and running the tests that were written in attempt `n`. They must fail.
+    Confirming(u32),
     /// Running the tests before any code is written. They must fail.
     Red,
     /// The agent is working on attempt `n`.
@@ -50,7 +57,7 @@ pub enum PhaseEvent {
     Started,
     /// The feature starts, and an earlier run made it green.
     Resumed,
-    /// The tests failed before any code was written, as they must.
+    /// The tests failed before any code was written, as they must. The code begins.
     TestsFailed,
     /// The tests failed as they must, and attempt `n` continues the attempts of an earlier run.
     Continued(u32),
@@ -81,8 +88,11 @@ pub enum PhaseEvent {
 /// Policy of a feature: the last attempt that it has, and the steps before its merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FeaturePolicy {
-    /// Number of the last attempt, at least 1. Counts the attempts of earlier runs.
+    /// Number of the last attempt, at least 1. Counts the attempts of earlier runs. The attempts at
+    /// the tests and those at the code have a limit each.
     pub attempts_max: u32,
+    /// Whether an agent writes the tests before they run.
+    pub writes_tests: bool,
     /// Whether a review follows the tests.
     pub review: bool,
     /// Whether the merge waits for the approval of the user.
@@ -96,11 +106,19 @@ impl Phase {
     pub fn after(self, event: PhaseEvent, policy: FeaturePolicy) -> Phase {
         use {Phase as P, PhaseEvent as E};
         match (self, event) {
+            (P::Waiting, E::Started) if policy.writes_tests => P::Writing(1),
             (P::Waiting, E::Started) => P::Red,
             (P::Waiting, E::Resumed) => P::Checking,
             (P::Waiting, E::AncestorFailed) => P::Skipped,
             (P::Checking, E::Passed) => P::Green(0),
             (P::Checking, E::Refused) => P::Red,
+            (P::Writing(_), E::Continued(n)) if (1..=policy.attempts_max).contains(&n) => P::Writing(n),
+            (P::Writing(n), E::Overloaded) => P::WritingPaused(n),
+            (P::WritingPaused(n), E::Released) => P::Writing(n),
+            (P::Writing(n), E::Answered) => P::Confirming(n),
+            (P::Confirming(n), E::TestsFailed) => P::Prompting(n + 1),
+            (P::Writing(n) | P::Confirming(n), E::Refused) if n < policy.attempts_max => P::Writing(n + 1),
+            (P::Writing(_) | P::Confirming(_), E::Refused) => P::Failed,
             (P::Red, E::TestsFailed) => P::Prompting(1),
             (P::Red, E::Continued(n)) if (1..=policy.attempts_max).contains(&n) => P::Prompting(n),
             (P::Red, E::Adopted) => P::Green(0),
@@ -133,7 +151,10 @@ impl Phase {
     /// Returns the number of the current attempt, from 1. Returns 0 in phases that have no attempt.
     pub fn attempt(self) -> u32 {
         match self {
-            Phase::Prompting(n)
+            Phase::Writing(n)
+            | Phase::WritingPaused(n)
+            | Phase::Confirming(n)
+            | Phase::Prompting(n)
             | Phase::Paused(n)
             | Phase::Testing(n)
             | Phase::Reviewing(n)
@@ -147,12 +168,19 @@ impl Phase {
         }
     }
 
+    /// Returns whether an agent writes the tests of the feature in the phase.
+    pub(crate) fn is_about_tests(self) -> bool {
+        matches!(self, Phase::Writing(_) | Phase::WritingPaused(_) | Phase::Confirming(_))
+    }
+
+    /// Returns whether the feature waits for an agent whose provider does not take the request.
+    pub(crate) fn is_paused(self) -> bool {
+        matches!(self, Phase::WritingPaused(_) | Phase::Paused(_) | Phase::ReviewPaused(_))
+    }
+
     /// Returns whether the feature only waits in the phase.
     pub(crate) fn is_wait(self) -> bool {
-        matches!(
-            self,
-            Phase::Paused(_) | Phase::ReviewPaused(_) | Phase::Held(_) | Phase::Queued(_) | Phase::Blocked(_)
-        )
+        self.is_paused() || matches!(self, Phase::Held(_) | Phase::Queued(_) | Phase::Blocked(_))
     }
 
     /// Returns whether no event leads out of the phase.
@@ -163,9 +191,14 @@ impl Phase {
     /// Returns the phase's name in output: its colour, where it has one.
     pub fn label(self) -> &'static str {
         match self {
-            Phase::Waiting | Phase::Paused(_) | Phase::ReviewPaused(_) | Phase::Blocked(_) => "waiting",
+            Phase::Waiting
+            | Phase::WritingPaused(_)
+            | Phase::Paused(_)
+            | Phase::ReviewPaused(_)
+            | Phase::Blocked(_) => "waiting",
             Phase::Checking => "checking",
-            Phase::Red => "red",
+            Phase::Writing(_) => "tests",
+            Phase::Red | Phase::Confirming(_) => "red",
             Phase::Prompting(_) | Phase::Testing(_) => "yellow",
             Phase::Reviewing(_) => "review",
             Phase::Held(_) => "held",

@@ -267,6 +267,8 @@ pub struct Feature {
     pub candidates: Option<Candidates>,
     /// Tests that must fail before the feature is written and pass after.
     pub tests: Vec<Test>,
+    /// Agent that writes the tests of a feature without tests.
+    pub test_agent: Option<TestAgent>,
     /// Maximum number of attempts, at least 1.
     pub attempts_max: u32,
     /// Number of units of each resource that the tests hold while they run, by name.
@@ -284,6 +286,16 @@ pub struct Feature {
     /// Patterns of tests and other protected files that the agent may change, in the syntax of
     /// `.gitignore`.
     pub may_edit: Vec<String>,
+}
+
+/// The agent that writes the tests of a feature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestAgent {
+    /// Name of the agent.
+    pub agent: String,
+    /// Whether the agent may also write the code. Otherwise the feature's own agents must be
+    /// others.
+    pub may_write_code: bool,
 }
 
 /// The answers that an attempt asks for, at least one and at most
@@ -325,6 +337,7 @@ impl Default for Feature {
             fallback: None,
             candidates: None,
             tests: Vec::new(),
+            test_agent: None,
             attempts_max: 1,
             resources: BTreeMap::new(),
             review: None,
@@ -337,10 +350,26 @@ impl Default for Feature {
 }
 
 impl Plan {
-    /// Returns the names of a feature's agents: its first agent, and its fallbacks in order.
+    /// Returns the names of a feature's agents: its first agent, and its fallbacks in order. The
+    /// agent that writes the tests does not take over.
     pub(crate) fn agents_of<'a>(&'a self, feature: &'a Feature) -> impl Iterator<Item = &'a String> {
         let fallback = feature.fallback.as_ref().or_else(|| self.fallbacks.get(&feature.agent));
-        std::iter::once(&feature.agent).chain(fallback.into_iter().flatten())
+        let of_tests = feature.writing_agent().filter(|it| !it.may_write_code && feature.fallback.is_none());
+        let fallback = fallback.into_iter().flatten();
+        let fallback = fallback.filter(move |name| of_tests.is_none_or(|it| it.agent != **name));
+        std::iter::once(&feature.agent).chain(fallback)
+    }
+
+    /// Returns the names of the agents that write the tests of a feature: the first one, and its
+    /// fallbacks in order. Agents that write the code do not take over.
+    pub(crate) fn test_agents_of<'a>(&'a self, feature: &'a Feature) -> impl Iterator<Item = &'a String> {
+        let first = feature.writing_agent();
+        let fallback = first.and_then(|first| self.fallbacks.get(&first.agent)).into_iter().flatten();
+        let may_take_over = move |name: &&String| {
+            first.is_some_and(|first| first.may_write_code)
+                || self.agents_of(feature).chain(feature.named_candidates()).all(|other| other != *name)
+        };
+        first.map(|first| &first.agent).into_iter().chain(fallback.filter(may_take_over))
     }
 
     /// Returns the names of the agents that an attempt at a feature asks, after a number of
@@ -363,11 +392,23 @@ impl Plan {
 
     /// Returns the agents that a feature may ask, some of them more than once.
     pub(crate) fn agents_asked<'a>(&'a self, feature: &'a Feature) -> impl Iterator<Item = &'a String> {
-        let candidates = match &feature.candidates {
-            Some(Candidates::Agents(agents)) => &agents[..],
+        let writers = self.agents_of(feature).chain(feature.named_candidates());
+        self.test_agents_of(feature).chain(writers).chain(&feature.reviewer)
+    }
+}
+
+impl Feature {
+    /// Returns the agent that writes the tests. Returns `None` if the feature has tests.
+    pub(crate) fn writing_agent(&self) -> Option<&TestAgent> {
+        self.test_agent.as_ref().filter(|_| self.tests.is_empty())
+    }
+
+    /// Returns the agents that `candidates` names.
+    pub(crate) fn named_candidates(&self) -> &[String] {
+        match &self.candidates {
+            Some(Candidates::Agents(agents)) => agents,
             _ => &[],
-        };
-        self.agents_of(feature).chain(candidates).chain(&feature.reviewer)
+        }
     }
 }
 

@@ -114,10 +114,10 @@ pub(crate) struct FileChange<'a> {
 }
 
 impl<'r> Protection<'r> {
-    /// Compiles the protection of a feature. Invalid patterns, which plan files refuse, match
-    /// nothing.
-    pub(crate) fn new(feature: &Feature, run: &'r RunProtection) -> Self {
-        let tests = feature.tests.iter().chain(&feature.review);
+    /// Compiles the protection of a feature with these tests. Invalid patterns, which plan files
+    /// refuse, match nothing.
+    pub(crate) fn new(feature: &Feature, tests: &[Test], run: &'r RunProtection) -> Self {
+        let tests = tests.iter().chain(&feature.review);
         Self {
             operands: tests.clone().flat_map(commands::operands).collect(),
             targets: tests.flat_map(commands::make_targets).collect(),

@@ -16,6 +16,7 @@ use greenwave_testing::{StateSeal, UserKey};
 use crate::file_state;
 use crate::settings::Settings;
 use crate::tree::{Change, File};
+use crate::written_tests::WrittenTests;
 
 /// Version of the format. A receipt of another version does not count.
 const VERSION: u32 = 2;
@@ -42,6 +43,9 @@ struct Receipt {
     version: u32,
     /// Files of the feature after its merge.
     files: Vec<MergedFile>,
+    /// The tests, if an agent has written them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tests: Option<WrittenTests>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,14 +66,14 @@ impl Receipts {
 
     /// Stores that a feature was merged. A failure is only logged: the journal has the record that
     /// later runs in this project use.
-    pub(crate) fn write(&self, definition: &str, merged: &[Change]) {
+    pub(crate) fn write(&self, definition: &str, merged: &[Change], tests: Option<&WrittenTests>) {
         let Some(directory) = &self.directory else { return };
         let file = |change: &Change| Some(MergedFile { path: change.path.clone(), state: change.after? });
         let files: Vec<MergedFile> = merged.iter().filter_map(file).collect();
         if files.is_empty() {
             return;
         }
-        let receipt = Receipt { version: VERSION, files };
+        let receipt = Receipt { version: VERSION, files, tests: tests.cloned() };
         let text = serde_json::to_vec(&receipt).expect("strings, numbers and lists always serialise");
         let hash = blake3::hash(&text).to_hex();
         let path = directory.join(format!("{definition}-{}.json", &hash[..16]));
@@ -85,15 +89,25 @@ impl Receipts {
     /// Returns whether a feature was merged with files that the project has: all of them exist, and
     /// at least one is unchanged.
     pub(crate) fn matches(&self, definition: &str, project: &Path) -> bool {
-        let Some(directory) = &self.directory else { return false };
+        self.matching(definition, project).is_some()
+    }
+
+    /// Returns the tests that an agent has written for a feature that was merged with files that
+    /// the project has.
+    pub(crate) fn tests(&self, definition: &str, project: &Path) -> Option<WrittenTests> {
+        self.matching(definition, project)?.tests
+    }
+
+    fn matching(&self, definition: &str, project: &Path) -> Option<Receipt> {
+        let directory = self.directory.as_ref()?;
         let prefix = format!("{definition}-");
-        let Ok(directory) = Dir::open(directory) else { return false };
+        let directory = Dir::open(directory).ok()?;
         let entries = directory.entries().unwrap_or_default().into_iter();
         let named = entries.filter(|entry| entry.name.to_string_lossy().starts_with(&prefix));
-        named.take(RECEIPTS_MAX).any(|entry| {
-            let sealed = directory.read(entry.name, RECEIPT_BYTES_MAX);
-            let receipt = sealed.ok().and_then(|sealed| self.decode(&sealed));
-            receipt.is_some_and(|receipt| receipt.version == VERSION && receipt.is_in(project))
+        named.take(RECEIPTS_MAX).find_map(|entry| {
+            let sealed = directory.read(entry.name, RECEIPT_BYTES_MAX).ok()?;
+            let receipt = self.decode(&sealed)?;
+            (receipt.version == VERSION && receipt.is_in(project)).then_some(receipt)
         })
     }
 
@@ -153,6 +167,8 @@ fn write_file(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
 mod tests {
     use std::fs;
 
+    use greenwave_testing::Test;
+
     use super::*;
 
     #[test]
@@ -173,8 +189,10 @@ mod tests {
             |key: u8| Receipts::open(Some(dir.path().join("state/green")), Some(&UserKey::new([key; 32])));
         let receipts = open(1);
         assert!(!receipts.matches("hash", &project));
-        receipts.write("hash", &[change("a", "one"), change("b", "two")]);
+        let written = WrittenTests { tests: vec![Test::new("t", ["true"])], changes: Vec::new() };
+        receipts.write("hash", &[change("a", "one"), change("b", "two")], Some(&written));
         assert!(receipts.matches("hash", &project));
+        assert_eq!(receipts.tests("hash", &project), Some(written));
         assert!(!receipts.matches("other", &project) && !receipts.matches("hash", &other));
         assert!(!open(2).matches("hash", &project), "the receipt of somebody else");
         fs::remove_file(project.join("b")).unwrap();

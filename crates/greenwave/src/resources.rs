@@ -39,9 +39,10 @@ pub(crate) fn needs(plan: &Plan, feature: &Feature, phase: Phase, requests: u32,
     let outside = |needs: Needs| if is_crowded { needs.without_task_slot() } else { needs };
     match phase {
         Phase::Prompting(_) => Needs::nothing().of(AGENTS, requests),
+        Phase::Writing(_) => Needs::nothing().of(AGENTS, 1),
         Phase::Held(_) | Phase::Queued(_) | Phase::Blocked(_) => outside(Needs::nothing()),
         Phase::Merging(_) => outside(tests(&plan.features).of(MERGE, 1)),
-        Phase::Paused(_) | Phase::ReviewPaused(_) => Needs::nothing(),
+        phase if phase.is_paused() => Needs::nothing(),
         Phase::Reviewing(_) if feature.reviewer.is_some() => {
             let needs = match feature.review {
                 Some(_) => tests(std::slice::from_ref(feature)),

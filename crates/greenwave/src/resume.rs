@@ -52,10 +52,13 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
     for &id in ctx.dependencies.in_order() {
         let (name, key) = (&ctx.feature(id).id, ctx.green_key(id));
         let attempt = records.get(&ctx.attempt_key(id)).and_then(|bytes| AttemptRecord::decode(bytes));
+        let attempt = attempt.filter(|attempt| attempt.definition == ctx.definition(id));
+        let green = records.get(&key).and_then(|bytes| GreenRecord::decode(bytes));
+        take_written_tests(ctx, id, (attempt.as_ref(), green.as_ref()));
         if let Some(feature) = features.get_mut(&id) {
-            feature.attempt = attempt.filter(|attempt| attempt.definition == ctx.definition(id));
+            feature.attempt = attempt;
         }
-        let Some(record) = records.get(&key).and_then(|bytes| GreenRecord::decode(bytes)) else { continue };
+        let Some(record) = green else { continue };
         let is_merged = match &ctx.branch {
             // An adopted feature has no commit.
             Some(branch) => {
@@ -99,6 +102,23 @@ pub(crate) async fn resume(ctx: &RunContext) -> Result<Vec<Resumed>, Error> {
         ctx.emit(Event::UpToDate { feature: ctx.feature(id).id.clone() }).await;
     }
     Ok(features)
+}
+
+/// Takes the tests that an agent has written for a feature in an earlier run, or in another copy of
+/// the project.
+fn take_written_tests(
+    ctx: &RunContext,
+    id: FeatureId,
+    (attempt, green): (Option<&AttemptRecord>, Option<&GreenRecord>),
+) {
+    let (definition, project) = (ctx.definition(id), ctx.project.dir.path());
+    let green = green.filter(|record| record.definition == definition);
+    let recorded = green.and_then(|record| record.tests.clone());
+    let recorded = recorded.or_else(|| attempt.and_then(|record| record.tests.clone()));
+    let is_new = || ctx.lacks_tests(id) && attempt.is_none();
+    if let Some(tests) = recorded.or_else(|| ctx.receipts.tests(definition, project).filter(|_| is_new())) {
+        ctx.take_written_tests(id, tests);
+    }
 }
 
 /// Moves the records of features that have a new id. A record under the new id has precedence.
@@ -185,7 +205,7 @@ async fn finish_merge(ctx: &RunContext, feature: &str, record: &GreenRecord) -> 
 
 /// Returns whether all tests of a feature have cached passes for the project's files.
 async fn tests_are_cached(ctx: &RunContext, id: FeatureId, report: &mut FeatureReport) -> bool {
-    for test in &ctx.feature(id).tests {
+    for test in ctx.tests_of(id) {
         match ctx.tests.cached(ctx.project.dir.path(), test).await {
             Ok(Some(outcome)) if outcome.passed() => report_cached(ctx, id, report, test, &outcome).await,
             // An error is reported when the test runs.

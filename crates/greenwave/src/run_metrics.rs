@@ -9,8 +9,10 @@ use parking_lot::Mutex;
 use crate::event::Event;
 
 /// Phases of features in the order of a feature's life, as in events.
-pub(crate) const PHASES: [&str; 10] =
-    ["waiting", "checking", "red", "yellow", "review", "held", "merging", "green", "failed", "skipped"];
+pub(crate) const PHASES: [&str; 11] = [
+    "waiting", "checking", "tests", "red", "yellow", "review", "held", "merging", "green", "failed",
+    "skipped",
+];
 
 /// Counters and histograms of a run.
 #[derive(Debug, Default)]
@@ -104,7 +106,7 @@ mod tests {
             metrics.observe(&event);
         }
         // The fourth feature has not begun.
-        assert_eq!(metrics.phases(4), [1, 0, 0, 1, 0, 0, 0, 1, 0, 1]);
+        assert_eq!(metrics.phases(4), [1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1]);
     }
 
     #[test]
@@ -116,6 +118,9 @@ mod tests {
         let phases = [
             P::Waiting,
             P::Checking,
+            P::Writing(1),
+            P::WritingPaused(1),
+            P::Confirming(1),
             P::Red,
             P::Prompting(1),
             P::Paused(1),
@@ -133,6 +138,7 @@ mod tests {
         for phase in phases {
             // Add a new phase to the list above.
             match phase {
+                P::Writing(_) | P::WritingPaused(_) | P::Confirming(_) => {}
                 P::Waiting | P::Checking | P::Red | P::Prompting(_) | P::Paused(_) | P::Testing(_) => {}
                 P::Reviewing(_)
                 | P::ReviewPaused(_)

@@ -11,6 +11,7 @@ mod pause;
 mod request;
 mod usage;
 mod verdict;
+mod written_tests;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,7 +29,7 @@ use crate::plan::{AgentSpec, Feature, FeatureId};
 use crate::report::FeatureReport;
 use crate::state::{ActiveFeature, Candidate, StageResult};
 use crate::test_results::{add_counts, run_test};
-use crate::tree::{self, Change, File};
+use crate::tree::{self, Change, File, Tree};
 
 #[cfg(feature = "conformance")]
 pub(crate) use answer::check::check as check_answers;
@@ -53,6 +54,8 @@ impl Stage<'_> {
     /// Does the work of the feature's phase.
     pub(crate) async fn perform(&mut self) -> Result<StageResult, FeatureError> {
         match self.active.phase {
+            Phase::Writing(attempt) => self.request(attempt).await,
+            Phase::Confirming(attempt) => self.confirm_written(attempt).await,
             Phase::Red => self.confirm_failing().await,
             Phase::Prompting(attempt) if self.asks_several() => self.request_candidates(attempt).await,
             Phase::Prompting(attempt) => self.request(attempt).await,
@@ -62,7 +65,7 @@ impl Stage<'_> {
             Phase::Held(attempt) => self.wait_for_approval(attempt).await,
             Phase::Queued(_) => self.queue.wait_in_line(self.id, self.active, self.report).await,
             Phase::Merging(_) => self.queue.merge(self.id, self.active, self.report).await,
-            Phase::ReviewPaused(_) => self.wait_for_agent().await,
+            Phase::WritingPaused(_) | Phase::ReviewPaused(_) => self.wait_for_agent().await,
             Phase::Paused(_) => {
                 let waited = self.wait_for_agent().await;
                 self.leave_out_unavailable(waited).await
@@ -91,7 +94,12 @@ impl Stage<'_> {
     /// Writes the files that the feature starts from into its workspace.
     pub(crate) async fn prepare(&mut self) -> Result<(), FeatureError> {
         let base = self.queue.base_of(self.id).await?;
-        self.active.reset_to(base, &self.ctx.store).await?;
+        let mut files = base.clone();
+        if let Some(written) = self.ctx.written_tests(self.id) {
+            written.add_to(&mut files);
+        }
+        self.active.reset_to(files, &self.ctx.store).await?;
+        self.active.base = base;
         self.active.is_prepared = true;
         Ok(())
     }
@@ -103,12 +111,14 @@ impl Stage<'_> {
         }
         match self.run_tests("red").await? {
             None => {
-                let tests = self.feature().tests.iter().map(|test| test.name.clone()).collect();
+                let tests = self.ctx.tests_of(self.id).iter().map(|test| test.name.clone()).collect();
                 Err(FeatureError::AlreadyPassing { tests })
             }
             Some((test, outcome)) if outcome.status == Status::NoTests => Err(FeatureError::NoTests { test }),
             Some((test, outcome)) => {
-                self.check_red(&test, &outcome).await?;
+                if let Some(test) = self.ctx.tests_of(self.id).iter().find(|other| other.name == test) {
+                    self.check_red(test, &outcome).await?;
+                }
                 self.active.test_output = self.ctx.shown(&outcome.output);
                 self.active.red = describe_status(&test, &outcome);
                 let feedback = self.feedback(&outcome.output);
@@ -153,7 +163,7 @@ impl Stage<'_> {
         let ignored = self.active.partial.iter().map(|problem| format!("\n\nNot taken: {problem}."));
         let ignored: String = ignored.collect();
         let feedback = self.describe_failure(&reason, &outcome.output).await?;
-        let at = self.feature().tests.iter().position(|other| other.name == test).unwrap_or_default();
+        let at = self.ctx.tests_of(self.id).iter().position(|other| other.name == test).unwrap_or_default();
         let failed = outcome.count.map(|count| count.failed);
         Ok(Verdict::Failed { reason, feedback: format!("{feedback}{ignored}"), at, failed })
     }
@@ -200,6 +210,16 @@ impl Stage<'_> {
         Ok(parts.join("\n\n"))
     }
 
+    /// Returns the files that the code is written for: the base, and the tests that an agent has
+    /// written.
+    fn base_with_tests(&self) -> Tree {
+        let mut files = self.active.base.clone();
+        if let Some(written) = self.ctx.written_tests(self.id) {
+            written.add_to(&mut files);
+        }
+        files
+    }
+
     fn feature(&self) -> &Feature {
         self.ctx.feature(self.id)
     }
@@ -207,7 +227,7 @@ impl Stage<'_> {
     /// Returns the name of the agent that works on the feature.
     fn agent(&self) -> &String {
         let agent = self.active.agent.as_ref();
-        let agent = agent.or_else(|| self.ctx.agent(self.id, self.active.fallbacks));
+        let agent = agent.or_else(|| self.ctx.agent(self.id, self.active.phase, self.active.fallbacks));
         agent.unwrap_or(&self.ctx.feature(self.id).agent)
     }
 
@@ -224,7 +244,7 @@ impl Stage<'_> {
     /// Returns whether another agent would take over, or the answer of another candidate can be
     /// used.
     fn has_fallback(&self) -> bool {
-        self.ctx.agent(self.id, self.active.fallbacks + 1).is_some()
+        self.ctx.agent(self.id, self.active.phase, self.active.fallbacks + 1).is_some()
             || self.active.candidates.iter().any(Candidate::is_answered)
     }
 
@@ -233,7 +253,8 @@ impl Stage<'_> {
     /// Before an agent has written anything, ignored files that a test misses are copied, and the
     /// tests run again.
     async fn run_tests(&mut self, phase: &'static str) -> Result<Option<(String, Outcome)>, FeatureError> {
-        let may_copy = phase != "yellow";
+        // Tests that an agent has written could name any file.
+        let may_copy = phase != "yellow" && self.ctx.written_tests(self.id).is_none();
         for _ in 0..NEEDED_ROUNDS_MAX {
             let failed = self.run_each_test(phase).await?;
             let Some((test, outcome)) = &failed else { return Ok(None) };
@@ -251,7 +272,7 @@ impl Stage<'_> {
     ) -> Result<Option<(String, Outcome)>, FeatureError> {
         let ctx = self.ctx;
         let (mut passed, mut outputs) = (None, Vec::new());
-        for (index, test) in ctx.feature(self.id).tests.iter().enumerate() {
+        for (index, test) in ctx.tests_of(self.id).iter().enumerate() {
             let outcome = self.run_test(test, phase).await?;
             self.active.cases.record(phase, index, &outcome);
             if !outcome.passed() {
@@ -281,7 +302,7 @@ impl Stage<'_> {
     ) -> Result<(), Error> {
         let ctx = self.ctx;
         let (mut stored, mut base) = (BTreeMap::new(), BTreeMap::new());
-        for change in tree::changes(&self.active.base, self.active.workspace.tree()) {
+        for change in tree::changes(&self.base_with_tests(), self.active.workspace.tree()) {
             base.extend(change.before.map(|file| (change.path.clone(), file.blob)));
             stored.extend(change.after.map(|file| (change.path, file.blob)));
         }

@@ -64,6 +64,8 @@ pub(crate) struct ActiveFeature {
     pub(crate) is_reviewed: bool,
     /// Number of the last attempt. Counts the attempts of earlier runs.
     pub(crate) attempts_max: u32,
+    /// Number of the first attempt at the code. Those before it are attempts at the tests.
+    pub(crate) first_attempt: u32,
     /// Tests that failed at the last attempt, by the names that their runner prints.
     pub(crate) failing: BTreeSet<String>,
     /// Files of the last answer that was tested and refused, and the failure.
@@ -166,6 +168,7 @@ impl ActiveFeature {
             passing_output: String::new(),
             is_reviewed: false,
             attempts_max: 1,
+            first_attempt: 1,
             failing: BTreeSet::new(),
             refused: None,
             agent: None,
@@ -213,6 +216,16 @@ impl ActiveFeature {
         self.chosen = None;
         (self.session, self.admission, self.place) = (None, None, None);
         (self.paused_since, self.waits_for) = (None, None);
+    }
+
+    /// Leaves the feature, whose tests were written in an attempt, to the agents that write the
+    /// code.
+    pub(crate) fn begin_code(&mut self, attempt: u32) {
+        self.fallbacks = 0;
+        self.first_attempt = attempt.saturating_add(1);
+        (self.session, self.admission, self.place) = (None, None, None);
+        (self.refused, self.answer) = (None, None);
+        self.partial.clear();
     }
 
     /// Returns the messages of the last attempt.

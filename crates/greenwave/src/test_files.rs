@@ -100,7 +100,9 @@ pub(crate) fn is_test_script(path: &str) -> bool {
     is_test_file(path) || stem.split(['_', '-']).any(|part| words.contains(&part))
 }
 
-fn has_test_name(name: &str) -> bool {
+/// Returns whether a path names a test, wherever the file is.
+pub(crate) fn has_test_name(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
     let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
     match extension {
         "go" | "exs" | "dart" | "cc" | "cpp" | "cxx" | "c" | "zig" => stem.ends_with("_test"),

@@ -1,14 +1,20 @@
 //! Runs the tests of a feature, counts their results and publishes them.
 
 use std::path::Path;
+use std::time::Duration;
 
 use greenwave_testing::{Outcome, Test};
+use humantime::format_duration;
+use tokio::time::timeout;
 
 use crate::context::RunContext;
-use crate::error::FeatureError;
+use crate::error::{FeatureError, chain};
 use crate::event::Event;
 use crate::plan::FeatureId;
 use crate::report::FeatureReport;
+
+/// Maximum duration of a discovery.
+const DISCOVERY_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Runs a test for a feature in `root`, or takes its cached result, and reports the result.
 ///
@@ -49,6 +55,27 @@ pub(crate) async fn try_test(
 ) -> Result<Outcome, FeatureError> {
     ctx.steps.pass("try a test").await;
     start(ctx, id, test, root, false).await
+}
+
+/// Discovers the tests of the project in a copy.
+///
+/// # Errors
+/// The reason why they cannot be discovered.
+pub(crate) async fn discovered_tests(ctx: &RunContext, copy: &Path) -> Result<Vec<Test>, String> {
+    // Only the project, if the copy is the repository or workspace around it.
+    let root = &ctx.copies.root;
+    let project = copy.join(&root.project);
+    match timeout(DISCOVERY_TIME_MAX, ctx.tests.discover(&project)).await {
+        Ok(Ok(mut tests)) => {
+            tests.iter_mut().for_each(|test| root.place(test));
+            Ok(tests)
+        }
+        Ok(Err(error)) => Err(format!("cannot discover the project's tests: {}", chain(&error))),
+        Err(_) => {
+            let time_max = format_duration(DISCOVERY_TIME_MAX);
+            Err(format!("discovering the project's tests took longer than {time_max}"))
+        }
+    }
 }
 
 /// Runs a test beside others, or alone if it binds a fixed port.

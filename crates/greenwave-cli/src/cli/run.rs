@@ -162,6 +162,7 @@ fn check(args: &RunArgs, scope: &RunScope) -> Result<Exit, CliError> {
     output::line(&format!("{}: {count}, no problem found", file.plan.name));
     let several = several_answers(&file.plan, config.settings.run.candidates);
     several.iter().for_each(|line| output::line(line));
+    output::lines(written_tests(&file.plan));
     match (method, &config.settings.run.directory) {
         (None, Some(directory)) => output::line(&format!(
             "Copies: chosen when a run creates {}",
@@ -186,6 +187,18 @@ fn several_answers(plan: &Plan, usual: u32) -> Vec<String> {
         let named: Vec<String> = agents.iter().map(|agent| format!("`{agent}`")).collect();
         (agents.len() > 1)
             .then(|| format!("{} asks for {} answers: {}", feature.id, agents.len(), named.join(", ")))
+    };
+    plan.features.iter().filter_map(describe).collect()
+}
+
+/// Describes the features whose tests an agent writes.
+fn written_tests(plan: &Plan) -> Vec<String> {
+    let describe = |feature: &Feature| {
+        let of_tests = feature.test_agent.as_ref().filter(|_| feature.tests.is_empty())?;
+        Some(format!(
+            "{} has no tests yet: `{}` writes them, then `{}` writes the code",
+            feature.id, of_tests.agent, feature.agent
+        ))
     };
     plan.features.iter().filter_map(describe).collect()
 }

@@ -92,3 +92,4 @@ mod trace_edits;
 mod tracing;
 mod user_edits;
 mod verdicts;
+mod written_tests;

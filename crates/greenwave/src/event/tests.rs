@@ -59,6 +59,10 @@ fn next(event: &Event) -> Option<Event> {
             Event::Reviewed { feature, attempt, agent: "critic".to_owned(), approved: false, reason }
         }
         Event::Reviewed { .. } => {
+            let (tests, files) = (vec!["py:test_a.py".to_owned()], vec!["test_a.py".to_owned()]);
+            Event::TestsWritten { feature, attempt, agent: "tester".to_owned(), tests, files }
+        }
+        Event::TestsWritten { .. } => {
             Event::NeedsYou { feature, attempt, kind: "login", reason, action: "log in".to_owned() }
         }
         Event::NeedsYou { .. } => Event::Adopted { feature },

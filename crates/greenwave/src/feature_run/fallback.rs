@@ -15,12 +15,15 @@ impl FeatureRun {
             FeatureError::Agent(_) | FeatureError::NeedsLogin { .. } | FeatureError::AgentUnavailable { .. }
         );
         // An error in a review is one of the reviewer.
-        let is_of_writer = matches!(self.state.phase(), Phase::Prompting(_) | Phase::Paused(_));
+        let is_of_writer = matches!(
+            self.state.phase(),
+            Phase::Prompting(_) | Phase::Paused(_) | Phase::Writing(_) | Phase::WritingPaused(_)
+        );
         if !is_of_agent || !is_of_writer || !self.take_over(&chain(error)).await {
             return None;
         }
         Some(match self.state.phase() {
-            Phase::Paused(_) => self.enter(PhaseEvent::Released).await,
+            Phase::Paused(_) | Phase::WritingPaused(_) => self.enter(PhaseEvent::Released).await,
             phase => phase,
         })
     }
@@ -28,8 +31,8 @@ impl FeatureRun {
     /// Leaves the feature to its next agent, and publishes that. Returns whether there is one.
     pub(super) async fn take_over(&mut self, reason: &str) -> bool {
         let FeatureState::Active(active) = &mut self.state else { return false };
-        let before = self.ctx.agent(self.id, active.fallbacks);
-        let (Some(before), Some(agent)) = (before, self.ctx.agent(self.id, active.fallbacks + 1)) else {
+        let agent = |fallbacks| self.ctx.agent(self.id, active.phase, fallbacks);
+        let (Some(before), Some(agent)) = (agent(active.fallbacks), agent(active.fallbacks + 1)) else {
             return false;
         };
         active.discard_candidates().await;
@@ -46,10 +49,9 @@ impl FeatureRun {
     /// it.
     pub(super) fn continue_with(&mut self, agent: Option<&str>) {
         let FeatureState::Active(active) = &mut self.state else { return };
-        let mut agents = self.ctx.plan.agents_of(self.ctx.feature(self.id));
-        let Some(at) = agents.position(|name| Some(name.as_str()) == agent).filter(|at| *at > 0) else {
-            return;
-        };
+        let agents = (0..).map_while(|at| self.ctx.agent(self.id, active.phase, at));
+        let mut agents = agents.map(|name| Some(name.as_str()));
+        let Some(at) = agents.position(|name| name == agent).filter(|at| *at > 0) else { return };
         active.fallbacks = at;
         self.report.agent = agent.map(str::to_owned);
     }

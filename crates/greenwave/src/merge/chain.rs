@@ -63,7 +63,7 @@ impl Chain {
         (at, reporter): (usize, FeatureId),
     ) -> Option<Self> {
         let feature = ctx.feature(owner);
-        let tests = feature.tests.clone();
+        let tests = ctx.tests_of(owner).to_vec();
         let of_feature = feature.resources.iter().filter(|(_, units)| **units > 0);
         let resources: BTreeSet<String> = of_feature.map(|(name, _)| name.clone()).collect();
         let chain = Self { owner: Some(owner), at, reporter, tests, resources, is_alone: false };

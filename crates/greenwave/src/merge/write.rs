@@ -118,7 +118,8 @@ impl MergeQueue {
             if self.ctx.branch.is_none() {
                 let record = GreenRecord { written: true, ..self.record_of(feature, changes) };
                 self.record(&self.ctx.green_key(feature.id), &record)?;
-                self.ctx.receipts.write(self.ctx.definition(feature.id), changes);
+                let tests = self.ctx.written_tests(feature.id);
+                self.ctx.receipts.write(self.ctx.definition(feature.id), changes, tests);
             }
         }
         if joined.features.len() > 1 {
@@ -224,6 +225,7 @@ impl MergeQueue {
             written: false,
             commit: None,
             branch: None,
+            tests: self.ctx.written_tests(feature.id).cloned(),
         }
     }
 

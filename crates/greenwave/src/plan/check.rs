@@ -137,14 +137,12 @@ impl Plan {
             }
             agents.push(name);
         }
-        let candidates = match &feature.candidates {
-            Some(Candidates::Agents(names)) => &names[..],
-            _ => &[],
-        };
-        let mut others = candidates.iter().chain(&feature.reviewer);
+        let mut others =
+            feature.named_candidates().iter().chain(&feature.reviewer).chain(self.test_agents_of(feature));
         if let Some(name) = others.find(|name| !self.agents.contains_key(*name)) {
             return Err(unknown("agent", name, &mut self.agents.keys().map(String::as_str)));
         }
+        self.check_test_agent(feature)?;
         for (name, &wanted) in &feature.resources {
             let Some(&limit) = self.resources.get(name) else {
                 return Err(unknown("resource", name, &mut self.resources.keys().map(String::as_str)));
@@ -155,6 +153,21 @@ impl Plan {
             }
         }
         check_contents(feature)
+    }
+
+    /// Checks that the tests and the code of a feature are written by different agents, unless the
+    /// plan permits that.
+    fn check_test_agent(&self, feature: &Feature) -> Result<(), PlanError> {
+        let Some(of_tests) = feature.writing_agent().filter(|it| !it.may_write_code) else { return Ok(()) };
+        if self.agents_of(feature).chain(feature.named_candidates()).all(|name| *name != of_tests.agent) {
+            return Ok(());
+        }
+        Err(PlanError::Incomplete {
+            feature: feature.id.clone(),
+            field: "test_agent",
+            value: format!("{:?}", of_tests.agent),
+            expected: "another agent than those that write the code, or a table with `may_write_code = true`",
+        })
     }
 }
 
@@ -211,8 +224,12 @@ fn check_contents(feature: &Feature) -> Result<(), PlanError> {
     let mut commands = feature.tests.iter().chain(&feature.review);
     let outside = commands.find(|test| !stays_inside(&test.directory));
     let invalid_red = feature.red.as_deref().filter(|red| check_expression(red).is_err());
-    let (field, value, expected) = if feature.tests.is_empty() {
-        ("tests", "[]".to_owned(), "at least one test, which shows that the feature is done")
+    let (field, value, expected) = if feature.tests.is_empty() && feature.test_agent.is_none() {
+        (
+            "tests",
+            "[]".to_owned(),
+            "at least one test, which shows that the feature is done, or a `test_agent`",
+        )
     } else if feature.attempts_max == 0 {
         ("attempts", "0".to_owned(), "a whole number from 1")
     } else if let Some(candidates) = feature.candidates.as_ref().filter(|it| !has_valid_count(it)) {

@@ -20,7 +20,7 @@ fn protecting(protect: &[&str]) -> RunProtection {
 
 fn verdict(feature: &Feature, path: &str, before: Option<&str>, after: Option<&str>) -> Option<String> {
     let run = protecting(&[]);
-    let protection = Protection::new(feature, &run);
+    let protection = Protection::new(feature, &feature.tests, &run);
     let change = FileChange { path, before: before.map(str::as_bytes), after: after.map(str::as_bytes) };
     protection.violation(&change)
 }
@@ -129,7 +129,9 @@ fn patterns_of_the_plan_add_and_remove_protection() {
     let mut feature = feature("Write add.", &["pytest"]);
     let run = protecting(&["/schema/**"]);
     let change = |path| FileChange { path, before: Some(b"a"), after: Some(b"b") };
-    let refused = |feature: &Feature, path| Protection::new(feature, &run).violation(&change(path)).is_some();
+    let refused = |feature: &Feature, path| {
+        Protection::new(feature, &feature.tests, &run).violation(&change(path)).is_some()
+    };
     assert!(refused(&feature, "schema/a.sql") && refused(&feature, "tests/test_a.py"));
     assert!(!refused(&feature, "src/schema/a.sql"));
     feature.may_edit = vec!["tests/**".to_owned(), "!tests/conftest.py".to_owned()];
@@ -197,7 +199,7 @@ fn a_plan_changes_the_list_of_trusted_files() {
     let feature = feature("Write add.", &["pytest"]);
     let refused = |protect: &[&str], path| {
         let change = FileChange { path, before: None, after: Some(b"new") };
-        Protection::new(&feature, &protecting(protect)).violation(&change)
+        Protection::new(&feature, &feature.tests, &protecting(protect)).violation(&change)
     };
     assert!(refused(&["!.github"], ".github/ci.yml").is_none());
     assert!(refused(&["!.github"], ".envrc").is_some());
@@ -230,7 +232,7 @@ fn the_plan_and_its_programs_may_not_change() {
     };
     let feature = feature("Write add.", &["pytest"]);
     let run = RunProtection::new(&plan, &root);
-    let protection = Protection::new(&feature, &run);
+    let protection = Protection::new(&feature, &feature.tests, &run);
     let violation = |path| protection.violation(&FileChange { path, before: Some(b"a"), after: None });
     assert_eq!(violation("plan.toml").as_deref(), Some("is part of the plan"));
     assert_eq!(violation("answers.jsonl").as_deref(), Some("is part of the plan"));

@@ -17,13 +17,14 @@ impl Stage<'_> {
             Some(AgentSpec::Http(spec)) => spec.options.mode == HttpMode::Tools,
             _ => false,
         };
-        (Some(tester).filter(|_| is_used && self.feature().resources.is_empty()), calls)
+        let can_run = self.feature().resources.is_empty() && !self.ctx.tests_of(self.id).is_empty();
+        (Some(tester).filter(|_| is_used && can_run), calls)
     }
 
     /// Runs the tests in the workspace as it is. Returns the first failure as text for the agent.
     pub(super) async fn test_for_agent(&self) -> Result<String, FeatureError> {
         let root = self.active.workspace.root();
-        for test in &self.feature().tests {
+        for test in self.ctx.tests_of(self.id) {
             let outcome = try_test(self.ctx, self.id, test, root).await?;
             if outcome.status != Status::Passed {
                 let output = self.feedback(&outcome.output).text;

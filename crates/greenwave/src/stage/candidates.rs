@@ -267,7 +267,7 @@ impl Stage<'_> {
         let (class, tests, failed) = match &verdict {
             Ok(Verdict::Passed) => (Class::Passed, 0, 0),
             Ok(Verdict::Failed { at, failed, .. }) => {
-                let left = stage.feature().tests.len().saturating_sub(*at);
+                let left = stage.ctx.tests_of(stage.id).len().saturating_sub(*at);
                 (Class::Failed, left, failed.unwrap_or(u32::MAX))
             }
             Ok(Verdict::Refused { .. }) => (Class::Refused, 0, 0),

@@ -33,7 +33,6 @@ use crate::large_files::PrintedFile;
 use crate::live_feed::AgentLines;
 use crate::phase::PhaseEvent;
 use crate::plan::{AgentSpec, CommandSpec, Edits};
-use crate::prompt;
 use crate::state::StageResult;
 use crate::transcript::Recorder;
 use crate::tree::{self, Change, Tree};
@@ -200,7 +199,7 @@ impl Stage<'_> {
         let request = Request::new(
             &feature.id,
             attempt,
-            prompt::compose(feature, attempt, self.active.attempts_max, &self.active.feedback, self.edits()),
+            self.prompt(attempt).await,
             self.active.workspace.directory(),
             temporary.path(),
         )
@@ -424,7 +423,7 @@ impl Stage<'_> {
     fn has_earlier_work(&self) -> bool {
         let tree = self.active.workspace.tree();
         let Some((refused, _)) = &self.active.refused else { return false };
-        *tree != self.active.base && (refused != tree || self.edits() == Edits::Directory)
+        *tree != self.base_with_tests() && (refused != tree || self.edits() == Edits::Directory)
     }
 
     /// Finds the agent's changes in its directory, and the entries there that are never taken.
@@ -528,7 +527,7 @@ impl Stage<'_> {
             .then(|| format!("its work in git does not count before it is in the files: {names}"))
     }
 
-    fn edits(&self) -> Edits {
+    pub(super) fn edits(&self) -> Edits {
         match self.agent_spec() {
             Some(AgentSpec::Command(CommandSpec { edits, .. })) => *edits,
             Some(AgentSpec::Http(spec)) if spec.options.mode == HttpMode::Tools => Edits::Directory,
@@ -541,6 +540,7 @@ impl Stage<'_> {
         let before_round = self.active.attempts_max.saturating_sub(self.feature().attempts_max);
         let record = AttemptRecord {
             answered: true,
+            first_attempt: self.active.first_attempt,
             feedback: self.active.feedback.clone(),
             failing: self.active.failing.clone(),
             changes: tree::changes(&self.active.base, files),

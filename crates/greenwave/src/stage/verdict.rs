@@ -46,9 +46,8 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// [`FeatureError::CouldNotRun`] if the test could not run.
-    pub(super) async fn check_red(&self, test: &str, outcome: &Outcome) -> Result<(), FeatureError> {
+    pub(super) async fn check_red(&self, test: &Test, outcome: &Outcome) -> Result<(), FeatureError> {
         let feature = self.feature();
-        let Some(test) = feature.tests.iter().find(|other| other.name == test) else { return Ok(()) };
         let output = red::plain_output(outcome);
         let failed = FailedTest { command: &test.command, status: outcome.status, output: &output };
         match red::obstacle(&failed, &self.project_names().await?, feature.red.as_deref()) {
@@ -82,9 +81,10 @@ impl Stage<'_> {
     pub(super) async fn refuse_protected(&mut self) -> Result<Option<(String, String)>, FeatureError> {
         let ctx = self.ctx;
         let links = self.links().await?;
-        let protection = Protection::new(self.feature(), &ctx.protection).with_links(&links);
+        let protection =
+            Protection::new(self.feature(), ctx.tests_of(self.id), &ctx.protection).with_links(&links);
         let mut violations: Vec<(Change, String)> = Vec::new();
-        let changes = tree::changes(&self.active.base, self.active.workspace.tree());
+        let changes = tree::changes(&self.base_with_tests(), self.active.workspace.tree());
         let removed: BTreeSet<&str> = tree::removed_by(&changes);
         for change in changes.iter().cloned() {
             let obstacle = self.obstacle(&change, &removed);
@@ -99,6 +99,17 @@ impl Stage<'_> {
         if violations.is_empty() {
             violations = self.wholesale_deletion(&protection, &changes);
         }
+        let help = "Make the tests pass by changing the code that they test.";
+        self.restore(&violations, help).await
+    }
+
+    /// Restores files that an attempt must not have changed, with the reasons. Returns the reason
+    /// and the feedback, which ends with `help`, if a file is restored.
+    pub(super) async fn restore(
+        &mut self,
+        violations: &[(Change, String)],
+        help: &str,
+    ) -> Result<Option<(String, String)>, FeatureError> {
         let Some((first, problem)) = violations.first() else { return Ok(None) };
         let reason = match violations.len() {
             1 => format!("`{}` {problem}: the agent may not change it", first.path),
@@ -114,8 +125,7 @@ impl Stage<'_> {
             lines.push(format!("- {more} more files\n"));
         }
         let feedback = format!(
-            "The answer changes files that you may not change:\n\n{}\nThey are restored. Make the tests \
-             pass by changing the code that they test.",
+            "The answer changes files that you may not change:\n\n{}\nThey are restored. {help}",
             lines.concat()
         );
         let mut restored = self.active.workspace.tree().clone();
@@ -153,7 +163,11 @@ impl Stage<'_> {
         Some(Verdict::Refused { feedback: reason.clone(), reason })
     }
 
-    async fn violation(&self, protection: &Protection<'_>, change: &Change) -> Result<Option<String>, Error> {
+    pub(super) async fn violation(
+        &self,
+        protection: &Protection<'_>,
+        change: &Change,
+    ) -> Result<Option<String>, Error> {
         let (before, after) = if protection.needs_content(&change.path) {
             (self.content(change.before).await?, self.content(change.after).await?)
         } else {
@@ -167,7 +181,7 @@ impl Stage<'_> {
     /// Returns why a file could not be written into the project: something that working copies do
     /// not have is in its place, or in the place of its directory. A file that the attempt removes
     /// is no obstacle.
-    fn obstacle(&self, change: &Change, removed: &BTreeSet<&str>) -> Option<String> {
+    pub(super) fn obstacle(&self, change: &Change, removed: &BTreeSet<&str>) -> Option<String> {
         change.after.filter(|_| self.ctx.branch.is_none())?;
         match self.ctx.project.dir.metadata(&change.path) {
             Ok(now) if now.kind().is_special() => Some(format!("is {} in the project", now.kind())),
@@ -189,7 +203,7 @@ impl Stage<'_> {
 
     /// Returns the symbolic links of the files that the attempt started from, and those at the top
     /// of the project that git ignores.
-    async fn links(&self) -> Result<Links, Error> {
+    pub(super) async fn links(&self) -> Result<Links, Error> {
         let mut links = self.links_at_top();
         for (path, file) in &self.active.base {
             if file.kind == EntryKind::Symlink {

@@ -10,7 +10,7 @@ mod two_plans;
 mod world;
 
 use run::Coverage;
-use script::{Answer, Connect, FeatureScript, Guard, Hold, Interruption, Red, Script};
+use script::{Answer, Connect, FeatureScript, Guard, Hold, Interruption, Red, Script, TestAnswer};
 
 /// Variable with the seeds of the random test: `COUNT` or `COUNT@FIRST`. Makes the other tests
 /// exhaustive.
@@ -74,6 +74,7 @@ fn feature(answers: &[Answer]) -> FeatureScript {
         connect: Connect::Opens,
         overloads: 0,
         red: Red::Fails,
+        written: vec![],
         review: false,
         hold: Hold::No,
         units: 0,
@@ -384,6 +385,46 @@ fn the_best_of_several_answers_is_merged() {
     let held = FeatureScript { hold: Hold::Rejected, rivals: vec![A::Garbage], ..feature(&[A::Good]) };
     check(&interrupted(&script(vec![held]), 2 * every));
     check(&interrupted(&script(vec![overloaded]), 2 * every));
+}
+
+/// An agent writes the tests of a feature before another one writes the code. Tests that prove
+/// nothing cost an attempt, and tests that were accepted are never asked for again.
+#[test]
+fn tests_are_written_before_the_code() {
+    use {Answer as A, TestAnswer as T};
+    let of = |first, answers: &[Answer]| FeatureScript {
+        written: vec![first, T::Good],
+        review: true,
+        attempts_max: 3,
+        ..feature(answers)
+    };
+    let codes: [&[Answer]; 4] =
+        [&[A::Good], &[A::Bad, A::Shared], &[A::Protected, A::Good], &[A::Unreviewed, A::Good]];
+    let plans = T::ALL.into_iter().flat_map(|first| codes.map(|answers| script(vec![of(first, answers)])));
+    let plans: Vec<Script> = plans.collect();
+    let coverage = check(&plans);
+    assert_eq!(coverage.green, plans.len());
+    let never = FeatureScript { written: vec![T::Passing], ..feature(&[A::Good]) };
+    let late =
+        FeatureScript { written: vec![T::Empty, T::Broken, T::Good], attempts_max: 2, ..feature(&[A::Good]) };
+    // The second run begins a new round.
+    let coverage = check(&[script(vec![never]), script(vec![late])]);
+    assert_eq!((coverage.failed, coverage.green), (1, 1));
+    let every = if is_long() { 1 } else { 2 };
+    for first in [T::Good, T::WithCode, T::Lost] {
+        check(&interrupted(&script(vec![of(first, &[A::Bad, A::Shared])]), every));
+    }
+    let overloaded = FeatureScript { overloads: 2, ..of(T::Passing, &[A::Good]) };
+    check(&interrupted(&script(vec![overloaded]), 2 * every));
+    let rivals = FeatureScript { rivals: vec![A::Good, A::Protected], ..of(T::Good, &[A::Bad, A::Good]) };
+    check(&interrupted(&Script { agents: 3, ..script(vec![rivals]) }, 2 * every));
+    let held = FeatureScript { hold: Hold::Rejected, ..of(T::Garbage, &[A::Good]) };
+    check(&interrupted(&script(vec![held]), 2 * every));
+    let features = vec![of(T::Good, &[A::Shared]), of(T::Lost, &[A::Shared]), feature(&[A::Shared])];
+    let crowded = Script { features_max: 1, guard: Guard::Passes, ..script(features.clone()) };
+    let on_branch = Script { on_branch: true, ..script(features.clone()) };
+    let coverage = check(&[script(features), crowded, on_branch]);
+    assert_eq!(coverage.green, 9);
 }
 
 /// An overloaded agent delays its feature, at the cost of no attempt.

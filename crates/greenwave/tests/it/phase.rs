@@ -30,18 +30,27 @@ fn events() -> impl Strategy<Value = Vec<PhaseEvent>> {
 }
 
 fn policy() -> impl Strategy<Value = FeaturePolicy> {
-    (1..5u32, any::<bool>(), any::<bool>()).prop_map(|(attempts_max, review, hold)| FeaturePolicy {
-        attempts_max,
-        review,
-        hold,
-    })
+    (1..5u32, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |(attempts_max, writes_tests, review, hold)| FeaturePolicy {
+            attempts_max,
+            writes_tests,
+            review,
+            hold,
+        },
+    )
 }
 
-/// Returns the phases of a feature from the start, without repetitions.
-fn path(events: &[PhaseEvent], policy: FeaturePolicy) -> Vec<Phase> {
-    let mut path = vec![Phase::Waiting];
+/// Returns the phases of a feature from the start, without repetitions. The code has as many
+/// attempts as the tests.
+fn path(events: &[PhaseEvent], mut policy: FeaturePolicy) -> Vec<Phase> {
+    let (mut path, per_round) = (vec![Phase::Waiting], policy.attempts_max);
     for event in events {
-        path.push(path[path.len() - 1].after(*event, policy));
+        let before = path[path.len() - 1];
+        let after = before.after(*event, policy);
+        if let (Phase::Confirming(attempt), Phase::Prompting(_)) = (before, after) {
+            policy.attempts_max = attempt + per_round;
+        }
+        path.push(after);
     }
     path.dedup();
     path
@@ -62,9 +71,12 @@ proptest! {
     fn attempts_are_counted_and_bounded(events in events(), policy in policy()) {
         let path = path(&events, policy);
         for (before, after) in path.iter().zip(&path[1..]) {
-            prop_assert!(after.attempt() <= policy.attempts_max, "{:?}", path);
+            let rounds = if policy.writes_tests { 2 } else { 1 };
+            prop_assert!(after.attempt() <= rounds * policy.attempts_max, "{:?}", path);
+            let is_of_tests = matches!(after, Phase::Writing(_) | Phase::Confirming(_));
+            prop_assert!(!is_of_tests || after.attempt() <= policy.attempts_max, "{:?}", path);
             let is_next = after.attempt() == before.attempt() + 1;
-            let prompts = matches!(after, Phase::Prompting(_));
+            let prompts = matches!(after, Phase::Prompting(_) | Phase::Writing(_));
             // A new attempt starts with a prompt. A feature keeps its attempt until it fails.
             let ends = matches!(after, Phase::Failed | Phase::Skipped);
             prop_assert!(ends || (prompts && is_next) || (!prompts && after.attempt() == before.attempt()), "{:?}", path);
@@ -80,7 +92,14 @@ proptest! {
             return Ok(());
         }
         let at = |phase: Phase| path.iter().position(|other| *other == phase);
-        let required = [Phase::Red, Phase::Prompting(attempt), Phase::Testing(attempt), Phase::Queued(attempt)];
+        let writes = |phase: &Phase| matches!(phase, Phase::Writing(_) | Phase::Confirming(_));
+        let is_new = policy.writes_tests && !path.contains(&Phase::Red);
+        prop_assert_eq!(path.iter().any(writes), is_new, "{:?}", path);
+        let red = match path.iter().rev().find(|phase| matches!(phase, Phase::Confirming(_))) {
+            Some(confirming) => *confirming,
+            None => Phase::Red,
+        };
+        let required = [red, Phase::Prompting(attempt), Phase::Testing(attempt), Phase::Queued(attempt)];
         let order: Vec<_> = required.into_iter().map(at).collect();
         prop_assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{:?}", path);
         let reviewed = at(Phase::Reviewing(attempt)).is_some();
@@ -104,7 +123,7 @@ proptest! {
 #[test]
 fn a_feature_passes_through_all_phases() {
     use PhaseEvent as H;
-    let policy = FeaturePolicy { attempts_max: 2, review: true, hold: true };
+    let policy = FeaturePolicy { attempts_max: 2, writes_tests: false, review: true, hold: true };
     let attempts = [H::Started, H::TestsFailed, H::Answered, H::Refused, H::Answered];
     let events = [&attempts[..], &[H::Passed, H::Passed, H::Approved, H::Elected, H::Passed]].concat();
     let labels: Vec<_> = path(&events, policy).into_iter().map(|phase| phase.to_string()).collect();
@@ -117,4 +136,24 @@ fn a_feature_passes_through_all_phases() {
     );
     let failed = path(&[H::Started, H::TestsFailed, H::Refused, H::Answered, H::Refused], policy);
     assert_eq!(failed.last(), Some(&Phase::Failed));
+    let policy = FeaturePolicy { writes_tests: true, ..policy };
+    let written = [H::Started, H::Answered, H::Refused, H::Answered, H::TestsFailed];
+    let events = [&written[..], &[H::Answered, H::Refused]].concat();
+    assert_eq!(
+        path(&events, policy)[1..],
+        [
+            Phase::Writing(1),
+            Phase::Confirming(1),
+            Phase::Writing(2),
+            Phase::Confirming(2),
+            Phase::Prompting(3),
+            Phase::Testing(3),
+            Phase::Prompting(4)
+        ]
+    );
+    let events = [H::Started, H::Overloaded, H::Released, H::Refused, H::Refused];
+    assert_eq!(
+        path(&events, policy)[2..],
+        [Phase::WritingPaused(1), Phase::Writing(1), Phase::Writing(2), Phase::Failed]
+    );
 }

@@ -146,7 +146,7 @@ fn a_feature_needs_tests_attempts_and_a_prompt() {
     check(
         |plan| plan.features[0].tests.clear(),
         "invalid value `[]` for `tests` in feature `one`: expected at least one test, which shows that the feature \
-         is done",
+         is done, or a `test_agent`",
     );
     check(
         |plan| plan.features[0].attempts_max = 0,

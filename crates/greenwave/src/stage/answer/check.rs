@@ -127,7 +127,7 @@ impl World {
         let links: Links = links
             .map(|(path, (_, target))| (path.clone(), String::from_utf8_lossy(target).into_owned()))
             .collect();
-        let protection = Protection::new(&self.feature, &self.run).with_links(&links);
+        let protection = Protection::new(&self.feature, &self.feature.tests, &self.run).with_links(&links);
         let trusted = self.behind_trusted_links(&links);
         let violation = changes.iter().find_map(|change| violation(&protection, change));
         let is_written = is_taken

@@ -1,6 +1,6 @@
 //! Predicts how the features of a script end.
 
-use super::script::{Answer, Connect, FeatureScript, Guard, Hold, Red, Script};
+use super::script::{Answer, Connect, FeatureScript, Guard, Hold, Red, Script, TestAnswer};
 
 /// Expected end of a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,22 @@ pub(super) fn depends(script: &Script, feature: usize, other: usize) -> bool {
     script.features[feature].depends_on.iter().any(|&next| next == other || depends(script, next, other))
 }
 
-/// Returns the answer to an attempt, from 1.
+/// Returns the answer of the agent that writes tests to an attempt, from 1.
+pub(super) fn test_answer(feature: &FeatureScript, attempt: u32) -> TestAnswer {
+    feature.written[(attempt as usize - 1).min(feature.written.len() - 1)]
+}
+
+/// Returns the number of attempts at the tests until they are accepted, 0 if the plan has the
+/// tests. Returns `None` if they are never accepted.
+pub(super) fn attempts_at_tests(feature: &FeatureScript) -> Option<u32> {
+    if feature.written.is_empty() {
+        return Some(0);
+    }
+    let accepted = feature.written.iter().position(|answer| *answer == TestAnswer::Good)?;
+    Some(accepted as u32 + 1)
+}
+
+/// Returns the answer to an attempt at the code, from 1.
 pub(super) fn answer(feature: &FeatureScript, attempt: u32) -> Answer {
     feature.answers[(attempt as usize - 1).min(feature.answers.len() - 1)]
 }
@@ -113,8 +128,16 @@ fn chosen(script: &Script, feature: &FeatureScript, attempt: u32) -> Answer {
 /// Predicts the end of a feature whose dependencies are green.
 fn alone(script: &Script, at: usize) -> End {
     let feature = &script.features[at];
+    match attempts_at_tests(feature) {
+        Some(attempts) if attempts <= feature.attempts_max => {}
+        // A run after an interrupted one has further attempts.
+        Some(_) if !script.interruptions.is_empty() => return End::AnyOrHeld,
+        _ => return End::Failed,
+    }
     match feature.hold {
         Hold::No => merged(script, at, 1),
+        // Another feature can break its test before it is held, or the base of the next run.
+        Hold::Undecided if is_broken_by_another(script, at) => End::AnyOrHeld,
         // The order of merges does not matter to an answer that is not merged.
         Hold::Undecided if feature.connect == Connect::FailsOnce => End::AnyOrHeld,
         Hold::Undecided => match first_held(script, feature) {
@@ -138,6 +161,13 @@ fn alone(script: &Script, at: usize) -> End {
             _ => merged(script, at, 1),
         },
     }
+}
+
+/// Returns whether a feature that does not wait for this one can break its test.
+fn is_broken_by_another(script: &Script, at: usize) -> bool {
+    let features = script.features.iter().enumerate();
+    let breaks = |feature: &FeatureScript| feature.answers.contains(&Answer::Breaks(at));
+    features.into_iter().any(|(other, feature)| breaks(feature) && !depends(script, other, at))
 }
 
 /// Returns whether the agent gets to answer.

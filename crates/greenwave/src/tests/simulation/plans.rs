@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::run::Coverage;
-use super::script::{Answer, Connect, FeatureScript, Guard, Interruption, REWRITES, Red, Script};
+use super::script::{Answer, Connect, FeatureScript, Guard, Interruption, REWRITES, Red, Script, TestAnswer};
 use super::{check, feature, print, script, steps};
 
 /// Variable with the number of scripts, which are spread evenly over all. A number beyond that of
@@ -63,6 +63,10 @@ fn single_plans() -> Vec<Script> {
     }
     for overloads in 1..=3 {
         plans.push(script(vec![FeatureScript { overloads, ..feature(&[Answer::Shared]) }]));
+    }
+    for first in TestAnswer::ALL {
+        let written = vec![first, TestAnswer::Good];
+        plans.push(guarded(vec![FeatureScript { written, ..reviewed(Answer::Bad) }]));
     }
     plans.push(Script {
         guard: Guard::FailsAtStart,

@@ -20,7 +20,7 @@ use crate::setup::Starter;
 use crate::steps::Steps;
 use crate::{
     AgentSpec, Candidates, CommandSpec, Decision, Edits, Event, Feature, Guards, Plan, Report, ResultKind,
-    RunScope, Settings, adapters, decide,
+    RunScope, Settings, TestAgent, adapters, decide,
 };
 
 /// Coverage of a simulation: the number of runs, steps and ends.
@@ -162,7 +162,9 @@ pub(super) fn plan(world: &World) -> Plan {
         depends_on: feature.depends_on.iter().map(|other| format!("f{other}")).collect(),
         prompt: "Write it.".to_owned(),
         agent: format!("a{at}"),
-        tests: vec![test(&format!("test{at}"))],
+        tests: if feature.written.is_empty() { vec![test(&format!("test{at}"))] } else { vec![] },
+        test_agent: (!feature.written.is_empty())
+            .then(|| TestAgent { agent: format!("t{at}"), may_write_code: false }),
         attempts_max: feature.attempts_max,
         resources: [("unit".to_owned(), feature.units)].into(),
         hold: feature.hold != Hold::No,
@@ -173,7 +175,9 @@ pub(super) fn plan(world: &World) -> Plan {
     Plan {
         name: "simulated".to_owned(),
         project: world.project.clone(),
-        agents: (0..world.script.features.len()).map(|at| (format!("a{at}"), agent(at))).collect(),
+        agents: (0..world.script.features.len())
+            .flat_map(|at| [(format!("a{at}"), agent(at)), (format!("t{at}"), agent(at))])
+            .collect(),
         resources: [("unit".to_owned(), UNITS)].into(),
         features: features.collect(),
         guards: match world.script.guard {
@@ -207,12 +211,13 @@ fn open(world: &Arc<World>) -> Result<Engine, crate::Error> {
 /// Opens an engine with a plan whose agents and tests are those of the world.
 pub(super) fn open_plan(world: &Arc<World>, plan: Plan) -> Result<Engine, crate::Error> {
     let settings = settings(&world.script);
-    let agent = |feature| SimulatedAgent { world: Arc::clone(world), feature };
-    let pool = |at: usize| {
-        let name = format!("a{at}");
-        (name.clone(), adapters::sessions(&name, Arc::new(agent(at)), &settings))
+    let pool = |feature: usize, writes_tests: bool| {
+        let name = format!("{}{feature}", if writes_tests { "t" } else { "a" });
+        let agent = SimulatedAgent { world: Arc::clone(world), feature, writes_tests };
+        (name.clone(), adapters::sessions(&name, Arc::new(agent), &settings))
     };
-    let agents: BTreeMap<_, _> = (0..plan.features.len()).map(pool).collect();
+    let agents: BTreeMap<_, _> =
+        (0..plan.features.len()).flat_map(|at| [pool(at, false), pool(at, true)]).collect();
     let steps = Steps::observed_by(Arc::clone(world) as _);
     let copies = world.project.with_file_name("copies");
     let starter = Starter::default();
@@ -227,7 +232,10 @@ pub(super) fn open_plan(world: &Arc<World>, plan: Plan) -> Result<Engine, crate:
 /// Returns an upper bound of the virtual time of a run: all its work in sequence.
 fn time_max(script: &Script) -> Duration {
     let count = script.features.len() as u32;
-    let answers = |feature: &FeatureScript| (feature.attempts_max + 1) * (1 + feature.rivals.len() as u32);
+    let answers = |feature: &FeatureScript| {
+        let of_code = (feature.attempts_max + 1) * (1 + feature.rivals.len() as u32);
+        of_code + if feature.written.is_empty() { 0 } else { feature.attempts_max + 1 }
+    };
     let attempts: u32 = script.features.iter().map(answers).sum();
     attempts * (ANSWER_MAX + (count + 4) * TEST_MAX) + Duration::from_secs(60)
 }
@@ -480,6 +488,24 @@ fn check_test(world: &World, feature: usize) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks the test that an agent has written for a feature, after a run that was not interrupted:
+/// it is in the project with the code.
+fn check_written(world: &World, feature: usize) -> Result<(), String> {
+    let name = format!("f{feature}.txt");
+    if world.script.features[feature].written.is_empty() || is_user_file(world, &name) {
+        return Ok(());
+    }
+    let is_merged = world.merged(&name).is_some_and(|text| is_done(&text));
+    let test = world.merged(&World::written_test(feature));
+    if test.as_ref().is_some_and(|text| text.starts_with("good")) != is_merged || test.is_some() != is_merged
+    {
+        return Err(format!(
+            "the written test of f{feature} is {test:?}, and its code is merged: {is_merged}"
+        ));
+    }
+    Ok(())
+}
+
 /// Checks the file that a feature may remove, after a run that was not interrupted. It exists
 /// unless the feature is merged and removes it.
 fn check_removal(world: &World, feature: usize) -> Result<(), String> {
@@ -533,6 +559,7 @@ fn check_report(
         }
         if interruption.is_none() {
             check_removal(world, at)?;
+            check_written(world, at)?;
         }
         if is_green != (feature.phase == "green") || lines > usize::from(is_green) {
             return Err(format!("{id} is {}, and the project has {is_green}, {lines} lines", feature.phase));

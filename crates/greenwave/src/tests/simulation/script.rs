@@ -94,6 +94,43 @@ impl Answer {
     ];
 }
 
+/// An answer of the agent that writes the tests of a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TestAnswer {
+    /// A file with a test that fails without the feature.
+    Good,
+    /// A file with a test that passes without the feature.
+    Passing,
+    /// A file without a test.
+    Empty,
+    /// A file with a test that cannot run.
+    Broken,
+    /// A file that no harness finds.
+    Lost,
+    /// A file with a test, and the code.
+    WithCode,
+    /// Text without a file.
+    Garbage,
+    /// A file, then the end of the stream without the end of the answer.
+    BreaksOff,
+    /// A temporary refusal.
+    Refuses,
+}
+
+impl TestAnswer {
+    pub(super) const ALL: [TestAnswer; 9] = [
+        TestAnswer::Good,
+        TestAnswer::Passing,
+        TestAnswer::Empty,
+        TestAnswer::Broken,
+        TestAnswer::Lost,
+        TestAnswer::WithCode,
+        TestAnswer::Garbage,
+        TestAnswer::BreaksOff,
+        TestAnswer::Refuses,
+    ];
+}
+
 /// Behaviour of a feature's agent when a session opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Connect {
@@ -151,6 +188,9 @@ pub(super) struct FeatureScript {
     /// Number of requests that find the agent overloaded, before the first answer.
     pub(super) overloads: u32,
     pub(super) red: Red,
+    /// Answers of the agent that writes the tests, by attempt. The last one repeats. Empty if the
+    /// plan has the tests.
+    pub(super) written: Vec<TestAnswer>,
     pub(super) review: bool,
     pub(super) hold: Hold,
     /// Units that the test holds of the only resource, which has two.
@@ -239,7 +279,11 @@ impl Script {
     pub(super) fn random(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let count = 1 + random.index(6);
-        let features = (0..count).map(|at| feature(&mut random, at, count)).collect();
+        let mut features: Vec<FeatureScript> = (0..count).map(|at| feature(&mut random, at, count)).collect();
+        let mut of_tests = Random::new(!seed);
+        for feature in features.iter_mut().filter(|it| it.red == Red::Fails && it.connect == Connect::Opens) {
+            feature.written = written(&mut of_tests);
+        }
         let interruptions = (0..random.index(4)).map(|_| {
             let kinds = Interruption::ALL;
             let kind = match kinds[random.index(kinds.len())] {
@@ -307,6 +351,12 @@ impl Script {
                 }
             });
             with(&|script| script.features[at].rivals.clear());
+            with(&|script| script.features[at].written.clear());
+            with(&|script| {
+                if script.features[at].written.len() > 1 {
+                    script.features[at].written.remove(0);
+                }
+            });
             with(&|script| script.features[at].rivals.truncate(1));
             with(&|script| script.features[at].connect = Connect::Opens);
             with(&|script| script.features[at].overloads = 0);
@@ -372,6 +422,7 @@ fn feature(random: &mut Random, at: usize, count: usize) -> FeatureScript {
     }
     let rarely = random.index(60);
     FeatureScript {
+        written: Vec::new(),
         depends_on,
         attempts_max: [1, 2, 3, 4, 4, 5, 6, 8][random.index(8)],
         answers,
@@ -402,6 +453,17 @@ fn feature(random: &mut Random, at: usize, count: usize) -> FeatureScript {
             _ => Hold::No,
         },
     }
+}
+
+/// Returns answers of an agent that writes tests, if there is one. The last one is mostly good.
+fn written(random: &mut Random) -> Vec<TestAnswer> {
+    if !random.chance(25) {
+        return Vec::new();
+    }
+    let any = |random: &mut Random| TestAnswer::ALL[random.index(TestAnswer::ALL.len())];
+    let mut answers: Vec<TestAnswer> = (0..random.index(3)).map(|_| any(random)).collect();
+    answers.push(if random.chance(90) { TestAnswer::Good } else { any(random) });
+    answers
 }
 
 /// Returns answers of further candidates that do not pass, so that the first one is chosen if it

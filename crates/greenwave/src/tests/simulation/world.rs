@@ -253,6 +253,11 @@ impl World {
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
     }
 
+    /// Returns the path of the test that an agent writes for a feature.
+    pub(super) fn written_test(feature: usize) -> String {
+        format!("tests/new_f{feature}.txt")
+    }
+
     pub(super) fn violation(&self, text: String) {
         self.observed.lock().violations.push(text);
     }

@@ -78,7 +78,7 @@ fn attempts() -> Tool {
         &json!({
             "feature": {"type": "string"},
             "number": {"type": "integer"},
-            "outcome": {"enum": ["passed", "failed", "aborted"]},
+            "outcome": {"enum": ["passed", "failed", "aborted", "not chosen", "red"]},
             "reason": {"type": "string"},
             "files": list(&json!({"type": "string"})),
             "diff": text(texts),

@@ -10,7 +10,7 @@ use greenwave_agents::{Agent, AgentEvent, Error as AgentError, Request, Response
 use tokio::time::sleep;
 
 use super::super::model;
-use super::super::script::{Answer, Connect, FeatureScript, Script};
+use super::super::script::{Answer, Connect, FeatureScript, Script, TestAnswer};
 use super::World;
 
 /// The agent of one feature.
@@ -18,6 +18,8 @@ use super::World;
 pub(in super::super) struct SimulatedAgent {
     pub(in super::super) world: Arc<World>,
     pub(in super::super) feature: usize,
+    /// Whether it writes the tests instead of the code.
+    pub(in super::super) writes_tests: bool,
 }
 
 #[async_trait]
@@ -47,7 +49,12 @@ impl Session for SimulatedAgent {
     async fn send(&mut self, request: &Request) -> Result<Stream, AgentError> {
         let (world, feature) = (Arc::clone(&self.world), self.feature);
         let script = &world.script.features[feature];
-        let answer = model::answer_of(script, request.attempt, request.candidate);
+        if self.writes_tests {
+            return self.send_tests(request).await;
+        }
+        let before = model::attempts_at_tests(script).unwrap_or(0);
+        let answer =
+            model::answer_of(script, request.attempt.saturating_sub(before).max(1), request.candidate);
         let token = self.check_request(request);
         if let Some(error) = self.overload() {
             return Err(error);
@@ -66,15 +73,7 @@ impl Session for SimulatedAgent {
             _ => {}
         }
         let text = text(&world.script, feature, answer, token, &request.directory);
-        // In two chunks, with a pause between them.
-        let middle = (0..=text.len() / 2).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-        let (first, last) = (text[..middle].to_owned(), text[middle..].to_owned());
-        let pause_ms = script.answer_ms / 2 + 1;
-        let first = stream::iter([Ok(AgentEvent::Text(first.into()))]);
-        let last = stream::once(async move {
-            sleep(Duration::from_millis(pause_ms)).await;
-            Ok(AgentEvent::Text(last.into()))
-        });
+        let words = in_two_chunks(&text, script.answer_ms);
         let end = stream::once(async move {
             let _guard = guard;
             match answer {
@@ -84,12 +83,26 @@ impl Session for SimulatedAgent {
                 _ => Ok(AgentEvent::End),
             }
         });
-        Ok(Stream::new(first.chain(last).chain(end)))
+        Ok(Stream::new(words.chain(end)))
     }
 
     fn is_open(&self) -> bool {
         true
     }
+}
+
+/// Returns the events of a text in two chunks, with a pause between them.
+fn in_two_chunks(
+    text: &str,
+    answer_ms: u64,
+) -> impl futures_util::Stream<Item = Result<AgentEvent, AgentError>> + Send + use<> {
+    let middle = (0..=text.len() / 2).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    let (first, last) = (text[..middle].to_owned(), text[middle..].to_owned());
+    let first = stream::iter([Ok(AgentEvent::Text(first.into()))]);
+    first.chain(stream::once(async move {
+        sleep(Duration::from_millis(answer_ms / 2 + 1)).await;
+        Ok(AgentEvent::Text(last.into()))
+    }))
 }
 
 /// Counts a request until its answer has ended.
@@ -109,6 +122,30 @@ impl Drop for RequestGuard {
 }
 
 impl SimulatedAgent {
+    /// Answers a request for the tests of the feature.
+    async fn send_tests(&self, request: &Request) -> Result<Stream, AgentError> {
+        let (world, feature) = (Arc::clone(&self.world), self.feature);
+        let script = &world.script.features[feature];
+        let answer = model::test_answer(script, request.attempt);
+        let token = self.check_request(request);
+        if let Some(error) = self.overload() {
+            return Err(error);
+        }
+        let guard = RequestGuard::new(Arc::clone(&world));
+        sleep(Duration::from_millis(script.answer_ms)).await;
+        if answer == TestAnswer::Refuses {
+            return Err(AgentError::BrokeOff { bytes: 0 });
+        }
+        let end = stream::once(async move {
+            let _guard = guard;
+            match answer {
+                TestAnswer::BreaksOff => Err(AgentError::BrokeOff { bytes: 1 }),
+                _ => Ok(AgentEvent::End),
+            }
+        });
+        Ok(Stream::new(in_two_chunks(&test_text(feature, answer, token), script.answer_ms).chain(end)))
+    }
+
     /// Returns the error of an agent whose provider limits requests, as often as the script
     /// demands.
     fn overload(&self) -> Option<AgentError> {
@@ -132,6 +169,12 @@ impl SimulatedAgent {
         let mut observed = self.world.observed.lock();
         let candidate = (feature, request.candidate);
         let before = observed.requested.insert(candidate, request.attempt).unwrap_or(0);
+        let of_tests = model::attempts_at_tests(&self.world.script.features[feature]);
+        let before = if self.writes_tests { before } else { before.max(of_tests.unwrap_or(0)) };
+        if self.writes_tests != of_tests.is_none_or(|attempts| request.attempt <= attempts) {
+            let violation = format!("f{feature}: attempt {} is that of another agent", request.attempt);
+            observed.violations.push(violation);
+        }
         let is_first = observed.requested_now.insert(candidate);
         // An attempt that was interrupted, or that found the agent overloaded, is requested again.
         // A failed connection is an attempt that does not reach the agent.
@@ -150,8 +193,11 @@ impl SimulatedAgent {
             observed.violations.push(violation);
         }
         let script = &self.world.script.features[feature];
-        let expected = match request.attempt {
-            1 => None,
+        let expected = match request.attempt.saturating_sub(of_tests.unwrap_or(0)) {
+            _ if self.writes_tests && request.attempt > 1 => {
+                expected_words_about_tests(model::test_answer(script, request.attempt - 1))
+            }
+            0 | 1 => None,
             // Another answer may have been chosen.
             _ if !script.rivals.is_empty() => None,
             attempt => expected_words(model::answer(script, attempt - 1)),
@@ -175,6 +221,38 @@ fn expected_words(answer: Answer) -> Option<&'static str> {
         Answer::Nested => Some("answer with a longer fence around the whole file"),
         _ => None,
     }
+}
+
+/// Returns the words of the next prompt about tests that are refused.
+fn expected_words_about_tests(answer: TestAnswer) -> Option<&'static str> {
+    match answer {
+        TestAnswer::Passing => Some("passes before the feature exists"),
+        TestAnswer::Empty => Some("runs no tests"),
+        TestAnswer::WithCode => Some("is no file of tests"),
+        TestAnswer::Broken => Some("Correct the tests"),
+        _ => None,
+    }
+}
+
+/// Returns the text of an answer of an agent that writes tests.
+fn test_text(feature: usize, answer: TestAnswer, token: u64) -> String {
+    let word = match answer {
+        TestAnswer::Garbage => return "I cannot do that.\n".to_owned(),
+        TestAnswer::Passing => "passing",
+        TestAnswer::Empty => "empty",
+        TestAnswer::Broken => "broken",
+        _ => "good",
+    };
+    let path = match answer {
+        TestAnswer::Lost => format!("tests/lost_f{feature}.txt"),
+        _ => World::written_test(feature),
+    };
+    let code = match answer {
+        TestAnswer::WithCode => format!("```text f{feature}.txt\ngood f{feature}#{token}\n```\n"),
+        _ => String::new(),
+    };
+    let end = if answer == TestAnswer::BreaksOff { "" } else { "```\n" };
+    format!("```text {path}\n{word} {token}\n{end}{code}")
 }
 
 /// Returns the text of an answer that has no whole file of the feature.
@@ -203,7 +281,11 @@ fn further_files(feature: usize, answer: Answer, token: u64, directory: &Path) -
             lines.insert(1.min(lines.len()), &line);
             format!("```text shared.txt\n{}\n```\n\n", lines.join("\n"))
         }
-        Answer::Protected => format!("```text tests/test_f{feature}.txt\nno test\n```\n\n"),
+        Answer::Protected => {
+            let tests = [format!("tests/test_f{feature}.txt"), World::written_test(feature)];
+            let tests = tests.iter().filter(|path| World::file(directory, path).is_some());
+            tests.map(|path| format!("```text {path}\nno test\n```\n\n")).collect()
+        }
         Answer::Deletes => {
             let old = World::file(directory, &format!("old-f{feature}.txt")).unwrap_or_default();
             let removal = |line: &str| {

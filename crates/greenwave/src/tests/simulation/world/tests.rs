@@ -58,8 +58,14 @@ impl TestRunner for SimulatedTests {
         Ok(outcome)
     }
 
-    async fn discover(&self, _root: &Path) -> Result<Vec<Test>, TestError> {
-        Ok(Vec::new())
+    async fn discover(&self, root: &Path) -> Result<Vec<Test>, TestError> {
+        let features = 0..self.0.script.features.len();
+        let found = features.filter(|at| World::file(root, &World::written_test(*at)).is_some());
+        let test = |at| Test {
+            time_max: TEST_MAX,
+            ..Test::new(format!("test{at}"), ["simulated".to_owned(), World::written_test(at)])
+        };
+        Ok(found.map(test).collect())
     }
 
     async fn run_again(&self, root: &Path, test: &Test) -> Result<Outcome, TestError> {
@@ -128,8 +134,28 @@ impl World {
             shared.lines().filter(|line| line.starts_with(&format!("f{feature}#"))).collect();
         let joined = is_merge(root) || root == self.project;
         let joined = own.as_ref().is_some_and(|text| text.contains("joined")).then_some(joined);
+        let test = Self::file(root, &Self::written_test(feature));
         let is_flaky = is_merge(root) && own.as_ref().is_some_and(|text| text.starts_with("flaky"));
-        format!("{own:?} {broken:?} {shared:?} {joined:?} {is_flaky}")
+        format!("{own:?} {broken:?} {shared:?} {joined:?} {is_flaky} {test:?}")
+    }
+
+    /// Returns the status of a test that an agent has written and that proves nothing, or is
+    /// missing.
+    fn written_status(&self, feature: usize, root: &Path, test: &Test, has_code: bool) -> Option<Status> {
+        if self.script.features[feature].written.is_empty() || test.name.starts_with("review") {
+            return None;
+        }
+        let text = Self::file(root, &Self::written_test(feature)).unwrap_or_default();
+        let word = text.split_whitespace().next().unwrap_or_default();
+        if has_code && word != "good" {
+            self.violation(format!("the code of f{feature} is tested by {text:?} in {}", root.display()));
+        }
+        match word {
+            "good" => None,
+            "passing" => Some(Status::Passed),
+            "empty" => Some(Status::NoTests),
+            _ => Some(Status::Failed(ExitReason::Code(127))),
+        }
     }
 
     async fn run_test(
@@ -143,7 +169,9 @@ impl World {
         let own = Self::file(root, &format!("f{feature}.txt"));
         let word = own.as_deref().map(|text| text.split_whitespace().next().unwrap_or_default().to_owned());
         let broken = || TestError::NoSuchProgram { test: test.name.clone(), program: "none".to_owned() };
+        let written = self.written_status(feature, root, test, word.is_some());
         let status = match word.as_deref() {
+            _ if written.is_some() => written.unwrap_or(Status::Passed),
             None => match script.red {
                 Red::Fails => Status::Failed(ExitReason::Code(1)),
                 Red::Passes => Status::Passed,
