@@ -22,7 +22,7 @@ use crate::retries::RetryTracker;
 use crate::running::{EndedStage, InlineStages, SpawnedStages, StageSet, panic_text, run_guarded};
 use crate::stats::ScheduleStats;
 use crate::task::{Progress, Stage, Step, TaskFailure, TaskOutcome};
-use crate::workers::{Admission, Workers};
+use crate::workers::{Admission, AdmittedUnits, Workers};
 use crate::{Error, Graph, Needs, TaskId};
 #[cfg(feature = "jobserver")]
 use greenwave_process::Jobserver;
@@ -66,6 +66,8 @@ pub struct Executor {
     /// Number of units of the pool `workers` in use: all, or as many as the machine's load and the
     /// jobserver permit.
     pub workers: Workers,
+    /// Number of units in use of one other pool. By default, all.
+    pub admitted: Option<AdmittedUnits>,
     #[cfg(feature = "jobserver")]
     jobserver: Option<Jobserver>,
     stats: Arc<Mutex<ScheduleStats>>,
@@ -252,6 +254,7 @@ enum Wake<R, E> {
     Control(RunControl),
     Tick,
     Admit,
+    AdmitUnits,
     Add(AddRequest<R, E>),
 }
 
@@ -316,6 +319,8 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
         self.apply_control(requested);
         let mut admitted = admission.admitted();
         self.handle_event(DispatchEvent::Admit("workers", admitted));
+        let mut others = executor.admitted.clone();
+        self.admit_units(&mut others);
         self.handle_event(DispatchEvent::Begin);
         while !control.borrow().stopped {
             executor.publish(&self.dispatcher);
@@ -330,12 +335,13 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
                 self.handle_event(DispatchEvent::Admit("workers", admitted));
                 continue;
             }
-            match self.next(&mut control, &mut admission).await {
+            match self.next(&mut control, &mut admission, &mut others).await {
                 Wake::StagesEnded => self.handle_batch(),
                 Wake::Control(control) => self.apply_control(control),
                 Wake::Tick => self.handle_event(DispatchEvent::Tick),
                 // Handled above.
                 Wake::Admit => {}
+                Wake::AdmitUnits => self.admit_units(&mut others),
                 Wake::Add(request) => self.add(request),
             }
             // A long sequence of stages that end immediately must not starve other tasks of the
@@ -362,6 +368,7 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
         &mut self,
         control: &mut watch::Receiver<RunControl>,
         admission: &mut Admission,
+        admitted: &mut Option<AdmittedUnits>,
     ) -> Wake<R, E>
     where
         S: StageSet<Either<F, BoxedStage<R, E>>, R, E>,
@@ -375,6 +382,7 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
                 _ = control.changed() => Wake::Control(*control.borrow_and_update()),
                 () = until(wakes_at) => Wake::Tick,
                 () = admission.changed() => Wake::Admit,
+                () = AdmittedUnits::changed(admitted) => Wake::AdmitUnits,
                 request = next_request(job) => Wake::Add(request),
             }
         };
@@ -389,6 +397,13 @@ impl<'a, T, R, E, S> Run<'a, T, R, E, S> {
             if batch.is_empty() { others.as_mut().poll(context) } else { Poll::Ready(Wake::StagesEnded) }
         })
         .await
+    }
+
+    fn admit_units(&mut self, admitted: &mut Option<AdmittedUnits>) {
+        if let Some(admitted) = admitted {
+            let units = admitted.now();
+            self.handle_event(DispatchEvent::Admit(&admitted.pool, units));
+        }
     }
 
     fn apply_control(&mut self, control: RunControl) {

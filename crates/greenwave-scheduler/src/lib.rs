@@ -101,4 +101,4 @@ pub use resource::{Needs, Resources};
 pub use stats::{LostTime, ResourceStats, ScheduleStats};
 pub use task::{Progress, Stage, Step, TaskFailure, TaskOutcome};
 pub use trace::ChromeTrace;
-pub use workers::Workers;
+pub use workers::{AdmittedUnits, Workers};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 #[cfg(feature = "jobserver")]
 use greenwave_process::{Jobserver, Tokens};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::load::{LoadController, LoadOptions};
@@ -18,6 +19,34 @@ use crate::{Limits, ScheduleStats};
 pub struct Workers {
     /// Adapts the number to the machine's load.
     pub follow: Option<LoadOptions>,
+}
+
+/// A number of units of a pool that may be used, which can change during a run. Only new stages are
+/// limited; running stages continue. A stage that needs more units runs when no other stage uses
+/// any.
+#[derive(Debug, Clone)]
+pub struct AdmittedUnits {
+    /// Name of the pool. A pool of another name than `workers`.
+    pub pool: String,
+    /// The number of units; values above the limit count as the limit.
+    pub units: watch::Receiver<u32>,
+}
+
+impl AdmittedUnits {
+    /// Returns the present number.
+    pub(crate) fn now(&mut self) -> u32 {
+        *self.units.borrow_and_update()
+    }
+
+    /// Waits until the number changes.
+    pub(crate) async fn changed(admitted: &mut Option<Self>) {
+        if let Some(Self { units, .. }) = admitted
+            && units.changed().await.is_ok()
+        {
+            return;
+        }
+        future::pending::<()>().await;
+    }
 }
 
 /// The number of admitted workers of a run.

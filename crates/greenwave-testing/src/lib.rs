@@ -99,6 +99,7 @@ pub use run::output_observer::OutputObserver;
 pub use run::runner::Runner;
 pub use run::servers::is_server;
 pub use run::shard::{InvalidShard, Shard};
+pub use run::slots::{TestSlot, TestSlots};
 pub use run::suite::report::{Audit, SuiteEvent, SuiteReport};
 pub use run::suite::{
     ChangedDependency, DiscoveredTests, Explanation, Inspection, NotStored, Suite, SuiteBuilder,

@@ -16,6 +16,7 @@ pub(crate) mod runner;
 mod running_process;
 pub(crate) mod servers;
 pub(crate) mod shard;
+pub(crate) mod slots;
 pub(crate) mod suite;
 pub(crate) mod test_id;
 pub(crate) mod toolchain;

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use greenwave_agents::{AgentPool, Gate};
 use greenwave_storage::{Attempts, Store};
 use greenwave_streaming::{Budget, Fanout};
-use greenwave_testing::{STATE_DIRECTORY, Test};
+use greenwave_testing::{STATE_DIRECTORY, Test, TestSlots};
 use parking_lot::Mutex;
 
 use crate::adapters::Flusher;
@@ -61,6 +61,8 @@ pub(crate) struct RunContext {
     /// The directory that the store and the journal are in.
     pub(crate) state_home: Arc<StateHome>,
     pub(crate) tests: Arc<dyn TestRunner>,
+    /// Limits how many tests, and commands that set copies up, run at once.
+    pub(crate) slots: TestSlots,
     /// Part of the plan that the run does.
     pub(crate) scope: RunScope,
     /// Features that the run does.

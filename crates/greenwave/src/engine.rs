@@ -16,13 +16,13 @@ use std::sync::{Arc, OnceLock};
 use greenwave_agents::{AgentPool, Preflight};
 use greenwave_dir::Dir;
 use greenwave_scheduler::{
-    Durations, Executor, Graph, Job, Needs, OnFailure, Progress, ScheduleStats, Stopper, TaskId, TaskOutcome,
-    TaskSender,
+    AdmittedUnits, Durations, Executor, Graph, Job, Limits, Needs, OnFailure, Progress, ScheduleStats,
+    Stopper, TaskId, TaskOutcome, TaskSender,
 };
 use greenwave_storage::Attempts;
 use greenwave_streaming::{Budget, Fanout, SubscriberPolicy, Subscription};
 use greenwave_telemetry::{Dashboard, MetricsSnapshot};
-use greenwave_testing::{Environment, Harnesses, Runner, StateSeal, TraceMode, TraceStatus};
+use greenwave_testing::{Environment, Harnesses, Runner, StateSeal, TestSlots, TraceMode, TraceStatus};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
@@ -56,7 +56,7 @@ use crate::project_root::ProjectRoot;
 use crate::protection::RunProtection;
 use crate::receipts::Receipts;
 use crate::report::Report;
-use crate::resources;
+use crate::resources::{self, WORKERS};
 use crate::resume::{self, Resumed};
 use crate::run_control::RunControl;
 use crate::run_journal::RunJournal;
@@ -160,7 +160,7 @@ impl Engine {
         let exposure = confinement.exposure(&plan);
         let exposed = if exposure.is_some() { confinement.exposed(&plan) } else { Default::default() };
         let (steps, supervisor) = (Steps::default(), environment.supervisor().cloned());
-        let starter = Starter { supervisor, sandbox };
+        let starter = Starter { supervisor, sandbox, slots: None };
         let seal = settings.seal_of(&plan.project)?;
         let runner = |settings: &Settings, state_dir: &Dir| -> Result<Arc<dyn TestRunner>, Error> {
             if let Some(check) = check {
@@ -187,7 +187,7 @@ impl Engine {
         if scope.fail_fast {
             limits.on_failure = OnFailure::StopAtFirst;
         }
-        self.executor = Executor::new(limits);
+        self.executor = executor(&self.ctx, limits);
         self.change_context(|ctx| (ctx.scope, ctx.selected) = (scope, selected));
         Ok(self)
     }
@@ -228,15 +228,16 @@ impl Engine {
             plan.notify.clone_from(&settings.run.notify);
         }
         let (state_dir, lock) = state_dir::lock(&plan.project)?;
-        let seal = settings.seal_of(&plan.project)?;
-        let root = ProjectRoot::of(&plan.project)?;
+        let (seal, root) = (settings.seal_of(&plan.project)?, ProjectRoot::of(&plan.project)?);
         place_tests(&mut plan, &root);
         let events = Fanout::new();
         let notifier = Notifier::new(&plan, starter.supervisor.clone(), events.clone());
-        let options = copy_options(&plan, &settings, &root, starter);
+        let slots = TestSlots::new(settings.parallel.workers);
+        let options =
+            copy_options(&plan, &settings, &root, Starter { slots: Some(slots.clone()), ..starter });
         let (copies, lock_of_copies) = Copies::new(copies, root, &plan.project, &plan.name, options)?;
         let branch = result_branch(&plan, &copies)?;
-        let tests = tests(&settings, &state_dir)?;
+        let tests = limited(tests(&settings, &state_dir)?, &slots);
         let state_home = Arc::new(StateHome::new(&plan.project, state_dir, adapters::caches(&settings)));
         let store = adapters::store_of_run(&settings, &state_home)?;
         let ctx = RunContext {
@@ -248,6 +249,7 @@ impl Engine {
             journal: open_journal(&state_home, seal, branch.as_ref(), &plan)?,
             state_home,
             tests,
+            slots,
             project: destination(&copies.root, vec![lock, lock_of_copies], &steps)?,
             steps,
             steering: Steering::default(),
@@ -281,8 +283,12 @@ impl Engine {
             plan,
             settings,
         };
-        let executor = Executor::new(resources::limits(&ctx.plan, &ctx.settings));
-        Ok(Self { ctx: Arc::new(ctx), graph, executor })
+        Ok(Self::of(ctx, graph))
+    }
+
+    fn of(ctx: RunContext, graph: Graph<FeatureId>) -> Self {
+        let executor = executor(&ctx, resources::limits(&ctx.plan, &ctx.settings));
+        Self { ctx: Arc::new(ctx), graph, executor }
     }
 
     /// Subscribes to the events of the run.
@@ -549,6 +555,21 @@ fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
     };
     let of_features = plan.features.iter_mut().flat_map(|it| it.tests.iter_mut().chain(&mut it.review));
     of_features.chain(guards).for_each(|test| root.place(test));
+}
+
+/// Returns a test runner that nobody shares yet, with a limit for the tests that run at once.
+fn limited(mut tests: Arc<dyn TestRunner>, slots: &TestSlots) -> Arc<dyn TestRunner> {
+    if let Some(tests) = Arc::get_mut(&mut tests) {
+        tests.set_slots(slots.clone());
+    }
+    tests
+}
+
+/// Returns an executor that gives out as many workers as there are places for tests.
+fn executor(ctx: &RunContext, limits: Limits) -> Executor {
+    let mut executor = Executor::new(limits);
+    executor.admitted = Some(AdmittedUnits { pool: WORKERS.to_owned(), units: ctx.slots.places() });
+    executor
 }
 
 fn copy_options(plan: &Plan, settings: &Settings, root: &ProjectRoot, starter: Starter) -> CopyOptions {

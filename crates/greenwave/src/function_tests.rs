@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use greenwave_cache::TieredStats;
-use greenwave_testing::{CacheDecision, Error, ExitReason, Outcome, Source, Status, Test};
+use greenwave_testing::{CacheDecision, Error, ExitReason, Outcome, Source, Status, Test, TestSlots};
 use tokio::time::Instant;
 
 use crate::test_runner::TestRunner;
@@ -18,11 +18,14 @@ type Check = Arc<dyn Fn(&Path) -> Result<(), String> + Send + Sync>;
 
 /// Runs a function in the place of every test.
 #[derive(Clone)]
-pub(crate) struct FunctionTests(Check);
+pub(crate) struct FunctionTests {
+    check: Check,
+    slots: TestSlots,
+}
 
 impl FunctionTests {
     pub(crate) fn new(check: impl Fn(&Path) -> Result<(), String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(check))
+        Self { check: Arc::new(check), slots: TestSlots::new(1) }
     }
 }
 
@@ -35,7 +38,9 @@ impl fmt::Debug for FunctionTests {
 #[async_trait]
 impl TestRunner for FunctionTests {
     async fn run(&self, root: &Path, test: &Test) -> Result<Outcome, Error> {
-        let (check, directory, started) = (Arc::clone(&self.0), root.join(&test.directory), Instant::now());
+        let (check, directory) = (Arc::clone(&self.check), root.join(&test.directory));
+        let _slot = self.slots.take().await;
+        let started = Instant::now();
         // The function reads files.
         let checked = tokio::task::spawn_blocking(move || check(&directory)).await;
         let checked = checked.unwrap_or_else(|error| Err(error.to_string()));
@@ -44,6 +49,10 @@ impl TestRunner for FunctionTests {
 
     async fn discover(&self, _root: &Path) -> Result<Vec<Test>, Error> {
         Ok(Vec::new())
+    }
+
+    fn set_slots(&mut self, slots: TestSlots) {
+        self.slots = slots;
     }
 
     async fn run_again(&self, root: &Path, test: &Test) -> Result<Outcome, Error> {

@@ -4,9 +4,11 @@
 //! writes it so that a kill at any moment leaves nothing half done.
 
 mod batch;
+mod bisection;
 mod chain;
 mod joined;
 mod line;
+mod probes;
 mod spare_copies;
 mod standing;
 mod test_pool;

@@ -6,12 +6,13 @@ use greenwave_scheduler::ScheduleStats;
 use greenwave_telemetry::{CacheMetrics, MetricsSnapshot, ParallelMetrics};
 
 use crate::context::RunContext;
-use crate::resources::{AGENTS, WORKERS};
+use crate::resources::{self, AGENTS, WORKERS};
 
 /// Takes a snapshot of the figures of a run.
 pub(crate) fn snapshot(stats: &ScheduleStats, ctx: &RunContext) -> MetricsSnapshot {
     let cache = ctx.tests.stats();
-    let workers = stats.pool(WORKERS).map_or(0, |pool| u64::from(pool.used));
+    let used = stats.pool(WORKERS).map_or(0, |pool| pool.used);
+    let workers = u64::from(used.min(ctx.settings.parallel.workers));
     let storage = ctx.store.stats();
     let (parallel, cost) = (&ctx.settings.parallel, ctx.totals.lock().usage.cost);
     let seconds = ctx.live.get().map_or(stats.wall.as_secs_f64(), |live| live.seconds());
@@ -40,7 +41,7 @@ pub(crate) fn snapshot(stats: &ScheduleStats, ctx: &RunContext) -> MetricsSnapsh
     });
     MetricsSnapshot {
         cache: CacheMetrics::new(cache.hits, cache.misses),
-        parallel: ParallelMetrics::new(workers, stats.ready as u64, stats.efficiency(WORKERS)),
+        parallel: ParallelMetrics::new(workers, stats.ready as u64, resources::efficiency(stats)),
         memory: greenwave_telemetry::memory_usage(storage.spillover_active),
         extra: extra.as_object().cloned().unwrap_or_default(),
         families: families::families(stats, ctx, &cache, &storage),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use greenwave_scheduler::{Limits, Needs, Resources};
+use greenwave_scheduler::{Limits, Needs, Resources, ScheduleStats};
 
 use crate::phase::Phase;
 use crate::plan::{Feature, Plan};
@@ -11,7 +11,8 @@ use crate::settings::Settings;
 /// Beginning of the names of a run's own resources. Resources of a plan have no colon in their
 /// names, so the names cannot clash.
 pub(crate) const OWN_PREFIX: char = ':';
-/// Workers that run tests.
+/// Workers that prepare tests, run them and store their results. While tests are short, there are
+/// two for each test that may run at once: see [`TestSlots`](greenwave_testing::TestSlots).
 pub(crate) const WORKERS: &str = ":workers";
 /// Requests in flight to agents.
 pub(crate) const AGENTS: &str = ":agents";
@@ -72,9 +73,19 @@ pub(crate) fn requests_max(settings: &Settings, agents: usize) -> u32 {
     u32::try_from(agents).unwrap_or(u32::MAX).clamp(1, settings.parallel.agents.max(1))
 }
 
+/// Returns the share of the workers' time that stages used. The pool has two workers for each test
+/// that may run.
+pub(crate) fn efficiency(stats: &ScheduleStats) -> f64 {
+    (2.0 * stats.efficiency(WORKERS)).min(1.0)
+}
+
 /// Returns the limits of a run.
 pub(crate) fn limits(plan: &Plan, settings: &Settings) -> Limits {
-    let own = [(WORKERS, settings.parallel.workers), (AGENTS, settings.parallel.agents), (MERGE, 1)];
+    let own = [
+        (WORKERS, settings.parallel.workers.saturating_mul(2)),
+        (AGENTS, settings.parallel.agents),
+        (MERGE, 1),
+    ];
     let own = own.into_iter().chain([(COPIES, settings.parallel.workers)]);
     let own = own.map(|(name, units)| (name.to_owned(), units));
     let of_plan = plan.resources.iter().map(|(name, units)| (name.clone(), *units));

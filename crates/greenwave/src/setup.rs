@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use greenwave_process::{Child, Supervisor};
 use greenwave_sandbox::Sandbox;
+use greenwave_testing::TestSlots;
 use ignore::gitignore::GitignoreBuilder;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
@@ -87,6 +88,8 @@ pub(crate) fn key(commands: &[Vec<String>], inputs: &[String], tree: &Tree) -> [
 pub(crate) struct Starter {
     pub(crate) supervisor: Option<Supervisor>,
     pub(crate) sandbox: Option<Sandbox>,
+    /// Limits how many commands and tests run at once.
+    pub(crate) slots: Option<TestSlots>,
 }
 
 impl Starter {
@@ -140,6 +143,10 @@ pub(crate) async fn run(command: &[String], setting: &Setting<'_>, starter: &Sta
         .env("TMPDIR", setting.temporary)
         .env_remove("OLDPWD");
     call.envs(variables.iter().map(|(name, value)| (name, value)));
+    let _slot = match &starter.slots {
+        Some(slots) => Some(slots.take().await),
+        None => None,
+    };
     let started = starter.start(&mut call, setting);
     let (mut child, reader) = started.map_err(|error| failed(chain(&error)))?;
     let mut reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into())

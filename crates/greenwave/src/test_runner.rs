@@ -6,7 +6,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use greenwave_cache::TieredStats;
 use greenwave_inputs::{FileStamp, ManifestEntry, SharedHashes};
-use greenwave_testing::{CommandHarness, Error, Harness, Harnesses, Outcome, Runner, Test};
+use greenwave_testing::{CommandHarness, Error, Harness, Harnesses, Outcome, Runner, Test, TestSlots};
 
 /// Runs tests and looks up cached results.
 ///
@@ -26,6 +26,9 @@ pub(crate) trait TestRunner: Debug + Send + Sync + 'static {
 
     /// Replaces the harnesses.
     fn set_harnesses(&mut self, _harnesses: Harnesses) {}
+
+    /// Limits how many tests run at once.
+    fn set_slots(&mut self, slots: TestSlots);
 
     /// Runs a test in a directory even if its result is cached.
     async fn run_again(&self, root: &Path, test: &Test) -> Result<Outcome, Error>;
@@ -62,6 +65,10 @@ impl TestRunner for Runner {
 
     fn set_harnesses(&mut self, harnesses: Harnesses) {
         Runner::set_harnesses(self, harnesses);
+    }
+
+    fn set_slots(&mut self, slots: TestSlots) {
+        Runner::set_slots(self, slots);
     }
 
     async fn run_again(&self, root: &Path, test: &Test) -> Result<Outcome, Error> {

@@ -57,6 +57,20 @@ fn only_the_feature_that_breaks_a_guard_is_rejected() {
     assert_eq!(dir.read("project/old.txt"), "old\n");
 }
 
+/// The guard alone runs on parts of the batch, until the feature is found that breaks it.
+#[test]
+fn a_feature_to_blame_among_many_costs_few_tests() {
+    let guard = "[[guards]]\nname = \"old\"\ncommand = [\"grep\", \"-q\", \"old\", \"old.txt\"]\n";
+    let mut features = many(24);
+    features.insert(12, ShellFeature::new("bad", "answer bad.txt x; answer old.txt new", "test -f bad.txt"));
+    let (_, report) = run_with(&features, guard, 1);
+    assert_eq!(not_green(&report), ["bad"]);
+    // Red, yellow, and once each for the batch, the features before the one to blame, this one, and
+    // those behind it, with some runs of the guard. Split into halves, the batch needs ten.
+    let max = (2 + 4) * 25 + 40;
+    assert!(report.total("tests_run") <= max, "{} tests", report.total("tests_run"));
+}
+
 #[test]
 fn features_that_break_each_other_are_not_merged_together() {
     let test = |own: &str, other: &str| format!("test -f {own}.txt && ! test -f {other}.txt");

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use greenwave_scheduler::{
-    Durations, Executor, Graph, GraphBuilder, Limits, Needs, OnFailure, Progress, Resources, RunReport,
-    Stage, Step, TaskFailure, TaskOutcome,
+    AdmittedUnits, Durations, Executor, Graph, GraphBuilder, Limits, Needs, OnFailure, Progress, Resources,
+    RunReport, Stage, Step, TaskFailure, TaskOutcome,
 };
 use tokio::time::sleep;
 
@@ -199,4 +199,51 @@ async fn stop_at_first_leaves_remaining_tasks_stopped() {
     let [fails, runs, left, too] = &report.outcomes[..] else { panic!("four tasks") };
     assert!(matches!((fails, runs), (TaskOutcome::Failed(_), TaskOutcome::Done(()))));
     assert!(matches!((left, too), (TaskOutcome::Stopped, TaskOutcome::Stopped)));
+}
+
+/// While one unit is admitted, stages run one after another. Then both units are used.
+#[tokio::test(start_paused = true)]
+async fn the_admitted_units_of_a_pool_change_during_a_run() {
+    let graph = graph(&[("a", &[]), ("b", &[]), ("c", &[]), ("d", &[])]);
+    let (admit, units) = tokio::sync::watch::channel(1);
+    let mut executor = Executor::new(Limits {
+        resources: Resources::new([("workers", 4), ("places", 2)]),
+        ..Limits::default()
+    });
+    executor.admitted = Some(AdmittedUnits { pool: "places".to_owned(), units });
+    let stage = |_| async {
+        sleep(Duration::from_secs(10)).await;
+        Step::Done(())
+    };
+    let needs = |_| Needs::nothing().of("workers", 1).of("places", 1);
+    let run = executor.run::<_, (), String, _>(&graph, |_| Durations::DEFAULT, &[], needs, stage, |_| {});
+    let later = async {
+        sleep(Duration::from_secs(15)).await;
+        // More than the limit counts as the limit.
+        admit.send(3).unwrap();
+        admit
+    };
+    let (report, _admit) = tokio::join!(run, later);
+    let stats = report.unwrap().stats;
+    // From 0 s and from 10 s, one stage; from 15 s, another one beside it; from 20 s, the last one.
+    assert_eq!(stats.wall, Duration::from_secs(30));
+    assert_eq!(stats.pool("places").unwrap().peak, 2);
+}
+
+/// If nobody can change the number any more, the run goes on with it.
+#[tokio::test(start_paused = true)]
+async fn admitted_units_stay_once_nobody_can_change_them() {
+    let graph = graph(&[("a", &[]), ("b", &[])]);
+    let (admit, units) = tokio::sync::watch::channel(1);
+    drop(admit);
+    let mut executor =
+        Executor::new(Limits { resources: Resources::new([("places", 2)]), ..Limits::default() });
+    executor.admitted = Some(AdmittedUnits { pool: "places".to_owned(), units });
+    let stage = |_| async {
+        sleep(Duration::from_secs(1)).await;
+        Step::Done(())
+    };
+    let needs = |_| Needs::nothing().of("places", 1);
+    let run = executor.run::<_, (), String, _>(&graph, |_| Durations::DEFAULT, &[], needs, stage, |_| {});
+    assert_eq!(run.await.unwrap().stats.wall, Duration::from_secs(2));
 }

@@ -11,6 +11,7 @@ use greenwave_scheduler::OrderRules;
 use crate::harness::Harnesses;
 use crate::run::continuation::Continuations;
 use crate::run::output_observer::OutputObserver;
+use crate::run::slots::TestSlots;
 
 /// Environment variable that passes the results directory to tests.
 pub const RESULTS_VARIABLE: &str = "GREENWAVE_OUTER_RESULTS";
@@ -59,6 +60,8 @@ pub struct RunnerOptions {
     /// Processes of collections that wait to run the tests which they have found. Without it, these
     /// processes end.
     pub continuations: Option<Continuations>,
+    /// Limits how many tests run at once. Without it, as many run as the caller starts.
+    pub slots: Option<TestSlots>,
 }
 
 /// Maximum number of times that a new or a failing test is repeated.

@@ -170,11 +170,15 @@ pub(crate) async fn start(
         strict.attach(&mut command)?;
     }
     let observation = Observation::begin(job.tracer(), &mut command, options.trace).await?;
+    let slot = match &options.slots {
+        Some(slots) => Some(slots.take().await),
+        None => None,
+    };
     let (started, began) = (Instant::now(), now_ns());
     let child = Child::start_under(environment.supervisor(), command).map_err(failed)?;
     let output = CapturedOutput::new(stream, harness.decoder(test));
     let (directory, own) = (job.directory.clone(), job.own.to_owned());
-    Ok(RunningProcess { child, output, observation, started, began, directory, own, ended: None })
+    Ok(RunningProcess { child, output, observation, started, began, directory, own, ended: None, slot })
 }
 
 /// Runs a process to its end, with the time limit, servers and harness of a test.
@@ -192,6 +196,7 @@ pub(crate) async fn finish(
     let observe = options.output.as_ref().map(|observer| (observer, test));
     let ended = attend(&mut running.child, &mut running.output, running.ended.take(), observe, test.time_max);
     let mut ended = ended.await.map_err(failed)?;
+    drop(running.slot.take());
     let RunningProcess { observation, started, began, directory, own, .. } = running;
     ended.output = environment.with_own_paths(ended.output, &directory);
     let (duration, by_clock) = (started.elapsed(), now_ns().saturating_sub(began));

@@ -44,6 +44,7 @@ use crate::run::blocking::blocking;
 use crate::run::environment::Environment;
 use crate::run::isolation::{Isolation, IsolationPool};
 use crate::run::options::RunnerOptions;
+use crate::run::slots::TestSlots;
 use crate::run::toolchain::Tools;
 use crate::run::workspace::{DirectoryWorkspace, Workspace};
 use crate::{Error, Harnesses, Manifest, Test};
@@ -277,6 +278,11 @@ impl Runner {
     /// Replaces the harnesses.
     pub fn set_harnesses(&mut self, harnesses: Harnesses) {
         self.options.harnesses = harnesses;
+    }
+
+    /// Limits how many tests run at once.
+    pub fn set_slots(&mut self, slots: TestSlots) {
+        self.options.slots = Some(slots);
     }
 
     /// Returns the harness of a test.

@@ -14,6 +14,7 @@ use crate::harness::OutputDecoder;
 use crate::plain_text::LEFT_OUT;
 use crate::run::observation::{Observation, Seen};
 use crate::run::output_observer::OutputObserver;
+use crate::run::slots::TestSlot;
 use crate::{CaseReport, Test};
 
 /// Maximum number of captured bytes of an output: half from its start, half from its end.
@@ -39,6 +40,8 @@ pub(crate) struct RunningProcess {
     pub(super) own: PathBuf,
     /// The exit, if it was waited for already.
     pub(super) ended: Option<Exit>,
+    /// The slot that the process uses, if they are limited.
+    pub(super) slot: Option<TestSlot>,
 }
 
 /// The exit status of a process, and whether other processes outlived it.

@@ -1,5 +1,7 @@
 //! Makes the first events of a run and its report.
 
+use std::time::Duration;
+
 use greenwave_scheduler::{ScheduleStats, TaskFailure};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
@@ -11,7 +13,7 @@ use crate::feature_run::FeatureRun;
 use crate::plan::ResultKind;
 use crate::preflight::Problem;
 use crate::report::{BranchReport, FeatureReport, Report, Totals};
-use crate::resources::WORKERS;
+use crate::resources::{self, WORKERS};
 
 /// Returns the event that reports a problem of the plan.
 pub(super) fn note_event(problem: &Problem) -> Event {
@@ -48,13 +50,15 @@ pub(super) async fn report(
     for id in &ctx.selected {
         reports.push(features[id.index()].lock().await.report());
     }
+    let busy: Duration = reports.iter().map(|report: &FeatureReport| report.busy).sum();
     let storage = ctx.store.stats();
     let counted = ctx.totals.lock().clone();
     let totals = Totals {
         wall: started.elapsed(),
-        sequential: reports.iter().map(|report: &FeatureReport| report.busy).sum(),
-        efficiency: stats.efficiency(WORKERS),
-        workers_peak: stats.pool(WORKERS).map_or(0, |pool| pool.peak),
+        // One after another, no test would wait for others.
+        sequential: busy.saturating_sub(ctx.slots.waited()),
+        efficiency: resources::efficiency(stats),
+        workers_peak: stats.pool(WORKERS).map_or(0, |pool| pool.peak.min(ctx.settings.parallel.workers)),
         memory_peak_mb: greenwave_telemetry::memory_usage(false).peak_mb,
         storage_peak_bytes: storage.memory_bytes_peak,
         storage_spilled: storage.spilled_blobs,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use greenwave_scheduler::{NewTask, Step, TaskSender};
-use greenwave_testing::Outcome;
+use greenwave_testing::{Outcome, Test};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -22,6 +22,7 @@ use super::chain::{Chain, ChainProgress, ChainState};
 use super::spare_copies::SpareCopies;
 use crate::context::RunContext;
 use crate::error::FeatureError;
+use crate::plan::FeatureId;
 use crate::report::FeatureReport;
 use crate::resources;
 use crate::test_results::run_test;
@@ -33,12 +34,49 @@ pub(super) const PHASE: &str = "merging";
 /// Number of the next candidate, and of the next task of a worker that helps.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
+/// Returns the number of a new candidate.
+pub(super) fn next_candidate() -> u64 {
+    // Relaxed: only the number itself matters.
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Runs a test, or takes its cached result. A panic is an error.
+pub(super) async fn run_guarded(
+    ctx: &RunContext,
+    reporter: FeatureId,
+    report: &mut FeatureReport,
+    test: &Test,
+    root: &Path,
+) -> Result<Outcome, FeatureError> {
+    let run = run_test(ctx, reporter, report, test, root, PHASE);
+    let result = AssertUnwindSafe(run).catch_unwind().await;
+    result.unwrap_or_else(|panic| Err(FeatureError::of_panic(&*panic)))
+}
+
 /// The workers that can help to test merges.
 #[derive(Debug, Clone)]
 pub(super) struct Helpers {
     pub(super) copies: Arc<SpareCopies>,
     /// Adds a task for each of them to the run.
     pub(super) tasks: Option<TaskSender<(), FeatureError>>,
+}
+
+impl Helpers {
+    /// Adds this number of tasks to the run, for workers that may help. The scheduler starts them
+    /// when no feature needs the worker.
+    pub(super) async fn invite<F>(&self, count: usize, help: impl Fn() -> F + Clone + Send + Sync + 'static)
+    where
+        F: Future<Output = Step<(), FeatureError>> + Send + 'static,
+    {
+        let Some(tasks) = self.tasks.as_ref().filter(|_| self.copies.is_usable()) else { return };
+        for _ in 0..count {
+            let id = format!(":merge/{}", next_candidate());
+            let task = NewTask { id, needs: resources::helper_needs(), ..NewTask::default() };
+            let help = help.clone();
+            // The run cannot be over, or has no use for it.
+            let _ = tasks.add(task, move |_| help()).await;
+        }
+    }
 }
 
 /// The tests of one candidate.
@@ -96,8 +134,7 @@ impl TestPool {
             running: BTreeSet::new(),
             stuck: BTreeSet::new(),
         };
-        // Relaxed: only the number itself matters.
-        let candidate = NEXT.fetch_add(1, Ordering::Relaxed);
+        let candidate = next_candidate();
         let (state, stopped) = (Mutex::new(state), Notify::new());
         Arc::new(Self { ctx: Arc::clone(ctx), helpers, candidate, files, chains, state, stopped })
     }
@@ -192,22 +229,12 @@ impl TestPool {
         Some(TakenChain { pool: self, number })
     }
 
-    /// Adds a task to the run for each worker that may help. The scheduler starts them when no
-    /// feature needs the worker.
+    /// Adds a task to the run for each place that a test may take, apart from that of the merge.
     async fn invite(self: &Arc<Self>) {
-        let Some(tasks) = self.helpers.tasks.as_ref().filter(|_| self.helpers.copies.is_usable()) else {
-            return;
-        };
-        let workers = self.ctx.settings.parallel.workers as usize;
-        let count = self.state.lock().pending.len().min(workers.saturating_sub(1));
-        for _ in 0..count {
-            // Relaxed: only the number itself matters.
-            let id = format!(":merge/{}", NEXT.fetch_add(1, Ordering::Relaxed));
-            let task = NewTask { id, needs: resources::helper_needs(), ..NewTask::default() };
-            let pool = Arc::downgrade(self);
-            // The run cannot be over, or has no use for it.
-            let _ = tasks.add(task, move |_| help(Weak::clone(&pool))).await;
-        }
+        let places = *self.ctx.slots.places().borrow() as usize;
+        let count = self.state.lock().pending.len().min(places.saturating_sub(1));
+        let pool = Arc::downgrade(self);
+        self.helpers.invite(count, move || help(Weak::clone(&pool))).await;
     }
 
     /// Runs one chain in a copy of this worker. Returns `false` if there is nothing to do.
@@ -246,9 +273,7 @@ impl TakenChain<'_> {
             };
             let Some(test) = chain.tests.get(next) else { break };
             let mut report = FeatureReport::default();
-            let run = run_test(&pool.ctx, chain.reporter, &mut report, test, root, PHASE);
-            let result = AssertUnwindSafe(run).catch_unwind().await;
-            let result = result.unwrap_or_else(|panic| Err(FeatureError::of_panic(&*panic)));
+            let result = run_guarded(&pool.ctx, chain.reporter, &mut report, test, root).await;
             let mut state = pool.state.lock();
             let progress = &mut state.chains[number];
             progress.next = next + 1;

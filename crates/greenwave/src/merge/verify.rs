@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::chain::Chain;
 use super::joined::Joined;
+use super::probes::FailedTest;
 use super::test_pool::{Failure, PHASE, TestPool};
 use super::{MERGE_COPY, MergeQueue, Trunk, Verified, new_workspace};
 use crate::context::RunContext;
@@ -28,6 +29,8 @@ use crate::workspace::Workspace;
 /// The features that are merged, and the files with their changes.
 pub(super) struct Merge<'a> {
     pub(super) joined: &'a mut Joined,
+    /// The feature whose tests run first, if they do at all: one of them has just failed.
+    pub(super) first: Option<FeatureId>,
 }
 
 /// A candidate, and the files that its tests run on.
@@ -95,8 +98,16 @@ enum Blame {
     Flaky,
 }
 
+/// A candidate that is refused.
+#[derive(Debug)]
+pub(super) struct Rejection {
+    pub(super) refusal: StageResult,
+    /// The test that the changes broke, unless a guard has run fewer single tests.
+    pub(super) by: Option<FailedTest>,
+}
+
 /// Counts of the tests of a candidate, or its refusal.
-type Verification = Result<Vec<Verified>, StageResult>;
+type Verification = Result<Vec<Verified>, Rejection>;
 
 impl MergeQueue {
     /// Runs all tests that must pass on the candidate. Tests whose inputs are unchanged have cached
@@ -132,23 +143,26 @@ impl MergeQueue {
         let own = run.merge.joined.features.iter().map(|(feature, _)| feature.id).enumerate();
         let own = own.filter_map(|(at, id)| Chain::of_feature(ctx, id, (at, id)));
         let green = run.trunk.green.iter().filter_map(|&id| Chain::of_feature(ctx, id, (0, first)));
-        let chains = own.chain(green).collect();
-        if let Some(refusal) = self.run_chains(&mut run, chains).await? {
-            return Ok(Err(refusal));
+        let mut chains: Vec<Chain> = own.chain(green).collect();
+        if let Some(at) = chains.iter().position(|chain| chain.owner == run.merge.first) {
+            chains[..=at].rotate_right(1);
+        }
+        if let Some(rejection) = self.run_chains(&mut run, chains).await? {
+            return Ok(Err(rejection));
         }
         Ok(match self.verify_guards(&mut run).await? {
-            Some(refusal) => Err(refusal),
+            Some(rejection) => Err(rejection),
             None => Ok(run.verified),
         })
     }
 
-    /// Runs the tests of a candidate. Returns a refusal if the changes broke one. Results of guards
+    /// Runs the tests of a candidate. Returns a rejection if the changes broke one. Results of guards
     /// that pass are recorded, unless a single test is missing.
     async fn run_chains(
         &self,
         run: &mut CandidateRun<'_, '_>,
         chains: Vec<Chain>,
-    ) -> Result<Option<StageResult>, FeatureError> {
+    ) -> Result<Option<Rejection>, FeatureError> {
         let count = chains.len();
         let pool = TestPool::new(&self.ctx, self.helpers(), run.merge.candidate().clone(), chains);
         loop {
@@ -159,14 +173,15 @@ impl MergeQueue {
                 Some(Failure::Broken(error)) => return Err(error),
                 Some(Failure::Test(number, test)) => (number, test),
             };
-            let refusal = self.judge_failure(run, pool.chain(number), test).await?;
-            if refusal.is_some() {
-                return Ok(refusal);
+            if let Some(refusal) = self.judge_failure(run, pool.chain(number), test).await? {
+                let by = Some(FailedTest::of(pool.chain(number), test));
+                return Ok(Some(Rejection { refusal, by }));
             }
             pool.pass_over(number);
         }
         let passed = (0..count).filter_map(|at| Some((&pool.chain(at).tests[0], pool.take_passed(at)?)));
-        Ok(run.record_guards(&self.ctx, &passed.collect::<Vec<_>>()))
+        let refusal = run.record_guards(&self.ctx, &passed.collect::<Vec<_>>());
+        Ok(refusal.map(|refusal| Rejection { refusal, by: None }))
     }
 
     /// Decides about a test that failed on the candidate. Returns a refusal if the changes broke
@@ -197,11 +212,8 @@ impl MergeQueue {
         Ok(None)
     }
 
-    /// Runs the guards. Returns a refusal if the changes broke one.
-    async fn verify_guards(
-        &self,
-        run: &mut CandidateRun<'_, '_>,
-    ) -> Result<Option<StageResult>, FeatureError> {
+    /// Runs the guards. Returns a rejection if the changes broke one.
+    async fn verify_guards(&self, run: &mut CandidateRun<'_, '_>) -> Result<Option<Rejection>, FeatureError> {
         let ctx = &self.ctx;
         let (first, _) = run.merge.feature(0);
         if !run.trunk.guards.is_ready() {

@@ -161,6 +161,21 @@ fn tests_of_a_batch_use_all_workers() {
     assert_eq!(check(&[alone]).merge_tests_beside, 0);
 }
 
+/// The feature that breaks the guard is found by runs of the guard on parts of the batch, several
+/// of them at once. Kills and other interruptions at each step of it change nothing.
+#[test]
+fn parts_of_a_batch_that_fails_are_tested_side_by_side() {
+    let mut features = vec![feature(&[Answer::Good]); 7];
+    features[4] = feature(&[Answer::Unguarded, Answer::Good]);
+    features.push(feature(&[Answer::Shared]));
+    let plan = Script { workers: 3, agents: 8, guard: Guard::Passes, ..script(features) };
+    let coverage = check(std::slice::from_ref(&plan));
+    assert!(coverage.guards_beside > 0, "{coverage:?}");
+    let alone = Script { workers: 1, ..plan.clone() };
+    assert_eq!(check(&[alone]).guards_beside, 0);
+    check(&interrupted(&plan, 3 * Interruption::ALL.len()));
+}
+
 /// A batch that several workers test ends as if one of them had tested it, with all answers and
 /// interruptions.
 #[test]

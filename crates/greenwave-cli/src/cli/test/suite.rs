@@ -333,6 +333,7 @@ fn open(
         harnesses,
         output: is_live.then(live::observer),
         continuations,
+        slots: None,
     };
     let options = SuiteOptions {
         workers,

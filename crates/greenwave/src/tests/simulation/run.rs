@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use greenwave_testing::Test;
+use greenwave_testing::{Test, TestSlots};
 
 use super::model;
 use super::script::{Answer, FeatureScript, Guard, Hold, Interruption, Script};
@@ -33,6 +33,8 @@ pub(super) struct Coverage {
     pub(super) batches_finished: usize,
     /// Number of tests of merges that started beside another one.
     pub(super) merge_tests_beside: usize,
+    /// Number of runs of the guard that started beside another one.
+    pub(super) guards_beside: usize,
     pub(super) green: usize,
     pub(super) failed: usize,
     pub(super) skipped: usize,
@@ -52,6 +54,7 @@ impl Coverage {
         self.interrupted += other.interrupted;
         self.batches_finished += other.batches_finished;
         self.merge_tests_beside += other.merge_tests_beside;
+        self.guards_beside += other.guards_beside;
         self.green += other.green;
         self.failed += other.failed;
         self.skipped += other.skipped;
@@ -92,6 +95,7 @@ pub(super) fn run(script: &Script) -> Result<Coverage, String> {
     }
     coverage.batches_finished = world.observed.lock().batches_finished;
     coverage.merge_tests_beside = world.observed.lock().merge_tests_beside;
+    coverage.guards_beside = world.observed.lock().guards_beside;
     for feature in last.iter().flat_map(|report| &report.features) {
         match feature.phase {
             "green" => coverage.green += 1,
@@ -223,7 +227,7 @@ pub(super) fn open_plan(world: &Arc<World>, plan: Plan) -> Result<Engine, crate:
     let starter = Starter::default();
     let engine =
         Engine::assemble(plan, settings, agents, steps, Mask::default(), (&copies, starter), |_, _| {
-            Ok(Arc::new(SimulatedTests(Arc::clone(world))))
+            Ok(Arc::new(SimulatedTests(Arc::clone(world), TestSlots::new(1))))
         })?;
     let wait_for_approval = world.script.waits_for_approval();
     engine.with_scope(RunScope { wait_for_approval, ..RunScope::default() })

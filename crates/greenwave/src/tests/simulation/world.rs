@@ -122,6 +122,11 @@ pub(super) struct Observed {
     connected: BTreeSet<usize>,
     requesting: usize,
     testing: usize,
+    guards_running: usize,
+    /// Number of runs of the guard that started beside another one.
+    pub(super) guards_beside: usize,
+    /// Number of tests of merges that run.
+    merge_testing: usize,
     /// Directories in which a test runs, and whether it needs the resource for a merge.
     running: BTreeMap<PathBuf, bool>,
     /// Number of tests of merges that started beside another one.

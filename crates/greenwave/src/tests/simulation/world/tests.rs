@@ -7,22 +7,26 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use greenwave_cache::TieredStats;
-use greenwave_testing::{CacheDecision, Error as TestError, ExitReason, Outcome, Source, Status, Test};
+use greenwave_testing::{
+    CacheDecision, Error as TestError, ExitReason, Outcome, Source, Status, Test, TestSlots,
+};
 use tokio::time::sleep;
 
 use super::super::script::{Guard, Red};
-use super::{GUARD, TEST_MAX, UNITS, World, number};
+use super::{GUARD, Held, TEST_MAX, UNITS, World, number};
 use crate::test_runner::TestRunner;
 
 /// The test runner of a world.
 #[derive(Debug)]
-pub(in super::super) struct SimulatedTests(pub(in super::super) Arc<World>);
+pub(in super::super) struct SimulatedTests(pub(in super::super) Arc<World>, pub(in super::super) TestSlots);
 
 #[async_trait]
 impl TestRunner for SimulatedTests {
     async fn run(&self, root: &Path, test: &Test) -> Result<Outcome, TestError> {
         let world = &*self.0;
         let _running = world.enter(root, test);
+        let _slot = self.1.take().await;
+        let _beside = world.run_beside(root);
         if test.name == GUARD {
             return Ok(world.run_guard(root).await);
         }
@@ -58,6 +62,10 @@ impl TestRunner for SimulatedTests {
         Ok(outcome)
     }
 
+    fn set_slots(&mut self, slots: TestSlots) {
+        self.1 = slots;
+    }
+
     async fn discover(&self, root: &Path) -> Result<Vec<Test>, TestError> {
         let features = 0..self.0.script.features.len();
         let found = features.filter(|at| World::file(root, &World::written_test(*at)).is_some());
@@ -71,6 +79,8 @@ impl TestRunner for SimulatedTests {
     async fn run_again(&self, root: &Path, test: &Test) -> Result<Outcome, TestError> {
         let world = &*self.0;
         let _running = world.enter(root, test);
+        let _slot = self.1.take().await;
+        let _beside = world.run_beside(root);
         let worker = world.held(|observed| &mut observed.testing, world.script.workers, "tests");
         let outcome = match &*test.name {
             GUARD => Ok(world.run_guard(root).await),
@@ -102,14 +112,23 @@ impl World {
         if others.contains_key(root) {
             observed.violations.push(format!("two tests run in {}", root.display()));
         }
-        if is_merge(root) && others.keys().any(|other| is_merge(other)) {
-            observed.merge_tests_beside += 1;
-        }
         if has_units && others.values().any(|&units| units) {
             observed.violations.push("two tests of a merge use the resource".to_owned());
         }
         observed.running.insert(root.to_owned(), has_units);
         RunningTest(self, root.to_owned())
+    }
+
+    /// Counts a test of a merge that runs beside another one.
+    fn run_beside(&self, root: &Path) -> Option<Held<'_>> {
+        if !is_merge(root) {
+            return None;
+        }
+        let held = self.held(|observed| &mut observed.merge_testing, u32::MAX, "tests of merges");
+        let mut observed = self.observed.lock();
+        observed.merge_tests_beside += usize::from(observed.merge_testing > 1);
+        drop(observed);
+        Some(held)
     }
 
     /// Runs the guard of the plan.
@@ -120,7 +139,13 @@ impl World {
             || self.script.guard == Guard::FailsAtStart
             || self.observed.lock().unguarded;
         let took = Duration::from_millis(400);
+        let running = self.held(|observed| &mut observed.guards_running, self.script.workers, "guards");
+        {
+            let mut observed = self.observed.lock();
+            observed.guards_beside += usize::from(observed.guards_running > 1);
+        }
         sleep(took).await;
+        drop(running);
         let status = if fails { Status::Failed(ExitReason::Code(6)) } else { Status::Passed };
         outcome(status, took)
     }
