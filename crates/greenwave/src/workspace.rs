@@ -118,6 +118,11 @@ impl Workspace {
         }
     }
 
+    /// Returns whether no files were written yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+
     /// Returns the files of the workspace.
     pub(crate) fn tree(&self) -> &Tree {
         &self.tree

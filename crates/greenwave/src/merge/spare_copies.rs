@@ -53,6 +53,11 @@ impl SpareCopies {
         if self.unused.lock().is_empty() { preparation.max(*self.cost.lock()) } else { preparation }
     }
 
+    /// Records the time that it took to make a copy.
+    pub(super) fn record_cost(&self, took: Duration) {
+        *self.cost.lock() = took;
+    }
+
     /// Returns a copy with the files of a candidate, a new one if all are in use. Returns `None` if
     /// it cannot be made, for example because the disk is full: a merge can do without.
     pub(super) async fn borrow(
@@ -97,7 +102,7 @@ impl SpareCopies {
         spare.candidate = None;
         spare.workspace.prepare(files, &ctx.store).await?;
         if is_new {
-            *self.cost.lock() = started.elapsed();
+            self.record_cost(started.elapsed());
         }
         Ok(())
     }

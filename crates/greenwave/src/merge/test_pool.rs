@@ -231,8 +231,12 @@ impl TestPool {
 
     /// Adds a task to the run for each place that a test may take, apart from that of the merge.
     async fn invite(self: &Arc<Self>) {
-        let places = *self.ctx.slots.places().borrow() as usize;
-        let count = self.state.lock().pending.len().min(places.saturating_sub(1));
+        let places = match self.ctx.plan.setup.is_empty() {
+            true => *self.ctx.slots.places().borrow(),
+            // Each further copy costs what the commands take that set it up.
+            false => self.ctx.settings.parallel.workers,
+        };
+        let count = self.state.lock().pending.len().min((places as usize).saturating_sub(1));
         let pool = Arc::downgrade(self);
         self.helpers.invite(count, move || help(Weak::clone(&pool))).await;
     }

@@ -134,8 +134,11 @@ impl MergeQueue {
         workspace: &mut Workspace,
     ) -> Result<Verification, FeatureError> {
         let ctx = &self.ctx;
-        let started = Instant::now();
+        let (started, is_new) = (Instant::now(), workspace.is_fresh());
         workspace.prepare(merge.candidate(), &ctx.store).await?;
+        if is_new {
+            self.spare.record_cost(started.elapsed());
+        }
         let mut run =
             CandidateRun { preparation: started.elapsed(), verified: Vec::new(), merge, trunk, workspace };
         run.verified = vec![Verified::default(); run.merge.joined.features.len()];
