@@ -18,8 +18,9 @@ const WEIGHT: u32 = 8;
 ///
 /// A test takes a slot when its process starts, and gives it back at the end of the process. What
 /// the runner does before and after takes none. So the slots stay busy while tests are short if
-/// more of them are under way than there are slots: [`TestSlots::places`] says how many. Around long
-/// tests, that would bring nothing, and the caller would decide too early which test comes next.
+/// more of them are under way than there are slots: [`TestSlots::places`] says how many. Around
+/// long tests, that would bring nothing, and the caller would decide too early which test comes
+/// next.
 #[derive(Debug, Clone)]
 pub struct TestSlots(Arc<Slots>);
 
@@ -139,7 +140,7 @@ mod tests {
     async fn there_are_more_places_while_tests_are_short() {
         let slots = TestSlots::new(3);
         let places = slots.places();
-        assert_eq!(*places.borrow(), 3, "nothing is known yet");
+        assert_eq!(*places.borrow(), 3, "no test has ended yet");
         hold(&slots, Duration::from_millis(50)).await;
         assert_eq!((*places.borrow(), slots.places_max()), (6, 6));
         hold(&slots, Duration::from_secs(60)).await;

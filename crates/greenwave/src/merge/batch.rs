@@ -1,8 +1,8 @@
 //! Merges a batch of features: joins their changes, tests the result once, and writes all or none.
 //!
 //! A batch that fails is split where the test that failed begins to fail, and its parts are merged
-//! one after the other. So each feature ends as if the batch had been merged one by one in the order
-//! of arrival, unless its tests pass only together with those of the batch.
+//! one after the other. So each feature ends as if the batch had been merged one by one in the
+//! order of arrival, unless its tests pass only together with those of the batch.
 
 use std::sync::Arc;
 

@@ -50,15 +50,15 @@ pub(super) struct Bisection {
 }
 
 impl Bisection {
-    /// Begins to look for the feature of a group of `len`, with all of which the test fails. It
-    /// does not run before the files of `passes` features are there.
+    /// Begins to look for the feature of a group of `len`, whose test fails with all of them. It
+    /// does not run before the files of `passes` features exist.
     pub(super) fn new(passes: usize, len: usize) -> Self {
         Self { passes: passes.min(len.saturating_sub(1)), fails: len, len }
     }
 
     /// Returns numbers of features to run the test with next, at most `count` of them. They divide
     /// the range in equal parts. Empty once the feature is found, and for a group of two, which is
-    /// split in the same way whatever the result is.
+    /// split in the same way with either result.
     pub(super) fn probes(&self, count: usize) -> Vec<usize> {
         let (range, is_pair) = (self.fails - self.passes, self.len <= 2);
         let count = if is_pair { 0 } else { count.min(range - 1) };
@@ -73,8 +73,8 @@ impl Bisection {
         self.passes = numbers(true).filter(|at| *at < self.fails).fold(self.passes, usize::max);
     }
 
-    /// Splits the group: features with which the test passes, those that it may fail for, and the
-    /// rest. If nothing was found out, into halves.
+    /// Splits the group: features with which the test passes, suspects, and the
+    /// rest. Without results, into halves.
     pub(super) fn parts<T>(&self, mut features: Vec<T>) -> Vec<Vec<T>> {
         if self.passes == 0 && self.fails >= features.len() {
             return halves(features);

@@ -19,7 +19,7 @@ use crate::resources;
 use crate::tree::Tree;
 use crate::workspace::Workspace;
 
-/// Maximum number of candidates of which tests run at once.
+/// Maximum number of candidates whose tests run at once.
 const AT_ONCE_MAX: u32 = 4;
 
 /// A test that failed for a batch, with those of its chain before it.
@@ -27,7 +27,7 @@ const AT_ONCE_MAX: u32 = 4;
 pub(super) struct FailedTest {
     /// The feature whose test it is. `None` for a guard.
     pub(super) owner: Option<FeatureId>,
-    /// The last one is the one that failed.
+    /// The last one failed.
     tests: Vec<Test>,
     /// Whether it can run beside itself.
     is_free: bool,

@@ -233,7 +233,7 @@ impl TestPool {
     async fn invite(self: &Arc<Self>) {
         let places = match self.ctx.plan.setup.is_empty() {
             true => *self.ctx.slots.places().borrow(),
-            // Each further copy costs what the commands take that set it up.
+            // The commands run for each further copy.
             false => self.ctx.settings.parallel.workers,
         };
         let count = self.state.lock().pending.len().min((places as usize).saturating_sub(1));

@@ -159,8 +159,8 @@ impl MergeQueue {
         })
     }
 
-    /// Runs the tests of a candidate. Returns a rejection if the changes broke one. Results of guards
-    /// that pass are recorded, unless a single test is missing.
+    /// Runs the tests of a candidate. Returns a rejection if the changes broke one. Results of
+    /// guards that pass are recorded, unless a single test is missing.
     async fn run_chains(
         &self,
         run: &mut CandidateRun<'_, '_>,

@@ -13,7 +13,7 @@ fn set(features: &[u32]) -> Set {
     features.iter().fold(0, |set, feature| set | 1 << feature)
 }
 
-/// The tests of a project: each fails if all of these features are there.
+/// The tests of a project: each fails with all of these features together.
 #[derive(Debug)]
 struct World(Vec<Set>);
 
@@ -37,7 +37,7 @@ impl World {
     }
 }
 
-/// All worlds with up to three tests, each of which fails for one feature or for two together.
+/// All worlds with up to three tests that fail for one feature or for two together.
 fn worlds(count: u32) -> Vec<World> {
     let sets: Vec<Set> = (1..1 << count).filter(|set: &Set| set.count_ones() <= 2).collect();
     let mut worlds = vec![World(Vec::new())];
@@ -77,7 +77,7 @@ impl Explorer<'_> {
             return;
         }
         assert!(self.seen.len() < 1_000_000, "too many states");
-        // A kill: the next run begins with what is green, and the others arrive in their order.
+        // A kill: the next run begins with the green features, and the others arrive in their order.
         let left: Vec<u32> =
             (0..self.count).filter(|at| (state.green | state.rejected) & (1 << at) == 0).collect();
         self.explore(State { groups: Groups::new(left.clone()), search: None, ..state.clone() });
@@ -166,7 +166,7 @@ fn a_batch_ends_as_if_its_features_were_merged_one_by_one() {
 struct Cost {
     whole: usize,
     single: usize,
-    /// Test commands, where a candidate that fails costs no more than it must: its first test, and
+    /// Test commands, where a candidate that fails costs as little as it can: its first test, and
     /// twice the repetition.
     commands: usize,
     /// Rounds of single tests.
@@ -211,8 +211,7 @@ fn decide(world: &World, count: u32, at_once: usize, is_searched: bool) -> (Set,
     (green, cost)
 }
 
-/// A feature to blame costs three more runs of all tests: up to it, with it, and the rest. So many
-/// are needed for halves only in a group of two.
+/// A feature to blame costs three more runs of all tests: up to it, with it, and the rest.
 #[test]
 fn a_feature_to_blame_costs_three_runs() {
     for count in 2..=31 {
@@ -234,7 +233,7 @@ fn a_feature_to_blame_costs_three_runs() {
     }
 }
 
-/// Where many features are to blame, the search costs no more than twice the test commands of
+/// Where many features are to blame, the search costs at most twice the test commands of
 /// halves.
 #[test]
 fn many_features_to_blame_cost_at_most_twice_the_commands_of_halves() {
