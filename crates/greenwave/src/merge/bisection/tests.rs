@@ -77,7 +77,7 @@ impl Explorer<'_> {
             return;
         }
         assert!(self.seen.len() < 1_000_000, "too many states");
-        // A kill: the next run begins with the green features, and the others arrive in their order.
+        // A kill: the next run has the green features, and the others arrive in their order.
         let left: Vec<u32> =
             (0..self.count).filter(|at| (state.green | state.rejected) & (1 << at) == 0).collect();
         self.explore(State { groups: Groups::new(left.clone()), search: None, ..state.clone() });
