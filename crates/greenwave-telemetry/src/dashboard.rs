@@ -18,8 +18,8 @@ pub(crate) const PAGE: &str = include_str!("dashboard.html");
 /// this server for data. Markup in data has no effect, since scripts and styles are allowed by
 /// their hashes, and text cannot be assigned as markup (`require-trusted-types-for`).
 pub(crate) const POLICY: &str = "default-src 'none'; \
-     script-src 'sha256-s/VwTmxcZSqpKgMdi45mC40XYtJegBInt+Jv8PpoTy4='; \
-     style-src 'sha256-3OhnEeLMj5V4M4P4SBgKzC0G6WpS8xKVMxT1jeHI3Ic='; \
+     script-src 'sha256-H7iupvYNk497H8XW/VErPrMDtbTa8GrLywYqa8xrK7A='; \
+     style-src 'sha256-1EwiYES9Q9rDr9LYciXCQNjKdtho7/WW3LXO9iMlIZk='; \
      connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
 
