@@ -230,9 +230,8 @@ impl Engine {
         let (state_dir, lock) = state_dir::lock(&plan.project)?;
         let (seal, root) = (settings.seal_of(&plan.project)?, ProjectRoot::of(&plan.project)?);
         place_tests(&mut plan, &root);
-        let events = Fanout::new();
+        let (events, slots) = (Fanout::new(), TestSlots::new(settings.parallel.workers));
         let notifier = Notifier::new(&plan, starter.supervisor.clone(), events.clone());
-        let slots = TestSlots::new(settings.parallel.workers);
         let options =
             copy_options(&plan, &settings, &root, Starter { slots: Some(slots.clone()), ..starter });
         let (copies, lock_of_copies) = Copies::new(copies, root, &plan.project, &plan.name, options)?;

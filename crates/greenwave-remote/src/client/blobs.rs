@@ -186,7 +186,7 @@ async fn batch_read(session: &Session, digests: &[Digest]) -> Result<Blobs, Call
             }
             Some(digest) if digest.matches(&response.data) => blobs.push((digest, response.data.into())),
             Some(digest) => {
-                damaged.push(format!("the content of the blob {digest} does not match its digest"))
+                damaged.push(format!("the content of the blob {digest} does not match its digest"));
             }
         }
     }
