@@ -34,7 +34,6 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Mode as FileMode, OFlags, openat, statat};
 
 use crate::boxed::boxed;
-use crate::harness::discover::StoredState;
 use crate::harness::discovery_state::DiscoveryState;
 use crate::results::key::{SCHEMA, inherited, resource_limits};
 use crate::results::lookup_inputs::LookupInputs;
@@ -46,7 +45,7 @@ use crate::run::runner::prepare::program_location;
 use crate::run::suite::report::SuiteReport;
 use crate::{Environment, Error, Harnesses, Test, TraceMode, TraceStatus};
 use greenwave_inputs::codec::{self, Header, Reader, Writer};
-use greenwave_inputs::{AccessKind, DiscoveredDeps, PathState, PathStates};
+use greenwave_inputs::{AccessKind, DiscoveredDeps, DurableDirectories, PathState, PathStates};
 use greenwave_inputs::{EntryKind, ManifestEntry};
 use greenwave_inputs::{FileStamp, now_ms};
 use greenwave_inputs::{ProjectFiles, Snapshot};
@@ -209,7 +208,7 @@ impl UpToDateRecord {
         report: &SuiteReport,
         key: &RecordKey,
         age_max: Duration,
-        discovered: Option<(StoredState, bool)>,
+        origin: RecordOrigin,
     ) -> Result<bool, Error> {
         let Some(lookup_inputs) = &report.lookup_inputs else { return Ok(false) };
         // Reading the whole project is the slow path.
@@ -219,11 +218,9 @@ impl UpToDateRecord {
         let Some((saved, oldest)) = all_cached(report).filter(|_| lookup_inputs.tests == tests.len()) else {
             return Ok(false);
         };
-        let Some(mut lasting) = project.durable_directories() else { return Ok(false) };
-        let discovered = discovered.map(|(StoredState { state, directories }, has_collections)| {
-            lasting = directories;
-            Discovered { state, has_collections }
-        });
+        let RecordOrigin { directories, discovered } = origin;
+        let Some(own) = project.durable_directories() else { return Ok(false) };
+        let lasting = directories.into_iter().fold(own, union);
         let Some((paths, mut contents)) = settled_paths(&lookup_inputs.snapshot, &lasting.directories) else {
             return Ok(false);
         };
@@ -269,6 +266,20 @@ fn all_cached(report: &SuiteReport) -> Option<(Duration, Duration)> {
         oldest = oldest.max(age);
     }
     (report.audited == 0).then_some((report.saved, oldest))
+}
+
+/// Joins two lists of directories and ignore files. Of different stamps of one path, both are kept:
+/// it has changed meanwhile, and at least one of them is outdated.
+fn union(mut one: DurableDirectories, other: DurableDirectories) -> DurableDirectories {
+    let join = |all: &mut Vec<(PathBuf, FileStamp)>, more: Vec<(PathBuf, FileStamp)>| {
+        all.extend(more);
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        all.dedup();
+    };
+    join(&mut one.directories, other.directories);
+    join(&mut one.ignore_files, other.ignore_files);
+    one.ignore_contents.extend(other.ignore_contents);
+    one
 }
 
 /// Paths with their timestamps, and the hashes of files that are compared by content.
@@ -377,12 +388,22 @@ struct RecordBody<'b> {
     names: &'b [u8],
 }
 
+/// The origin of the tests that a record is about.
+#[derive(Debug, Default)]
+pub(crate) struct RecordOrigin {
+    /// Directories that count beside those in which the tests have inputs.
+    pub(crate) directories: Option<DurableDirectories>,
+    /// The dependencies of the discovery; `None` for declared tests, and for commands that collect
+    /// tests.
+    pub(crate) discovered: Option<Discovered>,
+}
+
 /// The dependencies of a discovery.
 #[derive(Debug)]
-struct Discovered {
-    state: DiscoveryState,
+pub(crate) struct Discovered {
+    pub(crate) state: DiscoveryState,
     /// Whether commands have collected tests, whose record counts as well.
-    has_collections: bool,
+    pub(crate) has_collections: bool,
 }
 
 /// The program of some tests.

@@ -7,7 +7,7 @@ use super::context::SuiteContext;
 use super::report::SuiteReport;
 use crate::harness::discover::{StoredState, stored_state};
 use crate::results::state::StateFile;
-use crate::results::up_to_date::{RecordKey, UpToDateRecord};
+use crate::results::up_to_date::{Discovered, RecordKey, RecordOrigin, UpToDateRecord};
 use crate::{Error, Harnesses};
 
 /// The origin of the tests of a suite that were [discovered](crate::discover).
@@ -34,18 +34,23 @@ impl Suite {
         discovered: Option<&DiscoveredTests<'_>>,
     ) -> bool {
         let stored = match discovered {
-            None => self.record_in(StateFile::UpToDate, report, key, age_max, None),
+            None => self.record_in(StateFile::UpToDate, report, key, age_max, RecordOrigin::default()),
             Some(DiscoveredTests { harnesses, collections }) => {
                 let (root, environment) = (self.context.project.root(), self.context.runner.environment());
-                let Some(state) = stored_state(&self.state, root, harnesses, environment) else {
+                let Some(StoredState { state, directories }) =
+                    stored_state(&self.state, root, harnesses, environment)
+                else {
                     return false;
                 };
                 let own = collections.map_or(Ok(true), |(suite, report)| {
-                    suite.record_in(StateFile::CollectionsUpToDate, report, key, age_max, None)
+                    let origin =
+                        RecordOrigin { directories: Some(directories.clone()), ..RecordOrigin::default() };
+                    suite.record_in(StateFile::CollectionsUpToDate, report, key, age_max, origin)
                 });
                 own.and_then(|stored| {
-                    let of = Some((state, collections.is_some()));
-                    Ok(stored && self.record_in(StateFile::UpToDate, report, key, age_max, of)?)
+                    let discovered = Some(Discovered { state, has_collections: collections.is_some() });
+                    let origin = RecordOrigin { directories: Some(directories), discovered };
+                    Ok(stored && self.record_in(StateFile::UpToDate, report, key, age_max, origin)?)
                 })
             }
         };
@@ -61,10 +66,10 @@ impl Suite {
         report: &SuiteReport,
         key: &RecordKey,
         age_max: Duration,
-        discovered: Option<(StoredState, bool)>,
+        origin: RecordOrigin,
     ) -> Result<bool, Error> {
         let SuiteContext { project, tests, runner } = &*self.context;
         let suite = (project, &tests[..], runner);
-        UpToDateRecord::record((&self.state, file), suite, report, key, age_max, discovered)
+        UpToDateRecord::record((&self.state, file), suite, report, key, age_max, origin)
     }
 }
