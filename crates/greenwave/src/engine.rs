@@ -77,6 +77,8 @@ use project::ProjectCapture;
 use queue_waits::QueueWaits;
 use report::{feature_error, note_event, report, started_event};
 
+/// Minimum `storage.memory_limit`, in bytes, with which more tests are prepared than run.
+const AHEAD_MEMORY_MIN: u64 = 200_000_000;
 /// Maximum number of events in a subscriber's queue. The run waits while a queue is full.
 const EVENTS_QUEUED_MAX: usize = 1024;
 /// Maximum size of all answers in memory at once, in bytes.
@@ -230,7 +232,7 @@ impl Engine {
         let (state_dir, lock) = state_dir::lock(&plan.project)?;
         let (seal, root) = (settings.seal_of(&plan.project)?, ProjectRoot::of(&plan.project)?);
         place_tests(&mut plan, &root);
-        let (events, slots) = (Fanout::new(), TestSlots::new(settings.parallel.workers));
+        let (events, slots) = (Fanout::new(), test_slots(&settings));
         let notifier = Notifier::new(&plan, starter.supervisor.clone(), events.clone());
         let options =
             copy_options(&plan, &settings, &root, Starter { slots: Some(slots.clone()), ..starter });
@@ -554,6 +556,17 @@ fn place_tests(plan: &mut Plan, root: &ProjectRoot) {
     };
     let of_features = plan.features.iter_mut().flat_map(|it| it.tests.iter_mut().chain(&mut it.review));
     of_features.chain(guards).for_each(|test| root.place(test));
+}
+
+/// Returns the slots for processes of tests. With little memory, no more tests are prepared than
+/// run.
+fn test_slots(settings: &Settings) -> TestSlots {
+    let workers = settings.parallel.workers;
+    if settings.storage.memory_limit < AHEAD_MEMORY_MIN {
+        TestSlots::exact(workers)
+    } else {
+        TestSlots::new(workers)
+    }
 }
 
 /// Returns a test runner that nobody shares yet, with a limit for the tests that run at once.

@@ -28,6 +28,8 @@ pub struct TestSlots(Arc<Slots>);
 struct Slots {
     free: Arc<Semaphore>,
     count: u32,
+    /// Whether more tests are prepared than can run.
+    is_ahead: bool,
     /// Mean duration of the latest tests.
     mean: Mutex<Option<Duration>>,
     places: watch::Sender<u32>,
@@ -47,10 +49,26 @@ pub struct TestSlot {
 impl TestSlots {
     /// Creates this number of slots; 0 counts as 1.
     pub fn new(count: u32) -> Self {
+        Self::with(count, true)
+    }
+
+    /// Creates slots with as many places, for little memory: each test that is prepared takes some.
+    pub fn exact(count: u32) -> Self {
+        Self::with(count, false)
+    }
+
+    fn with(count: u32, is_ahead: bool) -> Self {
         let count = count.max(1);
         let free = usize::try_from(count).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let (free, places) = (Arc::new(Semaphore::new(free)), watch::Sender::new(count));
-        Self(Arc::new(Slots { free, count, mean: Mutex::default(), places, waited: Mutex::default() }))
+        Self(Arc::new(Slots {
+            free,
+            count,
+            is_ahead,
+            mean: Mutex::default(),
+            places,
+            waited: Mutex::default(),
+        }))
     }
 
     /// Waits for a slot, and takes it.
@@ -78,18 +96,18 @@ impl TestSlots {
 
     /// Returns the maximum number of places.
     pub fn places_max(&self) -> u32 {
-        self.0.count.saturating_mul(2)
+        if self.0.is_ahead { self.0.count.saturating_mul(2) } else { self.0.count }
     }
 }
 
 impl Drop for TestSlot {
     fn drop(&mut self) {
-        let Slots { count, mean, places, .. } = &*self.slots;
+        let Slots { count, is_ahead, mean, places, .. } = &*self.slots;
         let latest = self.since.elapsed();
         let mut mean = mean.lock();
         let now = mean.map_or(latest, |mean| (mean * (WEIGHT - 1) + latest) / WEIGHT);
         *mean = Some(now);
-        let wanted = if now < SHORT { count.saturating_mul(2) } else { *count };
+        let wanted = if *is_ahead && now < SHORT { count.saturating_mul(2) } else { *count };
         places.send_if_modified(|places| std::mem::replace(places, wanted) != wanted);
     }
 }
@@ -145,6 +163,9 @@ mod tests {
         assert_eq!((*places.borrow(), slots.places_max()), (6, 6));
         hold(&slots, Duration::from_secs(60)).await;
         assert_eq!(*places.borrow(), 3);
+        let exact = TestSlots::exact(3);
+        hold(&exact, Duration::from_millis(50)).await;
+        assert_eq!((*exact.places().borrow(), exact.places_max()), (3, 3));
         for _ in 0..60 {
             hold(&slots, Duration::from_millis(50)).await;
         }
