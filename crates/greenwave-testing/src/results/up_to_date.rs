@@ -20,6 +20,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::CStr;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -236,7 +237,7 @@ impl UpToDateRecord {
         out.number(tests.len() as u64).number(saturating(saved.as_nanos()));
         put_names(&mut out, &declared);
         put_discovered(&mut out, discovered.as_ref());
-        let dependencies = dependencies(lookup_inputs, &lasting.directories);
+        let dependencies = dependencies(project.root(), lookup_inputs, &lasting.directories);
         put_lookup_inputs(&mut out, lookup_inputs, tests, &dependencies);
         out.text(&project.encode_used(&dependencies));
         out.count(contents.len());
@@ -268,8 +269,8 @@ fn all_cached(report: &SuiteReport) -> Option<(Duration, Duration)> {
     (report.audited == 0).then_some((report.saved, oldest))
 }
 
-/// Joins two lists of directories and ignore files. Of different stamps of one path, both are kept:
-/// it has changed meanwhile, and at least one of them is outdated.
+/// Joins two lists of directories and ignore files. A path that has changed between the two keeps
+/// both stamps. One of them is outdated, so the record is outdated as well.
 fn union(mut one: DurableDirectories, other: DurableDirectories) -> DurableDirectories {
     let join = |all: &mut Vec<(PathBuf, FileStamp)>, more: Vec<(PathBuf, FileStamp)>| {
         all.extend(more);
@@ -653,15 +654,30 @@ fn put_lookup_inputs(
     out.bytes(&inputs.snapshot.states.digest(dependencies));
 }
 
+fn is_missing(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
 /// Returns the discovered dependencies of all tests, without missing paths in directories whose
 /// stamps are compared: these show that a path is still missing.
-fn dependencies(inputs: &LookupInputs, directories: &[(PathBuf, FileStamp)]) -> Arc<DiscoveredDeps> {
+///
+/// The stamps may be younger than the lookup, so a path must also be missing now. Otherwise the
+/// stamps could belong to a directory in which it was created after the lookup.
+fn dependencies(
+    root: &Path,
+    inputs: &LookupInputs,
+    directories: &[(PathBuf, FileStamp)],
+) -> Arc<DiscoveredDeps> {
     let directories: HashSet<&Path> = directories.iter().map(|(path, _)| path.as_path()).collect();
     let is_compared = |(path, kind): &(PathBuf, AccessKind)| {
         matches!(kind, AccessKind::Content | AccessKind::Names | AccessKind::Repository)
             && path.parent().is_some_and(|parent| directories.contains(parent))
             && inputs.snapshot.states.state(path, *kind).0 == PathState::Absent
+            && is_missing(&root.join(path))
     };
     let all = DiscoveredDeps::new(inputs.sets.iter().flat_map(|set| set.accesses.iter().cloned()));
     Arc::new(DiscoveredDeps::new(all.accesses.into_iter().filter(|access| !is_compared(access))))
 }
+
+#[cfg(test)]
+mod tests;
