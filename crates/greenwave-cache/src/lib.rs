@@ -84,6 +84,7 @@
 //! | `object-s3`, `object-gcs`, `object-azure` | no | `ObjectBackend` on S3, Google Cloud Storage or Azure | compiles an HTTP client |
 //! | `object-https` | no | the client of these services | enabled by them; rustls with ring |
 //! | `serde` | no | `PayloadFormat`: values as payloads, in JSON or MessagePack | compiles `serde_json` and `rmp-serde` |
+//! | `signatures` | no | `SigningKey`, and signatures verify | compiles `ring` |
 //! | `sha256` | no | `HashAlgorithm::Sha256` for keys | compiles `sha2` |
 //! | `simulation` | no | `DiskBackend::open_simulated`, for tests on the simulated machine of greenwave-segment | compiles `corosensei` |
 //! | `conformance` | no | the module `conformance`: tests that every backend and every policy must pass | none |
@@ -134,8 +135,10 @@ mod record;
 mod removals;
 mod reservation;
 mod resize;
+mod scope;
 mod shard;
 mod shard_policy;
+mod signature;
 mod stats;
 mod sync;
 mod tier;
@@ -170,6 +173,8 @@ pub use predict::{Predictor, Trail};
 pub use record::{Record, RecordError, Secret};
 pub use removals::{Removal, Removals, removal_channel};
 pub use reservation::Reservation;
+pub use scope::Scope;
+pub use signature::{ParsePublicKeyError, PublicKey, SigningKey};
 pub use stats::{CacheStats, TagStats};
 pub use tier::{AccessMode, OnFailure, Tier, TierStats, WriteMode};
 pub use tiered::{Persist, QuarantinedRecord, Tiered, TieredOptions, TieredStats};

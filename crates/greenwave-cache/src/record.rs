@@ -1,4 +1,4 @@
-//! The stored form of a result: its payload with a header, and a checksum or a seal.
+//! The stored form of a result: its payload with a header, a checksum or a seal, and a signature.
 //!
 //! Integers are little-endian:
 //!
@@ -6,20 +6,24 @@
 //! | --- | --- | --- |
 //! | 0 | 4 | magic `F5 47 57 43` |
 //! | 4 | 1 | record version, 1 |
-//! | 5 | 1 | trailer: 0 checksum, 1 seal |
+//! | 5 | 1 | trailer: 0 checksum, 1 seal, 2 hash and signature, 3 seal and signature |
 //! | 6 | 2 | zero |
 //! | 8 | 4 | schema of the payload |
 //! | 12 | 4 | number of tags |
 //! | 16 | 8 | created, milliseconds since the Unix epoch |
 //! | 24 | 8 | cost, microseconds |
 //! | 32 | | each tag: its length in 4 bytes, and its UTF-8 text |
-//! | | | payload, up to 16 or 32 bytes before the end |
+//! | | | payload, up to the trailer, which has 16, 32 or 128 bytes |
 //! | end - 16 | 16 | checksum: the first bytes of BLAKE3 over all preceding bytes and the key |
 //! | or end - 32 | 32 | seal: BLAKE3, keyed with the secret, over the same bytes |
+//! | or end - 128 | 32 | hash: all of BLAKE3 over the same bytes, or the seal |
+//! | end - 96 | 32 | public key of the signer |
+//! | end - 64 | 64 | Ed25519 signature of the preceding hash or seal |
 //!
-//! Both cover the key, so a record that ends up under another key does not verify. The BLAKE3 key
-//! of the seal is derived from the secret (`derive_key`) with the context `greenwave cache 2026-11
-//! record seal`.
+//! All of them cover the key, so a record that ends up under another key does not verify. The
+//! BLAKE3 key of the seal is derived from the secret (`derive_key`) with the context `greenwave
+//! cache 2026-11 record seal`. What is signed is `greenwave cache 2026-12 record signature` and the
+//! 32 bytes of the hash or the seal.
 
 use std::fmt;
 use std::time::Duration;
@@ -27,15 +31,18 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::Key;
+use crate::signature::{PublicKey, SIGNATURE_BYTES, SigningKey};
 
 const MAGIC: [u8; 4] = [0xF5, b'G', b'W', b'C'];
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 32;
 const CHECKSUM_BYTES: usize = 16;
 const SEAL_BYTES: usize = blake3::OUT_LEN;
-/// Values of the trailer field.
-const CHECKED: u8 = 0;
+const PUBLIC_KEY_BYTES: usize = 32;
+const TRAILER_BYTES_MAX: usize = SEAL_BYTES + PUBLIC_KEY_BYTES + SIGNATURE_BYTES;
+/// Bits of the trailer field.
 const SEALED: u8 = 1;
+const SIGNED: u8 = 2;
 
 /// A result with its metadata, as stored in a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +74,15 @@ pub enum RecordError {
         /// Whether the record is sealed.
         sealed: bool,
     },
+    /// The record is not signed although the reader requires a signature.
+    #[error("cannot trust record: it is not signed")]
+    Unsigned,
+    /// The reader does not trust the signer of the record.
+    #[error("cannot trust record: {0} is not trusted")]
+    UntrustedSigner(PublicKey),
+    /// The signature does not verify.
+    #[error("cannot trust record: its signature is wrong")]
+    WrongSignature,
     /// A later version of this crate wrote the record.
     #[error("unsupported record version {0}: expected 1")]
     Version(u8),
@@ -102,52 +118,78 @@ impl Record {
     /// Encodes the record for storage under `key`, with a checksum. The checksum detects damage,
     /// not forgery.
     pub fn encode(&self, key: &Key) -> Bytes {
-        let mut out = self.body(CHECKED);
-        let checksum = checksum(key, &out);
-        out.put_slice(&checksum);
-        out.freeze()
+        self.encode_with(key, None, None)
     }
 
     /// Encodes the record for storage under `key`, with a seal. Without the secret nobody can
     /// create a sealed record or move one to another key.
     pub fn seal(&self, key: &Key, secret: &Secret) -> Bytes {
-        let mut out = self.body(SEALED);
-        let seal = seal(key, &out, secret);
-        out.put_slice(seal.as_bytes());
+        self.encode_with(key, Some(secret), None)
+    }
+
+    /// Encodes the record for storage under `key`, with a seal if there is a secret, and with a
+    /// signature if there is a signing key. The signature covers the key and the seal: nobody else
+    /// can create such a record, or move one to another key.
+    pub fn encode_with(&self, key: &Key, secret: Option<&Secret>, signing: Option<&SigningKey>) -> Bytes {
+        let sealed = if secret.is_some() { SEALED } else { 0 };
+        let signed = if signing.is_some() { SIGNED } else { 0 };
+        let mut out = self.body(sealed | signed);
+        let hash = match secret {
+            Some(secret) => seal(key, &out, secret),
+            None => hash(key, &out),
+        };
+        let hash_bytes = hash_bytes(sealed | signed);
+        out.put_slice(&hash.as_bytes()[..hash_bytes]);
+        if let Some(signing) = signing {
+            out.put_slice(signing.public().as_bytes());
+            out.put_slice(&signing.sign(hash.as_bytes()));
+        }
         out.freeze()
     }
 
-    /// Decodes a record made by [`encode`](Self::encode) for `key`.
+    /// Decodes a record for `key` that is not sealed. A signature is not verified.
     ///
     /// # Errors
     ///
     /// Returns a [`RecordError`] if the record does not verify or has another schema.
     pub fn decode(key: &Key, stored: &Bytes, schema: u32) -> Result<Self, RecordError> {
-        let (body, end) = split(stored, CHECKED, CHECKSUM_BYTES)?;
-        if *end != checksum(key, body) {
-            return Err(RecordError::Corrupt);
-        }
-        Self::read(&stored.slice_ref(body), schema)
+        Self::decode_with(key, stored, schema, &[], &[])
     }
 
-    /// Decodes a record made by [`seal`](Self::seal) for `key` with the same secret.
+    /// Decodes a record for `key` that is sealed with this secret. A signature is not verified.
     ///
     /// # Errors
     ///
     /// Returns a [`RecordError`] if the record does not verify or has another schema.
     pub fn unseal(key: &Key, stored: &Bytes, schema: u32, secret: &Secret) -> Result<Self, RecordError> {
-        let (body, end) = split(stored, SEALED, SEAL_BYTES)?;
-        // `blake3::Hash` compares in constant time, so the comparison does not reveal how much of a
-        // forged seal is right.
-        if seal(key, body, secret) != *end {
-            return Err(RecordError::Corrupt);
+        Self::decode_with(key, stored, schema, std::slice::from_ref(secret), &[])
+    }
+
+    /// Decodes a record for `key`. With `trusted` keys, one of them must have signed it; without,
+    /// signatures are not verified. With `secrets`, it must be sealed with one of them; without, it
+    /// must not be sealed.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RecordError`] if the record does not verify or has another schema.
+    pub fn decode_with(
+        key: &Key,
+        stored: &Bytes,
+        schema: u32,
+        secrets: &[Secret],
+        trusted: &[PublicKey],
+    ) -> Result<Self, RecordError> {
+        let parts = Parts::of(stored)?;
+        if !trusted.is_empty() {
+            parts.check_signature(trusted)?;
         }
-        Self::read(&stored.slice_ref(body), schema)
+        parts.check_hash(key, secrets)?;
+        Self::read(&stored.slice_ref(parts.body), schema)
     }
 
     fn body(&self, end: u8) -> BytesMut {
         let tags: usize = self.tags.iter().map(|tag| 4 + tag.len()).sum();
-        let mut out = BytesMut::with_capacity(HEADER_BYTES + tags + self.payload.len() + SEAL_BYTES);
+        let mut out = BytesMut::with_capacity(HEADER_BYTES + tags + self.payload.len() + TRAILER_BYTES_MAX);
         out.put_slice(&MAGIC);
         out.put_slice(&[VERSION, end, 0, 0]);
         out.put_u32_le(self.schema);
@@ -183,18 +225,67 @@ impl Record {
     }
 }
 
-/// Splits stored bytes into body and trailer, after checking the magic and the kind of trailer.
-fn split(stored: &[u8], trailer: u8, end_bytes: usize) -> Result<(&[u8], &[u8]), RecordError> {
-    if stored.len() < HEADER_BYTES || stored[..4] != MAGIC {
-        return Err(RecordError::Corrupt);
+/// Returns the size of the hash or seal of a trailer. A checksum need not resist forgery; what is
+/// signed must.
+fn hash_bytes(trailer: u8) -> usize {
+    if trailer == 0 { CHECKSUM_BYTES } else { SEAL_BYTES }
+}
+
+/// Body and trailer of stored bytes.
+struct Parts<'s> {
+    body: &'s [u8],
+    /// Checksum, hash or seal.
+    hash: &'s [u8],
+    is_sealed: bool,
+    signature: Option<(PublicKey, &'s [u8])>,
+}
+
+impl<'s> Parts<'s> {
+    /// Splits stored bytes, after checking the magic and the kind of trailer.
+    fn of(stored: &'s [u8]) -> Result<Self, RecordError> {
+        if stored.len() < HEADER_BYTES || stored[..4] != MAGIC || stored[5] > (SEALED | SIGNED) {
+            return Err(RecordError::Corrupt);
+        }
+        let trailer = stored[5];
+        let split_end = |bytes: &'s [u8], end: usize| {
+            let body = bytes.len().checked_sub(end).filter(|len| *len >= HEADER_BYTES);
+            body.map(|len| bytes.split_at(len)).ok_or(RecordError::Corrupt)
+        };
+        let (rest, signature) = if trailer & SIGNED == 0 {
+            (stored, None)
+        } else {
+            let (rest, end) = split_end(stored, PUBLIC_KEY_BYTES + SIGNATURE_BYTES)?;
+            let (public, signature) = end.split_first_chunk().ok_or(RecordError::Corrupt)?;
+            (rest, Some((PublicKey::from_bytes(*public), signature)))
+        };
+        let (body, hash) = split_end(rest, hash_bytes(trailer))?;
+        Ok(Self { body, hash, is_sealed: trailer & SEALED != 0, signature })
     }
-    match stored[5] {
-        end if end == trailer => {}
-        end @ (CHECKED | SEALED) => return Err(RecordError::Untrusted { sealed: end == SEALED }),
-        _ => return Err(RecordError::Corrupt),
+
+    /// Checks that a trusted key has signed the hash, which [`check_hash`](Self::check_hash) then
+    /// compares with the body.
+    fn check_signature(&self, trusted: &[PublicKey]) -> Result<(), RecordError> {
+        let (public, signature) = self.signature.ok_or(RecordError::Unsigned)?;
+        if !trusted.contains(&public) {
+            return Err(RecordError::UntrustedSigner(public));
+        }
+        let hash = self.hash.try_into().map_err(|_| RecordError::Corrupt)?;
+        if public.verify(hash, signature) { Ok(()) } else { Err(RecordError::WrongSignature) }
     }
-    let body_len = stored.len().checked_sub(end_bytes).filter(|len| *len >= HEADER_BYTES);
-    Ok(stored.split_at(body_len.ok_or(RecordError::Corrupt)?))
+
+    fn check_hash(&self, key: &Key, secrets: &[Secret]) -> Result<(), RecordError> {
+        if self.is_sealed == secrets.is_empty() {
+            return Err(RecordError::Untrusted { sealed: self.is_sealed });
+        }
+        let is_valid = if self.is_sealed {
+            // `blake3::Hash` compares in constant time, so the comparison does not reveal how much
+            // of a forged seal is right.
+            secrets.iter().any(|secret| seal(key, self.body, secret) == *self.hash)
+        } else {
+            hash(key, self.body).as_bytes()[..self.hash.len()] == *self.hash
+        };
+        if is_valid { Ok(()) } else { Err(RecordError::Corrupt) }
+    }
 }
 
 fn tag(rest: &mut Bytes) -> Option<String> {
@@ -203,11 +294,10 @@ fn tag(rest: &mut Bytes) -> Option<String> {
     String::from_utf8(text.to_vec()).ok()
 }
 
-fn checksum(key: &Key, body: &[u8]) -> [u8; CHECKSUM_BYTES] {
+fn hash(key: &Key, body: &[u8]) -> blake3::Hash {
     // The key comes last. Hashed first, it would prevent BLAKE3 from processing the body in large
     // blocks.
-    let hash = blake3::Hasher::new().update(body).update(key.as_bytes()).finalize();
-    *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
+    blake3::Hasher::new().update(body).update(key.as_bytes()).finalize()
 }
 
 fn seal(key: &Key, body: &[u8], secret: &Secret) -> blake3::Hash {

@@ -14,7 +14,7 @@ use crate::backend::{Backend, Capabilities};
 use crate::catch_panic::{catch_panic, catch_panic_async};
 use crate::stats::Counter;
 use crate::write_queue::{Push, QueuedWrite, WriteQueue, WriteTarget};
-use crate::{BoxError, Error, Key, Secret};
+use crate::{BoxError, Error, Key, PublicKey, Record, Scope, Secret, SigningKey};
 
 /// Maximum number of keys in a read-only tier that are skipped because their records do not verify.
 const SKIPPED_KEYS_MAX: usize = 4096;
@@ -44,6 +44,15 @@ pub struct Tier {
     /// missing or wrong seal is a miss and stays in the backend: another user may have a newer
     /// secret. Default: empty. [`Tiered::warm`](crate::Tiered::warm) does not use them.
     pub secrets: Vec<Secret>,
+    /// Signs the records of this tier on writing. Default: `None`.
+    pub signing_key: Option<SigningKey>,
+    /// Keys whose signatures are accepted on reading. A record that none of them has signed is a
+    /// miss and stays in the backend. Default: empty, no signature is required.
+    pub trusted: Vec<PublicKey>,
+    /// Scope of the records, which readers without a scope or with another one do not find. The
+    /// tier is not filled from slower tiers, and what is found in it is not copied to faster ones,
+    /// where others would find it. Its keys cannot be listed. Default: `None`.
+    pub scope: Option<Scope>,
 }
 
 impl Tier {
@@ -59,7 +68,27 @@ impl Tier {
             ttl_max: None,
             timeout: None,
             secrets: Vec::new(),
+            signing_key: None,
+            trusted: Vec::new(),
+            scope: None,
         }
+    }
+
+    /// Returns the key under which the backend has the record of `key`.
+    pub(crate) fn stored_key(&self, key: &Key) -> Key {
+        self.scope.as_ref().map_or(*key, |scope| scope.key(key))
+    }
+
+    /// Returns whether records have another form in this tier than in one without keys.
+    pub(crate) fn has_own_form(&self) -> bool {
+        let has_keys = !self.secrets.is_empty() || self.signing_key.is_some() || !self.trusted.is_empty();
+        has_keys || self.scope.is_some()
+    }
+
+    /// Encodes a record for this tier, sealed with the tier's secret or else with the given one.
+    pub(crate) fn encode(&self, key: &Key, record: &Record, secret: Option<&Secret>) -> Bytes {
+        let secret = self.secrets.first().or(secret);
+        record.encode_with(&self.stored_key(key), secret, self.signing_key.as_ref())
     }
 }
 
@@ -117,8 +146,8 @@ pub struct TierStats {
     /// Records that did not verify, had another schema, or were too old. Each also counts as a
     /// miss.
     pub invalid_records: u64,
-    /// Invalid records whose seal was missing or wrong in a tier with secrets, and sealed records
-    /// in a tier without.
+    /// Invalid records whose seal or signature was missing or wrong in a tier with secrets or
+    /// trusted keys, and sealed records in a tier without secrets.
     pub untrusted_records: u64,
     /// Calls that failed. They fail the caller only if the tier reports failures.
     pub errors: u64,
@@ -193,7 +222,8 @@ impl TierHandle {
         let found = if self.skipped_keys.lock().keys.contains(key) {
             None
         } else {
-            self.state.call("get", async { self.state.tier.backend.get(key).await }).await.ok().flatten()
+            let key = self.state.tier.stored_key(key);
+            self.state.call("get", async { self.state.tier.backend.get(&key).await }).await.ok().flatten()
         };
         self.counters().misses.add(u64::from(found.is_none()));
         found
@@ -201,7 +231,9 @@ impl TierHandle {
 
     /// Returns the bytes stored under each of `keys`, in order.
     pub(crate) async fn read_many(&self, keys: &[Key]) -> Vec<Option<Bytes>> {
-        let found = self.state.call("get many", async { self.state.tier.backend.get_many(keys).await }).await;
+        let stored: Vec<Key> = keys.iter().map(|key| self.state.tier.stored_key(key)).collect();
+        let get_many = async { self.state.tier.backend.get_many(&stored).await };
+        let found = self.state.call("get many", get_many).await;
         let mut found = found.unwrap_or_default();
         found.resize(keys.len(), None);
         let skipped_keys = self.skipped_keys.lock();
@@ -220,6 +252,7 @@ impl TierHandle {
     /// Returns the failure if the tier reports failures.
     pub(crate) async fn write(&self, key: &Key, value: Bytes, ttl: Option<Duration>) -> Result<(), Error> {
         let tier = &self.state.tier;
+        let key = &tier.stored_key(key);
         let ttl = ttl.into_iter().chain(tier.ttl_max).min();
         let written = if self.state.capabilities().value_bytes_max.is_some_and(|max| value.len() as u64 > max)
         {
@@ -244,6 +277,7 @@ impl TierHandle {
         if !self.is_writable() {
             return self.skipped_keys.lock().insert(*key);
         }
+        let key = &self.state.tier.stored_key(key);
         let is_queued = match &self.queue {
             Some(queue) => queue.push(QueuedWrite::Remove(*key)).await,
             None => false,
@@ -286,7 +320,8 @@ impl TierHandle {
     /// Returns all keys, or none if the backend cannot list them.
     pub(crate) async fn list(&self) -> Vec<Key> {
         let backend = &self.state.tier.backend;
-        if !self.state.capabilities().list {
+        // The backend has hashes of the keys.
+        if self.state.tier.scope.is_some() || !self.state.capabilities().list {
             return Vec::new();
         }
         self.state.call("list", async { backend.list().await }).await.unwrap_or_default()

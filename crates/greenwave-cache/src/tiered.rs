@@ -27,7 +27,7 @@ use crate::{
 
 use options::unix_millis;
 pub use options::{Persist, QuarantinedRecord, TieredOptions, TieredStats};
-use state::{Backfill, TieredState, encode};
+use state::{Backfill, TieredState};
 
 /// Maximum number of concurrent prefetches.
 const PREFETCHES_MAX: usize = 4;
@@ -241,14 +241,17 @@ impl Tiered {
                 expected: "the schema in the options of the cache",
             });
         }
-        let stored = encode(key, record, self.state.options.secret.as_ref());
+        let secret = self.state.options.secret.as_ref();
+        // Tiers without keys of their own share the bytes.
+        let stored = record.encode_with(key, secret, None);
         let ttl = self.state.remaining_life(record);
         let mut first = Ok(());
         for tier in self.writable() {
             tier.counters().puts.add(1);
-            let stored = match tier.tier().secrets.first() {
-                Some(secret) => record.seal(key, secret),
-                None => stored.clone(),
+            let stored = if tier.tier().has_own_form() {
+                tier.tier().encode(key, record, secret)
+            } else {
+                stored.clone()
             };
             let written = tier.write(key, stored, ttl).await;
             first = first.and(written);
@@ -337,7 +340,8 @@ impl Tiered {
         // them as new.
         let found = self.state.find_many(&keys, 0, Backfill::None).await;
         let records = heats.into_iter().zip(found).filter_map(|((key, heat), record)| {
-            Some(WarmEntry { key, value: encode(&key, &record?, self.state.options.secret.as_ref()), heat })
+            let secret = self.state.options.secret.as_ref();
+            Some(WarmEntry { key, value: record?.encode_with(&key, secret, None), heat })
         });
         memory.warm(records.collect())
     }

@@ -13,6 +13,7 @@ mod forget;
 mod graph;
 mod history;
 mod init;
+mod key;
 mod mcp;
 mod plan;
 mod profile;
@@ -60,6 +61,9 @@ enum Command {
     /// Manage the test-result cache.
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    /// Manage the key that signs the test results that you store on a server.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Look at settings, test runs and runs of plans, and say what to change.
     Doctor(doctor::DoctorArgs),
     /// Show what test runs have learned: slower tests, flaky tests, time saved by cached results.
@@ -115,6 +119,7 @@ impl Cli {
             Command::Clean(args) => clean::clean(&args),
             Command::Test(args) => test::test(&args).await,
             Command::Cache(command) => cache::cache(command).await,
+            Command::Key(command) => key::key(&command),
             Command::Doctor(args) => doctor::doctor(&args).await,
             Command::History(args) => history::history(&args),
             Command::Mcp(args) => mcp::mcp(&args).await,

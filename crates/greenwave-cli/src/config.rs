@@ -25,13 +25,14 @@ pub(crate) use origin::{ConfigError, Origin, ValueError};
 /// Prefix of the environment variables that are settings.
 pub(crate) const VARIABLE: &str = "GREENWAVE_";
 /// Variables with the prefix that are not settings.
-const OTHER_VARIABLES: [&str; 17] = [
+const OTHER_VARIABLES: [&str; 18] = [
     "GREENWAVE_PROFILE",
     "GREENWAVE_REQUIRE_SERVICES",
     // Identify the user to a server, and are in no file.
     "GREENWAVE_REMOTE_HEADER",
     "GREENWAVE_REMOTE_TOKEN",
     "GREENWAVE_REMOTE_TOKEN_COMMAND",
+    "GREENWAVE_SIGNING_KEY",
     // A run sets these for its tests, which may be runs themselves.
     "GREENWAVE_PORT_FIRST",
     "GREENWAVE_PORT_COUNT",
@@ -48,6 +49,9 @@ const OTHER_VARIABLES: [&str; 17] = [
     RESULTS_VARIABLE,
     TOOL_HOMES_VARIABLE,
 ];
+
+/// Settings that no file of a project may have.
+const OF_USER: [&str; 3] = ["testing.trust", "testing.remote_scope", "testing.trunk"];
 
 /// The built-in profiles, with their files. Each sets every key.
 pub(crate) const PROFILES: [(&str, &str); 3] = [
@@ -231,6 +235,13 @@ impl Config {
             let (what, name, suggestion) = ("key", name.to_owned(), key_suggestion(name));
             return Err(ValueError::UnknownName { what, name, suggestion });
         };
+        if OF_USER.contains(&key.name) && matches!(origin, Origin::File(_)) {
+            let variable = format!("{VARIABLE}{}", key.name.replace('.', "_").to_uppercase());
+            return Err(ValueError::Invalid(format!(
+                "invalid place for `{name}`: expected the variable `{variable}` or `--set`, because \
+                 a change to the project must not choose whose results you believe"
+            )));
+        }
         if (key.set)(&mut self.settings, value).is_none() {
             let max = match whole(value) {
                 Some(number) if number > key.max => format!(" to {}", key.max),

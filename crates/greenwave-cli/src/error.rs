@@ -185,9 +185,7 @@ impl CliError {
             CliError::Test(greenwave_testing::Error::NotTraced { .. }) => {
                 "allow seccomp user notification, or set `testing.trace = true` to run without tracing"
             }
-            CliError::Key(crate::key_error::KeyError::TooShort(_)) => {
-                "create a key with `openssl rand -hex 32`"
-            }
+            CliError::Key(error) => return error.hint(),
             CliError::NoResultsDir => "pass `--set cache.directory=DIR`, or `--no-cache`",
             CliError::Results(greenwave::ResultStoreError::Open { .. }) => {
                 "pass `--set cache.directory=DIR` to use another directory, or `--no-cache`"

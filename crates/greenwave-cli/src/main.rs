@@ -32,6 +32,7 @@ mod random_token;
 mod reader;
 mod report_file;
 mod result_keys;
+mod result_scope;
 mod run_trace;
 #[cfg(test)]
 mod schemas;

@@ -5,13 +5,16 @@ use std::io;
 use std::path::Path;
 use std::sync::Once;
 
-use greenwave::{KeySource, ObjectStoreSettings, RemoteKey, ResultKeys};
+use greenwave::{KeySource, ObjectStoreSettings, RemoteKey, ResultKeys, SigningSeed};
 use greenwave_dir::read_regular;
+use greenwave_testing::UserKey;
 
 use crate::config::{Config, Origin};
+use crate::dirs::key_dir;
 use crate::error::CliError;
-use crate::key_error::{KEY, KeyError};
+use crate::key_error::{KEY, KeyError, SIGNING};
 use crate::output;
+use crate::result_scope;
 use crate::server_login::server_login;
 use crate::user_key::{resolved, user_key};
 
@@ -66,6 +69,13 @@ pub(crate) fn result_keys(project: &Path, config: &mut Config) -> Result<ResultK
         |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     keys.object_store = ObjectStoreSettings::from_variables(std::env::vars_os().filter_map(text));
     keys.login = server_login(config)?;
+    keys.signing = signing_key()?;
+    let testing = &mut config.settings.testing;
+    if !testing.trust.is_empty() {
+        // What this user has stored is his own.
+        testing.trust.extend(keys.signing.as_ref().and_then(SigningSeed::public));
+    }
+    result_scope::resolve(project, config);
     for source in &config.settings.testing.remote_key {
         keys.remote.extend(read(source, project)?);
     }
@@ -75,12 +85,33 @@ pub(crate) fn result_keys(project: &Path, config: &mut Config) -> Result<ResultK
     Ok(keys)
 }
 
+/// Returns the key that signs results: that of the variable, or else the one in the directory of
+/// keys, if it was created.
+///
+/// # Errors
+/// [`KeyError::Signing`] and [`KeyError::ReadSigning`].
+pub(crate) fn signing_key() -> Result<Option<SigningSeed>, KeyError> {
+    if let Some(digits) = std::env::var_os(SIGNING).filter(|value| !value.is_empty()) {
+        let seed = digits.to_str().and_then(SigningSeed::parse);
+        return seed.map(Some).ok_or(KeyError::Signing);
+    }
+    let Some(directory) = key_dir() else { return Ok(None) };
+    let stored = UserKey::signing(&directory);
+    stored
+        .map(|bytes| bytes.map(SigningSeed::new))
+        .map_err(|source| KeyError::ReadSigning { directory, source })
+}
+
 fn note_missing(config: &mut Config) {
     static NOTED: Once = Once::new();
-    let text = if config.settings.testing.remote_key.is_empty() {
+    let testing = &config.settings.testing;
+    if testing.remote_key.is_empty() && !testing.trust.is_empty() {
+        return;
+    }
+    let text = if testing.remote_key.is_empty() {
         format!(
             "results on the server are not authenticated: anyone who can write there can make a test \
-             pass (set `{KEY}`)"
+             pass (set `testing.trust` or `{KEY}`)"
         )
     } else {
         config.settings.testing.remote.clear();

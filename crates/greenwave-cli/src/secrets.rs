@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 
+use crate::key_error::SIGNING;
 use crate::password::mask_passwords;
 use crate::server_login::TOKEN;
 
@@ -76,7 +77,7 @@ pub(crate) unsafe fn hide_passwords_in_arguments() {}
 
 /// Returns whether a variable is a setting that holds a password or a token.
 pub(crate) fn is_secret_setting(name: &OsStr, value: &OsStr) -> bool {
-    if name == TOKEN {
+    if name == TOKEN || name == SIGNING {
         return true;
     }
     let mut masked = value.as_encoded_bytes().to_vec();
@@ -95,6 +96,7 @@ mod tests {
         assert!(check("GREENWAVE_TESTING_REMOTE", "redis://:pw@host"));
         assert!(!check("GREENWAVE_TESTING_REMOTE", "redis://host"));
         assert!(check("GREENWAVE_REMOTE_TOKEN", "secret"));
+        assert!(check("GREENWAVE_SIGNING_KEY", "secret"));
         assert!(!check("DATABASE", "postgres://me:pw@host"));
     }
 }

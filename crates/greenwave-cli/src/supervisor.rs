@@ -5,7 +5,9 @@ use std::process::Command;
 
 use greenwave::{Environment, Supervisor};
 
+use crate::key_error::SIGNING;
 use crate::secrets::is_secret_setting;
+use crate::server_login::TOKEN;
 
 /// The first argument of a supervisor. It shows in lists of processes.
 const ARGUMENT: &str = "supervise-children";
@@ -26,5 +28,7 @@ pub(crate) fn environment() -> Environment {
     // Agents inherit the environment, and need no password of the server of test results.
     let inherited = std::env::vars_os().filter(|(name, value)| !is_secret_setting(name, value));
     let supervisor = Supervisor::new(command).inheriting(inherited);
-    Environment::new(std::env::vars_os()).supervised_by(supervisor)
+    // A project can have its tests ask for any variable.
+    let visible = std::env::vars_os().filter(|(name, _)| name != TOKEN && name != SIGNING);
+    Environment::new(visible).supervised_by(supervisor)
 }

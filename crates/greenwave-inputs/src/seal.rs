@@ -21,6 +21,8 @@ use crate::codec::{path_bytes, replace_file};
 const BYTES: usize = 32;
 /// Name of the file that holds the key.
 const FILE: &str = "key";
+/// Name of the file that holds the key that signs results.
+const SIGNING_FILE: &str = "signing";
 /// Permissions that others must not have on the key or its directory.
 const OTHERS: u32 = 0o077;
 /// Maximum size of a sealed file, in bytes. The stat cache of a million files has about 100 MB.
@@ -58,29 +60,47 @@ impl UserKey {
     /// Fails if another user owns the directory or may write to it, and if the key cannot be
     /// created.
     pub fn open(directory: &Path) -> io::Result<Self> {
-        let (above, name) = (directory.parent().unwrap_or(directory), directory.file_name());
-        let above = Dir::create(above, 0o700)?;
-        let directory = above.create_subdirectory(name.unwrap_or_default(), 0o700)?;
-        let metadata = directory.metadata("")?;
-        let is_own = metadata.owner() == rustix::process::geteuid().as_raw();
-        if !is_own || metadata.permissions() & 0o022 != 0 {
-            return Err(io::Error::other("the directory is not this user's alone"));
-        }
+        let directory = own_directory(directory)?;
         for _ in 0..TRIES_MAX {
-            match read_key(&directory) {
+            match read_key(&directory, FILE) {
                 Ok(key) => return Ok(key),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => create_key(&directory)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => create_key(&directory, FILE)?,
                 // A process that replaces the key at this moment may lose its new one. What it
                 // seals is then absent later.
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => match directory.remove_file(FILE)
-                {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                },
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => remove_key(&directory, FILE)?,
                 Err(error) => return Err(error),
             }
         }
-        read_key(&directory)
+        read_key(&directory, FILE)
+    }
+
+    /// Returns the bytes of the key that signs results, which is in the same directory. Returns
+    /// `None` if it was not created.
+    ///
+    /// # Errors
+    /// Fails with `InvalidData` if the key is damaged, or if another user may have read or written
+    /// it: those who trust it must learn of a new one.
+    pub fn signing(directory: &Path) -> io::Result<Option<[u8; BYTES]>> {
+        let opened = Dir::open(directory).and_then(|directory| read_key(&directory, SIGNING_FILE));
+        match opened {
+            Ok(key) => Ok(Some(key.0)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates the key that signs results, or replaces it if `replace` is set. Otherwise an
+    /// existing key stays. Returns its bytes.
+    ///
+    /// # Errors
+    /// The errors of [`open`](Self::open) and [`signing`](Self::signing).
+    pub fn create_signing(directory: &Path, replace: bool) -> io::Result<[u8; BYTES]> {
+        let directory = own_directory(directory)?;
+        if replace {
+            remove_key(&directory, SIGNING_FILE)?;
+        }
+        create_key(&directory, SIGNING_FILE)?;
+        Ok(read_key(&directory, SIGNING_FILE)?.0)
     }
 
     /// Derives a key for a purpose: a text that no other use of the key has.
@@ -117,9 +137,29 @@ impl fmt::Debug for UserKey {
     }
 }
 
+/// Opens the directory of keys, which is created if it is missing.
+fn own_directory(directory: &Path) -> io::Result<Dir> {
+    let (above, name) = (directory.parent().unwrap_or(directory), directory.file_name());
+    let above = Dir::create(above, 0o700)?;
+    let directory = above.create_subdirectory(name.unwrap_or_default(), 0o700)?;
+    let metadata = directory.metadata("")?;
+    let is_own = metadata.owner() == rustix::process::geteuid().as_raw();
+    if !is_own || metadata.permissions() & 0o022 != 0 {
+        return Err(io::Error::other("the directory is not this user's alone"));
+    }
+    Ok(directory)
+}
+
+fn remove_key(directory: &Dir, name: &str) -> io::Result<()> {
+    match directory.remove_file(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Reads a key. Fails with `InvalidData` if it has to be replaced.
-fn read_key(directory: &Dir) -> io::Result<UserKey> {
-    let file = match directory.open_file(FILE, Access::Read, 0) {
+fn read_key(directory: &Dir, name: &str) -> io::Result<UserKey> {
+    let file = match directory.open_file(name, Access::Read, 0) {
         Err(error) if refused(&error).is_some() => return Err(io::ErrorKind::InvalidData.into()),
         opened => opened?,
     };
@@ -134,11 +174,11 @@ fn read_key(directory: &Dir) -> io::Result<UserKey> {
 }
 
 /// Creates a key unless there is one. It appears as a whole.
-fn create_key(directory: &Dir) -> io::Result<()> {
+fn create_key(directory: &Dir, name: &str) -> io::Result<()> {
     let mut file = directory.temporary(".new-", 0o600)?;
     file.write_all(&UserKey::random()?.0)?;
     file.file().sync_all()?;
-    match file.place(FILE) {
+    match file.place(name) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
@@ -307,6 +347,27 @@ mod tests {
         check("lost");
         set_mode(&state, 0o777);
         assert!(UserKey::open(&state).is_err(), "others may replace the key");
+    }
+
+    #[test]
+    fn a_key_that_signs_is_made_on_request_and_never_replaced_by_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        assert_eq!(UserKey::signing(&state).unwrap(), None);
+        let key = UserKey::create_signing(&state, false).unwrap();
+        let path = state.join(SIGNING_FILE);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(UserKey::create_signing(&state, false).unwrap(), key);
+        assert_eq!(UserKey::signing(&state).unwrap(), Some(key));
+        assert_ne!(UserKey::open(&state).unwrap().0, key);
+        let new = UserKey::create_signing(&state, true).unwrap();
+        assert_ne!(new, key);
+        assert_eq!(UserKey::signing(&state).unwrap(), Some(new));
+        // Others could have read it.
+        set_mode(&path, 0o644);
+        assert_eq!(UserKey::signing(&state).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(UserKey::create_signing(&state, false).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_ne!(UserKey::create_signing(&state, true).unwrap(), new);
     }
 
     #[test]

@@ -182,6 +182,7 @@ pub use git_filters::filters_off;
 pub use greenwave_agents::{
     ApiKeySource, CodingProgram, Error as AgentError, HttpApi, HttpMode, HttpOptions, ProgramOptions, WaitOn,
 };
+pub use greenwave_cache::PublicKey;
 pub use greenwave_sandbox::{Network, landlock_version};
 pub use greenwave_scheduler::{Graph, Stopper};
 pub use greenwave_telemetry::{
@@ -198,14 +199,16 @@ pub use plan::{
 pub use preflight::{Problem, preflight, preflight_sandboxes};
 pub use protection::{INSTRUCTION_FILES, PROTECTED_FILES};
 pub use report::{BranchReport, FeatureReport, Report, Totals, Usage};
-pub use result_keys::{KeySource, LoginToken, ObjectStoreSettings, RemoteKey, ResultKeys, ServerLogin};
+pub use result_keys::{
+    KeySource, LoginToken, ObjectStoreSettings, RemoteKey, ResultKeys, ServerLogin, SigningSeed,
+};
 pub use result_store::{ResultStore, ResultStoreError, ResultStoreStats};
 pub use run_control::RunControl;
 pub use run_record::{RecordedRun, RunRecords};
 pub use scope::RunScope;
 pub use settings::{
     AgentSettings, CacheSettings, Compression, MemorySettings, MetricsSettings, ParallelSettings,
-    PoolSettings, RunSettings, Settings, StorageSettings, TestingSettings,
+    PoolSettings, RemoteScope, RunSettings, Settings, StorageSettings, TestingSettings,
 };
 pub use spending::{BudgetExceeded, BudgetLimits, Prices, format_dollars};
 pub use test_files::is_test_file;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use greenwave_cache::Secret;
+use greenwave_cache::{PublicKey, Secret};
 
 /// Source of a key that authenticates the results on a server. The key itself is never part of a
 /// setting, so that it shows neither in files nor in output.
@@ -68,10 +68,50 @@ pub struct ResultKeys {
     /// Keys of the results on the server. The first one authenticates what this process writes.
     /// Results that any of them authenticates are accepted.
     pub remote: Vec<RemoteKey>,
+    /// Signs the results that this process writes to the server.
+    pub signing: Option<SigningSeed>,
     /// Settings of the client of an object store.
     pub object_store: ObjectStoreSettings,
     /// The header that identifies the user to a server of the Remote Execution API.
     pub login: Option<ServerLogin>,
+}
+
+/// Private key that signs results, as 32 random bytes. Omitted from `Debug` output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SigningSeed([u8; 32]);
+
+impl SigningSeed {
+    /// Creates a key from its bytes.
+    #[must_use]
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Parses 64 hexadecimal digits, as `openssl rand -hex 32` prints them.
+    #[must_use]
+    pub fn parse(digits: &str) -> Option<Self> {
+        Some(Self(*blake3::Hash::from_hex(digits.trim()).ok()?.as_bytes()))
+    }
+
+    /// Returns the public key. Returns `None` without the feature `remote`.
+    #[must_use]
+    pub fn public(&self) -> Option<PublicKey> {
+        #[cfg(feature = "remote")]
+        return Some(self.key()?.public());
+        #[cfg(not(feature = "remote"))]
+        None
+    }
+
+    #[cfg(feature = "remote")]
+    pub(crate) fn key(&self) -> Option<greenwave_cache::SigningKey> {
+        greenwave_cache::SigningKey::new(&self.0).ok()
+    }
+}
+
+impl fmt::Debug for SigningSeed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("SigningSeed")
+    }
 }
 
 /// A header that identifies the user to a server.
@@ -153,6 +193,17 @@ mod tests {
         assert_eq!(format!("{settings:?}"), r#"{"AWS_SECRET_ACCESS_KEY", "GOOGLE_BUCKET"}"#);
         let names: Vec<&str> = settings.iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["AWS_SECRET_ACCESS_KEY", "GOOGLE_BUCKET"]);
+    }
+
+    #[test]
+    fn private_keys_are_digits_and_never_shown() {
+        let digits = "0123456789abcdef".repeat(4);
+        let seed = SigningSeed::parse(&format!("{digits}\n")).unwrap();
+        assert_eq!(format!("{seed:?}"), "SigningSeed");
+        assert_eq!(seed.public().is_some(), cfg!(feature = "remote"));
+        for text in ["", "0123", &digits[1..], &format!("{digits}0"), &"g".repeat(64)] {
+            assert_eq!(SigningSeed::parse(text), None, "{text}");
+        }
     }
 
     #[test]

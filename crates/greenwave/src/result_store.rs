@@ -125,9 +125,9 @@ impl ResultStore {
         let tier = disk.as_ref().map(tier);
         let mut tiers: Vec<Tier> =
             tier.into_iter().map(|tier| Tier { secrets: keys.directory_secrets(), ..tier }).collect();
-        let remote_problem = match remote::tier(settings, keys) {
-            Ok(tier) => {
-                tiers.extend(tier.map(|tier| Tier { secrets: keys.remote_secrets(), ..tier }));
+        let remote_problem = match remote::tiers(settings, keys) {
+            Ok(remote) => {
+                tiers.extend(remote);
                 None
             }
             Err(problem) => Some(problem),

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use greenwave_cache::PublicKey;
 use greenwave_testing::{IncompleteMode, StateSeal, TraceMode, UserKey};
 
 use crate::error::Error;
@@ -94,6 +95,13 @@ pub struct TestingSettings {
     pub remote_write: bool,
     /// Sources of the keys of [`ResultKeys::remote`].
     pub remote_key: Vec<KeySource>,
+    /// Public keys of those whose results on the server are believed. Empty for everybody.
+    pub trust: Vec<PublicKey>,
+    /// Where results on the server are stored, so that the main branch does not read those of
+    /// others.
+    pub remote_scope: RemoteScope,
+    /// Name of the main branch. Empty to find it.
+    pub trunk: String,
     /// Whether tests are traced to discover dependencies beyond the declared inputs, and what
     /// happens where tracing is unavailable.
     pub trace: TraceMode,
@@ -112,6 +120,18 @@ pub struct TestingSettings {
     pub retries: u32,
     /// Whether a test that passed only after a retry fails the run.
     pub flaky_fails: bool,
+}
+
+/// Which results on the server are read and written.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum RemoteScope {
+    /// `Main` or `Branch`, by the branch of the project. A store treats it as `Main`.
+    #[default]
+    Auto,
+    /// The results of the main branch.
+    Main,
+    /// The results of this branch, then those of the main branch, which are not written.
+    Branch(String),
 }
 
 /// Settings of the cache of test results.
@@ -224,6 +244,9 @@ impl Default for Settings {
                 remote: String::new(),
                 remote_write: true,
                 remote_key: Vec::new(),
+                trust: Vec::new(),
+                remote_scope: RemoteScope::Auto,
+                trunk: String::new(),
                 trace: TraceMode::WhenPossible,
                 incomplete: IncompleteMode::Coarse,
                 servers: Vec::new(),

@@ -114,7 +114,7 @@ impl TieredState {
     /// it from the tier, unless another user's secret may verify it.
     async fn accept(&self, tier: &TierHandle, key: &Key, stored: &Bytes) -> Option<Record> {
         let mut is_untrusted = false;
-        match self.decode(self.secrets(tier.tier()), key, stored) {
+        match self.decode(tier.tier(), key, stored) {
             Ok(record) => {
                 tier.counters().hits.add(1);
                 return Some(record);
@@ -126,14 +126,20 @@ impl TieredState {
                 is_untrusted = match reason {
                     // It belongs to those who have its secret.
                     RecordError::Untrusted { sealed: true } => true,
-                    RecordError::Corrupt | RecordError::Untrusted { .. } => !tier.tier().secrets.is_empty(),
+                    RecordError::Unsigned | RecordError::UntrustedSigner(_) | RecordError::WrongSignature => {
+                        true
+                    }
+                    RecordError::Corrupt | RecordError::Untrusted { .. } => {
+                        !tier.tier().secrets.is_empty() || !tier.tier().trusted.is_empty()
+                    }
                     _ => false,
                 };
                 if !is_untrusted {
                     tracing::warn!(tier = name, %key, %reason, "invalid record: treated as a miss");
                 } else if tier.counters().untrusted_records.get() == 0 {
                     // A server may hold thousands of them.
-                    tracing::warn!(tier = name, %key, "records without a valid seal are treated as misses");
+                    let kind = if tier.tier().trusted.is_empty() { "seal" } else { "trusted signature" };
+                    tracing::warn!(tier = name, %key, %reason, "records without a valid {kind} are misses");
                 }
                 let bytes = stored.clone();
                 self.quarantine_record(QuarantinedRecord { tier: name, key: *key, reason, bytes });
@@ -149,21 +155,11 @@ impl TieredState {
         None
     }
 
-    /// Decodes a record, which one of the secrets must verify if there are any. The error is `None`
-    /// if the record is valid and only too old.
-    fn decode(&self, secrets: &[Secret], key: &Key, stored: &Bytes) -> Result<Record, Option<RecordError>> {
-        let schema = self.options.schema;
-        let mut secrets = secrets.iter();
-        let mut decoded = match secrets.next() {
-            Some(secret) => Record::unseal(key, stored, schema, secret),
-            None => Record::decode(key, stored, schema),
-        };
-        for secret in secrets {
-            if decoded == Err(RecordError::Corrupt) {
-                decoded = Record::unseal(key, stored, schema, secret);
-            }
-        }
-        let record = decoded?;
+    /// Decodes a record, which the tier's keys must verify if there are any. The error is `None` if
+    /// the record is valid and only too old.
+    fn decode(&self, tier: &Tier, key: &Key, stored: &Bytes) -> Result<Record, Option<RecordError>> {
+        let (key, secrets) = (tier.stored_key(key), self.secrets(tier));
+        let record = Record::decode_with(&key, stored, self.options.schema, secrets, &tier.trusted)?;
         match self.remaining_life(&record) {
             Some(Duration::ZERO) => Err(None),
             _ => Ok(record),
@@ -187,25 +183,21 @@ impl TieredState {
 
     async fn backfill(&self, found_in: usize, key: &Key, record: &Record, stored: &Bytes) {
         let ttl = self.remaining_life(record);
-        let has_own = |tier: &TierHandle| !tier.tier().secrets.is_empty();
-        for tier in self.tiers[..found_in].iter().filter(|tier| tier.is_writable()) {
+        let source = self.tiers[found_in].tier();
+        if source.scope.is_some() {
+            return;
+        }
+        let is_filled = |tier: &&TierHandle| tier.is_writable() && tier.tier().scope.is_none();
+        for tier in self.tiers[..found_in].iter().filter(is_filled) {
             tier.counters().backfills.add(1);
-            let stored = if has_own(tier) || has_own(&self.tiers[found_in]) {
-                encode(key, record, self.secrets(tier.tier()).first())
+            let stored = if tier.tier().has_own_form() || source.has_own_form() {
+                tier.tier().encode(key, record, self.options.secret.as_ref())
             } else {
                 stored.clone()
             };
             // The caller did not request this write, so a failure is only counted.
             let _ = tier.write(key, stored, ttl).await;
         }
-    }
-}
-
-/// Encodes a record, and seals it if there is a secret.
-pub(super) fn encode(key: &Key, record: &Record, secret: Option<&Secret>) -> Bytes {
-    match secret {
-        Some(secret) => record.seal(key, secret),
-        None => record.encode(key),
     }
 }
 

@@ -19,6 +19,7 @@ mod remote;
 mod reservations;
 mod resize;
 mod servers;
+mod signatures;
 mod stats;
 mod tiered;
 mod weight;

@@ -174,7 +174,10 @@ fn note_state(suite: &Suite) {
     }
     for tier in suite.cache_stats().tiers.iter().filter(|tier| tier.untrusted_records > 0) {
         let records = plural(usize::try_from(tier.untrusted_records).unwrap_or(usize::MAX), "record");
-        output::note(&format!("{records} on {} had no valid seal and counted as misses", tier.name));
+        output::note(&format!(
+            "{records} on {} had no valid seal or trusted signature and counted as misses",
+            tier.name
+        ));
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use greenwave::{Candidates, Compression, ConfineMode, CopyMode, KeySource, Settings, nearest};
+use greenwave::{Candidates, Compression, ConfineMode, CopyMode, KeySource, RemoteScope, Settings, nearest};
 use greenwave_testing::{IncompleteMode, TraceMode, is_server};
 use toml::de::DeValue;
 
@@ -238,6 +238,54 @@ pub(super) const KEYS: &[Key] = &[
             }
         },
     },
+    Key {
+        name: "testing.trust",
+        expected: "a public key like \"ed25519:…\", a list of these, or \"\" for everybody",
+        max: u64::MAX,
+        set: |settings, value| {
+            settings.testing.trust = match (value.as_str(), value.as_array()) {
+                (Some(""), _) => Vec::new(),
+                (Some(key), _) => vec![key.parse().ok()?],
+                (None, keys) => {
+                    keys?.iter().map(|key| key.get_ref().as_str()?.parse().ok()).collect::<Option<_>>()?
+                }
+            };
+            Some(())
+        },
+        show: |settings| {
+            let keys: Vec<String> = settings.testing.trust.iter().map(|key| format!("\"{key}\"")).collect();
+            if keys.is_empty() { "\"\"".to_owned() } else { format!("[{}]", keys.join(", ")) }
+        },
+    },
+    Key {
+        name: "testing.remote_scope",
+        expected: "\"auto\", \"main\" or \"branch:NAME\"",
+        max: u64::MAX,
+        set: |settings, value| {
+            settings.testing.remote_scope = match value.as_str()? {
+                "auto" => RemoteScope::Auto,
+                "main" => RemoteScope::Main,
+                other => {
+                    let name = other.strip_prefix("branch:").filter(|name| !name.is_empty())?;
+                    RemoteScope::Branch(name.to_owned())
+                }
+            };
+            Some(())
+        },
+        show: |settings| match &settings.testing.remote_scope {
+            RemoteScope::Auto => "\"auto\"".to_owned(),
+            RemoteScope::Main => "\"main\"".to_owned(),
+            RemoteScope::Branch(name) => format!("{:?}", format!("branch:{name}")),
+        },
+    },
+    key!(
+        "testing.trunk",
+        "the name of a branch, or \"\" to find it",
+        u64::MAX,
+        |value: &DeValue<'_>| value.as_str().map(str::to_owned),
+        |name: &String| format!("{name:?}"),
+        testing.trunk
+    ),
     Key {
         name: "testing.trace",
         expected: "true, false or \"required\"",

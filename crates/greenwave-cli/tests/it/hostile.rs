@@ -349,7 +349,10 @@ fn results_on_a_server_are_believed_only_with_the_key() {
     assert!(run("two", of_old, &[old]).0, "the server has the result");
     // A wrong key and no key: the result is not believed.
     let (cached, note) = run("three", of_old, &[("OLD", "another key with 16 bytes")]);
-    assert!(!cached && note.contains("on redis had no valid seal and counted as misses"), "{note}");
+    assert!(
+        !cached && note.contains("on redis had no valid seal or trusted signature and counted as misses"),
+        "{note}"
+    );
     let (cached, note) = run("four", of_old, &[]);
     assert!(!cached && note.contains("results on the server are not used: no key in `env:OLD`"), "{note}");
     for secret in ["0123456789abcdef", "another key"] {

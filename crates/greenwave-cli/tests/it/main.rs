@@ -83,6 +83,7 @@ mod servers;
 mod settings;
 mod shell_plan;
 mod signals;
+mod signed_results;
 mod snapshots;
 mod terminal;
 mod test_command;

@@ -7,9 +7,9 @@ use crate::result_keys::ResultKeys;
 use crate::settings::TestingSettings;
 
 /// Returns an error if the settings name a server.
-pub(super) fn tier(settings: &TestingSettings, _keys: &ResultKeys) -> Result<Option<Tier>, ResultStoreError> {
+pub(super) fn tiers(settings: &TestingSettings, _keys: &ResultKeys) -> Result<Vec<Tier>, ResultStoreError> {
     match settings.remote.as_str() {
-        "" => Ok(None),
+        "" => Ok(Vec::new()),
         address => {
             let scheme = scheme(address);
             let feature = if scheme.starts_with("grpc") { "remote-reapi" } else { "remote" };

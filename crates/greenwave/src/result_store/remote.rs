@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greenwave_cache::{
-    AccessMode, MemcachedBackend, ObjectBackend, RedisBackend, RemoteOptions, Tier, WriteMode,
+    AccessMode, MemcachedBackend, ObjectBackend, RedisBackend, RemoteOptions, Scope, Tier, WriteMode,
 };
 
 use super::{ResultStoreError, scheme};
-use crate::result_keys::ResultKeys;
-use crate::settings::TestingSettings;
+use crate::result_keys::{ResultKeys, SigningSeed};
+use crate::settings::{RemoteScope, TestingSettings};
 
 /// Maximum number of queued writes to the server.
 const QUEUED_MAX: usize = 1024;
@@ -24,8 +24,24 @@ const DIRECTORY: &str = "file";
 /// Schemes of object stores.
 const OBJECT_STORES: [&str; 4] = [DIRECTORY, "s3", "gs", "az"];
 
+/// Returns the tiers on the server that the settings name: for a branch, its own results come
+/// before those of the main branch, which it does not write.
+pub(super) fn tiers(settings: &TestingSettings, keys: &ResultKeys) -> Result<Vec<Tier>, ResultStoreError> {
+    let Some(tier) = tier(settings, keys)? else { return Ok(Vec::new()) };
+    let main = Tier {
+        secrets: keys.remote_secrets(),
+        signing_key: keys.signing.as_ref().and_then(SigningSeed::key),
+        trusted: settings.trust.clone(),
+        ..tier
+    };
+    let RemoteScope::Branch(branch) = &settings.remote_scope else { return Ok(vec![main]) };
+    let name = format!("{} (branch)", main.name);
+    let own = Tier { name, scope: Some(Scope::new(branch)), ..main.clone() };
+    Ok(vec![own, Tier { access: AccessMode::ReadOnly, ..main }])
+}
+
 /// Returns the tier on the server that the settings name.
-pub(super) fn tier(settings: &TestingSettings, keys: &ResultKeys) -> Result<Option<Tier>, ResultStoreError> {
+fn tier(settings: &TestingSettings, keys: &ResultKeys) -> Result<Option<Tier>, ResultStoreError> {
     let address = settings.remote.as_str();
     if address.is_empty() {
         return Ok(None);
