@@ -68,6 +68,8 @@ impl TraceReaders {
 pub struct TraceParts {
     /// The parts that observed each path.
     pub observed: HashMap<PathBuf, Vec<u32>>,
+    /// The parts that read the names in each directory.
+    pub listed: HashMap<PathBuf, Vec<u32>>,
     /// For each part, those whose changes of files or directories it has observed.
     pub uses: BTreeMap<u32, BTreeSet<u32>>,
 }
@@ -84,6 +86,18 @@ impl TraceParts {
             }
         }
         reached
+    }
+
+    /// Returns whether one of the given parts observed a path other than by reading the names in a
+    /// directory. All parts observe a path of which nothing is known.
+    pub fn is_observed(&self, path: &Path, by: &BTreeSet<u32>) -> bool {
+        self.observed.get(path).is_none_or(|parts| parts.iter().any(|part| by.contains(part)))
+    }
+
+    /// Returns whether one of the given parts read the names in a directory. All parts read those of
+    /// a directory of which nothing is known.
+    pub fn is_listed(&self, directory: &Path, by: &BTreeSet<u32>) -> bool {
+        self.listed.get(directory).is_none_or(|parts| parts.iter().any(|part| by.contains(part)))
     }
 }
 

@@ -300,12 +300,10 @@ pub(super) async fn run_plan(
     }
     changes.apply(&mut file.plan)?;
     checked(&file, &scope)?;
-    let mut config = Config::load(&file.plan.project, &options.settings.overrides()?)?;
-    config.settings.run.overlays = mount_namespace::overlays();
+    let config = Config::load(&file.plan.project, &options.settings.overrides()?)?;
     file.plan.declared = config.tests.tests;
-    let user_key = Some(user_key(&file.plan.project)?);
     let settings =
-        Settings { receipts: receipts_dir(), user_key, private: private_dirs(), ..config.settings };
+        Settings { receipts: receipts_dir(), ..engine_settings(config.settings, &file.plan.project)? };
     let metrics = settings.metrics.clone();
     let endpoint = if metrics.enabled {
         Some(MetricsEndpoint::bind(SocketAddr::new(metrics.address, metrics.port)).await?)
@@ -337,6 +335,13 @@ pub(super) async fn run_plan(
         server.finish(DASHBOARDS_TIME_MAX).await;
     }
     exit
+}
+
+/// Adds what this process and its user bring to the settings of an engine: overlays, the key that
+/// seals the state of the project, and the directories that are hidden from agents and tests.
+pub(super) fn engine_settings(mut settings: Settings, project: &Path) -> Result<Settings, CliError> {
+    settings.run.overlays = mount_namespace::overlays();
+    Ok(Settings { user_key: Some(user_key(project)?), private: private_dirs(), ..settings })
 }
 
 /// Serves the metrics and the dashboard of a run. Returns the URL of the dashboard as well, with

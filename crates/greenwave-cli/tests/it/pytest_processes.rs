@@ -206,3 +206,36 @@ fn files_that_fail_are_repeated_in_forked_processes() {
     let starts = std::fs::read_to_string(suite.dir.path("p/starts")).unwrap();
     assert!((1..=3).contains(&starts.len()), "{starts}");
 }
+
+#[test]
+fn the_process_that_has_collected_the_first_time_runs_the_files() {
+    let names = ["a", "b", "c"];
+    let texts = names.map(|name| (format!("tests/test_{name}.py"), forked(name)));
+    let starts = "import os\nopen('../log/start-%d' % os.getpid(), 'w').close()\n";
+    let mut files = vec![("lib.py", "x = 1\n"), ("conftest.py", starts), ("pytest.ini", "[pytest]\n")];
+    files.extend(texts.iter().map(|(file, text)| (file.as_str(), text.as_str())));
+    let Some(suite) = Suite::new(&files) else { return };
+    assert!(Command::new("git").args(["init", "-q"]).arg(suite.dir.path("p")).status().unwrap().success());
+    // Results of files younger than the run are not stored.
+    until("the files are old enough", || {
+        let _ = std::fs::remove_dir_all(suite.dir.path("cache"));
+        let _ = std::fs::remove_dir_all(suite.dir.path("p/.greenwave"));
+        let _ = std::fs::remove_dir_all(suite.dir.path("log"));
+        suite.dir.write("log/empty", "");
+        suite.greenwave(&["--jobs", "1"]).run().with_code(0);
+        suite.run().iter().all(|(.., cached)| *cached)
+    });
+    let starts: Vec<String> = suite.dir.files("log").into_keys().collect();
+    let starts: Vec<&str> = starts.iter().filter_map(|name| name.strip_prefix("start-")).collect();
+    let logs = names.map(|name| suite.dir.read(&format!("log/{name}")));
+    assert!(starts.len() == 1, "{starts:?}");
+    assert!(logs.iter().all(|log| *log == format!("{} True", starts[0])), "{starts:?} {logs:?}");
+
+    // Another process has listed the directories.
+    suite.dir.write("p/tests/test_d.py", PASSES);
+    let ran: Vec<String> =
+        suite.run().into_iter().filter(|(.., cached)| !cached).map(|(name, ..)| name).collect();
+    assert_eq!(ran, ["py:tests/test_d.py"]);
+    suite.dir.write("p/lib.py", "x = 0\n");
+    assert_eq!(suite.run().iter().filter(|(_, passed, _)| *passed).count(), 1);
+}

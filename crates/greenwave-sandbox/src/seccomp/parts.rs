@@ -19,6 +19,7 @@ pub(super) struct Parts {
     announcements: Option<PathBuf>,
     current: u32,
     observed: HashMap<PathBuf, Vec<u32>>,
+    listed: HashMap<PathBuf, Vec<u32>>,
     /// Parts that changed a path.
     changed: HashMap<PathBuf, Vec<u32>>,
     /// Parts that created, removed or moved an entry of a directory.
@@ -63,6 +64,7 @@ impl Parts {
     /// Records that the current part depends on the names in a directory.
     pub(super) fn list(&mut self, path: &Path) {
         if self.announcements.is_some() {
+            add(&mut self.listed, path, self.current);
             let by = self.changed_entries.get(path).cloned().unwrap_or_default();
             self.uses.entry(self.current).or_default().extend(by);
         }
@@ -99,7 +101,8 @@ impl Parts {
     /// Returns the parts; `None` if the command announces none.
     pub(super) fn finish(&self) -> Option<TraceParts> {
         self.announcements.as_ref()?;
-        Some(TraceParts { observed: self.observed.clone(), uses: self.uses.clone() })
+        let Self { observed, listed, uses, .. } = self;
+        Some(TraceParts { observed: observed.clone(), listed: listed.clone(), uses: uses.clone() })
     }
 }
 
@@ -155,6 +158,20 @@ mod tests {
         assert_eq!(closure(&parts, 3), [0, 3]);
         assert_eq!(closure(&parts, 4), [0, 1, 4]);
         assert_eq!(closure(&parts, 5), [0, 1, 4, 5]);
+    }
+
+    #[test]
+    fn names_and_state_of_a_directory_are_observed_separately() {
+        let mut parts = parts();
+        let (path, by) = (Path::new("/p"), |part| std::iter::once(part).collect());
+        parts.observe(path);
+        parts.announce(b"/own/parts/1");
+        parts.list(path);
+        let trace = parts.finish().unwrap_or_default();
+        assert!(trace.is_observed(path, &by(0)) && !trace.is_observed(path, &by(1)));
+        assert!(trace.is_listed(path, &by(1)) && !trace.is_listed(path, &by(0)));
+        let unknown = Path::new("/q");
+        assert!(trace.is_observed(unknown, &by(0)) && trace.is_listed(unknown, &by(0)));
     }
 
     #[test]

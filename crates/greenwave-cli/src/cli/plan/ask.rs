@@ -12,20 +12,17 @@ use greenwave::{
 use parking_lot::Mutex;
 
 use super::{PlanArgs, Planned};
-use crate::cli::run::problems;
+use crate::cli::run::{engine_settings, problems};
 use crate::config::Config;
 use crate::details;
 use crate::diagnostic::Document;
-use crate::dirs::private_dirs;
 use crate::error::CliError;
-use crate::mount_namespace;
 use crate::output;
 use crate::planfile::PlanFile;
 use crate::planning::{Draft, PLANNED_FILE, Template, is_planned_test, prompt};
 use crate::printer::Printer;
 use crate::signals::StopOnSignal;
 use crate::supervisor;
-use crate::user_key::user_key;
 
 /// Id of the feature whose answer is the plan.
 const FEATURE: &str = "greenwave-plan";
@@ -51,9 +48,7 @@ pub(super) async fn ask(
     printer: &Printer,
 ) -> Result<Asked, CliError> {
     let plan = plan(args, template, draft);
-    let mut settings =
-        Settings { user_key: Some(user_key(&args.project)?), private: private_dirs(), ..config.settings };
-    settings.run.overlays = mount_namespace::overlays();
+    let settings = engine_settings(config.settings, &args.project)?;
     let environment = supervisor::environment();
     let accepted = Arc::new(Mutex::new(String::new()));
     let check = Check {

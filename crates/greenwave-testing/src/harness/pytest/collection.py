@@ -85,8 +85,11 @@ class Collection:
             return
         result = os.path.join(os.environ.get("TMPDIR", "."), RESULT)
         with open(result, "w", encoding="utf-8", errors="surrogateescape") as file:
-            for line in self.lines():
-                print(json.dumps(line), file=file)
+            self.write_to(file)
+
+    def write_to(self, file):
+        for line in self.lines():
+            print(json.dumps(line), file=file)
 
     def settings(self):
         ini = self.relative(self.ini) if self.ini else os.devnull

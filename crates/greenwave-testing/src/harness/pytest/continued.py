@@ -1,7 +1,11 @@
 # Collects the tests of a project, waits for an order, and runs the files that it names.
+import atexit
+import gc
 import importlib.util
 import json
 import os
+import sys
+import tempfile
 
 import greenwave_collection as collecting
 import greenwave_forks as forks
@@ -11,6 +15,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 # Query of this missing file tells that the result is written.
 MARK = os.path.join(HERE, "collected")
 TEMPORARY = os.environ.get("TMPDIR", ".")
+# Temporary directory of a collection in a forked process.
+APART = os.path.join(TEMPORARY, "collection")
+# Number of the part of the trace in which such a process collects.
+COLLECTION_PART = 1
 
 # The order comes through standard input, which is empty for everything else.
 order = os.dup(0)
@@ -43,10 +51,20 @@ def read_order():
     return json.loads(b"".join(parts) or b"[]")
 
 
+def wait_for_order():
+    """Tells that the result is written, and waits for the names of files."""
+    try:
+        os.stat(MARK)
+    except OSError:
+        pass
+    return read_order()
+
+
 class Continued(collecting.Collection):
     def __init__(self):
         super().__init__(lists_ids=False)
         self.waits = False
+        self.is_apart = False
         self.has_order = False
 
     def begin(self, config):
@@ -62,8 +80,8 @@ class Continued(collecting.Collection):
     def shares_process(self, session):
         """Returns whether the results of all files depend on all of them in any case.
 
-        Otherwise other processes run them, one per worker. This one has imported every file, so an
-        edit of one would run all again.
+        Otherwise other processes run them, one per worker. This one has imported every file and
+        listed every directory, so a new file would run all again.
         """
         if any(forks.is_shared(plugin) for plugin in session.config.pluginmanager.get_plugins()):
             return True
@@ -73,16 +91,14 @@ class Continued(collecting.Collection):
     def pytest_runtestloop(self, session):
         if not self.waits or not session.items:
             return None
-        if self.errors or not self.shares_process(session):
+        if self.errors or not (self.is_apart or self.shares_process(session)):
             # Runs nothing, as a collection does.
             session.config.option.collectonly = True
             return None
+        if self.is_apart:
+            return True
         self.write()
-        try:
-            os.stat(MARK)
-        except OSError:
-            pass
-        words = {os.path.normpath(word) for word in read_order()}
+        words = {os.path.normpath(word) for word in wait_for_order()}
         if not words:
             return True
         self.has_order = True
@@ -96,13 +112,74 @@ class Continued(collecting.Collection):
         yield
         if self.has_order:
             return
-        self.write()
+        if not self.is_apart:
+            self.write()
         if self.is_finished and not self.errors and int(session.exitstatus) in (0, 1, 5):
             session.exitstatus = 0
+
+
+def collect(config, collection, results):
+    """Collects in this process, sends the result to the descriptor, and ends the process."""
+    import _pytest.main
+
+    code = 3
+    try:
+        atexit._clear()
+        os.close(order)
+        os.environ["TMPDIR"] = APART
+        tempfile.tempdir = None
+        # This process must change nothing that the other one looks at.
+        sys.modules["greenwave_batch"].output = os.devnull
+        collection.is_apart = True
+        config.pluginmanager.register(collection, "greenwave_collection")
+        ended = int(_pytest.main.wrap_session(config, _pytest.main._main))
+        with open(results, "w", encoding="utf-8", errors="surrogateescape") as file:
+            if collection.is_finished or collection.errors:
+                collection.write_to(file)
+        code = ended
+        config._ensure_unconfigure()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def collect_apart(config, collection):
+    """Collects in a forked process. Returns its exit code, and whether nothing of it is left."""
+    os.mkdir(APART)
+    gc.freeze()
+    forks.announce(COLLECTION_PART)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        collect(config, collection, writing)
+    os.close(writing)
+    with open(reading, "rb") as file:
+        text = file.read()
+    _, status = os.waitpid(pid, 0)
+    gc.unfreeze()
+    is_gone = os.WIFEXITED(status) and not forks.has_children() and forks.has_one_thread()
+    forks.announce(0)
+    if text:
+        with open(os.path.join(TEMPORARY, collecting.RESULT), "wb") as file:
+            file.write(text)
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status), is_gone
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     collection = Continued()
     collection.begin(config)
-    config.pluginmanager.register(collection, "greenwave_collection")
+    if not (collection.waits and forks.is_separable(config, {order})):
+        config.pluginmanager.register(collection, "greenwave_collection")
+        return None
+    code, is_gone = collect_apart(config, collection)
+    words = wait_for_order() if code == 0 and is_gone else []
+    if not words:
+        return code
+    forks.name_files(config, words)
+    return None

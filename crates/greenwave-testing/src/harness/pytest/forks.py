@@ -110,12 +110,10 @@ def pytest_load_initial_conftests(early_config):
         yield
 
 
-def may_fork(config, words):
+def may_fork(config):
     option = config.option
     uses_workers = getattr(option, "numprocesses", None) or getattr(option, "dist", "no") != "no"
     if uses_workers or getattr(option, "usepdb", False) or getattr(option, "trace", False):
-        return False
-    if len(words) < 2:
         return False
     return not any(is_shared(plugin) for plugin in config.pluginmanager.get_plugins())
 
@@ -131,8 +129,11 @@ def jobserver():
     return [int(fd) for pair in found for fd in pair]
 
 
-def has_channels(config):
-    """Returns whether forked processes would share memory or files that they can write to."""
+def has_channels(config, private):
+    """Returns whether forked processes would share memory or files that they can write to.
+
+    `private` are descriptors that a forked process closes at once.
+    """
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
         if any("w" in line.split()[1] and "s" in line.split()[1] for line in maps):
             return True
@@ -148,7 +149,7 @@ def has_channels(config):
             # The descriptor of the listing.
             continue
         is_stream = any(os.path.samestat(status, stream) for stream in streams)
-        if fd < 3 or is_stream or stat.S_ISDIR(status.st_mode):
+        if fd < 3 or fd in private or is_stream or stat.S_ISDIR(status.st_mode):
             continue
         if stat.S_ISREG(status.st_mode) and can_write and status.st_nlink == 0 and captures > 0:
             captures -= 1
@@ -179,9 +180,9 @@ def name_files(config, words):
     """Sets the files to run, in the place of their directories."""
     config.args = list(words)
     config.option.file_or_dir = list(words)
-    sys.argv[-Words.directories :] = words
+    sys.argv[len(sys.argv) - Words.directories :] = words
     params = config.invocation_params
-    args = (*params.args[: -Words.directories], *words)
+    args = (*params.args[: len(params.args) - Words.directories], *words)
     config.invocation_params = type(params)(args=args, plugins=params.plugins, dir=params.dir)
 
 
@@ -231,10 +232,10 @@ def collect(words):
         json.dump(merged, out)
 
 
-def separates(config, words):
-    """Returns whether this process can run each file in a process of its own."""
+def is_separable(config, private=frozenset()):
+    """Returns whether nothing connects this process to those that are forked from it."""
     try:
-        can_fork = may_fork(config, words) and has_one_thread() and not has_channels(config)
+        can_fork = may_fork(config) and has_one_thread() and not has_channels(config, private)
         return can_fork and become_reaper()
     except Exception:
         # A plugin has attributes that raise errors.
@@ -244,7 +245,7 @@ def separates(config, words):
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     words = Words.files
-    if not separates(config, words):
+    if len(words) < 2 or not is_separable(config):
         name_files(config, words)
         return None
     codes = []

@@ -1,5 +1,6 @@
 //! Runs a test's process, with retries, and collects what its result depends on.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use greenwave_cache::Key;
 use greenwave_inputs::AccessKind;
-use greenwave_sandbox::{AllowedReads, ReadRules};
+use greenwave_sandbox::{AllowedReads, ReadRules, TraceParts};
 use tokio::time::Instant;
 
 use super::Runner;
@@ -91,10 +92,8 @@ impl AttemptResult {
         let parts = part.zip(self.process.seen.parts.as_ref());
         let own = parts.map(|(part, parts)| {
             let reached = parts.closure(part);
-            let observes = |(path, _): &&(PathBuf, AccessKind)| {
-                parts.observed.get(path).is_none_or(|by| by.iter().any(|part| reached.contains(part)))
-            };
-            Arc::new(self.accesses.accesses.iter().filter(observes).cloned().collect())
+            let own = self.accesses.accesses.iter().filter(|access| is_observed(access, parts, &reached));
+            Arc::new(own.cloned().collect())
         });
         let status = if share.passed { Status::Passed } else { Status::Failed(ExitReason::Code(1)) };
         let process = ProcessResult {
@@ -126,6 +125,20 @@ impl AttemptResult {
             left_behind: self.process.left_behind.unwrap_or_default(),
             outputs: Outputs::default(),
         }
+    }
+}
+
+/// Returns whether one of the given parts of a process made an access.
+pub(super) fn is_observed(
+    (path, kind): &(PathBuf, AccessKind),
+    parts: &TraceParts,
+    by: &BTreeSet<u32>,
+) -> bool {
+    match kind {
+        AccessKind::Names => parts.is_listed(path, by),
+        // It can follow from any access to a directory that a test has created.
+        AccessKind::MaintainedNames => parts.is_listed(path, by) || parts.is_observed(path, by),
+        _ => parts.is_observed(path, by),
     }
 }
 

@@ -1,14 +1,16 @@
 //! Runs a collection in a process that then runs the tests which it has found.
 //!
-//! Their results depend on everything that the process has read, also during the collection. As the
-//! process starts before the tests are looked up, no input may be younger than its start.
+//! Their results depend on everything that the process has read, also during the collection, unless
+//! another process has collected for it. As the process starts before the tests are looked up, no
+//! input may be younger than its start.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use greenwave_inputs::{CLOCK_TICK, Manifest};
 use greenwave_sandbox::TraceStatus;
 
-use super::attempt::{AttemptResult, TestJob, ToMark};
+use super::attempt::{AttemptResult, TestJob, ToMark, is_observed};
 use crate::harness::LaunchSpec;
 use crate::results::key_chain::KeyChain;
 use crate::run::continuation::WaitingProcess;
@@ -52,7 +54,7 @@ impl TestJob<'_> {
         let (stdin, order) =
             std::io::pipe().map_err(Error::io("create a pipe for", isolation.directory()))?;
         let mut job = self.job(&launch, isolation.directory(), self.variables(&launch, &isolation));
-        job.has_mark = true;
+        (job.has_mark, job.has_parts) = (true, true);
         let mut running = process::start(&job, options, environment, None, Some(stdin)).await?;
         match process::reach_mark(&mut running, test, options, environment).await {
             Some(process) => {
@@ -90,12 +92,22 @@ impl TestJob<'_> {
         self.record_maintained(&process.seen).await;
         let began = process.began;
         let filter = self.access_filter(isolation.directory());
-        let result = self.attempt_result(process, 1, &filter, None)?;
+        let result = self.attempt_result(process, 1, &filter, None)?.of_common_part();
         Ok(Some((AttemptResult { started_before: Some(began), ..result }, isolation)))
     }
 }
 
 impl AttemptResult {
+    /// Removes what only a collection observed that has run in a separate process, and has announced
+    /// its part.
+    fn of_common_part(mut self) -> Self {
+        if let Some(parts) = &self.process.seen.parts {
+            let reached = parts.closure(0);
+            Arc::make_mut(&mut self.accesses.accesses).retain(|access| is_observed(access, parts, &reached));
+        }
+        self
+    }
+
     /// Returns an input that may have changed between the start of the process and the lookup of
     /// the test. Only the process of a collection starts before the lookup.
     pub(super) fn younger_input<'a>(&self, inputs: &'a Manifest) -> Option<&'a Path> {
