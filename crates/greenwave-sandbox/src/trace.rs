@@ -89,13 +89,13 @@ impl TraceParts {
     }
 
     /// Returns whether one of the given parts observed a path other than by reading the names in a
-    /// directory. All parts observe a path of which nothing is known.
+    /// directory. A path without an entry is taken to be observed by all.
     pub fn is_observed(&self, path: &Path, by: &BTreeSet<u32>) -> bool {
         self.observed.get(path).is_none_or(|parts| parts.iter().any(|part| by.contains(part)))
     }
 
-    /// Returns whether one of the given parts read the names in a directory. All parts read those of
-    /// a directory of which nothing is known.
+    /// Returns whether one of the given parts read the names in a directory. A directory without an
+    /// entry is taken to be read by all.
     pub fn is_listed(&self, directory: &Path, by: &BTreeSet<u32>) -> bool {
         self.listed.get(directory).is_none_or(|parts| parts.iter().any(|part| by.contains(part)))
     }

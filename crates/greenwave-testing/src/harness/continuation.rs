@@ -17,9 +17,9 @@ pub trait Continuation: Debug + Send + Sync + 'static {
     /// the tests of the [order](Self::order) that it reads there, or none if the order is empty,
     /// and exits. A process that does not continue exits without the query.
     ///
-    /// If another process that it has started collects for it, and has ended before the tests begin,
-    /// the query of the missing file `parts/1` begins the collection, and that of `parts/0` ends it.
-    /// The tests then do not depend on what only the other process has observed.
+    /// If another process that it has started collects for it, and has ended before the tests
+    /// begin, the query of the missing file `parts/1` begins the collection, and that of `parts/0`
+    /// ends it. The tests then do not depend on what only the other process has observed.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be written.

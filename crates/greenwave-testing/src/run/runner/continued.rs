@@ -98,8 +98,8 @@ impl TestJob<'_> {
 }
 
 impl AttemptResult {
-    /// Removes what only a collection observed that has run in a separate process, and has announced
-    /// its part.
+    /// Removes what only a collection observed that has run in a separate process, and has
+    /// announced its part.
     fn of_common_part(mut self) -> Self {
         if let Some(parts) = &self.process.seen.parts {
             let reached = parts.closure(0);
