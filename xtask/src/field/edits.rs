@@ -46,30 +46,51 @@ impl Tally {
 /// # Errors
 /// If a project cannot be written or run, a result is stale, or too many tests run again.
 pub(super) fn edits(greenwave: &Path, commit: &str) -> Result<String> {
+    // Most of the time passes while files age.
+    let found: Vec<Result<Findings, String>> = std::thread::scope(|scope| {
+        let all = LOCAL.each_ref().map(|project| {
+            scope.spawn(|| Findings::of(project, greenwave, commit).map_err(|error| error.to_string()))
+        });
+        all.into_iter().map(|it| it.join().expect("an error is returned")).collect()
+    });
     let mut lines = Vec::new();
     let mut problems = Vec::new();
-    for project in &LOCAL {
+    for findings in found {
+        let Findings { line, problems: own } = findings?;
+        println!("{line}");
+        lines.push(line);
+        problems.extend(own);
+    }
+    if problems.is_empty() { Ok(lines.join("; ")) } else { Err(problems.join("\n").into()) }
+}
+
+/// A line about the edits of one project, and what is wrong with them.
+struct Findings {
+    line: String,
+    problems: Vec<String>,
+}
+
+impl Findings {
+    fn of(project: &LocalProject, greenwave: &Path, commit: &str) -> Result<Self> {
         let home = base().join("edits").join(project.name);
         let marker = home.join("done");
         let done = fs::read_to_string(&marker).unwrap_or_default();
         if let Some(line) = done.strip_prefix(commit).and_then(|rest| rest.strip_prefix('\n')) {
-            lines.push(format!("{line} (before)"));
-            continue;
+            return Ok(Self { line: format!("{line} (before)"), problems: Vec::new() });
         }
         let tally = Trial::prepare(project, &home, greenwave)?.run()?;
         let Tally { needed, ran, edits, .. } = tally;
         let line = format!("{}: {edits} edits, {needed} tests needed, {ran} ran", project.name);
-        println!("{line}");
-        problems.extend(tally.stale.iter().map(|stale| format!("{}: {stale}", project.name)));
+        let mut problems: Vec<String> =
+            tally.stale.iter().map(|stale| format!("{}: {stale}", project.name)).collect();
         if !tally.is_narrow() {
             problems.push(format!("{line}: expected at most 1.2 x (needed + 1 for each edit)"));
         }
         if problems.is_empty() && !commit.ends_with('+') {
             fs::write(marker, format!("{commit}\n{line}"))?;
         }
-        lines.push(line);
+        Ok(Self { line, problems })
     }
-    if problems.is_empty() { Ok(lines.join("; ")) } else { Err(problems.join("\n").into()) }
 }
 
 /// A project that was written to a directory.
