@@ -44,7 +44,7 @@ const LAYERS: [(&str, Layer, &[&str]); 21] = [
         ],
     ),
     ("greenwave-telemetry", Layer::Service, &[]),
-    (REMOTE, Layer::Service, &["greenwave-cache", "greenwave-retry"]),
+    (REMOTE, Layer::Service, &["greenwave-cache", "greenwave-process", "greenwave-retry", DIR]),
     (
         "greenwave",
         Layer::Engine,

@@ -26,7 +26,7 @@ use crate::token::Credentials;
 use crate::{Error, Failure};
 
 /// Maximum size of a message that is accepted. A batch of blobs is smaller.
-const MESSAGE_BYTES_MAX: usize = 8 << 20;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Bytes of a stream, and of all streams, that the server may send ahead.
 const WINDOW_BYTES: u32 = 2 << 20;
 /// Longest deadline that a server is asked to keep. The protocol has no room for the longest times.
@@ -61,7 +61,7 @@ struct ClientState {
 /// A connection to a server whose capabilities have been read. After a failure, another one is
 /// made: the server may have been replaced.
 #[derive(Debug)]
-struct Session {
+pub(crate) struct Session {
     channel: Channel,
     header: Option<(AsciiMetadataKey, AsciiMetadataValue)>,
     capabilities: ServerCapabilities,
@@ -133,6 +133,12 @@ impl Client {
         let timeout = self.state.options.timeout;
         self.call("ask for the capabilities", timeout, |session| async move { Ok(session.capabilities) })
             .await
+    }
+
+    /// Returns the current connection, for calls that take longer than the time limit.
+    pub(crate) async fn current_session(&self) -> Result<Arc<Session>, Error> {
+        let timeout = self.state.options.timeout;
+        self.call("connect", timeout, |session| async move { Ok(session) }).await
     }
 
     /// Makes a call within a time limit, unless the server failed recently.
@@ -253,6 +259,22 @@ impl ClientState {
 }
 
 impl Session {
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    pub(crate) fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    pub(crate) fn limited<T>(&self, message: T) -> Request<T> {
+        self.request(message)
+    }
+
+    pub(crate) fn unlimited<T>(&self, message: T) -> Request<T> {
+        self.request_without_deadline(message)
+    }
+
     /// Adds the header of the user and the deadline to a message.
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = self.request_without_deadline(message);

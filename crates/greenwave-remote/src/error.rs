@@ -23,6 +23,12 @@ pub enum Error {
         /// Description of the valid values.
         expected: &'static str,
     },
+    /// An action can run on no executor.
+    #[error("invalid action: {problem}")]
+    InvalidAction {
+        /// The mistake.
+        problem: String,
+    },
     /// A call failed: the server cannot be reached, did not answer in time, or refused.
     #[error("cannot {operation} at {server}")]
     Call {

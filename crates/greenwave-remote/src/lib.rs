@@ -30,9 +30,18 @@
 //! [`Error`] names the server and the operation. A caller that can do without the server continues:
 //! after a failure, calls fail immediately for some time ([`Error::Unavailable`]).
 //!
+//! # Executors
+//!
+//! An [`Executor`] runs commands in trees of files: [`LocalExecutor`] on this machine,
+//! [`RemoteExecutor`] on a server, or one of yours.
+//!
 //! # Features
 //!
-//! None. The crate compiles tonic and the generated messages of the protocol; no build needs
+//! | feature | default | adds | cost |
+//! | --- | --- | --- | --- |
+//! | `conformance` | no | the module `conformance`: tests that every executor must pass | none |
+//!
+//! The crate compiles tonic and the generated messages of the protocol; no build needs
 //! protoc.
 
 mod address;
@@ -40,10 +49,16 @@ mod backend;
 mod breaker;
 mod capabilities;
 mod client;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod digest;
 mod error;
+mod execution;
+mod executor;
+mod local;
 mod options;
 mod token;
+mod tree;
 
 pub use backend::ActionCacheBackend;
 pub use capabilities::ServerCapabilities;
@@ -51,5 +66,9 @@ pub use client::Client;
 pub use client::actions::{ActionResult, OutputFile};
 pub use digest::Digest;
 pub use error::{Error, Failure};
+pub use execution::RemoteExecutor;
+pub use executor::{Action, ActionOutput, Event, Events, Executor, ExecutorExt, Outcome};
+pub use local::LocalExecutor;
 pub use options::ClientOptions;
 pub use token::{Credentials, Token};
+pub use tree::{Entry, Tree};

@@ -180,6 +180,35 @@ impl Server {
         )
     }
 
+    /// Starts buildbox-casd as a server that also executes actions, at most two at once, in
+    /// bubblewrap with the programs of this machine. Returns `None` if a part of it is not
+    /// installed and not required.
+    #[must_use]
+    pub fn casd_with_execution() -> Option<Self> {
+        for name in ["buildbox-run", "bwrap"] {
+            if !program(name).is_file() {
+                service::skip(&format!("{name} is not installed"));
+                return None;
+            }
+        }
+        Self::start(
+            "buildbox-casd",
+            |_| true,
+            |port, directory| {
+                let mut command = Command::new(program("buildbox-casd"));
+                command.args(["--log-level", "error", "--quota-high", "2G", "--jobs", "2"]);
+                command.arg("--buildbox-run").arg(program("buildbox-run"));
+                // An action sees its own files only. The source of a mount must be no link.
+                for mount in ["/usr:/usr", "/usr/bin:/bin", "/usr/lib:/lib", "/usr/lib64:/lib64", "/etc:/etc"]
+                {
+                    command.arg(format!("--runner-arg=--ro-bind-mount={mount}"));
+                }
+                command.args(["--bind", &format!("127.0.0.1:{port}")]).arg(directory.join("cache"));
+                command
+            },
+        )
+    }
+
     fn start(name: &str, prepare: fn(&Path) -> bool, build_command: BuildCommand) -> Option<Self> {
         if !program(name).is_file() {
             service::skip(&format!("{name} is not installed"));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bazel_remote_apis::build::bazel::remote::execution::v2 as proto;
 use bazel_remote_apis::build::bazel::semver::SemVer;
 use bazel_remote_apis::google::bytestream as streams;
+use bazel_remote_apis::google::longrunning::operations_server::OperationsServer;
 use bazel_remote_apis::google::rpc;
 use futures_util::{Stream, stream};
 use parking_lot::Mutex;
@@ -16,6 +17,7 @@ use proto::action_cache_server::{ActionCache, ActionCacheServer};
 use proto::capabilities_server::{Capabilities, CapabilitiesServer};
 use proto::content_addressable_storage_server::{ContentAddressableStorage, ContentAddressableStorageServer};
 use proto::digest_function::Value::Sha256;
+use proto::execution_server::ExecutionServer;
 use sha2::{Digest as _, Sha256 as Hasher};
 use streams::byte_stream_server::{ByteStream, ByteStreamServer};
 use tonic::transport::server::TcpIncoming;
@@ -25,7 +27,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 /// Maximum total size of the blobs in a message.
 pub(crate) const BATCH_BYTES_MAX: usize = 4_193_280;
 
-type Answer<T> = Result<Response<T>, Status>;
+pub(crate) type Answer<T> = Result<Response<T>, Status>;
 
 /// Behaviour and content of a server.
 #[derive(Default)]
@@ -53,6 +55,8 @@ pub(crate) struct State {
     pub(crate) actions: HashMap<String, proto::ActionResult>,
     pub(crate) blobs: HashMap<String, Vec<u8>>,
     pub(crate) uploads: HashMap<String, Vec<u8>>,
+    /// Answers to actions.
+    pub(crate) execution: crate::fake_execution::Execution,
     /// Names of the methods that were called.
     pub(crate) calls: Vec<&'static str>,
     /// Sizes of the blobs in messages.
@@ -91,6 +95,8 @@ impl Fake {
                     .add_service(CapabilitiesServer::new(service.clone()))
                     .add_service(ActionCacheServer::new(service.clone()))
                     .add_service(ContentAddressableStorageServer::new(service.clone()))
+                    .add_service(ExecutionServer::new(service.clone()))
+                    .add_service(OperationsServer::new(service.clone()))
                     .add_service(ByteStreamServer::new(service));
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 let _ = server.serve_with_incoming(TcpIncoming::from(listener)).await;
@@ -105,11 +111,11 @@ impl Fake {
 }
 
 #[derive(Clone)]
-struct Service(Arc<Mutex<State>>);
+pub(crate) struct Service(pub(crate) Arc<Mutex<State>>);
 
 impl Service {
     /// Begins a call: checks the token and waits.
-    async fn begin<T>(&self, method: &'static str, request: &Request<T>) -> Result<(), Status> {
+    pub(crate) async fn begin<T>(&self, method: &'static str, request: &Request<T>) -> Result<(), Status> {
         let delay = {
             let mut state = self.0.lock();
             state.calls.push(method);
@@ -219,7 +225,7 @@ impl ActionCache for Service {
     }
 }
 
-type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(crate) type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl ContentAddressableStorage for Service {

@@ -4,10 +4,13 @@
 mod addresses;
 mod casd;
 mod conformance;
+mod executors;
 mod fake;
+mod fake_execution;
 mod faults;
 mod option_ranges;
 mod proxy;
+mod signatures;
 mod streams;
 mod tls;
 mod tokens;
