@@ -30,7 +30,7 @@ const CLIENTS: [&str; 8] =
 /// Features that the step `unified` compiles, and that are not combined with others, because their
 /// packages are not among [`CRATES`].
 #[cfg(test)]
-const UNIFIED: [(&str, &str); 11] = [
+const UNIFIED: [(&str, &str); 12] = [
     ("greenwave-agents", "http"),
     ("greenwave", "http-agents"),
     ("greenwave", "remote"),
@@ -39,6 +39,7 @@ const UNIFIED: [(&str, &str); 11] = [
     ("greenwave-cli", "completions"),
     ("greenwave-cli", "http-agents"),
     ("greenwave-cli", "mcp"),
+    ("greenwave-cli", "otel"),
     ("greenwave-cli", "remote"),
     ("greenwave-cli", "remote-objects"),
     ("greenwave-cli", "remote-reapi"),

@@ -100,7 +100,9 @@ const HTTP_SERVERS: &[&str] =
     &["axum", "hyper", "warp", "actix-web", "tiny_http", "rouille", "poem", "salvo", "rocket", "tide"];
 /// Reads the errors of hyper, which its client of HTTP wraps. It enables no server.
 const HTTP_ERROR_READER: (&str, &str) = ("greenwave-agents", "hyper");
-/// The only crate that serves HTTP.
+/// Serves the Model Context Protocol over HTTP, with the feature `mcp`.
+const PROTOCOL_SERVER: (&str, &str) = ("greenwave-cli", "hyper");
+/// The only crate that serves HTTP otherwise.
 const SERVER: &str = "greenwave-telemetry";
 
 /// Clients of whole services, behind a feature each. The protocol that they use internally does not
@@ -281,9 +283,9 @@ fn check_paths(workspace: &Workspace, package: &Package, layer: Layer) -> Vec<St
         rules.push((forbidden, boundaries, "no HTTP below layer 3"));
     } else if layer < Layer::Tool && package.name != SERVER {
         // HTTP clients are built from the same parts as servers.
-        let (reader, library) = HTTP_ERROR_READER;
-        let boundaries = [HTTP_CLIENTS, SERVICE_CLIENTS, &[SERVER, reader]].concat();
-        let is_server = |name: &&str| (package.name.as_str(), *name) != (reader, library);
+        let boundaries = [HTTP_CLIENTS, SERVICE_CLIENTS, &[SERVER, HTTP_ERROR_READER.0]].concat();
+        let is_server =
+            |name: &&str| ![HTTP_ERROR_READER, PROTOCOL_SERVER].contains(&(package.name.as_str(), *name));
         let servers = HTTP_SERVERS.iter().copied().filter(is_server).collect();
         // A boundary is not searched, also where the search begins.
         let boundaries = boundaries.into_iter().filter(|name| *name != package.name.as_str()).collect();

@@ -135,6 +135,14 @@ pub(crate) enum CliError {
     #[cfg(feature = "mcp")]
     #[error("cannot serve the Model Context Protocol")]
     Mcp(#[source] Source),
+    /// No clients of the Model Context Protocol can connect.
+    #[cfg(feature = "mcp")]
+    #[error("cannot listen on {address}")]
+    Listen { address: std::net::SocketAddr, source: std::io::Error },
+    /// A file has no token for clients of the Model Context Protocol.
+    #[cfg(feature = "mcp")]
+    #[error("invalid token in {}: expected 16 to 256 letters, digits, `-`, `.`, `_` or `~`", path.display())]
+    Token { path: PathBuf },
     /// The directory for a demo holds something else.
     #[error("cannot create a demo in {}: the directory is not empty and holds no demo", path.display())]
     NotADemo { path: PathBuf },
@@ -224,12 +232,27 @@ impl CliError {
             #[cfg(not(feature = "mcp"))]
             CliError::NoMcp => "install with `cargo install --path crates/greenwave-cli --features mcp`",
             #[cfg(feature = "mcp")]
-            CliError::Mcp(_) => {
-                "let a coding agent start the command, which speaks JSON-RPC on its standard streams"
-            }
+            error => return mcp_hint(error),
+            #[cfg(not(feature = "mcp"))]
             _ => return None,
         })
     }
+}
+
+/// Returns an instruction that would remove the cause of an error of `greenwave mcp`, if there is
+/// one.
+#[cfg(feature = "mcp")]
+fn mcp_hint(error: &CliError) -> Option<&'static str> {
+    Some(match error {
+        CliError::Mcp(_) => {
+            "let a coding agent start the command, which speaks JSON-RPC on its standard streams"
+        }
+        CliError::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse => {
+            "pass `--http` without an address for a free port"
+        }
+        CliError::Token { .. } => "create a token with `openssl rand -hex 16`",
+        _ => return None,
+    })
 }
 
 /// Names the features that wait for approval.

@@ -20,7 +20,11 @@ mod jobserver;
 mod key_error;
 mod key_input;
 mod mount_namespace;
+#[cfg(not(feature = "otel"))]
+mod no_otel;
 mod notify_words;
+#[cfg(feature = "otel")]
+mod otel;
 mod output;
 mod password;
 mod planfile;

@@ -16,7 +16,7 @@ use greenwave_testing::{
 };
 
 #[cfg(feature = "mcp")]
-pub(crate) use self::agent::{ALL_BYTES_MAX, NAMES_MAX, TEST_BYTES_MAX};
+pub(crate) use self::agent::{NAMES_MAX, TEST_BYTES_MAX};
 pub(crate) use self::totals::SuiteTotals;
 
 use self::agent::AgentFailures;

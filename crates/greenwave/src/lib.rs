@@ -136,6 +136,7 @@ mod resources;
 mod result_keys;
 mod result_store;
 mod resume;
+mod run_comparison;
 mod run_control;
 mod run_journal;
 mod run_metrics;

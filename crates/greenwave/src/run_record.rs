@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::attempt_details::attempt_details;
 use crate::attempt_log::AttemptLog;
 use crate::error::Error;
+use crate::excerpt;
 
 /// Name of the directory in the state directory.
 pub(crate) const RUNS: &str = "runs";
@@ -116,7 +117,7 @@ impl RunRecords {
 }
 
 impl RecordedRun {
-    fn parse(started: SystemTime, text: &str) -> Self {
+    pub(crate) fn parse(started: SystemTime, text: &str) -> Self {
         let (plan, features, events) = (String::new(), Vec::new(), Vec::new());
         let mut run = Self { started, plan, has_finished: false, features, events };
         let (mut at, mut has_ended) = (0.0, false);
@@ -150,10 +151,27 @@ impl RecordedRun {
         self.events.iter().filter_map(event)
     }
 
+    /// Returns the events with their times, in seconds since the start of the run.
+    pub(crate) fn timed_events(&self) -> impl Iterator<Item = (f64, Value)> {
+        self.events.iter().filter_map(|line| {
+            let mut entry: Value = serde_json::from_str(line).ok()?;
+            Some((entry["at"].as_f64()?, entry["event"].take()))
+        })
+    }
+
     /// Returns a dashboard that shows the run. The attempts of its features come from the log.
     #[must_use]
     pub fn dashboard(&self, log: Option<AttemptLog>) -> Dashboard {
+        self.show(log, None)
+    }
+
+    /// Returns a dashboard that shows an event before those of the run.
+    pub(crate) fn show(&self, log: Option<AttemptLog>, first: Option<Value>) -> Dashboard {
         let feed = EventFeed::new();
+        if let Some(first) = first {
+            let event = json!({"at": 0, "event": first}).to_string();
+            feed.publish(&excerpt::visible_json(&event));
+        }
         self.events.iter().for_each(|event| feed.publish(event));
         feed.close();
         let (log, features) = (Arc::new(log), Arc::new(self.features.clone()));

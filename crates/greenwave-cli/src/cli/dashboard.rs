@@ -25,6 +25,9 @@ pub(super) struct DashboardArgs {
     /// Show this run of the list; 1 is the newest.
     #[arg(long, value_name = "N", default_value_t = 1)]
     run: usize,
+    /// Compare the run with this earlier run of the list.
+    #[arg(long, value_name = "N", conflicts_with = "list")]
+    compare: Option<usize>,
     /// List the recorded runs.
     #[arg(long)]
     list: bool,
@@ -43,10 +46,13 @@ pub(super) async fn dashboard(args: &DashboardArgs) -> Result<Exit, CliError> {
     if args.list {
         return list(records.as_ref());
     }
-    let run = records.as_ref().map_or(Ok(None), |records| records.read(args.run))?;
-    let count = records.as_ref().map_or(0, RunRecords::count);
-    let run = run.ok_or(CliError::NoSuchRun { number: args.run, count })?;
-    show(&project, settings, &run).await
+    let read = |number: usize| {
+        let run = records.as_ref().map_or(Ok(None), |records| records.read(number))?;
+        let count = records.as_ref().map_or(0, RunRecords::count);
+        run.ok_or(CliError::NoSuchRun { number, count })
+    };
+    let (run, before) = (read(args.run)?, args.compare.map(read).transpose()?);
+    show(&project, settings, &run, before.as_ref()).await
 }
 
 fn list(records: Option<&RunRecords>) -> Result<Exit, CliError> {
@@ -62,14 +68,25 @@ fn list(records: Option<&RunRecords>) -> Result<Exit, CliError> {
     Ok(Exit::SUCCESS)
 }
 
-async fn show(project: &Path, settings: Settings, run: &RecordedRun) -> Result<Exit, CliError> {
+async fn show(
+    project: &Path,
+    settings: Settings,
+    run: &RecordedRun,
+    before: Option<&RecordedRun>,
+) -> Result<Exit, CliError> {
     let metrics = settings.metrics.clone();
     let settings = Settings { user_key: Some(user_key(project)?), ..settings };
     let endpoint = MetricsEndpoint::bind(SocketAddr::new(metrics.address, metrics.port)).await?;
-    let dashboard = run.dashboard(AttemptLog::open(project, &settings)?);
+    let log = AttemptLog::open(project, &settings)?;
+    let dashboard = match before {
+        Some(before) => run.compared_with(before, log),
+        None => run.dashboard(log),
+    };
     let (_server, url) = serve(endpoint, dashboard, MetricsSnapshot::default)?;
     output::line(&format!("Dashboard: {url}"));
-    output::line(&format!("Shows the run of {}. Ctrl-C ends it.", describe(run)));
+    let compared = before.map(|before| format!(" and compares it with that of {}", describe(before)));
+    let compared = compared.unwrap_or_default();
+    output::line(&format!("Shows the run of {}{compared}. Ctrl-C ends it.", describe(run)));
     std::future::pending().await
 }
 

@@ -22,6 +22,10 @@ use crate::error::CliError;
 use crate::exit::{Exit, INVALID_INPUT, NEEDS_APPROVAL, NOT_GREEN};
 use crate::format::Format;
 use crate::mount_namespace;
+#[cfg(not(feature = "otel"))]
+use crate::no_otel::RunTelemetry;
+#[cfg(feature = "otel")]
+use crate::otel::RunTelemetry;
 use crate::output;
 use crate::planfile::PlanFile;
 use crate::progress::{Progress, copies_text, tracing_text};
@@ -330,7 +334,8 @@ pub(super) async fn run_plan(
     let trace = options.trace.as_deref().map(|trace| open_trace(trace, &file.plan.project, path));
     let trace = trace.transpose()?;
     let proposal = Proposal { plan: &file.plan, create: changes.create_pr };
-    let exit = watch(engine, (progress, trace), proposal, path, is_check).await;
+    let telemetry = RunTelemetry::start(&file.plan);
+    let exit = watch(engine, (progress, trace, telemetry), proposal, path, is_check).await;
     if let Some((server, _)) = server {
         server.finish(DASHBOARDS_TIME_MAX).await;
     }
@@ -412,7 +417,7 @@ impl Proposal<'_> {
 /// Runs the engine and shows its events until it ends.
 async fn watch(
     engine: Engine,
-    (mut progress, mut trace): (Progress, Option<RunTrace>),
+    (mut progress, mut trace, mut telemetry): (Progress, Option<RunTrace>, Option<RunTelemetry>),
     proposal: Proposal<'_>,
     plan: &Path,
     is_check: bool,
@@ -427,7 +432,10 @@ async fn watch(
         tokio::select! {
             // Events precede the end of the run.
             biased;
-            Some(event) = events.next() => show(&event, trace.as_mut(), Some(&mut progress)),
+            Some(event) = events.next() => {
+                send(&event, telemetry.as_mut());
+                show(&event, trace.as_mut(), Some(&mut progress));
+            }
             key = board.key() => board.press(key, &mut progress).await,
             _ = seconds.tick() => board.tick(&mut progress).await,
             report = &mut running => break report.expect("a run does not panic and is not cancelled")?,
@@ -435,8 +443,12 @@ async fn watch(
     };
     let code = signals.finish().or(board.close());
     while let Some(event) = events.try_next() {
+        send(&event, telemetry.as_mut());
         // A stopped run prints no further events.
         show(&event, trace.as_mut(), if code.is_none() { Some(&mut progress) } else { None });
+    }
+    if let Some(telemetry) = telemetry {
+        telemetry.finish(code.is_none().then_some(&report)).await;
     }
     let traced =
         trace.map_or(Ok(()), |trace| trace.finish().map_err(|(path, error)| trace_error(path, error)));
@@ -463,6 +475,12 @@ async fn watch(
     } else {
         Exit::from(NOT_GREEN)
     })
+}
+
+fn send(event: &Event, telemetry: Option<&mut RunTelemetry>) {
+    if let Some(telemetry) = telemetry {
+        telemetry.event(event);
+    }
 }
 
 fn show(event: &Event, trace: Option<&mut RunTrace>, progress: Option<&mut Progress>) {

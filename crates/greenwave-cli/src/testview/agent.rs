@@ -8,7 +8,7 @@ use greenwave_testing::{FailureText, Status};
 /// Maximum size of the lines of one failed test, in bytes.
 pub(crate) const TEST_BYTES_MAX: usize = 3 * 1024;
 /// Maximum size of the lines of all failed tests, in bytes. The names follow without lines.
-pub(crate) const ALL_BYTES_MAX: usize = 16 * 1024;
+const ALL_BYTES_MAX: usize = 16 * 1024;
 /// Maximum number of failed tests that are named.
 pub(crate) const NAMES_MAX: usize = 100;
 

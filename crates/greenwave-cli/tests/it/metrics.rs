@@ -182,6 +182,32 @@ fn recorded_runs_are_shown_again() {
 }
 
 #[test]
+fn a_recorded_run_is_compared_with_an_earlier_one() {
+    let feature = ShellFeature::new("two", "answer other.txt 2", "test -f two.txt");
+    let features = [ShellFeature::new("one", "answer one.txt 1", "test -f one.txt"), feature];
+    let dir = TestDir::with_project().with("plan.toml", shell_plan::plan(&features));
+    dir.run_plan().with_code(1);
+    let missing = dir.greenwave(["dashboard", "plan.toml", "--compare", "2"]).run().with_code(2);
+    assert!(missing.stderr.contains("cannot find run 2: 1 recorded"), "{}", missing.stderr);
+    dir.write("project/two.txt", "2");
+    dir.run_plan();
+    let args = ["dashboard", "plan.toml", "--compare", "2", "--metrics-port", "0"];
+    let mut running = dir.greenwave(args).start();
+    let line = running.read_until("Dashboard: ");
+    let address = line.trim().strip_prefix("Dashboard: http://").unwrap().strip_suffix('/').unwrap();
+    let shown = running.read_until("Shows the run of");
+    assert!(shown.contains(" and compares it with that of plan, "), "{shown}");
+    let events = Events::open(address).until("\"event\":\"finished\"");
+    let line = events.lines().find(|line| line.contains("\"event\":\"comparison\"")).unwrap();
+    let comparison: Value = serde_json::from_str(line.trim_start_matches("data: ")).unwrap();
+    let runs = &comparison["event"]["runs"];
+    let figures = |run: &Value| (run["green"].clone(), run["failed"].clone(), run["finished"].clone());
+    assert_eq!(figures(&runs[0]), (1.into(), 1.into(), true.into()), "{comparison}");
+    assert_eq!(runs[1]["features"], 2, "{comparison}");
+    assert!(runs[0]["seconds"].as_f64().unwrap() > 0.0 && runs[0]["tests_run"].as_u64().unwrap() > 0);
+}
+
+#[test]
 fn the_dashboard_of_a_stopped_run_shows_that() {
     let plan = shell_plan::plan(&[ShellFeature::new("one", "sleep 30", "test -f one.txt")]);
     let dir = TestDir::with_project().with("plan.toml", plan);

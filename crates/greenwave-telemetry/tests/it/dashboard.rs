@@ -331,6 +331,53 @@ async fn the_page_shows_the_run_and_the_figures_of_the_json() {
     assert_eq!(browser.problems(), Vec::<String>::new());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_two_runs_side_by_side() {
+    let Some(mut browser) = Browser::start() else { return };
+    let feed = EventFeed::new();
+    let server = serve(Dashboard::new(feed.clone())).await;
+    publish_run(&feed);
+    browser.open(&format!("http://{}/", server.address()));
+    browser.until("document.querySelectorAll('#lanes button').length === 3");
+    assert_eq!(browser.evaluate("document.getElementById('comparison').hidden"), json!(true));
+    let run = |seconds: f64, green: u32, hit_rate: Value, cost: Value| {
+        json!({
+            "plan": "p", "started_ms": 1_790_000_000_000_u64, "finished": true, "seconds": seconds,
+            "features": 3, "green": green, "failed": 3 - green, "skipped": 0, "attempts": 4,
+            "tests_run": 5, "tests_cached": 5, "hit_rate": hit_rate, "cost_usd": cost,
+        })
+    };
+    let end = |phase: &str, attempts: u32| json!({"phase": phase, "attempts": attempts, "seconds": 1.5});
+    let comparison = json!({
+        "event": "comparison",
+        "runs": [run(10.0, 3, json!(50.0), json!(0.25)), run(12.5, 2, json!(75.5), Value::Null)],
+        "slower": [{"test": "<b>slow</b>", "before": 1.0, "after": 2.25}],
+        "features": [{"feature": "<i>a</i>", "before": end("green", 1), "after": end("failed", 3)},
+            {"feature": "new", "before": null, "after": end("green", 2)}],
+    });
+    feed.publish(&json!({"at": 0, "event": comparison}).to_string());
+    browser.until("!document.getElementById('comparison').hidden");
+    let rows = "[...document.querySelectorAll('#compared tbody tr')].map((row) => [...row.children].map((it) => it.textContent).join('|')).slice(1).join('; ')";
+    let expected = [
+        "Duration|10.00 s|12.50 s|+2.50 s",
+        "Features green|3|2|−1",
+        "Features failed|0|1|+1",
+        "Features skipped|0|0|",
+        "Attempts|4|4|",
+        "Tests that ran|5|5|",
+        "Cached test results|50.0 %|75.5 %|+25.5 %",
+        "Cost of agents|$0.2500|–|",
+        "<b>slow</b>|1.00 s|2.25 s|+1.25 s",
+        "<i>a</i>|green, 1 attempt, 1.50 s|failed, 3 attempts, 1.50 s",
+        "new|–|green, 2 attempts, 1.50 s",
+    ];
+    assert_eq!(browser.evaluate(rows), json!(expected.join("; ")));
+    assert_eq!(browser.evaluate("document.querySelectorAll('#compared b, #compared i').length"), json!(0));
+    browser.resize(400);
+    assert_eq!(browser.evaluate("document.documentElement.scrollWidth <= 400"), json!(true));
+    assert_eq!(browser.problems(), Vec::<String>::new());
+}
+
 /// Moves from lane to lane, opens the attempts of a feature and closes them.
 fn use_the_keyboard(browser: &mut Browser) {
     browser.evaluate("document.querySelector('#lanes button').focus()");

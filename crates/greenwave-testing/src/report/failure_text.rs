@@ -1,5 +1,6 @@
 //! Shortens the output of failing tests to the lines that matter.
 
+mod brief;
 mod clean;
 mod cut;
 mod runners;
@@ -54,6 +55,21 @@ impl FailureText {
             None => body,
         };
         Self { failing, text: text.trim_end().to_owned() }
+    }
+
+    /// Like [`of_output`](Self::of_output), with one line for each failing test: its place, its
+    /// name and the assertion. If the lines have more than `bytes_max` bytes, the first ones stay.
+    ///
+    /// Recognizes the output of cargo, pytest and Go. That of other runners is shortened as in
+    /// `of_output`.
+    pub fn brief(output: &[u8], roots: &[&Path], bytes_max: usize) -> Self {
+        let text = clean::relative_to(&clean::plain(&String::from_utf8_lossy(output)), roots);
+        let lines = brief::lines(&text);
+        if lines.is_empty() {
+            return Self::of_output(output, roots, bytes_max);
+        }
+        let (_, failing) = runners::relevant(&text);
+        Self { failing, text: cut::to_lines(&lines, bytes_max) }
     }
 
     /// Returns the first file of a project that the text names with a line. The path is relative to

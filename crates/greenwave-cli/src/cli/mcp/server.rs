@@ -1,4 +1,4 @@
-//! Serves one client on the standard streams.
+//! Answers the requests of clients.
 
 mod affected;
 mod answer;
@@ -13,19 +13,18 @@ mod progress;
 mod resources;
 mod run_tests;
 mod schema;
-mod session;
+pub(super) mod session;
 mod test_history;
 mod tool;
 mod why_rerun;
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation,
-    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, ResourceContents,
-    ServerCapabilities, ServerConfig,
+    InitializeRequestParams, InitializeResult, ListResourceTemplatesResult, ListResourcesResult,
+    ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse,
+    ReadResourceResult, ResourceContents, ServerCapabilities, ServerConfig,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, ServiceExt};
@@ -36,9 +35,7 @@ use self::progress::Notifications;
 use self::session::Session;
 use self::tool::ToolCall;
 use crate::error::CliError;
-use crate::exit::Exit;
 use crate::output::error_text;
-use crate::signals::EndSignals;
 use crate::terminal_text::plain;
 
 /// Advice for the model, which the client may pass on.
@@ -46,32 +43,35 @@ const INSTRUCTIONS: &str = "Runs this project's tests and caches their results b
                             call run_tests without a filter: only tests that the edit affects run. Use \
                             why_rerun to see what a test depends on.";
 
-/// Serves the client until it closes standard input, or a signal arrives. Runs that it has started
-/// end with the server.
+/// Serves one client on the standard streams until it closes standard input.
 ///
 /// # Errors
 /// [`CliError::Mcp`] if the client does not speak the protocol.
-pub(super) async fn serve(project: Option<PathBuf>) -> Result<Exit, CliError> {
-    console::set_colors_enabled(false);
-    console::set_colors_enabled_stderr(false);
-    let mut signals = EndSignals::listen()?;
-    let session = Arc::new(Session::new(project));
-    let server = Server(Arc::clone(&session));
-    let serving = async {
-        let running =
-            server.serve(rmcp::transport::stdio()).await.map_err(|error| CliError::Mcp(error.into()))?;
-        running.waiting().await.map_err(|error| CliError::Mcp(error.into()))
-    };
-    let exit = tokio::select! {
-        served = serving => served.map(|_| Exit::SUCCESS),
-        // The supervisor kills tests that run.
-        code = signals.next() => Ok(Exit::from(code)),
-    };
-    session.stop_plans().await;
-    exit
+pub(super) async fn serve(session: Arc<Session>) -> Result<(), CliError> {
+    let server = Server::new(session);
+    let running =
+        server.serve(rmcp::transport::stdio()).await.map_err(|error| CliError::Mcp(error.into()))?;
+    running.waiting().await.map_err(|error| CliError::Mcp(error.into())).map(drop)
 }
 
-struct Server(Arc<Session>);
+/// Answers the requests of one client.
+pub(super) struct Server {
+    /// The state of requests outside of sessions.
+    shared: Arc<Session>,
+    /// The state of the client's session.
+    own: OnceLock<Arc<Session>>,
+}
+
+impl Server {
+    /// Creates a server for one client.
+    pub(super) fn new(shared: Arc<Session>) -> Self {
+        Self { shared, own: OnceLock::new() }
+    }
+
+    fn session(&self) -> Arc<Session> {
+        Arc::clone(self.own.get().unwrap_or(&self.shared))
+    }
+}
 
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
@@ -81,6 +81,17 @@ impl ServerHandler for Server {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_resources().build())
             .with_server_info(implementation)
             .with_instructions(INSTRUCTIONS)
+    }
+
+    // Calls may arrive before the notification that the client is initialized is handled.
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        self.own.get_or_init(|| Arc::new(self.shared.of_another_client()));
+        context.peer.set_peer_info(request.clone());
+        self.negotiate_initialize(&request)
     }
 
     async fn list_tools(
@@ -112,7 +123,7 @@ impl ServerHandler for Server {
         request: ReadResourceRequestParams,
         _context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let (session, address, runtime) = (Arc::clone(&self.0), request.uri.clone(), Handle::current());
+        let (session, address, runtime) = (self.session(), request.uri.clone(), Handle::current());
         let read = move || runtime.block_on(resources::read(&session, &address));
         let read = tokio::task::spawn_blocking(read).await;
         let failed = |problem: String| ErrorData::internal_error(problem, None);
@@ -129,7 +140,7 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let session = Arc::clone(&self.0);
+        let session = self.session();
         let Some(call) = ToolCall::read(&session, &request.name, request.arguments) else {
             return Err(ErrorData::invalid_params(format!("unknown tool `{}`", request.name), None));
         };

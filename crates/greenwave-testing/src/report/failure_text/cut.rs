@@ -18,6 +18,21 @@ pub(super) fn to_bytes(text: &str, bytes_max: usize) -> String {
     format!("{head}{newline}[{left_out} bytes left out]\n{tail}")
 }
 
+/// Returns the first lines, with at most `bytes_max` bytes, and the number of those left out.
+pub(super) fn to_lines(lines: &[String], bytes_max: usize) -> String {
+    let mut bytes = 0;
+    let fits = |line: &&String| {
+        bytes += line.len() + 1;
+        bytes <= bytes_max
+    };
+    let mut shown: Vec<&str> = lines.iter().take_while(fits).map(String::as_str).collect();
+    let mark = format!("[{} more left out]", lines.len() - shown.len());
+    if shown.len() < lines.len() {
+        shown.push(&mark);
+    }
+    shown.join("\n")
+}
+
 /// Returns the beginning, up to the end of a line if there is one.
 fn head(text: &str, bytes_max: usize) -> &str {
     let end = (0..=bytes_max.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);

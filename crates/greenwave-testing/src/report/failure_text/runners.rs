@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 /// A test runner that is recognised by its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Runner {
+pub(super) enum Runner {
     Cargo,
     Pytest,
     Go,
@@ -32,7 +32,7 @@ pub(super) fn relevant(text: &str) -> (String, BTreeSet<String>) {
     (lines.join("\n"), failing)
 }
 
-fn recognise(text: &str) -> Runner {
+pub(super) fn recognise(text: &str) -> Runner {
     let any = |is: &dyn Fn(&str) -> bool| text.lines().any(is);
     if any(&|line| line.starts_with("test result: ") || line.trim_start().starts_with("Compiling "))
         || any(&|line| line.starts_with("error[E") || line.starts_with("error: could not compile"))

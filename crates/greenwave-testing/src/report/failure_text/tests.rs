@@ -165,3 +165,66 @@ fn arbitrary_bytes_are_accepted() {
     });
     checked.unwrap();
 }
+
+#[track_caller]
+fn check_brief(output: &str, bytes_max: usize, expected: &str) {
+    let brief = FailureText::brief(output.as_bytes(), &[Path::new("/state/work/one")], bytes_max);
+    assert_eq!(brief.text, expected);
+}
+
+#[test]
+fn brief_pytest() {
+    let output = "=================================== FAILURES ===================================\n\
+        ___________________________________ test_mul ___________________________________\n\n    def test_mul():\n\
+        >       assert add(2, 2) == 5\nE       assert 4 == 5\nE        +  where 4 = add(2, 2)\n\n\
+        test_add.py:5: AssertionError\n________________________ TestAll.test_error ________________________\n\n\
+        test_add.py:9: \n_ _ _ _ _ _\n\n>       raise ValueError(1)\nE       ValueError: 1\n\nlib.py:3: ValueError\n\
+        ____________________ ERROR collecting test_b.py ____________________\nE   ModuleNotFoundError: no x\n\
+        =========================== short test summary info ============================\n\
+        FAILED test_add.py::test_mul - assert 4 == 5\n\
+        ============================== 2 failed in 0.03s ===============================\n";
+    let expected = "test_add.py:5: test_mul: assert 4 == 5\nlib.py:3: TestAll.test_error: ValueError: 1\n\
+        ERROR collecting test_b.py: ModuleNotFoundError: no x";
+    check_brief(output, BYTES_MAX, expected);
+    check_brief(output, 40, "test_add.py:5: test_mul: assert 4 == 5\n[2 more left out]");
+    // Results while they are determined.
+    let output = "a.py::test_a FAILED\ndef test_a():\n>   assert f() == 0\n\
+        E   assert 1 == 0\n\na.py:8: AssertionError\na.py::test_b PASSED\n";
+    check_brief(output, BYTES_MAX, "a.py:8: test_a: assert 1 == 0");
+}
+
+#[test]
+fn brief_cargo() {
+    let output = "running 2 tests\ntest tests::a ... FAILED\n\n---- tests::a stdout ----\n\n\
+        thread 'tests::a' (7) panicked at /state/work/one/src/lib.rs:14:9:\n\
+        assertion `left == right` failed\n  left: 4\n right: 5\n\
+        note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n\n\
+        test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
+    let expected = "src/lib.rs:14: tests::a: assertion `left == right` failed; left: 4; right: 5";
+    check_brief(output, BYTES_MAX, expected);
+    let output = "error[E0425]: cannot find function `lex` in this scope\n --> tests/lex.rs:5:16\n  |\n\
+        error: could not compile `one` (test \"lex\") due to 1 previous error\n";
+    let expected = "tests/lex.rs:5: error[E0425]: cannot find function `lex` in this scope";
+    check_brief(output, BYTES_MAX, expected);
+}
+
+#[test]
+fn brief_go() {
+    let output = "--- FAIL: TestAdd (0.00s)\n    add_test.go:7: want 5, got 4\n--- FAIL: TestB (0.00s)\n    \
+        --- FAIL: TestB/one (0.00s)\n        b_test.go:9: no\nFAIL\nFAIL\texample.com/one\t0.002s\n";
+    check_brief(output, BYTES_MAX, "add_test.go:7: TestAdd: want 5, got 4\nb_test.go:9: TestB/one: no");
+}
+
+#[test]
+fn brief_texts_of_other_programs_are_the_usual_ones() {
+    check_brief("want 1, got 2\n", BYTES_MAX, "want 1, got 2");
+    check_brief("", BYTES_MAX, "");
+}
+
+#[test]
+fn brief_lines_are_short() {
+    let output =
+        format!("====\n===== FAILURES =====\n___ t ___\nE   {}\n\na.py:1: Error\n", "x".repeat(10_000));
+    let brief = FailureText::brief(output.as_bytes(), &[], BYTES_MAX);
+    assert!(brief.text.len() < 200 && brief.text.ends_with('…'), "{}", brief.text);
+}

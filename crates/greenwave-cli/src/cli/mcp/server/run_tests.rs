@@ -44,14 +44,7 @@ pub(super) fn tool() -> Tool {
         "cached": {"type": "integer", "minimum": 0, "description": "Tests that did not need to run"},
         "wall_ms": {"type": "number"},
         "saved_ms": {"type": "number", "description": "Time that the cached tests would have taken"},
-        "failures": {"type": "array", "items": object(&json!({
-            "name": {"type": "string"},
-            "problem": {"type": "string"},
-            "file": {"type": "string"},
-            "line": number,
-            "text": {"type": "string", "description": "The lines of the output that matter"},
-            "output": text("Address of the resource with the whole output"),
-        }), &["name", "problem", "text"])},
+        "failures": {"type": "array", "items": failure()},
         "failures_omitted": number,
     });
     let required = [
@@ -76,6 +69,24 @@ pub(super) fn tool() -> Tool {
                        counts.";
     tool_on_project("run_tests", description, input, &[], object(&output, &required))
         .annotate(runs_code("Run tests"))
+}
+
+/// Returns the schema of a failed test.
+fn failure() -> Value {
+    let lines =
+        "The lines of the output that matter, or `LINE: TEST: ASSERTION` for each failing test in `file`";
+    let output = "Address of the resource with the whole output; greenwave://output/NAME where it is missing";
+    object(
+        &json!({
+            "name": {"type": "string"},
+            "problem": {"type": "string"},
+            "file": {"type": "string"},
+            "line": {"type": "integer", "minimum": 0},
+            "text": text(lines),
+            "output": text(output),
+        }),
+        &["name", "problem", "text"],
+    )
 }
 
 /// Reads the arguments.

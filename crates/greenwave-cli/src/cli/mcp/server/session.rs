@@ -1,4 +1,4 @@
-//! The state that all calls of one client share.
+//! The state that the calls of clients share.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,17 +14,17 @@ use crate::cli::test::call::TestCall;
 use crate::dirs::project_dir;
 use crate::error::CliError;
 
-/// The state of a server, which has one client.
+/// The state of a client's calls.
 #[derive(Debug, Default)]
-pub(super) struct Session {
+pub(in crate::cli::mcp) struct Session {
     /// The project that the command line names.
     project: Option<PathBuf>,
     /// Held by a call that runs tests: the next one waits, since both would use all CPUs.
-    pub(super) running: tokio::sync::Mutex<()>,
+    pub(super) running: Arc<tokio::sync::Mutex<()>>,
     /// The last run of tests.
     pub(super) last: Mutex<Option<LastRun>>,
     /// The newest run of each plan that this server has started.
-    plans: tokio::sync::Mutex<HashMap<PathBuf, Arc<PlanRun>>>,
+    plans: Arc<tokio::sync::Mutex<HashMap<PathBuf, Arc<PlanRun>>>>,
 }
 
 /// A run of tests that has ended.
@@ -37,8 +37,14 @@ pub(super) struct LastRun {
 }
 
 impl Session {
-    pub(super) fn new(project: Option<PathBuf>) -> Self {
+    pub(in crate::cli::mcp) fn new(project: Option<PathBuf>) -> Self {
         Self { project, ..Self::default() }
+    }
+
+    /// Returns the state of another client, which has run nothing, on the same server.
+    pub(super) fn of_another_client(&self) -> Self {
+        let (running, plans) = (Arc::clone(&self.running), Arc::clone(&self.plans));
+        Self { project: self.project.clone(), running, last: Mutex::default(), plans }
     }
 
     /// Reads the arguments that select a project and its tests.
@@ -89,7 +95,7 @@ impl Session {
     }
 
     /// Stops all runs of plans, and waits for their end.
-    pub(super) async fn stop_plans(&self) {
+    pub(in crate::cli::mcp) async fn stop_plans(&self) {
         let plans = self.plans.lock().await;
         plans.values().for_each(|run| run.stop());
         for run in plans.values() {
