@@ -176,6 +176,7 @@ impl ResultKeys {
         self.directory.iter().map(|secret| Secret::new(secret)).collect()
     }
 
+    #[cfg(feature = "remote")]
     pub(crate) fn remote_secrets(&self) -> Vec<Secret> {
         self.remote.iter().map(|key| Secret::new(&key.0)).collect()
     }
