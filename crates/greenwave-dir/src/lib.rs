@@ -49,6 +49,7 @@
 mod dir;
 mod entries;
 mod folded;
+mod lease;
 mod metadata;
 mod operations;
 mod permissions;
@@ -61,6 +62,7 @@ mod temporary;
 pub use dir::Dir;
 pub use entries::DirEntry;
 pub use folded::folded_name;
+pub use lease::wait_for_leases;
 pub use metadata::{FileKind, Metadata};
 pub use operations::Access;
 pub use refused::{Refused, refused};

@@ -14,7 +14,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::permissions::{set_mode, set_open_mode};
-use crate::{Dir, FileKind, Metadata, Refused};
+use crate::{Dir, FileKind, Metadata, Refused, wait_for_leases};
 
 /// Purpose for which a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,8 @@ impl Access {
 
 impl Dir {
     /// Opens a file. A file that is created gets these permissions (without the bits of the umask).
-    /// Does not wait for the other end of a pipe.
+    /// Does not wait for the other end of a pipe. Waits for programs that have a
+    /// [lease](wait_for_leases) on the file.
     ///
     /// # Errors
     /// [`Refused`] if the path is not that of a file, or a component is not a directory. Otherwise
@@ -55,7 +56,8 @@ impl Dir {
         let flags = access.flags() | OFlags::NONBLOCK | OFlags::NOCTTY;
         // `openat2` accepts permissions only if it may create the file.
         let permissions = if flags.contains(OFlags::CREATE) { permissions } else { 0 };
-        let file = File::from(self.resolve(path, (flags, permissions), FileKind::File)?);
+        let open = || self.resolve(path, (flags, permissions), FileKind::File);
+        let file = File::from(wait_for_leases(open)?);
         let kind = FileKind::of(FileType::from_raw_mode(fstat(&file)?.st_mode));
         if kind != FileKind::File {
             return Err(Refused::error(path, kind, FileKind::File));

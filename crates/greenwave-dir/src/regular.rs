@@ -7,10 +7,11 @@ use std::path::Path;
 
 use rustix::fs::{FileType, OFlags, fstat};
 
-use crate::{FileKind, Refused};
+use crate::{FileKind, Refused, wait_for_leases};
 
 /// Opens a regular file for reading. Symbolic links are followed. Neither waits for the other end
-/// of a pipe nor opens a device such as `/dev/zero`, which has no end.
+/// of a pipe nor opens a device such as `/dev/zero`, which has no end. Waits for programs that have
+/// a [lease](wait_for_leases) on the file.
 ///
 /// # Errors
 /// [`Refused`] for anything but a regular file, with the path that was passed. Otherwise those of
@@ -18,7 +19,7 @@ use crate::{FileKind, Refused};
 pub fn open_regular(path: impl AsRef<Path>) -> io::Result<File> {
     let path = path.as_ref();
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let file = wait_for_leases(|| OpenOptions::new().read(true).custom_flags(flags).open(path))?;
     match FileKind::of(FileType::from_raw_mode(fstat(&file)?.st_mode)) {
         FileKind::File => Ok(file),
         kind => Err(Refused::error(path, kind, FileKind::File)),

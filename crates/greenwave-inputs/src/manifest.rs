@@ -6,6 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use greenwave_dir::wait_for_leases;
+
 use crate::Error;
 use crate::codec::path_bytes;
 use crate::git_index;
@@ -278,7 +280,8 @@ pub fn hash_file(path: &Path) -> io::Result<(ManifestEntry, FileStamp)> {
 pub(crate) fn hash_regular_file(path: &Path, flags: i32) -> io::Result<(ManifestEntry, FileStamp)> {
     let mut buffer = Vec::new();
     for _ in 0..READS_MAX {
-        let mut file = OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK).open(path)?;
+        let open = || OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK).open(path);
+        let mut file = wait_for_leases(open)?;
         let before = file.metadata()?;
         if !before.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));

@@ -23,6 +23,8 @@ struct Architecture {
     network: [c_long; 3],
     /// `ioctl`.
     requests: c_long,
+    /// `fcntl`, and `fcntl64` or 0.
+    control: [c_long; 2],
     /// Calls with the mode of a file, and 0 for those that the architecture does not have: `chmod`,
     /// `fchmod`, `fchmodat`, `fchmodat2`, `mknod`, `mknodat`, `open`, `openat`, `creat`.
     modes: [c_long; 9],
@@ -61,6 +63,7 @@ const NATIVE: Architecture = Architecture {
     keyrings: [libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl],
     network: [libc::SYS_socket, 0, libc::SYS_io_uring_setup],
     requests: libc::SYS_ioctl,
+    control: [libc::SYS_fcntl, 0],
     modes: [
         OLD_MODES[0],
         libc::SYS_fchmod,
@@ -83,6 +86,7 @@ const COMPATIBLE: Architecture = if cfg!(target_arch = "x86_64") {
         keyrings: [286, 287, 288],
         network: [359, 102, 425],
         requests: 54,
+        control: [55, 221],
         modes: [15, 94, 306, FCHMODAT2, 14, 297, 5, 295, 8],
         open_in_memory: OPENAT2,
         sampling: 336,
@@ -94,6 +98,7 @@ const COMPATIBLE: Architecture = if cfg!(target_arch = "x86_64") {
         keyrings: [309, 310, 311],
         network: [281, 102, 425],
         requests: 54,
+        control: [55, 221],
         modes: [15, 94, 333, FCHMODAT2, 14, 324, 5, 322, 8],
         open_in_memory: OPENAT2,
         sampling: 364,
@@ -105,6 +110,7 @@ const COMPATIBLE: Architecture = if cfg!(target_arch = "x86_64") {
         keyrings: [0; 3],
         network: [0; 3],
         requests: 0,
+        control: [0; 2],
         modes: [0; 9],
         open_in_memory: 0,
         sampling: 0,
@@ -121,6 +127,9 @@ pub(crate) const NAMESPACED: &[c_int] =
 /// Requests that put characters into the input of a terminal: `TIOCSTI` and `TIOCLINUX`, which
 /// pastes the selection. The shell that reads them there is not confined.
 const TYPING: [u32; 2] = [0x5412, 0x541c];
+/// Commands of `fcntl` that keep other programs from opening a file for as long as 45 seconds:
+/// `F_SETLEASE`, and `F_SETDELEG` (Linux 6.19, `linux/fcntl.h`).
+const LEASING: [u32; 2] = [1024, 1024 + 16];
 /// Bits of a mode with which a program runs as the owner or the group of its file.
 const IDENTITY_BITS: u32 = libc::S_ISUID | libc::S_ISGID;
 /// Flags with which a call that opens a file creates one: `O_CREAT` and `__O_TMPFILE`.
@@ -148,6 +157,8 @@ pub(crate) struct Refusals {
     pub(crate) keyrings: bool,
     /// Whether requests that type into a terminal fail with `EPERM`.
     pub(crate) typing: bool,
+    /// Whether leases on files fail with `EPERM`.
+    pub(crate) leases: bool,
     /// The only families of sockets, if they are limited. Others fail with `EACCES`, and rings with
     /// `ENOSYS`.
     pub(crate) families: Option<&'static [c_int]>,
@@ -172,8 +183,8 @@ enum Condition {
     NotOwn(u32),
     /// The first argument is a family that is not in this list.
     NotFamily(&'static [c_int]),
-    /// The second argument is a request that types into a terminal.
-    Types,
+    /// The second argument is one of these commands or requests.
+    Requests([u32; 2]),
     /// The argument with this number is a mode with one of the [`IDENTITY_BITS`].
     SetsIdentity(usize),
     /// The argument with this number has one of the [`CREATING`] flags, and the next one is a mode
@@ -199,6 +210,11 @@ pub(crate) fn refuse_limits_and_samples() -> Setup {
 }
 
 impl Refusals {
+    /// Returns the calls that no confined command may make, in every view of processes.
+    pub(crate) fn of_confined() -> Self {
+        Self { keyrings: true, typing: true, leases: true, identity_bits: true, ..Self::default() }
+    }
+
     /// Returns the filter.
     pub(crate) fn filter(self) -> Vec<sock_filter> {
         let (native, compatible) = (self.section(&NATIVE), self.section(&COMPATIBLE));
@@ -238,11 +254,13 @@ impl Refusals {
         let limits = self.limits.then_some((limits, Condition::ChangesProcess));
         let sampling = (self.sampling && architecture.sampling != 0).then_some(architecture.sampling);
         let typing = (self.typing && architecture.requests != 0).then_some(architecture.requests);
+        let leases = architecture.control.into_iter().filter(|number| self.leases && *number != 0);
         let refused = limits
             .into_iter()
             .chain(scheduling.into_iter().filter(|_| self.scheduling))
             .chain(keyrings.into_iter().filter(|_| self.keyrings))
-            .chain(typing.map(|number| (number, Condition::Types)))
+            .chain(typing.map(|number| (number, Condition::Requests(TYPING))))
+            .chain(leases.map(|number| (number, Condition::Requests(LEASING))))
             .chain(sampling.map(|number| (number, Condition::SamplesOther)));
         let refused = refused.map(|(number, condition)| (number, condition, libc::EPERM));
         let network = [
@@ -341,8 +359,7 @@ impl Rule {
                 let compares = families.iter().enumerate().map(compare);
                 [load(argument(0))].into_iter().chain(compares).chain([refuse, allow]).collect()
             }
-            Condition::Types => {
-                let [one, two] = TYPING;
+            Condition::Requests([one, two]) => {
                 vec![load(argument(1)), if_equal(one, 1), unless_equal(two, 1), refuse, allow]
             }
             Condition::SamplesOther => {
@@ -386,6 +403,7 @@ mod tests {
             scheduling: true,
             keyrings: true,
             typing: true,
+            leases: true,
             families: Some(LOCAL),
             identity_bits: true,
             sampling: true,
@@ -482,6 +500,21 @@ mod tests {
     }
 
     #[test]
+    fn leases_on_files_are_refused() {
+        each_architecture(|program, architecture, bit| {
+            for number in architecture.control.into_iter().filter(|number| *number != 0) {
+                let call = |command: u64| {
+                    run(program, architecture.name, number as u32 | bit, [3, command, 1, 0, 0, 0])
+                };
+                assert_eq!(LEASING.map(|command| call(command.into())), [REFUSED; 2]);
+                assert_eq!(call(1 << 32 | u64::from(LEASING[0])), REFUSED);
+                // `F_SETFD`, `F_SETLK`, `F_GETLEASE` and `F_ADD_SEALS`.
+                assert_eq!([2, 6, 1025, 1033].map(call), [ALLOWED; 4]);
+            }
+        });
+    }
+
+    #[test]
     fn modes_that_lend_an_identity_are_refused() {
         // Positions of the modes among the arguments.
         let positions = [1, 1, 2, 2, 1, 2, 2, 3, 1];
@@ -521,6 +554,7 @@ mod tests {
             let ruled = architecture.processes.into_iter().chain(architecture.keyrings).chain(network);
             let ruled =
                 ruled.chain([architecture.requests, architecture.open_in_memory, architecture.sampling]);
+            let ruled = ruled.chain(architecture.control);
             let ruled: Vec<c_long> = ruled.chain(architecture.modes).collect();
             for number in (0..600).filter(|number| !ruled.contains(&c_long::from(*number))) {
                 assert_eq!(run(program, architecture.name, number | bit, [9; 6]), ALLOWED, "call {number}");

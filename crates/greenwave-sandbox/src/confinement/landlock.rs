@@ -47,15 +47,8 @@ impl PathRules {
     pub(super) fn attach(&self, command: &mut impl BeforeExec) -> io::Result<()> {
         command.before_exec(Setup::NoNewPrivileges);
         let families = (self.network == Network::None).then_some(LOCAL);
-        let refusals = Refusals {
-            limits: true,
-            scheduling: true,
-            keyrings: true,
-            typing: true,
-            families,
-            identity_bits: true,
-            sampling: true,
-        };
+        let (limits, scheduling, sampling) = (true, true, true);
+        let refusals = Refusals { limits, scheduling, sampling, families, ..Refusals::of_confined() };
         command.before_exec(Setup::FilterCalls { filter: refusals.filter(), on_processes: false });
         command.before_exec(Setup::Restrict(self.rules.try_clone()?));
         let dropped = DROPPED.iter().fold(0, |mask, number| mask | 1 << number);

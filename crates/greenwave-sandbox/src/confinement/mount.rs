@@ -102,9 +102,9 @@ impl MountPlan {
         let (is_root, opens_disks) = (geteuid().is_root(), opens_disks());
         let network = if self.network == Network::Open { 0 } else { libc::CLONE_NEWNET };
         let mut setups = vec![namespaces(libc::CLONE_NEWIPC | network)];
-        // Later mounts of the system appear in this namespace. Its own mounts do not appear
-        // outside.
-        setups.push(mount(c"none", c"/", c"", libc::MS_REC | libc::MS_SLAVE, c""));
+        // Its own mounts do not appear outside. Later mounts of the system do not appear here: they
+        // would be writable.
+        setups.push(mount(c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, c""));
         let on_itself = |path: &Path| -> Result<Setup, NulError> {
             let path = c_path(path)?;
             Ok(mount(&path, &path, c"", libc::MS_BIND | libc::MS_REC, c""))
@@ -143,8 +143,7 @@ impl MountPlan {
         let on_processes = Refusals { limits: true, scheduling: true, sampling: true, ..Refusals::default() };
         setups.push(Setup::FilterCalls { filter: on_processes.filter(), on_processes: true });
         let families = (self.network != Network::Open).then_some(NAMESPACED);
-        let (keyrings, typing, identity_bits) = (true, true, true);
-        let others = Refusals { keyrings, typing, identity_bits, families, ..Refusals::default() };
+        let others = Refusals { families, ..Refusals::of_confined() };
         setups.push(Setup::FilterCalls { filter: others.filter(), on_processes: false });
         if let Some(rules) = &self.rules {
             setups.push(Setup::Restrict(rules.try_clone()?));

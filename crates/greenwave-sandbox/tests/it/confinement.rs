@@ -593,6 +593,54 @@ fn hidden_files_stay_hidden_when_somebody_replaces_or_creates_them() {
     }
 }
 
+/// A disk, a network share or a volume that somebody mounts while a command runs.
+#[test]
+fn file_systems_that_are_mounted_during_a_run_are_not_writable() {
+    if !has_own_mounts("confinement::file_systems_that_are_mounted_during_a_run_are_not_writable") {
+        return;
+    }
+    // As systems have it: new mounts appear in the namespaces that are copies of this one.
+    assert!(Command::new("mount").args(["--make-rshared", "/"]).status().unwrap().success());
+    let script = "cat ../new/file ../home/.ssh/id; { echo x > ../new/file; } 2> /dev/null && echo WRITTEN; \
+                  mkdir ../new/directory && echo CREATED; echo end";
+    for (strength, has_home) in strengths().into_iter().flat_map(|it| [(it, false), (it, true)]) {
+        let machine = Machine::new();
+        for directory in ["new", "disk"] {
+            fs::create_dir(machine.path(directory)).unwrap();
+        }
+        fs::write(machine.path("disk/file"), "text\n").unwrap();
+        let output = run_during(&machine, strength, has_home, script, || {
+            fs::create_dir(machine.path("secrets")).unwrap();
+            fs::write(machine.path("secrets/id"), "SECRET\n").unwrap();
+            bind(&machine.path("disk"), &machine.path("new"));
+            bind(&machine.path("secrets"), &machine.path("home/.ssh"));
+        });
+        unmount(&machine.path("new"));
+        unmount(&machine.path("home/.ssh"));
+        assert_eq!(output, if strength == Strength::Mount { "end\n" } else { "text\nend\n" }, "{strength:?}");
+        assert_eq!(fs::read_to_string(machine.path("disk/file")).unwrap(), "text\n", "{strength:?}");
+    }
+}
+
+/// A lease on a file keeps every other program from opening it for 45 seconds.
+#[test]
+fn files_outside_cannot_be_leased() {
+    let script = "python3 -c 'import fcntl, signal
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+for path in \"../project/file\", \"file\":
+    for kind in fcntl.F_RDLCK, fcntl.F_WRLCK:
+        try: fcntl.fcntl(open(path), fcntl.F_SETLEASE, kind); print(\"LEASED\", path, kind)
+        except PermissionError: print(\"refused\")'";
+    if !Command::new("python3").arg("-V").output().is_ok_and(|done| done.status.success()) {
+        return;
+    }
+    for strength in strengths() {
+        let machine = Machine::new();
+        let done = machine.run(&machine.confinement(), strength, script);
+        assert_eq!(done, "refused\n".repeat(4), "{strength:?}");
+    }
+}
+
 #[test]
 fn memory_and_queues_of_the_user_are_out_of_reach_of_mounts() {
     if Strength::Mount.available().is_err() || Command::new("ipcmk").arg("-V").output().is_err() {
