@@ -261,6 +261,52 @@ fn commands_that_only_show_something_run_no_code_of_the_project() {
     }
 }
 
+/// Programs of a clone that have the names of tools, with directories of the clone in `PATH`.
+#[test]
+fn commands_that_only_show_something_find_no_tools_in_the_project() {
+    let dir = TestDir::empty()
+        .with("p/Cargo.toml", "[package]\nname = \"trap\"\nversion = \"0.1.0\"\nedition = \"2021\"\n")
+        .with("p/src/lib.rs", "#[test]\nfn t() {}\n")
+        .with("p/go.mod", "module trap\n\ngo 1.18\n")
+        .with("p/trap_test.go", "package trap\n")
+        .with("p/package.json", r#"{"name":"trap","scripts":{"test":"node x.js"}}"#)
+        .with("p/setup.cfg", "[tool:pytest]\n")
+        .with("p/test_a.py", "");
+    git(&dir, &["init", "--quiet"]);
+    for directory in ["p", "p/bin"] {
+        for name in ["cargo", "rustc", "go", "node", "npm", "python3", "python", "pytest", "git"] {
+            let path = format!("{directory}/{name}");
+            dir.write(&path, format!("#!/bin/sh\necho {path} >> {}\n", dir.path("ran").display()));
+            fs::set_permissions(dir.path(&path), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+    let usual = std::env::var("PATH").unwrap();
+    let run = |args: &[&str], path: &str| {
+        let program = dir.greenwave(args.iter().copied()).within(&dir.path("p"));
+        let done = program.variable("PATH", format!("{path}:{usual}")).run();
+        assert!(matches!(done.status.code(), Some(0 | 2)), "{args:?}: {}", done.describe());
+        (fs::read_to_string(dir.path("ran")).unwrap_or_default(), done)
+    };
+    let absolute = dir.path("p/bin").display().to_string();
+    for path in [".", "bin", "./bin", "", &absolute] {
+        for args in [
+            &["test", "--dry-run"][..],
+            &["test", "--dry-run", "--per-test"],
+            &["test", "--explain", "py:test_a.py"],
+            &["test", "--why-not-cached"],
+            &["doctor"],
+            &["history"],
+        ] {
+            let (ran, done) = run(args, path);
+            assert_eq!(ran, "", "{args:?} with {path:?}: {}", done.describe());
+        }
+    }
+    // They would run otherwise.
+    let program = dir.greenwave(["test"]).within(&dir.path("p")).variable("PATH", format!("bin:{usual}"));
+    let _ = program.run();
+    assert!(fs::read_to_string(dir.path("ran")).unwrap().contains("p/bin/cargo"));
+}
+
 /// Writes a project whose settings name `directory` for results, for working copies and as a server
 /// of results.
 fn write_project_with_directory(dir: &TestDir, directory: &Path) {

@@ -51,7 +51,8 @@ pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
     supervisor: Option<Supervisor>,
     sandbox: Option<Sandbox>,
-    is_inspecting: bool,
+    /// The directories in which programs are searched, if no program of the project may be started.
+    inspecting: Option<OsString>,
     guard: Option<Arc<LazyGuard>>,
 }
 
@@ -80,7 +81,7 @@ impl Environment {
     /// Creates an environment from variables such as those of `std::env::vars_os()`.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let variables = variables.into_iter().collect();
-        Self { variables, supervisor: None, sandbox: None, is_inspecting: false, guard: None }
+        Self { variables, supervisor: None, sandbox: None, inspecting: None, guard: None }
     }
 
     /// Has a supervisor start tests and the programs that discover and build them, so that nothing
@@ -104,14 +105,27 @@ impl Environment {
 
     /// Has discovery and lookups start no program that the project provides or configures. What
     /// cannot be known without one counts as missing.
+    ///
+    /// Programs such as cargo and go are searched in `path` instead of `PATH`, which may have
+    /// directories of the project. Tests keep theirs, also in their keys.
     #[must_use]
-    pub fn inspecting(self) -> Self {
-        Self { is_inspecting: true, ..self }
+    pub fn inspecting(self, path: OsString) -> Self {
+        Self { inspecting: Some(path), ..self }
     }
 
     /// Returns whether no program of the project may be started.
     pub(crate) fn is_inspecting(&self) -> bool {
-        self.is_inspecting
+        self.inspecting.is_some()
+    }
+
+    /// Returns the directories in which programs that list tests are searched.
+    pub(crate) fn search_path(&self) -> Option<&OsStr> {
+        self.inspecting.as_deref().or_else(|| self.get("PATH"))
+    }
+
+    /// Returns whether programs are searched in other directories than those that tests see.
+    pub(crate) fn has_other_programs(&self) -> bool {
+        self.search_path() != self.get("PATH")
     }
 
     /// Returns the supervisor of processes, if there is one.
@@ -146,6 +160,7 @@ impl Environment {
             None => None,
         };
         command.envs(temporary.iter().map(|directory| ("TMPDIR", directory.path())));
+        command.envs(self.inspecting.iter().map(|path| ("PATH", path)));
         let directory = command.as_std().get_current_dir().map(Path::to_owned);
         let writable = temporary.iter().map(PrivateDir::path).chain(directory.as_deref());
         let writable: Vec<PathBuf> = writable.map(Path::to_owned).collect();

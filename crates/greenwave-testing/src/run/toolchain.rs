@@ -165,6 +165,7 @@ impl Tools {
         let cached = self.cached.lock().versions.get(&query).cloned();
         let version: Arc<[u8]> = match cached.filter(|version| version.is_valid(&states)) {
             Some(version) => version.text.into(),
+            None if all.has_other_programs() => Arc::from([]),
             None if all.is_inspecting() && selects_toolchain(directory) => Arc::from([]),
             None if has_endless_settings(directory) => Arc::from([]),
             None => {

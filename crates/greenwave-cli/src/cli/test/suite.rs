@@ -49,7 +49,8 @@ pub(super) async fn load(project: &Path, args: &TestArgs) -> Result<Loaded, CliE
     let environment = supervisor::environment();
     let guard = guard(project, &config, args);
     let environment = environment.guarded_by(guard);
-    let environment = if args.is_inspection() { environment.inspecting() } else { environment };
+    let inspecting = || greenwave::trusted_path(project).unwrap_or_default();
+    let environment = if args.is_inspection() { environment.inspecting(inspecting()) } else { environment };
     let file = std::mem::take(&mut config.tests);
     let mut tests = file.tests;
     let is_declared = !tests.is_empty();

@@ -232,7 +232,7 @@ async fn ask(module: &Path, environment: &Environment) -> Result<Vec<Package>, P
 
 async fn ask_for(format: &str, module: &Path, environment: &Environment) -> Result<Vec<Package>, Problem> {
     let missing = || Problem::NoSuchProgram { program: HARNESS.to_owned() };
-    let program = resolve(HARNESS, module, environment.get("PATH")).ok_or_else(missing)?;
+    let program = resolve(HARNESS, module, environment.search_path()).ok_or_else(missing)?;
     let declared = VARIABLES.map(str::to_owned);
     let mut command = Command::new(program);
     command.args(["list", "-e", "-deps", "-test", format, "./..."]).current_dir(module).env_clear();
