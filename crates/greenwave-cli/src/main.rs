@@ -63,7 +63,13 @@ fn main() {
     }
     // SAFETY: no other thread runs yet, and no variable is borrowed.
     unsafe { secrets::hide_environment() };
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::try_parse().unwrap_or_else(|error| {
+        if !error.use_stderr() {
+            // Help, or the version.
+            error.exit();
+        }
+        std::process::exit(output::refuse_arguments(&error))
+    });
     // SAFETY: as above.
     unsafe { secrets::hide_passwords_in_arguments() };
     output::log_warnings();

@@ -48,6 +48,15 @@ pub(crate) fn error_text(error: &CliError) -> String {
     with_causes("error", error)
 }
 
+/// Prints what is wrong with the arguments, among which may be names that others have chosen.
+/// Returns the program's exit code.
+pub(crate) fn refuse_arguments(error: &clap::Error) -> i32 {
+    let text = error.render();
+    let text = if console::colors_enabled_stderr() { text.ansi().to_string() } else { text.to_string() };
+    let _ = write!(SafeStderr, "{text}");
+    error.exit_code()
+}
+
 fn with_causes(head: &str, error: &CliError) -> String {
     let mut text = format!("{head}: {error}");
     let mut next = error.source();

@@ -246,6 +246,20 @@ impl RunConfinement {
         found
     }
 
+    /// Returns the settings of the plan's confined agents that these may change and that count in
+    /// their sessions outside of the run.
+    pub(crate) fn agent_settings(&self, plan: &Plan) -> Vec<PathBuf> {
+        let is_confined =
+            |mode: Option<ConfineMode>| mode.map_or(self.strength.is_some(), |mode| mode != ConfineMode::Off);
+        let programs = plan.agents.values().filter_map(AgentSpec::as_command);
+        let confined = programs.filter(|spec| is_confined(spec.confinement.mode));
+        let mut found: Vec<PathBuf> =
+            confined.flat_map(|spec| agents::own_trusted(&spec.command, &self.places)).collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
     fn base(&self) -> Confinement {
         let places = &self.places;
         let base = places.hidden.iter().fold(Confinement::new(), Confinement::hidden);

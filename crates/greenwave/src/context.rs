@@ -47,6 +47,15 @@ use crate::written_tests::WrittenTests;
 /// Maximum size of a test's output that is stored and shown, in bytes.
 const OUTPUT_BYTES_MAX: usize = 32 * 1024;
 
+/// Paths outside of the project that agents and tests can change.
+#[derive(Debug, Default)]
+pub(crate) struct Exposed {
+    /// Directories in which they can change modes and times.
+    pub(crate) directories: Vec<PathBuf>,
+    /// Settings of agents that count in their sessions outside of the run.
+    pub(crate) agent_settings: Vec<PathBuf>,
+}
+
 /// The shared parts of a run. Has accessors only: the work is done by `FeatureRun` and
 /// `MergeQueue`.
 #[derive(Debug)]
@@ -73,8 +82,8 @@ pub(crate) struct RunContext {
     pub(crate) confined: Vec<Event>,
     /// Changes of the project that agents and tests can make. `None` if they can change nothing.
     pub(crate) exposure: Option<Exposure>,
-    /// Directories outside of the project in which they can change modes and times.
-    pub(crate) exposed: Vec<PathBuf>,
+    /// Paths outside of the project that they can change.
+    pub(crate) exposed: Exposed,
     /// Tests that must not run beside others.
     pub(crate) ports: FixedPorts,
     /// Names of the tests that have left processes running.

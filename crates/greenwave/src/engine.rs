@@ -28,13 +28,14 @@ use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
+use crate::agent_settings::AgentSettings;
 use crate::approval::Approvals;
 use crate::boxed::boxed;
 use crate::branch::ResultBranch;
 use crate::branch_owner;
 use crate::budget::BudgetLedger;
 use crate::confinement::RunConfinement;
-use crate::context::RunContext;
+use crate::context::{Exposed, RunContext};
 use crate::continuation;
 use crate::copies::{self, Copies, CopyOptions};
 use crate::dependencies::Dependencies;
@@ -102,6 +103,8 @@ struct Run {
     done: Vec<TaskId>,
     /// The project before agents and tests can change it, with the contents of its files.
     before: Option<Arc<slips::Before>>,
+    /// Settings of agents before these can change them.
+    settings: Arc<AgentSettings>,
 }
 
 impl Engine {
@@ -160,7 +163,8 @@ impl Engine {
         let notes = problems.filter(|problem| !problem.is_error).collect();
         let confined = [confinement.event(&plan)].into_iter().chain(confinement.notes(&plan)).collect();
         let exposure = confinement.exposure(&plan);
-        let exposed = if exposure.is_some() { confinement.exposed(&plan) } else { Default::default() };
+        let directories = if exposure.is_some() { confinement.exposed(&plan) } else { Default::default() };
+        let exposed = Exposed { directories, agent_settings: confinement.agent_settings(&plan) };
         let (steps, supervisor) = (Steps::default(), environment.supervisor().cloned());
         let starter = Starter { supervisor, sandbox, slots: None };
         let seal = settings.seal_of(&plan.project)?;
@@ -268,7 +272,7 @@ impl Engine {
             notes: Vec::new(),
             confined: Vec::new(),
             exposure: None,
-            exposed: Vec::new(),
+            exposed: Exposed::default(),
             left_processes: Mutex::default(),
             ports: FixedPorts::default(),
             answers: Budget::new(ANSWERS_BYTES_MAX),
@@ -419,6 +423,7 @@ impl Engine {
         ctx.steps.pass("clear the work").await;
         ctx.copies.clear()?;
         let mut before = None;
+        let settings = slips::settings(ctx).await;
         let (tree, workspace) = if green.len() < resumed.len() {
             ctx.steps.pass("capture the project").await;
             let project = ProjectCapture { ctx, stopper: self.executor.stopper() };
@@ -443,7 +448,7 @@ impl Engine {
             AsyncMutex::new(FeatureRun::new(Arc::clone(ctx), Arc::clone(&queue), id, resumed))
         });
         let features = features.collect();
-        Ok(Run { queue, features, done, before })
+        Ok(Run { queue, features, done, before, settings })
     }
 
     /// Runs the stages of all features, and returns the error of each that failed.
@@ -511,6 +516,7 @@ impl Engine {
         if let Some(before) = &run.before {
             slips::undo_slips(ctx, before).await?;
         }
+        slips::report_settings(ctx, &run.settings).await;
         ctx.steps.pass("store durations").await;
         // They only improve estimates.
         if let Err(error) = ctx.journal.record_durations(&durations) {

@@ -103,6 +103,12 @@ pub(crate) fn visible_json(json: &str) -> String {
     visible
 }
 
+/// Returns a text on one line, in which characters that change the display are visible as in
+/// [`visible_json`].
+pub(crate) fn visible_line(text: &str) -> String {
+    visible_json(&text.replace(['\n', '\r'], " "))
+}
+
 /// Skips an escape sequence (ECMA-48) after its first character.
 fn skip_escape(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     match characters.peek() {

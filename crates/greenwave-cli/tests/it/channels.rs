@@ -255,3 +255,125 @@ fn check_test_tools(dir: &TestDir) {
         check(address, read["result"]["contents"][0]["text"].as_str().unwrap_or_default(), part);
     }
 }
+
+/// An agent that writes a plan with an error, and then one with a title, a prompt and a test whose
+/// names do something on a terminal.
+const PLANNER: &str = r#"
+[agents.planner]
+kind = "command"
+command = ["sh", "-c", '''
+prompt=$(cat)
+SAY; SAY >&2
+mkdir tests; echo "test -f one.txt" > tests/one.sh; echo x > "tests/NAME"
+case $prompt in
+*'unknown dependency'*) after=; title=$(printf 'T\342\200\256 \302\2332J') ;;
+*) after=$(printf 't\342\200\256wo\302\2332J'); title=$after ;;
+esac
+printf '[[features]]\nid = "one"\ntitle = "%s"\ndepends_on = ["%s"]\nprompt = "Do %s"\ntests = [{ command = ["sh", "tests/one.sh"] }]\n' \
+  "$title" "$after" "$title" | sed 's/\[""\]/[]/' > greenwave-plan.toml
+''']
+"#;
+
+#[test]
+fn plans_that_agents_write_have_no_control_sequences() {
+    let dir = TestDir::with_project();
+    let agents = PLANNER.replace("SAY", SAY).replace("NAME", NAME);
+    dir.write("agents.toml", format!("project = \"project\"\n{agents}"));
+    let task = "Make \u{1b}]0;t\u{7}\u{202e}\u{9b}2J";
+    let run = || {
+        let _ = std::fs::remove_file(dir.path("plan.toml"));
+        let _ = std::fs::remove_dir_all(dir.path("project/tests"));
+        let options =
+            ["--project", "project", "--config", "agents.toml", "--agent", "planner", "--no-metrics"];
+        dir.greenwave(["plan", task].into_iter().chain(options))
+    };
+    let made = output(&run().run().with_code(0));
+    check("plan", &made, "na\\u{202e}me");
+    check("plan with an error", &made, "unknown dependency");
+    check("file of the plan", &dir.read("plan.toml"), "one");
+    let (finished, text) = on_terminal(run());
+    finished.with_code(0);
+    check_terminal("plan on a terminal", &text, "na\\u{202e}me");
+    let shown = output(&dir.greenwave(["attempts", "greenwave-plan", "--project", "project"]).run());
+    check("attempts at a plan", &shown, "");
+    let shown = output(&dir.greenwave(["graph", "plan.toml"]).run().with_code(0));
+    check("graph of the plan", &shown, "one");
+}
+
+#[test]
+fn names_of_projects_and_features_have_no_control_sequences() {
+    let project = "p\u{202e}\u{9b}2J\u{1b}[2J\u{1b}]0;t\u{7}";
+    let dir = TestDir::empty().with(&format!("{project}/keep.txt"), "");
+    let plan = shell_plan::plan(&[ShellFeature::new("one", "answer one.txt x", "test -f one.txt")]);
+    let name = "p\\u202e\\u009b2J\\u001b[2J\\u001b]0;t\\u0007";
+    dir.write("plan.toml", plan.replace("project = \"project\"", &format!("project = \"{name}\"")));
+    dir.write(&format!("{project}/greenwave.toml"), "[[test]]\nname = \"t\"\ncommand = [\"true\"]\n");
+    let shown = |args: &[&str]| output(&dir.greenwave(args.iter().copied()).run());
+    check("run", &shown(&["run", "plan.toml", "--no-metrics"]), "one");
+    let hostile = "\u{1b}[2J\u{202e}one\u{9b}2J";
+    let named = format!("./{project}/{hostile}");
+    for (args, part) in [
+        (&["forget", "plan.toml", "one", hostile][..], "one"),
+        (&["forget", &named, "one"], "cannot"),
+        (&["clean", "plan.toml", "--state", "--dry-run"], "state"),
+        (&["clean", "--project", project, "--state"], "state"),
+        (&["clean", "--project", &named], ""),
+        (&["cache", "stats", "--project", project], "records"),
+        (&["cache", "verify", "--project", project], "record"),
+        (&["cache", "warm", "--project", project], ""),
+        (&["cache", "stats", "--project", &named], ""),
+        (&["cache", "stats", "--set", hostile], ""),
+        (&["cache", "stats", hostile], ""),
+        (&["cache", "clear", "--project", project], ""),
+        (&["cache", hostile], ""),
+        (&[hostile], ""),
+    ] {
+        check(&args.join(" "), &shown(args), part);
+        let (_, text) = on_terminal(dir.greenwave(args.iter().copied()));
+        check_terminal(&format!("{} on a terminal", args.join(" ")), &text, "");
+    }
+    // A settings file of the project with an error.
+    dir.write(&format!("{project}/greenwave.toml"), format!("[cache]\n{hostile} = 1\n\"{hostile}\" = 2\n"));
+    for args in [&["cache", "stats", "--project", project][..], &["clean", "--project", project]] {
+        check(&args.join(" "), &shown(args), "greenwave.toml");
+    }
+}
+
+#[test]
+fn commits_and_pull_requests_have_no_control_sequences() {
+    let script = format!("{SAY}; {SAY} >&2; echo x > one.txt; echo x > \"{NAME}\"");
+    let title = "title = \"T \\u202e \\u009b2J \\u001b]0;t\\u0007\\n\\nCost: forged\"";
+    let one = ShellFeature::new("one", &script, &format!("{SAY}; test -f one.txt")).lines(title);
+    let plan = format!("result = \"pr\"\n{}", shell_plan::plan(&[one]));
+    let dir = TestDir::with_project().with("plan.toml", plan).with("bin/gh", GH);
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dir.path("bin/gh"), permissions).unwrap();
+    let git = |args: &[&str]| {
+        let mut call = std::process::Command::new("git");
+        call.current_dir(dir.path("project")).args(["-c", "user.name=u", "-c", "user.email=u@u"]).args(args);
+        let output = call.output().unwrap();
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for args in [
+        &["init", "-q"][..],
+        &["init", "-q", "--bare", "../remote"],
+        &["remote", "add", "origin", "../remote"],
+        &["add", "-A"],
+        &["commit", "-qm", "start"],
+    ] {
+        git(args);
+    }
+    let path = format!("{}:{}", dir.path("bin").display(), std::env::var("PATH").unwrap());
+    let run = dir.greenwave(["run", "plan.toml", "--no-metrics", "--create-pr"]).variable("PATH", path);
+    check("run", &output(&run.run().with_code(0)), "na\\u{202e}me");
+    let message = git(&["log", "--format=%B", "-1", "greenwave/plan"]);
+    check("commit message", &message, "T \\u{202e}");
+    assert!(message.lines().next().unwrap().contains("Cost: forged"), "{message}");
+    check("title and body of the pull request", &dir.read("log"), "T ");
+    check("file of the pull request", &dir.read("project/.greenwave/pull-requests/plan.md"), "T ");
+}
+
+/// Plays `gh`, and logs its arguments and its standard input.
+const GH: &str = "#!/bin/sh\ncd \"$(dirname \"$0\")/..\"\n{ printf '%s\\n' \"$@\"; cat; } >> log\n\
+                  echo https://github.com/o/r/pull/7\n";

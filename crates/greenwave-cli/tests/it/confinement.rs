@@ -504,3 +504,36 @@ fn too_many_files_beside_a_hidden_one_are_said() {
     // Old kernels have another reason.
     assert!(before.is_empty() || !before.contains("more than 20000"), "{before}");
 }
+
+/// An agent changes settings by which the user's next session starts programs.
+#[test]
+fn changed_settings_of_agents_are_named() {
+    let dir = dir().with("home/.claude/settings.json", "{}\n").with("home/.claude.json", "{\"n\": 1}\n");
+    let states = ": claude; mkdir -p $HOME/.claude/projects && echo x > $HOME/.claude/projects/x; \
+                  echo '{\"n\": 2}' > $HOME/.claude.json";
+    let hook = "echo '{\"hooks\": {}}' > $HOME/.claude/settings.json";
+    let command = "mkdir $HOME/.claude/commands; echo x > $HOME/.claude/commands/x.md";
+    let server = "echo '{\"n\": 3, \"mcpServers\": {\"x\": {\"command\": \"sh\"}}}' > $HOME/.claude.json";
+    for strength in strengths(&dir) {
+        let notes = |changes: &str| -> Vec<String> {
+            let agent = format!("{states}; {changes}; answer one.txt x");
+            let plan = shell_plan::plan(&[ShellFeature::new("one", &agent, "test -f one.txt")]);
+            dir.write("plan.toml", format!("confine = \"{strength}\"\n{plan}"));
+            let report = Report::of(&plan_of(&dir).run());
+            fs::remove_file(dir.path("project/one.txt")).unwrap();
+            fs::remove_dir_all(dir.path("project/.greenwave")).unwrap();
+            let notes = report.notes("agent-settings");
+            notes.iter().map(|note| note.replace(&dir.path("home").display().to_string(), "~")).collect()
+        };
+        let none: Vec<String> = Vec::new();
+        assert_eq!(notes("true"), none, "{strength}");
+        let changed = notes(&format!("{hook}; {command}; {server}"));
+        let expected = "settings of agents changed during the run: \
+                        `~/.claude/commands/x.md`, `~/.claude/settings.json`, `~/.claude.json`";
+        assert_eq!(changed, [expected], "{strength}");
+        for path in ["home/.claude.json", "home/.claude/settings.json"] {
+            dir.write(path, "{}\n");
+        }
+        fs::remove_dir_all(dir.path("home/.claude/commands")).unwrap();
+    }
+}

@@ -20,6 +20,9 @@ struct KnownAgent {
     /// Its settings, credentials, sessions and caches in the home directory. A name that ends with
     /// a slash is a directory, which is created for the agent if it does not exist.
     state: &'static [&'static str],
+    /// The part of the state that names programs or instructions, which count in its sessions
+    /// outside of the run.
+    trusted: &'static [&'static str],
     /// Variables that name another directory for its state.
     variables: &'static [&'static str],
     /// Settings without which it changes files of the project that are not its answer.
@@ -29,7 +32,8 @@ struct KnownAgent {
 }
 
 impl KnownAgent {
-    const NONE: Self = Self { program: "", state: &[], variables: &[], settings: &[], leftovers: &[] };
+    const NONE: Self =
+        Self { program: "", state: &[], trusted: &[], variables: &[], settings: &[], leftovers: &[] };
 }
 
 const AGENTS: [KnownAgent; 10] = [
@@ -42,10 +46,37 @@ const AGENTS: [KnownAgent; 10] = [
             ".cache/claude-cli-nodejs/",
             ".local/state/claude/",
         ],
+        trusted: &[
+            ".claude.json",
+            ".claude/settings.json",
+            ".claude/settings.local.json",
+            ".claude/CLAUDE.md",
+            ".claude/agents",
+            ".claude/commands",
+            ".claude/hooks",
+            ".claude/output-styles",
+            ".claude/plugins",
+            ".claude/skills",
+            ".claude/local/claude",
+        ],
         variables: &["CLAUDE_CONFIG_DIR"],
         ..KnownAgent::NONE
     },
-    KnownAgent { program: "codex", state: &[".codex/"], variables: &["CODEX_HOME"], ..KnownAgent::NONE },
+    KnownAgent {
+        program: "codex",
+        state: &[".codex/"],
+        trusted: &[
+            ".codex/config.toml",
+            ".codex/hooks.json",
+            ".codex/AGENTS.md",
+            ".codex/AGENTS.override.md",
+            ".codex/prompts",
+            ".codex/rules",
+            ".codex/skills",
+        ],
+        variables: &["CODEX_HOME"],
+        ..KnownAgent::NONE
+    },
     KnownAgent {
         program: "opencode",
         state: &[
@@ -55,13 +86,41 @@ const AGENTS: [KnownAgent; 10] = [
             ".cache/opencode/",
             ".opencode",
         ],
+        trusted: &[
+            ".config/opencode/opencode.json",
+            ".config/opencode/opencode.jsonc",
+            ".config/opencode/AGENTS.md",
+            ".config/opencode/agent",
+            ".config/opencode/agents",
+            ".config/opencode/command",
+            ".config/opencode/commands",
+            ".config/opencode/plugin",
+            ".config/opencode/plugins",
+            ".config/opencode/tool",
+            ".config/opencode/tools",
+            ".opencode",
+        ],
         variables: &["OPENCODE_CONFIG_DIR"],
         ..KnownAgent::NONE
     },
-    KnownAgent { program: "gemini", state: &[".gemini/"], ..KnownAgent::NONE },
+    KnownAgent {
+        program: "gemini",
+        state: &[".gemini/"],
+        trusted: &[
+            ".gemini/settings.json",
+            ".gemini/trustedFolders.json",
+            ".gemini/GEMINI.md",
+            ".gemini/commands",
+            ".gemini/extensions",
+            ".gemini/policies",
+            ".gemini/skills",
+        ],
+        ..KnownAgent::NONE
+    },
     KnownAgent {
         program: "aider",
         state: &[".aider/", ".aider.conf.yml"],
+        trusted: &[".aider.conf.yml"],
         settings: &[("AIDER_GITIGNORE", "false")],
         leftovers: &[".aider."],
         ..KnownAgent::NONE
@@ -69,14 +128,45 @@ const AGENTS: [KnownAgent; 10] = [
     KnownAgent {
         program: "goose",
         state: &[".config/goose/", ".local/share/goose/", ".local/state/goose/"],
+        trusted: &[".config/goose"],
         ..KnownAgent::NONE
     },
-    KnownAgent { program: "qwen", state: &[".qwen/"], ..KnownAgent::NONE },
-    KnownAgent { program: "copilot", state: &[".copilot/", ".cache/copilot/"], ..KnownAgent::NONE },
-    KnownAgent { program: "cursor-agent", state: &[".cursor/", ".config/cursor/"], ..KnownAgent::NONE },
+    KnownAgent {
+        program: "qwen",
+        state: &[".qwen/"],
+        trusted: &[
+            ".qwen/settings.json",
+            ".qwen/QWEN.md",
+            ".qwen/agents",
+            ".qwen/commands",
+            ".qwen/extensions",
+            ".qwen/skills",
+        ],
+        ..KnownAgent::NONE
+    },
+    KnownAgent {
+        program: "copilot",
+        state: &[".copilot/", ".cache/copilot/"],
+        trusted: &[".copilot/mcp-config.json", ".copilot/agents", ".copilot/hooks", ".copilot/skills"],
+        ..KnownAgent::NONE
+    },
+    KnownAgent {
+        program: "cursor-agent",
+        state: &[".cursor/", ".config/cursor/"],
+        trusted: &[
+            ".cursor/mcp.json",
+            ".cursor/hooks.json",
+            ".cursor/hooks",
+            ".cursor/commands",
+            ".cursor/rules",
+            ".cursor/skills",
+        ],
+        ..KnownAgent::NONE
+    },
     KnownAgent {
         program: "amp",
         state: &[".config/amp/", ".local/share/amp/", ".cache/amp/"],
+        trusted: &[".config/amp"],
         ..KnownAgent::NONE
     },
 ];
@@ -89,6 +179,21 @@ pub(super) fn all_state(places: &Places) -> impl Iterator<Item = PathBuf> {
 /// Returns the state of the agents that a command names.
 pub(super) fn own_state(command: &[String], places: &Places) -> Vec<PathBuf> {
     named_by(command).flat_map(|agent| state(agent, places)).collect()
+}
+
+/// Returns the settings of the agents that a command names which count in their sessions outside
+/// of the run, in the home directory and in directories that variables name instead.
+pub(super) fn own_trusted(command: &[String], places: &Places) -> Vec<PathBuf> {
+    let paths = |agent: &'static KnownAgent| {
+        let homes = places.home.iter();
+        let in_home = homes.flat_map(|home| agent.trusted.iter().map(move |path| home.join(path)));
+        let moved = agent.variables.iter().filter_map(|name| places.variable(name)).flat_map(|directory| {
+            let below = |path: &&str| Some(directory.join(path.rsplit_once('/')?.1));
+            agent.trusted.iter().filter_map(below).collect::<Vec<_>>()
+        });
+        in_home.chain(moved).collect::<Vec<_>>()
+    };
+    named_by(command).flat_map(paths).collect()
 }
 
 /// Returns the names of the files in the home directory itself that the agents of a command change.
@@ -187,6 +292,14 @@ mod tests {
         assert!(!claude(&["claudette"]));
         assert_eq!(own(&["sh", &script.to_string_lossy()]), [PathBuf::from("/h/.codex/")]);
         assert!(own(&["python3", "agent.py"]).is_empty());
+        let places = Places {
+            variables: [("CODEX_HOME".to_owned(), PathBuf::from("/c"))].into(),
+            ..Places { home: Some("/h".into()), ..Places::default() }
+        };
+        let trusted = own_trusted(&["codex".to_owned()], &places);
+        for path in ["/h/.codex/config.toml", "/h/.codex/skills", "/c/config.toml", "/c/hooks.json"] {
+            assert!(trusted.contains(&PathBuf::from(path)), "{path}");
+        }
         let words = ["aider", "--message", "x"].map(str::to_owned);
         assert_eq!(own_files(&words), [".aider.conf.yml"]);
         assert_eq!(own_settings(&words), [("AIDER_GITIGNORE".into(), Some("false".into()))]);

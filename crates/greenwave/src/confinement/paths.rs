@@ -15,15 +15,25 @@ use crate::project_root::ProjectRoot;
 use crate::settings::Settings;
 
 use super::secrets::{git_credentials, secrets_of_home, secrets_of_projects};
-use super::sockets;
+use super::{agents, sockets};
 
 /// Sockets of programs that execute requests outside of the confinement.
-const SOCKETS: [&str; 12] = [
+const SOCKETS: [&str; 22] = [
     "/run/docker.sock",
     "/run/docker",
+    "/run/cri-dockerd.sock",
     "/run/podman",
     "/run/containerd",
     "/run/crio",
+    "/run/k3s",
+    "/run/buildkit",
+    "/run/lxd",
+    "/run/incus",
+    "/var/lib/lxd/unix.socket",
+    "/var/lib/incus/unix.socket",
+    "/var/snap/lxd/common/lxd/unix.socket",
+    "/run/tailscale",
+    "/run/qemu-server",
     "/run/libvirt",
     "/run/snapd.socket",
     "/run/systemd/private",
@@ -161,7 +171,12 @@ impl Places {
             places.hidden.extend(secrets_of_home(&home));
         }
         places.add_sockets(environment);
-        let sessions = sockets::of_sessions(&permitted(plan));
+        // Programs of an agent meet in its state, which is hidden from others.
+        let own: Vec<PathBuf> = agents::all_state(&places).collect();
+        let permitted: Vec<&Path> =
+            permitted(plan).into_iter().chain(own.iter().map(PathBuf::as_path)).collect();
+        let home = places.home.as_deref().filter(|home| home.parent().is_some());
+        let sessions = sockets::of_sessions(home, &permitted);
         places.sockets.extend(sessions.hidden);
         places.sockets_left_out = sessions.left_out;
         let beside = root.parent().filter(|parent| holds_projects(parent)).map(Path::to_owned);

@@ -20,17 +20,19 @@ pub(super) struct Sockets {
     pub(super) left_out: usize,
 }
 
-/// Returns the sockets that programs have bound in such a directory, except for those below one of
-/// the `permitted` paths. Those of this user come first, so that other users cannot push them out.
-pub(super) fn of_sessions(permitted: &[&Path]) -> Sockets {
+/// Returns the sockets that programs have bound in such a directory or in the home directory,
+/// except for those below one of the `permitted` paths. Those of this user come first, so that
+/// other users cannot push them out.
+pub(super) fn of_sessions(home: Option<&Path>, permitted: &[&Path]) -> Sockets {
     // Systems without `/proc` have no such list.
-    bound(&fs::read("/proc/net/unix").unwrap_or_default(), permitted)
+    bound(&fs::read("/proc/net/unix").unwrap_or_default(), home, permitted)
 }
 
-fn bound(table: &[u8], permitted: &[&Path]) -> Sockets {
+fn bound(table: &[u8], home: Option<&Path>, permitted: &[&Path]) -> Sockets {
     let is_socket = |path: &PathBuf| path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
     let is_of_session = |path: &PathBuf| {
-        DIRECTORIES.iter().any(|directory| path.starts_with(directory))
+        let mut directories = DIRECTORIES.iter().map(Path::new).chain(home);
+        directories.any(|directory| path.starts_with(directory))
             && !permitted.iter().any(|permitted| path.starts_with(permitted))
     };
     let lines = table.split(|byte| *byte == b'\n').skip(1);
@@ -67,10 +69,26 @@ mod tests {
         fs::create_dir(at("own")).unwrap();
         let _own = UnixListener::bind(at("own/s")).unwrap();
         let own = at("own");
-        let found = of_sessions(&[&own]);
+        let found = of_sessions(None, &[&own]);
         let found: Vec<_> =
             found.hidden.into_iter().filter(|path| path.starts_with(directory.path())).collect();
         assert_eq!(found, [at("a b"), at("d")]);
+    }
+
+    #[test]
+    fn bound_sockets_of_the_home_directory_are_found() {
+        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::create_dir(at(".agent")).unwrap();
+        let sockets = ["agent.sock", ".agent/own.sock"].map(|name| UnixListener::bind(at(name)));
+        // The length of addresses is limited.
+        if sockets.iter().any(Result::is_err) {
+            return;
+        }
+        let found = |home: Option<&Path>| of_sessions(home, &[&at(".agent")]).hidden;
+        assert!(!found(None).contains(&at("agent.sock")));
+        let found = found(Some(directory.path()));
+        assert!(found.contains(&at("agent.sock")) && !found.contains(&at(".agent/own.sock")), "{found:?}");
     }
 
     /// The first sockets by path are hidden, those of the user before those of others.
@@ -93,11 +111,11 @@ mod tests {
             hidden: [foreign.clone()].into_iter().chain(own(SOCKETS_MAX - 1)).collect(),
             left_out: 0,
         };
-        assert_eq!(bound(&table(SOCKETS_MAX - 1), &[]), all);
-        assert_eq!(bound(&table(SOCKETS_MAX + 5), &[]), Sockets { left_out: 6, ..all });
+        assert_eq!(bound(&table(SOCKETS_MAX - 1), None, &[]), all);
+        assert_eq!(bound(&table(SOCKETS_MAX + 5), None, &[]), Sockets { left_out: 6, ..all });
         if std::os::unix::fs::chown(&foreign, Some(1234), None).is_ok() {
             let expected = Sockets { hidden: own(SOCKETS_MAX).collect(), left_out: 6 };
-            assert_eq!(bound(&table(SOCKETS_MAX + 5), &[]), expected);
+            assert_eq!(bound(&table(SOCKETS_MAX + 5), None, &[]), expected);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::agent_settings::AgentSettings;
 use crate::context::RunContext;
 use crate::error::Error;
 use crate::event::Event;
@@ -22,7 +23,7 @@ pub(super) struct Before {
 
 /// Reads the state of the project and of other directories that agents or tests can change.
 pub(super) async fn states(ctx: &RunContext) -> Option<(ProjectState, Surroundings)> {
-    let (exposure, root, others) = (ctx.exposure?, ctx.project.dir.clone(), ctx.exposed.clone());
+    let (exposure, root, others) = (ctx.exposure?, ctx.project.dir.clone(), ctx.exposed.directories.clone());
     let read = move || (ProjectState::read(&root, exposure), Surroundings::read(&others));
     tokio::task::spawn_blocking(read).await.ok()
 }
@@ -61,4 +62,26 @@ async fn report(ctx: &RunContext, place: &str, slips: &Slips) {
         let hint = "see docs/confinement.md for what prevents such changes".to_owned();
         ctx.emit(Event::Note { code, feature: None, message, hint: Some(hint) }).await;
     }
+}
+
+/// Reads the settings of agents that count in their sessions outside of the run.
+pub(super) async fn settings(ctx: &RunContext) -> Arc<AgentSettings> {
+    let paths = ctx.exposed.agent_settings.clone();
+    let read = tokio::task::spawn_blocking(move || AgentSettings::read(&paths));
+    Arc::new(read.await.expect("reading files does not panic and is not cancelled"))
+}
+
+/// Reports settings of agents that have changed.
+pub(super) async fn report_settings(ctx: &RunContext, before: &Arc<AgentSettings>) {
+    let before = Arc::clone(before);
+    let compared = tokio::task::spawn_blocking(move || before.changed());
+    let changed = compared.await.expect("reading files does not panic and is not cancelled");
+    if changed.is_empty() {
+        return;
+    }
+    let paths: Vec<String> = changed.iter().map(|path| format!("`{}`", path.display())).collect();
+    let message = format!("settings of agents changed during the run: {}", project_state::list(&paths));
+    let hint = "look at them before you start the agent yourself: what they name is not confined";
+    let (code, hint) = ("agent-settings", Some(hint.to_owned()));
+    ctx.emit(Event::Note { code, feature: None, message, hint }).await;
 }

@@ -14,6 +14,7 @@ use crate::branch::ResultBranch;
 use crate::context::RunContext;
 use crate::error::{Error, FeatureError};
 use crate::event::Event;
+use crate::excerpt::visible_line;
 use crate::file_state;
 use crate::green_record::{self, GreenRecord};
 use crate::plan::{Feature, FeatureId};
@@ -251,9 +252,10 @@ impl MergeQueue {
 /// Returns the message of a feature's commit, with the evidence for it.
 fn message(feature: &Feature, candidate: &Candidate) -> String {
     let title = if feature.title.is_empty() { &feature.id } else { &feature.title };
-    let mut message = format!("{title}\n\nFeature: {}", feature.id);
+    // Another line could forge evidence.
+    let mut message = format!("{}\n\nFeature: {}", visible_line(title), feature.id);
     if !candidate.red.is_empty() {
-        message.push_str(&format!("\nRed: {}", candidate.red.replace('\n', " ")));
+        message.push_str(&format!("\nRed: {}", visible_line(&candidate.red)));
     }
     message.push_str(&format!("\nAttempts: {}", candidate.attempts));
     if let Some(cost) = candidate.cost {

@@ -189,8 +189,37 @@ fn files_that_programs_run_or_trust_may_not_change() {
             assert!(verdict(&feature, path, before, after).is_some(), "{path} {before:?} {after:?}");
         }
     }
-    for path in ["src/.gitkeep", "src/hooks/use.ts", "src/build.rs.txt", "github/a", "mise/a", "src/git.rs"] {
+    for path in [
+        "src/.gitkeep",
+        "src/hooks/use.ts",
+        "src/build.rs.txt",
+        "github/a",
+        "mise/a",
+        "src/git.rs",
+        "src/eslint.ts",
+    ] {
         assert_eq!(verdict(&feature, path, None, Some("new")), None, "{path}");
+    }
+}
+
+#[test]
+fn files_that_toplevels_and_checkers_of_editors_run_may_not_change() {
+    let feature = feature("Write add.", &["pytest"]);
+    for path in [
+        ".ghci",
+        "lib/.ocamlinit",
+        ".octaverc",
+        "jupyter_server_config.py",
+        "rust-analyzer.toml",
+        "web/.eslintrc.cjs",
+        "eslint.config.mjs",
+        ".prettierrc.js",
+        "prettier.config.ts",
+        ".stylelintrc.json",
+        ".rubocop.yml",
+        ".flake8",
+    ] {
+        assert!(verdict(&feature, path, None, Some("new")).is_some(), "{path}");
     }
 }
 

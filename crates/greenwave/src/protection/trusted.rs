@@ -11,7 +11,7 @@ use super::{matches, names, patterns};
 /// `.gitignore`: what starts programs on the user's machine or in CI, or chooses which ones, when
 /// somebody opens, builds or tests the project. A file `.gitkeep` outside of the directories that
 /// these patterns match is not protected.
-pub const PROTECTED_FILES: [&str; 147] = [
+pub const PROTECTED_FILES: [&str; 167] = [
     // Version control and its hooks.
     ".git*",
     ".hg*",
@@ -167,6 +167,28 @@ pub const PROTECTED_FILES: [&str; 147] = [
     ".pnp*.*js",
     "binding.gyp",
     ".mvn",
+    // Code that toplevels read in the directory they start in, and settings that name code for the
+    // checkers and language servers that editors start.
+    ".ghci",
+    ".ocamlinit",
+    ".octaverc",
+    ".perldb",
+    ".iex.exs",
+    ".formatter.exs",
+    ".credo.exs",
+    "jupyter*_config.*",
+    "ipython*_config.*",
+    "rust-analyzer.toml",
+    ".eslintrc*",
+    "eslint.config.*",
+    ".prettierrc*",
+    "prettier.config.*",
+    ".stylelintrc*",
+    "stylelint.config.*",
+    ".rubocop*.yml",
+    ".solargraph.yml",
+    ".erb*lint.yml",
+    ".flake8",
 ];
 
 /// Patterns of files with instructions that coding agents of the user follow in the project. Agents
