@@ -58,8 +58,12 @@ impl RunConfinement {
             ChosenStrength::Off(reason) => (None, Some(reason)),
         };
         let is_used = strength.is_some() || plan.agents.values().any(|agent| own_mode(agent).is_some());
-        let places =
-            if is_used { Places::find(plan, settings, environment, copies)? } else { Places::default() };
+        let mut places = Places::default();
+        if is_used {
+            places = Places::find(plan, settings, environment, copies)?;
+            let states: Vec<PathBuf> = agents::all_state(&places).collect();
+            places.add_sessions(plan, &states);
+        }
         let options = plan.confinement.clone();
         let sees_mounts = |agent| match own_mode(agent) {
             None | Some(ConfineMode::Mount) => true,

@@ -103,10 +103,18 @@ pub(crate) fn visible_json(json: &str) -> String {
     visible
 }
 
-/// Returns a text on one line, in which characters that change the display are visible as in
-/// [`visible_json`].
+/// Returns a text on one line, in which characters that change the display are visible, as
+/// `\u{202e}`.
 pub(crate) fn visible_line(text: &str) -> String {
-    visible_json(&text.replace(['\n', '\r'], " "))
+    let mut visible = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\r' => visible.push(' '),
+            other if other.is_control() || is_invisible(other) => visible.extend(other.escape_unicode()),
+            other => visible.push(other),
+        }
+    }
+    visible
 }
 
 /// Skips an escape sequence (ECMA-48) after its first character.

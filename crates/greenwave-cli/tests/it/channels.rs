@@ -368,7 +368,7 @@ fn commits_and_pull_requests_have_no_control_sequences() {
     let run = dir.greenwave(["run", "plan.toml", "--no-metrics", "--create-pr"]).variable("PATH", path);
     check("run", &output(&run.run().with_code(0)), "na\\u{202e}me");
     let message = git(&["log", "--format=%B", "-1", "greenwave/plan"]);
-    check("commit message", &message, "T \\u{202e}");
+    check("commit message", &message, "T \\u{202e} \\u{9b}2J");
     assert!(message.lines().next().unwrap().contains("Cost: forged"), "{message}");
     check("title and body of the pull request", &dir.read("log"), "T ");
     check("file of the pull request", &dir.read("project/.greenwave/pull-requests/plan.md"), "T ");

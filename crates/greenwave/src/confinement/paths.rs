@@ -15,7 +15,7 @@ use crate::project_root::ProjectRoot;
 use crate::settings::Settings;
 
 use super::secrets::{git_credentials, secrets_of_home, secrets_of_projects};
-use super::{agents, sockets};
+use super::sockets;
 
 /// Sockets of programs that execute requests outside of the confinement.
 const SOCKETS: [&str; 22] = [
@@ -171,14 +171,6 @@ impl Places {
             places.hidden.extend(secrets_of_home(&home));
         }
         places.add_sockets(environment);
-        // Programs of an agent meet in its state, which is hidden from others.
-        let own: Vec<PathBuf> = agents::all_state(&places).collect();
-        let permitted: Vec<&Path> =
-            permitted(plan).into_iter().chain(own.iter().map(PathBuf::as_path)).collect();
-        let home = places.home.as_deref().filter(|home| home.parent().is_some());
-        let sessions = sockets::of_sessions(home, &permitted);
-        places.sockets.extend(sessions.hidden);
-        places.sockets_left_out = sessions.left_out;
         let beside = root.parent().filter(|parent| holds_projects(parent)).map(Path::to_owned);
         // The person may create one during the run.
         places.hidden.extend([&root, &plan.project].map(|directory| directory.join(".env")));
@@ -194,6 +186,17 @@ impl Places {
     /// Returns the value of a variable that is an absolute path.
     pub(super) fn variable(&self, name: &str) -> Option<PathBuf> {
         self.variables.get(name).cloned()
+    }
+
+    /// Hides the sockets of sessions. Those in `states`, the state of agents, stay: programs of an
+    /// agent meet there, and it is hidden from others.
+    pub(super) fn add_sessions(&mut self, plan: &Plan, states: &[PathBuf]) {
+        let permitted: Vec<&Path> =
+            permitted(plan).into_iter().chain(states.iter().map(PathBuf::as_path)).collect();
+        let home = self.home.as_deref().filter(|home| home.parent().is_some());
+        let sessions = sockets::of_sessions(home, &permitted);
+        self.sockets.extend(sessions.hidden);
+        self.sockets_left_out = sessions.left_out;
     }
 
     /// Hides the state, caches and keys of greenwave.
