@@ -68,6 +68,12 @@ pub enum Error {
         /// Message of the panic.
         message: String,
     },
+    /// A task of a flow depends on a task of another flow.
+    #[error("task `{id}` depends on a task of another flow")]
+    ForeignTask {
+        /// The dependent task.
+        id: String,
+    },
     /// An added task would close a cycle.
     #[error("cannot add task `{id}` as a dependency of a task that it depends on")]
     AddedCycle {

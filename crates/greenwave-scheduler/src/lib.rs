@@ -40,6 +40,9 @@
 //!
 //! # Further parts
 //!
+//! - A [`Flow`] is a graph whose tasks receive the results of their dependencies, with types that
+//!   the compiler checks. Coming from `petgraph` and `FuturesUnordered`, or from `JoinSet`:
+//!   [`coming_from_petgraph`].
 //! - A [`Job`] holds the optional inputs of a run: an observer, time limits, an order for tests
 //!   ([`OrderRules`]), and a [`TaskReceiver`] for tasks added by a [`TaskSender`] during the run.
 //! - [`Executor::run_job`] runs each stage in a separate tokio task. If stages are short, call it
@@ -65,10 +68,13 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(doc)]
+pub mod coming_from_petgraph;
 mod control;
 mod dispatcher;
 mod error;
 mod executor;
+mod flow;
 mod graph;
 mod inbox;
 mod job;
@@ -89,6 +95,7 @@ pub use control::{NewTask, Pauser, ProgressStream, Stopper, TaskReceiver, TaskSe
 pub use dispatcher::{Action, Addition, DispatchEvent, Dispatcher, Limits, OnFailure, TaskState};
 pub use error::Error;
 pub use executor::{Executor, RunReport};
+pub use flow::{Canceller, Flow, FlowFailure, FlowReport, Handle, Inputs, TaskOptions};
 pub use graph::{Graph, GraphBuilder, TaskId};
 pub use greenwave_retry::{Retry, RetryBudget};
 pub use job::Job;

@@ -7,6 +7,7 @@ mod control;
 mod dispatcher;
 mod executor;
 mod faults;
+mod flow;
 mod graph;
 #[cfg(feature = "jobserver")]
 mod jobserver;
