@@ -60,10 +60,10 @@ impl fmt::Debug for RemoteKey {
 
 /// Keys that authenticate stored test results. By default, there are none: anyone who can write to
 /// the directory or the server can make a test pass.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct ResultKeys {
     /// Seals the results in the directory. Required if somebody else could have filled it, as the
-    /// author of a repository that holds it.
+    /// author of a repository that holds it. Omitted from `Debug` output.
     pub directory: Option<[u8; 32]>,
     /// Keys of the results on the server. The first one authenticates what this process writes.
     /// Results that any of them authenticates are accepted.
@@ -74,6 +74,19 @@ pub struct ResultKeys {
     pub object_store: ObjectStoreSettings,
     /// The header that identifies the user to a server of the Remote Execution API.
     pub login: Option<ServerLogin>,
+}
+
+impl fmt::Debug for ResultKeys {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { directory, remote, signing, object_store, login } = self;
+        out.debug_struct("ResultKeys")
+            .field("directory", &directory.is_some())
+            .field("remote", remote)
+            .field("signing", signing)
+            .field("object_store", object_store)
+            .field("login", login)
+            .finish()
+    }
 }
 
 /// Private key that signs results, as 32 random bytes. Omitted from `Debug` output.
