@@ -25,6 +25,8 @@
 //! # }
 //! ```
 //!
+//! Coming from another embedded store: [`coming_from_redb`].
+//!
 //! # Atomic changes
 //!
 //! [`Log::write`] makes all changes of a [`WriteBatch`], or none. A batch may have conditions,
@@ -87,6 +89,8 @@ mod batch;
 mod change_watch;
 mod check;
 mod codec;
+#[cfg(doc)]
+pub mod coming_from_redb;
 mod compact;
 mod compaction_lock;
 mod deltas;

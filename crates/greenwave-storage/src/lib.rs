@@ -31,6 +31,8 @@
 //! Calls require a tokio runtime, because disk accesses and the hashing of large contents run on
 //! its blocking pool.
 //!
+//! Coming from another store: the page `coming_from_cacache`.
+//!
 //! # Features
 //!
 //! | feature | default | adds | cost |
@@ -56,6 +58,8 @@
 mod attempts;
 mod blob;
 mod cold;
+#[cfg(all(doc, feature = "segment"))]
+pub mod coming_from_cacache;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod diff;

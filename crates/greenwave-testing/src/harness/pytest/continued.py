@@ -1,9 +1,11 @@
 # Collects the tests of a project, waits for an order, and runs the files that it names.
 import atexit
+import fnmatch
 import gc
 import importlib.util
 import json
 import os
+import pathlib
 import sys
 import tempfile
 
@@ -30,6 +32,47 @@ has_coverage = importlib.util.find_spec("pytest_cov") is not None
 if has_coverage:
     collecting.COVERAGE_FILE = os.environ.get("COVERAGE_FILE")
     os.environ["COVERAGE_FILE"] = os.path.join(TEMPORARY, "coverage")
+
+
+class InitialDirectories:
+    """Finds the directories whose `conftest.py` pytest loads first, without asking for each file.
+
+    pytest asks for every name that begins with `test` whether it is a directory, so that the result
+    of each file would depend on all of them. Which names there are belongs to the collection: a
+    process that is given files loads the `conftest.py` files around these only.
+    """
+
+    PATTERN = "test*"
+
+    def __enter__(self):
+        self.glob = glob = pathlib.Path.glob
+
+        def search(path, pattern, *args, **options):
+            caller = sys._getframe(1).f_globals.get("__name__", "")
+            if pattern != self.PATTERN or not caller.startswith("_pytest."):
+                return glob(path, pattern, *args, **options)
+            return self.directories(path)
+
+        pathlib.Path.glob = search
+
+    def __exit__(self, *error):
+        pathlib.Path.glob = self.glob
+
+    def directories(self, path):
+        forks.announce(COLLECTION_PART)
+        try:
+            with os.scandir(path) as entries:
+                names = [it.name for it in entries if fnmatch.fnmatch(it.name, self.PATTERN) and it.is_dir()]
+        except OSError:
+            names = []
+        forks.announce(0)
+        return [path / name for name in names]
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config):
+    with InitialDirectories():
+        yield
 
 
 def may_continue(config):
