@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use greenwave_process::{Child, Supervisor};
-use greenwave_sandbox::{PrivateDir, Sandbox};
+use greenwave_sandbox::{ChangedCopy, PrivateDir, Sandbox};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
@@ -60,6 +60,8 @@ pub struct CommandAgent {
     /// Variables to set, or to remove.
     variables: Vec<(OsString, Option<OsString>)>,
     sandbox: Option<Sandbox>,
+    /// Decides which changed files of its state in the home directory are stored.
+    accepts: fn(&ChangedCopy<'_>) -> bool,
     program: Option<CodingProgram>,
     output: OutputFormat,
 }
@@ -77,6 +79,7 @@ impl CommandAgent {
             supervisor: None,
             variables: Vec::new(),
             sandbox: None,
+            accepts: |_| true,
             program: None,
             output: OutputFormat::Answer,
         }
@@ -112,6 +115,13 @@ impl CommandAgent {
     #[must_use]
     pub fn confined_by(self, sandbox: Option<Sandbox>) -> Self {
         Self { sandbox, ..self }
+    }
+
+    /// Sets which files are stored that a confined program has changed in its
+    /// [private home directory](greenwave_sandbox::Confinement::private_in). By default, all are.
+    #[must_use]
+    pub fn storing_state_if(self, accepts: fn(&ChangedCopy<'_>) -> bool) -> Self {
+        Self { accepts, ..self }
     }
 
     /// Starts the program, confined if there is a sandbox.
@@ -267,6 +277,7 @@ impl CommandAgent {
         let running = Running {
             child,
             private,
+            accepts: self.accepts,
             ended: None,
             reported_exit: false,
             stdout: Some(stdout),
@@ -294,6 +305,7 @@ struct Running {
     child: Child,
     /// The directory that the program has in the place of the home directory.
     private: Option<PrivateDir>,
+    accepts: fn(&ChangedCopy<'_>) -> bool,
     /// The exit status of the program, whose remaining descendants have been killed.
     ended: Option<ExitStatus>,
     /// Whether the exit was reported as an event.
@@ -350,7 +362,9 @@ impl Running {
         let Some(status) = self.ended.filter(|_| !self.reported_exit) else { return Ok(None) };
         self.reported_exit = true;
         if let Some(private) = self.private.take() {
-            let written = tokio::task::spawn_blocking(move || private.write_back()).await;
+            let accepts = self.accepts;
+            let write_back = move || private.write_back_if(accepts);
+            let written = tokio::task::spawn_blocking(write_back).await;
             if let Err(error) = written.map_err(io::Error::other).and_then(|written| written) {
                 tracing::warn!(%error, program = self.program, "cannot store the state of an agent");
             }

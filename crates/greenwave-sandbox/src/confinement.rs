@@ -14,7 +14,7 @@ mod private_dir;
 #[cfg_attr(not(target_os = "linux"), path = "confinement/unsupported.rs")]
 mod rules;
 
-pub use self::private_dir::PrivateDir;
+pub use self::private_dir::{ChangedCopy, PrivateDir};
 
 /// The way in which the kernel enforces a [`Confinement`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +118,8 @@ pub struct Confinement {
     absent: Vec<PathBuf>,
     covered: Vec<PathBuf>,
     readable: Vec<PathBuf>,
+    /// Paths in writable ones that are read-only.
+    unchanged: Vec<PathBuf>,
     /// Directory whose place a private one takes, with the names of files that are copied to it.
     replaced: Option<(PathBuf, Vec<OsString>)>,
     private: Option<PrivateDir>,
@@ -185,6 +187,18 @@ impl Confinement {
     #[must_use]
     pub fn readable(mut self, path: impl Into<PathBuf>) -> Self {
         self.readable.push(path.into());
+        self
+    }
+
+    /// Forbids changing, removing and replacing a file, or a directory with everything below it,
+    /// that is [writable](Self::writable) or lies in a writable path. Only under
+    /// [`Strength::Mount`]: Landlock cannot take a right back.
+    ///
+    /// A path that does not exist when the command starts is skipped, and so is a symbolic link.
+    /// The protection ends when somebody outside replaces the file by renaming another.
+    #[must_use]
+    pub fn unchanged(mut self, path: impl Into<PathBuf>) -> Self {
+        self.unchanged.push(path.into());
         self
     }
 
@@ -297,6 +311,7 @@ impl Confinement {
         }
         let is_shown = |path: &PathBuf| readable.contains(path) || writable.contains(path);
         hidden.retain(|path| !is_shown(path));
+        let unchanged = self.unchanged.iter().filter_map(|path| unlinked(path, &links)).collect();
         let mounts = Mounts::now();
         let mut hidden = mounts.with_aliases(hidden);
         let mut covered = mounts.with_aliases(existing(&self.covered));
@@ -312,6 +327,7 @@ impl Confinement {
             absent,
             covered,
             readable,
+            unchanged,
             replaced: None,
             private: self.private.clone(),
             shown_at: self.shown_at.as_ref().and_then(|(directory, place)| {
@@ -351,6 +367,14 @@ impl Replaceable<'_> {
         let resolved = self.links.resolve(path);
         resolved.is_some_and(|resolved| leads(&resolved) || resolved != path && is_linked())
     }
+}
+
+/// Returns a path whose directory is resolved. `None` if it does not exist or is a symbolic link.
+fn unlinked(path: &Path, links: &ResolvedDirs) -> Option<PathBuf> {
+    // A slash at the end would follow the link.
+    let path: PathBuf = path.components().collect();
+    path.symlink_metadata().ok().filter(|found| !found.is_symlink())?;
+    Some(links.resolve(path.parent()?)?.join(path.file_name()?))
 }
 
 /// Returns the first part of a path that does not exist, in its resolved directory. `None` if the

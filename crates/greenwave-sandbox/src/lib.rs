@@ -87,7 +87,8 @@ mod trace;
 mod tracer;
 
 pub use confinement::{
-    Confinement, Network, PreparedConfinement, PrivateDir, Strength, landlock_version, own_processes,
+    ChangedCopy, Confinement, Network, PreparedConfinement, PrivateDir, Strength, landlock_version,
+    own_processes,
 };
 pub use error::Error;
 pub use guard::{Guard, LazyGuard, PreparedGuard};

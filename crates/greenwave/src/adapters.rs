@@ -13,6 +13,7 @@ use greenwave_pooling::{BatchOptions, Batcher};
 use greenwave_storage::{ColdTier, SegmentColdTier, SegmentOptions, Store, StoreOptions};
 use greenwave_testing::{Environment, SCHEMA, StateSeal};
 
+use crate::agent_settings;
 use crate::confinement::{RunConfinement, agents as known_agents};
 use crate::error::Error;
 use crate::http_agent::HttpAgents;
@@ -82,7 +83,7 @@ pub(crate) fn agents(
                 };
                 let variables = variables.iter().cloned().chain(removed).chain(set).chain(own);
                 let agent = agent.with_variables(variables);
-                let agent = agent.confined_by(sandbox);
+                let agent = agent.confined_by(sandbox).storing_state_if(agent_settings::is_harmless);
                 match spec.protocol {
                     AgentProtocol::Pipe => Arc::new(agent),
                     AgentProtocol::Acp => Arc::new(AcpAgent::new(agent, time_max)),

@@ -1,8 +1,9 @@
 //! Finds changes of the settings of agents in the home directory.
 //!
 //! An agent may write to its own state. Some files there name programs, or instructions for the
-//! agent, that count in its next session, which nothing confines: hooks, servers, plugins. Nobody
-//! but its user knows which changes are wanted, so they are reported and not undone.
+//! agent, that count in its next session, which nothing confines: hooks, servers, plugins. Mounts
+//! protect most of them during a run. Of the others, only the user knows which changes are wanted,
+//! so they are reported and not undone.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use blake3::Hasher;
 use greenwave_dir::read_regular;
+use greenwave_sandbox::ChangedCopy;
 use serde_json::Value;
 
 /// Maximum number of files that are compared.
@@ -18,8 +20,18 @@ const FILES_MAX: usize = 2_000;
 const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Maximum depth of directories.
 const DEPTH_MAX: usize = 8;
-/// Members of a JSON file with much else in it that name programs.
-const MEMBERS: [&str; 4] = ["mcpServers", "hooks", "env", "apiKeyHelper"];
+/// Members of a JSON file with much else in it that name programs, or permit them.
+const MEMBERS: [&str; 9] = [
+    "mcpServers",
+    "hooks",
+    "env",
+    "apiKeyHelper",
+    "allowedTools",
+    "enabledMcpjsonServers",
+    "enableAllProjectMcpServers",
+    "hasTrustDialogAccepted",
+    "bypassPermissionsModeAccepted",
+];
 
 /// Settings of agents before a run.
 #[derive(Debug)]
@@ -43,6 +55,19 @@ impl AgentSettings {
         changed.sort();
         changed
     }
+}
+
+/// Returns whether a file that a confined agent has changed may replace the user's: not if it names
+/// or permits other programs than before.
+pub(crate) fn is_harmless(copy: &ChangedCopy<'_>) -> bool {
+    let named = |content: &[u8]| named_programs(copy.path, content);
+    let before = copy.before.map_or_else(|| named(b"{}"), named);
+    let is_harmless = !is_shared(copy.path) || named(copy.after).is_some_and(|after| before == Some(after));
+    if !is_harmless {
+        let path = copy.path.display();
+        tracing::warn!(%path, "an agent's changes are not stored: they name or permit programs");
+    }
+    is_harmless
 }
 
 fn files_at(paths: &[PathBuf]) -> BTreeMap<PathBuf, [u8; 32]> {
@@ -85,7 +110,7 @@ fn fingerprint(path: &Path, metadata: &fs::Metadata) -> [u8; 32] {
 /// Returns the [`MEMBERS`] of a JSON file that its agent rewrites in each session, `.claude.json`.
 /// `None` for other files, and if the content is no JSON.
 fn named_programs(path: &Path, content: &[u8]) -> Option<String> {
-    if !path.ends_with(".claude.json") {
+    if !is_shared(path) {
         return None;
     }
     let mut found = String::new();
@@ -93,11 +118,18 @@ fn named_programs(path: &Path, content: &[u8]) -> Option<String> {
     Some(found)
 }
 
+/// Returns whether a file holds programs and the state of sessions.
+fn is_shared(path: &Path) -> bool {
+    path.ends_with(".claude.json")
+}
+
 fn collect(value: &Value, at: &str, found: &mut String) {
     let Some(members) = value.as_object() else { return };
     for (key, value) in members {
         let at = format!("{at}/{key}");
-        let is_empty = value.as_object().is_some_and(serde_json::Map::is_empty);
+        let is_empty = value.as_object().is_some_and(serde_json::Map::is_empty)
+            || value.as_array().is_some_and(Vec::is_empty)
+            || *value == Value::Bool(false);
         if !MEMBERS.contains(&key.as_str()) {
             collect(value, &at, found);
         } else if !is_empty {
@@ -170,7 +202,29 @@ mod tests {
         assert!(changed(&with("{}", 1), &with(server, 1)));
         assert!(changed(&with(server, 1), &with(server, 1).replace("sh", "bash")));
         assert!(changed("{}", "no JSON"));
+        let project = r#"{"projects": {"/p": {"hasTrustDialogAccepted": false, "allowedTools": []}}}"#;
+        assert!(!changed("{}", project));
+        assert!(changed(project, &project.replace("false", "true")));
+        assert!(changed(project, &project.replace("[]", r#"["Bash"]"#)));
         // With the depth of levels that the parser refuses.
         assert!(changed("{}", &"{\"a\":".repeat(1_000)));
+    }
+
+    #[test]
+    fn a_copy_that_names_programs_is_not_stored() {
+        let is_harmless = |path: &str, before: Option<&str>, after: &str| {
+            let before = before.map(str::as_bytes);
+            is_harmless(&ChangedCopy::new(Path::new(path), before, after.as_bytes()))
+        };
+        let file = "/h/.claude.json";
+        assert!(is_harmless(file, Some(r#"{"n": 1}"#), r#"{"n": 2}"#));
+        assert!(is_harmless(file, None, r#"{"projects": {"/p": {"mcpServers": {}}}}"#));
+        let server = r#"{"mcpServers": {"x": {"command": "sh"}}}"#;
+        assert!(!is_harmless(file, Some("{}"), server));
+        assert!(!is_harmless(file, None, server));
+        assert!(!is_harmless(file, Some(server), "{}"));
+        assert!(is_harmless(file, Some(server), server));
+        assert!(!is_harmless(file, Some("{}"), "{"));
+        assert!(is_harmless("/h/other.json", Some("{}"), "text"));
     }
 }

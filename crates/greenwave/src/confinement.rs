@@ -119,6 +119,7 @@ impl RunConfinement {
         confinement = others.fold(confinement, Confinement::hidden);
         // Agents share their state with programs outside, and with it locks that name processes.
         confinement = own.iter().fold(confinement, Confinement::writable).shared_processes();
+        confinement = self.unchanged(spec).into_iter().fold(confinement, Confinement::unchanged);
         // The plan's network holds for confined agents, and an agent's own must be enforced.
         let inherited = self.options.network.filter(|_| strength.is_some());
         let network = spec.confinement.network.or(inherited);
@@ -261,6 +262,32 @@ impl RunConfinement {
             confined.flat_map(|spec| agents::own_trusted(&spec.command, &self.places)).collect();
         found.sort();
         found.dedup();
+        found
+    }
+
+    /// Returns the settings that agents under mounts cannot change and that can be created for the
+    /// time of the run: those in directories of state.
+    pub(crate) fn absent_settings(&self, plan: &Plan) -> Vec<PathBuf> {
+        let is_mounted = |spec: &&CommandSpec| match spec.confinement.mode {
+            None => self.strength == Some(Strength::Mount),
+            Some(mode) => {
+                matches!(strength(mode), Ok(ChosenStrength::Strength(Strength::Mount)))
+            }
+        };
+        let programs = plan.agents.values().filter_map(AgentSpec::as_command).filter(is_mounted);
+        let mut found: Vec<PathBuf> = programs.flat_map(|spec| self.unchanged(spec)).collect();
+        found.retain(|path| path.parent() != self.places.home.as_deref());
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// Returns the settings of an agent that it cannot change under mounts, unless the plan makes
+    /// them writable.
+    fn unchanged(&self, spec: &CommandSpec) -> Vec<PathBuf> {
+        let mut found = agents::own_unchanged(&spec.command, &self.places);
+        let writable = || self.options.writable.iter().chain(&spec.confinement.writable);
+        found.retain(|path| !writable().any(|writable| writable.components().eq(path.components())));
         found
     }
 

@@ -54,6 +54,8 @@ pub(crate) struct Exposed {
     pub(crate) directories: Vec<PathBuf>,
     /// Settings of agents that count in their sessions outside of the run.
     pub(crate) agent_settings: Vec<PathBuf>,
+    /// Settings that agents cannot change while something exists there.
+    pub(crate) absent_settings: Vec<PathBuf>,
 }
 
 /// The shared parts of a run. Has accessors only: the work is done by `FeatureRun` and

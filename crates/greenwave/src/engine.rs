@@ -28,6 +28,7 @@ use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tokio::time::Instant;
 
 use crate::adapters::{self, Flusher};
+use crate::agent_placeholders::Placeholders;
 use crate::agent_settings::AgentSettings;
 use crate::approval::Approvals;
 use crate::boxed::boxed;
@@ -105,6 +106,8 @@ struct Run {
     before: Option<Arc<slips::Before>>,
     /// Settings of agents before these can change them.
     settings: Arc<AgentSettings>,
+    /// Settings of agents that exist during the run only.
+    _placeholders: Placeholders,
 }
 
 impl Engine {
@@ -164,7 +167,11 @@ impl Engine {
         let confined = [confinement.event(&plan)].into_iter().chain(confinement.notes(&plan)).collect();
         let exposure = confinement.exposure(&plan);
         let directories = if exposure.is_some() { confinement.exposed(&plan) } else { Default::default() };
-        let exposed = Exposed { directories, agent_settings: confinement.agent_settings(&plan) };
+        let exposed = Exposed {
+            directories,
+            agent_settings: confinement.agent_settings(&plan),
+            absent_settings: confinement.absent_settings(&plan),
+        };
         let (steps, supervisor) = (Steps::default(), environment.supervisor().cloned());
         let starter = Starter { supervisor, sandbox, slots: None };
         let seal = settings.seal_of(&plan.project)?;
@@ -423,7 +430,7 @@ impl Engine {
         ctx.steps.pass("clear the work").await;
         ctx.copies.clear()?;
         let mut before = None;
-        let settings = slips::settings(ctx).await;
+        let (placeholders, settings) = slips::settings(ctx, green.len() < resumed.len()).await;
         let (tree, workspace) = if green.len() < resumed.len() {
             ctx.steps.pass("capture the project").await;
             let project = ProjectCapture { ctx, stopper: self.executor.stopper() };
@@ -448,7 +455,7 @@ impl Engine {
             AsyncMutex::new(FeatureRun::new(Arc::clone(ctx), Arc::clone(&queue), id, resumed))
         });
         let features = features.collect();
-        Ok(Run { queue, features, done, before, settings })
+        Ok(Run { queue, features, done, before, settings, _placeholders: placeholders })
     }
 
     /// Runs the stages of all features, and returns the error of each that failed.

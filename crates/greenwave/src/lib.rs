@@ -67,6 +67,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod adapters;
+mod agent_placeholders;
 mod agent_settings;
 mod answer;
 mod approval;

@@ -139,7 +139,7 @@ impl FeatureState {
         }
     }
 
-    /// Ends the feature in a final phase, and returns what it leaves for removal.
+    /// Ends the feature in a final phase, and returns its leftovers, which are to be removed.
     #[must_use]
     pub(crate) fn end(&mut self, phase: Phase) -> Option<Box<ActiveFeature>> {
         match std::mem::replace(self, FeatureState::Ended(phase)) {

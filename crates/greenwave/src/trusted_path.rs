@@ -10,7 +10,7 @@ use crate::repository_marker::nearest_marker;
 /// a program: the absolute ones outside of the project or its repository.
 ///
 /// A relative one, such as `.` or `./node_modules/.bin`, leads into the directory that a program
-/// works in: the project or a copy of it. An empty one stands for `.`.
+/// works in: the project or a copy of it. An empty one means `.`.
 #[must_use]
 pub fn trusted_path(project: &Path) -> Option<OsString> {
     let top = nearest_marker(project).or_else(|| project.canonicalize().ok());

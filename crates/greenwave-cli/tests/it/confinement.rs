@@ -268,14 +268,14 @@ fn state_of_an_agent_is_replaced_and_its_leftovers_are_not_taken() {
     if !strengths(&dir).contains(&"mount") {
         return;
     }
-    dir.write("home/.claude.json", "old");
-    let script = ": claude aider; echo new > ~/.c.tmp && mv ~/.c.tmp ~/.claude.json; mkdir -p ~/.cache/other; \
+    dir.write("home/.claude.json", "{}");
+    let script = ": claude aider; echo [1] > ~/.c.tmp && mv ~/.c.tmp ~/.claude.json; mkdir -p ~/.cache/other; \
                   echo x > ~/.cache/other/x; mkdir .aider.tags.cache; echo x > .aider.tags.cache/x; \
                   echo x > .aider.history; test \"$AIDER_GITIGNORE\" = false && echo x > one.txt";
     let plan = shell_plan::plan(&[ShellFeature::new("one", script, "test -f one.txt")]);
     dir.write("plan.toml", format!("confine = \"mount\"\n{plan}"));
     plan_of(&dir).run().with_code(0);
-    assert_eq!(dir.read("home/.claude.json"), "new\n");
+    assert_eq!(dir.read("home/.claude.json"), "[1]\n");
     let files = dir.files("project");
     assert!(!files.keys().any(|path| path.contains(".aider")), "{:?}", files.keys());
 }
@@ -505,9 +505,10 @@ fn too_many_files_beside_a_hidden_one_are_said() {
     assert!(before.is_empty() || !before.contains("more than 20000"), "{before}");
 }
 
-/// An agent changes settings by which the user's next session starts programs.
+/// An agent changes settings by which the user's next session starts programs. Mounts prevent it,
+/// also where nothing exists yet.
 #[test]
-fn changed_settings_of_agents_are_named() {
+fn changed_settings_of_agents_are_prevented_or_named() {
     let dir = dir().with("home/.claude/settings.json", "{}\n").with("home/.claude.json", "{\"n\": 1}\n");
     let states = ": claude; mkdir -p $HOME/.claude/projects && echo x > $HOME/.claude/projects/x; \
                   echo '{\"n\": 2}' > $HOME/.claude.json";
@@ -515,25 +516,39 @@ fn changed_settings_of_agents_are_named() {
     let command = "mkdir $HOME/.claude/commands; echo x > $HOME/.claude/commands/x.md";
     let server = "echo '{\"n\": 3, \"mcpServers\": {\"x\": {\"command\": \"sh\"}}}' > $HOME/.claude.json";
     for strength in strengths(&dir) {
-        let notes = |changes: &str| -> Vec<String> {
+        let run = |changes: &str| -> (Vec<String>, String) {
             let agent = format!("{states}; {changes}; answer one.txt x");
             let plan = shell_plan::plan(&[ShellFeature::new("one", &agent, "test -f one.txt")]);
             dir.write("plan.toml", format!("confine = \"{strength}\"\n{plan}"));
-            let report = Report::of(&plan_of(&dir).run());
+            let finished = plan_of(&dir).run();
+            let report = Report::of(&finished);
             fs::remove_file(dir.path("project/one.txt")).unwrap();
             fs::remove_dir_all(dir.path("project/.greenwave")).unwrap();
             let notes = report.notes("agent-settings");
-            notes.iter().map(|note| note.replace(&dir.path("home").display().to_string(), "~")).collect()
+            let home = dir.path("home").display().to_string();
+            (notes.iter().map(|note| note.replace(&home, "~")).collect(), finished.stderr.clone())
         };
         let none: Vec<String> = Vec::new();
-        assert_eq!(notes("true"), none, "{strength}");
-        let changed = notes(&format!("{hook}; {command}; {server}"));
-        let expected = "settings of agents changed during the run: \
-                        `~/.claude/commands/x.md`, `~/.claude/settings.json`, `~/.claude.json`";
-        assert_eq!(changed, [expected], "{strength}");
+        assert_eq!(run("true").0, none, "{strength}");
+        assert_eq!(dir.read("home/.claude.json"), "{\"n\": 2}\n", "{strength}");
+        let (notes, stderr) = run(&format!("{hook}; {command}; {server}"));
+        if strength == "mount" {
+            assert_eq!(notes, none);
+            assert!(stderr.contains("they name or permit programs"), "{stderr}");
+            assert_eq!(dir.read("home/.claude.json"), "{\"n\": 2}\n");
+            assert_eq!(dir.read("home/.claude/settings.json"), "{}\n");
+            let entries = fs::read_dir(dir.path("home/.claude")).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            assert_eq!(names, ["projects", "settings.json"]);
+        } else {
+            let expected = "settings of agents changed during the run: \
+                            `~/.claude/commands/x.md`, `~/.claude/settings.json`, `~/.claude.json`";
+            assert_eq!(notes, [expected], "{strength}");
+            fs::remove_dir_all(dir.path("home/.claude/commands")).unwrap();
+        }
         for path in ["home/.claude.json", "home/.claude/settings.json"] {
             dir.write(path, "{}\n");
         }
-        fs::remove_dir_all(dir.path("home/.claude/commands")).unwrap();
     }
 }

@@ -43,7 +43,10 @@ const KERNEL: [&str; 6] =
 /// The mounts of a confined command.
 #[derive(Debug)]
 pub(in crate::confinement) struct MountPlan {
-    writable: Vec<PathBuf>,
+    /// Paths whose mount is writable.
+    writable: BTreeSet<PathBuf>,
+    /// Paths in writable ones whose mount is read-only.
+    unchanged: BTreeSet<PathBuf>,
     /// Directories with the start of the names of files that may be created in them.
     additions: Vec<(PathBuf, OsString)>,
     private: Option<PrivateDir>,
@@ -74,9 +77,12 @@ impl MountPlan {
             let flags = rustix::fs::statvfs(path).map(|found| found.f_flag);
             flags.is_ok_and(|flags| flags.contains(rustix::fs::StatVfsMountFlags::RDONLY))
         };
-        let writable = confinement.writable.iter().filter(|path| !is_read_only(path));
+        let mut writable: BTreeSet<PathBuf> = confinement.writable.iter().cloned().collect();
+        writable.retain(|path| !is_read_only(path));
+        let unchanged = unchanged(confinement, &mut writable);
         Self {
-            writable: writable.cloned().collect(),
+            writable,
+            unchanged,
             additions: confinement.additions.clone(),
             private: confinement.private.clone(),
             hidden: hidden(confinement),
@@ -115,8 +121,7 @@ impl MountPlan {
             setups.push(on_itself(path)?);
         }
         // Outer ones first, so that inner ones are mounted on them.
-        let writable: BTreeSet<&PathBuf> = self.writable.iter().collect();
-        for path in writable {
+        for path in self.writable.union(&self.unchanged) {
             setups.push(on_itself(path)?);
         }
         let no_devices = if opens_disks { libc::MOUNT_ATTR_NODEV } else { 0 };
@@ -218,6 +223,21 @@ impl Hidden {
         setups.push(attributes(&path, libc::MOUNT_ATTR_RDONLY, 0, false));
         Ok(())
     }
+}
+
+/// Returns the unchanged paths that lie in writable ones. Adds the directories between the two to
+/// the writable paths, since a directory on which nothing is mounted can be renamed with everything
+/// in it, and takes the unchanged paths from them.
+fn unchanged(confinement: &Confinement, writable: &mut BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for path in &confinement.unchanged {
+        let Some(depth) = path.ancestors().position(|above| writable.contains(above)) else { continue };
+        let between = path.ancestors().take(depth).skip(1).map(Path::to_owned);
+        writable.extend(between.collect::<Vec<_>>());
+        writable.remove(path);
+        found.insert(path.clone());
+    }
+    found
 }
 
 /// Adds the steps that mount a private directory on the directory that it replaces, and that mount

@@ -33,6 +33,26 @@ pub struct PrivateDir {
     copied: Vec<(OsString, Option<Vec<u8>>)>,
 }
 
+/// A copy that a command has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChangedCopy<'a> {
+    /// The file that the copy would replace.
+    pub path: &'a Path,
+    /// Content before the command. `None` if the file did not exist.
+    pub before: Option<&'a [u8]>,
+    /// Content after the command.
+    pub after: &'a [u8],
+}
+
+impl<'a> ChangedCopy<'a> {
+    /// Creates a copy from its parts, for tests of decisions about copies.
+    #[must_use]
+    pub fn new(path: &'a Path, before: Option<&'a [u8]>, after: &'a [u8]) -> Self {
+        Self { path, before, after }
+    }
+}
+
 impl PrivateDir {
     /// Creates the directory at `path`, which must not exist, in the place of `original`. Files
     /// with the names in `copied` are copied if they exist. Paths in `hidden`, which are resolved,
@@ -111,9 +131,18 @@ impl PrivateDir {
     /// # Errors
     /// The error of the operating system. Other files are written nevertheless.
     pub fn write_back(&self) -> io::Result<()> {
+        self.write_back_if(|_| true)
+    }
+
+    /// Writes those copies back that the command has changed and that `accept` returns true for,
+    /// unless the original has changed as well. Call it when the command has ended.
+    ///
+    /// # Errors
+    /// The error of the operating system. Other files are written nevertheless.
+    pub fn write_back_if(&self, mut accept: impl FnMut(&ChangedCopy<'_>) -> bool) -> io::Result<()> {
         let mut result = Ok(());
         for (name, before) in &self.copied {
-            result = result.and(self.write_back_one(name, before.as_deref()));
+            result = result.and(self.write_back_one(name, before.as_deref(), &mut accept));
         }
         result
     }
@@ -140,7 +169,12 @@ impl PrivateDir {
         Ok((content.len() as u64 <= FILE_BYTES_MAX).then_some((content, metadata)))
     }
 
-    fn write_back_one(&self, name: &OsString, before: Option<&[u8]>) -> io::Result<()> {
+    fn write_back_one(
+        &self,
+        name: &OsString,
+        before: Option<&[u8]>,
+        accept: &mut dyn FnMut(&ChangedCopy<'_>) -> bool,
+    ) -> io::Result<()> {
         let target = self.original.join(name);
         let Some((after, metadata)) = self.read_copy(name)? else { return Ok(()) };
         let now = match read_regular(&target, FILE_BYTES_MAX) {
@@ -149,6 +183,9 @@ impl PrivateDir {
             Err(error) => return Err(error),
         };
         if Some(after.as_slice()) == before || now.as_deref() != before {
+            return Ok(());
+        }
+        if !accept(&ChangedCopy::new(&target, before, &after)) {
             return Ok(());
         }
         let mut temporary = Dir::open(&self.original)?.temporary(".greenwave-", 0o600)?;

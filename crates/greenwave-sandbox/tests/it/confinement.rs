@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use greenwave_sandbox::{Confinement, Network, Sandbox, Strength, Tracer, landlock_version};
+use greenwave_sandbox::{ChangedCopy, Confinement, Network, Sandbox, Strength, Tracer, landlock_version};
 use tempfile::TempDir;
 
 use crate::support::{bind, has_own_mounts, unmount};
@@ -730,6 +730,49 @@ fn a_confined_command_can_be_traced() {
 }
 
 #[test]
+fn unchanged_paths_in_writable_ones_stay_as_they_are() {
+    if Strength::Mount.available().is_err() {
+        return;
+    }
+    let machine = Machine::new();
+    for directory in ["copy/state/hooks/inner", "copy/state/deep/er"] {
+        fs::create_dir_all(machine.path(directory)).unwrap();
+    }
+    for file in ["copy/state/settings", "copy/state/hooks/a", "copy/state/deep/er/program"] {
+        fs::write(machine.path(file), "old").unwrap();
+    }
+    std::os::unix::fs::symlink("settings", machine.path("copy/state/link")).unwrap();
+    let paths = ["state/settings", "state/hooks/", "state/deep/er/program", "state/absent", "state/link"];
+    let confinement = paths.iter().fold(machine.confinement(), |confinement, path| {
+        confinement.unchanged(machine.path("copy").join(path))
+    });
+    // A path outside of all writable ones.
+    let confinement = confinement.unchanged(machine.path("home/plain"));
+    let script = "
+        try() { ( eval \"$1\" ) 2>/dev/null && echo \"$1\"; }
+        try 'echo x > state/settings'; try 'rm state/settings'; try 'mv state/settings state/s'
+        try 'echo x > state/new && mv -f state/new state/settings'
+        try 'ln state/settings state/l'; try 'echo x > state/hooks/b'; try 'mv state/hooks state/h'
+        try 'mv state/deep state/d'; try 'mv state/deep/er state/deep/e'; try 'mv state s'
+        try 'rm -f state/deep/er/program'; try 'echo x >> ../home/plain'
+        try 'echo x > state/hooks/inner/c'
+        try 'echo x > state/deep/er/other'; try 'echo x > state/absent'
+        try 'rm state/link'";
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script]).current_dir(machine.path("copy")).stderr(Stdio::null());
+    let prepared = confinement.prepare(Strength::Mount).unwrap();
+    prepared.attach(&mut command, &machine.path("copy")).unwrap();
+    let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let done = ["echo x > state/deep/er/other", "echo x > state/absent", "rm state/link"];
+    assert_eq!(output.lines().collect::<Vec<_>>(), done);
+    for file in ["copy/state/settings", "copy/state/hooks/a", "copy/state/deep/er/program"] {
+        assert_eq!(fs::read_to_string(machine.path(file)).unwrap(), "old", "{file}");
+    }
+    let aside = machine.path("copy/state/new");
+    assert_eq!(fs::read_to_string(aside).unwrap(), "x\n");
+}
+
+#[test]
 fn a_private_home_takes_new_files_and_returns_changed_copies() {
     if Strength::Mount.available().is_err() {
         return;
@@ -766,6 +809,14 @@ fn a_private_home_takes_new_files_and_returns_changed_copies() {
     assert_eq!(mode & 0o7777, 0o640, "{mode:o}");
     assert_eq!(fs::read_to_string(machine.path("home/.new.json")).unwrap(), "first\n");
     assert!(!machine.path("home/extra").exists() && !machine.path("home/.tmp").exists());
+    let (_, private) = run("refused", "cd ../home; echo third > .agent.json");
+    let refuse = |copy: &ChangedCopy<'_>| {
+        let changed = (copy.path.to_owned(), copy.before, copy.after);
+        assert_eq!(changed, (machine.path("home/.agent.json"), Some(&b"new\n"[..]), &b"third\n"[..]));
+        false
+    };
+    private.write_back_if(refuse).unwrap();
+    assert_eq!(fs::read_to_string(machine.path("home/.agent.json")).unwrap(), "new\n");
     // A file that somebody else has changed meanwhile stays, and a link is not followed.
     let (_, private) = run("two", "cd ../home; echo two > .agent.json; ln -sf ../copy/file .new.json");
     fs::write(machine.path("home/.agent.json"), "by the user").unwrap();

@@ -14,6 +14,14 @@ const SCRIPT_BYTES_MAX: u64 = 64 * 1024;
 /// Maximum number of files beside a script that may write beside itself.
 const BESIDE_MAX: usize = 200;
 
+/// Directories in the home directory, each with the variable that names another one.
+const BASE_DIRECTORIES: [(&str, &str); 4] = [
+    (".config/", "XDG_CONFIG_HOME"),
+    (".cache/", "XDG_CACHE_HOME"),
+    (".local/share/", "XDG_DATA_HOME"),
+    (".local/state/", "XDG_STATE_HOME"),
+];
+
 /// An agent, by the name of its program.
 struct KnownAgent {
     program: &'static str,
@@ -21,7 +29,7 @@ struct KnownAgent {
     /// a slash is a directory, which is created for the agent if it does not exist.
     state: &'static [&'static str],
     /// The part of the state that names programs or instructions, which count in its sessions
-    /// outside of the run.
+    /// outside of the run. A name that ends with a slash is a directory.
     trusted: &'static [&'static str],
     /// Variables that name another directory for its state.
     variables: &'static [&'static str],
@@ -51,13 +59,13 @@ const AGENTS: [KnownAgent; 10] = [
             ".claude/settings.json",
             ".claude/settings.local.json",
             ".claude/CLAUDE.md",
-            ".claude/agents",
-            ".claude/commands",
-            ".claude/hooks",
-            ".claude/output-styles",
-            ".claude/plugins",
-            ".claude/skills",
-            ".claude/local/claude",
+            ".claude/agents/",
+            ".claude/commands/",
+            ".claude/hooks/",
+            ".claude/output-styles/",
+            ".claude/plugins/",
+            ".claude/skills/",
+            ".claude/local/",
         ],
         variables: &["CLAUDE_CONFIG_DIR"],
         ..KnownAgent::NONE
@@ -70,9 +78,9 @@ const AGENTS: [KnownAgent; 10] = [
             ".codex/hooks.json",
             ".codex/AGENTS.md",
             ".codex/AGENTS.override.md",
-            ".codex/prompts",
-            ".codex/rules",
-            ".codex/skills",
+            ".codex/prompts/",
+            ".codex/rules/",
+            ".codex/skills/",
         ],
         variables: &["CODEX_HOME"],
         ..KnownAgent::NONE
@@ -90,14 +98,14 @@ const AGENTS: [KnownAgent; 10] = [
             ".config/opencode/opencode.json",
             ".config/opencode/opencode.jsonc",
             ".config/opencode/AGENTS.md",
-            ".config/opencode/agent",
-            ".config/opencode/agents",
-            ".config/opencode/command",
-            ".config/opencode/commands",
-            ".config/opencode/plugin",
-            ".config/opencode/plugins",
-            ".config/opencode/tool",
-            ".config/opencode/tools",
+            ".config/opencode/agent/",
+            ".config/opencode/agents/",
+            ".config/opencode/command/",
+            ".config/opencode/commands/",
+            ".config/opencode/plugin/",
+            ".config/opencode/plugins/",
+            ".config/opencode/tool/",
+            ".config/opencode/tools/",
             ".opencode",
         ],
         variables: &["OPENCODE_CONFIG_DIR"],
@@ -110,10 +118,10 @@ const AGENTS: [KnownAgent; 10] = [
             ".gemini/settings.json",
             ".gemini/trustedFolders.json",
             ".gemini/GEMINI.md",
-            ".gemini/commands",
-            ".gemini/extensions",
-            ".gemini/policies",
-            ".gemini/skills",
+            ".gemini/commands/",
+            ".gemini/extensions/",
+            ".gemini/policies/",
+            ".gemini/skills/",
         ],
         ..KnownAgent::NONE
     },
@@ -128,7 +136,13 @@ const AGENTS: [KnownAgent; 10] = [
     KnownAgent {
         program: "goose",
         state: &[".config/goose/", ".local/share/goose/", ".local/state/goose/"],
-        trusted: &[".config/goose"],
+        trusted: &[
+            ".config/goose/config.yaml",
+            ".config/goose/.goosehints",
+            ".config/goose/recipes/",
+            ".config/goose/skills/",
+            ".config/goose",
+        ],
         ..KnownAgent::NONE
     },
     KnownAgent {
@@ -137,17 +151,17 @@ const AGENTS: [KnownAgent; 10] = [
         trusted: &[
             ".qwen/settings.json",
             ".qwen/QWEN.md",
-            ".qwen/agents",
-            ".qwen/commands",
-            ".qwen/extensions",
-            ".qwen/skills",
+            ".qwen/agents/",
+            ".qwen/commands/",
+            ".qwen/extensions/",
+            ".qwen/skills/",
         ],
         ..KnownAgent::NONE
     },
     KnownAgent {
         program: "copilot",
         state: &[".copilot/", ".cache/copilot/"],
-        trusted: &[".copilot/mcp-config.json", ".copilot/agents", ".copilot/hooks", ".copilot/skills"],
+        trusted: &[".copilot/mcp-config.json", ".copilot/agents/", ".copilot/hooks/", ".copilot/skills/"],
         ..KnownAgent::NONE
     },
     KnownAgent {
@@ -156,17 +170,23 @@ const AGENTS: [KnownAgent; 10] = [
         trusted: &[
             ".cursor/mcp.json",
             ".cursor/hooks.json",
-            ".cursor/hooks",
-            ".cursor/commands",
-            ".cursor/rules",
-            ".cursor/skills",
+            ".cursor/hooks/",
+            ".cursor/commands/",
+            ".cursor/rules/",
+            ".cursor/skills/",
         ],
         ..KnownAgent::NONE
     },
     KnownAgent {
         program: "amp",
         state: &[".config/amp/", ".local/share/amp/", ".cache/amp/"],
-        trusted: &[".config/amp"],
+        trusted: &[
+            ".config/amp/settings.json",
+            ".config/amp/AGENTS.md",
+            ".config/amp/skills/",
+            ".config/amp/plugins/",
+            ".config/amp",
+        ],
         ..KnownAgent::NONE
     },
 ];
@@ -185,21 +205,47 @@ pub(super) fn own_state(command: &[String], places: &Places) -> Vec<PathBuf> {
 /// of the run, in the home directory and in directories that variables name instead.
 pub(super) fn own_trusted(command: &[String], places: &Places) -> Vec<PathBuf> {
     let paths = |agent: &'static KnownAgent| {
-        let homes = places.home.iter();
-        let in_home = homes.flat_map(|home| agent.trusted.iter().map(move |path| home.join(path)));
+        let in_home = agent.trusted.iter().filter_map(|path| in_home(path, places));
         let moved = agent.variables.iter().filter_map(|name| places.variable(name)).flat_map(|directory| {
-            let below = |path: &&str| Some(directory.join(path.rsplit_once('/')?.1));
-            agent.trusted.iter().filter_map(below).collect::<Vec<_>>()
+            let below = |path: &&str| directory.join(last_part(path));
+            agent.trusted.iter().map(below).collect::<Vec<_>>()
         });
         in_home.chain(moved).collect::<Vec<_>>()
     };
     named_by(command).flat_map(paths).collect()
 }
 
+/// Returns the last name of a path, with a slash if the path ends with one.
+fn last_part(path: &str) -> &str {
+    let names = path.strip_suffix('/').unwrap_or(path);
+    path.get(names.rfind('/').map_or(0, |slash| slash + 1)..).unwrap_or(path)
+}
+
+/// Returns the settings among [`own_trusted`] that an agent under mounts cannot change. It can
+/// change whole directories of state, and its home directory is private.
+pub(super) fn own_unchanged(command: &[String], places: &Places) -> Vec<PathBuf> {
+    let state = own_state(command, places);
+    let is_whole = |path: &PathBuf| state.iter().any(|state| same(state, path) && is_directory(state));
+    let trusted = own_trusted(command, places).into_iter();
+    trusted.filter(|path| !is_whole(path) && !path.ends_with(".claude.json")).collect()
+}
+
+fn is_directory(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b"/")
+}
+
+/// Returns whether two paths differ at most by a slash at the end.
+fn same(one: &Path, other: &Path) -> bool {
+    one.components().eq(other.components())
+}
+
 /// Returns the names of the files in the home directory itself that the agents of a command change.
 pub(super) fn own_files(command: &[String]) -> Vec<OsString> {
-    let state = named_by(command).flat_map(|agent| agent.state);
-    state.filter(|path| !path.contains('/')).map(OsString::from).collect()
+    let is_changed = |agent: &KnownAgent, path: &&&str| {
+        !path.contains('/') && (!agent.trusted.contains(path) || **path == ".claude.json")
+    };
+    let files = |agent: &'static KnownAgent| agent.state.iter().filter(move |path| is_changed(agent, path));
+    named_by(command).flat_map(files).map(OsString::from).collect()
 }
 
 /// Returns the variables that keep the agents of a command from changing files of the project that
@@ -244,11 +290,17 @@ pub(super) fn beside_script(command: &[String], places: &Places) -> Option<(Path
 
 /// Returns the paths of an agent's state.
 fn state(agent: &KnownAgent, places: &Places) -> impl Iterator<Item = PathBuf> {
-    let home = places.home.clone();
     let variables = agent.variables.iter().filter_map(|name| places.variable(name));
-    let variables: Vec<PathBuf> = variables.collect();
-    let state = agent.state.iter().filter_map(move |path| home.as_ref().map(|home| home.join(path)));
-    state.chain(variables)
+    agent.state.iter().filter_map(|path| in_home(path, places)).chain(variables)
+}
+
+/// Returns the place of a path in the home directory, or in the directory that a variable of the
+/// [XDG base directories](https://specifications.freedesktop.org/basedir/latest/) names instead.
+fn in_home(path: &str, places: &Places) -> Option<PathBuf> {
+    let moved = BASE_DIRECTORIES
+        .iter()
+        .find_map(|(base, variable)| Some(places.variable(variable)?.join(path.strip_prefix(base)?)));
+    moved.or_else(|| Some(places.home.as_ref()?.join(path)))
 }
 
 /// Returns the text of a script.
@@ -297,11 +349,34 @@ mod tests {
             ..Places { home: Some("/h".into()), ..Places::default() }
         };
         let trusted = own_trusted(&["codex".to_owned()], &places);
-        for path in ["/h/.codex/config.toml", "/h/.codex/skills", "/c/config.toml", "/c/hooks.json"] {
+        for path in ["/h/.codex/config.toml", "/h/.codex/skills/", "/c/config.toml", "/c/skills/"] {
             assert!(trusted.contains(&PathBuf::from(path)), "{path}");
         }
+        let unchanged = own_unchanged(&["codex".to_owned()], &places);
+        assert_eq!(unchanged, trusted);
+        let own = |word: &str| own_unchanged(&[word.to_owned()], &places);
+        assert!(own("goose").contains(&PathBuf::from("/h/.config/goose/config.yaml")));
+        assert!(!own("goose").contains(&PathBuf::from("/h/.config/goose")));
+        assert!(own("opencode").contains(&PathBuf::from("/h/.opencode")));
+        assert!(!own("claude").contains(&PathBuf::from("/h/.claude.json")));
+        assert!(own("claude").contains(&PathBuf::from("/h/.claude/hooks/")));
+        let moved =
+            [("XDG_STATE_HOME".to_owned(), PathBuf::from("/s")), ("XDG_CONFIG_HOME".to_owned(), "/x".into())];
+        let places = Places { home: Some("/h".into()), variables: moved.into(), ..Places::default() };
+        let state = own_state(&["opencode".to_owned()], &places);
+        let expected = [
+            "/h/.local/share/opencode/",
+            "/s/opencode/",
+            "/x/opencode/",
+            "/h/.cache/opencode/",
+            "/h/.opencode",
+        ];
+        assert_eq!(state, expected.map(PathBuf::from));
+        let unchanged = own_unchanged(&["opencode".to_owned()], &places);
+        assert!(unchanged.contains(&PathBuf::from("/x/opencode/opencode.json")));
         let words = ["aider", "--message", "x"].map(str::to_owned);
-        assert_eq!(own_files(&words), [".aider.conf.yml"]);
+        assert_eq!(own_files(&words), [""; 0]);
+        assert_eq!(own_files(&["claude".to_owned()]), [".claude.json"]);
         assert_eq!(own_settings(&words), [("AIDER_GITIGNORE".into(), Some("false".into()))]);
         assert_eq!(leftovers(&words), [".aider."]);
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::agent_placeholders::Placeholders;
 use crate::agent_settings::AgentSettings;
 use crate::context::RunContext;
 use crate::error::Error;
@@ -64,11 +65,15 @@ async fn report(ctx: &RunContext, place: &str, slips: &Slips) {
     }
 }
 
-/// Reads the settings of agents that count in their sessions outside of the run.
-pub(super) async fn settings(ctx: &RunContext) -> Arc<AgentSettings> {
-    let paths = ctx.exposed.agent_settings.clone();
-    let read = tokio::task::spawn_blocking(move || AgentSettings::read(&paths));
-    Arc::new(read.await.expect("reading files does not panic and is not cancelled"))
+/// Reads the settings of agents that count in their sessions outside of the run. If agents will
+/// run, creates those that mounts protect and that do not exist.
+pub(super) async fn settings(ctx: &RunContext, has_agents: bool) -> (Placeholders, Arc<AgentSettings>) {
+    let (paths, absent) = (ctx.exposed.agent_settings.clone(), ctx.exposed.absent_settings.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        let placeholders = if has_agents { Placeholders::create(&absent) } else { Placeholders::default() };
+        (placeholders, Arc::new(AgentSettings::read(&paths)))
+    });
+    read.await.expect("reading files does not panic and is not cancelled")
 }
 
 /// Reports settings of agents that have changed.

@@ -23,7 +23,7 @@ static PROGRAM: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// Returns what changes of the rules of the named targets and of their prerequisites, or for all
-/// rules. An empty name stands for the default target.
+/// rules. An empty name means the default target.
 pub(super) fn changed(old: &str, new: &str, targets: &[String]) -> Option<String> {
     if old.is_empty() || targets.is_empty() {
         return None;
