@@ -4,6 +4,7 @@
 //! a directory holds for its files wherever they are mounted. WSL, for example, shows the whole
 //! root directory a second time at `/mnt/wslg/distro`.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
@@ -21,15 +22,32 @@ struct Mount {
     at: PathBuf,
 }
 
-/// The mounts of this process, in the order in which they were made.
+/// The mounts of this process.
 #[derive(Debug)]
-pub(crate) struct Mounts(Vec<Mount>);
+pub(crate) struct Mounts {
+    /// In the order in which they were made.
+    all: Vec<Mount>,
+    /// The index of the visible one of the mounts at each path.
+    at: HashMap<OsString, usize>,
+    /// The indices of the mounts of each device.
+    of_device: HashMap<Vec<u8>, Vec<usize>>,
+}
 
 impl Mounts {
     /// Lists the mounts. Other systems than Linux have none that matter.
     pub(crate) fn now() -> Self {
         let lines = fs::read(MOUNTS).unwrap_or_default();
-        Self(lines.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect())
+        Self::new(lines.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect())
+    }
+
+    fn new(all: Vec<Mount>) -> Self {
+        let (mut at, mut of_device) = (HashMap::new(), HashMap::<_, Vec<_>>::new());
+        for (index, mount) in all.iter().enumerate() {
+            // Of several mounts on one path, the last one is visible.
+            at.insert(mount.at.as_os_str().to_owned(), index);
+            of_device.entry(mount.device.clone()).or_default().push(index);
+        }
+        Self { all, at, of_device }
     }
 
     /// Returns paths together with their other paths, without repetitions.
@@ -45,9 +63,13 @@ impl Mounts {
     /// Returns the other paths of a resolved path, and the paths of what lies inside of it. The
     /// path itself need not exist.
     fn aliases(&self, path: &Path) -> Vec<PathBuf> {
-        // Of several mounts on one path, the last one is visible.
-        let above = self.0.iter().filter(|mount| path.starts_with(&mount.at));
-        let Some(own) = above.max_by_key(|mount| mount.at.components().count()) else { return Vec::new() };
+        let own = path.ancestors().find_map(|above| self.at.get(above.as_os_str()));
+        let Some(own) = own.and_then(|index| self.all.get(*index)) else { return Vec::new() };
+        let of_device = self.of_device.get(&own.device).map(Vec::as_slice).unwrap_or_default();
+        // Most file systems are mounted once.
+        if of_device.len() == 1 {
+            return Vec::new();
+        }
         let Ok(rest) = path.strip_prefix(&own.at) else { return Vec::new() };
         let inside = joined(&own.root, rest);
         let alias = |mount: &Mount| {
@@ -57,7 +79,7 @@ impl Mounts {
             };
             (!alias.starts_with(path) && is_same(&alias, &original)).then_some(alias)
         };
-        self.0.iter().filter(|mount| mount.device == own.device).filter_map(alias).collect()
+        of_device.iter().filter_map(|index| self.all.get(*index)).filter_map(alias).collect()
     }
 }
 
@@ -144,7 +166,7 @@ mod tests {
             root: of.into(),
             at: path,
         };
-        let mounts = Mounts(vec![
+        let mounts = Mounts::new(vec![
             mount("1:1", "/", "/".into()),
             mount("1:2", "/data", at("home")),
             mount("1:2", "/data/u", at("copy")),

@@ -1,13 +1,14 @@
 //! Confines a command: which files it may write, which it may not read, and which network it has.
 
-use std::ffi::OsString;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use greenwave_process::BeforeExec;
 
 use crate::aliases::Mounts;
-use crate::links::ResolvedDirs;
+use crate::links::ResolvedPaths;
 use crate::{Error, links};
 
 mod private_dir;
@@ -286,7 +287,7 @@ impl Confinement {
     /// Resolves symbolic links, and drops paths that do not exist or need no rule.
     pub(crate) fn resolve(&self) -> Self {
         // The paths share most of their directories.
-        let links = ResolvedDirs::default();
+        let links = ResolvedPaths::default();
         let existing = |paths: &[PathBuf]| -> Vec<PathBuf> {
             let mut paths: Vec<_> = paths.iter().filter_map(|path| links.resolve(path)).collect();
             paths.sort();
@@ -294,7 +295,7 @@ impl Confinement {
             paths
         };
         let (all, mut hidden) = (existing(&self.writable), existing(&self.hidden));
-        let replaceable = Replaceable { writable: &all, hidden: &hidden, links: &links };
+        let replaceable = Replaceable { writable: names(&all), hidden: names(&hidden), links: &links };
         let mut writable = existing(&replaceable.without(&self.writable));
         let readable = existing(&replaceable.without(&self.readable));
         let mut additions = Vec::new();
@@ -309,7 +310,8 @@ impl Confinement {
             }
             additions.push((directory, prefix.clone()));
         }
-        let is_shown = |path: &PathBuf| readable.contains(path) || writable.contains(path);
+        let shown = names(readable.iter().chain(&writable));
+        let is_shown = |path: &PathBuf| shown.contains(path.as_os_str());
         hidden.retain(|path| !is_shown(path));
         let unchanged = self.unchanged.iter().filter_map(|path| unlinked(path, &links)).collect();
         let mounts = Mounts::now();
@@ -319,7 +321,8 @@ impl Confinement {
         covered.retain(|path| !is_shown(path));
         let absent: Vec<PathBuf> = self.hidden.iter().filter_map(|path| first_absent(path, &links)).collect();
         let mut absent = mounts.with_aliases(absent);
-        absent.retain(|path| !writable.iter().any(|writable| path.starts_with(writable)));
+        let in_writable = names(&writable);
+        absent.retain(|path| !path.ancestors().any(|above| in_writable.contains(above.as_os_str())));
         Self {
             writable,
             additions,
@@ -343,10 +346,10 @@ impl Confinement {
 /// directory.
 struct Replaceable<'a> {
     /// Resolved.
-    writable: &'a [PathBuf],
+    writable: HashSet<&'a OsStr>,
     /// Resolved.
-    hidden: &'a [PathBuf],
-    links: &'a ResolvedDirs,
+    hidden: HashSet<&'a OsStr>,
+    links: &'a ResolvedPaths,
 }
 
 impl Replaceable<'_> {
@@ -358,10 +361,13 @@ impl Replaceable<'_> {
 
     fn is_led_by_commands(&self, path: &Path) -> bool {
         let leads = |at: &Path| {
-            self.writable.iter().any(|above| {
-                let is_hidden = |hidden: &PathBuf| hidden.starts_with(above) && at.starts_with(hidden);
-                at != above && at.starts_with(above) && !self.hidden.iter().any(is_hidden)
-            })
+            let nearest = |set: &HashSet<&OsStr>, from: usize| {
+                let above = at.ancestors().skip(from).position(|above| set.contains(above.as_os_str()));
+                above.map(|distance| distance + from)
+            };
+            let hidden = nearest(&self.hidden, 0);
+            let writable = nearest(&self.writable, 1);
+            writable.is_some_and(|writable| hidden.is_none_or(|hidden| hidden > writable))
         };
         let is_linked = || links::on_path(path).iter().any(|link| leads(link));
         let resolved = self.links.resolve(path);
@@ -369,19 +375,24 @@ impl Replaceable<'_> {
     }
 }
 
+/// Returns the resolved paths as a set in which a path is found without comparing it with all.
+fn names<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> HashSet<&'a OsStr> {
+    paths.into_iter().map(|path| path.as_os_str()).collect()
+}
+
 /// Returns a path whose directory is resolved. `None` if it does not exist or is a symbolic link.
-fn unlinked(path: &Path, links: &ResolvedDirs) -> Option<PathBuf> {
+fn unlinked(path: &Path, links: &ResolvedPaths) -> Option<PathBuf> {
     // A slash at the end would follow the link.
     let path: PathBuf = path.components().collect();
-    path.symlink_metadata().ok().filter(|found| !found.is_symlink())?;
-    Some(links.resolve(path.parent()?)?.join(path.file_name()?))
+    let unlinked = links.resolve(path.parent()?)?.join(path.file_name()?);
+    (links.resolve(&path)? == unlinked).then_some(unlinked)
 }
 
 /// Returns the first part of a path that does not exist, in its resolved directory. `None` if the
 /// path exists.
-fn first_absent(path: &Path, links: &ResolvedDirs) -> Option<PathBuf> {
+fn first_absent(path: &Path, links: &ResolvedPaths) -> Option<PathBuf> {
     let (mut below, mut above) = (path, path.parent()?);
-    if path.symlink_metadata().is_ok() {
+    if !links.is_absent(path) {
         return None;
     }
     loop {

@@ -38,36 +38,72 @@ pub(crate) fn on_path(path: &Path) -> Vec<PathBuf> {
     links
 }
 
-/// Resolves paths like [`Path::canonicalize`], and each directory on them once. For paths that are
+/// Resolves paths like [`Path::canonicalize`], and each path and directory once. For paths that are
 /// resolved at one moment, since it does not see later changes.
 #[derive(Debug, Default)]
-pub(crate) struct ResolvedDirs(RefCell<HashMap<PathBuf, Option<PathBuf>>>);
+pub(crate) struct ResolvedPaths(RefCell<HashMap<OsString, Found>>);
 
-impl ResolvedDirs {
+/// The entry that a path leads to.
+#[derive(Debug, Clone)]
+enum Found {
+    /// Its path without symbolic links.
+    Entry {
+        path: PathBuf,
+        is_directory: bool,
+    },
+    /// A symbolic link that leads nowhere.
+    Link,
+    Nothing,
+}
+
+impl ResolvedPaths {
     /// Returns the path without symbolic links, or `None` if it does not exist.
     pub(crate) fn resolve(&self, path: &Path) -> Option<PathBuf> {
-        let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
         // Only a directory has such a path.
         let text = path.as_os_str().as_encoded_bytes();
         let is_directory = text.ends_with(b"/") || text.ends_with(b"/.");
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return path.canonicalize().ok();
-        };
-        if !path.is_absolute() || is_directory || !path.components().all(is_plain) {
-            return path.canonicalize().ok();
+        match self.find(path) {
+            Found::Entry { path, is_directory: found } if found || !is_directory => Some(path),
+            _ => None,
         }
-        let next = self.resolve_directory(parent)?.join(name);
-        if next.symlink_metadata().ok()?.is_symlink() { next.canonicalize().ok() } else { Some(next) }
     }
 
-    fn resolve_directory(&self, path: &Path) -> Option<PathBuf> {
-        if let Some(resolved) = self.0.borrow().get(path) {
-            return resolved.clone();
-        }
-        let resolved = self.resolve(path);
-        self.0.borrow_mut().insert(path.to_owned(), resolved.clone());
-        resolved
+    /// Returns whether there is no entry at a path, not even a symbolic link.
+    pub(crate) fn is_absent(&self, path: &Path) -> bool {
+        matches!(self.find(path), Found::Nothing)
     }
+
+    fn find(&self, path: &Path) -> Found {
+        // The same for all spellings, and compared at once, unlike a path.
+        let key = path.components().as_path().as_os_str();
+        if let Some(found) = self.0.borrow().get(key) {
+            return found.clone();
+        }
+        let found = self.look_up(Path::new(key)).unwrap_or(Found::Nothing);
+        self.0.borrow_mut().insert(key.to_owned(), found.clone());
+        found
+    }
+
+    fn look_up(&self, path: &Path) -> Option<Found> {
+        let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+        if !path.is_absolute() || !path.components().all(is_plain) {
+            return canonical(path);
+        }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return canonical(path) };
+        let Found::Entry { path: parent, is_directory: true } = self.find(parent) else { return None };
+        let path = parent.join(name);
+        let found = path.symlink_metadata().ok()?;
+        if found.is_symlink() {
+            return Some(canonical(&path).unwrap_or(Found::Link));
+        }
+        Some(Found::Entry { path, is_directory: found.is_dir() })
+    }
+}
+
+fn canonical(path: &Path) -> Option<Found> {
+    let path = path.canonicalize().ok()?;
+    let is_directory = path.is_dir();
+    Some(Found::Entry { path, is_directory })
 }
 
 /// Puts the names in a path before others.
@@ -115,7 +151,7 @@ mod tests {
         symlink(root.join("link/up"), root.join("absolute")).unwrap();
         let names =
             ["real", "link", "deep", "up", "file", "to-file", "dangling", "loop", "absolute", "..", "x"];
-        let links = ResolvedDirs::default();
+        let links = ResolvedPaths::default();
         let mut paths = vec![PathBuf::from("/"), PathBuf::new(), PathBuf::from("."), PathBuf::from("src")];
         for first in names {
             for second in names {
@@ -131,6 +167,9 @@ mod tests {
             let expected = path.canonicalize().ok();
             assert_eq!(links.resolve(path), expected, "{}", path.display());
             found += usize::from(expected.is_some());
+            let is_plain = path.is_absolute() && path.file_name().is_some();
+            let entry: PathBuf = path.components().collect();
+            assert!(!is_plain || links.is_absent(path) == entry.symlink_metadata().is_err(), "{path:?}");
         }
         assert!(found > 20 && found < paths.len(), "{found} of {} exist", paths.len());
     }

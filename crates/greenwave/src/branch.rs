@@ -309,7 +309,7 @@ impl ResultBranch {
     /// Creates a call of git without filters.
     fn git(&self) -> Command {
         let mut command = git::command(&self.repository.top);
-        git::configure(&mut command, &self.repository.settings());
+        git::configure(&mut command, self.repository.settings());
         command
     }
 }

@@ -451,9 +451,9 @@ fn git_variables(ceiling: &Path, root: &ProjectRoot) -> Vec<(String, String)> {
     let Some(repository) = &root.repository else { return variables };
     let settings = repository.settings();
     variables.push(("GIT_CONFIG_COUNT".to_owned(), settings.len().to_string()));
-    for (at, (key, value)) in settings.into_iter().enumerate() {
-        variables.push((format!("GIT_CONFIG_KEY_{at}"), key));
-        variables.push((format!("GIT_CONFIG_VALUE_{at}"), value));
+    for (at, (key, value)) in settings.iter().enumerate() {
+        variables.push((format!("GIT_CONFIG_KEY_{at}"), key.clone()));
+        variables.push((format!("GIT_CONFIG_VALUE_{at}"), value.clone()));
     }
     variables
 }

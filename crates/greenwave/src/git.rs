@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, OnceLock};
 
 use greenwave_dir::read_regular;
 
@@ -75,7 +76,22 @@ pub(crate) struct UserRepository {
     pub(crate) shallow: Option<Vec<u8>>,
     /// Whether objects may be missing, because the repository is a partial clone.
     pub(crate) is_partial: bool,
+    /// The settings of git in copies, once they were asked for.
+    pub(crate) settings: CachedSettings,
 }
+
+/// Settings of git that take three calls to find, and that each copy needs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CachedSettings(Arc<OnceLock<Vec<(String, String)>>>);
+
+impl PartialEq for CachedSettings {
+    /// They follow from the repository and from the user's configuration.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for CachedSettings {}
 
 /// Entries of the user's index. Paths are relative to the top directory.
 #[derive(Debug, Default)]
@@ -161,11 +177,13 @@ pub(crate) fn output_of(
         command.stdin(Stdio::piped());
     }
     let mut child = command.spawn().map_err(failed)?;
-    let stdin = child.stdin.take();
+    let stdin = child.stdin.take().filter(|_| !input.is_empty());
     let output = std::thread::scope(|scope| {
         // Written concurrently, because git may answer before it has read everything. It may also
         // end early, and then says why.
-        scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input)));
+        if let Some(mut stdin) = stdin {
+            scope.spawn(move || stdin.write_all(input));
+        }
         child.wait_with_output()
     });
     let output = output.map_err(failed)?;
@@ -235,11 +253,17 @@ impl UserRepository {
         let objects = with_alternates(&common.join("objects"));
         let shallow = read_regular(common.join("shallow"), LIST_BYTES_MAX).ok();
         let is_partial = is_partial(directory);
-        Ok(Some(Self { top, objects, head, branch, object_format, shallow, is_partial }))
+        let settings = CachedSettings::default();
+        Ok(Some(Self { top, objects, head, branch, object_format, shallow, is_partial, settings }))
     }
 
-    /// Returns the settings of git in copies, which hold against the user's own.
-    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+    /// Returns the settings of git in copies, which hold against the user's own. They are read from
+    /// the user's configuration once.
+    pub(crate) fn settings(&self) -> &[(String, String)] {
+        self.settings.0.get_or_init(|| self.read_settings())
+    }
+
+    fn read_settings(&self) -> Vec<(String, String)> {
         let of_user = |name: &str| config(&self.top, name).filter(|value| !value.is_empty());
         let name = of_user("user.name").unwrap_or_else(|| "Greenwave".to_owned());
         let email = of_user("user.email").unwrap_or_else(|| "greenwave@localhost".to_owned());
@@ -286,7 +310,7 @@ impl UserRepository {
         let git = || {
             let mut command = command(&self.top);
             command.env("GIT_INDEX_FILE", directory.with_extension("index"));
-            configure(&mut command, &self.settings());
+            configure(&mut command, self.settings());
             command
         };
         output(git().args(["read-tree", "HEAD"]), operation)?;

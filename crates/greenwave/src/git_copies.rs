@@ -465,10 +465,10 @@ fn config(repository: &UserRepository) -> String {
         let (section, name) = key.rsplit_once('.').unwrap_or((key.as_str(), ""));
         match section.split_once('.') {
             Some((section, sub)) => {
-                let _ = writeln!(text, "[{section} {}]\n\t{name} = {}", value(sub), value(&setting));
+                let _ = writeln!(text, "[{section} {}]\n\t{name} = {}", value(sub), value(setting));
             }
             None => {
-                let _ = writeln!(text, "[{section}]\n\t{name} = {}", value(&setting));
+                let _ = writeln!(text, "[{section}]\n\t{name} = {}", value(setting));
             }
         }
     }

@@ -12,7 +12,7 @@
 //! read-only like everything else: a user who may change the `oom_score_adj` of one process may
 //! change that of all of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{NulError, OsString};
 use std::fs;
 use std::io;
@@ -183,6 +183,12 @@ fn rules(confinement: &Confinement, visible: Option<&VisiblePaths>) -> Option<Ow
 }
 
 impl Hidden {
+    /// Returns whether a path lies in this one and is not visible.
+    fn covers(&self, path: &Path) -> bool {
+        let inside = path.strip_prefix(&self.path);
+        inside.is_ok_and(|inside| !self.visible.iter().any(|(visible, _)| inside.starts_with(visible)))
+    }
+
     /// Adds the steps that cover the path.
     fn cover(&self, setups: &mut Vec<Setup>) -> Result<(), NulError> {
         let path = c_path(&self.path)?;
@@ -256,19 +262,21 @@ fn replace(private: &PrivateDir, setups: &mut Vec<Setup>) -> Result<(), NulError
 
 /// Returns the paths to cover, outer ones first. Leaves out paths that another one covers.
 fn hidden(confinement: &Confinement) -> Vec<Hidden> {
-    let shown = || confinement.writable.iter().chain(&confinement.readable);
+    let shown: BTreeSet<&PathBuf> = confinement.writable.iter().chain(&confinement.readable).collect();
     let mut found: Vec<Hidden> = Vec::new();
+    // The index of each path in `found`.
+    let mut indices: HashMap<OsString, usize> = HashMap::new();
     let paths: BTreeSet<&PathBuf> = confinement.hidden.iter().chain(&confinement.covered).collect();
     for path in paths {
-        let is_covered = found.iter().any(|outer| {
-            let inside = path.strip_prefix(&outer.path);
-            inside.is_ok_and(|inside| !outer.visible.iter().any(|(visible, _)| inside.starts_with(visible)))
+        let is_covered = path.ancestors().any(|above| {
+            let outer = indices.get(above.as_os_str()).and_then(|index| found.get(*index));
+            outer.is_some_and(|outer| outer.covers(path))
         });
         if is_covered {
             continue;
         }
-        let mut visible: Vec<&Path> = shown().filter_map(|shown| shown.strip_prefix(path).ok()).collect();
-        visible.sort();
+        let inside = shown.range::<PathBuf, _>(path..).take_while(|shown| shown.starts_with(path));
+        let mut visible: Vec<&Path> = inside.filter_map(|shown| shown.strip_prefix(path).ok()).collect();
         visible.dedup_by(|inner, outer| inner.starts_with(outer));
         let shown_at = confinement.shown_at.as_ref().and_then(|(shown, place)| {
             let (shown, place) = (shown.strip_prefix(path).ok()?, place.strip_prefix(path).ok()?);
@@ -277,6 +285,7 @@ fn hidden(confinement: &Confinement) -> Vec<Hidden> {
         });
         let visible = visible.into_iter().map(|inner| (inner.to_owned(), path.join(inner).is_dir()));
         let visible = visible.collect();
+        indices.insert(path.as_os_str().to_owned(), found.len());
         found.push(Hidden { path: path.clone(), is_directory: path.is_dir(), visible, shown_at });
     }
     found
