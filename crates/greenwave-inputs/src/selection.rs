@@ -129,7 +129,8 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
     if path.split('/').any(|part| part == "..") {
         return Err("expected a path inside the project, without `..`".to_owned());
     }
-    if plain(pattern).is_some() {
+    // Compiling a pattern takes longer than reading the rest of a test from a plan.
+    if plain(pattern).is_some() || !pattern.contains(SPECIAL) {
         return Ok(());
     }
     let mut patterns = OverrideBuilder::new(".");
