@@ -1,6 +1,7 @@
 //! Reads and caches the states of single paths, such as discovered dependencies.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -89,7 +90,8 @@ pub struct PathStates {
     stat_cache: Arc<Mutex<StatCache>>,
     object_exists: ObjectExists,
     maintained: Arc<MaintainedFiles>,
-    states: Mutex<HashMap<(PathBuf, AccessKind), ReadState>>,
+    /// By the text of the path, which is compared and hashed faster than its components.
+    states: Mutex<HashMap<(OsString, AccessKind), ReadState>>,
     /// By the address of the set. Holding the set prevents the address from being reused.
     digests: Mutex<HashMap<usize, SetDigest>>,
     descriptions: Mutex<HashMap<Vec<usize>, Description>>,
@@ -179,7 +181,7 @@ impl PathStates {
         if let Some((_, all)) = self.without.as_ref().filter(|_| kind != AccessKind::Names) {
             return all.read_once(path, kind);
         }
-        let key = (path.to_owned(), kind);
+        let key = (path.as_os_str().to_owned(), kind);
         if let Some(cached) = self.states.lock().get(&key) {
             return *cached;
         }
@@ -299,7 +301,7 @@ impl PathStates {
         accesses.all(|(path, kind)| {
             let path = path.strip_prefix(project).unwrap_or(path);
             let others = all.as_deref().filter(|_| *kind != AccessKind::Names);
-            others.unwrap_or(&states).contains_key(&(path.to_owned(), *kind))
+            others.unwrap_or(&states).contains_key(&(path.as_os_str().to_owned(), *kind))
         })
     }
 

@@ -68,7 +68,7 @@ impl ResolvedPaths {
         }
     }
 
-    /// Returns whether there is no entry at a path, not even a symbolic link.
+    /// Returns whether a path has no entry, not even a symbolic link.
     pub(crate) fn is_absent(&self, path: &Path) -> bool {
         matches!(self.find(path), Found::Nothing)
     }

@@ -9,7 +9,7 @@ use crate::Trace;
 
 /// A path whose status a command asks for once, and the receiver of the trace up to there.
 ///
-/// Dropping the mark tells the receiver that there is no such trace.
+/// Dropping the mark ends the wait of the receiver without a trace.
 #[derive(Debug)]
 pub(super) struct Mark {
     path: Vec<u8>,

@@ -19,7 +19,7 @@
 //! `docs/formats/state.md` describes the layout of the file.
 
 use std::collections::{BTreeSet, HashSet};
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -655,11 +655,13 @@ fn put_lookup_inputs(
 }
 
 fn is_missing(path: &Path) -> bool {
-    path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    let is_missing = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory);
+    path.symlink_metadata().is_err_and(|error| is_missing(error.kind()))
 }
 
 /// Returns the discovered dependencies of all tests, without missing paths in directories whose
-/// stamps are compared: these show that a path is still missing.
+/// stamps are compared: these show that a path is still missing. So do regular files, in which
+/// pytest, for example, searches a virtual environment.
 ///
 /// The stamps may be younger than the lookup, so a path must also be missing now. Otherwise the
 /// stamps could belong to a directory in which it was created after the lookup.
@@ -668,10 +670,12 @@ fn dependencies(
     inputs: &LookupInputs,
     directories: &[(PathBuf, FileStamp)],
 ) -> Arc<DiscoveredDeps> {
-    let directories: HashSet<&Path> = directories.iter().map(|(path, _)| path.as_path()).collect();
+    let directories = directories.iter().map(|(path, _)| path.as_os_str());
+    let files = inputs.snapshot.files().filter(|(file, entry)| entry.is_some() && !file.is_link);
+    let compared: HashSet<&OsStr> = directories.chain(files.map(|(file, _)| file.path.as_os_str())).collect();
     let is_compared = |(path, kind): &(PathBuf, AccessKind)| {
         matches!(kind, AccessKind::Content | AccessKind::Names | AccessKind::Repository)
-            && path.parent().is_some_and(|parent| directories.contains(parent))
+            && path.parent().is_some_and(|parent| compared.contains(parent.as_os_str()))
             && inputs.snapshot.states.state(path, *kind).0 == PathState::Absent
             && is_missing(&root.join(path))
     };
