@@ -103,6 +103,9 @@ pub(crate) enum Command {
     Macos,
     /// Build library crates with the oldest compilers that they state
     Msrv,
+    /// Build the examples of all crates from the packages that would be published, and run a
+    /// program that uses them with real servers
+    Outside,
     /// Run the segment log on simulated machines: random schedules, few preemptions, crashes
     Simulation,
     /// Try to make `greenwave test` report a stale pass

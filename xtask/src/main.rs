@@ -19,6 +19,7 @@ mod long;
 mod loom;
 mod macos;
 mod msrv;
+mod outside;
 mod picture;
 mod process;
 mod profiles;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         Command::Loom => loom::loom(),
         Command::Macos => macos::macos(),
         Command::Msrv => msrv::msrv(),
+        Command::Outside => outside::outside(),
         Command::Simulation => simulation::simulation(),
         Command::Soundness { against } => soundness::soundness(against),
         Command::Picture => picture::picture(),

@@ -53,7 +53,7 @@
 //! | [`Retry`], [`RetryBudget`] | retries with jitter, limited to a fraction of the calls |
 //! | [`CircuitBreaker`] | no calls for a while after repeated failures |
 //! | [`Endpoints`] | a circuit breaker for each of several endpoints; one of them is always available |
-//! | [`TokenBuckets`] | rate limits, such as requests and tokens per minute |
+//! | [`TokenBuckets`], [`KeyedTokenBuckets`] | rate limits, such as requests and tokens per minute, also for each of many keys |
 //! | [`Cooldowns`] | pauses that hosts asked for |
 //! | [`Hedge`] | a second attempt beside a slow one |
 //! | [`Batcher`] | one call for many callers, each with its own response |
@@ -92,6 +92,7 @@ mod error;
 mod hedge;
 #[cfg(feature = "http")]
 mod http;
+mod keyed_buckets;
 #[cfg(feature = "tower")]
 mod layers;
 mod lazy;
@@ -112,6 +113,7 @@ pub use circuit_breaker::{CallPermit, CircuitBreaker, CircuitBreakerOptions, End
 pub use error::{BoxError, Error, LoadError};
 pub use greenwave_retry::{Attempts, Retry, RetryBudget, RetryError, Retryability, StopReason};
 pub use hedge::Hedge;
+pub use keyed_buckets::KeyedTokenBuckets;
 #[cfg(feature = "tower")]
 pub use layers::{CircuitBreakerLayer, Classifier, Layered, LimiterLayer, RetryLayer};
 pub use lazy::{Lazy, LazyMap};

@@ -100,6 +100,18 @@ impl<const N: usize> TokenBuckets<N> {
         }
     }
 
+    /// Returns whether nothing has been taken, or everything has come back.
+    pub(crate) fn is_full(&self) -> bool {
+        let mut levels = self.buckets.levels.lock();
+        self.buckets.fill(&mut levels, Instant::now());
+        levels.units.iter().zip(&self.buckets.rates).all(|(level, rate)| *level >= rate.units as f64)
+    }
+
+    /// Returns whether other handles of these buckets exist.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.buckets) > 1
+    }
+
     /// Returns the available units, rounded down; zero if a level is negative.
     #[must_use]
     pub fn available(&self) -> [u64; N] {

@@ -10,6 +10,7 @@ mod fake;
 mod hedge;
 #[cfg(feature = "http")]
 mod http;
+mod keyed_buckets;
 #[cfg(feature = "tower")]
 mod layers;
 mod lazy;
