@@ -26,10 +26,16 @@ impl DiskFull {
         is_full
     }
 
-    /// Notes the first of these directories whose file system is full now, if any. Returns it.
+    /// Notes the first of these directories whose file system is full now, if any. Returns the
+    /// directory that was noted first.
     ///
     /// Agents and tests see the errors of a full file system and report them in their own words.
+    /// Another feature that ends has freed its space by the time at which such an error is looked
+    /// at, so a file system that was full before in this run counts as well.
     pub(crate) fn look(&self, directories: &[&Path]) -> Option<PathBuf> {
+        if let Some(noted) = self.directory() {
+            return Some(noted);
+        }
         let full = directories.iter().find(|directory| has_no_space(directory))?;
         Some(self.0.lock().get_or_insert_with(|| full.to_path_buf()).clone())
     }
@@ -83,6 +89,8 @@ mod tests {
         let disk = DiskFull::default();
         assert!(disk.observe(&full(), Path::new("/first")) && disk.observe(&full(), Path::new("/second")));
         assert_eq!(disk.directory().as_deref(), Some(Path::new("/first")));
+        // It was full when the failure happened that is looked at now.
+        assert_eq!(disk.look(&[&std::env::temp_dir()]).as_deref(), Some(Path::new("/first")));
     }
 
     #[test]
