@@ -45,9 +45,11 @@ mod server_login;
 mod signals;
 mod supervisor;
 mod terminal_text;
+mod test_timeline;
 mod testfile;
 mod testview;
 mod text;
+mod trace_events;
 mod user_key;
 
 use clap::Parser;

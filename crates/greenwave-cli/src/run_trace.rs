@@ -1,14 +1,8 @@
 //! `greenwave run --trace FILE`: the run as a trace, for Perfetto and `chrome://tracing`.
 //!
-//! The format is the JSON array of the [Trace Event Format][format]. Each event is written when it
-//! happens, and the closing bracket is optional, so that a killed run leaves a trace up to that
-//! moment. Times are in microseconds since the start of the run.
-//!
 //! A trace has three groups of tracks: `features` with one track per feature, which shows its
 //! phases, waits and refusals; `tests` with as many tracks as tests ran at the same time; and the
 //! number of features in each phase.
-//!
-//! [format]: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,7 +14,7 @@ use greenwave::Event;
 use serde_json::{Value, json};
 
 use crate::report_file;
-use crate::terminal_text::safe_json;
+use crate::trace_events::{TraceEvents, number_of};
 
 /// Groups of tracks, in the order in which viewers sort them.
 const FEATURES: u32 = 1;
@@ -43,8 +37,7 @@ impl RunTrace {
     /// Creates the file, or empties an existing one. Links in these directories are not followed.
     pub(crate) fn create(path: &Path, directories: &[&Path]) -> io::Result<Self> {
         let file = report_file::open(directories, path, false)?;
-        let mut tracks = Tracks::new(BufWriter::new(file));
-        tracks.begin()?;
+        let tracks = Tracks::begin(BufWriter::new(file))?;
         Ok(Self { path: path.to_owned(), tracks, started: Instant::now(), failed: None })
     }
 
@@ -89,27 +82,16 @@ struct FeatureTrack {
 /// Turns the events of a run into those of a trace.
 #[derive(Debug)]
 struct Tracks<W> {
-    out: W,
-    is_first: bool,
+    out: TraceEvents<W>,
     features: BTreeMap<String, FeatureTrack>,
-    /// End of the last test on each track for tests.
-    tests: Vec<Duration>,
     /// Number of features in each phase.
     counts: BTreeMap<&'static str, u32>,
 }
 
 impl<W: Write> Tracks<W> {
-    fn new(out: W) -> Self {
-        Self { out, is_first: true, features: BTreeMap::new(), tests: Vec::new(), counts: BTreeMap::new() }
-    }
-
-    fn begin(&mut self) -> io::Result<()> {
-        for (group, name) in [(FEATURES, "features"), (TESTS, "tests")] {
-            self.write(&json!({"ph": "M", "name": "process_name", "pid": group, "args": {"name": name}}))?;
-            let args = json!({"sort_index": group});
-            self.write(&json!({"ph": "M", "name": "process_sort_index", "pid": group, "args": args}))?;
-        }
-        Ok(())
+    fn begin(out: W) -> io::Result<Self> {
+        let out = TraceEvents::begin(out, &[(FEATURES, "features"), (TESTS, "tests")])?;
+        Ok(Self { out, features: BTreeMap::new(), counts: BTreeMap::new() })
     }
 
     /// Ends all slices and the array.
@@ -118,8 +100,7 @@ impl<W: Write> Tracks<W> {
         for name in names {
             self.end_phase(&name, at)?;
         }
-        self.out.write_all(b"\n]\n")?;
-        self.out.flush()
+        self.out.end()
     }
 
     fn event(&mut self, event: &Event, at: Duration) -> io::Result<()> {
@@ -129,7 +110,7 @@ impl<W: Write> Tracks<W> {
             Event::Tests { feature, test, cached: false, seconds, .. } => {
                 let start = at.saturating_sub(Duration::try_from_secs_f64(*seconds).unwrap_or_default());
                 self.track(feature)?;
-                self.test(test, start, at, &details(event).1)
+                self.out.parallel_slice(TESTS, test, [start, at], &details(event).1)
             }
             Event::Failed { feature, .. } => {
                 self.end_phase(feature, at)?;
@@ -155,7 +136,7 @@ impl<W: Write> Tracks<W> {
         self.end_wait(feature, at)?;
         let track = self.track(feature)?;
         let (number, Some((phase, slice))) = (track.number, track.phase.take()) else { return Ok(()) };
-        self.slice(FEATURES, number, &slice, at)?;
+        self.slice(number, &slice, at)?;
         if let Some(count) = self.counts.get_mut(phase) {
             *count = count.saturating_sub(1);
         }
@@ -172,62 +153,33 @@ impl<W: Write> Tracks<W> {
     fn end_wait(&mut self, feature: &str, at: Duration) -> io::Result<()> {
         let track = self.track(feature)?;
         let (number, Some(slice)) = (track.number, track.wait.take()) else { return Ok(()) };
-        self.slice(FEATURES, number, &slice, at)
-    }
-
-    /// Writes a test that ended, to the first track whose last test ended before it started.
-    fn test(&mut self, name: &str, start: Duration, at: Duration, details: &Value) -> io::Result<()> {
-        let free = self.tests.iter().position(|end| *end <= start);
-        let index = free.unwrap_or(self.tests.len());
-        if free.is_none() {
-            self.tests.push(at);
-            self.name_track(TESTS, number_of(index), &format!("worker {}", index + 1))?;
-        }
-        self.tests[index] = at;
-        let slice = Slice { name: name.to_owned(), start, details: details.clone() };
-        self.slice(TESTS, number_of(index), &slice, at)
+        self.slice(number, &slice, at)
     }
 
     /// Writes an event that has no duration, to the track of its feature.
     fn moment(&mut self, event: &Event, at: Duration) -> io::Result<()> {
         let (name, details) = details(event);
         let feature = details["feature"].as_str().unwrap_or_default();
-        let (track, scope) = if feature.is_empty() { (0, "g") } else { (self.track(feature)?.number, "t") };
-        self.write(&json!({
-            "ph": "i", "name": name, "s": scope, "pid": FEATURES, "tid": track, "ts": micros(at), "args": details,
-        }))
+        let track = if feature.is_empty() { None } else { Some(self.track(feature)?.number) };
+        self.out.moment(FEATURES, track, &name, at, &details)
     }
 
     /// Returns the track of a feature. Names it when it is new.
     fn track(&mut self, feature: &str) -> io::Result<&mut FeatureTrack> {
         if !self.features.contains_key(feature) {
             let number = number_of(self.features.len()) + 1;
-            self.name_track(FEATURES, number, feature)?;
+            self.out.name_track((FEATURES, number), feature)?;
             self.features.insert(feature.to_owned(), FeatureTrack { number, phase: None, wait: None });
         }
         Ok(self.features.get_mut(feature).expect("inserted above"))
     }
 
-    fn name_track(&mut self, group: u32, track: u32, name: &str) -> io::Result<()> {
-        let args = json!({"name": name});
-        self.write(&json!({"ph": "M", "name": "thread_name", "pid": group, "tid": track, "args": args}))
-    }
-
-    fn slice(&mut self, group: u32, track: u32, slice: &Slice, at: Duration) -> io::Result<()> {
-        self.write(&json!({
-            "ph": "X", "name": slice.name, "pid": group, "tid": track, "ts": micros(slice.start),
-            "dur": micros(at.saturating_sub(slice.start)), "args": slice.details,
-        }))
+    fn slice(&mut self, number: u32, slice: &Slice, at: Duration) -> io::Result<()> {
+        self.out.slice((FEATURES, number), &slice.name, [slice.start, at], &slice.details)
     }
 
     fn write_counts(&mut self, at: Duration) -> io::Result<()> {
-        let counts = json!(self.counts);
-        self.write(&json!({"ph": "C", "name": "features", "pid": FEATURES, "ts": micros(at), "args": counts}))
-    }
-
-    fn write(&mut self, event: &Value) -> io::Result<()> {
-        self.out.write_all(if std::mem::replace(&mut self.is_first, false) { b"[\n" } else { b",\n" })?;
-        self.out.write_all(safe_json(&event.to_string()).as_bytes())
+        self.out.counts(FEATURES, "features", at, &json!(self.counts))
     }
 }
 
@@ -253,14 +205,6 @@ fn shortened(text: &str) -> String {
     short
 }
 
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn number_of(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or(u32::MAX - 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,13 +228,12 @@ mod tests {
 
     /// Writes events at a distance of one second, and returns those of the trace.
     fn trace(events: &[Event]) -> Vec<Value> {
-        let mut tracks = Tracks::new(Vec::new());
-        tracks.begin().unwrap();
+        let mut tracks = Tracks::begin(Vec::new()).unwrap();
         for (second, event) in (1..).zip(events) {
             tracks.event(event, Duration::from_secs(second)).unwrap();
         }
         tracks.end(Duration::from_secs(100)).unwrap();
-        serde_json::from_slice(&tracks.out).unwrap()
+        serde_json::from_slice(&tracks.out.written()).unwrap()
     }
 
     /// Returns group, track, name, start and duration in seconds of each slice.
@@ -359,10 +302,9 @@ mod tests {
 
     #[test]
     fn a_trace_that_ends_early_lacks_only_the_bracket() {
-        let mut tracks = Tracks::new(Vec::new());
-        tracks.begin().unwrap();
+        let mut tracks = Tracks::begin(Vec::new()).unwrap();
         tracks.event(&phase("red", 0), Duration::ZERO).unwrap();
-        let text = String::from_utf8(tracks.out).unwrap();
+        let text = String::from_utf8(tracks.out.written()).unwrap();
         let events: Vec<Value> = serde_json::from_str(&format!("{text}]")).unwrap();
         assert_eq!(events.last().unwrap()["args"], json!({"red": 1}));
     }

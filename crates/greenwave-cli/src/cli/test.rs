@@ -9,10 +9,12 @@ mod explain;
 mod fast_path;
 pub(super) mod known;
 mod live;
+mod recorder;
 mod reports;
 mod select;
 mod shard;
 mod suite;
+mod trace_file;
 mod watch;
 
 use std::path::Path;
@@ -20,10 +22,11 @@ use std::sync::{Arc, Once};
 use std::time::{Instant, SystemTime};
 
 use greenwave::ResultStore;
-use greenwave_testing::{Harnesses, RunReport, Suite, SuiteReport, TestId};
+use greenwave_testing::{Harnesses, RunReport, Suite, SuiteEvent, SuiteReport, TestId};
 use parking_lot::Mutex;
 
 use self::fast_path::FastPath;
+use self::recorder::Recorder;
 use self::select::select;
 use self::suite::Loaded;
 use super::init::create;
@@ -62,6 +65,7 @@ pub(super) async fn test(args: &TestArgs) -> Result<Exit, CliError> {
     {
         output::lines(tracing_note(&cached.tracing));
         output::line(&SuiteTotals::all_cached(cached.tests, cached.saved, started.elapsed()).to_string());
+        recorder::send_up_to_date(&project, started, (cached.tests, cached.saved)).await;
         return Ok(Exit::SUCCESS);
     }
     let loaded = suite::load(&project, args).await?;
@@ -83,7 +87,7 @@ pub(super) async fn test(args: &TestArgs) -> Result<Exit, CliError> {
     if args.dry_run {
         return dry_run::dry_run(suite, &selected).await;
     }
-    let (exit, report) = run(&loaded, &selected, args).await?;
+    let (exit, report) = run(&loaded, &selected, args, started).await?;
     if let (Some(fast_path), Some(recordable), Some(report)) = (&fast_path, &loaded.recordable, &report) {
         fast_path.record(suite, report, recordable);
     }
@@ -186,7 +190,9 @@ async fn run(
     loaded: &Loaded,
     selected: &[TestId],
     args: &TestArgs,
+    since: Instant,
 ) -> Result<(Exit, Option<SuiteReport>), CliError> {
+    let recorder = Arc::new(Mutex::new(Recorder::start(loaded.suite.project(), args, since)?));
     let Loaded { suite, introduction, quarantine, flaky_fails, waiting, .. } = loaded;
     introduction.iter().for_each(|note| output::note(note));
     let view = TestView::new(args.format, args.output(), args.verbose, suite, quarantine, selected.len());
@@ -194,15 +200,30 @@ async fn run(
     let started = SystemTime::now();
     let signals = StopOnSignal::start(suite.stopper())?;
     let (runner, tests, shown) = (Arc::clone(suite), selected.to_vec(), Arc::clone(&view));
+    let recorded = Arc::clone(&recorder);
     // The run has its own task, so that it can be stopped while printing is blocked by a reader.
-    let running =
-        tokio::spawn(async move { runner.run(&tests, move |event| shown.lock().event(&event)).await });
+    let running = tokio::spawn(async move {
+        let observe = |event: SuiteEvent<'_>| {
+            if let Some(recorder) = &mut *recorded.lock() {
+                recorder.event(&runner, &event);
+            }
+            shown.lock().event(&event);
+        };
+        runner.run(&tests, observe).await
+    });
     let report = running.await.expect("a run does not panic and is not cancelled")?;
     waiting.end().await;
     note_state(suite);
+    let code = signals.finish();
+    let recorder = recorder.lock().take();
+    let recorded = match recorder {
+        Some(recorder) => recorder.finish(code.is_none().then_some(&report)).await,
+        None => Ok(()),
+    };
     let view = view.lock();
-    if let Some(code) = signals.finish() {
+    if let Some(code) = code {
         view.stopped();
+        recorded?;
         return Ok((Exit::from(code), None));
     }
     let run = RunReport::new(started, suite.tests(), &report, selected, suite.harnesses());
@@ -216,6 +237,7 @@ async fn run(
     if let Some(path) = &args.save_timings {
         reports::write_timings(suite.project(), path, &suite.timings())?;
     }
+    recorded?;
     let is_success = run.stats().is_success() && report.audits_failed.is_empty();
     let exit = if is_success { Exit::SUCCESS } else { Exit::from(NOT_GREEN) };
     Ok((exit, Some(report)))

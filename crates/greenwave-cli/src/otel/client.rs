@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::runtime::Handle;
 
-use super::{BoxError, with_causes};
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Time limit for a request, unless the environment has another one.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
@@ -99,4 +99,10 @@ async fn send(client: &reqwest::Client, request: Request<Bytes>) -> Result<Respo
     *received.status_mut() = response.status();
     *received.headers_mut() = std::mem::take(response.headers_mut());
     Ok(received)
+}
+
+/// Returns an error with its causes.
+pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

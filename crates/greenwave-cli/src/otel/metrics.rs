@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use greenwave::{Event, Usage};
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Histogram, MeterProvider};
+use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 /// Bounds of durations, in seconds: those of `/metrics`.
@@ -25,13 +25,8 @@ pub(super) struct Metrics {
 impl Metrics {
     pub(super) fn new(provider: &SdkMeterProvider) -> Self {
         let meter = provider.meter("greenwave");
-        let seconds = |name: &'static str, description: &'static str| {
-            let histogram = meter.f64_histogram(name).with_unit("s").with_description(description);
-            histogram.with_boundaries(DURATION_BOUNDS.to_vec()).build()
-        };
-        let count = |name: &'static str, unit: &'static str, description: &'static str| {
-            meter.u64_counter(name).with_unit(unit).with_description(description).build()
-        };
+        let seconds = |name, description| seconds(&meter, name, description);
+        let count = |name, unit, description| count(&meter, name, unit, description);
         Self {
             features: count("greenwave.features", "{feature}", "Features that have ended"),
             refused: count("greenwave.attempts.refused", "{attempt}", "Attempts that were refused"),
@@ -93,6 +88,22 @@ impl Metrics {
             self.cost.add(cost as f64 / 1e6, &labels(agent)[1..]);
         }
     }
+}
+
+/// Creates a histogram of durations.
+pub(super) fn seconds(meter: &Meter, name: &'static str, description: &'static str) -> Histogram<f64> {
+    let histogram = meter.f64_histogram(name).with_unit("s").with_description(description);
+    histogram.with_boundaries(DURATION_BOUNDS.to_vec()).build()
+}
+
+/// Creates a counter.
+pub(super) fn count(
+    meter: &Meter,
+    name: &'static str,
+    unit: &'static str,
+    description: &'static str,
+) -> Counter<u64> {
+    meter.u64_counter(name).with_unit(unit).with_description(description).build()
 }
 
 fn labels(agent: &str) -> [KeyValue; 2] {

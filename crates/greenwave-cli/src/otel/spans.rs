@@ -239,7 +239,8 @@ fn feature_of(event: &Event) -> Option<&str> {
     }
 }
 
-fn number(key: &'static str, value: u64) -> KeyValue {
+/// Returns an attribute with a number.
+pub(super) fn number(key: &'static str, value: u64) -> KeyValue {
     KeyValue::new(key, i64::try_from(value).unwrap_or(i64::MAX))
 }
 

@@ -90,6 +90,7 @@ mod snapshots;
 mod terminal;
 mod test_command;
 mod test_dir;
+mod test_traces;
 mod time_limits;
 mod trace_edits;
 mod tracing;

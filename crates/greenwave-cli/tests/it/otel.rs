@@ -26,7 +26,7 @@ fn run(dir: &TestDir, variables: &[(&str, &str)]) -> Finished {
 }
 
 /// Starts the collector that `.ci/run` installs. It prints all spans and metrics.
-fn collector() -> Option<(Running, String)> {
+pub(crate) fn collector() -> Option<(Running, String)> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
     let program = target.join("ci-tools/bin/oteltap");
     if !program.exists() {
@@ -44,16 +44,19 @@ fn collector() -> Option<(Running, String)> {
 }
 
 /// Returns the value of an attribute.
-fn attribute(span: &Value, key: &str) -> Option<Value> {
+pub(crate) fn attribute(span: &Value, key: &str) -> Option<Value> {
     let attributes = span["attributes"].as_array()?;
     let found = attributes.iter().find(|attribute| attribute["key"] == key)?;
     found["value"].as_object()?.values().next().cloned()
 }
 
-#[test]
-fn a_real_collector_receives_the_spans_and_metrics_of_a_run() {
-    let Some((mut collector, url)) = collector() else { return };
-    run(&dir(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", &url)]);
+/// Returns whether a span has the status of an error.
+pub(crate) fn is_error(span: &Value) -> bool {
+    [Value::from(2), Value::from("STATUS_CODE_ERROR")].contains(&span["status"]["code"])
+}
+
+/// Reads the spans of a run that has ended, and at least one line of its metrics.
+pub(crate) fn received(collector: &mut Running) -> (Vec<Value>, Vec<String>) {
     let (mut spans, mut metrics) = (Vec::new(), Vec::new());
     // The run has sent everything. Traces and metrics arrive in any order.
     while !spans.iter().any(|span: &Value| span["name"] == "run") || metrics.is_empty() {
@@ -65,6 +68,14 @@ fn a_real_collector_receives_the_spans_and_metrics_of_a_run() {
             metrics.push(line);
         };
     }
+    (spans, metrics)
+}
+
+#[test]
+fn a_real_collector_receives_the_spans_and_metrics_of_a_run() {
+    let Some((mut collector, url)) = collector() else { return };
+    run(&dir(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", &url)]);
+    let (spans, mut metrics) = received(&mut collector);
     let named = |name: &str| {
         let found: Vec<&Value> = spans.iter().filter(|span| span["name"] == name).collect();
         assert!(!found.is_empty(), "no span {name}: {spans:#?}");
@@ -89,11 +100,8 @@ fn a_real_collector_receives_the_spans_and_metrics_of_a_run() {
     assert_eq!(attribute(call, "gen_ai.agent.name"), Some("first".into()));
     let test = named("test first").into_iter().find(|test| parent(test) == "attempt 1").expect("a test");
     assert_eq!(attribute(test, "test.case.result.status"), Some("pass".into()));
-    let status =
-        |span: &Value| span["status"]["code"].as_str().map_or(span["status"]["code"].clone(), Value::from);
-    let failed = [Value::from(2), Value::from("STATUS_CODE_ERROR")];
-    assert!(failed.contains(&status(named("feature second")[0])), "{:#}", named("feature second")[0]);
-    assert!(!failed.contains(&status(named("feature first")[0])), "{:#}", named("feature first")[0]);
+    assert!(is_error(named("feature second")[0]), "{:#}", named("feature second")[0]);
+    assert!(!is_error(named("feature first")[0]), "{:#}", named("feature first")[0]);
     assert!(spans.iter().all(|span| span["endTimeUnixNano"].as_str() >= span["startTimeUnixNano"].as_str()));
     // Metrics arrive in one request.
     while !metrics.iter().any(|line| line.contains("gen_ai.client.operation.duration")) {

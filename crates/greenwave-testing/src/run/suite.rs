@@ -23,9 +23,9 @@ use greenwave_scheduler::{Executor, Stopper};
 use tokio::time::Instant;
 
 use self::context::SuiteContext;
-use self::coordinator::{Coordinator, Observe, PendingTests};
+use self::coordinator::{Coordinator, PendingTests};
 use self::lookup::SuiteLookup;
-use self::report::{SuiteEvent, SuiteReport};
+use self::report::{Observe, SuiteEvent, SuiteReport};
 use crate::boxed::boxed;
 use crate::harness::Harnesses;
 use crate::results::dependencies::{BUILDS, DependencyLog, DependencyRecord};
@@ -219,7 +219,7 @@ impl Suite {
         let SuiteContext { tests, runner, .. } = &*self.context;
         let mut report = SuiteReport::new(tests.len(), runner.trace_status());
         let snapshot = self.context.scan().await?;
-        let mut lookup = SuiteLookup::run(&self.context, &snapshot, wanted).await;
+        let mut lookup = SuiteLookup::run(&self.context, &snapshot, wanted, observe).await;
         lookup.restore_outputs(&self.context).await;
         let pending = self.take_cached(lookup, &mut report);
         report.looked_up = started.elapsed();
@@ -296,7 +296,7 @@ impl Suite {
 
     async fn lookup_all(&self) -> Result<SuiteLookup, Error> {
         let all: Vec<TestId> = self.ids().collect();
-        Ok(SuiteLookup::run(&self.context, &self.context.scan().await?, &all).await)
+        Ok(SuiteLookup::run(&self.context, &self.context.scan().await?, &all, &|_| {}).await)
     }
 
     /// Moves cached results to the report, except audited ones. Returns the tests that have to run.

@@ -97,6 +97,13 @@ pub(crate) struct TestArgs {
     /// Append a Markdown summary to a file.
     #[arg(long, value_name = "FILE", env = "GITHUB_STEP_SUMMARY", hide_env_values = true)]
     pub(super) summary: Option<PathBuf>,
+    /// Write a trace of the run (discovery, lookup, builds, tests) for Perfetto.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["watch", "explain", "dry_run", "why_not_cached", "init"]
+    )]
+    pub(super) trace: Option<PathBuf>,
     /// Number of tests to run in parallel (parallel.workers) [default: number of CPUs].
     #[arg(short, long, value_name = "COUNT")]
     pub(super) jobs: Option<String>,
@@ -180,6 +187,7 @@ impl TestArgs {
             format: Format::Human,
             junit: None,
             summary: None,
+            trace: None,
             jobs: None,
             no_cache: false,
             profile: None,

@@ -150,6 +150,7 @@ fn is_plain(args: &TestArgs) -> bool {
         && args.output() != Show::All
         && args.junit.is_none()
         && args.summary().is_none()
+        && args.trace.is_none()
 }
 
 /// Returns what distinguishes this program from other builds of it.

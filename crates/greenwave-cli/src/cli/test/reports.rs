@@ -19,8 +19,8 @@ use crate::terminal_text::{is_workflow, safe_json};
 /// # Errors
 /// [`CliError::Report`] if one cannot be written.
 pub(super) fn check(args: &TestArgs, project: &Path) -> Result<(), CliError> {
-    let timings = args.save_timings.as_deref();
-    for path in args.junit.as_deref().into_iter().chain(args.summary()).chain(timings) {
+    let (timings, trace) = (args.save_timings.as_deref(), args.trace.as_deref());
+    for path in args.junit.as_deref().into_iter().chain(args.summary()).chain(timings).chain(trace) {
         check_file(project, path).map_err(failed(path))?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use greenwave_testing::TestId;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -33,8 +33,9 @@ pub(super) async fn watch(project: &Path, args: &TestArgs) -> Result<Exit, CliEr
     let (_watcher, mut changes) = changes_of(project)?;
     let mut keys = Keys::new();
     loop {
+        let started = Instant::now();
         let shown = match load(project, args).await {
-            Ok(loaded) => match run_affected(&loaded, &mut keys, args).await? {
+            Ok(loaded) => match run_affected(&loaded, &mut keys, args, started).await? {
                 Some(exit) if STOPPED.contains(&exit.code()) => return Ok(exit),
                 exit => exit.is_some(),
             },
@@ -73,7 +74,12 @@ fn changes_of(project: &Path) -> Result<(RecommendedWatcher, Receiver<()>), CliE
 }
 
 /// Runs the tests whose keys have changed. Returns `None` without such tests.
-async fn run_affected(loaded: &Loaded, seen: &mut Keys, args: &TestArgs) -> Result<Option<Exit>, CliError> {
+async fn run_affected(
+    loaded: &Loaded,
+    seen: &mut Keys,
+    args: &TestArgs,
+    started: Instant,
+) -> Result<Option<Exit>, CliError> {
     let suite = &loaded.suite;
     let keys = suite.keys().await?;
     let is_affected =
@@ -85,7 +91,7 @@ async fn run_affected(loaded: &Loaded, seen: &mut Keys, args: &TestArgs) -> Resu
             Vec::new()
         }
     };
-    let exit = if affected.is_empty() { None } else { Some(run(loaded, &affected, args).await?.0) };
+    let exit = if affected.is_empty() { None } else { Some(run(loaded, &affected, args, started).await?.0) };
     // The keys after the run: files that the tests have written themselves do not rerun them.
     let keys = suite.keys().await?;
     *seen = suite.tests().iter().map(|test| test.name.clone()).zip(keys).collect();

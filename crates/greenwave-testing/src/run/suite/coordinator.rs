@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::builds::Builds;
 use super::company::Company;
 use super::context::SuiteContext;
-use super::report::{Audit, SuiteEvent, SuiteReport};
+use super::report::{Audit, Observe, SuiteEvent, SuiteReport};
 use super::schedule::{Schedule, TestGroups, needs};
 use super::worker::{ENDING_TIME_MAX, Results, Stress, WorkerInputs, Workers};
 use crate::results::dependencies::{DependencyLog, DependencyRecord};
@@ -39,9 +39,6 @@ pub(super) struct PendingTests {
     /// Directories that the lookup has built.
     pub(super) builds: Builds,
 }
-
-/// Receives the events of a run.
-pub(super) type Observe<'a> = dyn Fn(SuiteEvent<'_>) + Send + Sync + 'a;
 
 /// The owner of a run's state.
 pub(super) struct Coordinator<'a> {
@@ -94,6 +91,7 @@ impl Coordinator<'_> {
                 // Dropping the future stops the build, and a stopped run starts no tests.
                 () = stopper.stopped() => return,
             };
+            (self.observe)(SuiteEvent::Built { directory, succeeded: built.is_ok() });
             if let Err(error) = built {
                 let is_broken = |id: &TestId| context.build_directory(*id) == Some(directory);
                 let broken: Vec<TestId> = pending.ids.extract_if(.., |id| is_broken(id)).collect();

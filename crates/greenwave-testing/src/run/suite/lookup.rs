@@ -8,6 +8,7 @@ use greenwave_inputs::Snapshot;
 
 use super::builds::Builds;
 use super::context::SuiteContext;
+use super::report::{Observe, SuiteEvent};
 use crate::results::lookup::Lookup;
 use crate::results::lookup_inputs::{LookedUpTest, LookupInputs};
 use crate::results::outcome::CacheDecision;
@@ -39,6 +40,7 @@ impl SuiteLookup {
         context: &Arc<SuiteContext>,
         snapshot: &Arc<Snapshot>,
         wanted: &[TestId],
+        observe: &Observe<'_>,
     ) -> Self {
         let mut lookup = Self::without_builds(context, snapshot, wanted).await;
         let depends_on_build = |(id, found): &(TestId, Result<Lookup, Error>)| match found {
@@ -49,7 +51,7 @@ impl SuiteLookup {
         if !dependent.is_empty() {
             // These results are valid only after a build, which an up-to-date check does not run.
             lookup.lookup_inputs = None;
-            lookup.build_and_repeat(context, dependent).await;
+            lookup.build_and_repeat(context, dependent, observe).await;
         }
         lookup
     }
@@ -103,12 +105,19 @@ impl SuiteLookup {
     }
 
     /// Builds the programs that results depend on, and looks the results up again.
-    async fn build_and_repeat(&mut self, context: &Arc<SuiteContext>, dependent: BTreeSet<TestId>) {
+    async fn build_and_repeat(
+        &mut self,
+        context: &Arc<SuiteContext>,
+        dependent: BTreeSet<TestId>,
+        observe: &Observe<'_>,
+    ) {
         let directories: BTreeSet<&Path> =
             dependent.iter().filter_map(|id| context.build_directory(*id)).collect();
         for directory in directories {
+            observe(SuiteEvent::Building(directory));
             // A failed build is not an error here: the tests that depend on it will run.
-            let _ = self.builds.build(context, directory).await;
+            let built = self.builds.build(context, directory).await;
+            observe(SuiteEvent::Built { directory, succeeded: built.is_ok() });
         }
         let mut again = Vec::new();
         for (id, found) in self.found.iter_mut().filter(|(id, _)| dependent.contains(id)) {

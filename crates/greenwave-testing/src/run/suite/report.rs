@@ -9,6 +9,9 @@ use crate::results::lookup_inputs::LookupInputs;
 use crate::run::test_id::TestId;
 use crate::{Error, Outcome};
 
+/// Receives the events of a run.
+pub(super) type Observe<'a> = dyn Fn(SuiteEvent<'_>) + Send + Sync + 'a;
+
 /// An event of a run.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -22,6 +25,14 @@ pub enum SuiteEvent<'a> {
     },
     /// A build has started in this directory of the project.
     Building(&'a Path),
+    /// The build in this directory has ended.
+    Built {
+        /// Directory in the project.
+        directory: &'a Path,
+        /// Whether the build tool could be run, and the project be read. A program that does not
+        /// compile fails its tests later.
+        succeeded: bool,
+    },
     /// A test has a cached result.
     Cached(TestId, &'a Outcome),
     /// A test has started.
