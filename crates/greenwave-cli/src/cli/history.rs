@@ -1,7 +1,10 @@
 //! `greenwave history`: tests that became slower, tests that are flaky, and the time that cached
 //! results have saved.
 
+mod page;
+
 use std::cmp::Reverse;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +17,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::format::Format;
 use crate::output;
+use crate::report_file;
 use crate::text::{duration, plural, printable};
 use crate::user_key::user_key;
 
@@ -33,12 +37,21 @@ pub(super) struct HistoryArgs {
     /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
+    /// Write a page with the history of each test to a file.
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
 }
 
 /// Runs the command.
 pub(super) fn history(args: &HistoryArgs) -> Result<Exit, CliError> {
     let project = project_dir(args.project.as_deref())?;
     let history = read(&project)?;
+    if let Some(path) = &args.page {
+        // The project may come with a clone, and with it links.
+        let file = report_file::open(&[&project], path, false);
+        let written = file.and_then(|mut file| file.write_all(page::page(&history).as_bytes()));
+        written.map_err(|source| CliError::Report { path: path.clone(), source })?;
+    }
     match args.format {
         Format::Human => output::answer(&lines(&history).join("\n"))?,
         Format::Json => output::answer(&json(&history).to_string())?,

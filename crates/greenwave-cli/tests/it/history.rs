@@ -36,6 +36,12 @@ fn flaky_tests_and_saved_time_are_remembered_for_their_user() {
     let json = call(&dir, &["history", "--format", "json"]).with_code(0).stdout;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["cached"], &json["tests"][1]["name"]), (&1.into(), &"steady".into()));
+    let page = dir.path("page.html");
+    call(&dir, &["history", "--page", page.to_str().unwrap()]).with_code(0);
+    let page = dir.read("page.html");
+    assert!(page.contains("<tr><th scope=\"row\">second try<"), "{page}");
+    let missing = call(&dir, &["history", "--page", "none/page.html"]).with_code(2).stderr;
+    assert!(missing.contains("cannot write report none/page.html"), "{missing}");
     // The state of another user is not believed.
     let program = dir.greenwave(["history"]).within(&dir.path("p"));
     let foreign = program.variable("XDG_STATE_HOME", dir.path("other")).run().with_code(0).stdout;
