@@ -60,8 +60,8 @@ impl FailureText {
     /// Like [`of_output`](Self::of_output), with one line for each failing test: its place, its
     /// name and the assertion. If the lines have more than `bytes_max` bytes, the first ones stay.
     ///
-    /// Recognizes the output of cargo, pytest and Go. That of other runners is shortened as in
-    /// `of_output`.
+    /// Recognizes the output of cargo, pytest, Go, Node.js and Jest. That of other runners is
+    /// shortened as in `of_output`.
     pub fn brief(output: &[u8], roots: &[&Path], bytes_max: usize) -> Self {
         let text = clean::relative_to(&clean::plain(&String::from_utf8_lossy(output)), roots);
         let lines = brief::lines(&text);

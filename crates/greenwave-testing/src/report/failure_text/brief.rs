@@ -1,5 +1,8 @@
 //! Shortens each failure in the output of common test runners to one line: place, test, assertion.
 
+mod jest;
+mod node;
+
 use super::LOCATION;
 use super::runners::Runner;
 
@@ -16,7 +19,9 @@ pub(super) fn lines(text: &str) -> Vec<String> {
         Runner::Go => go(text),
         // Files that share a process print results without headings.
         Runner::Unknown if text.lines().any(|line| failed_in_pytest(line).is_some()) => pytest(text),
-        Runner::Node | Runner::Jest | Runner::Unknown => Vec::new(),
+        Runner::Node => node::lines(text),
+        Runner::Jest => jest::lines(text),
+        Runner::Unknown => Vec::new(),
     }
 }
 
@@ -120,4 +125,25 @@ fn place_in(text: &str) -> Option<&str> {
 fn place_at_start(line: &str) -> Option<&str> {
     let found = LOCATION.find(line).filter(|found| found.start() == 0)?;
     line[found.end()..].starts_with(':').then_some(found.as_str())
+}
+
+/// Returns the place in the project of a line of a JavaScript stack, which begins with `at` unless
+/// it stands in TAP.
+fn place_in_stack(line: &str) -> Option<&str> {
+    let is_foreign = |part| line.contains(part);
+    let is_inside = !["(node:", "at node:", "node_modules/"].into_iter().any(is_foreign);
+    place_in(line).filter(|place| is_inside && !line.trim_start().starts_with("node:") && !place.is_empty())
+}
+
+/// Leaves out the parts of a difference that are equal, and the lines that explain its signs.
+fn without_equal_lines(message: Vec<&str>) -> Vec<&str> {
+    let is_explanation = |line: &str| {
+        line == "+ actual - expected" || line.starts_with("- Expected ") || line.starts_with("+ Received ")
+    };
+    let is_different = |line: &&&str| line.trim().starts_with(['+', '-']) && !is_explanation(line.trim());
+    if !message.iter().any(|line| is_different(&line)) {
+        return message;
+    }
+    let heading = message.iter().take(1).filter(|line| !is_different(line));
+    heading.chain(message.iter().skip(1).filter(is_different)).copied().collect()
 }

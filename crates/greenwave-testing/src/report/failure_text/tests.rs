@@ -215,6 +215,32 @@ fn brief_go() {
     check_brief(output, BYTES_MAX, "add_test.go:7: TestAdd: want 5, got 4\nb_test.go:9: TestB/one: no");
 }
 
+/// The output of Node.js 20.20.2.
+#[test]
+fn brief_node() {
+    let expected = "a.test.js:2: adds numbers: Expected values to be strictly equal:; 2 !== 3\n\
+        a.test.js:4: inner fails: Expected values to be strictly deep-equal:; +     2; -     3\n\
+        a.test.js:5: throws: cannot do it\n\
+        a.test.js:6: times out: test timed out after 20ms\n\
+        a.test.js:7: ok message: a custom message";
+    check_brief(include_str!("outputs/node-tap.txt"), BYTES_MAX, expected);
+    let expected = expected.replace("cannot do it", "TypeError [Error]: cannot do it");
+    check_brief(include_str!("outputs/node-spec.txt"), BYTES_MAX, &expected);
+}
+
+/// The output of Jest 29.7.0.
+#[test]
+fn brief_jest() {
+    let expected = "sum.test.js:2: adds numbers: expect(received).toBe(expected) // Object.is equality; \
+        Expected: 3; Received: 2\n\
+        sum.test.js:5: group › inner: expect(received).toEqual(expected) // deep equality; -     3,; +     2,\n\
+        sum.test.js:8: throws: TypeError: cannot do it\n\
+        sum.test.js:9: times out: thrown: \"Exceeded timeout of 20 ms for a test.; Add a timeout value to \
+        this test to increase the timeout, if this is a long-running test. See https://jestjs.io/…\n\
+        broken.test.js:1: Test suite failed to run: Cannot find module './missing' from 'broken.test.js'";
+    check_brief(include_str!("outputs/jest.txt"), BYTES_MAX, expected);
+}
+
 #[test]
 fn brief_texts_of_other_programs_are_the_usual_ones() {
     check_brief("want 1, got 2\n", BYTES_MAX, "want 1, got 2");
