@@ -42,6 +42,26 @@ const RUNS: &[Run] = &[
         variable: "GREENWAVE_ANSWER_ROUNDS",
         rounds: 100_000,
     },
+    // As many events as an hour has at 1,000 a second.
+    Run {
+        name: "dashboard-events",
+        package: "greenwave-telemetry",
+        features: "",
+        target: "it",
+        tests: "volume::no_event_is_lost",
+        variable: "GREENWAVE_DASHBOARD_EVENTS",
+        rounds: 3_600_000,
+    },
+    // The number counts seconds.
+    Run {
+        name: "dashboard-rate",
+        package: "greenwave-telemetry",
+        features: "",
+        target: "it",
+        tests: "volume::no_event_of_a_thousand",
+        variable: "GREENWAVE_DASHBOARD_SECONDS",
+        rounds: 120,
+    },
     Run {
         name: "engine-plans",
         package: "greenwave",

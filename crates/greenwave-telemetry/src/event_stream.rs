@@ -82,7 +82,11 @@ async fn send(
         if !batch.frames.is_empty() {
             position = batch.position;
             sender.send(batch.frames.into()).await?;
-            continue;
+            // There may be more events for ever. Those before the end of the feed are all sent.
+            if Instant::now() < end || EventFeed::is_end(newest) {
+                continue;
+            }
+            return Ok(());
         }
         if EventFeed::is_end(newest) || Instant::now() >= end {
             return Ok(());
@@ -97,5 +101,31 @@ async fn send(
             () = sleep_until(end) => return Ok(()),
             () = sender.closed() => return Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_in_time_although_events_do_not() {
+        let feed = EventFeed::new();
+        let publisher = feed.clone();
+        tokio::spawn(async move {
+            loop {
+                publisher.publish("1");
+                sleep(Duration::from_millis(10)).await;
+            }
+        });
+        let started = Instant::now();
+        let mut stream = EventStream::open(feed, None);
+        while let Some(batch) = stream.batches.recv().await {
+            assert!(!batch.is_empty());
+            // More events arrive while a batch is sent.
+            sleep(Duration::from_millis(20)).await;
+        }
+        let lasted = started.elapsed();
+        assert!(lasted >= STREAM_TIME_MAX && lasted < STREAM_TIME_MAX + Duration::from_secs(1), "{lasted:?}");
     }
 }

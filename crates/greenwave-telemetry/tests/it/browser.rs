@@ -50,7 +50,7 @@ impl Browser {
         let target = browser.call("Target.createTarget", &json!({"url": "about:blank"}))["targetId"].clone();
         let attached = browser.call("Target.attachToTarget", &json!({"targetId": target, "flatten": true}));
         browser.session = attached["sessionId"].as_str().map(str::to_owned);
-        for domain in ["Page", "Runtime", "Log"] {
+        for domain in ["Page", "Runtime", "Log", "Performance", "HeapProfiler"] {
             browser.call(&format!("{domain}.enable"), &json!({}));
         }
         Some(browser)
@@ -99,6 +99,18 @@ impl Browser {
     pub(crate) fn resize(&mut self, width: u32) {
         let size = json!({"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": false});
         self.call("Emulation.setDeviceMetricsOverride", &size);
+    }
+
+    /// Returns the size of the page's objects.
+    pub(crate) fn heap_bytes(&mut self) -> u64 {
+        let metrics = self.call("Performance.getMetrics", &json!({}))["metrics"].take();
+        let metrics = metrics.as_array().unwrap();
+        let used = metrics.iter().find(|metric| metric["name"] == "JSHeapUsedSize").unwrap();
+        used["value"].as_f64().unwrap() as u64
+    }
+
+    pub(crate) fn collect_garbage(&mut self) {
+        self.call("HeapProfiler.collectGarbage", &json!({}));
     }
 
     pub(crate) fn problems(&self) -> Vec<String> {

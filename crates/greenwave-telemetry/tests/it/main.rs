@@ -5,6 +5,7 @@
 mod browser;
 mod dashboard;
 mod prometheus;
+mod volume;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
