@@ -84,9 +84,11 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with_all = ["targets", "url"])]
         check: bool,
     },
-    /// Run a plan with real coding programs from npm, answered by a scripted server
+    /// Run a plan with coding programs from npm, and let them call `greenwave mcp`, with scripted
+    /// models
     Live {
-        /// Programs: claude, codex [default: both]
+        /// Programs: claude, codex, chat, responses, messages, mcp-claude, mcp-codex, mcp-opencode,
+        /// mcp-gemini [default: all]
         programs: Vec<String>,
     },
     /// Run fuzz targets

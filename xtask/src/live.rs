@@ -1,5 +1,9 @@
-//! Runs a plan with real coding programs from npm, and with model servers. Both are answered by a
-//! scripted server of others. Needs npm, git and a registry, but no key and no account.
+//! Runs a plan with real coding programs from npm, and with model servers, and lets programs call
+//! `greenwave mcp`. All are answered by scripted servers. Needs npm, git and a registry, but no key
+//! and no account.
+
+mod clients;
+mod responses;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,11 +12,15 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
+use self::clients::{CLIENTS, Client};
 use crate::Result;
 use crate::process::{cargo, output_of, root, run_visibly};
 
 /// The server: it speaks the formats of several model providers.
 const SERVER: &str = "@copilotkit/aimock@1.43.0";
+
+const CLAUDE_CODE: &str = "@anthropic-ai/claude-code@2.1.197";
+const CODEX: &str = "@openai/codex@0.171.0";
 
 /// A coding program, or an interface of model servers.
 struct Program {
@@ -29,14 +37,8 @@ enum Work {
 }
 
 const PROGRAMS: [Program; 5] = [
-    Program {
-        kind: "claude",
-        work: Work::Shell { package: "@anthropic-ai/claude-code@2.1.197", tool: ["Bash", "command"] },
-    },
-    Program {
-        kind: "codex",
-        work: Work::Shell { package: "@openai/codex@0.171.0", tool: ["exec_command", "cmd"] },
-    },
+    Program { kind: "claude", work: Work::Shell { package: CLAUDE_CODE, tool: ["Bash", "command"] } },
+    Program { kind: "codex", work: Work::Shell { package: CODEX, tool: ["exec_command", "cmd"] } },
     Program {
         kind: "chat",
         work: Work::Tools { agent: "kind = \"openai\"\nmodel = \"gpt-4o\"\nbase_url = \"ADDRESS/v1\"\n" },
@@ -58,28 +60,33 @@ const PROGRAMS: [Program; 5] = [
 /// The features. The first answer for the second one fails its test.
 const FEATURES: [&str; 3] = ["one", "two", "three"];
 
-/// Runs the plan with each program of these kinds, or with all of them.
+/// Runs the plan with each program of these kinds, or with all of them. Kinds that begin with
+/// `mcp-` are programs that call `greenwave mcp`.
 ///
 /// # Errors
 /// If a program or the server cannot be installed, or if a run has another result than expected.
 pub(crate) fn live(kinds: &[String]) -> Result<String> {
-    let programs: Vec<_> =
-        PROGRAMS.iter().filter(|it| kinds.is_empty() || kinds.iter().any(|kind| kind == it.kind)).collect();
-    if programs.is_empty() || kinds.iter().any(|kind| !programs.iter().any(|it| it.kind == kind)) {
-        let known = PROGRAMS.map(|program| program.kind).join(", ");
-        return Err(format!("invalid kind: expected one of {known}").into());
+    let of_client = |client: &Client| format!("mcp-{}", client.name);
+    let names: Vec<String> =
+        PROGRAMS.iter().map(|it| it.kind.to_owned()).chain(CLIENTS.iter().map(of_client)).collect();
+    if let Some(unknown) = kinds.iter().find(|kind| !names.contains(kind)) {
+        return Err(format!("invalid kind `{unknown}`: expected one of {}", names.join(", ")).into());
     }
-    run_visibly(&mut cargo(["build", "--quiet", "--package=greenwave-cli", "--features=http-agents"]))?;
+    let is_wanted = |name: &str| kinds.is_empty() || kinds.iter().any(|kind| kind == name);
+    run_visibly(&mut cargo(["build", "--quiet", "--package=greenwave-cli", "--features=http-agents,mcp"]))?;
     let base = target().join("live");
     let server = install(&base, SERVER)?.join("llmock");
     let mut lines = Vec::new();
-    for program in programs {
+    for program in PROGRAMS.iter().filter(|program| is_wanted(program.kind)) {
         let directory = base.join(program.kind);
         let binaries = match program.work {
             Work::Shell { package, .. } => install(&base, package)?,
             Work::Tools { .. } => directory.clone(),
         };
         lines.push(run(program, &directory, &binaries, &server)?);
+    }
+    for client in CLIENTS.iter().filter(|client| is_wanted(&of_client(client))) {
+        lines.push(clients::run(client, &base, &server)?);
     }
     Ok(format!("live: {}", lines.join("; ")))
 }

@@ -99,7 +99,7 @@ impl<W: Write> TraceEvents<W> {
         self.write(&json!({"ph": "C", "name": name, "pid": group, "ts": micros(at), "args": counts}))
     }
 
-    /// Writes what is buffered, so that a killed run leaves it.
+    /// Writes buffered events, so that a killed run leaves them.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }

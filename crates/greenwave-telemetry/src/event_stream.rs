@@ -82,7 +82,7 @@ async fn send(
         if !batch.frames.is_empty() {
             position = batch.position;
             sender.send(batch.frames.into()).await?;
-            // There may be more events for ever. Those before the end of the feed are all sent.
+            // Events may arrive indefinitely. Those before the end of the feed are all sent.
             if Instant::now() < end || EventFeed::is_end(newest) {
                 continue;
             }

@@ -144,7 +144,7 @@ fn attributes(test: &TestPart<'_>) -> Vec<KeyValue> {
     attributes
 }
 
-/// Adds the single tests of a test as events, those that failed first.
+/// Adds the single tests of a test as events, failures first.
 fn add_cases(span: &Context, cases: &[CaseReport], at: SystemTime) {
     let is_failed = |case: &&CaseReport| case.status == CaseStatus::Failed;
     let failed = cases.iter().filter(is_failed);

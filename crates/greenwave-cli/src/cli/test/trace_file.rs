@@ -24,7 +24,7 @@ const STEPS: u32 = 1;
 pub(super) struct TraceFile {
     path: PathBuf,
     out: TraceEvents<BufWriter<File>>,
-    /// First error of the file, after which nothing is written.
+    /// First error of the file. Later parts are dropped.
     failed: Option<io::Error>,
 }
 
