@@ -6,6 +6,7 @@ mod event;
 mod gemini;
 mod messages;
 mod responses;
+mod text;
 mod tool_calls;
 
 use crate::unit::Unit;
@@ -93,16 +94,28 @@ impl ModelDecoder {
     /// [`ModelStreamError::Provider`] if the server reports an error. Both end the response.
     pub fn decode(&mut self, data: &[u8]) -> Result<Vec<ModelEvent>, ModelStreamError> {
         let mut events = Vec::new();
-        if !self.has_ended {
-            match &mut self.state {
-                ProtocolDecoder::Chat(state) => state.decode(data, &mut events)?,
-                ProtocolDecoder::Responses(state) => state.decode(data, &mut events)?,
-                ProtocolDecoder::Messages(state) => state.decode(data, &mut events)?,
-                ProtocolDecoder::Gemini(state) => state.decode(data, &mut events)?,
-            }
-            self.has_ended = events.last() == Some(&ModelEvent::End);
-        }
+        self.decode_into(data, &mut events)?;
         Ok(events)
+    }
+
+    /// Decodes like [`decode`](Self::decode), and appends the deltas to `events`, whose memory can
+    /// be used again for the next event.
+    ///
+    /// # Errors
+    /// Those of [`decode`](Self::decode).
+    pub fn decode_into(&mut self, data: &[u8], events: &mut Vec<ModelEvent>) -> Result<(), ModelStreamError> {
+        if self.has_ended {
+            return Ok(());
+        }
+        let before = events.len();
+        match &mut self.state {
+            ProtocolDecoder::Chat(state) => state.decode(data, events)?,
+            ProtocolDecoder::Responses(state) => state.decode(data, events)?,
+            ProtocolDecoder::Messages(state) => state.decode(data, events)?,
+            ProtocolDecoder::Gemini(state) => state.decode(data, events)?,
+        }
+        self.has_ended = events.len() > before && events.last() == Some(&ModelEvent::End);
+        Ok(())
     }
 
     /// Decodes a unit of the splitter [`Sse`](crate::Sse).

@@ -69,7 +69,8 @@ impl Answer {
             repeats: 0,
             delay: Duration::ZERO,
         };
-        ResponseStream::new(stream::unfold(Some(answer), |answer| async move {
+        // Boxed, since each event moves it.
+        ResponseStream::new(stream::unfold(Some(Box::new(answer)), |answer| async move {
             let mut answer = answer?;
             let event = answer.next().await;
             let continues = !matches!(event, Ok(AgentEvent::End) | Err(_));
@@ -82,16 +83,24 @@ impl Answer {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
             }
-            if let Some(piece) = self.pieces.pop_front() {
-                self.take(piece);
-                continue;
+            match self.pieces.pop_front() {
+                Some(Piece::Reasoning(text)) => return Ok(AgentEvent::Reasoning(text.into())),
+                Some(Piece::Text(text)) if self.directory.is_none() => {
+                    return Ok(AgentEvent::Text(text.into()));
+                }
+                Some(Piece::Text(text)) => {
+                    self.text.push_str(&text);
+                    continue;
+                }
+                None => {}
             }
             let Some(turn) = &mut self.turn else {
-                self.send().await?;
+                // Boxed, since the future of each event would have its size.
+                Box::pin(self.send()).await?;
                 continue;
             };
             if turn.has_ended() {
-                self.end_turn().await?;
+                Box::pin(self.end_turn()).await?;
                 continue;
             }
             let reported = turn.usage;
@@ -101,14 +110,6 @@ impl Answer {
             if let Err(error) = read {
                 self.repeat(error)?;
             }
-        }
-    }
-
-    fn take(&mut self, piece: Piece) {
-        match piece {
-            Piece::Reasoning(text) => self.events.push_back(AgentEvent::Reasoning(text.into())),
-            Piece::Text(text) if self.directory.is_some() => self.text.push_str(&text),
-            Piece::Text(text) => self.events.push_back(AgentEvent::Text(text.into())),
         }
     }
 
@@ -144,7 +145,7 @@ impl Answer {
 
     /// Ends a turn: runs the tools that the model has called, or ends the answer.
     async fn end_turn(&mut self) -> Result<(), Error> {
-        let Some(turn) = self.turn.take() else { return Ok(()) };
+        let Some(mut turn) = self.turn.take() else { return Ok(()) };
         (self.repeats, self.delay) = (0, Duration::ZERO);
         self.usage = sum(self.usage, turn.usage.unwrap_or_default());
         let reason = match &turn.finish {
@@ -157,14 +158,16 @@ impl Answer {
             return Err(Error::Stopped { model: options.model.clone(), reason });
         }
         let text = std::mem::take(&mut self.text);
-        let (Some(directory), false) = (&self.directory, turn.calls.is_empty()) else {
+        let calls = std::mem::take(&mut turn.calls);
+        turn.release().await;
+        let (Some(directory), false) = (&self.directory, calls.is_empty()) else {
             if !text.is_empty() {
                 self.events.push_back(AgentEvent::Text(text.into()));
             }
             self.events.push_back(AgentEvent::End);
             return Ok(());
         };
-        let (directory, calls) = (directory.clone(), turn.calls);
+        let directory = directory.clone();
         if !text.is_empty() {
             self.events.push_back(AgentEvent::Message(Bytes::from(format!("{}\n", text.trim_end()))));
         }

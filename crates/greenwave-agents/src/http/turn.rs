@@ -1,6 +1,7 @@
 //! Reads one streamed response of a model server.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use greenwave_streaming::{
@@ -15,6 +16,10 @@ use crate::Error;
 
 /// Maximum number of tool calls in one response.
 const CALLS_MAX: usize = 256;
+/// Time that the answer waits for the end of a response after its last event.
+const END_WAIT_MAX: Duration = Duration::from_millis(20);
+/// Time that a response has to end, so that its connection can be used again.
+const END_MAX: Duration = Duration::from_secs(1);
 /// Maximum size of the arguments of all of them, in bytes.
 const ARGUMENTS_BYTES_MAX: usize = 16 << 20;
 
@@ -32,6 +37,8 @@ pub(super) struct Turn {
     decoder: ModelDecoder,
     failures: Failures,
     arguments_bytes: usize,
+    /// Empty between calls.
+    events: Vec<ModelEvent>,
     pub(super) calls: Vec<ToolCall>,
     /// The usage that was reported up to now.
     pub(super) usage: Option<ModelUsage>,
@@ -54,6 +61,7 @@ impl Turn {
             decoder: ModelDecoder::new(protocol),
             failures,
             arguments_bytes: 0,
+            events: Vec::new(),
             calls: Vec::new(),
             usage: None,
             finish: None,
@@ -74,24 +82,48 @@ impl Turn {
         }
     }
 
+    /// Ends the response after its last event. Servers send the end of the body separately, and a
+    /// connection whose response was not read to its end is closed.
+    pub(super) async fn release(self) {
+        let mut reply = self.reply;
+        if tokio::time::timeout(END_WAIT_MAX, drain(&mut reply)).await.is_err() {
+            tokio::spawn(async move { tokio::time::timeout(END_MAX, drain(&mut reply)).await });
+        }
+    }
+
     fn feed(&mut self, mut chunk: Bytes, pieces: &mut VecDeque<Piece>) -> Result<(), Error> {
         while !chunk.is_empty() {
             let part = chunk.split_to(chunk.len().min(CHUNK_BYTES_MAX));
             let batch = self.splitter.feed(part).map_err(|error| self.failures.of_bytes(&error))?;
+            let mut events = std::mem::take(&mut self.events);
             for unit in batch.iter().flat_map(UnitBatch::iter) {
-                let events = self.decoder.decode_unit(&unit);
-                for event in events.map_err(|error| self.failures.of_stream(&error))? {
+                let decoded = self.decoder.decode_into(&unit.content(), &mut events);
+                decoded.map_err(|error| self.failures.of_stream(&error))?;
+                for event in events.drain(..) {
                     self.take(event, pieces)?;
                 }
             }
+            self.events = events;
         }
         Ok(())
     }
 
     fn take(&mut self, event: ModelEvent, pieces: &mut VecDeque<Piece>) -> Result<(), Error> {
         match event {
-            ModelEvent::Text(text) => pieces.push_back(Piece::Text(self.failures.masked(text))),
-            ModelEvent::Reasoning(text) => pieces.push_back(Piece::Reasoning(self.failures.masked(text))),
+            ModelEvent::Text(text) => {
+                let text = self.failures.masked(text);
+                match pieces.back_mut() {
+                    Some(Piece::Text(last)) => last.push_str(&text),
+                    _ => pieces.push_back(Piece::Text(text)),
+                }
+            }
+            ModelEvent::Reasoning(text) => {
+                let text = self.failures.masked(text);
+                match pieces.back_mut() {
+                    Some(Piece::Reasoning(last)) => last.push_str(&text),
+                    _ => pieces.push_back(Piece::Reasoning(text)),
+                }
+            }
             ModelEvent::Usage(usage) => self.usage = Some(usage),
             ModelEvent::Finished(reason) => self.finish = Some(reason),
             ModelEvent::ToolCall { id, name, .. } => {
@@ -112,4 +144,9 @@ impl Turn {
         }
         Ok(())
     }
+}
+
+/// Reads a response to its end. Cancel safe.
+async fn drain(reply: &mut Reply) {
+    while matches!(reply.chunk().await, Ok(Some(_))) {}
 }
