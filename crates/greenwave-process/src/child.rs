@@ -389,6 +389,36 @@ impl Child {
         matches!(self.leader, Leader::Supervised(_))
     }
 
+    /// Suspends the child and all its descendants, so that none of them does anything until
+    /// [`thaw`](Self::thaw). Returns whether all of them are suspended: only a supervisor can see
+    /// that, and a process that waits for a disk may not stop in time. Kill the group otherwise.
+    ///
+    /// Processes outside of the group that may signal its members can wake them. Processes that are
+    /// suspended can be killed, and end with the supervisor.
+    ///
+    /// # Errors
+    /// Fails if the reaper of the child was killed.
+    pub async fn freeze(&mut self) -> io::Result<bool> {
+        match &mut self.leader {
+            #[cfg(target_os = "linux")]
+            Leader::Supervised(child) => child.freeze().await,
+            _ => Ok(false),
+        }
+    }
+
+    /// Lets the child and its descendants continue after [`freeze`](Self::freeze). Returns whether
+    /// the child still runs.
+    ///
+    /// # Errors
+    /// Fails if the reaper of the child was killed.
+    pub async fn thaw(&mut self) -> io::Result<bool> {
+        match &mut self.leader {
+            #[cfg(target_os = "linux")]
+            Leader::Supervised(child) => child.thaw().await,
+            _ => Ok(false),
+        }
+    }
+
     /// Asks the group to exit with `SIGTERM`, and kills the processes that remain after `grace`
     /// with `SIGKILL`.
     ///

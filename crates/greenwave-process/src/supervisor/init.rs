@@ -125,10 +125,18 @@ pub(super) fn close_to_others() {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
-/// Kills everything else in the namespace of this process, which is its first one.
-pub(super) fn kill_namespace() {
-    assert!(std::process::id() == 1, "only the first process of a namespace kills all others");
+/// Sends a signal to everything else in the namespace of this process, which is its first one. No
+/// process can start another one until it has handled the signal.
+pub(super) fn signal_namespace(signal: Signal) {
+    assert!(std::process::id() == 1, "only the first process of a namespace signals all others");
     // SAFETY: the call has no pointers. The signal reaches this namespace only, and not its first
     // process.
-    unsafe { libc::kill(-1, libc::SIGKILL) };
+    unsafe { libc::kill(-1, signal.as_raw()) };
+}
+
+/// Returns the number that this process has in the `/proc` that it sees.
+pub(super) fn own_outer_number() -> io::Result<i32> {
+    let link = fs::read_link("/proc/self")?;
+    let number = link.to_str().and_then(|number| number.parse().ok());
+    number.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

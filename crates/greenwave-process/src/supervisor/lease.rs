@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::Supervisor;
 use super::client::Client;
-use super::wire::{Encoded, KILL, REPLY_BYTES, ReaperReply, TERMINATE};
+use super::wire::{Encoded, FREEZE, KILL, REPLY_BYTES, ReaperReply, TERMINATE, THAW};
 use crate::{Spawn, descriptors};
 
 /// Time that killed processes get to disappear. Longer only if the kernel is in the middle of
@@ -36,6 +36,8 @@ pub(crate) struct Supervised {
     pid: Pid,
     status: Option<ExitStatus>,
     is_empty: bool,
+    /// The answer to the last request to suspend the processes, or to let them continue.
+    answer: Option<ReaperReply>,
     /// The part of a reply that has arrived.
     partial: Vec<u8>,
 }
@@ -59,6 +61,7 @@ impl Supervised {
                         pid,
                         status: None,
                         is_empty: false,
+                        answer: None,
                         partial: Vec::new(),
                     });
                 }
@@ -126,6 +129,30 @@ impl Supervised {
         Ok(())
     }
 
+    /// Suspends the child and all its descendants. Returns whether all of them are suspended.
+    pub(crate) async fn freeze(&mut self) -> io::Result<bool> {
+        Ok(self.ask(FREEZE).await? == Some(ReaperReply::Frozen(true)) && self.status.is_none())
+    }
+
+    /// Lets the child and its descendants continue. Returns whether the child has not exited.
+    pub(crate) async fn thaw(&mut self) -> io::Result<bool> {
+        Ok(self.ask(THAW).await? == Some(ReaperReply::Thawed) && self.status.is_none())
+    }
+
+    /// Sends a command, and waits for its answer. `None` if no process is left.
+    async fn ask(&mut self, asked: u8) -> io::Result<Option<ReaperReply>> {
+        let Some(socket) = &self.socket else { return Err(ended()) };
+        self.answer = None;
+        command(socket.get_ref().as_fd(), asked)?;
+        loop {
+            self.read_replies()?;
+            if self.answer.is_some() || self.is_empty {
+                return Ok(self.answer.take());
+            }
+            self.readable().await?;
+        }
+    }
+
     /// Kills the remaining processes after the child has exited, and waits for them. Cancel safe.
     pub(crate) async fn finish(&mut self) {
         self.read_replies().ok();
@@ -181,6 +208,7 @@ impl Supervised {
                 match ReaperReply::decode(reply)? {
                     ReaperReply::Exited(status) => self.status = Some(ExitStatus::from_raw(status)),
                     ReaperReply::Empty => self.is_empty = true,
+                    answer @ (ReaperReply::Frozen(_) | ReaperReply::Thawed) => self.answer = Some(answer),
                     ReaperReply::Started(_) | ReaperReply::Failed(_) => {
                         return Err(io::ErrorKind::InvalidData.into());
                     }

@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
 
-use super::descendants::kill_descendants;
+use super::descendants::{signal_descendants, suspended};
 use super::events::ChildEvents;
 use super::init::{self, Side};
-use super::wire::{self, KILL, ReaperReply, TERMINATE};
+use super::wire::{self, FREEZE, KILL, ReaperReply, TERMINATE, THAW};
 use crate::Spawn;
 
 /// First and longest pause between two attempts to kill everything.
 const PAUSES: [Duration; 2] = [Duration::from_micros(200), Duration::from_millis(50)];
+/// Time after which a reaper gives up suspending processes, for example one that waits for a disk.
+const FREEZE_TIME_MAX: Duration = Duration::from_secs(2);
 /// Time after which a reaper without a parent gives up on processes that it cannot kill, such as
 /// those of another user.
 const KILL_TIME_MAX: Duration = Duration::from_secs(10);
@@ -25,7 +27,15 @@ pub(super) fn run(socket: OwnedFd) -> io::Result<()> {
     // Any process sets the attribute, which belongs to this one.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let events = ChildEvents::new()?;
-    let mut reaper = Reaper { socket, events, leader: None, group: None, is_killing: false, is_init: false };
+    let mut reaper = Reaper {
+        socket,
+        events,
+        leader: None,
+        group: None,
+        is_killing: false,
+        is_thawing: false,
+        is_init: false,
+    };
     while let Some(mut spawn) = wire::receive(&reaper.socket)? {
         match init::take_namespace(&mut spawn) {
             None => reaper.serve(spawn)?,
@@ -43,6 +53,8 @@ struct Reaper {
     /// The process group that the child was started in.
     group: Option<Pid>,
     is_killing: bool,
+    /// Whether to say that the processes continue, once those that have exited were reaped.
+    is_thawing: bool,
     /// Whether this process is the first one of a namespace of processes.
     is_init: bool,
 }
@@ -57,6 +69,7 @@ impl Reaper {
         self.leader = Some(pid);
         self.group = Some(pid);
         self.is_killing = false;
+        self.is_thawing = false;
         let number = if self.is_init { init::outer_number(pid) } else { Ok(pid.as_raw_nonzero().get()) };
         if self.is_init {
             init::close_to_others();
@@ -100,9 +113,10 @@ impl Reaper {
         let mut pause = PAUSES[0];
         loop {
             let (status, is_empty) = self.reap();
-            let exited = status.map(ReaperReply::Exited);
+            let exited = status.map(ReaperReply::Exited).into_iter();
+            let thawed = std::mem::take(&mut self.is_thawing).then_some(ReaperReply::Thawed);
             let replies: Vec<ReaperReply> =
-                exited.into_iter().chain(is_empty.then_some(ReaperReply::Empty)).collect();
+                exited.chain(is_empty.then_some(ReaperReply::Empty)).chain(thawed).collect();
             if !replies.is_empty() {
                 self.reply(&replies)?;
             }
@@ -110,7 +124,7 @@ impl Reaper {
                 return Ok(());
             }
             if self.is_killing {
-                self.kill();
+                self.signal(Signal::KILL);
             }
             let timeout = self.is_killing.then_some(pause);
             pause = (pause * 2).min(PAUSES[1]);
@@ -144,9 +158,41 @@ impl Reaper {
                     let _ = kill_process_group(leader, Signal::TERM);
                 }
             }
+            _ if command[0] == FREEZE => {
+                let is_frozen = self.freeze();
+                self.reply(&[ReaperReply::Frozen(is_frozen)])?;
+            }
+            _ if command[0] == THAW => {
+                self.signal(Signal::CONT);
+                self.is_thawing = true;
+            }
             _ => return Err(io::ErrorKind::InvalidData.into()),
         }
         Ok(())
+    }
+
+    /// Suspends everything below this process. Returns whether every process was seen to be
+    /// suspended, twice: a process that was still running may have woken one that was seen before.
+    fn freeze(&self) -> bool {
+        let root = if self.is_init {
+            init::own_outer_number()
+        } else {
+            Ok(rustix::process::getpid().as_raw_nonzero().get())
+        };
+        let Ok(root) = root else { return false };
+        let (started, mut pause) = (Instant::now(), PAUSES[0]);
+        loop {
+            self.signal(Signal::STOP);
+            let seen = suspended(root);
+            if seen.is_some() && suspended(root) == seen {
+                return true;
+            }
+            if started.elapsed() > FREEZE_TIME_MAX {
+                return false;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(PAUSES[1]);
+        }
     }
 
     /// Reaps everything that has exited. Returns the status of the child if it was among it, and
@@ -166,12 +212,12 @@ impl Reaper {
         }
     }
 
-    /// Sends `SIGKILL` to everything below this process.
-    fn kill(&self) {
+    /// Sends a signal to everything below this process.
+    fn signal(&self, signal: Signal) {
         if self.is_init {
-            init::kill_namespace();
+            init::signal_namespace(signal);
         } else {
-            kill_descendants(&[], self.group);
+            signal_descendants(&[], self.group, signal);
         }
     }
 
@@ -179,7 +225,7 @@ impl Reaper {
     fn kill_all(&mut self) {
         let (started, mut pause) = (Instant::now(), PAUSES[0]);
         while !self.reap().1 && started.elapsed() < KILL_TIME_MAX {
-            self.kill();
+            self.signal(Signal::KILL);
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSES[1]);
         }

@@ -23,6 +23,10 @@ const HEAD_BYTES: usize = 5;
 pub(super) const KILL: u8 = b'K';
 /// Byte that asks a reaper to send `SIGTERM` to the process group of the child.
 pub(super) const TERMINATE: u8 = b'T';
+/// Byte that asks a reaper to suspend everything below it.
+pub(super) const FREEZE: u8 = b'F';
+/// Byte that asks a reaper to let everything below it continue.
+pub(super) const THAW: u8 = b'C';
 
 /// Length of a reply in bytes.
 pub(super) const REPLY_BYTES: usize = 8;
@@ -38,6 +42,10 @@ pub(super) enum ReaperReply {
     Exited(i32),
     /// No process is left below the reaper.
     Empty,
+    /// Whether every process below the reaper is suspended.
+    Frozen(bool),
+    /// The processes below the reaper continue.
+    Thawed,
 }
 
 impl ReaperReply {
@@ -47,6 +55,8 @@ impl ReaperReply {
             Self::Failed(error) => (1, error),
             Self::Exited(status) => (2, status),
             Self::Empty => (3, 0),
+            Self::Frozen(is_frozen) => (4, i32::from(is_frozen)),
+            Self::Thawed => (5, 0),
         };
         let mut bytes = [0; REPLY_BYTES];
         bytes[..4].copy_from_slice(&kind.to_le_bytes());
@@ -62,6 +72,8 @@ impl ReaperReply {
             1 => Ok(Self::Failed(number)),
             2 => Ok(Self::Exited(number)),
             3 => Ok(Self::Empty),
+            4 => Ok(Self::Frozen(number == 1)),
+            5 => Ok(Self::Thawed),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }

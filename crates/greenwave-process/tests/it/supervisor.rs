@@ -309,3 +309,50 @@ async fn everything_with_own_processes_is_killed_named_and_replaced() {
     assert!(child.wait().await.unwrap().success());
     assert_eq!(printed(output).await, "again\n");
 }
+
+/// Reads what a pipe holds, without waiting.
+fn available(pipe: &std::io::PipeReader) -> Vec<u8> {
+    let (mut all, mut block) = (Vec::new(), [0; 4096]);
+    loop {
+        match rustix::io::read(pipe, &mut block) {
+            Ok(0) | Err(rustix::io::Errno::AGAIN) => return all,
+            Ok(count) => all.extend_from_slice(&block[..count]),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Reads a pipe until it has brought these words.
+async fn wait_for(pipe: &std::io::PipeReader, words: [&str; 2]) {
+    let mut text = String::new();
+    while !words.iter().all(|word| text.contains(word)) {
+        text.push_str(&String::from_utf8_lossy(&available(pipe)));
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_child_and_its_descendants_do_nothing_until_they_are_thawed() {
+    let supervisor = supervisor();
+    let (spawn, pipe) = shell("setsid sh -c 'while :; do echo other; done' & while :; do echo own; done");
+    rustix::io::ioctl_fionbio(&pipe, true).unwrap();
+    let mut child = Child::start_under(Some(&supervisor), spawn).unwrap();
+    for _ in 0..3 {
+        wait_for(&pipe, ["own", "other"]).await;
+        assert!(child.freeze().await.unwrap());
+        available(&pipe);
+        for _ in 0..1000 {
+            assert_eq!(available(&pipe), b"");
+            std::thread::yield_now();
+        }
+        assert!(child.thaw().await.unwrap());
+    }
+    // A frozen child can be killed.
+    assert!(child.freeze().await.unwrap());
+    child.kill_group().unwrap();
+    assert_eq!(child.wait().await.unwrap().signal(), Some(9));
+    assert!(!child.thaw().await.unwrap_or(false));
+    // Without a supervisor nobody sees whether all are suspended.
+    let mut child = Child::start(shell("sleep 1000").0).unwrap();
+    assert!(!child.freeze().await.unwrap());
+}
