@@ -125,25 +125,32 @@ impl PrivateDir {
         Ok(())
     }
 
-    /// Writes those copies back that the command has changed, unless the original has changed as
-    /// well. Call it when the command has ended.
+    /// Writes those copies back that the command has changed since the last call, unless the
+    /// original has changed as well. Call it when the command has ended or is suspended.
     ///
     /// # Errors
     /// The error of the operating system. Other files are written nevertheless.
-    pub fn write_back(&self) -> io::Result<()> {
+    pub fn write_back(&mut self) -> io::Result<()> {
         self.write_back_if(|_| true)
     }
 
-    /// Writes those copies back that the command has changed and that `accept` returns true for,
-    /// unless the original has changed as well. Call it when the command has ended.
+    /// Writes those copies back that the command has changed since the last call and that `accept`
+    /// returns true for, unless the original has changed as well. Call it when the command has
+    /// ended or is suspended.
     ///
     /// # Errors
     /// The error of the operating system. Other files are written nevertheless.
-    pub fn write_back_if(&self, mut accept: impl FnMut(&ChangedCopy<'_>) -> bool) -> io::Result<()> {
+    pub fn write_back_if(&mut self, mut accept: impl FnMut(&ChangedCopy<'_>) -> bool) -> io::Result<()> {
         let mut result = Ok(());
-        for (name, before) in &self.copied {
-            result = result.and(self.write_back_one(name, before.as_deref(), &mut accept));
+        let mut copied = std::mem::take(&mut self.copied);
+        for (name, before) in &mut copied {
+            match self.write_back_one(name, before.as_deref(), &mut accept) {
+                Ok(Some(written)) => *before = Some(written),
+                Ok(None) => {}
+                Err(error) => result = result.and(Err(error)),
+            }
         }
+        self.copied = copied;
         result
     }
 
@@ -169,24 +176,25 @@ impl PrivateDir {
         Ok((content.len() as u64 <= FILE_BYTES_MAX).then_some((content, metadata)))
     }
 
+    /// Writes a copy back. Returns what was written, if anything was.
     fn write_back_one(
         &self,
         name: &OsString,
         before: Option<&[u8]>,
         accept: &mut dyn FnMut(&ChangedCopy<'_>) -> bool,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<Vec<u8>>> {
         let target = self.original.join(name);
-        let Some((after, metadata)) = self.read_copy(name)? else { return Ok(()) };
+        let Some((after, metadata)) = self.read_copy(name)? else { return Ok(None) };
         let now = match read_regular(&target, FILE_BYTES_MAX) {
             Ok(content) => Some(content),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
         if Some(after.as_slice()) == before || now.as_deref() != before {
-            return Ok(());
+            return Ok(None);
         }
         if !accept(&ChangedCopy::new(&target, before, &after)) {
-            return Ok(());
+            return Ok(None);
         }
         let mut temporary = Dir::open(&self.original)?.temporary(".greenwave-", 0o600)?;
         // The file lies outside of the confinement, where its user id would count, and other users
@@ -195,7 +203,8 @@ impl PrivateDir {
         let mode = metadata.permissions().mode() & (0o755 | before);
         temporary.file().set_permissions(fs::Permissions::from_mode(mode))?;
         temporary.write_all(&after)?;
-        temporary.replace(name)
+        temporary.replace(name)?;
+        Ok(Some(after))
     }
 }
 
@@ -231,17 +240,22 @@ mod tests {
         }
 
         #[track_caller]
-        fn check(&self, expected: &str) {
+        fn check(&mut self, expected: &str) {
             self.private.write_back().unwrap();
             assert_eq!(fs::read_to_string(self.at("home/state.json")).unwrap(), expected);
         }
     }
 
     #[test]
-    fn a_changed_copy_is_written_back() {
-        let homes = Homes::new();
-        fs::write(homes.at("temporary/home/state.json"), "new").unwrap();
-        homes.check("new");
+    fn a_changed_copy_is_written_back_each_time() {
+        let mut homes = Homes::new();
+        for text in ["new", "newer"] {
+            fs::write(homes.at("temporary/home/state.json"), text).unwrap();
+            homes.check(text);
+        }
+        fs::write(homes.at("home/state.json"), "of another program").unwrap();
+        fs::write(homes.at("temporary/home/state.json"), "newest").unwrap();
+        homes.check("of another program");
     }
 
     #[test]
@@ -249,7 +263,7 @@ mod tests {
         for (before, copied, expected) in
             [(0o644, 0o6777, 0o755), (0o600, 0o622, 0o600), (0o664, 0o660, 0o660), (0o640, 0o600, 0o600)]
         {
-            let homes = Homes::new();
+            let mut homes = Homes::new();
             let set = |path: &str, mode: u32| {
                 fs::set_permissions(homes.at(path), fs::Permissions::from_mode(mode)).unwrap();
             };
@@ -264,7 +278,7 @@ mod tests {
 
     #[test]
     fn what_stands_in_the_place_of_a_copy_is_not_read() {
-        let homes = Homes::new();
+        let mut homes = Homes::new();
         let copy = homes.at("temporary/home/state.json");
         fs::remove_file(&copy).unwrap();
         symlink(homes.at("other/state.json"), &copy).unwrap();
@@ -280,7 +294,7 @@ mod tests {
     #[test]
     fn what_stands_in_the_place_of_the_directory_is_not_read() {
         for is_link in [true, false] {
-            let homes = Homes::new();
+            let mut homes = Homes::new();
             fs::rename(homes.at("temporary/home"), homes.at("temporary/moved")).unwrap();
             if is_link {
                 symlink(homes.at("other"), homes.at("temporary/home")).unwrap();
@@ -290,7 +304,7 @@ mod tests {
             homes.check("state");
         }
         // A link above the directory.
-        let homes = Homes::new();
+        let mut homes = Homes::new();
         fs::rename(homes.at("temporary"), homes.at("moved")).unwrap();
         fs::rename(homes.at("other"), homes.at("home2")).unwrap();
         fs::create_dir(homes.at("other")).unwrap();

@@ -796,7 +796,7 @@ fn a_private_home_takes_new_files_and_returns_changed_copies() {
         "cd ../home && echo new > .tmp && mv .tmp .agent.json && echo first > .new.json && echo x > extra
         for file in plain .ssh/id .ssh/new; do echo x 2>/dev/null > $file && echo CHANGED $file; done
         cat link .agent.json .ssh/id; ls -A";
-    let (output, private) = run("one", script);
+    let (output, mut private) = run("one", script);
     let names = ".agent.json .netrc .new.json .ssh .ssh-not extra link plain".replace(' ', "\n");
     assert_eq!(output, format!("text\nnew\n{names}\n"));
     assert_eq!(fs::read_to_string(machine.path("home/.agent.json")).unwrap(), "old");
@@ -818,7 +818,7 @@ fn a_private_home_takes_new_files_and_returns_changed_copies() {
     private.write_back_if(refuse).unwrap();
     assert_eq!(fs::read_to_string(machine.path("home/.agent.json")).unwrap(), "new\n");
     // A file that somebody else has changed meanwhile stays, and a link is not followed.
-    let (_, private) = run("two", "cd ../home; echo two > .agent.json; ln -sf ../copy/file .new.json");
+    let (_, mut private) = run("two", "cd ../home; echo two > .agent.json; ln -sf ../copy/file .new.json");
     fs::write(machine.path("home/.agent.json"), "by the user").unwrap();
     private.write_back().unwrap();
     let absent = Confinement::new().private_in(machine.path("absent"), Vec::new());
