@@ -7,18 +7,23 @@ mod turn;
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::stream;
 use greenwave_streaming::{BufferedSplitter, CHUNK_BYTES_MAX, Cap, Lines};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::ChildStdin;
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Agent, AgentEvent, CommandAgent, Error, Preflight, Request, ResponseStream, Session};
+use crate::command::Running;
+use crate::{
+    Agent, AgentEvent, CommandAgent, Error, KeptProgram, Preflight, Request, ResponseStream, Session,
+};
 use turn::{Action, Turn};
 
 /// Maximum length of a message in bytes. Longer ones fail the response.
@@ -30,8 +35,12 @@ const CANCEL_MAX: Duration = Duration::from_secs(2);
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// An agent that starts a program which speaks the Agent Client Protocol, version 1, in lines of
-/// JSON. Each request has its own program, in the request's directory, because the program is
-/// confined to it.
+/// JSON. The program is started in the request's directory, and confined to it.
+///
+/// With [`keeping`](Self::keeping), a program whose turn has succeeded is suspended and kept in the
+/// [place](Request::kept) that its request names. The next request with this place, the same
+/// session and the same directories is a further turn of the session in the running program. A
+/// program that has ended meanwhile is started again.
 ///
 /// The program changes files itself; this client offers it neither files nor terminals. Requests
 /// for permission are granted if every path that they name is in the request's root or its
@@ -43,6 +52,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 pub struct AcpAgent {
     command: CommandAgent,
     time_limit: Duration,
+    keeps: bool,
 }
 
 impl AcpAgent {
@@ -51,7 +61,78 @@ impl AcpAgent {
     /// contain it.
     pub fn new(command: CommandAgent, time_limit: Duration) -> Self {
         // The program is killed later than the turn is cancelled.
-        Self { command: command.with_time_limit(time_limit.saturating_add(2 * CANCEL_MAX)), time_limit }
+        let command = command.with_time_limit(program_limit(time_limit));
+        Self { command, time_limit, keeps: false }
+    }
+
+    /// Keeps programs for later requests, or not, which is the default. Only a program under a
+    /// [supervisor](CommandAgent::supervised_by) is kept.
+    ///
+    /// Programs that can signal the user's processes can wake a suspended one, so keep none where
+    /// such programs are to be separated from it.
+    #[must_use]
+    pub fn keeping(self, keeps: bool) -> Self {
+        Self { keeps, ..self }
+    }
+
+    /// Takes the program that is kept for a request, if it can serve it.
+    async fn kept(&self, request: &Request) -> Option<Connection> {
+        let kept = request.kept.as_ref()?.take::<Connection>()?;
+        let identity = Identity::of(self, request).ok()?;
+        let mut connection = *kept;
+        let is_same = connection.identity.as_ref() == Some(&identity)
+            && connection.turn.session() == request.session.as_deref();
+        if !is_same || !connection.running.resume(program_limit(self.time_limit)).await {
+            return None;
+        }
+        connection.begin(request, self.time_limit);
+        Some(connection)
+    }
+
+    fn start(&self, request: &Request) -> Result<Connection, Error> {
+        let (running, stdin) = self.command.launch(request)?;
+        let (turn, first) = Turn::begin(request);
+        let identity = if self.keeps { Identity::of(self, request).ok() } else { None };
+        Ok(Connection {
+            program: self.command.program(),
+            running,
+            stdin: Some(stdin),
+            lines: Some(BufferedSplitter::new(Lines::new(Cap::error(MESSAGE_BYTES_MAX)))),
+            turn,
+            actions: first.into(),
+            deadline: Instant::now() + self.time_limit.min(CommandAgent::TIME_LIMIT_MAX),
+            time_limit: self.time_limit,
+            is_cancelled: false,
+            bytes: 0,
+            identity,
+        })
+    }
+}
+
+/// Returns the time limit of a program: it is killed later than its turn is cancelled.
+fn program_limit(time_limit: Duration) -> Duration {
+    time_limit.saturating_add(2 * CANCEL_MAX)
+}
+
+/// Everything that a request and a kept program must have in common. The directory is that of the
+/// file system, since another one may have been mounted at its path.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    agent: [u8; 32],
+    directory: PathBuf,
+    root: (PathBuf, u64, u64),
+    temporary: PathBuf,
+}
+
+impl Identity {
+    fn of(agent: &AcpAgent, request: &Request) -> io::Result<Self> {
+        let root = std::fs::metadata(&request.root)?;
+        Ok(Self {
+            agent: agent.fingerprint(),
+            directory: request.directory.clone(),
+            root: (request.root.clone(), root.dev(), root.ino()),
+            temporary: request.temporary.clone(),
+        })
     }
 }
 
@@ -79,25 +160,22 @@ impl Agent for AcpAgent {
 #[async_trait]
 impl Session for AcpAgent {
     async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
-        let (output, stdin) = self.command.launch(request)?;
-        let (turn, first) = Turn::begin(request);
-        let connection = Connection {
-            program: self.command.program(),
-            output,
-            stdin: Some(stdin),
-            lines: Some(BufferedSplitter::new(Lines::new(Cap::error(MESSAGE_BYTES_MAX)))),
-            turn,
-            actions: first.into(),
-            deadline: Instant::now() + self.time_limit.min(CommandAgent::TIME_LIMIT_MAX),
-            time_limit: self.time_limit,
-            is_cancelled: false,
-            bytes: 0,
+        let connection = match self.kept(request).await {
+            Some(connection) => connection,
+            None => self.start(request)?,
         };
-        Ok(ResponseStream::new(stream::unfold(Some(connection), |connection| async move {
-            let mut connection = connection?;
+        let place = request.kept.clone().filter(|_| self.keeps);
+        Ok(ResponseStream::new(stream::unfold(Some((connection, place)), |state| async move {
+            let (mut connection, place) = state?;
             let event = connection.next().await;
-            let continues = !matches!(event, Ok(AgentEvent::End) | Err(_));
-            Some((event, continues.then_some(connection)))
+            match event {
+                Ok(AgentEvent::End) => {
+                    connection.leave(place).await;
+                    Some((event, None))
+                }
+                Err(_) => Some((event, None)),
+                Ok(_) => Some((event, Some((connection, place)))),
+            }
         })))
     }
 
@@ -109,7 +187,7 @@ impl Session for AcpAgent {
 /// The connection to a program during a turn. Dropping it kills the program.
 struct Connection {
     program: String,
-    output: ResponseStream,
+    running: Running,
     /// `None` once the program no longer reads.
     stdin: Option<ChildStdin>,
     /// `None` after the end of the output.
@@ -121,6 +199,8 @@ struct Connection {
     time_limit: Duration,
     is_cancelled: bool,
     bytes: u64,
+    /// `None` if the program is not to be kept.
+    identity: Option<Identity>,
 }
 
 impl Connection {
@@ -130,30 +210,43 @@ impl Connection {
                 match action {
                     Action::Send(message) => self.send(&message).await,
                     Action::Event(event) => return Ok(event),
-                    Action::Succeed => {
-                        self.close().await;
-                        return Ok(AgentEvent::End);
-                    }
+                    Action::Succeed => return Ok(AgentEvent::End),
                     Action::Fail(message) => return Err(self.failed(message)),
                 }
             }
-            let Ok(event) = timeout_at(self.deadline, self.output.next()).await else {
+            let Ok(event) = timeout_at(self.deadline, self.running.next()).await else {
                 self.cancel()?;
                 continue;
             };
-            match event {
-                Some(Ok(AgentEvent::Text(text))) => {
+            match event? {
+                AgentEvent::Text(text) => {
                     self.bytes += text.len() as u64;
                     self.feed(text)?;
                 }
-                Some(Ok(AgentEvent::Exit(status))) => {
+                AgentEvent::Exit(status) => {
                     self.feed_end()?;
                     self.actions.push_back(Action::Event(AgentEvent::Exit(status)));
                 }
                 // The program may end without an error before its turn has.
-                Some(Ok(AgentEvent::End)) | None => return Err(Error::BrokeOff { bytes: self.bytes }),
-                Some(other) => return other,
+                AgentEvent::End => return Err(Error::BrokeOff { bytes: self.bytes }),
+                other => return Ok(other),
             }
+        }
+    }
+
+    /// Begins a further turn of the session.
+    fn begin(&mut self, request: &Request, time_limit: Duration) {
+        self.actions = self.turn.again(request).into();
+        self.deadline = Instant::now() + time_limit.min(CommandAgent::TIME_LIMIT_MAX);
+        self.bytes = 0;
+    }
+
+    /// Leaves the program after its turn: suspended in a place where it is kept, or else ended.
+    async fn leave(mut self, place: Option<KeptProgram>) {
+        let can_continue = self.identity.is_some() && self.stdin.is_some() && !self.is_cancelled;
+        let Some(place) = place.filter(|_| can_continue) else { return self.close().await };
+        if self.running.suspend().await {
+            place.put(Box::new(self));
         }
     }
 
@@ -162,8 +255,8 @@ impl Connection {
     async fn close(&mut self) {
         self.stdin = None;
         let exits = async {
-            while let Some(Ok(event)) = self.output.next().await {
-                if matches!(event, AgentEvent::Exit(_)) {
+            while let Ok(event) = self.running.next().await {
+                if matches!(event, AgentEvent::Exit(_) | AgentEvent::End) {
                     break;
                 }
             }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
+use crate::kept::KeptProgram;
 use crate::tester::Tester;
 use crate::{Error, ResponseStream};
 
@@ -106,6 +107,8 @@ pub struct Request {
     pub tester: Option<Tester>,
     /// Chooses the files that no tool shows to a model.
     pub withheld: Withheld,
+    /// Where the agent may keep its program until the next request.
+    pub kept: Option<KeptProgram>,
 }
 
 /// Chooses files by their paths, which are relative to the directory of a request. By default,
@@ -164,6 +167,7 @@ impl Request {
             context: Vec::new(),
             tester: None,
             withheld: Withheld::default(),
+            kept: None,
         }
     }
 
@@ -195,6 +199,13 @@ impl Request {
     #[must_use]
     pub fn withholding(self, withheld: Withheld) -> Self {
         Self { withheld, ..self }
+    }
+
+    /// Sets the place where the agent may keep its program until the next request with the same
+    /// directories.
+    #[must_use]
+    pub fn keeping_in(self, kept: Option<KeptProgram>) -> Self {
+        Self { kept, ..self }
     }
 
     /// Sets the tester, which runs the tests of the request for its agent.

@@ -22,6 +22,8 @@ use crate::output::OutputFormat;
 use crate::placeholder;
 use crate::program;
 use crate::prompt_file::{PromptFile, open_temporary};
+#[cfg(feature = "recording")]
+use crate::recording::{Recording, record_program, replay_program};
 use crate::{Agent, AgentEvent, Error, Preflight, Request, ResponseStream, Session};
 
 /// Maximum size of a chunk in bytes.
@@ -64,6 +66,8 @@ pub struct CommandAgent {
     accepts: fn(&ChangedCopy<'_>) -> bool,
     program: Option<CodingProgram>,
     output: OutputFormat,
+    #[cfg(feature = "recording")]
+    recording: Option<Recording>,
 }
 
 impl CommandAgent {
@@ -82,6 +86,8 @@ impl CommandAgent {
             accepts: |_| true,
             program: None,
             output: OutputFormat::Answer,
+            #[cfg(feature = "recording")]
+            recording: None,
         }
     }
 
@@ -122,6 +128,26 @@ impl CommandAgent {
     #[must_use]
     pub fn storing_state_if(self, accepts: fn(&ChangedCopy<'_>) -> bool) -> Self {
         Self { accepts, ..self }
+    }
+
+    /// Records the runs of the program, or replays them instead of starting it, which needs no
+    /// program.
+    #[cfg(feature = "recording")]
+    #[must_use]
+    pub fn with_recording(self, recording: Option<Recording>) -> Self {
+        Self { recording, ..self }
+    }
+
+    /// Starts the program for a request. Returns its output, which is not decoded.
+    fn run(&self, request: &Request) -> Result<(ResponseStream, ChildStdin), Error> {
+        self.launch(request).map(|(running, stdin)| (running.into_response(), stdin))
+    }
+
+    fn is_replayed(&self) -> bool {
+        #[cfg(feature = "recording")]
+        return self.recording.as_ref().is_some_and(Recording::is_replay);
+        #[cfg(not(feature = "recording"))]
+        false
     }
 
     /// Starts the program, confined if there is a sandbox.
@@ -231,7 +257,11 @@ impl Agent for CommandAgent {
 
     fn preflight(&self, context: &Preflight<'_>) -> Result<(), Error> {
         let program = self.program();
-        if program::exists(&program, context) { Ok(()) } else { Err(Error::NotFound { program }) }
+        if self.is_replayed() || program::exists(&program, context) {
+            Ok(())
+        } else {
+            Err(Error::NotFound { program })
+        }
     }
 
     fn fingerprint(&self) -> [u8; 32] {
@@ -247,7 +277,19 @@ impl Agent for CommandAgent {
 #[async_trait]
 impl Session for CommandAgent {
     async fn send(&mut self, request: &Request) -> Result<ResponseStream, Error> {
-        let (response, stdin) = self.launch(request)?;
+        #[cfg(feature = "recording")]
+        let (response, stdin) = match &self.recording {
+            None => self.run(request)?,
+            Some(recording) if recording.is_replay() => {
+                let response = replay_program(recording, &self.words(request), request)?;
+                return Ok(self.output.decode(self.program(), response));
+            }
+            Some(recording) => {
+                record_program(recording, &self.words(request), request, || self.run(request)).await?
+            }
+        };
+        #[cfg(not(feature = "recording"))]
+        let (response, stdin) = self.run(request)?;
         if placeholder::contains(self.arguments(), &PROMPT_PLACEHOLDERS) {
             drop(stdin);
         } else {
@@ -264,9 +306,8 @@ impl Session for CommandAgent {
 }
 
 impl CommandAgent {
-    /// Starts the program for a request. Returns its output, which is not decoded, and its standard
-    /// input. Dropping the output kills the program.
-    pub(crate) fn launch(&self, request: &Request) -> Result<(ResponseStream, ChildStdin), Error> {
+    /// Starts the program for a request. Returns it with its standard input.
+    pub(crate) fn launch(&self, request: &Request) -> Result<(Running, ChildStdin), Error> {
         let prompt_file = self.write_prompt_file(request)?;
         let started = self.start(request, self.command(request, prompt_file.path()));
         let (mut child, private) = started.map_err(|source| self.start_error(request, source))?;
@@ -289,19 +330,13 @@ impl CommandAgent {
             program: self.program(),
             _prompt_file: prompt_file,
         };
-        let response = ResponseStream::new(stream::unfold(Some(running), |running| async move {
-            let mut running = running?;
-            let event = running.next().await;
-            let continues = !matches!(event, Ok(AgentEvent::End) | Err(_));
-            Some((event, continues.then_some(running)))
-        }));
-        Ok((response, stdin))
+        Ok((running, stdin))
     }
 }
 
 /// A running program. Dropping it kills the program's process group.
 #[derive(Debug)]
-struct Running {
+pub(crate) struct Running {
     child: Child,
     /// The directory that the program has in the place of the home directory.
     private: Option<PrivateDir>,
@@ -324,7 +359,59 @@ struct Running {
 }
 
 impl Running {
-    async fn next(&mut self) -> Result<AgentEvent, Error> {
+    /// Returns the output of the program, which is not decoded.
+    fn into_response(self) -> ResponseStream {
+        ResponseStream::new(stream::unfold(Some(self), |running| async move {
+            let mut running = running?;
+            let event = running.next().await;
+            let continues = !matches!(event, Ok(AgentEvent::End) | Err(_));
+            Some((event, continues.then_some(running)))
+        }))
+    }
+
+    /// Suspends the program with all its descendants, and stores its state. Returns whether nothing
+    /// of it runs. If it is not to continue, drop it.
+    pub(crate) async fn suspend(&mut self) -> bool {
+        match self.child.freeze().await {
+            Ok(true) => self.store_state().await,
+            Ok(false) => return false,
+            Err(error) => {
+                tracing::debug!(%error, program = self.program, "cannot suspend an agent");
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Lets a suspended program continue for another response. Returns whether it still runs.
+    pub(crate) async fn resume(&mut self, time_limit: Duration) -> bool {
+        self.deadline = Instant::now() + time_limit.min(CommandAgent::TIME_LIMIT_MAX);
+        self.stderr_end.clear();
+        self.ended.is_none() && self.child.thaw().await.unwrap_or(false)
+    }
+
+    /// Writes the state that the program has in a private directory back to the user's.
+    async fn store_state(&mut self) {
+        let Some(mut private) = self.private.take() else { return };
+        let accepts = self.accepts;
+        let written = tokio::task::spawn_blocking(move || {
+            let written = private.write_back_if(accepts);
+            (private, written)
+        });
+        let written = match written.await {
+            Ok((private, written)) => {
+                self.private = Some(private);
+                written
+            }
+            Err(error) => Err(io::Error::other(error)),
+        };
+        if let Err(error) = written {
+            tracing::warn!(%error, program = self.program, "cannot store the state of an agent");
+        }
+    }
+
+    /// Returns the next event.
+    pub(crate) async fn next(&mut self) -> Result<AgentEvent, Error> {
         match tokio::time::timeout_at(self.deadline, self.read()).await {
             Err(_) => Err(Error::TimedOut { program: self.program.clone(), limit: self.time_limit }),
             Ok(Err(source)) => Err(Error::Broken { program: self.program.clone(), source }),
@@ -361,14 +448,7 @@ impl Running {
         }
         let Some(status) = self.ended.filter(|_| !self.reported_exit) else { return Ok(None) };
         self.reported_exit = true;
-        if let Some(private) = self.private.take() {
-            let accepts = self.accepts;
-            let write_back = move || private.write_back_if(accepts);
-            let written = tokio::task::spawn_blocking(write_back).await;
-            if let Err(error) = written.map_err(io::Error::other).and_then(|written| written) {
-                tracing::warn!(%error, program = self.program, "cannot store the state of an agent");
-            }
-        }
+        self.store_state().await;
         Ok(Some(AgentEvent::Exit(status)))
     }
 

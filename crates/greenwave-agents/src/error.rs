@@ -209,7 +209,7 @@ pub enum Error {
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A directory of recorded exchanges with model servers cannot be used.
+    /// A directory of recorded exchanges and runs cannot be used, or the files of a working copy.
     #[error("cannot {operation} {}", path.display())]
     Recording {
         /// The operation, as a verb.
@@ -220,10 +220,10 @@ pub enum Error {
         source: std::io::Error,
     },
     /// No recorded exchange has the same request.
-    #[error("no recorded response of model server {server} fits the request: {difference}")]
+    #[error("no recorded response of {source_name} fits the request: {difference}")]
     NotRecorded {
-        /// Host and port of the server.
-        server: String,
+        /// The model server, or the program.
+        source_name: String,
         /// The difference to the nearest recorded request.
         difference: String,
     },

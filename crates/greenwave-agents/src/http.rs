@@ -9,7 +9,6 @@ mod failure;
 mod key;
 mod message;
 mod protocol;
-mod recording;
 mod reply;
 mod tools;
 mod turn;
@@ -21,7 +20,7 @@ use async_trait::async_trait;
 use reqwest::{Client, Url};
 
 use crate::http_options::{ApiKeySource, HttpApi, HttpOptions};
-use crate::{Agent, Error, Preflight, Request, ResponseStream, Session};
+use crate::{Agent, Error, Preflight, Recording, Request, ResponseStream, Session};
 
 use self::answer::Answer;
 use self::conversation::Conversation;
@@ -29,8 +28,6 @@ use self::failure::Failures;
 use self::key::{Key, KeyStore};
 use self::reply::Reply;
 use self::turn::Turn;
-
-pub use self::recording::HttpRecording;
 
 /// Maximum number of times that a request is sent to a server that does not keep to the protocol.
 const SENDS_MAX: u32 = 3;
@@ -61,7 +58,7 @@ struct Server {
     url: Url,
     client: Client,
     key: KeyStore,
-    recording: Option<HttpRecording>,
+    recording: Option<Recording>,
 }
 
 impl HttpAgent {
@@ -84,7 +81,7 @@ impl HttpAgent {
     /// Records the exchanges with the server, or replays them instead of sending requests, which
     /// needs no key. Must be called before the first session is opened.
     #[must_use]
-    pub fn with_recording(self, recording: HttpRecording) -> Self {
+    pub fn with_recording(self, recording: Recording) -> Self {
         match Arc::try_unwrap(self.0) {
             Ok(server) => Self(Arc::new(Server { recording: Some(recording), ..server })),
             Err(shared) => Self(shared),
@@ -162,13 +159,14 @@ impl Server {
     }
 
     fn is_replayed(&self) -> bool {
-        self.recording.as_ref().is_some_and(HttpRecording::is_replay)
+        self.recording.as_ref().is_some_and(Recording::is_replay)
     }
 
     /// Sends a request. Gets a new key from its program once if the server refuses the last one.
     async fn post(&self, body: String) -> Result<(Reply, Option<Key>), Error> {
         if let Some(recording) = self.recording.as_ref().filter(|recording| recording.is_replay()) {
-            let exchange = recording.find(self.options.server(), self.url.path(), &body)?;
+            let server = format!("model server {}", self.options.server());
+            let exchange = recording.find(&server, self.url.path(), &body)?;
             let reply = Reply::replayed(&exchange).await;
             return self.accepted(reply, None).await;
         }

@@ -4,8 +4,8 @@
 //! of [`AgentEvent`]s, which is complete only if it ends with [`AgentEvent::End`]. An [`AgentPool`]
 //! reuses sessions. [`ScriptedAgent`] replays the recorded responses of a [`Script`] with their
 //! delays. [`CommandAgent`] runs any program, and reads the output of a [`CodingProgram`] such as
-//! Claude Code or Codex. With the feature `http`, `HttpAgent` sends prompts to model servers, and
-//! `HttpRecording` replays its exchanges. To add a backend, implement the two traits
+//! Claude Code or Codex. With the feature `http`, `HttpAgent` sends prompts to model servers. With
+//! the feature `recording`, a `Recording` replays programs and servers. To add a backend, implement the two traits
 //! (`examples/custom_agent.rs`).
 //!
 //! ```
@@ -40,7 +40,8 @@
 //! | feature | default | adds | cost |
 //! | --- | --- | --- | --- |
 //! | `conformance` | no | conformance suite for implementations of `Agent` | none |
-//! | `http` | no | `HttpAgent`: model servers with the interfaces of OpenAI and Anthropic | reqwest, rustls with ring (C and assembly), zstd (C) |
+//! | `http` | no | `HttpAgent`: model servers with the interfaces of OpenAI and Anthropic, and `recording` | reqwest, rustls with ring (C and assembly) |
+//! | `recording` | no | `Recording`: recorded runs of programs and exchanges with servers | zstd (C) |
 //!
 //! # Errors
 //!
@@ -63,12 +64,15 @@ mod gate;
 #[cfg(feature = "http")]
 mod http;
 mod http_options;
+mod kept;
 mod login;
 mod output;
 mod placeholder;
 mod pool;
 mod program;
 mod prompt_file;
+#[cfg(feature = "recording")]
+mod recording;
 mod script;
 mod scripted;
 mod tester;
@@ -82,11 +86,14 @@ pub use error::Error;
 pub use event::{AgentEvent, ResponseStream, TextStream};
 pub use gate::{Acceptance, Admission, Gate, Place};
 #[cfg(feature = "http")]
-pub use http::{HttpAgent, HttpRecording};
+pub use http::HttpAgent;
 pub use http_options::{ApiKeySource, HttpApi, HttpMode, HttpOptions, InvalidHttpOption};
+pub use kept::KeptProgram;
 pub use output::OutputFormat;
 pub use placeholder::{PLACEHOLDERS, UnknownPlaceholder, check_placeholders};
 pub use pool::{AgentPool, AgentPoolOptions, PooledSession};
+#[cfg(feature = "recording")]
+pub use recording::Recording;
 pub use script::Script;
 pub use scripted::ScriptedAgent;
 pub use tester::{TestCalls, Tester};

@@ -87,7 +87,7 @@ pub(crate) enum CliError {
     #[error("cannot read issues from {}: {problem}", path.display())]
     Issues { path: PathBuf, problem: String },
     /// The plan has no exchanges that could be recorded or replayed.
-    #[error("cannot record or replay exchanges: no agent of the plan is a model server")]
+    #[error("cannot record or replay agents: no agent of the plan is a program or a model server")]
     NoExchanges,
     /// The plan has no pull request that could be created.
     #[error("cannot create a pull request: the plan does not set `result = \"pr\"`")]

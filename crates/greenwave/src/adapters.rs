@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::http_agent::HttpAgents;
 use crate::mask::AddedSecrets;
 use crate::plan::{AgentProtocol, AgentSpec, CommandSpec, Plan};
+use crate::recording;
 use crate::recovering_tier::RecoveringTier;
 use crate::settings::{Compression, Settings};
 use crate::state_dir;
@@ -53,7 +54,8 @@ pub(crate) fn agents(
     secrets: &AddedSecrets,
 ) -> Result<BTreeMap<String, AgentPool>, Error> {
     let mut agents = BTreeMap::new();
-    let servers = HttpAgents::new(plan, environment, secrets)?;
+    let recording = recording::open(&plan.exchanges, environment, secrets)?;
+    let servers = HttpAgents::new(environment, secrets, recording.clone());
     for (name, spec) in &plan.agents {
         let agent: Arc<dyn Agent> = match spec {
             AgentSpec::Scripted { script, pace } => {
@@ -83,10 +85,11 @@ pub(crate) fn agents(
                 };
                 let variables = variables.iter().cloned().chain(removed).chain(set).chain(own);
                 let agent = agent.with_variables(variables);
+                let keeps = confinement.separates_processes(sandbox.as_ref());
                 let agent = agent.confined_by(sandbox).storing_state_if(agent_settings::is_harmless);
                 match spec.protocol {
-                    AgentProtocol::Pipe => Arc::new(agent),
-                    AgentProtocol::Acp => Arc::new(AcpAgent::new(agent, time_max)),
+                    AgentProtocol::Pipe => Arc::new(agent.with_recording(recording.clone())),
+                    AgentProtocol::Acp => Arc::new(AcpAgent::new(agent, time_max).keeping(keeps)),
                 }
             }
         };

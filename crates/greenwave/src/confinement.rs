@@ -184,6 +184,15 @@ impl RunConfinement {
         Some(shared.to_string())
     }
 
+    /// Returns whether tests cannot reach the processes of an agent with this sandbox, and so cannot
+    /// wake a suspended one. A run without a confinement separates nothing.
+    pub(crate) fn separates_processes(&self, agent: Option<&Sandbox>) -> bool {
+        let is_off = self.strength.is_none() && agent.is_none();
+        let strengths = [self.strength, agent.map(Sandbox::strength)];
+        let is_mounted = strengths.iter().flatten().all(|strength| *strength == Strength::Mount);
+        is_off || (is_mounted && own_processes().is_ok())
+    }
+
     /// Returns notes about what this system or this run does not hide.
     pub(crate) fn notes(&self, plan: &Plan) -> impl Iterator<Item = Event> {
         self.replaced_files_note().into_iter().chain(self.sockets_note(plan))

@@ -19,7 +19,7 @@ use std::time::Duration;
 use greenwave_dir::{Dir, FileKind};
 use greenwave_testing::Environment;
 use parking_lot::Mutex;
-use tempfile::TempDir;
+pub(crate) use tempfile::TempDir;
 
 pub(crate) use self::base_files::{BaseFiles, BaseStamps};
 use self::lock::REPOSITORY_BARRIER;

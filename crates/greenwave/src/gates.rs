@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use greenwave_agents::Gate;
+use greenwave_agents::{Gate, HttpOptions};
 
 use crate::plan::{AgentSpec, Plan};
 
 /// Identity of a limit on requests.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Provider {
-    /// A model server, with the source of the key.
-    Server { server: String, key: String },
+    /// A model server, with the source of the key, and the model if the server limits each by itself.
+    Server { server: String, key: String, model: Option<String> },
     /// The account of a coding program, with the variables that select it.
     Account { program: &'static str, env: BTreeMap<String, String> },
     /// An agent that shares nothing, by its name in the plan.
@@ -41,6 +41,7 @@ fn provider(name: &str, spec: Option<&AgentSpec>) -> Provider {
             server: spec.options.server().to_owned(),
             // The source, which does not contain the key itself.
             key: format!("{:?}", spec.options.key),
+            model: limits_models(&spec.options).then(|| spec.options.model.clone()),
         },
         Some(AgentSpec::Command(spec)) => match spec.program {
             Some(program) => Provider::Account { program: program.name(), env: spec.env.clone() },
@@ -50,9 +51,15 @@ fn provider(name: &str, spec: Option<&AgentSpec>) -> Provider {
     }
 }
 
+/// Returns whether a server limits the requests to each of its models by itself, as those of OpenAI
+/// and Anthropic do. The models of another server probably share its processors.
+fn limits_models(options: &HttpOptions) -> bool {
+    options.base_url == options.api.default_url()
+}
+
 #[cfg(test)]
 mod tests {
-    use greenwave_agents::{ApiKeySource, CodingProgram, HttpApi, HttpOptions, Place};
+    use greenwave_agents::{ApiKeySource, CodingProgram, HttpApi, Place};
 
     use super::*;
     use crate::plan::{CommandSpec, HttpSpec};
@@ -76,6 +83,8 @@ mod tests {
             ("b", server("n", "http://one/v1", "K")),
             ("other-key", server("m", "http://one/v1", "L")),
             ("other-server", server("m", "http://two/v1", "K")),
+            ("makers-m", server("m", HttpApi::OpenAiChat.default_url(), "K")),
+            ("makers-n", server("n", HttpApi::OpenAiChat.default_url(), "K")),
             ("c", program(Some(CodingProgram::Claude))),
             ("d", program(Some(CodingProgram::Claude))),
             ("e", program(None)),
@@ -94,6 +103,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
+        assert!(!shares("makers-m", "makers-n"), "each model has a limit");
         assert!(shares("a", "b") && shares("c", "d"));
         assert!(!shares("other-key", "other-server") && !shares("e", "f"));
     }

@@ -2,47 +2,33 @@
 
 use std::sync::Arc;
 
-use greenwave_agents::{Agent, ApiKeySource};
 #[cfg(feature = "http-agents")]
-use greenwave_agents::{HttpAgent, HttpRecording};
+use greenwave_agents::HttpAgent;
+use greenwave_agents::Recording;
+use greenwave_agents::{Agent, ApiKeySource};
 use greenwave_testing::Environment;
 
 use crate::error::Error;
 use crate::mask::AddedSecrets;
-#[cfg(feature = "http-agents")]
-use crate::mask::Mask;
-#[cfg(feature = "http-agents")]
-use crate::plan::Exchanges;
-use crate::plan::{HttpSpec, Plan};
+use crate::plan::HttpSpec;
 
 /// Builds the model servers of a plan.
 #[derive(Debug)]
 pub(crate) struct HttpAgents<'a> {
     environment: &'a Environment,
     secrets: &'a AddedSecrets,
-    #[cfg(feature = "http-agents")]
-    recording: Option<HttpRecording>,
+    #[cfg_attr(not(feature = "http-agents"), expect(dead_code, reason = "there are no model servers"))]
+    recording: Option<Recording>,
 }
 
 impl<'a> HttpAgents<'a> {
-    /// Opens the directory in which exchanges are recorded, or from which they are replayed, if the
-    /// plan names one.
-    ///
-    /// # Errors
-    /// [`Error::Recording`] if it cannot be used.
+    /// Creates a builder. Exchanges are recorded or replayed with `recording`, if there is one.
     pub(crate) fn new(
-        plan: &Plan,
         environment: &'a Environment,
         secrets: &'a AddedSecrets,
-    ) -> Result<Self, Error> {
-        #[cfg(not(feature = "http-agents"))]
-        let _ = plan;
-        Ok(Self {
-            environment,
-            secrets,
-            #[cfg(feature = "http-agents")]
-            recording: recording(&plan.exchanges, environment, secrets)?,
-        })
+        recording: Option<Recording>,
+    ) -> Self {
+        Self { environment, secrets, recording }
     }
 
     /// Builds the agent with a name. Its key comes from the environment or from a program, and is
@@ -78,20 +64,4 @@ impl<'a> HttpAgents<'a> {
     fn build(&self, name: &str, _: &HttpSpec, _: Option<&str>) -> Result<Arc<dyn Agent>, Error> {
         Err(Error::NoHttp { agent: name.to_owned() })
     }
-}
-
-#[cfg(feature = "http-agents")]
-fn recording(
-    exchanges: &Exchanges,
-    environment: &Environment,
-    secrets: &AddedSecrets,
-) -> Result<Option<HttpRecording>, Error> {
-    let mask = Mask::new(environment.texts()).with(secrets.clone());
-    let masked = move |text: &str| mask.apply(text).into_owned();
-    let recording = match exchanges {
-        Exchanges::Live => return Ok(None),
-        Exchanges::Record(directory) => HttpRecording::record(directory, masked),
-        Exchanges::Replay(directory) => HttpRecording::replay(directory, masked),
-    };
-    recording.map(Some).map_err(Error::Recording)
 }

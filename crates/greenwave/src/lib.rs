@@ -129,6 +129,7 @@ mod project_state;
 mod prompt;
 mod protection;
 mod receipts;
+mod recording;
 mod recovering_tier;
 mod red;
 mod remove;

@@ -219,6 +219,7 @@ impl MergeQueue {
         (candidate.red, candidate.cost) = (active.red.clone(), report.usage.cost);
         if self.ctx.is_crowded() {
             // Other features need the slot, and the disk.
+            active.kept.clear();
             active.workspace.suspend().await;
         }
         self.line.lock().arrive(candidate.clone());

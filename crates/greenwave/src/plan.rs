@@ -59,7 +59,7 @@ pub struct Plan {
     pub declared: Vec<Test>,
     /// Limits of what agents may use in a run.
     pub budget: BudgetLimits,
-    /// Source of the responses of model servers. Not part of plan files: the user decides it for
+    /// Source of the responses of model servers and programs. Not part of plan files: the user decides it for
     /// one run.
     pub exchanges: Exchanges,
     /// Command that runs when a feature needs the user, see
@@ -92,12 +92,13 @@ pub enum ResultKind {
 /// Source of the responses of model servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Exchanges {
-    /// The servers.
+    /// The servers and programs.
     #[default]
     Live,
-    /// The servers. Requests and responses are recorded in a directory, without secrets.
+    /// The servers and programs. Requests and responses are recorded in a directory, without
+    /// secrets.
     Record(PathBuf),
-    /// The responses that were recorded in a directory. No request is sent.
+    /// The responses that were recorded in a directory. No request is sent, and no program starts.
     Replay(PathBuf),
 }
 
@@ -159,6 +160,16 @@ impl AgentSpec {
         match self {
             Self::Command(spec) => Some(spec),
             _ => None,
+        }
+    }
+
+    /// Returns whether [`Exchanges`] can record and replay the agent.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        match self {
+            Self::Scripted { .. } => false,
+            Self::Command(spec) => spec.protocol == AgentProtocol::Pipe,
+            Self::Http(_) => true,
         }
     }
 

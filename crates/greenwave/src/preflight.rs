@@ -112,8 +112,8 @@ fn check_agent(
     let path = environment.get("PATH");
     let (program, key) = match agent {
         AgentSpec::Scripted { .. } => return None,
+        _ if matches!(plan.exchanges, Exchanges::Replay(_)) && agent.is_recorded() => return None,
         AgentSpec::Command(spec) => (spec.command.first()?, "command"),
-        AgentSpec::Http(_) if matches!(plan.exchanges, Exchanges::Replay(_)) => return None,
         AgentSpec::Http(HttpSpec { options, .. }) => match &options.key {
             ApiKeySource::None => return None,
             ApiKeySource::Command(words) => (words.first()?, "key_command"),

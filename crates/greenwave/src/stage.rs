@@ -9,6 +9,7 @@ mod context;
 mod needed_files;
 mod pause;
 mod request;
+mod turn_waits;
 mod usage;
 mod verdict;
 mod written_tests;

@@ -1,6 +1,7 @@
 //! The state of one feature during a run.
 
 mod candidate;
+mod kept_agent;
 
 use std::collections::BTreeSet;
 
@@ -18,6 +19,7 @@ use crate::tree::{File, Tree};
 use crate::workspace::Workspace;
 
 pub(crate) use candidate::{Candidate, CandidateState};
+pub(crate) use kept_agent::KeptAgent;
 
 /// State of a feature.
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub(crate) struct ActiveFeature {
     pub(crate) fallbacks: usize,
     /// Id of the agent's last session, which the next attempt continues.
     pub(crate) session: Option<String>,
+    /// The program of the agent, suspended until the next attempt.
+    pub(crate) kept: KeptAgent,
     /// Output of the test that failed in the last attempt, cleaned and bounded.
     pub(crate) test_output: String,
     /// Output of the tests that passed in the last attempt, cleaned and bounded.
@@ -164,6 +168,7 @@ impl ActiveFeature {
             figures: None,
             fallbacks: 0,
             session: None,
+            kept: KeptAgent::default(),
             test_output: String::new(),
             passing_output: String::new(),
             is_reviewed: false,
@@ -205,6 +210,7 @@ impl ActiveFeature {
 
     /// Removes the workspaces.
     pub(crate) async fn remove(mut self) {
+        self.kept.clear();
         self.discard_candidates().await;
         self.workspace.tear_down().await;
         self.workspace.remove();
@@ -214,6 +220,7 @@ impl ActiveFeature {
     pub(crate) fn take_over(&mut self) {
         self.fallbacks += 1;
         self.chosen = None;
+        self.kept.clear();
         (self.session, self.admission, self.place) = (None, None, None);
         (self.paused_since, self.waits_for) = (None, None);
     }

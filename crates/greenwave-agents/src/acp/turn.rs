@@ -71,6 +71,17 @@ impl Turn {
         (turn, vec![first])
     }
 
+    /// Begins a further turn of the session. Returns the message with its prompt.
+    pub(super) fn again(&mut self, request: &Request) -> Vec<Action> {
+        self.prompt.clone_from(&request.prompt);
+        self.send_prompt()
+    }
+
+    /// Returns the id of the session, once there is one.
+    pub(super) fn session(&self) -> Option<&str> {
+        self.session.as_deref()
+    }
+
     /// Cancels the turn. Its response follows, unless the prompt was not sent yet.
     pub(super) fn cancel(&mut self) -> Vec<Action> {
         let (Step::Prompt, Some(session)) = (self.step, &self.session) else {

@@ -7,7 +7,10 @@ use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, StatusCode};
 
-use super::recording::{Exchange, Recorder};
+use crate::recording::{Exchange, Recorder};
+
+/// Headers that decide what happens with a response.
+const RECORDED_HEADERS: [&str; 4] = ["content-type", "date", "retry-after", "retry-after-ms"];
 
 /// A response whose body is being read.
 #[derive(Debug)]
@@ -36,7 +39,9 @@ impl Reply {
     pub(super) fn live(response: Response, mut recorder: Option<Recorder>) -> Self {
         let (status, headers) = (response.status(), response.headers().clone());
         if let Some(recorder) = &mut recorder {
-            recorder.head(status.as_u16(), &headers);
+            let value = |name: &&'static str| Some((*name, headers.get(*name)?.to_str().ok()?));
+            let recorded: Vec<(&str, &str)> = RECORDED_HEADERS.iter().filter_map(value).collect();
+            recorder.head(status.as_u16(), &recorded);
         }
         Self { status, headers, body: Body::Live(response), recorder }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use greenwave_agents::{
     AcpAgent, Agent, AgentEvent, ApiKeySource, CodingProgram, CommandAgent, Error, HttpAgent, HttpApi,
-    HttpMode, HttpOptions, HttpRecording, Request, Script, ScriptedAgent, WaitOn,
+    HttpMode, HttpOptions, Recording, Request, Script, ScriptedAgent, WaitOn,
 };
 use greenwave_testkit::acp::agent_script;
 use greenwave_testkit::http::{HttpResponse, HttpServer};
@@ -287,10 +287,10 @@ async fn ask_server(
         return place.send(&agent).await;
     }
     let (directory, mask) = (place.path("recording"), |text: &str| text.to_owned());
-    let recorded = HttpRecording::record(&directory, mask).unwrap();
+    let recorded = Recording::record(&directory, mask).unwrap();
     place.send(&agent.with_recording(recorded)).await;
     let (agent, asked) = (server_agent(server.url(), mode), server.requests().len());
-    let answer = place.send(&agent.with_recording(HttpRecording::replay(&directory, mask).unwrap())).await;
+    let answer = place.send(&agent.with_recording(Recording::replay(&directory, mask).unwrap())).await;
     assert_eq!(server.requests().len(), asked, "a replay sends no request");
     answer
 }

@@ -73,10 +73,10 @@ pub(super) struct RunArgs {
     /// green; needs `result = "pr"` in the plan.
     #[arg(long)]
     create_pr: bool,
-    /// Record the exchanges with model servers in a directory, without secrets.
+    /// Record the programs and model servers of agents in a directory, without secrets.
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
-    /// Replay the exchanges in a directory instead of sending requests to model servers.
+    /// Replay the agents that a directory has recorded; starts no program and sends no request.
     #[arg(long, value_name = "DIR", conflicts_with = "record")]
     replay: Option<PathBuf>,
     #[command(flatten)]
@@ -263,7 +263,7 @@ pub(super) struct PlanChanges<'a> {
     budget: Option<u64>,
     /// Whether the pull request of the results is created.
     create_pr: bool,
-    /// Directory in which exchanges with model servers are recorded.
+    /// Directory in which agents are recorded.
     record: Option<&'a Path>,
     /// Directory from which they are replayed.
     replay: Option<&'a Path>,
@@ -279,8 +279,7 @@ impl PlanChanges<'_> {
             (None, Some(directory)) => Exchanges::Replay(directory.to_owned()),
             (None, None) => Exchanges::Live,
         };
-        let has_servers = plan.agents.values().any(|agent| matches!(agent, AgentSpec::Http(_)));
-        if plan.exchanges != Exchanges::Live && !has_servers {
+        if plan.exchanges != Exchanges::Live && !plan.agents.values().any(AgentSpec::is_recorded) {
             return Err(CliError::NoExchanges);
         }
         plan.budget.cost = self.budget.or(plan.budget.cost);

@@ -253,3 +253,46 @@ fn attempts_have_a_duration_and_a_cost_and_can_be_compared() {
     assert_eq!((content("before").as_str(), content("after").as_str()), ("none\n", "wrong\n"));
     assert_eq!(opened.metadata().unwrap().permissions().mode() & 0o777, 0o700);
 }
+
+#[test]
+fn a_recorded_run_is_replayed_without_the_program() {
+    let dir = directory();
+    let log = dir.path("log");
+    let agent = format!("confine = \"off\"\nenv = {{ LOG = {log:?} }}");
+    let recording = dir.path("recording").display().to_string();
+    let live = prepare_with(&dir, &agent, &["kept", "lost"], &["--record", &recording]).run().with_code(0);
+    let calls = std::fs::read_to_string(&log).unwrap().lines().count();
+    // The same project again, without the program and without the records of the first run.
+    std::fs::remove_file(dir.path("bin/claude")).unwrap();
+    let again = |features: &[&str]| {
+        for feature in ["kept", "lost"] {
+            dir.write(&format!("project/{feature}.txt"), "none\n");
+        }
+        let _ = std::fs::remove_dir_all(dir.path("project/.greenwave"));
+        prepare_with(&dir, &agent, features, &["--replay", &recording]).run()
+    };
+    let replayed = again(&["kept", "lost"]).with_code(0);
+    assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), calls, "nothing was started");
+    let (live, replayed) = (Report::of(&live), Report::of(&replayed));
+    assert_eq!(live.phases(), replayed.phases());
+    for feature in ["kept", "lost"] {
+        assert_eq!(dir.read(&format!("project/{feature}.txt")), "right\n");
+        for key in ["attempts", "usage"] {
+            let (before, after) = (&live.feature(feature)[key], &replayed.feature(feature)[key]);
+            assert_eq!(strip_time(before), strip_time(after), "{key}");
+        }
+    }
+    let finished = again(&["kept", "other"]).with_code(1);
+    let reason = Report::of(&finished).reason("other").to_owned();
+    assert!(reason.contains("no recorded response of program claude fits the request"), "{reason}");
+    assert!(reason.contains("instead of"), "{reason}");
+}
+
+/// Returns a value without durations.
+fn strip_time(value: &serde_json::Value) -> serde_json::Value {
+    let mut value = value.clone();
+    if let Some(object) = value.as_object_mut() {
+        object.retain(|key, _| !key.contains("ms") && !key.contains("seconds"));
+    }
+    value
+}

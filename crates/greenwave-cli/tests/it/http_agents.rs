@@ -286,7 +286,7 @@ fn a_recorded_run_is_replayed_without_the_server_and_the_key() {
         );
     let text = with(&scripted, "--record").run().with_code(2).describe();
     assert!(
-        text.contains("cannot record or replay exchanges: no agent of the plan is a model server"),
+        text.contains("cannot record or replay agents: no agent of the plan is a program or a model server"),
         "{text}"
     );
 }

@@ -6,6 +6,8 @@ use greenwave_testkit::http::{HttpRequest, HttpResponse, HttpServer};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::go_verdicts::has_go;
+use crate::harnesses::{program, python};
 use crate::program::{COMPILING_BOUND, Finished, Program};
 use crate::shell_plan::Report;
 use crate::test_dir::TestDir;
@@ -302,4 +304,106 @@ fn a_check_shows_who_writes_the_tests() {
     let same = "test_agent = { agent = \"coder\", may_write_code = true }";
     let plan = dir.read("plan.toml").replace("test_agent = \"tester\"", same);
     check(&dir.with("plan.toml", plan)).with_code(0);
+}
+
+/// A project of a language, with the files that the agents write.
+struct Language {
+    /// Files of the project. The last one is the code, which is empty of the feature.
+    project: &'static [(&'static str, &'static str)],
+    /// Tests that pass without the feature, tests that cannot run, and good tests.
+    tests: [&'static str; 3],
+    test_file: &'static str,
+    code: &'static str,
+}
+
+/// Has an agent write tests in a language: the first ones pass at once, the second ones cannot run,
+/// and the third ones fail as they should. Then another agent writes the code.
+#[track_caller]
+fn check_language(language: &Language) {
+    let Language { project, tests, test_file, code } = language;
+    let (code_file, _) = project.last().expect("a project has code");
+    let mut cases = String::new();
+    for (attempt, text) in (1..).zip(tests) {
+        let write = format!("mkdir -p $(dirname {test_file}); cat > {test_file} <<'E'\n{text}E\n");
+        cases.push_str(&format!("if test $GREENWAVE_ATTEMPT = {attempt}; then {write}fi\n"));
+    }
+    let agents = format!(
+        "{}{}",
+        shell("tester", &cases),
+        shell("coder", &format!("cat > {code_file} <<'E'\n{code}E"))
+    );
+    let plan = format!(
+        "project = \"project\"\nconfine = \"off\"\nguards = \"off\"\n{agents}\n[[features]]\nid = \"add\"\n\
+         prompt = \"Write add, which adds numbers.\"\nagent = \"coder\"\ntest_agent = \"tester\"\nattempts = 4\n"
+    );
+    let mut dir = TestDir::empty().with("plan.toml", plan).with("home/x", "");
+    for (path, text) in *project {
+        dir = dir.with(&format!("project/{path}"), text);
+    }
+    let home = dir.path("home").display().to_string();
+    let finished = run(&dir).variable("HOME", &home).run().with_code(0);
+    let report = Report::of(&finished);
+    let reasons = report.rejections("add");
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
+    assert!(reasons[0].contains("passes before the feature exists"), "{reasons:?}");
+    assert!(reasons[1].contains("cannot run"), "{reasons:?}");
+    assert_eq!(events(&finished, "tests_written")[0]["files"], json!([test_file]));
+    assert_eq!(requests(&dir), ["tester 1", "tester 2", "tester 3", "coder 4"]);
+    assert_eq!(dir.read(&format!("project/{test_file}")), tests[2]);
+    assert_eq!(dir.read(&format!("project/{code_file}")), *code);
+}
+
+#[test]
+fn a_model_writes_tests_for_pytest() {
+    if python().is_none() {
+        return;
+    }
+    check_language(&Language {
+        project: &[("pytest.ini", "[pytest]\n"), ("tiny.py", "def none():\n    pass\n")],
+        tests: [
+            "def test_add():\n    assert True\n",
+            "def test_add(:\n",
+            "import tiny\n\n\ndef test_add():\n    assert tiny.add(1, 2) == 3\n",
+        ],
+        test_file: "tests/test_add.py",
+        code: "def add(a, b):\n    return a + b\n",
+    });
+}
+
+#[test]
+fn a_model_writes_tests_for_go() {
+    if !has_go() {
+        return;
+    }
+    check_language(&Language {
+        project: &[("go.mod", "module example.test/tiny\n\ngo 1.19\n"), ("tiny.go", "package tiny\n")],
+        tests: [
+            "package tiny\n\nimport \"testing\"\n\nfunc TestAdd(t *testing.T) {}\n",
+            "package tiny\n\nfunc TestAdd( {\n",
+            "package tiny\n\nimport \"testing\"\n\nfunc TestAdd(t *testing.T) {\n\tif Add(1, 2) != 3 {\n\t\tt.Fatal(\"no sum\")\n\t}\n}\n",
+        ],
+        test_file: "tiny_test.go",
+        code: "package tiny\n\nfunc Add(a, b int) int { return a + b }\n",
+    });
+}
+
+#[test]
+fn a_model_writes_tests_for_npm() {
+    if program(&[&["npm", "--version"]]).is_none() {
+        return;
+    }
+    check_language(&Language {
+        project: &[
+            ("package.json", r#"{"name":"tiny","private":true,"scripts":{"test":"node --test"}}"#),
+            (".gitignore", "node_modules\n"),
+            ("tiny.js", "exports.none = 1;\n"),
+        ],
+        tests: [
+            "require('node:test')('add', () => {});\n",
+            "require('node:test')('add', ( => {});\n",
+            "const assert = require('node:assert');\nconst tiny = require('../tiny');\n\nrequire('node:test')('add', () => assert.equal(tiny.add(1, 2), 3));\n",
+        ],
+        test_file: "test/add.test.js",
+        code: "exports.add = (a, b) => a + b;\n",
+    });
 }

@@ -809,7 +809,7 @@ fn a_private_home_takes_new_files_and_returns_changed_copies() {
     assert_eq!(mode & 0o7777, 0o640, "{mode:o}");
     assert_eq!(fs::read_to_string(machine.path("home/.new.json")).unwrap(), "first\n");
     assert!(!machine.path("home/extra").exists() && !machine.path("home/.tmp").exists());
-    let (_, private) = run("refused", "cd ../home; echo third > .agent.json");
+    let (_, mut private) = run("refused", "cd ../home; echo third > .agent.json");
     let refuse = |copy: &ChangedCopy<'_>| {
         let changed = (copy.path.to_owned(), copy.before, copy.after);
         assert_eq!(changed, (machine.path("home/.agent.json"), Some(&b"new\n"[..]), &b"third\n"[..]));

@@ -31,6 +31,7 @@ impl Stage<'_> {
         let (feature, held) = (&ctx.feature(self.id).id, self.held_answer(attempt));
         if ctx.is_crowded() {
             // Other features need the slot, and the disk.
+            self.active.kept.clear();
             self.active.workspace.suspend().await;
         }
         let mut is_announced = false;

@@ -16,12 +16,14 @@ use greenwave_streaming::{Cap, Error as StreamError, Files, Limits, Pull};
 use greenwave_testing::EntryKind;
 use humantime::format_duration;
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::Stage;
 use super::answer::{AnswerPart, Draft, NotTaken, PartError, TakenFile, describe_changes, nameless, part_of};
 use super::context;
 use super::pause::Unavailable;
+use super::turn_waits::{TurnWait, TurnWaits};
 use crate::attempt_record::AttemptRecord;
 use crate::confine::{self, PathError, PathProblem};
 use crate::confinement::agents;
@@ -194,24 +196,25 @@ impl Stage<'_> {
     ) -> Result<(), Unusable> {
         let ctx = self.ctx;
         let feature = ctx.feature(self.id);
-        let temporary = ctx.copies.temporary_dir()?;
+        let prompt = self.prompt(attempt).await;
+        let (kept, temporary) = self.active.kept.place(|| ctx.copies.temporary_dir())?;
+        let temporary = temporary.to_owned();
         let (tester, calls) = self.tester();
-        let request = Request::new(
-            &feature.id,
-            attempt,
-            self.prompt(attempt).await,
-            self.active.workspace.directory(),
-            temporary.path(),
-        )
-        .in_root(self.active.workspace.root())
-        .with_context(self.context())
-        .withholding(Withheld::new(context::is_withheld))
-        .with_tester(tester)
-        .continuing(session)
-        .as_candidate(self.active.candidate.unwrap_or(1));
+        let request =
+            Request::new(&feature.id, attempt, prompt, self.active.workspace.directory(), temporary)
+                .keeping_in(Some(kept))
+                .in_root(self.active.workspace.root())
+                .with_context(self.context())
+                .withholding(Withheld::new(context::is_withheld))
+                .with_tester(tester)
+                .continuing(session)
+                .as_candidate(self.active.candidate.unwrap_or(1));
         ctx.steps.pass("request").await;
-        let OpenAnswer { answer, session, time_max, started } =
-            self.open_answer(&request, acceptance).await?;
+        let opened = self.open_answer(&request, acceptance).await;
+        if opened.is_err() {
+            self.active.kept.clear();
+        }
+        let OpenAnswer { answer, session, time_max, started } = opened?;
         let limits = Limits {
             stream_bytes_max: Some(ctx.settings.agent.answer_limit),
             total: Some(time_max.saturating_sub(started.elapsed())),
@@ -219,6 +222,11 @@ impl Stage<'_> {
         };
         let taken = self.take_files(attempt, (answer, calls), limits, (time_max, started)).await;
         drop(session);
+        match self.active.session {
+            Some(_) => self.active.kept.end_attempt(),
+            // Nobody will continue the session.
+            None => self.active.kept.clear(),
+        }
         taken
     }
 
@@ -281,13 +289,15 @@ impl Stage<'_> {
         let live = self.ctx.live.get().cloned();
         let candidate = self.active.candidate;
         let mut lines = live.map(|live| AgentLines::new(live, &self.feature().id, attempt, candidate));
+        let (mut waits, changes) = TurnWaits::new();
         let answer = ResponseStream::new(answer.inspect(move |event| {
             recording.lock().observe(event);
+            waits.observe(event);
             if let Some(lines) = &mut lines {
                 lines.observe(event);
             }
         }));
-        let read = self.read_parts((answer, calls), limits, times).await;
+        let read = self.read_parts(attempt, (answer, calls, changes), limits, times).await;
         self.ctx.metrics.agent_turn.observe(times.1.elapsed());
         let recorder = std::mem::replace(&mut *recorder.lock(), Recorder::new());
         self.record(recorder).await;
@@ -297,7 +307,8 @@ impl Stage<'_> {
 
     async fn read_parts(
         &self,
-        (answer, mut calls): (ResponseStream, TestCalls),
+        attempt: u32,
+        (answer, mut calls, mut waits): (ResponseStream, TestCalls, mpsc::Receiver<TurnWait>),
         limits: Limits,
         (time_max, started): (Duration, Instant),
     ) -> Result<CompleteAnswer, Unusable> {
@@ -312,6 +323,10 @@ impl Stage<'_> {
         loop {
             let batch = tokio::select! {
                 batch = units.next() => batch,
+                Some(change) = waits.recv() => {
+                    self.show_wait(attempt, change).await;
+                    continue;
+                }
                 Some(call) = calls.next() => {
                     // The agent waits for the result, unless it is gone.
                     let _ = call.send(self.test_for_agent().await?);

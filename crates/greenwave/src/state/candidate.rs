@@ -83,7 +83,8 @@ impl Candidate {
     /// Ends the candidate in a state without a workspace, and removes its workspace.
     pub(crate) async fn end(&mut self, state: CandidateState) {
         match std::mem::replace(&mut self.state, state) {
-            CandidateState::Pending(active) | CandidateState::Answered(active) => {
+            CandidateState::Pending(mut active) | CandidateState::Answered(mut active) => {
+                active.kept.clear();
                 active.workspace.tear_down().await;
                 active.workspace.remove();
             }

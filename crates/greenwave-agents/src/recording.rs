@@ -1,6 +1,9 @@
-//! Records exchanges with model servers in a directory, and replays them without a network.
+//! Records exchanges with model servers and runs of programs in a directory, and replays them
+//! without a network and without the programs.
 
+mod changes;
 mod exchange;
+mod program;
 
 use std::fmt;
 use std::io;
@@ -10,30 +13,29 @@ use std::time::Duration;
 
 use greenwave_dir::Dir;
 use parking_lot::Mutex;
-use reqwest::header::HeaderMap;
 use serde_json::Value;
 use tokio::time::Instant;
 
-pub(super) use self::exchange::Exchange;
+pub(crate) use self::exchange::Exchange;
 use self::exchange::{Chunk, difference};
+pub(crate) use self::program::{record_program, replay_program};
 use crate::Error;
 
 /// Ending of the files.
 const SUFFIX: &str = ".json.zst";
 /// Maximum size of a file, in bytes, also when it is decompressed.
 const FILE_BYTES_MAX: u64 = 64 << 20;
-/// Headers that decide what happens with a response.
-const HEADERS: [&str; 4] = ["content-type", "date", "retry-after", "retry-after-ms"];
-
 type Mask = Box<dyn Fn(&str) -> String + Send + Sync>;
 
-/// Exchanges with model servers, in the files of a directory. Clones and agents share them.
+/// Exchanges with model servers and runs of programs, in the files of a directory. Clones and agents
+/// share them.
 ///
 /// Each file holds one request, and the response with the delay of each chunk, as JSON that is
 /// compressed with zstd. Keys are sent in headers, which are not recorded. A request that could not
-/// be sent is not recorded either.
+/// be sent is not recorded either. For a program, the response is its standard output, and the file
+/// also holds its standard error, its exit status and the files that it has changed.
 #[derive(Clone)]
-pub struct HttpRecording(Arc<Shared>);
+pub struct Recording(Arc<Shared>);
 
 struct Shared {
     directory: Dir,
@@ -48,13 +50,13 @@ enum Mode {
     Replay(Vec<(Arc<Exchange>, bool)>),
 }
 
-impl fmt::Debug for HttpRecording {
+impl fmt::Debug for Recording {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("HttpRecording").field("directory", &self.0.directory.path()).finish_non_exhaustive()
+        out.debug_struct("Recording").field("directory", &self.0.directory.path()).finish_non_exhaustive()
     }
 }
 
-impl HttpRecording {
+impl Recording {
     /// Records exchanges in a directory, which is created if it does not exist. Exchanges that it
     /// has already stay, and come first. `mask` removes secrets from text before it is written. It
     /// sees requests and whole responses, so it does not find a secret that a model spells over
@@ -96,7 +98,8 @@ impl HttpRecording {
     }
 
     /// Returns whether exchanges are replayed.
-    pub(super) fn is_replay(&self) -> bool {
+    #[must_use]
+    pub fn is_replay(&self) -> bool {
         matches!(*self.0.mode.lock(), Mode::Replay(_))
     }
 
@@ -104,7 +107,7 @@ impl HttpRecording {
     ///
     /// # Errors
     /// [`Error::Recording`] if an earlier exchange could not be written.
-    pub(super) fn begin(&self, path: &str, body: &str) -> Result<Recorder, Error> {
+    pub(crate) fn begin(&self, path: &str, body: &str) -> Result<Recorder, Error> {
         let path = (self.0.mask)(path);
         let request = self.request(body);
         let mut mode = self.0.mode.lock();
@@ -127,7 +130,7 @@ impl HttpRecording {
     ///
     /// # Errors
     /// [`Error::NotRecorded`] with the difference to the nearest request.
-    pub(super) fn find(&self, server: &str, path: &str, body: &str) -> Result<Arc<Exchange>, Error> {
+    pub(crate) fn find(&self, source_name: &str, path: &str, body: &str) -> Result<Arc<Exchange>, Error> {
         let request = self.request(body);
         let path = (self.0.mask)(path);
         let mut mode = self.0.mode.lock();
@@ -144,7 +147,7 @@ impl HttpRecording {
         }
         let known = exchanges.iter().map(|(exchange, _)| &**exchange).filter(|known| known.path == path);
         let difference = difference(known, &request);
-        Err(Error::NotRecorded { server: server.to_owned(), difference })
+        Err(Error::NotRecorded { source_name: source_name.to_owned(), difference })
     }
 
     /// Returns the body of a request without secrets.
@@ -165,8 +168,8 @@ impl HttpRecording {
 
 /// Records one exchange, and writes it when it is dropped, unless there was no response.
 #[derive(Debug)]
-pub(super) struct Recorder {
-    recording: HttpRecording,
+pub(crate) struct Recorder {
+    recording: Recording,
     exchange: Exchange,
     /// The response up to now.
     bytes: Vec<u8>,
@@ -174,26 +177,25 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Records the start of the response.
-    pub(super) fn head(&mut self, status: u16, headers: &HeaderMap) {
+    /// Records the start of the response, with these headers.
+    #[cfg(feature = "http")]
+    pub(crate) fn head(&mut self, status: u16, headers: &[(&str, &str)]) {
         self.exchange.status = status;
         self.exchange.delay = self.lap();
-        let value = |name: &&str| {
-            let value = headers.get(*name)?.to_str().ok()?;
-            Some(((*name).to_owned(), (self.recording.0.mask)(value)))
-        };
-        self.exchange.headers = HEADERS.iter().filter_map(value).collect();
+        let masked = |(name, value): &(&str, &str)| ((*name).to_owned(), (self.recording.0.mask)(value));
+        self.exchange.headers = headers.iter().map(masked).collect();
     }
 
     /// Records the next chunk.
-    pub(super) fn chunk(&mut self, chunk: &[u8]) {
+    pub(crate) fn chunk(&mut self, chunk: &[u8]) {
         let delay = self.lap();
         self.exchange.chunks.push(Chunk { delay, bytes: chunk.len() });
         self.bytes.extend_from_slice(chunk);
     }
 
     /// Records that the connection was lost.
-    pub(super) fn lost(&mut self) {
+    #[cfg(feature = "http")]
+    pub(crate) fn lost(&mut self) {
         self.exchange.is_lost = true;
     }
 
@@ -205,7 +207,7 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        if self.exchange.status > 0 {
+        if self.exchange.status > 0 || self.exchange.end.is_some() {
             self.exchange.set_body(std::mem::take(&mut self.bytes), &self.recording.0.mask);
             self.recording.write(&self.exchange);
         }

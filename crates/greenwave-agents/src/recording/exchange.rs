@@ -1,6 +1,7 @@
 //! One recorded request with its response, as it is stored.
 
 use std::io::{self, Read};
+use std::path::{Component, Path};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,22 +16,54 @@ const QUOTED: (usize, usize) = (20, 40);
 
 /// A request, and its response.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(in crate::http) struct Exchange {
+pub(crate) struct Exchange {
     greenwave_exchange: u32,
     /// Name of the file, which does not contain it.
     #[serde(skip)]
     pub(super) name: String,
     pub(super) path: String,
     pub(super) request: Value,
-    pub(in crate::http) status: u16,
-    pub(in crate::http) headers: Vec<(String, String)>,
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
     /// Time from the request to the start of the response.
     #[serde(rename = "delay_ms", with = "milliseconds")]
-    pub(in crate::http) delay: Duration,
+    pub(crate) delay: Duration,
     pub(super) chunks: Vec<Chunk>,
     body: Body,
     /// Whether the connection was lost after the last chunk.
-    pub(in crate::http) is_lost: bool,
+    pub(crate) is_lost: bool,
+    /// The end of a program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) end: Option<ProgramEnd>,
+}
+
+/// The end of a program.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct ProgramEnd {
+    /// Time since the last chunk.
+    #[serde(rename = "delay_ms", with = "milliseconds")]
+    pub(super) delay: Duration,
+    /// The status, as `wait(2)` encodes it.
+    pub(super) status: i32,
+    /// All of standard error.
+    pub(super) stderr: String,
+    /// The files that the program has changed, by their paths in the request's root.
+    pub(super) files: Vec<ChangedFile>,
+}
+
+/// A file that a program has created, changed or removed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct ChangedFile {
+    pub(super) path: String,
+    pub(super) change: FileChange,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum FileChange {
+    Removed,
+    Link { target: String },
+    Written { permissions: u32, content: Body },
 }
 
 /// A part of a response, as it arrived.
@@ -45,7 +78,7 @@ pub(super) struct Chunk {
 /// The bytes of all chunks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Body {
+pub(super) enum Body {
     Text(String),
     /// Bytes that are not UTF-8, in hexadecimal.
     Hex(String),
@@ -54,6 +87,32 @@ enum Body {
 impl Default for Body {
     fn default() -> Self {
         Self::Text(String::new())
+    }
+}
+
+impl Body {
+    /// Stores bytes, without what `mask` removes.
+    pub(super) fn new(bytes: Vec<u8>, mask: &dyn Fn(&str) -> String) -> Self {
+        let text = String::from_utf8(bytes);
+        let readable = text
+            .as_ref()
+            .map_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned(), String::clone);
+        let masked = mask(&readable);
+        match text {
+            Err(error) if masked == readable => Self::Hex(hex(error.as_bytes())),
+            _ => Self::Text(masked),
+        }
+    }
+
+    /// Returns the bytes.
+    ///
+    /// # Errors
+    /// If the hexadecimal digits are invalid.
+    pub(super) fn bytes(&self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Text(text) => Ok(text.clone().into_bytes()),
+            Self::Hex(digits) => unhex(digits).ok_or_else(|| invalid("expected hexadecimal digits")),
+        }
     }
 }
 
@@ -66,26 +125,15 @@ impl Exchange {
     /// Sets the bytes of all chunks. If `mask` changes them, the chunks end at the same numbers of
     /// bytes, as far as the masked text has as many.
     pub(super) fn set_body(&mut self, bytes: Vec<u8>, mask: &dyn Fn(&str) -> String) {
-        let text = String::from_utf8(bytes);
-        let readable = text
-            .as_ref()
-            .map_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned(), String::clone);
-        let masked = mask(&readable);
-        self.body = match text {
-            Err(error) if masked == readable => Body::Hex(hex(error.as_bytes())),
-            _ => Body::Text(masked),
-        };
+        self.body = Body::new(bytes, mask);
     }
 
     /// Returns the chunks with their delays.
     ///
     /// # Errors
     /// If the hexadecimal digits are invalid.
-    pub(in crate::http) fn chunks(&self) -> io::Result<Vec<(Duration, Vec<u8>)>> {
-        let bytes = match &self.body {
-            Body::Text(text) => text.clone().into_bytes(),
-            Body::Hex(digits) => unhex(digits).ok_or_else(|| invalid("expected hexadecimal digits"))?,
-        };
+    pub(crate) fn chunks(&self) -> io::Result<Vec<(Duration, Vec<u8>)>> {
+        let bytes = self.body.bytes()?;
         let mut rest = &bytes[..];
         let last = self.chunks.len().saturating_sub(1);
         let chunks = self.chunks.iter().enumerate().map(|(number, chunk)| {
@@ -114,7 +162,27 @@ impl Exchange {
         }
         // A body that cannot be replayed is found before the run.
         exchange.chunks()?;
+        for file in exchange.end.iter().flat_map(|end| &end.files) {
+            file.check()?;
+        }
         Ok(Self { name: name.to_owned(), ..exchange })
+    }
+}
+
+impl ChangedFile {
+    /// Checks that the path stays in the directory and out of its repository.
+    fn check(&self) -> io::Result<()> {
+        let mut parts = Path::new(&self.path).components().peekable();
+        let is_plain = parts.peek().is_some()
+            && parts
+                .all(|part| matches!(part, Component::Normal(name) if !name.eq_ignore_ascii_case(".git")));
+        if !is_plain {
+            return Err(invalid("a file is outside of the working copy"));
+        }
+        match &self.change {
+            FileChange::Written { content, .. } => content.bytes().map(drop),
+            FileChange::Removed | FileChange::Link { .. } => Ok(()),
+        }
     }
 }
 
@@ -126,7 +194,7 @@ pub(super) fn difference<'a>(known: impl Iterator<Item = &'a Exchange>, request:
     let known = known.map(|exchange| (exchange, exchange.request.to_string()));
     let nearest = known.map(|(exchange, text)| (common(&text), exchange, text)).max_by_key(|it| it.0);
     let Some((at, exchange, text)) = nearest else {
-        return "there is no recorded request to this address".to_owned();
+        return "there is no recorded request to it".to_owned();
     };
     let (recorded, now) = (quoted(&text, at), quoted(&request, at));
     format!("the nearest, in {}, has `{recorded}` instead of `{now}`", exchange.name)
