@@ -116,7 +116,7 @@ fn event(text: &str) -> String {
     format!(
         "data: {{\"id\":\"chatcmpl-CKzMhZ1vQbW8pTq0f3\",\"object\":\"chat.completion.chunk\",\
          \"created\":1764590000,\"model\":\"gpt-4o-2024-08-06\",\"service_tier\":\"default\",\
-         \"system_fingerprint\":\"fp_65564d8ba5\",\"choices\":[{{\"index\":0,\"delta\":\
+         \"system_fingerprint\":\"fp_655641dc75\",\"choices\":[{{\"index\":0,\"delta\":\
          {{\"content\":\"{text}\"}},\"logprobs\":null,\"finish_reason\":null}}],\"usage\":null}}\n\n"
     )
 }
