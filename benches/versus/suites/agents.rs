@@ -1,7 +1,7 @@
 //! Compares turns with a model server with a plain loop over reqwest, and with async-openai.
 //!
-//! `cargo bench -p greenwave-versus --features agents --bench agents -- Greenwave` prints the rows of
-//! one contestant, without a page.
+//! `cargo bench -p greenwave-versus --features agents --bench agents -- Greenwave` prints the rows
+//! of one contestant, without a page.
 #![expect(clippy::print_stdout, reason = "a benchmark's result is what it prints")]
 
 #[path = "agents/contestants.rs"]

@@ -37,7 +37,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// An agent that starts a program which speaks the Agent Client Protocol, version 1, in lines of
 /// JSON. The program is started in the request's directory, and confined to it.
 ///
-/// With [`keeping`](Self::keeping), a program whose turn has succeeded is suspended and kept in the
+/// With [`keeping`](Self::keeping), a program whose turn has succeeded is suspended in the
 /// [place](Request::kept) that its request names. The next request with this place, the same
 /// session and the same directories is a further turn of the session in the running program. A
 /// program that has ended meanwhile is started again.
@@ -66,16 +66,16 @@ impl AcpAgent {
     }
 
     /// Keeps programs for later requests, or not, which is the default. Only a program under a
-    /// [supervisor](CommandAgent::supervised_by) is kept.
+    /// [supervisor](CommandAgent::supervised_by) can be suspended.
     ///
     /// Programs that can signal the user's processes can wake a suspended one, so keep none where
-    /// such programs are to be separated from it.
+    /// such programs must not reach it.
     #[must_use]
     pub fn keeping(self, keeps: bool) -> Self {
         Self { keeps, ..self }
     }
 
-    /// Takes the program that is kept for a request, if it can serve it.
+    /// Takes the suspended program from the place of a request, if it can serve it.
     async fn kept(&self, request: &Request) -> Option<Connection> {
         let kept = request.kept.as_ref()?.take::<Connection>()?;
         let identity = Identity::of(self, request).ok()?;
@@ -114,8 +114,8 @@ fn program_limit(time_limit: Duration) -> Duration {
     time_limit.saturating_add(2 * CANCEL_MAX)
 }
 
-/// Everything that a request and a kept program must have in common. The directory is that of the
-/// file system, since another one may have been mounted at its path.
+/// Everything that a request and a suspended program must have in common. The directory is that of
+/// the file system, since another one may have been mounted at its path.
 #[derive(Debug, PartialEq, Eq)]
 struct Identity {
     agent: [u8; 32],
@@ -241,7 +241,7 @@ impl Connection {
         self.bytes = 0;
     }
 
-    /// Leaves the program after its turn: suspended in a place where it is kept, or else ended.
+    /// Leaves the program after its turn: suspended in its place, or else ended.
     async fn leave(mut self, place: Option<KeptProgram>) {
         let can_continue = self.identity.is_some() && self.stdin.is_some() && !self.is_cancelled;
         let Some(place) = place.filter(|_| can_continue) else { return self.close().await };

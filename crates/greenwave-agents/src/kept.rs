@@ -22,7 +22,7 @@ impl KeptProgram {
         Self::default()
     }
 
-    /// Returns whether no program is kept.
+    /// Returns whether the place has no program.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.lock().is_none()

@@ -5,8 +5,8 @@
 //! reuses sessions. [`ScriptedAgent`] replays the recorded responses of a [`Script`] with their
 //! delays. [`CommandAgent`] runs any program, and reads the output of a [`CodingProgram`] such as
 //! Claude Code or Codex. With the feature `http`, `HttpAgent` sends prompts to model servers. With
-//! the feature `recording`, a `Recording` replays programs and servers. To add a backend, implement the two traits
-//! (`examples/custom_agent.rs`).
+//! the feature `recording`, a `Recording` replays programs and servers. To add a backend, implement
+//! the two traits (`examples/custom_agent.rs`).
 //!
 //! ```
 //! use std::sync::Arc;

@@ -27,8 +27,8 @@ const SUFFIX: &str = ".json.zst";
 const FILE_BYTES_MAX: u64 = 64 << 20;
 type Mask = Box<dyn Fn(&str) -> String + Send + Sync>;
 
-/// Exchanges with model servers and runs of programs, in the files of a directory. Clones and agents
-/// share them.
+/// Exchanges with model servers and runs of programs, in the files of a directory. Clones and
+/// agents share them.
 ///
 /// Each file holds one request, and the response with the delay of each chunk, as JSON that is
 /// compressed with zstd. Keys are sent in headers, which are not recorded. A request that could not

@@ -184,8 +184,8 @@ impl RunConfinement {
         Some(shared.to_string())
     }
 
-    /// Returns whether tests cannot reach the processes of an agent with this sandbox, and so cannot
-    /// wake a suspended one. A run without a confinement separates nothing.
+    /// Returns whether tests cannot reach the processes of an agent with this sandbox, and so
+    /// cannot wake a suspended one. A run without a confinement separates nothing.
     pub(crate) fn separates_processes(&self, agent: Option<&Sandbox>) -> bool {
         let is_off = self.strength.is_none() && agent.is_none();
         let strengths = [self.strength, agent.map(Sandbox::strength)];

@@ -9,7 +9,8 @@ use crate::plan::{AgentSpec, Plan};
 /// Identity of a limit on requests.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Provider {
-    /// A model server, with the source of the key, and the model if the server limits each by itself.
+    /// A model server, with the source of the key, and the model if the server limits each by
+    /// itself.
     Server { server: String, key: String, model: Option<String> },
     /// The account of a coding program, with the variables that select it.
     Account { program: &'static str, env: BTreeMap<String, String> },

@@ -59,8 +59,8 @@ pub struct Plan {
     pub declared: Vec<Test>,
     /// Limits of what agents may use in a run.
     pub budget: BudgetLimits,
-    /// Source of the responses of model servers and programs. Not part of plan files: the user decides it for
-    /// one run.
+    /// Source of the responses of model servers and programs. Not part of plan files: the user
+    /// decides it for one run.
     pub exchanges: Exchanges,
     /// Command that runs when a feature needs the user, see
     /// [`Event::NeedsYou`](crate::Event::NeedsYou). Empty for none.

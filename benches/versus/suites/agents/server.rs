@@ -1,4 +1,4 @@
-//! A model server with the chat completions of OpenAI. It runs in a process of its own, so that its
+//! A model server with the chat completions of OpenAI. It runs in another process, so that its
 //! memory and processor time are not those of the contestants.
 
 use std::io::{BufRead, BufReader, Write};
@@ -64,7 +64,7 @@ impl Drop for Server {
     }
 }
 
-/// Returns whether this process is to be a server.
+/// Returns whether this process works as a server.
 pub(crate) fn is_server() -> bool {
     std::env::args().nth(1).as_deref() == Some(ARGUMENT)
 }

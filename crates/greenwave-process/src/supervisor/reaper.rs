@@ -53,7 +53,7 @@ struct Reaper {
     /// The process group that the child was started in.
     group: Option<Pid>,
     is_killing: bool,
-    /// Whether to say that the processes continue, once those that have exited were reaped.
+    /// Whether to say that the processes continue, once all that have exited were reaped.
     is_thawing: bool,
     /// Whether this process is the first one of a namespace of processes.
     is_init: bool,

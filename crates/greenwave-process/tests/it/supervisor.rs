@@ -310,7 +310,7 @@ async fn everything_with_own_processes_is_killed_named_and_replaced() {
     assert_eq!(printed(output).await, "again\n");
 }
 
-/// Reads what a pipe holds, without waiting.
+/// Reads the content of a pipe, without waiting.
 fn available(pipe: &std::io::PipeReader) -> Vec<u8> {
     let (mut all, mut block) = (Vec::new(), [0; 4096]);
     loop {

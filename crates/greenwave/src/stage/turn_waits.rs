@@ -14,7 +14,7 @@ const CHANGES_MAX: usize = 64;
 /// A change of whether an agent waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TurnWait {
-    /// The agent sends its request again after this time, if it is known.
+    /// The agent sends its request again after this time, if it has said so.
     Waits(Option<Duration>),
     /// The agent works again.
     Works,
