@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use crate::routes::Routes;
+use crate::routes::{Connection, Routes};
 use crate::source::MetricsSource;
 use crate::{Dashboard, Error, limits};
 
@@ -144,11 +144,10 @@ async fn accept(listener: TcpListener, routes: Arc<Routes<impl MetricsSource>>) 
 }
 
 async fn serve_connection(stream: TcpStream, routes: Arc<Routes<impl MetricsSource>>) {
-    // Lives as long as the connection, so that a stream of events counts until its end is written.
-    let stream_permit = Arc::new(OnceLock::new());
+    let state = Arc::new(Connection::new());
     let service = service_fn(move |request| {
-        let (routes, stream_permit) = (Arc::clone(&routes), Arc::clone(&stream_permit));
-        async move { Ok::<_, Infallible>(routes.respond(&request, &stream_permit).await) }
+        let (routes, state) = (Arc::clone(&routes), Arc::clone(&state));
+        async move { Ok::<_, Infallible>(routes.respond(&request, &state).await) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_header_size(HEAD_BYTES_MAX);

@@ -18,7 +18,8 @@ use crate::EventFeed;
 const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// Time without events after which a comment is sent, so that a broken connection is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Time after which a stream ends. The reader connects again and continues where it was.
+/// Age of a connection at which its stream ends, before the connection is closed. The reader
+/// connects again and continues where it was.
 const STREAM_TIME_MAX: Duration = Duration::from_secs(50);
 /// First lines of a stream: the reader waits this long before it connects again, in milliseconds.
 const RETRY: &str = "retry: 500\n\n";
@@ -31,13 +32,15 @@ pub(crate) struct EventStream {
 
 impl EventStream {
     /// Opens a stream that continues after the event with an id. Without one, and if the event is
-    /// one of another feed, it begins with an event `reset` and all stored events.
-    pub(crate) fn open(feed: EventFeed, last_id: Option<&str>) -> Self {
+    /// one of another feed, it begins with an event `reset` and all stored events. The stream ends
+    /// in time for a connection that was opened at `opened`, for which it may not be the first
+    /// response.
+    pub(crate) fn open(feed: EventFeed, last_id: Option<&str>, opened: Instant) -> Self {
         // One batch waits while another is sent.
         let (sender, batches) = mpsc::channel(1);
         let position = last_id.and_then(|id| feed.position(id));
         tokio::spawn(async move {
-            let _closed = send(&feed, position, &sender).await;
+            let _closed = send(&feed, position, opened + STREAM_TIME_MAX, &sender).await;
         });
         Self { batches }
     }
@@ -55,16 +58,16 @@ impl Body for EventStream {
     }
 }
 
-/// Sends the events of a feed until it ends.
+/// Sends the events of a feed until it ends, or until this time.
 ///
 /// # Errors
 /// If the reader has closed the connection.
 async fn send(
     feed: &EventFeed,
     position: Option<u64>,
+    end: Instant,
     sender: &mpsc::Sender<Bytes>,
 ) -> Result<(), mpsc::error::SendError<Bytes>> {
-    let end = Instant::now() + STREAM_TIME_MAX;
     let mut changes = feed.changes();
     let mut head = RETRY.to_owned();
     if position.is_none() {
@@ -119,7 +122,9 @@ mod tests {
             }
         });
         let started = Instant::now();
-        let mut stream = EventStream::open(feed, None);
+        // The connection has been used before.
+        sleep(Duration::from_secs(20)).await;
+        let mut stream = EventStream::open(feed, None, started);
         while let Some(batch) = stream.batches.recv().await {
             assert!(!batch.is_empty());
             // More events arrive while a batch is sent.

@@ -9,6 +9,7 @@ use http_body_util::{Either, Full};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use crate::dashboard::{self, Dashboard};
 use crate::event_stream::EventStream;
@@ -18,6 +19,21 @@ use crate::{exposition, origin};
 
 /// Body of a response: complete, or a stream of events.
 pub(crate) type Body = Either<Full<Bytes>, EventStream>;
+
+/// A connection of a client.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) opened: Instant,
+    /// The permit of a stream of events. The stream counts until its end is written.
+    permit: OnceLock<OwnedSemaphorePermit>,
+}
+
+impl Connection {
+    /// Creates the state of a connection that is opened now.
+    pub(crate) fn new() -> Self {
+        Self { opened: Instant::now(), permit: OnceLock::new() }
+    }
+}
 
 /// The sources of a server's responses.
 #[derive(Debug)]
@@ -38,11 +54,7 @@ const PRIVATE: [(HeaderName, &str); 4] = [
 
 impl<S: MetricsSource> Routes<S> {
     /// Responds to a request. A stream of events puts its permit where the connection holds it.
-    pub(crate) async fn respond<B>(
-        &self,
-        request: &Request<B>,
-        permit: &OnceLock<OwnedSemaphorePermit>,
-    ) -> Response<Body> {
+    pub(crate) async fn respond<B>(&self, request: &Request<B>, connection: &Connection) -> Response<Body> {
         if let Err(refusal) = origin::check(request, self.address) {
             return text(refusal.status(), refusal.message());
         }
@@ -61,7 +73,7 @@ impl<S: MetricsSource> Routes<S> {
             return text(StatusCode::FORBIDDEN, "the dashboard needs the token that the run prints\n");
         }
         let mut response = match path {
-            "/events" => events(request, dashboard, permit),
+            "/events" => events(request, dashboard, connection),
             "/feature" => details(request, dashboard).await,
             _ => page(),
         };
@@ -97,20 +109,16 @@ fn page() -> Response<Body> {
     response
 }
 
-fn events<B>(
-    request: &Request<B>,
-    dashboard: &Dashboard,
-    held: &OnceLock<OwnedSemaphorePermit>,
-) -> Response<Body> {
+fn events<B>(request: &Request<B>, dashboard: &Dashboard, connection: &Connection) -> Response<Body> {
     if *request.method() == Method::HEAD {
         return complete("text/event-stream", "");
     }
     let permit = Arc::clone(&dashboard.streams).try_acquire_owned().ok();
-    if permit.is_none_or(|permit| held.set(permit).is_err()) {
+    if permit.is_none_or(|permit| connection.permit.set(permit).is_err()) {
         return text(StatusCode::SERVICE_UNAVAILABLE, "too many dashboards are open\n");
     }
     let last_id = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
-    let stream = EventStream::open(dashboard.feed.clone(), last_id);
+    let stream = EventStream::open(dashboard.feed.clone(), last_id, connection.opened);
     let mut response = Response::new(Either::Right(stream));
     let kind = HeaderValue::from_static("text/event-stream");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
