@@ -109,6 +109,7 @@ const STEPS: &[Step] = &[
             "--package=greenwave-agents",
             "--package=greenwave-testing",
             "--package=greenwave-telemetry",
+            "--package=greenwave-remote",
             "--package=greenwave",
             "--package=greenwave-cli",
         ]),

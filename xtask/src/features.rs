@@ -30,8 +30,9 @@ const CLIENTS: [&str; 8] =
 /// Features that the step `unified` compiles, and that are not combined with others, because their
 /// packages are not among [`CRATES`].
 #[cfg(test)]
-const UNIFIED: [(&str, &str); 12] = [
+const UNIFIED: [(&str, &str); 13] = [
     ("greenwave-agents", "http"),
+    ("greenwave-agents", "recording"),
     ("greenwave", "http-agents"),
     ("greenwave", "remote"),
     ("greenwave", "remote-objects"),
