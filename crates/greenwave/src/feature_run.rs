@@ -24,7 +24,7 @@ use crate::plan::FeatureId;
 use crate::report::FeatureReport;
 use crate::resources;
 use crate::resume::Resumed;
-use crate::stage::{Stage, holds};
+use crate::stage::{Stage, held_answer, holds};
 use crate::state::{ActiveFeature, FeatureState, StageResult, Wait};
 use crate::workspace::Workspace;
 
@@ -417,6 +417,7 @@ impl FeatureRun {
             state => state.end(phase),
         };
         self.set_working(!phase.is_final() && !matches!(phase, Phase::Held(_) | Phase::Blocked(_)));
+        self.store_held(phase);
         if (before.label(), before.attempt()) != (phase.label(), phase.attempt()) {
             let feature = self.ctx.feature(self.id).id.clone();
             let event = match self.waiting_event(phase) {
@@ -432,6 +433,16 @@ impl FeatureRun {
             active.remove().await;
         }
         phase
+    }
+
+    /// Stores an answer that waits for approval before anybody sees that it does: a decision is
+    /// about the stored answer. Waiting stores it again, and reports a failure.
+    fn store_held(&self, phase: Phase) {
+        let (Phase::Held(attempt), FeatureState::Active(active)) = (phase, &self.state) else { return };
+        let held = held_answer(&self.ctx, self.id, active, attempt);
+        if let Err(error) = self.ctx.approvals.hold(&self.ctx.feature(self.id).id, &held) {
+            tracing::debug!(error = chain(&error), "cannot store an answer that waits for approval");
+        }
     }
 
     /// Returns the event for a phase in which the feature waits.

@@ -34,7 +34,7 @@ use crate::tree::{self, Change, File, Tree};
 
 #[cfg(feature = "conformance")]
 pub(crate) use answer::check::check as check_answers;
-pub(crate) use approval::holds;
+pub(crate) use approval::{held_answer, holds};
 use verdict::Verdict;
 
 /// Maximum number of changed files that are compared for a prompt.

@@ -9,7 +9,7 @@ use crate::error::FeatureError;
 use crate::event::Event;
 use crate::phase::PhaseEvent;
 use crate::plan::FeatureId;
-use crate::state::StageResult;
+use crate::state::{ActiveFeature, StageResult};
 use crate::tree;
 
 /// Time between two looks for a decision.
@@ -19,6 +19,17 @@ const POLL: Duration = Duration::from_millis(100);
 /// the user during a run.
 pub(crate) fn holds(ctx: &RunContext, id: FeatureId) -> bool {
     ctx.feature(id).hold || ctx.steering.is_held(id)
+}
+
+/// Returns what is stored of the current answer of a feature while it waits for approval.
+pub(crate) fn held_answer(
+    ctx: &RunContext,
+    id: FeatureId,
+    active: &ActiveFeature,
+    attempt: u32,
+) -> HeldAnswer {
+    let changes = tree::changes(&active.base, active.workspace.tree());
+    HeldAnswer::new(ctx.feature(id), ctx.definition(id), attempt, &changes)
 }
 
 impl Stage<'_> {
@@ -80,8 +91,7 @@ impl Stage<'_> {
     }
 
     fn held_answer(&self, attempt: u32) -> HeldAnswer {
-        let changes = tree::changes(&self.active.base, self.active.workspace.tree());
-        HeldAnswer::new(self.feature(), self.ctx.definition(self.id), attempt, &changes)
+        held_answer(self.ctx, self.id, self.active, attempt)
     }
 
     fn needs_approval(&self, attempt: u32) -> Event {

@@ -33,7 +33,7 @@ impl KeptAgent {
         Ok((self.program.clone(), self.temporary.insert(temporary).path()))
     }
 
-    /// Removes the directory unless a program is kept.
+    /// Removes the directory unless a program uses it.
     pub(crate) fn end_attempt(&mut self) {
         if self.program.is_empty() {
             self.temporary = None;
