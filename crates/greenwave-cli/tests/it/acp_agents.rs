@@ -94,7 +94,7 @@ fn a_program_that_is_killed_between_its_turns_is_started_again() {
 }
 
 /// Tests see their own processes only, so they can neither wake nor kill the agent. Where they see
-/// those of others, no program is kept.
+/// those of others, each attempt starts the agent again.
 #[test]
 fn tests_that_are_confined_do_not_reach_a_kept_program() {
     let (log, pids) = trick("", "kill -CONT -1");
