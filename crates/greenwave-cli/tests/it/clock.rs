@@ -1,13 +1,12 @@
 //! `greenwave test` while the clock is set, during and between runs.
 //!
-//! libfaketime changes the clock of the program. Timestamps of files come from the real clock.
+//! A preloaded library changes the clock of the program. Timestamps of files come from the real one.
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
 
-use greenwave_testkit::service::skip;
+use greenwave_testkit::clock::Clock;
 use rustix::fs::OFlags;
 
 use crate::program::{Finished, Program, until};
@@ -16,7 +15,7 @@ use crate::test_dir::{STATE, TestDir};
 /// A project whose runs use a clock that can be set.
 pub(crate) struct Clocked {
     pub(crate) dir: TestDir,
-    library: PathBuf,
+    clock: Clock,
 }
 
 pub(crate) const HOUR: i64 = 3_600;
@@ -27,17 +26,10 @@ impl Clocked {
         Self::of(TestDir::empty().with("p/greenwave.toml", config).with("p/in.txt", "1"))
     }
 
-    /// Creates the clock for a directory with a project `p`. Without libfaketime, prints that the
-    /// test is skipped, or fails if services are required.
+    /// Creates the clock for a directory with a project `p`, if a C compiler is available.
     pub(crate) fn of(dir: TestDir) -> Option<Self> {
-        let dirs = fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
-        let dirs = dirs.chain(["/usr/lib", "/usr/local/lib"].map(PathBuf::from));
-        let mut libraries = dirs.map(|dir| dir.join("faketime/libfaketimeMT.so.1"));
-        let Some(library) = libraries.find(|library| library.exists()) else {
-            skip("libfaketime is not installed");
-            return None;
-        };
-        let clocked = Self { dir, library };
+        let clock = Clock::new(&dir.path("."), dir.path("clock"))?;
+        let clocked = Self { dir, clock };
         clocked.set(0);
         Some(clocked)
     }
@@ -58,12 +50,8 @@ impl Clocked {
         let program = Program::new(args).within(&self.dir.path("p"));
         let program = program.variable("XDG_CACHE_HOME", self.dir.path("cache"));
         let program = program.variable("XDG_STATE_HOME", self.dir.path(STATE));
-        let program = program.variable("LD_PRELOAD", &self.library);
-        let program = program.variable("FAKETIME_TIMESTAMP_FILE", self.dir.path("clock"));
-        // The program reads the file at every call, and the monotonic clock is not changed.
-        let only =
-            ["FAKETIME_NO_CACHE", "NO_FAKE_STAT", "FAKETIME_DONT_FAKE_MONOTONIC", "DONT_FAKE_MONOTONIC"];
-        only.iter().fold(program, |program, name| program.variable(name, "1"))
+        let variables = self.clock.variables();
+        variables.into_iter().fold(program, |program, (name, value)| program.variable(name, value))
     }
 
     fn run(&self, code: i32) -> TestRun {

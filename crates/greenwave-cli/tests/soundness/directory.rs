@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use greenwave_testkit::clock::Clock;
+
 use crate::Result;
 use crate::probe::Probe;
 use crate::steps::{BEGUN, GO, perform};
@@ -14,9 +16,11 @@ use crate::tools::Tool;
 #[derive(Debug)]
 pub(crate) struct ProbeDirectory {
     root: tempfile::TempDir,
+    /// The clock of the tool's processes, if the probe sets it.
+    pub(crate) clock: Option<Clock>,
 }
 
-/// Offset of a correct clock, in libfaketime's notation.
+/// Offset of a correct clock in seconds.
 const CORRECT_CLOCK: &str = "+0";
 
 /// A file system in memory that every Linux has.
@@ -32,7 +36,7 @@ impl ProbeDirectory {
     /// If a step in `before` fails.
     pub(crate) fn new(tool: &Tool, probe: &Probe) -> Result<Self> {
         let root = if probe.in_memory { tempfile::tempdir_in(IN_MEMORY)? } else { tempfile::tempdir()? };
-        let directory = Self { root };
+        let mut directory = Self { root, clock: None };
         for name in ["project/in", "outside/bin", "cache"] {
             fs::create_dir_all(directory.path(name))?;
         }
@@ -41,6 +45,7 @@ impl ProbeDirectory {
         }
         if probe.clock {
             directory.write("outside/clock", CORRECT_CLOCK)?;
+            directory.clock = Clock::new(&directory.path("outside"), directory.path("outside/clock"));
         }
         perform(&probe.before, &directory)?;
         tool.prepare(&directory, probe)?;

@@ -36,12 +36,8 @@ const PARALLEL: usize = 12;
 /// Other tools need more of the machine.
 const PARALLEL_AGAINST: usize = 2;
 
-/// Probes that must be tried after an up-to-date record. The results of 47 are stored, of one only
-/// with libfaketime.
+/// Probes that must be tried after an up-to-date record. The results of 47 are stored.
 const AFTER_RECORD_MIN: usize = 45;
-
-/// With this variable a probe that cannot be tried fails.
-const REQUIRE: &str = "GREENWAVE_REQUIRE_SERVICES";
 
 fn main() -> ExitCode {
     let probes = match Probe::load_all() {
@@ -89,15 +85,12 @@ fn trials(probe: &Arc<Probe>, after_record: &Arc<AtomicUsize>) -> Vec<Trial> {
 fn check(tool: &Tool, probe: &Probe) -> Result<Completion, Failed> {
     let by_trace = probe.expect_by_trace.filter(|_| matches!(tool, Tool::Trace));
     match try_probe(tool, probe)? {
-        Outcome::NotTried => not_tried(),
+        Outcome::NotTried => Err(format!("{} cannot try the probe", tool.name()).into()),
         outcome => Ok(outcome.check(by_trace.unwrap_or(probe.expect)).map(|()| Completion::Completed)?),
     }
 }
 
 fn check_after_record(probe: &Probe, count: &AtomicUsize) -> Result<Completion, Failed> {
-    if !Tool::Greenwave.can_try(probe) {
-        return not_tried();
-    }
     match try_after_record(probe)? {
         None => Ok(Completion::ignored_with("the result is not stored")),
         Some(Outcome::Stale(runs)) => Err(format!("a stale result\n{runs}").into()),
@@ -109,13 +102,6 @@ fn check_after_record(probe: &Probe, count: &AtomicUsize) -> Result<Completion, 
             Ok(Completion::Completed)
         }
     }
-}
-
-fn not_tried() -> Result<Completion, Failed> {
-    if std::env::var_os(REQUIRE).is_some() {
-        return Err("libfaketime is not installed".into());
-    }
-    Ok(Completion::ignored_with("libfaketime is not installed"))
 }
 
 /// Prints the outcome of each probe with each tool.

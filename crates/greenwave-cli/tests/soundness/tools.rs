@@ -106,9 +106,9 @@ impl Tool {
     /// Returns whether a probe applies to the tool and everything it needs is installed.
     pub(crate) fn can_try(&self, probe: &Probe) -> bool {
         match self {
-            Tool::Greenwave => !probe.clock || clock_library().is_some(),
+            Tool::Greenwave => true,
             // Another project's compiler reads the sources of cargo's tests.
-            Tool::Trace => probe.cargo_test.is_none() && Tool::Greenwave.can_try(probe),
+            Tool::Trace => probe.cargo_test.is_none(),
             _ if probe.cargo_test.is_some() || probe.nested || probe.clock => false,
             // Its documentation does not mention simultaneous runs.
             Tool::Testmon(_) => !probe.two_runs,
@@ -169,7 +169,9 @@ impl Tool {
             .env("TURBO_TELEMETRY_DISABLED", "1")
             .env("CI", "true");
         if matches!(self, Tool::Greenwave | Tool::Trace) {
-            set_clock(&mut command, directory);
+            if let Some(clock) = &directory.clock {
+                clock.set_on(&mut command);
+            }
         }
         Ok(self.read(&command.output()?))
     }
@@ -298,21 +300,4 @@ fn init_git(directory: &ProbeDirectory) -> Result<()> {
     let project = directory.path("project");
     let status = Command::new("git").args(["init", "--quiet"]).current_dir(project).status()?;
     if status.success() { Ok(()) } else { Err(format!("git init: {status}").into()) }
-}
-
-/// Makes a command read its time of day through libfaketime, if the probe has a clock.
-fn set_clock(command: &mut Command, directory: &ProbeDirectory) {
-    let clock = directory.path("outside/clock");
-    let Some(library) = clock_library().filter(|_| clock.exists()) else { return };
-    command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", clock);
-    // Read the file each time, and change neither the timestamps of files nor the monotonic clock.
-    command.env("FAKETIME_NO_CACHE", "1").env("NO_FAKE_STAT", "1");
-    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
-}
-
-/// Returns the path of libfaketime (Debian's package `faketime`).
-pub(crate) fn clock_library() -> Option<PathBuf> {
-    let directories = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
-    let directories = directories.chain(["/usr/lib", "/usr/local/lib"].map(PathBuf::from));
-    directories.map(|directory| directory.join("faketime/libfaketimeMT.so.1")).find(|path| path.exists())
 }
