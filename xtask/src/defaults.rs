@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::process::cargo;
 use crate::{Result, profiles};
 
 /// A test that passes, which is the settings file of a project.
@@ -21,12 +22,13 @@ const EXPECTED: [(&[&str], i32, &str); 5] = [
     (&["mcp"], 2, "--features mcp"),
 ];
 
-/// Builds the program and runs it with each of these arguments.
+/// Builds the program without warnings and runs it with each of these arguments.
 ///
 /// # Errors
-/// If an exit code or a message differs.
+/// If the compiler warns, or an exit code or a message differs.
 pub(crate) fn defaults() -> Result<String> {
     let program = profiles::build()?;
+    check_warnings()?;
     let directory = tempfile::tempdir()?;
     let project = directory.path().join("project");
     fs::create_dir(&project)?;
@@ -35,6 +37,16 @@ pub(crate) fn defaults() -> Result<String> {
         check(&program, directory.path(), args, code, expected)?;
     }
     Ok(format!("defaults: {} commands name the feature that they need", EXPECTED.len()))
+}
+
+/// Clippy sees only the features that tests enable. Cargo repeats the warnings of an earlier build.
+fn check_warnings() -> Result<()> {
+    let output = cargo(["build", "--locked", "--package=greenwave-cli"]).output()?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    if messages.lines().any(|line| line.starts_with("warning:")) {
+        return Err(format!("the default build has warnings:\n{messages}").into());
+    }
+    Ok(())
 }
 
 fn check(program: &Path, directory: &Path, args: &[&str], code: i32, expected: &str) -> Result<()> {

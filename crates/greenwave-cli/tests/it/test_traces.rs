@@ -46,6 +46,7 @@ fn a_trace_has_the_steps_of_a_run_and_its_tests() {
     tests.sort_unstable();
     assert_eq!(tests.len(), 2, "{first:#?}");
     let failed = first.iter().find(|event| event["args"]["status"] == "failed with exit code 101").unwrap();
+    assert_eq!(failed["args"]["passed"], false);
     assert_eq!((&failed["args"]["cached"], &failed["args"]["cases"]), (&false.into(), &2.into()));
     let lookup = |trace: &[Value]| -> (u64, u64) {
         let lookup = trace.iter().find(|event| event["name"] == "look up").unwrap();

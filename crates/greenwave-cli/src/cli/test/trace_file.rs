@@ -84,6 +84,7 @@ fn details(test: &TestPart<'_>) -> Value {
     let mut details = json!({
         "runner": test.runner,
         "status": test.status,
+        "passed": test.passed,
         "cached": test.cached,
         "seconds": test.duration.as_secs_f64(),
         "attempts": test.attempts,
