@@ -1,4 +1,5 @@
-//! A clock that tests set under a running program, by a library that is loaded into it (`LD_PRELOAD`).
+//! A clock that tests set under a running program, by a library that is loaded into it
+//! (`LD_PRELOAD`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,8 +14,9 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Compiles the library into a directory, as `libclock`. `file` contains the number of seconds, such as
-    /// `-3600`; without it, the clock is right. Returns `None` if no C compiler is available.
+    /// Compiles the library into a directory, as `libclock`. `file` contains the number of seconds,
+    /// such as `-3600`; without it, the clock is right. Returns `None` if no C compiler is
+    /// available.
     ///
     /// # Panics
     /// As [`service::compile`].

@@ -1,6 +1,7 @@
 //! `greenwave test` while the clock is set, during and between runs.
 //!
-//! A preloaded library changes the clock of the program. Timestamps of files come from the real one.
+//! A preloaded library changes the clock of the program. Timestamps of files come from the real
+//! clock.
 
 use std::fs;
 use std::io::Write;
