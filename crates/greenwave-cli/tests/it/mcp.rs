@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::mcp_client::{Client, text};
 use crate::program::Program;
+use crate::pytest::Suite;
 use crate::test_dir::TestDir;
 
 /// A test that fails with a location, and one that passes and reads `b.txt`.
@@ -74,6 +75,30 @@ fn an_agent_sees_a_failure_with_its_place_and_then_what_was_cached() {
     assert_eq!((&answer["passed"], &answer["cached"]), (&json!(2), &json!(2)));
     assert!(text.starts_with("2 tests: 2 passed, all cached (saved "), "{text}");
     assert_eq!(client.close().status.code(), Some(0));
+}
+
+#[test]
+fn single_tests_of_pytest_run_and_are_cached_by_themselves() {
+    let tests = "def test_good():\n    pass\n\ndef test_reads():\n    assert open('a.txt').read() == '1'\n";
+    let Some(suite) = Suite::new(&[("test_a.py", tests), ("a.txt", "2"), ("pytest.ini", "[pytest]\n")])
+    else {
+        return;
+    };
+    let mut client = start(&suite.dir);
+    let per_test = json!({"per_test": true});
+    let (answer, text) = client.ask("run_tests", &per_test);
+    assert_eq!((&answer["tests"], &answer["passed"], &answer["failed"]), (&json!(2), &json!(1), &json!(1)));
+    let failure = &answer["failures"][0];
+    assert_eq!((&failure["file"], &failure["line"]), (&json!("test_a.py"), &json!(5)), "{answer}");
+    assert!(failure["name"].as_str().unwrap().ends_with("test_a.py::test_reads"), "{answer}");
+    assert!(text.contains("AssertionError: assert '2' == '1'"), "{text}");
+    // Only the test that reads the edited file runs again.
+    suite.dir.write("p/a.txt", "1");
+    let (answer, _) = client.ask("run_tests", &per_test);
+    assert_eq!((&answer["passed"], &answer["cached"]), (&json!(2), &json!(1)), "{answer}");
+    // The whole file is another unit.
+    let (answer, _) = client.ask("run_tests", &json!({}));
+    assert_eq!((&answer["tests"], &answer["passed"]), (&json!(1), &json!(1)), "{answer}");
 }
 
 #[test]

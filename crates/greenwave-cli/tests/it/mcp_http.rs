@@ -18,19 +18,23 @@ use crate::test_dir::TestDir;
 const SESSIONS_MAX: usize = 64;
 
 /// A server. Dropping it kills the server.
-struct Server {
+pub(crate) struct Server {
     running: Running,
     /// The printed URL.
     url: String,
 }
 
 impl Server {
-    fn start(dir: &TestDir, args: &[&str]) -> Self {
+    pub(crate) fn start(dir: &TestDir, args: &[&str]) -> Self {
         let program = dir.greenwave([&["mcp", "--http"], args].concat()).within(&dir.path("p"));
         let mut running = program.variable("XDG_CACHE_HOME", dir.path("cache")).start();
         let line = running.read_until("Model Context Protocol: ");
         let url = line.split_once(": ").unwrap().1.to_owned();
         Self { running, url }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     fn address(&self) -> &str {
