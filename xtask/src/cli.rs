@@ -116,6 +116,8 @@ pub(crate) enum Command {
         #[arg(long)]
         against: bool,
     },
+    /// Take the pictures of the dashboard in the documents, with a real run and Chromium
+    DashboardPictures,
     /// Draw the README's picture of a run of the demo
     Picture,
     /// Generate the demonstration's script from its answers

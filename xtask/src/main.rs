@@ -7,6 +7,7 @@
 mod bench;
 mod ci;
 mod cli;
+mod dashboard_pictures;
 mod defaults;
 mod demo_script;
 mod dist;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         Command::Outside => outside::outside(),
         Command::Simulation => simulation::simulation(),
         Command::Soundness { against } => soundness::soundness(against),
+        Command::DashboardPictures => dashboard_pictures::dashboard_pictures(),
         Command::Picture => picture::picture(),
         Command::DemoScript { check } => demo_script::demo_script(check),
     };

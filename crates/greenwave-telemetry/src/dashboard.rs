@@ -18,8 +18,8 @@ pub(crate) const PAGE: &str = include_str!("dashboard.html");
 /// this server for data. Markup in data has no effect, since scripts and styles are allowed by
 /// their hashes, and text cannot be assigned as markup (`require-trusted-types-for`).
 pub(crate) const POLICY: &str = "default-src 'none'; \
-     script-src 'sha256-Vb7l4LnbpqPaGy8miPv3ZpcTdzso/M4aLRZo2tv2IVY='; \
-     style-src 'sha256-pErUqi6+Gk5TvONs0Yk4dZIsFRJfKqJs+LXTEZYRa8k='; \
+     script-src 'sha256-BdIKJRAxeyfo9eOUIAQOHMYsC2Fr8LgmWNFOcu5zOp8='; \
+     style-src 'sha256-SyBselOHX+X/1HcRpYZVfiC5NVaXr+Oim9fup3fedqA='; \
      connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
 

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +21,11 @@ use crate::{Dashboard, Error, limits};
 
 /// Time in which a client must send the head of a request. It includes the idle time before.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time after which a connection is closed, even if it is in use. A scraper connects again.
+/// Age at which a connection gets no further response. A client that uses it until then has
+/// received one with `Connection: close`.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
+/// Further time for the response that is under way then. A client that does not read is cut off.
+const LAST_RESPONSE_TIME_MAX: Duration = Duration::from_secs(30);
 /// Maximum size of the head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Pause after a failed `accept`, for example while the process has no free descriptor.
@@ -70,8 +74,10 @@ impl MetricsEndpoint {
     /// (`application/openmetrics-text`) or Prometheus text 0.0.4 (`text/plain`).
     ///
     /// At most 64 connections are open at once, and at most an eighth of the descriptors that the
-    /// process may have. Further clients wait. A client has five seconds to send a request, and a
-    /// connection is closed after a minute, so a client that stays silent does not lock out others.
+    /// process may have. Further clients wait. A client has five seconds to send a request, so a
+    /// client that stays silent does not lock out others. A connection that is in use is closed
+    /// after a minute: the last response has `Connection: close` and is sent to its end, for which
+    /// a slow client has half a minute more.
     ///
     /// An endpoint on a loopback address answers only requests whose `Host` is `localhost` or a
     /// loopback address, with 421 otherwise. A web page could otherwise read the metrics through a
@@ -151,8 +157,13 @@ async fn serve_connection(stream: TcpStream, routes: Arc<Routes<impl MetricsSour
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_header_size(HEAD_BYTES_MAX);
-    let connection = http.serve_connection(TokioIo::new(stream), service);
-    if let Ok(Err(error)) = timeout(CONNECTION_TIME_MAX, connection).await {
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut ended = timeout(CONNECTION_TIME_MAX, connection.as_mut()).await;
+    if ended.is_err() {
+        connection.as_mut().graceful_shutdown();
+        ended = timeout(LAST_RESPONSE_TIME_MAX, connection).await;
+    }
+    if let Ok(Err(error)) = ended {
         tracing::debug!(%error, "a connection for metrics broke off");
     }
 }

@@ -13,14 +13,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::EventFeed;
+use crate::limits::LAST_RESPONSE_AGE;
 
 /// Size of the batches that are sent, in bytes. A slow reader holds two of them.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// Time without events after which a comment is sent, so that a broken connection is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Age of a connection at which its stream ends, before the connection is closed. The reader
-/// connects again and continues where it was.
-const STREAM_TIME_MAX: Duration = Duration::from_secs(50);
 /// First lines of a stream: the reader waits this long before it connects again, in milliseconds.
 const RETRY: &str = "retry: 500\n\n";
 
@@ -34,13 +32,13 @@ impl EventStream {
     /// Opens a stream that continues after the event with an id. Without one, and if the event is
     /// one of another feed, it begins with an event `reset` and all stored events. The stream ends
     /// in time for a connection that was opened at `opened`, for which it may not be the first
-    /// response.
+    /// response. The reader connects again and continues where it was.
     pub(crate) fn open(feed: EventFeed, last_id: Option<&str>, opened: Instant) -> Self {
         // One batch waits while another is sent.
         let (sender, batches) = mpsc::channel(1);
         let position = last_id.and_then(|id| feed.position(id));
         tokio::spawn(async move {
-            let _closed = send(&feed, position, opened + STREAM_TIME_MAX, &sender).await;
+            let _closed = send(&feed, position, opened + LAST_RESPONSE_AGE, &sender).await;
         });
         Self { batches }
     }
@@ -131,6 +129,9 @@ mod tests {
             sleep(Duration::from_millis(20)).await;
         }
         let lasted = started.elapsed();
-        assert!(lasted >= STREAM_TIME_MAX && lasted < STREAM_TIME_MAX + Duration::from_secs(1), "{lasted:?}");
+        assert!(
+            lasted >= LAST_RESPONSE_AGE && lasted < LAST_RESPONSE_AGE + Duration::from_secs(1),
+            "{lasted:?}"
+        );
     }
 }

@@ -1,4 +1,10 @@
-//! Limits the number of connections by the descriptors that the process may have.
+//! Limits the number of connections by the descriptors that the process may have, and their age.
+
+use std::time::Duration;
+
+/// Age of a connection from which a response is its last one, and at which a stream of events ends.
+/// The client connects again. The endpoint closes connections shortly after it.
+pub(crate) const LAST_RESPONSE_AGE: Duration = Duration::from_secs(50);
 
 /// Maximum number of open connections.
 const CONNECTIONS_MAX: usize = 64;

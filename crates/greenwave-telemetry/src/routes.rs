@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::dashboard::{self, Dashboard};
 use crate::event_stream::EventStream;
+use crate::limits::LAST_RESPONSE_AGE;
 use crate::negotiation::Format;
 use crate::source::MetricsSource;
 use crate::{exposition, origin};
@@ -53,8 +54,17 @@ const PRIVATE: [(HeaderName, &str); 4] = [
 ];
 
 impl<S: MetricsSource> Routes<S> {
-    /// Responds to a request. A stream of events puts its permit where the connection holds it.
+    /// Responds to a request. The last response on a connection has `Connection: close`.
     pub(crate) async fn respond<B>(&self, request: &Request<B>, connection: &Connection) -> Response<Body> {
+        let mut response = self.response(request, connection).await;
+        if connection.opened.elapsed() >= LAST_RESPONSE_AGE {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// Returns a response. A stream of events puts its permit where the connection holds it.
+    async fn response<B>(&self, request: &Request<B>, connection: &Connection) -> Response<Body> {
         if let Err(refusal) = origin::check(request, self.address) {
             return text(refusal.status(), refusal.message());
         }

@@ -7,7 +7,7 @@ use greenwave_telemetry::{
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use crate::browser::Browser;
@@ -136,6 +136,73 @@ async fn details_come_from_their_source() {
     for path in ["/feature?id=a", "/feature", "/feature?id=%ff"] {
         assert!(get(server.address(), path).await.starts_with("HTTP/1.1 404"), "{path}");
     }
+}
+
+/// A connection that is used for many requests.
+struct KeptConnection {
+    stream: BufReader<TcpStream>,
+}
+
+impl KeptConnection {
+    async fn open(server: &MetricsServer) -> Self {
+        Self { stream: BufReader::new(TcpStream::connect(server.address()).await.unwrap()) }
+    }
+
+    /// Returns whether the response has `Connection: close`, and its body.
+    async fn get(&mut self, path: &str) -> (bool, String) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        self.stream.get_mut().write_all(request.as_bytes()).await.unwrap();
+        let (mut is_last, mut length) = (false, 0);
+        loop {
+            let mut line = String::new();
+            assert!(self.stream.read_line(&mut line).await.unwrap() > 0, "the connection was closed");
+            let line = line.trim_end().to_lowercase();
+            is_last |= line == "connection: close";
+            length = line.strip_prefix("content-length: ").map_or(length, |it| it.parse().unwrap());
+            if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).await.unwrap();
+        (is_last, String::from_utf8(body).unwrap())
+    }
+
+    async fn is_closed(&mut self) -> bool {
+        self.stream.read(&mut [0]).await.unwrap() == 0
+    }
+}
+
+/// Uses a connection without long pauses, until it has this age.
+async fn use_until(connection: &mut KeptConnection, age: u64) {
+    for _ in 0..age / 4 {
+        let (is_last, body) = connection.get("/metrics").await;
+        assert!(!is_last && body.ends_with("}\n"), "{body}");
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_in_use_ends_with_a_response_that_says_so() {
+    let server = serve(Dashboard::new(EventFeed::new())).await;
+    let mut connection = KeptConnection::open(&server).await;
+    use_until(&mut connection, 52).await;
+    let (is_last, body) = connection.get("/metrics").await;
+    assert!(is_last && body.ends_with("}\n"), "{body}");
+    assert!(connection.is_closed().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_response_is_complete_on_a_connection_of_any_age() {
+    let details = |_| async {
+        tokio::time::sleep(Duration::from_secs(25)).await;
+        Some("[\"details\"]".to_owned())
+    };
+    let server = serve(Dashboard::new(EventFeed::new()).with_details(details)).await;
+    let mut connection = KeptConnection::open(&server).await;
+    use_until(&mut connection, 48).await;
+    assert_eq!(connection.get("/feature?id=a").await, (true, "[\"details\"]".to_owned()));
+    assert!(connection.is_closed().await);
 }
 
 #[tokio::test]
