@@ -157,7 +157,7 @@ impl Recording {
     }
 
     fn write(&self, exchange: &Exchange) {
-        let content = exchange.encode();
+        let content = exchange.encode(FILE_BYTES_MAX);
         let written =
             content.and_then(|content| self.0.directory.replace_file(&exchange.name, &content, 0o600));
         if let (Err(error), Mode::Record { failed, .. }) = (written, &mut *self.0.mode.lock()) {

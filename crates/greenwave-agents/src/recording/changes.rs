@@ -106,6 +106,10 @@ pub(super) fn apply(directory: &Dir, changes: &[ChangedFile]) -> io::Result<()> 
             continue;
         }
         let (parent, name) = directory.create_parent(path, 0o777)?;
+        // The program has removed the directory with everything in it.
+        if existing(parent.metadata(&name))?.is_some_and(|found| found.is_dir()) {
+            parent.remove_all(&name)?;
+        }
         match change {
             FileChange::Written { permissions, content } => {
                 parent.replace_file(&name, &content.bytes()?, *permissions)?;
@@ -126,5 +130,37 @@ fn existing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn changes_are_the_same_in_another_directory() {
+        let [one, other] = [(); 2].map(|()| {
+            let directory = tempfile::tempdir().unwrap();
+            fs::create_dir_all(directory.path().join("sources/deep")).unwrap();
+            fs::write(directory.path().join("sources/deep/a"), "a").unwrap();
+            fs::write(directory.path().join("b"), "b").unwrap();
+            directory
+        });
+        let opened = Dir::open(one.path()).unwrap();
+        let before = Files::of(&opened).unwrap();
+        // A directory becomes a file, a file a directory, and links replace nothing and a file.
+        fs::remove_dir_all(one.path().join("sources")).unwrap();
+        fs::write(one.path().join("sources"), "a file").unwrap();
+        fs::remove_file(one.path().join("b")).unwrap();
+        fs::create_dir(one.path().join("b")).unwrap();
+        symlink("../sources", one.path().join("b/link")).unwrap();
+        let changes = before.changes(&opened, &str::to_owned).unwrap();
+        apply(&Dir::open(other.path()).unwrap(), &changes).unwrap();
+        assert_eq!(fs::read_to_string(other.path().join("sources")).unwrap(), "a file");
+        assert_eq!(fs::read_link(other.path().join("b/link")).unwrap().to_str(), Some("../sources"));
+        assert_eq!(fs::read_dir(other.path()).unwrap().count(), 2);
     }
 }

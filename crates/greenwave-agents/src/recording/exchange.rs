@@ -145,9 +145,17 @@ impl Exchange {
         Ok(chunks.collect())
     }
 
-    pub(super) fn encode(&self) -> io::Result<Vec<u8>> {
+    /// Returns the content of a file.
+    ///
+    /// # Errors
+    /// If it has more than `bytes_max` bytes, so that it could not be replayed.
+    pub(super) fn encode(&self, bytes_max: u64) -> io::Result<Vec<u8>> {
         let exchange = Self { greenwave_exchange: VERSION, ..self.clone() };
-        zstd::encode_all(&serde_json::to_vec(&exchange)?[..], LEVEL)
+        let json = serde_json::to_vec(&exchange)?;
+        if json.len() as u64 > bytes_max {
+            return Err(invalid("the response and the changed files are too large"));
+        }
+        zstd::encode_all(&json[..], LEVEL)
     }
 
     pub(super) fn decode(name: &str, content: &[u8], bytes_max: u64) -> io::Result<Self> {
@@ -258,7 +266,7 @@ mod tests {
     }
 
     fn stored(exchange: &Exchange) -> Vec<Vec<u8>> {
-        let decoded = Exchange::decode("a", &exchange.encode().unwrap(), 1 << 20).unwrap();
+        let decoded = Exchange::decode("a", &exchange.encode(1 << 20).unwrap(), 1 << 20).unwrap();
         let chunks = decoded.chunks().unwrap();
         assert!(chunks.iter().all(|(delay, _)| *delay == Duration::from_micros(1500)));
         chunks.into_iter().map(|(_, chunk)| chunk).collect()
@@ -285,7 +293,9 @@ mod tests {
 
     #[test]
     fn files_of_others_are_refused() {
-        let content = exchange(&[b"abc"], &str::to_owned).encode().unwrap();
+        let content = exchange(&[b"abc"], &str::to_owned);
+        assert!(content.encode(10).is_err());
+        let content = content.encode(1 << 20).unwrap();
         assert!(Exchange::decode("a", &content, 10).is_err());
         assert!(Exchange::decode("a", &content[..content.len() / 2], 1 << 20).is_err());
         let newer = zstd::encode_all(&br#"{"greenwave_exchange":2}"#[..], 1).unwrap();

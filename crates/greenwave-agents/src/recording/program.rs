@@ -4,7 +4,6 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use greenwave_dir::Dir;
@@ -12,7 +11,7 @@ use serde_json::json;
 
 use super::changes::{Files, apply};
 use super::exchange::ProgramEnd;
-use super::{Exchange, Recorder, Recording, failed};
+use super::{Recorder, Recording, failed};
 use crate::{AgentEvent, Error, Request, ResponseStream};
 
 /// Returns the identity of a request to a program: everything that it depends on, without the paths
@@ -103,48 +102,31 @@ pub(crate) fn replay_program(
 ) -> Result<ResponseStream, Error> {
     let (path, body) = identity(words, request);
     let exchange = recording.find(&path, &path, &body)?;
-    let replay = Replay { exchange, program: words.first().cloned().unwrap_or_default() };
-    let root = request.root.clone();
-    Ok(ResponseStream::new(
-        stream::iter(0..).then(move |step| replay.clone().event(step, root.clone())).scan(
-            false,
-            |has_ended, event| {
-                let was_ended = std::mem::replace(has_ended, matches!(event, Ok(AgentEvent::End) | Err(_)));
-                std::future::ready((!was_ended).then_some(event))
-            },
-        ),
-    ))
+    let chunks = exchange.chunks().map_err(failed("replay", exchange.name.as_ref()))?;
+    let output = stream::iter(chunks).then(|(delay, chunk)| async move {
+        tokio::time::sleep(delay).await;
+        Ok(AgentEvent::Text(chunk.into()))
+    });
+    let program = words.first().cloned().unwrap_or_default();
+    let end = end(exchange.end.clone().unwrap_or_default(), program, request.root.clone());
+    Ok(ResponseStream::new(output.chain(stream::once(end).flat_map(stream::iter))))
 }
 
-#[derive(Clone)]
-struct Replay {
-    exchange: Arc<Exchange>,
-    program: String,
-}
-
-impl Replay {
-    /// Returns an event of the replay, by its number.
-    async fn event(self, step: usize, root: PathBuf) -> Result<AgentEvent, Error> {
-        let chunks = self.exchange.chunks().unwrap_or_default();
-        if let Some((delay, chunk)) = chunks.get(step) {
-            tokio::time::sleep(*delay).await;
-            return Ok(AgentEvent::Text(chunk.clone().into()));
-        }
-        let end = self.exchange.end.clone().unwrap_or_default();
-        let status = ExitStatus::from_raw(end.status);
-        match step - chunks.len() {
-            0 => {
-                tokio::time::sleep(end.delay).await;
-                let files = end.files;
-                let applied = blocking(root.clone(), move |directory| apply(&directory, &files));
-                applied.await.map_err(failed("replay changes in", &root))?;
-                Ok(AgentEvent::Stderr(end.stderr.into()))
-            }
-            1 => Ok(AgentEvent::Exit(status)),
-            _ if status.success() => Ok(AgentEvent::End),
-            _ => Err(Error::Exited { program: self.program, status, stderr: end.stderr.trim().to_owned() }),
-        }
+/// Changes the files, and returns the events after the output.
+async fn end(end: ProgramEnd, program: String, root: PathBuf) -> Vec<Result<AgentEvent, Error>> {
+    tokio::time::sleep(end.delay).await;
+    let files = end.files;
+    let applied = blocking(root.clone(), move |directory| apply(&directory, &files)).await;
+    if let Err(error) = applied.map_err(failed("replay changes in", &root)) {
+        return vec![Err(error)];
     }
+    let (status, stderr) = (ExitStatus::from_raw(end.status), end.stderr);
+    let last = if status.success() {
+        Ok(AgentEvent::End)
+    } else {
+        Err(Error::Exited { program, status, stderr: stderr.trim().to_owned() })
+    };
+    vec![Ok(AgentEvent::Stderr(stderr.into())), Ok(AgentEvent::Exit(status)), last]
 }
 
 /// Works on a directory without blocking the runtime.
