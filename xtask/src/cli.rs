@@ -118,6 +118,9 @@ pub(crate) enum Command {
     },
     /// Take the pictures of the dashboard in the documents, with a real run and Chromium
     DashboardPictures,
+    /// Measure cached answers of `greenwave mcp`, their size beside the output of test runners, and
+    /// scrapes of `/metrics`, with a release build
+    SeenFigures,
     /// Draw the README's picture of a run of the demo
     Picture,
     /// Generate the demonstration's script from its answers

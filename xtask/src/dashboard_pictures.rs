@@ -34,7 +34,7 @@ const IS_READY: &str = "['Variables need', 'the tests of the table', 'history fa
 const DRAWING: Duration = Duration::from_millis(1500);
 
 /// A run whose agents wait. Dropping it ends them.
-struct Run {
+pub(crate) struct Run {
     child: Child,
     directory: tempfile::TempDir,
     url: String,
@@ -46,7 +46,9 @@ struct Run {
 /// Fails without Chromium, if the run does not reach the wanted state, and if a picture is too
 /// large.
 pub(crate) fn dashboard_pictures() -> Result<String> {
-    let run = Run::start()?;
+    let programs = built(&mut cargo(["build", "--quiet"]), "greenwave", "bin")?;
+    let (_, program) = programs.first().ok_or("cargo has built no program")?;
+    let run = Run::start(program)?;
     let mut browser = Browser::start()?;
     browser.open(&run.url)?;
     browser.until(IS_READY)?;
@@ -69,10 +71,11 @@ pub(crate) fn dashboard_pictures() -> Result<String> {
 }
 
 impl Run {
-    fn start() -> Result<Self> {
-        let mut build = cargo(["build", "--quiet"]);
-        let programs = built(&mut build, "greenwave", "bin")?;
-        let (_, program) = programs.first().ok_or("cargo has built no program")?;
+    /// Starts the run, and waits for the address of its dashboard.
+    ///
+    /// # Errors
+    /// If the program does not start, or prints no address.
+    pub(crate) fn start(program: &Path) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let plan = PLAN.replace("DIR", &directory.path().display().to_string());
         fs::write(directory.path().join("plan.toml"), plan)?;
@@ -89,6 +92,17 @@ impl Run {
         // The rest is read, since a run waits for its reader.
         thread::spawn(move || output.for_each(drop));
         Ok(run)
+    }
+}
+
+impl Run {
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Returns the number of the process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
     }
 }
 

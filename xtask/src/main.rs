@@ -24,6 +24,7 @@ mod outside;
 mod picture;
 mod process;
 mod profiles;
+mod seen_figures;
 mod simulation;
 mod soundness;
 mod source;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Simulation => simulation::simulation(),
         Command::Soundness { against } => soundness::soundness(against),
         Command::DashboardPictures => dashboard_pictures::dashboard_pictures(),
+        Command::SeenFigures => seen_figures::seen_figures(),
         Command::Picture => picture::picture(),
         Command::DemoScript { check } => demo_script::demo_script(check),
     };

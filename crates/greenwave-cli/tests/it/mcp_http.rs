@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use greenwave_testkit::service::skip;
@@ -118,8 +119,11 @@ impl Session<'_> {
     }
 }
 
+/// Returns a request with an id that no other request has, so that a cancellation is of one only.
 fn request(method: &str, parameters: &Value) -> Value {
-    json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters})
+    static LAST_ID: AtomicU32 = AtomicU32::new(0);
+    let id = 1 + LAST_ID.fetch_add(1, Ordering::Relaxed);
+    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": parameters})
 }
 
 /// A response: JSON, or a stream of events with one message.
@@ -284,13 +288,13 @@ fn a_cancelled_call_stops_its_run_and_the_session_stays() {
     let dir = slow_project();
     let server = Server::start(&dir, &[]);
     let session = server.open();
-    let call = request("tools/call", &json!({"name": "run_tests"})).to_string();
+    let call = request("tools/call", &json!({"name": "run_tests"}));
     let headers = [("Mcp-Session-Id", session.id.as_str())];
-    let _calling = server.send("POST", &server.path(), &headers, &call);
+    let _calling = server.send("POST", &server.path(), &headers, &call.to_string());
     until("the test starts", || dir.path("started").exists());
     let process = Path::new("/proc").join(dir.read("started").trim());
     let cancelled =
-        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}});
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": call["id"]}});
     assert_eq!(session.post(&cancelled).status, 202);
     until("the test ends", || !process.exists());
     dir.write("p/slow.sh", "exit 0\n");

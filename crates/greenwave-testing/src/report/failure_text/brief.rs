@@ -85,8 +85,9 @@ fn cargo(text: &str) -> Vec<String> {
         if let Some((thread, place)) = line.split_once(" panicked at ") {
             let test = thread.split('\'').nth(1).unwrap_or_default();
             let place = place_in(place).unwrap_or(place);
-            let is_message = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: ");
-            let message = rest.by_ref().take_while(is_message).collect();
+            let is_end = |line: &str| line.starts_with("note: ") || line == "stack backtrace:";
+            let is_message = |line: &&str| !line.trim().is_empty() && !is_end(line);
+            let message = rest.by_ref().take_while(is_message).filter_map(without_equality).collect();
             lines.push(Failure { place, test, message }.line());
         } else if line.starts_with("error") {
             error = Some(line);
@@ -98,6 +99,14 @@ fn cargo(text: &str) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Leaves out the first line of a failed `assert_eq`, up to its own message: the values follow.
+fn without_equality(line: &str) -> Option<&str> {
+    match line.strip_prefix("assertion `left == right` failed") {
+        Some(rest) => rest.strip_prefix(": "),
+        None => Some(line),
+    }
 }
 
 /// The message of a test follows its place, and its name stands in a line before.

@@ -200,8 +200,13 @@ fn brief_cargo() {
         assertion `left == right` failed\n  left: 4\n right: 5\n\
         note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n\n\
         test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
-    let expected = "src/lib.rs:14: tests::a: assertion `left == right` failed; left: 4; right: 5";
+    let expected = "src/lib.rs:14: tests::a: left: 4; right: 5";
     check_brief(output, BYTES_MAX, expected);
+    let traced = output
+        .replace("note: run with", "stack backtrace:\n   0: __rustc::rust_begin_unwind\nnote: run with");
+    check_brief(&traced, BYTES_MAX, expected);
+    let explained = output.replace("right` failed", "right` failed: wrong sum");
+    check_brief(&explained, BYTES_MAX, "src/lib.rs:14: tests::a: wrong sum; left: 4; right: 5");
     let output = "error[E0425]: cannot find function `lex` in this scope\n --> tests/lex.rs:5:16\n  |\n\
         error: could not compile `one` (test \"lex\") due to 1 previous error\n";
     let expected = "tests/lex.rs:5: error[E0425]: cannot find function `lex` in this scope";

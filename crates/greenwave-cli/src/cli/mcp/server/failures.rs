@@ -15,8 +15,13 @@ use crate::text::printable;
 const WHOLE_BYTES_MAX: usize = 6 * 1024;
 /// Maximum size of all failures, in bytes, with their names and places. The others are counted.
 const ALL_BYTES_MAX: usize = 11 * 1024;
-/// Maximum size of the text of one of many failures, in bytes.
-const BRIEF_BYTES_MAX: usize = 1024;
+/// Least limit of the text of one of many failures, in bytes. Few failures have more.
+const BRIEF_BYTES: usize = 1024;
+/// Number of failing tests in one failure, such as a package of Go, above which each has one line
+/// if the failure has a long text.
+const TESTS_MAX: usize = 10;
+/// Size of a text with that many failing tests, in bytes, that is long.
+const LONG_BYTES: usize = TEST_BYTES_MAX / 2;
 /// Size of a text, in bytes, up to which it is never left out.
 const LINE_BYTES: usize = 200;
 /// Size of the keys of a failure as JSON, in bytes.
@@ -41,31 +46,37 @@ struct Failure {
     location: Option<(String, u32)>,
     /// The lines of the output that matter.
     text: String,
+    /// Whether the text is one of many failing tests, and so long that it lacks some of them.
+    is_crowded: bool,
 }
 
 impl Failures {
     /// Collects the failed tests of a run. Failures in quarantine are not among them.
     pub(super) fn of(run: &RunReport, project: &Path) -> Self {
         let failed: Vec<&TestReport> = run.tests.iter().filter(|test| is_failure(test)).collect();
-        let all = |is_brief| {
+        let all = |brief_bytes_max| {
             let (shown, mut reasons) = (failed.iter().take(NAMES_MAX), HashSet::new());
-            shown.map(|test| Failure::of(test, project, is_brief, &mut reasons)).collect::<Vec<_>>()
+            shown.map(|test| Failure::of(test, project, brief_bytes_max, &mut reasons)).collect::<Vec<_>>()
         };
-        let whole = all(false);
-        if whole.iter().map(|failure| failure.text.len()).sum::<usize>() <= WHOLE_BYTES_MAX {
+        let whole = all(None);
+        let bytes: usize = whole.iter().map(|failure| failure.text.len()).sum();
+        if bytes <= WHOLE_BYTES_MAX && !whole.iter().any(|failure| failure.is_crowded) {
             return Self { omitted: failed.len() - whole.len(), shown: whole, is_brief: false };
         }
-        let shown = limited(all(true));
+        let bytes_max = (ALL_BYTES_MAX / whole.len().max(1)).clamp(BRIEF_BYTES, TEST_BYTES_MAX);
+        let shown = limited(all(Some(bytes_max)));
         Self { omitted: failed.len() - shown.len(), shown, is_brief: true }
     }
 
     /// Returns the lines that show the failures.
     pub(super) fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
+        let (mut lines, mut before) = (Vec::new(), None);
         for failure in &self.shown {
-            let place = failure.location.as_ref().map(|(file, line)| format!(" ({file}:{line})"));
-            let place = place.unwrap_or_default();
-            lines.push(printable(&format!("FAIL {}: {}{place}", failure.name, failure.problem)));
+            let heading = match self.is_brief {
+                true => failure.brief_heading(before.replace(failure)),
+                false => failure.heading(),
+            };
+            lines.push(printable(&heading));
             lines.extend(failure.text.lines().map(|line| format!("  {line}")));
         }
         if self.omitted > 0 {
@@ -95,7 +106,13 @@ impl Failures {
 }
 
 impl Failure {
-    fn of(test: &TestReport, project: &Path, is_brief: bool, reasons: &mut HashSet<String>) -> Self {
+    /// Shortens the output of a test: each failing test has one line if there is a limit for that.
+    fn of(
+        test: &TestReport,
+        project: &Path,
+        brief_bytes_max: Option<usize>,
+        reasons: &mut HashSet<String>,
+    ) -> Self {
         let (problem, output) = match &test.result {
             // Tests of one program that does not compile share their reason.
             TestResult::Error(reason) if !reasons.insert(reason.clone()) => {
@@ -104,17 +121,36 @@ impl Failure {
             TestResult::Error(reason) => ("cannot be run".to_owned(), reason.as_bytes()),
             _ => (test.problem().unwrap_or_default(), &test.output[..]),
         };
-        let text = match is_brief {
-            true => FailureText::brief(output, &[project], BRIEF_BYTES_MAX),
-            false => FailureText::of_output(output, &[project], TEST_BYTES_MAX),
+        let text = match brief_bytes_max {
+            Some(bytes_max) => FailureText::brief(output, &[project], bytes_max),
+            None => FailureText::of_output(output, &[project], TEST_BYTES_MAX),
         };
+        let is_crowded = text.failing.len() > TESTS_MAX && text.text.len() > LONG_BYTES;
         let location = text.location(project).map(|(file, line)| (file.display().to_string(), line));
         let name = test.name.clone();
         let text = match &location {
-            Some(place) if is_brief => without_place(&text.text, place, &name),
+            Some(place) if brief_bytes_max.is_some() => without_place(&text.text, place, &name),
             _ => text.text,
         };
-        Self { name, problem, location, text }
+        Self { name, problem, location, text, is_crowded }
+    }
+
+    fn heading(&self) -> String {
+        let place = self.location.as_ref().map(|(file, line)| format!(" ({file}:{line})"));
+        format!("FAIL {}: {}{}", self.name, self.problem, place.unwrap_or_default())
+    }
+
+    /// Returns a heading without the file that the name ends with, the line with which the text
+    /// begins, and the problem of the failure before.
+    fn brief_heading(&self, before: Option<&Self>) -> String {
+        let Some((file, line)) = &self.location else { return self.heading() };
+        if !self.text.starts_with(&format!("{line}: ")) {
+            return self.heading();
+        }
+        let is_new = before.is_none_or(|before| before.problem != self.problem);
+        let problem = if is_new { format!(": {}", self.problem) } else { String::new() };
+        let place = if self.name.ends_with(file) { String::new() } else { format!(" ({file})") };
+        format!("FAIL {}{problem}{place}", self.name)
     }
 
     /// Returns the size without a long text.
@@ -209,6 +245,34 @@ mod tests {
             "{lines:?}"
         );
     }
+
+    #[test]
+    fn each_of_many_failing_tests_in_one_package_has_its_assertion() {
+        let project = tempfile::tempdir().unwrap();
+        std::fs::write(project.path().join("a_test.go"), "").unwrap();
+        let failure =
+            |test: u32| format!("--- FAIL: Test{test} (0.00s)\n    a_test.go:{test}: want 1, got 2\n");
+        let output = (1..=200).map(failure).collect::<String>() + "FAIL\nFAIL\tapp\t0.01s\n";
+        let test = TestReport {
+            result: TestResult::Finished(Status::Failed(ExitReason::Code(1))),
+            output: output.into(),
+            ..TestReport::new(&Test::new("go:.", ["true"]), None, &Harnesses::builtin())
+        };
+        let failures = Failures::of(&run_of(vec![test]), project.path());
+        let lines = failures.lines();
+        assert_eq!(
+            lines[..3],
+            [
+                "FAIL go:.: failed with exit code 1 (a_test.go)",
+                "  1: Test1: want 1, got 2",
+                "  2: Test2: want 1, got 2"
+            ]
+        );
+        let text = &failures.shown[0].text;
+        assert!(text.lines().count() > 80 && text.len() <= TEST_BYTES_MAX + 40, "{text}");
+        assert!(text.lines().next_back().unwrap().ends_with(" more left out]"), "{text}");
+    }
+
     #[test]
     fn each_of_many_failing_tests_has_its_assertion() {
         let project = tempfile::tempdir().unwrap();
@@ -240,6 +304,9 @@ mod tests {
             assert_eq!(failure.text, lines.join("\n"));
         }
         assert!(json!(failures.json()).to_string().len() <= ALL_BYTES_MAX);
+        let headings: Vec<String> =
+            failures.lines().into_iter().filter(|line| line.starts_with("FAIL")).collect();
+        assert_eq!(headings[..2], ["FAIL py:test_0.py: failed with exit code 1", "FAIL py:test_1.py"]);
         // Few failures have the source code.
         let few = Failures::of(&run_of(vec![test(0)]), project.path());
         assert!(few.shown[0].text.contains(">       assert x == 2"), "{}", few.shown[0].text);
