@@ -199,6 +199,22 @@ impl Index {
         self.entries.iter().filter(|entry| entry.slot != NO_SLOT)
     }
 
+    /// Iterates over the keys that have a value, in no order.
+    pub(crate) fn live_keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.entries().filter(|entry| !entry.tombstone).map(|entry| entry.key.as_slice())
+    }
+
+    /// Returns the number of places for keys, used ones and free ones.
+    pub(crate) fn places(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns the key in a place, if there is one that has a value.
+    pub(crate) fn live_key_at(&self, place: usize) -> Option<&[u8]> {
+        let entry = self.entries.get(place).filter(|entry| entry.slot != NO_SLOT && !entry.tombstone)?;
+        Some(entry.key.as_slice())
+    }
+
     /// Returns the entries that point to a segment, in the order of the file.
     pub(crate) fn entries_in(&self, slot: SlotId) -> Vec<Entry> {
         let Some(mut numbers) = self.try_slot(slot).map(|slot| slot.members.clone()) else {

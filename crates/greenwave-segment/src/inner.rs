@@ -108,8 +108,7 @@ impl Inner {
     /// keys.
     pub(crate) fn keys_with_prefix(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
         let index = self.index.read();
-        let live = index.entries().filter(|entry| !entry.tombstone);
-        let keys = live.map(|entry| entry.key.as_slice()).filter(|key| key.starts_with(prefix));
+        let keys = index.live_keys().filter(|key| key.starts_with(prefix));
         let mut keys: Vec<_> = keys.map(<[u8]>::to_vec).collect();
         drop(index);
         keys.sort_unstable();

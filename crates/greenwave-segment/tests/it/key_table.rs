@@ -10,7 +10,7 @@ use crate::noise;
 const ENTRIES: u64 = 1000;
 const REMOVED: u64 = 7;
 
-fn on_demand() -> Options {
+pub(crate) fn on_demand() -> Options {
     Options {
         segment_bytes_max: 16 << 10,
         compression: Compression::None,

@@ -15,6 +15,7 @@ mod key_table;
 mod lost;
 mod model;
 mod option_ranges;
+mod ranges;
 mod sharing;
 
 use greenwave_segment::{Log, Options};
