@@ -201,8 +201,9 @@ pub async fn the_outcome_is_the_last_event(fixture: &impl ExecutorFixture) {
     let executor = fixture.open().await;
     let events = executor.submit(shell("echo one; echo two >&2; echo three")).await;
     let mut all: Vec<Event> = events.expect("the action is valid").collect().await;
-    let Some(Event::Finished(Outcome::Done(output))) = all.pop() else {
-        panic!("the last event is no outcome: {all:?}");
+    let output = match all.pop() {
+        Some(Event::Finished(Outcome::Done(output))) => output,
+        last => panic!("the last event is no outcome: {last:?} after {all:?}"),
     };
     let is_outcome = |event: &Event| matches!(event, Event::Finished(_));
     assert!(!all.iter().any(is_outcome), "{all:?}");
