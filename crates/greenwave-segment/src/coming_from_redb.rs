@@ -40,6 +40,7 @@
 //! | `range`, `iter` | `range`, `prefix`, `iter` | [`Log::range`], [`Log::prefix`], which pass over the whole index for about each 64th of the keys |
 //! | `begin_read`, a snapshot | `snapshot` | none: each read returns the newest value |
 //! | `check_integrity` | none | [`Log::check`], which names each damaged record |
+//! | a copy of the file of a closed database | none | [`Log::backup`], while processes write |
 //! | `compact` | automatic | [`Log::compact`], and automatic |
 //! | `set_cache_size` | `cache_size` | none: values are not cached, the index is in memory, or read on demand ([`Options::load_index`]) |
 //!
@@ -75,6 +76,7 @@
 //! [`Log::flush`]: crate::Log::flush
 //! [`Log::range`]: crate::Log::range
 //! [`Log::prefix`]: crate::Log::prefix
+//! [`Log::backup`]: crate::Log::backup
 //! [`Log::check`]: crate::Log::check
 //! [`Log::compact`]: crate::Log::compact
 //! [`WriteBatch`]: crate::WriteBatch

@@ -85,6 +85,7 @@
 
 mod access;
 mod append;
+mod backup;
 mod batch;
 mod change_watch;
 mod check;
@@ -127,6 +128,7 @@ mod write;
 mod writer;
 mod writer_number;
 
+pub use backup::BackupStats;
 pub use batch::WriteBatch;
 pub use check::{CheckReport, Problem, ProblemKind};
 pub use compact::CompactionStats;

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use crate::append::Appender;
+use crate::backup::{self, BackupStats};
 use crate::batch::WriteBatch;
 use crate::check::{CheckReport, Checker};
 use crate::compact::{CompactionStats, Compactor};
@@ -329,6 +330,20 @@ impl Log {
     /// whichever call. Results read under another number may be stale.
     pub fn revision(&self) -> u64 {
         self.inner.counters.refreshes.get()
+    }
+
+    /// Copies the log into the directory `target`, which is created if it is missing, while this
+    /// and other processes read and write. The copy is a log by itself, with everything that was
+    /// put, or flushed by other processes, before the call. Each write made during the call is in
+    /// the copy or not, a batch as a whole. Waits while another process is compacting, and none can
+    /// compact meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], also if `target` is not empty, or [`Error::ReadOnly`]. After a failure or an
+    /// interruption, remove the directory: parts are missing.
+    pub fn backup(&self, target: impl AsRef<Path>) -> Result<BackupStats, Error> {
+        backup::backup(&self.inner, target.as_ref())
     }
 
     /// Rewrites the sealed segments, of any process, of which at least half is dead. Puts, gets and

@@ -1,6 +1,7 @@
 //! Tests of the public interface: behaviour, damage, sharing, crashes.
 #![expect(clippy::unwrap_used, reason = "test helpers may panic")]
 
+mod backups;
 mod basics;
 mod batches;
 mod budget;
