@@ -1,6 +1,6 @@
 //! Code that the tests of several crates share: [servers](server), an [HTTP server](http) with
 //! scripted faults, [disks](disk), seeded [random numbers](random), [searches for a failing
-//! seed](simulation), a [clock](clock) that can be set, and a [validator of JSON schemas](schema).
+//! seed](simulation), a [clock] that can be set, and a [validator of JSON schemas](schema).
 //!
 //! A dev-dependency only. Must not depend on another crate of the workspace: the unit tests of that
 //! crate would see two versions of it.
