@@ -96,7 +96,7 @@ fn single_tests_of_pytest_run_and_are_cached_by_themselves() {
     suite.dir.write("p/a.txt", "1");
     let (answer, _) = client.ask("run_tests", &per_test);
     assert_eq!((&answer["passed"], &answer["cached"]), (&json!(2), &json!(1)), "{answer}");
-    // The whole file is another unit.
+    // Without `per_test`, the file is one test, whose result is stored separately.
     let (answer, _) = client.ask("run_tests", &json!({}));
     assert_eq!((&answer["tests"], &answer["passed"]), (&json!(1), &json!(1)), "{answer}");
 }
